@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Package metadata. Lower bounds are versions the tests ran with; launch/requirements.lock pins the rest."""
+
+import pathlib
+
+import setuptools
+
+_EXTRAS = {
+    # Embedded speech: the eSpeak NG synthesiser inside a wheel (GPL-3, loaded at run time only).
+    "demo": ["espeakng-loader>=0.2.4"],
+    # Objective measures of speech quality; evaluate says which are absent.
+    "eval": ["pystoi>=0.4.1", "pesq>=0.0.4"],
+    # TensorBoard event files without TensorFlow.
+    "tensorboard": ["tensorboardX>=2.6", "matplotlib>=3.9"],
+    # TPU hosts; also what compile_check needs on any machine.
+    "tpu": ["libtpu==0.0.42.*"],
+    # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
+    "tensorflow": ["tensorflow>=2.21"],
+    "test": ["pytest>=8.0", "scipy>=1.14"],
+}
+
+setuptools.setup(
+    name="f3tok_jax",
+    version="0.1.0",
+    description="F3-Tokenizer in JAX/Flax for TPU pods: train, evaluate and use continuous audio tokenizers",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["f3tok_jax", "data_pipelines", "configs"],
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "grain>=0.2.18",
+        "array_record>=0.8.6",
+        "ml_collections>=1.1.0",
+        "absl-py>=2.1",
+        "chex>=0.1.90",
+        "numpy>=2.0",
+        "sequence-layers>=0.2",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources>=6.0",  # tensorflow-datasets needs it to prepare a data set and does not say so
+        "soundfile>=0.13",
+        "soxr>=1.0",
+    ],
+    extras_require=_EXTRAS,
+    entry_points={"console_scripts": ["f3tok=f3tok_jax.cli:main"]},
+)
