@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training losses of the autoencoder and its discriminators.
+
+Every loss returns (sum, weight), two float32 scalars; sum / weight is the loss, formed once after the
+pairs of all microbatches have been added. `mask` is boolean [b, n], True where a sample is valid: what
+lies elsewhere, NaN included, reaches neither a loss nor a gradient.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from f3tok_jax import audio
+
+Loss = tuple[jax.Array, jax.Array]
+Features = Sequence[Sequence[jax.Array]]
+
+
+def multi_scale_mel(
+    target: jax.Array, output: jax.Array, mask: jax.Array, *, sample_rate: int,
+    windows: Sequence[int], bands: Sequence[int], method: str = "auto",
+) -> Loss:
+    """L1 distance of log10 mel spectra, summed over windows.
+
+    Each window's part is the mean over bands and frames, the hop a quarter of the window. A frame
+    weighs as many samples as its hop has valid ones, so the weight is the same for every window.
+
+    Args:
+        target: [b, n], float32; no gradient flows to it.
+        output: [b, n], float32.
+        mask: [b, n], bool.
+        sample_rate: Hz.
+        windows: samples.
+        bands: mel bands, one number per window.
+        method: of the STFT, see `audio.stft`.
+
+    Returns:
+        (sum, weight); the weight is the number of valid samples.
+
+    Source: descript-audio-codec's MelSpectrogramLoss with log weight 1, magnitude weight 0, clamp 1e-5
+    and power 1; differs in padding with zeros instead of reflections, and in the mask.
+    """
+    _check_waveforms(target, output, mask)
+    if len(windows) != len(bands):
+        raise ValueError(
+            f"windows and bands must be equally many, got {len(windows)} and {len(bands)}")
+    target, output = _masked(target, output, mask)
+
+    def log_mel(waveform: jax.Array, window: int, num_mels: int) -> jax.Array:
+        return audio.log10_mel(audio.mel_spectrogram(
+            waveform, sample_rate=sample_rate, frame_length=window, num_mels=num_mels,
+            method=method))
+
+    total = jnp.float32(0.0)
+    for window, num_mels in zip(windows, bands):
+        difference = jnp.abs(
+            log_mel(target, window, num_mels) - log_mel(output, window, num_mels))
+        total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
+    return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+def multi_resolution_stft(
+    target: jax.Array, output: jax.Array, mask: jax.Array, *, windows: Sequence[int],
+    method: str = "auto",
+) -> Loss:
+    """L1 distance of magnitudes plus L1 distance of log10 squared magnitudes, summed over windows.
+
+    No spectral convergence: its ratio of norms does not add over batches.
+
+    Args:
+        target: [b, n], float32; no gradient flows to it.
+        output: [b, n], float32.
+        mask: [b, n], bool.
+        windows: samples; the hop is a quarter.
+        method: of the STFT, see `audio.stft`.
+
+    Returns:
+        (sum, weight); the weight is the number of valid samples.
+
+    Source: descript-audio-codec's MultiScaleSTFTLoss (clamp 1e-5, power 2, both weights 1).
+    """
+    _check_waveforms(target, output, mask)
+    target, output = _masked(target, output, mask)
+
+    def spectrum(waveform: jax.Array, window: int) -> jax.Array:
+        return audio.magnitude(*audio.centered_stft(
+            waveform, frame_length=window, hop_length=window // 4, method=method))
+
+    total = jnp.float32(0.0)
+    for window in windows:
+        target_magnitude, output_magnitude = spectrum(target, window), spectrum(output, window)
+        difference = jnp.abs(target_magnitude - output_magnitude) + 2.0 * jnp.abs(
+            audio.log10_mel(target_magnitude) - audio.log10_mel(output_magnitude))
+        total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
+    return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+def waveform_l1(target: jax.Array, output: jax.Array, mask: jax.Array) -> Loss:
+    """Absolute difference of samples; the weight is the number of valid samples."""
+    _check_waveforms(target, output, mask)
+    target, output = _masked(target, output, mask)
+    return jnp.sum(jnp.abs(target - output)), jnp.sum(mask, dtype=jnp.float32)
+
+
+def lsgan_discriminator(
+    real_logits: Sequence[jax.Array], fake_logits: Sequence[jax.Array],
+) -> Loss:
+    """Least-squares loss of the discriminators: real towards 1, generated towards 0.
+
+    Args:
+        real_logits: one array [b, ...] per discriminator.
+        fake_logits: the same for the generated sound.
+
+    Returns:
+        (sum, weight): means over logits, summed over discriminators; the weight is the batch size.
+    """
+    _check_lists(real_logits, fake_logits)
+    total = jnp.float32(0.0)
+    for real, fake in zip(real_logits, fake_logits):
+        total += _mean(jnp.square(real.astype(jnp.float32) - 1.0))
+        total += _mean(jnp.square(fake.astype(jnp.float32)))
+    return _per_example(total, fake_logits[0])
+
+
+def lsgan_generator(fake_logits: Sequence[jax.Array]) -> Loss:
+    """Least-squares loss of the generator: generated sound towards 1; weight as above."""
+    _check_lists(fake_logits, fake_logits)
+    total = jnp.float32(0.0)
+    for fake in fake_logits:
+        total += _mean(jnp.square(fake.astype(jnp.float32) - 1.0))
+    return _per_example(total, fake_logits[0])
+
+
+def feature_matching(real_features: Features, fake_features: Features) -> Loss:
+    """L1 distance of the discriminators' feature maps; no gradient flows to the real side.
+
+    Args:
+        real_features: per discriminator a list of maps [b, ...]; the last one, the logits, is left out.
+        fake_features: the same for the generated sound.
+
+    Returns:
+        (sum, weight): means over a map, summed over layers and discriminators; the weight is the batch
+        size.
+    """
+    _check_lists(real_features, fake_features)
+    total = jnp.float32(0.0)
+    for real_maps, fake_maps in zip(real_features, fake_features):
+        _check_lists(real_maps, fake_maps)
+        for real, fake in zip(real_maps[:-1], fake_maps[:-1]):
+            real = jax.lax.stop_gradient(real).astype(jnp.float32)
+            total += _mean(jnp.abs(real - fake.astype(jnp.float32)))
+    return _per_example(total, fake_features[0][0])
+
+
+def _mean(values: jax.Array) -> jax.Array:
+    return jnp.mean(values, dtype=jnp.float32)
+
+
+def _per_example(mean: jax.Array, like: jax.Array) -> Loss:
+    batch_size = jnp.float32(like.shape[0])
+    return mean * batch_size, batch_size
+
+
+def _masked(target: jax.Array, output: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both waveforms in float32 with zeros where they are not valid, the target detached."""
+    target = jax.lax.stop_gradient(target).astype(jnp.float32)
+    return jnp.where(mask, target, 0.0), jnp.where(mask, output.astype(jnp.float32), 0.0)
+
+
+def _frame_weight(mask: jax.Array, hop_length: int) -> jax.Array:
+    """Valid samples in each hop: [b, ceil(n / hop_length)], float32."""
+    batch_size, num_samples = mask.shape
+    count = audio.num_frames(num_samples, hop_length)
+    mask = jnp.pad(mask, ((0, 0), (0, count * hop_length - num_samples)))
+    return jnp.sum(mask.reshape(batch_size, count, hop_length), axis=-1, dtype=jnp.float32)
+
+
+def _check_waveforms(target: jax.Array, output: jax.Array, mask: jax.Array) -> None:
+    if not target.ndim == 2 or not target.shape == output.shape == mask.shape:
+        raise ValueError(
+            "target, output and mask must be [batch, samples] of one shape, got "
+            f"{target.shape}, {output.shape} and {mask.shape}; trim the output to the target's length")
+    if mask.dtype != np.bool_:
+        raise ValueError(f"mask must be boolean, True where valid, got {mask.dtype}")
+
+
+def _check_lists(real: Sequence, fake: Sequence) -> None:
+    if not len(fake) or len(real) != len(fake):
+        raise ValueError(
+            f"real and generated sides must be equally long and not empty, got {len(real)} and {len(fake)}")
