@@ -26,6 +26,8 @@ _POSITION_CHARACTER = 1
 _CHARS_UTF8 = 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 
+_LEVEL = 55  # of 200; at the default 100 some voices clip
+
 _CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _LOCK = threading.Lock()  # the library's state is the process's
@@ -74,7 +76,7 @@ def speak(text: str, *, voice: str, rate: int, pitch: int, pitch_range: int, see
             if library.espeak_Initialize(_SYNCHRONOUS, 0, data_path, _DONT_EXIT) != SAMPLE_RATE:
                 raise RuntimeError(f"eSpeak NG could not start with its data at {data_path.decode()}")
             library.espeak_SetSynthCallback(callback)
-            _speak(library, text, voice, {_RATE: rate, _VOLUME: 100, _PITCH: pitch, _RANGE: pitch_range}, seed)
+            _speak(library, text, voice, {_RATE: rate, _VOLUME: _LEVEL, _PITCH: pitch, _RANGE: pitch_range}, seed)
         finally:
             library.espeak_Terminate()
             _ctypes.dlclose(library._handle)

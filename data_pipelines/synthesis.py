@@ -94,9 +94,9 @@ def noise(
     response: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """Returns Gaussian noise of rms 1 whose magnitude spectrum follows `response(frequencies in Hz)`."""
-    white = rng.standard_normal(num_samples)
-    gains = response(np.maximum(np.fft.rfftfreq(num_samples, 1.0 / sample_rate), 1.0))
-    shaped = np.fft.irfft(np.fft.rfft(white) * gains, num_samples)
+    size = _quick_size(num_samples)
+    gains = response(np.maximum(np.fft.rfftfreq(size, 1.0 / sample_rate), 1.0))
+    shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gains, size)[:num_samples]
     return shaped / max(float(np.sqrt(np.mean(shaped**2))), 1e-12)
 
 
@@ -132,7 +132,7 @@ def envelope(times: Sequence[float], levels: Sequence[float], *, num_samples: in
 
 def convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Returns the first len(left) samples of the convolution of two signals."""
-    size = 1 << (len(left) + len(right) - 2).bit_length()
+    size = _quick_size(len(left) + len(right) - 1)
     return np.fft.irfft(np.fft.rfft(left, size) * np.fft.rfft(right, size), size)[:len(left)]
 
 
@@ -169,3 +169,9 @@ def finish(waveform: np.ndarray, rng: np.random.Generator, *, sample_rate: int) 
     signal = signal * (peak / max(float(np.max(np.abs(signal))), 1e-9)) + floor
     # The floor may lift the peak by a thousandth: scale instead of clipping.
     return (signal * min(1.0, 0.98 / float(np.max(np.abs(signal))))).astype(np.float32)
+
+
+def _quick_size(count: int) -> int:
+    """Returns the next size, at most an eighth above, whose transform has no large prime factor."""
+    step = 1 << max(count.bit_length() - 4, 0)
+    return -(-count // step) * step
