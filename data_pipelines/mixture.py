@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which record comes when: a weighted, shuffled, endless order over several sets, as index arithmetic.
+
+Nothing is stored and nothing is carried along: the record at any position is computed from the position.
+"""
+
+import fractions
+import math
+
+import numpy as np
+
+_MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeats
+
+_ROUNDS = 6  # of the Feistel network; four already pass for random, the rest is margin
+
+
+class Mixture:
+    """An endless order over the records of several sets.
+
+    Position p of the order belongs to one set and is that set's j-th draw. The sets are interleaved as
+    evenly as their weights allow, exactly in proportion over every period. A set's draws go through all of
+    its records once, then again in another order: j // length is the epoch.
+    """
+
+    def __init__(self, lengths: list[int], weights: list[float], *, seed: int, shuffle: bool):
+        """Prepares the order.
+
+        Args:
+            lengths: records of each set, at least one.
+            weights: of each set, above zero; only their ratios matter.
+            seed: of the shuffles.
+            shuffle: False goes through each set in its own order, every time.
+        """
+        self._lengths = np.asarray(lengths, np.int64)
+        self._seed, self._shuffle = seed, shuffle
+        counts = _whole_ratios(weights)
+        self._set_at, self._rank_at = _interleave(counts)
+        self._counts = np.asarray(counts, np.int64)
+
+    def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the set and the record in it at each position.
+
+        Args:
+            positions: [n], int64, from 0 on.
+
+        Returns:
+            [n] int64 index of the set, [n] int64 index of the record.
+        """
+        period, phase = np.divmod(positions, len(self._set_at))
+        set_index = self._set_at[phase]
+        draw = period * self._counts[set_index] + self._rank_at[phase]
+        epoch, place = np.divmod(draw, self._lengths[set_index])
+        if not self._shuffle:
+            return set_index, place
+        record = np.empty_like(place)
+        for index in np.unique(set_index):
+            chosen = set_index == index
+            record[chosen] = _permute(
+                place[chosen], int(self._lengths[index]), epoch[chosen], self._seed, int(index))
+        return set_index, record
+
+
+def _whole_ratios(weights: list[float]) -> list[int]:
+    """The smallest whole numbers in the ratio of the weights, or close to it if they are unwieldy."""
+    exact = [fractions.Fraction(str(weight)) for weight in weights]
+    total = sum(exact)
+    shares = [weight / total for weight in exact]
+    period = math.lcm(*(share.denominator for share in shares))
+    if period > _MAX_PERIOD:
+        counts = [max(round(share * _MAX_PERIOD), 1) for share in shares]
+    else:
+        counts = [int(share * period) for share in shares]
+    divisor = math.gcd(*counts)
+    return [count // divisor for count in counts]
+
+
+def _interleave(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Spreads counts[k] turns of set k evenly over one period: the set, and its how-manieth turn it is."""
+    times = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
+    sets = np.concatenate([np.full(count, index) for index, count in enumerate(counts)])
+    ranks = np.concatenate([np.arange(count) for count in counts])
+    order = np.argsort(times, kind="stable")
+    return sets[order].astype(np.int64), ranks[order].astype(np.int64)
+
+
+def _permute(place: np.ndarray, length: int, epoch: np.ndarray, seed: int, stream: int) -> np.ndarray:
+    """Sends each place in [0, length) to another, one to one for every (epoch, seed, stream).
+
+    A Feistel network over the next even number of bits; what falls outside [0, length) goes through it
+    again until it falls inside, which keeps the map one to one.
+    """
+    half_bits = max((length - 1).bit_length() + 1, 2) // 2
+    mask = np.uint64((1 << half_bits) - 1)
+    shift = np.uint64(half_bits)
+    keys = [_mix(epoch.astype(np.uint64), seed, stream, turn) for turn in range(_ROUNDS)]
+    result = place.astype(np.uint64)
+    todo = np.arange(len(result))
+    while todo.size:
+        left, right = result[todo] >> shift, result[todo] & mask
+        for key in keys:
+            left, right = right, left ^ (_scramble(right ^ key[todo]) & mask)
+        result[todo] = (left << shift) | right
+        todo = todo[result[todo] >= length]
+    return result.astype(np.int64)
+
+
+def _mix(epoch: np.ndarray, *numbers: int) -> np.ndarray:
+    state = _scramble(epoch)
+    for number in numbers:
+        state = _scramble(state + np.uint64(number % 2**64))
+    return state
+
+
+def _scramble(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), on uint64 with wrap-around."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

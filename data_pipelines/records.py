@@ -1,0 +1,142 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The on-disk record: one segment of sound as bytes.
+
+    b"F3TR" | version, uint32 | header length, uint32 | header | PCM16 samples
+
+All integers are little-endian. The header is one JSON object in ASCII, padded with spaces so that the
+samples start at a multiple of 16 bytes and can be read in place. Only valid samples are stored: the
+remainder at the end of a file is a shorter record, and whoever forms a batch pads and masks it.
+"""
+
+import dataclasses
+import json
+import struct
+
+import numpy as np
+
+VERSION = 1
+MAX_HEADER_BYTES = 2**20  # a transcript of an hour is about 60 kB
+MAX_SAMPLES = 2**28  # over an hour and a half at 48 kHz; a record is meant to hold seconds
+
+_MAGIC = b"F3TR"
+_PREFIX = struct.Struct("<4sII")
+_ALIGNMENT = 16  # bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """One segment of sound with where it came from and what is known about it.
+
+    Attributes:
+        key: unique within its shard set, and the same on every rebuild.
+        waveform: [num_samples], int16, mono.
+        sample_rate: Hz.
+        source: the file or example it was cut from, relative to the input.
+        offset: samples at `sample_rate` from the start of the source to the start of the segment.
+        text: transcript or caption, "" if there is none.
+        task: what the text is to the sound ("speech", "music", "events", ...), "" if unknown.
+        labels: names to values, as strings.
+    """
+
+    key: str
+    waveform: np.ndarray
+    sample_rate: int
+    source: str = ""
+    offset: int = 0
+    text: str = ""
+    task: str = ""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+# Header field -> (type in JSON, value when absent). Absent fields are those equal to their default.
+_FIELDS = {
+    "key": (str, None),
+    "sample_rate": (int, None),
+    "num_samples": (int, None),
+    "source": (str, ""),
+    "offset": (int, 0),
+    "text": (str, ""),
+    "task": (str, ""),
+    "labels": (dict, {}),
+}
+
+
+def encode(record: Record) -> bytes:
+    """Returns the bytes of `record`.
+
+    Raises:
+        ValueError: if a field is out of range or the waveform is not [num_samples] int16.
+    """
+    waveform = record.waveform
+    if waveform.dtype != np.int16 or waveform.ndim != 1 or not 1 <= waveform.size <= MAX_SAMPLES:
+        raise ValueError(
+            f"a record's waveform must be int16 [1 to {MAX_SAMPLES} samples], got {waveform.dtype} "
+            f"{list(waveform.shape)} for {record.key!r}")
+    fields = {
+        "key": record.key,
+        "sample_rate": int(record.sample_rate),
+        "num_samples": int(waveform.size),
+        "source": record.source,
+        "offset": int(record.offset),
+        "text": record.text,
+        "task": record.task,
+        "labels": dict(sorted(record.labels.items())),
+    }
+    _check_fields(fields, record.key)
+    written = {name: value for name, value in fields.items() if value != _FIELDS[name][1]}
+    header = json.dumps(written, separators=(",", ":")).encode("ascii")
+    header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"the text and labels of {record.key!r} take {len(header)} bytes; a record's header holds "
+            f"at most {MAX_HEADER_BYTES}: shorten them")
+    prefix = _PREFIX.pack(_MAGIC, VERSION, len(header))
+    return prefix + header + waveform.astype("<i2", copy=False).tobytes()
+
+
+def decode(data: bytes) -> Record:
+    """Returns the record in `data`; its waveform is a read-only view, so nothing is copied.
+
+    Raises:
+        ValueError: if `data` is not a whole record of a version this code reads.
+    """
+    if len(data) < _PREFIX.size:
+        raise ValueError(f"a record has at least {_PREFIX.size} bytes, got {len(data)}")
+    magic, version, header_bytes = _PREFIX.unpack_from(data)
+    if magic != _MAGIC:
+        raise ValueError(f"a record starts with {_MAGIC!r}, got {bytes(magic)!r}: not one of our shards")
+    if version != VERSION:
+        raise ValueError(f"the record is of version {version}, this code reads {VERSION}: rebuild it")
+    start = _PREFIX.size + header_bytes
+    if header_bytes > MAX_HEADER_BYTES or start > len(data):
+        raise ValueError(f"the record's header claims {header_bytes} bytes of {len(data)} in all")
+    try:
+        fields = json.loads(data[_PREFIX.size:start])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the record's header is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError("the record's header must be a JSON object")
+    fields = {name: fields.get(name, default) for name, (_, default) in _FIELDS.items()}
+    _check_fields(fields, fields["key"])
+    num_samples = fields.pop("num_samples")
+    if len(data) - start != 2 * num_samples:
+        raise ValueError(
+            f"record {fields['key']!r} claims {num_samples} samples and has {len(data) - start} bytes "
+            "of them, not two per sample")
+    waveform = np.frombuffer(data, "<i2", count=num_samples, offset=start)
+    return Record(waveform=waveform, **fields)
+
+
+def _check_fields(fields: dict, key: object) -> None:
+    for name, (kind, _) in _FIELDS.items():
+        if type(fields[name]) is not kind:
+            raise ValueError(
+                f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}")
+    if fields["sample_rate"] < 1 or fields["offset"] < 0 or not 1 <= fields["num_samples"] <= MAX_SAMPLES:
+        raise ValueError(
+            f"record {key!r} needs sample_rate >= 1, offset >= 0 and 1 to {MAX_SAMPLES} samples, got "
+            f"{fields['sample_rate']}, {fields['offset']} and {fields['num_samples']}")
+    for name, value in fields["labels"].items():
+        if type(name) is not str or type(value) is not str:
+            raise ValueError(f"labels of record {key!r} must be strings, got {name!r}: {value!r}")

@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Random access to the records of a shard set."""
+
+import bisect
+import itertools
+import os
+import pathlib
+
+from array_record.python import array_record_module
+
+from data_pipelines import manifest
+from data_pipelines import records
+
+# Records are read one at a time and far apart, so reading ahead would only cost.
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
+
+
+class Unreadable(ValueError):
+    """A record that cannot be read: its bytes are damaged or are not a record of this set."""
+
+
+class ShardSet:
+    """The records of one shard set, by their index. Safe to share between threads."""
+
+    def __init__(self, folder: str | os.PathLike, *, sample_rate: int | None = None, checksums: bool = False):
+        """Opens the set and compares its files with its manifest.
+
+        Args:
+            folder: of the set.
+            sample_rate: Hz that the records must have; None takes any.
+            checksums: compare every byte of every shard too, which reads the whole set.
+
+        Raises:
+            ValueError: if the set is not whole or has another rate.
+        """
+        self.folder = pathlib.Path(folder)
+        self.manifest = manifest.read(folder)
+        if sample_rate is not None and self.manifest.sample_rate != sample_rate:
+            raise ValueError(
+                f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model needs "
+                f"{sample_rate} Hz: build them with --sample_rate={sample_rate} or change the config")
+        manifest.verify(self.manifest, folder, checksums=checksums)
+        self._shards = self.manifest.shards
+        self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
+        self._readers = {}
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> records.Record:
+        """Returns the record at `index`.
+
+        Raises:
+            Unreadable: if its bytes are damaged.
+            IndexError: if there is no such index.
+        """
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
+        shard_index = bisect.bisect_right(self._starts, index) - 1
+        place = index - self._starts[shard_index]
+        try:
+            (data,) = self._reader(shard_index).read([place])
+            record = records.decode(data)
+            if record.sample_rate != self.manifest.sample_rate:
+                raise ValueError(f"its rate is {record.sample_rate} Hz")
+        except (RuntimeError, ValueError, OSError) as error:
+            shard = self.folder / self._shards[shard_index].name
+            raise Unreadable(f"record {place} of {shard} cannot be read: {str(error)[:300]}") from None
+        return record
+
+    def __repr__(self) -> str:
+        return f"ShardSet({str(self.folder)!r}, {len(self)} records)"
+
+    def _reader(self, shard_index: int) -> array_record_module.ArrayRecordReader:
+        reader = self._readers.get(shard_index)
+        if reader is None:
+            shard = self._shards[shard_index]
+            reader = array_record_module.ArrayRecordReader(str(self.folder / shard.name), _READER_OPTIONS)
+            if reader.num_records() != shard.num_records:
+                raise ValueError(f"the shard has {reader.num_records()} records, not {shard.num_records}")
+            while len(self._readers) >= _MAX_OPEN_SHARDS:
+                # Dropped, not closed: another thread may be reading from it.
+                self._readers.pop(next(iter(self._readers)), None)
+            self._readers[shard_index] = reader
+        return reader

@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a sound: channels, rate and PCM16 when shards are built; crop, mask and gain in training."""
+
+import numpy as np
+import soxr
+
+MONO_POLICIES = ("mean", "left", "right")
+
+# One more than the largest PCM16 value, so that 16-bit files keep their samples exactly.
+FULL_SCALE = 32768
+
+
+def to_mono(block: np.ndarray, *, policy: str) -> np.ndarray:
+    """Returns one channel of a block of sound.
+
+    Args:
+        block: [samples, channels], float32.
+        policy: "mean" of all channels, or the "left" (first) or "right" (second; the only one of a
+            mono file) channel.
+
+    Returns:
+        [samples], float32.
+    """
+    if policy not in MONO_POLICIES:
+        raise ValueError(f"mono must be one of {MONO_POLICIES}, got {policy!r}")
+    if block.shape[1] == 1 or policy == "left":
+        return block[:, 0]
+    if policy == "right":
+        return block[:, 1]
+    return block.mean(axis=1, dtype=np.float32)
+
+
+class Resampler:
+    """Changes the rate of a mono stream block by block; the result does not depend on the blocks' sizes.
+
+    The output has ceil(samples * to_rate / from_rate) samples, as soxr rounds it.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int):
+        """Prepares the stream; rates in Hz."""
+        self._stream = None
+        if from_rate != to_rate:
+            self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+
+    def __call__(self, block: np.ndarray, *, last: bool) -> np.ndarray:
+        """Returns what is ready after `block` ([samples], float32); `last` flushes the rest."""
+        if self._stream is None:
+            return block
+        return self._stream.resample_chunk(np.ascontiguousarray(block), last=last)
+
+
+def to_pcm16(waveform: np.ndarray) -> tuple[np.ndarray, int]:
+    """Rounds to PCM16 and limits what lies beyond full scale.
+
+    Args:
+        waveform: [samples], float32, full scale is [-1, 1].
+
+    Returns:
+        [samples] int16, and how many samples were limited.
+    """
+    scaled = np.rint(waveform * np.float32(FULL_SCALE))
+    # +1.0 itself is one step above the largest PCM16 value; that is rounding, not clipping.
+    num_clipped = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), num_clipped
+
+
+def crop_start(num_samples: int, crop_length: int, position: float) -> int:
+    """Returns where a crop starts, for a `position` in [0, 1); 0 if the record is shorter than the crop."""
+    return int(position * (max(num_samples - crop_length, 0) + 1))
+
+
+def limited_gain(pcm: np.ndarray, gain_db: float) -> float:
+    """Returns the factor of `gain_db`, lowered so that no sample of `pcm` (int16) leaves [-1, 1]."""
+    peak = max(int(pcm.max()), -int(pcm.min()), 1)
+    # One step below full scale, because float32 rounding may add half of one.
+    return min(10.0 ** (gain_db / 20.0), (FULL_SCALE - 1) / peak)
+
+
+def fill_row(row: np.ndarray, pcm: np.ndarray, *, position: float, gain_db: float | None) -> int:
+    """Writes one crop of a record into one row of a batch, and zeros behind it.
+
+    Args:
+        row: [crop], float32, overwritten.
+        pcm: [samples], int16, the whole record.
+        position: in [0, 1), where the crop lies in the room it has.
+        gain_db: dB, limited so that nothing clips; None leaves the level as it is.
+
+    Returns:
+        How many samples of the row are valid; at least one.
+    """
+    start = crop_start(pcm.size, row.size, position)
+    crop = pcm[start:start + row.size]
+    gain = 1.0 if gain_db is None else limited_gain(crop, gain_db)
+    np.multiply(crop, np.float32(gain / FULL_SCALE), out=row[:crop.size])
+    row[crop.size:] = 0.0
+    return crop.size
