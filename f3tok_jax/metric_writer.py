@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics, sounds and pictures of a run: metrics.jsonl and samples/ always, TensorBoard where installed."""
+
+from collections.abc import Callable, Mapping
+import importlib
+import io
+import json
+import math
+import os
+import tempfile
+from typing import Any
+
+from etils import epath
+import numpy as np
+import soundfile
+
+_METRICS_NAME = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Writes what a run reports; only the first process writes.
+
+    metrics.jsonl has one JSON object per line, flushed as it is written, with "step" first. On
+    resume the lines after the restored step are dropped: those steps are taken again, and a curve
+    has one value per step.
+    """
+
+    def __init__(self, workdir: str, *, is_writer: bool = True, resume_step: int = 0,
+                 say: Callable[[str], None] = print):
+        """Opens the writer.
+
+        Args:
+            workdir: run folder, local or a bucket.
+            is_writer: whether this process writes at all.
+            resume_step: the restored step, 0 for a fresh run.
+            say: where messages to the user go.
+        """
+        self._workdir = epath.Path(workdir)
+        self._is_writer = is_writer
+        self._tensorboard = None
+        if not is_writer:
+            return
+        self._remote = "://" in str(workdir)
+        self._path = self._workdir / _METRICS_NAME
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        kept = _lines_until(self._path, resume_step)
+        if self._remote:
+            # Buckets cannot append: lines go to a local file, which `flush` copies whole.
+            handle, name = tempfile.mkstemp(suffix=_METRICS_NAME)
+            os.close(handle)
+            self._local_path = epath.Path(name)
+        else:
+            self._local_path = self._path
+        temporary = self._local_path.with_name(self._local_path.name + ".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, self._local_path)
+        self._file = open(self._local_path, "a", encoding="utf-8")  # pylint: disable=consider-using-with
+        self._tensorboard = _open_tensorboard(str(workdir), resume_step, say)
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends one line and, in TensorBoard, one point per number.
+
+        Args:
+            step: the step these values describe.
+            values: name with slashes -> number; a non-finite one is written as null, for JSON has none.
+        """
+        if not self._is_writer:
+            return
+        line = {"step": step}
+        for name, value in values.items():
+            line[name] = value if not isinstance(value, float) or math.isfinite(value) else None
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self._tensorboard.add_scalar(name, value, step)
+
+    def write_sounds(self, step: int, sounds: Mapping[str, np.ndarray], *, sample_rate: int,
+                     lengths: np.ndarray | None = None) -> None:
+        """Writes samples/<step>/<index>_<name>.wav, and audio and spectrograms in TensorBoard.
+
+        Args:
+            step: of the weights that made them.
+            sounds: name -> waveforms [b, n], float in [-1, 1].
+            sample_rate: Hz.
+            lengths: [b] valid samples of each; default all.
+        """
+        if not self._is_writer:
+            return
+        folder = self._workdir / "samples" / f"{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, waveforms in sounds.items():
+            for index, waveform in enumerate(np.asarray(waveforms, np.float32)):
+                if lengths is not None:
+                    waveform = waveform[:int(lengths[index])]
+                waveform = np.clip(np.nan_to_num(waveform), -1.0, 1.0)
+                buffer = io.BytesIO()
+                soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
+                (folder / f"{index}_{name}.wav").write_bytes(buffer.getvalue())
+                if self._tensorboard:
+                    tag = f"samples/{index}_{name}"
+                    self._tensorboard.add_audio(tag, waveform[:, None], step, sample_rate=sample_rate)
+                    self._tensorboard.add_image(
+                        f"{tag}_spectrogram", _spectrogram_image(waveform, sample_rate), step, dataformats="HW")
+
+    def flush(self) -> None:
+        """Makes what was written visible to others: buckets get the whole file, TensorBoard its events."""
+        if not self._is_writer:
+            return
+        self._file.flush()
+        if self._remote:
+            self._path.write_text(self._local_path.read_text())
+        if self._tensorboard:
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        if not self._is_writer:
+            return
+        self.flush()
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+        self._is_writer = False
+
+
+def read_metrics(workdir: str) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl in order; a last line cut short by a kill is left out."""
+    path = epath.Path(workdir) / _METRICS_NAME
+    return [json.loads(line) for line in _lines_until(path, math.inf)]
+
+
+def _lines_until(path: epath.Path, last_step: float) -> list[str]:
+    """Returns the whole lines of a metrics file whose step is at most `last_step`."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short by a kill
+    return kept
+
+
+def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]) -> Any:
+    """Returns a TensorBoard writer, or None after saying what to install."""
+    try:
+        tensorboard = importlib.import_module("tensorboardX")
+        # purge_step hides the points that a killed run wrote after its last checkpoint.
+        return tensorboard.SummaryWriter(workdir, purge_step=resume_step + 1 if resume_step else None)
+    except ImportError as error:
+        say(f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' for them, "
+            f"metrics are in {_METRICS_NAME} either way")
+        return None
+
+
+def _spectrogram_image(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Returns a log-magnitude spectrogram as [frequency, time] uint8, low frequencies at the bottom."""
+    window = 2 ** int(math.log2(sample_rate / 25))  # about 32 ms
+    hop = window // 4
+    padded = np.pad(waveform, (0, max(0, window - len(waveform))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
+    magnitude = np.abs(np.fft.rfft(frames * np.hanning(window), axis=-1))
+    decibels = 20.0 * np.log10(magnitude / window + 1e-7)
+    # 100 dB of range below full scale.
+    return np.uint8(np.clip((decibels.T[::-1] + 100.0) * 2.55, 0, 255))

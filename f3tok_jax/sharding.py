@@ -1,0 +1,240 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Meshes, and where every array of the program lives on them.
+
+Mesh axes, outermost first:
+    replica  across slices, over the data-centre network
+    fsdp     chips of a slice: batches and large parameters are split over it
+    tensor   chips of a slice: logical axes that a rule sends there
+Batches are split over (replica, fsdp), so that their product is the number of data shards.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.experimental import mesh_utils
+import numpy as np
+
+MESH_AXES = ("replica", "fsdp", "tensor")
+BATCH_AXES = ("replica", "fsdp")
+
+# Logical axis -> mesh axes. Modules name the left side only.
+RULES = (
+    ("batch", BATCH_AXES),
+    ("time", None),
+    ("embed", None),
+    ("heads", "tensor"),
+    ("hidden", "tensor"),
+    ("vocabulary", "tensor"),
+)
+
+
+def make_mesh(section: Mapping[str, Any], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+    """Returns the mesh of config.mesh over `devices`.
+
+    Args:
+        section: sizes of replica, fsdp and tensor; one of them may be -1, "all that are left".
+        devices: default all devices of all processes; compile_check gives those of a topology.
+
+    Raises:
+        ValueError: where the sizes do not multiply out to the number of devices, or `replica` does
+            not fit the slices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = _fill(tuple(section[axis] for axis in MESH_AXES), len(devices))
+    replicas = shape[0]
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1 and replicas % len(slices):
+        raise ValueError(
+            f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of slices: chips "
+            "of different slices talk over the data-centre network; set config.mesh.replica to "
+            f"{len(slices)}")
+    if len(slices) > 1:
+        # The slices are the outermost part of the replica axis.
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (replicas // len(slices), *shape[1:]), (len(slices), 1, 1), devices=devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+
+
+def _fill(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
+    """Replaces the one -1 by what is left and checks the product."""
+    described = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
+    if sum(size == -1 for size in sizes) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"config.mesh sizes must be at least 1, and at most one of them -1, got {described}")
+    known = math.prod(size for size in sizes if size != -1)
+    filled = tuple(num_devices // known if size == -1 else size for size in sizes)
+    if math.prod(filled) != num_devices or 0 in filled:
+        raise ValueError(f"config.mesh {described} must multiply out to {num_devices} devices; "
+                         "change the sizes, or leave one at -1")
+    return filled
+
+
+def describe(mesh: jax.sharding.Mesh) -> str:
+    """Returns the mesh as text, such as {replica: 1, fsdp: 8, tensor: 1}."""
+    return "{" + ", ".join(f"{axis}: {size}" for axis, size in mesh.shape.items()) + "}"
+
+
+def num_data_shards(mesh: jax.sharding.Mesh) -> int:
+    """Returns into how many parts a batch is split on `mesh`."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+@contextlib.contextmanager
+def use(mesh: jax.sharding.Mesh, rules: Sequence[tuple[str, Any]] = RULES) -> Iterator[None]:
+    """Sets the mesh and the logical rules together: one without the other silently does nothing.
+
+    Args:
+        mesh: of the program.
+        rules: logical axis -> mesh axis, several mesh axes or None.
+
+    Raises:
+        ValueError: for a rule that names no axis of the mesh, or a logical axis with two rules.
+    """
+    names = [name for name, _ in rules]
+    for name, target in rules:
+        if names.count(name) > 1:
+            raise ValueError(f"logical axis {name!r} must have one sharding rule, got {names.count(name)}")
+        for axis in _as_tuple(target):
+            if axis not in mesh.shape:
+                raise ValueError(f"the sharding rule of {name!r} must name axes of the mesh "
+                                 f"{describe(mesh)}, got {axis!r}")
+    with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules)):
+        yield
+
+
+def _as_tuple(target: Any) -> tuple[str, ...]:
+    if target is None:
+        return ()
+    return (target,) if isinstance(target, str) else tuple(target)
+
+
+def logical_sharding(
+    names: Sequence[str | None],
+    shape: Sequence[int],
+    mesh: jax.sharding.Mesh,
+    rules: Sequence[tuple[str, Any]] = RULES,
+) -> jax.sharding.NamedSharding:
+    """Returns the sharding of an array whose axes carry logical names.
+
+    Args:
+        names: one logical name, or None, per axis.
+        shape: of the array.
+        mesh: of the program.
+        rules: as in `use`.
+
+    Raises:
+        ValueError: for an unknown name, two axes on one mesh axis, or a size that does not divide;
+            JAX and Flax let the first two pass and replicate.
+    """
+    table = dict(rules)
+    taken: dict[str, str] = {}
+    spec = []
+    for name, size in zip(names, shape, strict=True):
+        if name is not None and name not in table:
+            raise ValueError(f"logical axis must be one of {sorted(table)}, got {name!r} in {tuple(names)}")
+        axes = _as_tuple(table[name]) if name is not None else ()
+        for axis in axes:
+            if axis in taken:
+                raise ValueError(f"logical axes {taken[axis]!r} and {name!r} of {tuple(names)} both map to "
+                                 f"the mesh axis {axis!r}; change the rule of one of them")
+            taken[axis] = name
+        parts = math.prod(mesh.shape[axis] for axis in axes)
+        if size % parts:
+            raise ValueError(f"size {size} of the logical axis {name!r} must be a multiple of {parts}, its "
+                             f"shards on mesh {describe(mesh)}")
+        spec.append(axes if len(axes) > 1 else axes[0] if axes else None)
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+
+def constrain(array: jax.Array, *names: str | None) -> jax.Array:
+    """Constrains an array inside a step by the logical names of its axes; identity without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return array
+    rules = nn.get_logical_axis_rules() or RULES
+    spec = logical_sharding(names, array.shape, mesh, rules).spec
+    return jax.lax.with_sharding_constraint(array, spec)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the sharding of an array that every device holds whole."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size: int) -> Any:
+    """Returns a sharding per leaf by shape alone: optimizer state and averages follow their parameters.
+
+    A leaf of at least `min_shard_size` elements is split over fsdp on its largest axis that divides
+    (the last of equals); every other leaf is replicated.
+
+    Args:
+        abstract_state: tree of arrays or jax.ShapeDtypeStruct.
+        mesh: of the program.
+        min_shard_size: elements.
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def shard(leaf: Any) -> jax.sharding.NamedSharding:
+        candidates = [(size, axis) for axis, size in enumerate(leaf.shape) if size % fsdp == 0 and size]
+        if fsdp == 1 or math.prod(leaf.shape) < min_shard_size or not candidates:
+            return replicated(mesh)
+        axis = max(candidates)[1]
+        spec = [None] * len(leaf.shape)
+        spec[axis] = "fsdp"
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+    return jax.tree.map(shard, abstract_state)
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Returns `tree` as jax.ShapeDtypeStruct leaves that carry their shardings."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, shardings)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Returns the sharding of every array of a batch: the first axis over all data shards."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(BATCH_AXES))
+
+
+def check_batch(batch_size: int, mesh: jax.sharding.Mesh, source: str) -> None:
+    """Refuses a global batch that does not divide over the mesh and its processes.
+
+    Args:
+        batch_size: examples over the whole mesh.
+        mesh: of the program.
+        source: where the batch size came from, for the message.
+    """
+    shards = num_data_shards(mesh)
+    if batch_size % shards:
+        raise ValueError(f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
+                         f"data shards on mesh {describe(mesh)}")
+
+
+def host_to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Returns the global batch of which this process holds the given slice.
+
+    Args:
+        batch: name -> [batch / processes, ...], this process's examples, in the global order.
+        mesh: of the program.
+    """
+    where = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()}
+
+
+def gather(tree: Any) -> Any:
+    """Gathers sharded parameters whole inside a step, once, before they are used.
+
+    A convolution whose kernel is split over fsdp would otherwise be computed in pieces with a
+    collective each. The gradient leaves as a reduce-scatter. Identity without a mesh.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(
+        lambda leaf: jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec()), tree)
