@@ -17,7 +17,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import app
 from absl import flags
@@ -26,6 +26,7 @@ from data_pipelines import audio_files
 from data_pipelines import inputs
 from data_pipelines import manifest
 from data_pipelines import shard_writer
+from data_pipelines import tfds_input
 from data_pipelines import transforms
 from data_pipelines import workers
 
@@ -38,7 +39,7 @@ _NUM_SHARDS, _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 64, 2**21, 2**28
 
 
 def build(
-    source: inputs.Folder,
+    source: inputs.Input,
     output: str | os.PathLike,
     recipe: audio_files.Recipe,
     *,
@@ -80,7 +81,7 @@ def build(
         return _finish(output, staging, parts, results, listing, plan, recipe, say)
 
 
-def _check_not_empty(listing: inputs.Listing, source: inputs.Folder) -> None:
+def _check_not_empty(listing: inputs.Listing, source: inputs.Input) -> None:
     if not listing.items:
         passed_over = ", ".join(f"{count} {ending}" for ending, count in listing.skipped.items())
         raise ValueError(
@@ -205,7 +206,7 @@ def _tasks(output: pathlib.Path, staging: pathlib.Path, parts: dict) -> dict[str
 
 
 def _write_shards(
-    source: inputs.Folder,
+    source: inputs.Input,
     output: pathlib.Path,
     staging: pathlib.Path,
     parts: dict,
@@ -346,51 +347,78 @@ def _summary(manifests: dict[str, manifest.Manifest]) -> str:
     return "; ".join(lines)
 
 
-_SOURCE = flags.DEFINE_enum("source", "folder", ["folder", "tfds", "embedded"], "Kind of input.")
-_INPUT = flags.DEFINE_string("input", "", "Folder of sound files, TFDS data set, or names of corpora.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the shard set.")
-_SAMPLE_RATE = flags.DEFINE_integer("sample_rate", 24_000, "Of the records, Hz.", lower_bound=1_000)
-_SEGMENT_SECONDS = flags.DEFINE_float("segment_seconds", 4.0, "Length of a record, s.", lower_bound=0.01)
-_HOLDOUT = flags.DEFINE_float("holdout", 0.0, "Fraction of the sources that OUTPUT/test gets.")
-_INCLUDE = flags.DEFINE_multi_string("include", [], "Glob on the relative path or name; repeatable.")
-_EXCLUDE = flags.DEFINE_multi_string("exclude", [], "Glob of what is left out; repeatable.")
-_LABEL_PATTERN = flags.DEFINE_string("label_pattern", "", "Regular expression with named groups: labels.")
-_METADATA = flags.DEFINE_string("metadata", "", "Table of texts and labels, a line per file.")
-_METADATA_COLUMNS = flags.DEFINE_list("metadata_columns", [], "Names of its columns, if it has no header.")
-_MIN_SECONDS = flags.DEFINE_float("min_seconds", 0.1, "Shorter sounds are refused.", lower_bound=0.0)
-_MAX_SECONDS = flags.DEFINE_float("max_seconds", 6 * 3600.0, "Longer sounds are refused.", lower_bound=0.0)
-_MONO = flags.DEFINE_enum("mono", "mean", transforms.MONO_POLICIES, "What becomes of several channels.")
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes.", lower_bound=1)
+def _define_flags() -> None:
+    """Defines the flags of this program; on import they would collide with those of other programs."""
+    flags.DEFINE_enum("source", None, ["folder", "tfds", "embedded"], "Kind of input.")
+    flags.DEFINE_string("input", "", "Folder of sound files; TFDS name[/config][:version] or folder; corpora.")
+    flags.DEFINE_string("output", None, "Folder of the shard set.")
+    flags.DEFINE_integer("sample_rate", 24_000, "Of the records, Hz.", lower_bound=1_000)
+    flags.DEFINE_float("segment_seconds", 4.0, "Length of a record, s.", lower_bound=0.01)
+    flags.DEFINE_float("holdout", 0.0, "Fraction of the sources: it goes to OUTPUT/test, the rest to OUTPUT/train.")
+    flags.DEFINE_float("min_seconds", 0.1, "Shorter sounds are refused.", lower_bound=0.0)
+    flags.DEFINE_float("max_seconds", 6 * 3600.0, "Longer sounds are refused.", lower_bound=0.0)
+    flags.DEFINE_enum("mono", "mean", transforms.MONO_POLICIES, "What becomes of several channels.")
+    flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes.", lower_bound=1)
+
+    flags.DEFINE_multi_string("include", [], "folder: glob on the relative path or the name; repeatable.")
+    flags.DEFINE_multi_string("exclude", [], "folder: glob of what is left out; repeatable.")
+    flags.DEFINE_string("label_pattern", "", "folder: regular expression on the name; named groups are labels.")
+    flags.DEFINE_string("metadata", "", "folder: table of texts and labels, a line per file.")
+    flags.DEFINE_list("metadata_columns", [], "folder: names of its columns, if its first line does not.")
+
+    flags.DEFINE_string("data_dir", "", "tfds: where data sets are prepared.")
+    flags.DEFINE_string("split", "train", "tfds: which split.")
+    flags.DEFINE_string("audio_feature", "", "tfds: which feature is the sound, if several could be.")
+    flags.DEFINE_integer("source_rate", 0, "tfds: Hz, if the data set does not say.", lower_bound=0)
+
+    flags.DEFINE_integer("num_clips", 0, "embedded: clips of each corpus.", lower_bound=0)
+    flags.DEFINE_float("hours", 0.0, "embedded: roughly, of all corpora together.", lower_bound=0.0)
+    flags.DEFINE_integer("seed", 0, "embedded: other seeds, other clips.", lower_bound=0)
+    flags.mark_flags_as_required(["source", "output"])
 
 
-def _source_from_flags() -> inputs.Folder:
+def _input_from_flags(values: flags.FlagValues, say: Callable[[str], None]) -> inputs.Input:
+    if values.source == "embedded":
+        names = [name.strip() for name in values.input.split(",") if name.strip()]
+        return inputs.embedded(
+            names, num_clips=values.num_clips, hours=values.hours, seed=values.seed,
+            sample_rate=values.sample_rate, say=say)
+    if not values.input:
+        raise ValueError(f"--source={values.source} needs --input: a folder of sound files or a TFDS data set")
+    if values.source == "tfds":
+        return tfds_input.Tfds(
+            name=values.input, split=values.split, data_dir=values.data_dir,
+            audio_feature=values.audio_feature, source_rate=values.source_rate)
     return inputs.Folder(
-        path=_INPUT.value,
-        include=tuple(_INCLUDE.value),
-        exclude=tuple(_EXCLUDE.value),
-        label_pattern=_LABEL_PATTERN.value,
-        metadata=_METADATA.value,
-        metadata_columns=tuple(_METADATA_COLUMNS.value),
+        path=values.input,
+        include=tuple(values.include),
+        exclude=tuple(values.exclude),
+        label_pattern=values.label_pattern,
+        metadata=values.metadata,
+        metadata_columns=tuple(values.metadata_columns),
     )
 
 
 def main(argv: Sequence[str]) -> None:
+    """Runs the program; errors of the user are one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
+    values = flags.FLAGS
     recipe = audio_files.Recipe(
-        sample_rate=_SAMPLE_RATE.value,
-        segment_length=round(_SEGMENT_SECONDS.value * _SAMPLE_RATE.value),
-        mono=_MONO.value,
-        min_seconds=_MIN_SECONDS.value,
-        max_seconds=_MAX_SECONDS.value,
+        sample_rate=values.sample_rate,
+        segment_length=round(values.segment_seconds * values.sample_rate),
+        mono=values.mono,
+        min_seconds=values.min_seconds,
+        max_seconds=values.max_seconds,
     )
+    say = functools.partial(print, flush=True)
     try:
-        build(_source_from_flags(), _OUTPUT.value, recipe, holdout=_HOLDOUT.value,
-              num_workers=_NUM_WORKERS.value, say=functools.partial(print, flush=True))
+        source = _input_from_flags(values, say)
+        build(source, values.output, recipe, holdout=values.holdout, num_workers=values.num_workers, say=say)
     except ValueError as error:
         raise SystemExit(f"build_shards: {error}") from None
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("output")
+    _define_flags()
     app.run(main)

@@ -12,12 +12,17 @@ import csv
 import dataclasses
 import fnmatch
 import functools
+import hashlib
+import math
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from data_pipelines import audio_files
+
+_CLIPS_MEASURED = 16  # of each embedded corpus, to learn how long its clips are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,19 @@ class Listing:
 
     items: tuple[Item, ...]
     skipped: dict[str, int]
+
+
+class Input(Protocol):
+    """What a builder of shards reads."""
+
+    def settings(self) -> dict:
+        """Returns what identifies the input in a manifest, ready for JSON."""
+
+    def listing(self) -> Listing:
+        """Lists all sounds; the same list in every process and on every day."""
+
+    def opened(self, item: Item) -> contextlib.AbstractContextManager[audio_files.Sound]:
+        """Opens one sound; raises audio_files.Refused if it cannot be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +113,7 @@ class Folder:
     def opened(self, item: Item) -> Iterator[audio_files.Sound]:
         """Opens the file of `item`, with the labels of its name and its line of the metadata."""
         path = os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path
-        labels, text = dict(self._metadata_of(item.key)), ""
+        labels = dict(self._metadata_of(item.key))
         text = labels.pop("text", "")
         if self.label_pattern:
             subject = item.key if "/" in self.label_pattern else os.path.basename(item.key)
@@ -112,6 +130,91 @@ class Folder:
         stem = os.path.splitext(key)[0]
         names = (key, stem, os.path.basename(key), os.path.basename(stem))
         return next((table[name] for name in names if name in table), {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """Clips that are synthesised on the spot; see `corpora`.
+
+    Attributes:
+        corpora: names out of corpora.CORPORA.
+        num_clips: of each corpus, in the order of `corpora`.
+        seed: other seeds, other clips.
+        sample_rate: Hz at which they are made.
+    """
+
+    corpora: tuple[str, ...]
+    num_clips: tuple[int, ...]
+    seed: int
+    sample_rate: int
+
+    def settings(self) -> dict:
+        """Returns what identifies this input in a manifest."""
+        return {"source": "embedded", **dataclasses.asdict(self)}
+
+    def listing(self) -> Listing:
+        """Lists the clips of one corpus after the other."""
+        num_bytes = 8 * self.sample_rate  # four seconds, about the mean
+        return Listing(tuple(
+            Item(f"{name}-{self.seed}-{index:07d}", num_bytes, index)
+            for name, count in zip(self.corpora, self.num_clips) for index in range(count)), {})
+
+    @contextlib.contextmanager
+    def opened(self, item: Item) -> Iterator[audio_files.Sound]:
+        """Makes one clip."""
+        # The synthesisers take a moment to import, and a build from a folder needs none of them.
+        from data_pipelines import corpora
+
+        name = item.key.partition("-")[0]
+        clip = corpora.generate(name, item.index, seed=self.seed, sample_rate=self.sample_rate)
+        yield audio_files.Sound(
+            sample_rate=self.sample_rate,
+            num_frames=len(clip.waveform),
+            blocks=iter([clip.waveform[:, None]]),
+            text=clip.text,
+            task=clip.task,
+            labels={"corpus": name, **clip.labels},
+        )
+
+
+def embedded(
+    names: Sequence[str], *, num_clips: int, hours: float, seed: int, sample_rate: int,
+    say: Callable[[str], None],
+) -> Embedded:
+    """Chooses embedded corpora: those named, or all that this machine can make.
+
+    Args:
+        names: out of corpora.CORPORA; empty for all, those that cannot be made being said and left out.
+        num_clips: of each corpus; 0 to go by `hours`.
+        hours: of sound in all, spread evenly over the corpora and met roughly; 0 to go by `num_clips`.
+        seed: other seeds, other clips.
+        sample_rate: Hz.
+        say: told about corpora that cannot be made.
+
+    Raises:
+        ValueError: for an unknown name, or one that cannot be made here, or not exactly one size.
+    """
+    from data_pipelines import corpora
+
+    if (num_clips > 0) == (hours > 0):
+        raise ValueError(f"embedded corpora need either --num_clips or --hours, got {num_clips} and {hours:g}")
+    missing = {name: corpora.available(name) for name in names or corpora.CORPORA}
+    missing = {name: reason for name, reason in missing.items() if reason}
+    if names and missing:
+        raise ValueError("; ".join(f"corpus {name} cannot be made: {reason}" for name, reason in missing.items()))
+    for name, reason in missing.items():
+        say(f"without the {name} corpus: {reason}")
+    chosen = tuple(name for name in names or corpora.CORPORA if name not in missing)
+    if not chosen:
+        raise ValueError("no embedded corpus can be made here: " + "; ".join(missing.values()))
+    counts = [num_clips] * len(chosen)
+    if hours:
+        for place, name in enumerate(chosen):
+            lengths = [len(corpora.generate(name, index, seed=seed, sample_rate=sample_rate).waveform)
+                       for index in range(_CLIPS_MEASURED)]
+            mean_seconds = sum(lengths) / len(lengths) / sample_rate
+            counts[place] = math.ceil(hours * 3600 / len(chosen) / mean_seconds)
+    return Embedded(chosen, tuple(counts), seed, sample_rate)
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
@@ -138,8 +241,6 @@ def _matches(key: str, globs: tuple[str, ...]) -> bool:
 
 
 def _sha256(path: str) -> str:
-    import hashlib
-
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -12,7 +12,7 @@ import numpy as np
 
 _MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeats
 
-_ROUNDS = 6  # of the Feistel network; four already pass for random, the rest is margin
+_ROUNDS = 3  # of the Feistel network, two half rounds each; four half rounds already pass for random
 
 
 class Mixture:
@@ -87,20 +87,21 @@ def _interleave(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def _permute(place: np.ndarray, length: int, epoch: np.ndarray, seed: int, stream: int) -> np.ndarray:
     """Sends each place in [0, length) to another, one to one for every (epoch, seed, stream).
 
-    A Feistel network over the next even number of bits; what falls outside [0, length) goes through it
-    again until it falls inside, which keeps the map one to one.
+    A Feistel network on the digits of the place in a mixed base close to its square root. What falls
+    outside [0, length) goes through it again until it falls inside, which keeps the map one to one.
     """
-    half_bits = max((length - 1).bit_length() + 1, 2) // 2
-    mask = np.uint64((1 << half_bits) - 1)
-    shift = np.uint64(half_bits)
-    keys = [_mix(epoch.astype(np.uint64), seed, stream, turn) for turn in range(_ROUNDS)]
+    high_base = np.uint64(math.isqrt(length - 1) + 1)
+    low_base = np.uint64(-(-length // int(high_base)))
+    keys = _mix(epoch.astype(np.uint64), seed, stream)
     result = place.astype(np.uint64)
     todo = np.arange(len(result))
     while todo.size:
-        left, right = result[todo] >> shift, result[todo] & mask
-        for key in keys:
-            left, right = right, left ^ (_scramble(right ^ key[todo]) & mask)
-        result[todo] = (left << shift) | right
+        high, low = np.divmod(result[todo], low_base)
+        for turn in range(_ROUNDS):
+            turn_keys = _scramble(keys[todo] + np.uint64(turn))
+            high = (high + _scramble(low ^ turn_keys)) % high_base
+            low = (low + _scramble(high ^ ~turn_keys)) % low_base
+        result[todo] = high * low_base + low
         todo = todo[result[todo] >= length]
     return result.astype(np.int64)
 

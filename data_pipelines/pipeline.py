@@ -8,6 +8,7 @@ The batch of a step is a function of (seed, step) alone, so there is no iterator
     python -m data_pipelines.pipeline --benchmark --shards=DIR [--output=benchmark.json]
 """
 
+import functools
 import hashlib
 import json
 import threading
@@ -21,6 +22,7 @@ from data_pipelines import mixture as mixtures
 from data_pipelines import sources
 from data_pipelines import transforms
 
+_STEPS_PER_BLOCK = 64  # whose records are located together
 _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 
 
@@ -91,13 +93,14 @@ class Pipeline:
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
         _check_numbers(pairs, crop_length, batch_size, process_index, process_count, gain_db)
         self._sets = [sources.ShardSet(folder, sample_rate=sample_rate) for folder, _ in pairs]
-        for shard_set in self._sets:
-            if len(shard_set) < batch_size:
-                raise ValueError(
-                    f"{shard_set.folder} has {len(shard_set)} records, fewer than the batch of {batch_size}: "
-                    "add sound or lower batch_size")
         lengths, weights = [len(shard_set) for shard_set in self._sets], [weight for _, weight in pairs]
+        self.num_records = sum(lengths)
+        if train and self.num_records < batch_size:
+            raise ValueError(
+                f"{', '.join(folder for folder, _ in pairs)} has {self.num_records} records, fewer than the "
+                f"batch of {batch_size}: add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
+        self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self._crop_length, self._batch_size, self._seed = crop_length, batch_size, seed
         self._gain_db, self._train = tuple(gain_db), train
         self._max_replaced = max_replaced
@@ -152,7 +155,13 @@ class Pipeline:
 
     def _places(self, step: int) -> list[tuple[int, int]]:
         """(set, record) of every row of the global batch."""
-        positions = np.arange(step * self._batch_size, (step + 1) * self._batch_size, dtype=np.int64)
+        block, place = divmod(step, _STEPS_PER_BLOCK)
+        return self._places_of_block(block)[place * self._batch_size:(place + 1) * self._batch_size]
+
+    def _locate_block(self, block: int) -> list[tuple[int, int]]:
+        """(set, record) of every row of many steps, because NumPy is slow on small arrays."""
+        size = _STEPS_PER_BLOCK * self._batch_size
+        positions = np.arange(block * size, (block + 1) * size, dtype=np.int64)
         set_indices, record_indices = self._mixture.locate(positions)
         return list(zip(set_indices.tolist(), record_indices.tolist()))
 

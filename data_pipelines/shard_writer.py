@@ -38,7 +38,7 @@ class Task:
 def write_shard(
     task: Task,
     *,
-    source: inputs.Folder,
+    source: inputs.Input,
     recipe: audio_files.Recipe,
     crashed: dict[str, str],
     report: Callable[[str], None],
@@ -107,7 +107,7 @@ def _synchronise(path: pathlib.Path) -> None:
 
 def _records_of(
     item: inputs.Item,
-    source: inputs.Folder,
+    source: inputs.Input,
     recipe: audio_files.Recipe,
     counts: dict[str, int],
     staging: str,
@@ -135,7 +135,7 @@ def _records_of(
             offset += recipe.segment_length
 
 
-def _open(source: inputs.Folder, item: inputs.Item, stack: contextlib.ExitStack) -> audio_files.Sound:
+def _open(source: inputs.Input, item: inputs.Item, stack: contextlib.ExitStack) -> audio_files.Sound:
     """Opens a sound until `stack` closes; whatever goes wrong refuses this sound and no other."""
     try:
         return stack.enter_context(source.opened(item))
