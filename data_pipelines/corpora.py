@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Embedded corpora: speech, music and sound events made from a seed, for a machine that has no data.
+"""Embedded corpora: speech, music and sound events made from a seed, where there is no data.
 
     generate("speech", 17, seed=0, sample_rate=16_000)
 
@@ -23,7 +23,7 @@ _MAX_SAMPLE_RATE = 192_000  # Hz
 
 
 def available(name: str) -> str | None:
-    """Returns None when the corpus can be made here, else one sentence that says what is missing."""
+    """Returns None when the corpus can be made here, else a sentence saying what is missing."""
     return _source(name).missing()
 
 
@@ -48,14 +48,20 @@ def generate(name: str, index: int, *, seed: int, sample_rate: int) -> Clip:
         raise ValueError(f"index of a clip of corpus {name!r} must be 0 or more, got {index}")
     if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
         raise ValueError(
-            f"sample_rate of an embedded corpus must be {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz, "
-            f"got {sample_rate}")
+            f"sample_rate of an embedded corpus must be {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} "
+            f"Hz, got {sample_rate}"
+        )
     reason = source.missing()
     if reason:
         raise ModuleNotFoundError(reason)
     waveform, text, labels = source.generate(index, seed=seed, sample_rate=sample_rate)
     return Clip(
-        key=f"{name}-{seed}-{index:07d}", waveform=waveform, text=text, task=source.TASK, labels=labels)
+        key=f"{name}-{seed}-{index:07d}",
+        waveform=waveform,
+        text=text,
+        task=source.TASK,
+        labels=labels,
+    )
 
 
 def _source(name: str):

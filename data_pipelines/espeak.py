@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eSpeak NG synthesiser, called through ctypes.
 
-The library (GPL-3) comes inside the espeakng-loader wheel, is not part of this package and is loaded
-at run time only.
+The library (GPL-3) comes inside the espeakng-loader wheel, is not part of this package and is
+loaded at run time only.
 
-It keeps state from one utterance to the next (phase, flutter, breath noise), which would make a clip
-depend on the clips before it. Nothing in its interface resets all of that, espeak_Terminate included,
-so each utterance is spoken by a freshly loaded library: 5 ms.
+It keeps state from one utterance to the next (phase, flutter, breath noise), which would make a
+clip depend on the clips before it. Nothing in its interface resets all of that, espeak_Terminate
+included, so each utterance is spoken by a freshly loaded library, which costs about a millisecond.
 """
 
 import _ctypes
@@ -29,19 +29,24 @@ _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _LEVEL = 55  # of 200; at the default 100 some voices clip
 
 _CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
 _LOCK = threading.Lock()  # the library's state is the process's
 
 
 def missing() -> str | None:
     """Returns None when the synthesiser is installed, else one sentence naming the extra."""
     if importlib.util.find_spec("espeakng_loader") is None:
-        return ("embedded speech needs the eSpeak NG synthesiser (package espeakng-loader), which is not "
-                "installed: pip install 'f3tok_jax[demo]'")
+        return (
+            "embedded speech needs the eSpeak NG synthesiser (package espeakng-loader), which is "
+            "not installed: pip install 'f3tok_jax[demo]'"
+        )
     return None
 
 
-def speak(text: str, *, voice: str, rate: int, pitch: int, pitch_range: int, seed: int) -> np.ndarray:
+def speak(
+    text: str, *, voice: str, rate: int, pitch: int, pitch_range: int, seed: int
+) -> np.ndarray:
     """Returns `text` spoken.
 
     Args:
@@ -74,9 +79,17 @@ def speak(text: str, *, voice: str, rate: int, pitch: int, pitch_range: int, see
         try:
             data_path = str(espeakng_loader.get_data_path()).encode()
             if library.espeak_Initialize(_SYNCHRONOUS, 0, data_path, _DONT_EXIT) != SAMPLE_RATE:
-                raise RuntimeError(f"eSpeak NG could not start with its data at {data_path.decode()}")
+                raise RuntimeError(
+                    f"eSpeak NG could not start with its data at {data_path.decode()}"
+                )
             library.espeak_SetSynthCallback(callback)
-            _speak(library, text, voice, {_RATE: rate, _VOLUME: _LEVEL, _PITCH: pitch, _RANGE: pitch_range}, seed)
+            _speak(
+                library,
+                text,
+                voice,
+                {_RATE: rate, _VOLUME: _LEVEL, _PITCH: pitch, _RANGE: pitch_range},
+                seed,
+            )
         finally:
             library.espeak_Terminate()
             _ctypes.dlclose(library._handle)
@@ -85,7 +98,9 @@ def speak(text: str, *, voice: str, rate: int, pitch: int, pitch_range: int, see
     return np.concatenate(pieces)
 
 
-def _speak(library: ctypes.CDLL, text: str, voice: str, parameters: dict[int, int], seed: int) -> None:
+def _speak(
+    library: ctypes.CDLL, text: str, voice: str, parameters: dict[int, int], seed: int
+) -> None:
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f"voice must be one that eSpeak NG knows, got {voice!r}")
     for parameter, value in parameters.items():
@@ -95,6 +110,7 @@ def _speak(library: ctypes.CDLL, text: str, voice: str, parameters: dict[int, in
     ctypes.CDLL(None).srand(ctypes.c_uint(seed))
     encoded = text.encode() + b"\0"
     status = library.espeak_Synth(
-        encoded, ctypes.c_size_t(len(encoded)), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
+        encoded, ctypes.c_size_t(len(encoded)), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None
+    )
     if status != 0:
         raise RuntimeError(f"eSpeak NG failed with status {status} on {text!r}")

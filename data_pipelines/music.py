@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedded corpus of music: single notes, melodies, chords, arpeggios and rhythms.
 
-Labels: instrument (a key of instruments.INSTRUMENTS, or "drums"), family ("plucked", "bowed", "blown",
-"struck"), texture (one of TEXTURES), pitch (MIDI number of the note, of the tonic, or of the chord's
-root; "none" for drums), mode ("major", "minor" or "none") and tempo (beats per minute, or "none").
+Labels: instrument (a key of instruments.INSTRUMENTS, or "drums"), family ("plucked", "bowed",
+"blown" or "struck"), texture (one of TEXTURES), pitch (MIDI number of the note, of the tonic or of
+the root of the chord; "none" for drums), mode ("major", "minor" or "none") and tempo (beats per
+minute, or "none").
 """
 
 import numpy as np
@@ -21,9 +22,21 @@ _TEXTURE_SHARES = ("note", "note", "melody", "melody", "chord", "arpeggio", "rhy
 _SCALES = {"major": (0, 2, 4, 7, 9, 12), "minor": (0, 3, 5, 7, 10, 12)}  # pentatonic, semitones
 _TRIADS = {"major": (0, 4, 7, 12), "minor": (0, 3, 7, 12)}
 _NOTE_NAMES = (
-    "c", "c sharp", "d", "d sharp", "e", "f", "f sharp", "g", "g sharp", "a", "a sharp", "b")
+    "c",
+    "c sharp",
+    "d",
+    "d sharp",
+    "e",
+    "f",
+    "f sharp",
+    "g",
+    "g sharp",
+    "a",
+    "a sharp",
+    "b",
+)
 _LONGEST = 5.5  # seconds until the last note is released
-# Strokes per beat of one bar in half beats: kick, snare, hat.
+# Half beats of a bar on which kick, snare and hat are struck.
 _DRUM_PATTERNS = (
     ((0, 4), (2, 6), range(8)),
     ((0, 3, 4), (2, 6), (0, 2, 4, 6)),
@@ -42,7 +55,9 @@ def generate(index: int, *, seed: int, sample_rate: int) -> tuple[np.ndarray, st
     """Returns (waveform, caption, labels) of clip `index`; see corpora.generate."""
     rng = synthesis.generator("music", seed, index)
     player = synthesis.balanced_choice(_PLAYERS, stream="music player", seed=seed, index=index)
-    texture = synthesis.balanced_choice(_TEXTURE_SHARES, stream="music texture", seed=seed, index=index)
+    texture = synthesis.balanced_choice(
+        _TEXTURE_SHARES, stream="music texture", seed=seed, index=index
+    )
     if player == "drums":
         waveform, caption, labels = _drums(rng, sample_rate)
     else:
@@ -59,7 +74,7 @@ def note_name(pitch: int) -> str:
 
 
 def _pitched(
-    player: str, texture: str, rng: np.random.Generator, sample_rate: int,
+    player: str, texture: str, rng: np.random.Generator, sample_rate: int
 ) -> tuple[np.ndarray, str, dict[str, str]]:
     instrument = instruments.INSTRUMENTS[player]
     room_above = 0 if texture in ("note", "rhythm") else 12
@@ -71,20 +86,36 @@ def _pitched(
     parts = []
     for start, duration, note in score:
         accent = float(np.clip(loudness + rng.uniform(-0.1, 0.1), 0.0, 1.0))
-        parts.append((start, instruments.tone(
-            player, note, duration=duration, loudness=accent, rng=rng, sample_rate=sample_rate)))
+        parts.append(
+            (
+                start,
+                instruments.tone(
+                    player,
+                    note,
+                    duration=duration,
+                    loudness=accent,
+                    rng=rng,
+                    sample_rate=sample_rate,
+                ),
+            )
+        )
     # The longest release is 0.2 s; what rings in the room is cut with it.
     length = int((max(start + duration for start, duration, _ in score) + 0.25) * sample_rate)
     waveform = synthesis.place(parts, num_samples=length, sample_rate=sample_rate)
     timed = texture not in ("note", "chord")
     labels = {
-        "instrument": player, "family": instrument.family, "texture": texture, "pitch": str(pitch),
-        "mode": mode, "tempo": str(tempo) if timed else "none"}
+        "instrument": player,
+        "family": instrument.family,
+        "texture": texture,
+        "pitch": str(pitch),
+        "mode": mode,
+        "tempo": str(tempo) if timed else "none",
+    }
     return waveform, _caption(player, instrument.verb, texture, pitch, mode, tempo), labels
 
 
 def _score(
-    texture: str, pitch: int, mode: str, beat: float, rng: np.random.Generator,
+    texture: str, pitch: int, mode: str, beat: float, rng: np.random.Generator
 ) -> list[tuple[float, float, int]]:
     """Returns (start in seconds, duration in seconds, MIDI number) of each note."""
     if texture == "note":
@@ -94,20 +125,24 @@ def _score(
         spread = float(rng.choice((0.0, 0.02)))  # strummed or together
         return [
             (position * spread, duration, pitch + step)
-            for position, step in enumerate(_TRIADS[mode][:int(rng.integers(3, 5))])]
+            for position, step in enumerate(_TRIADS[mode][: int(rng.integers(3, 5))])
+        ]
     if texture == "rhythm":
         pattern = _RHYTHMS[int(rng.integers(len(_RHYTHMS)))]
         starts = [bar * 4 + position for bar in range(4) for position in pattern]
         return [
-            (position * beat, 0.4 * beat, pitch) for position in starts
-            if (position + 0.4) * beat < _LONGEST]
+            (position * beat, 0.4 * beat, pitch)
+            for position in starts
+            if (position + 0.4) * beat < _LONGEST
+        ]
     if texture == "arpeggio":
         triad = _TRIADS[mode]
         order = (0, 1, 2, 3, 2, 1) if rng.uniform() < 0.5 else (0, 2, 1, 3)
         count = min(int(rng.integers(6, 17)), int(_LONGEST / (0.5 * beat)))
         return [
             (position * 0.5 * beat, 0.6 * beat, pitch + triad[order[position % len(order)]])
-            for position in range(count)]
+            for position in range(count)
+        ]
     notes, start, degree = [], 0.0, 0
     while True:  # a melody: steps on the scale, from the tonic
         duration = float(rng.choice((0.5, 0.5, 1.0, 1.0, 1.5, 2.0))) * beat
@@ -130,25 +165,34 @@ def _drums(rng: np.random.Generator, sample_rate: int) -> tuple[np.ndarray, str,
             sound = instruments.drum(name, rng=rng, sample_rate=sample_rate)
             parts.append((stroke * half_beat, level * rng.uniform(0.85, 1.0) * sound))
     waveform = synthesis.place(
-        parts, num_samples=int(bars * 8 * half_beat * sample_rate), sample_rate=sample_rate)
+        parts, num_samples=int(bars * 8 * half_beat * sample_rate), sample_rate=sample_rate
+    )
     words = numerals.words(tempo, language="en")
     labels = {
-        "instrument": "drums", "family": "struck", "texture": "rhythm", "pitch": "none", "mode": "none",
-        "tempo": str(tempo)}
+        "instrument": "drums",
+        "family": "struck",
+        "texture": "rhythm",
+        "pitch": "none",
+        "mode": "none",
+        "tempo": str(tempo),
+    }
     return waveform, f"drums play a rhythm at {words} beats per minute", labels
 
 
 def _caption(player: str, verb: str, texture: str, pitch: int, mode: str, tempo: int) -> str:
     article = "an" if player[0] in "aeio" else "a"
     pitch_class = _NOTE_NAMES[pitch % 12]
+    key_article = "an" if pitch_class[0] in "aef" else "a"
     what = {
         "note": f"the note {note_name(pitch)}",
-        "chord": f"a {pitch_class} {mode} chord",
-        "arpeggio": f"a {pitch_class} {mode} arpeggio",
+        "chord": f"{key_article} {pitch_class} {mode} chord",
+        "arpeggio": f"{key_article} {pitch_class} {mode} arpeggio",
         "melody": f"a melody in {pitch_class} {mode}",
         "rhythm": f"a rhythm on {note_name(pitch)}",
     }[texture]
-    player_verb = "plays" if player == "bell" or texture in ("chord", "melody", "arpeggio") else verb
+    player_verb = (
+        "plays" if player == "bell" or texture in ("chord", "melody", "arpeggio") else verb
+    )
     speed = ""
     if texture not in ("note", "chord"):
         speed = f" at {numerals.words(tempo, language='en')} beats per minute"

@@ -6,17 +6,27 @@ LANGUAGES = ("de", "en", "es", "fr", "it")
 LARGEST = 9999
 
 _SMALL = {  # 0 to 19, 0 to 15 (es), 0 to 16 (fr): the words that are not composed
-    "en": ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-           "fifteen sixteen seventeen eighteen nineteen").split(),
-    "de": ("null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
-           "fünfzehn sechzehn siebzehn achtzehn neunzehn").split(),
-    "es": ("cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
-           "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro "
-           "veinticinco veintiséis veintisiete veintiocho veintinueve").split(),
-    "fr": ("zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze "
-           "seize dix-sept dix-huit dix-neuf").split(),
-    "it": ("zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici "
-           "quattordici quindici sedici diciassette diciotto diciannove").split(),
+    "en": (
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+        "fifteen sixteen seventeen eighteen nineteen"
+    ).split(),
+    "de": (
+        "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
+        "fünfzehn sechzehn siebzehn achtzehn neunzehn"
+    ).split(),
+    "es": (
+        "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
+        "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro "
+        "veinticinco veintiséis veintisiete veintiocho veintinueve"
+    ).split(),
+    "fr": (
+        "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze "
+        "seize dix-sept dix-huit dix-neuf"
+    ).split(),
+    "it": (
+        "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici "
+        "quattordici quindici sedici diciassette diciotto diciannove"
+    ).split(),
 }
 _TENS = {  # 20, 30, ...
     "en": "twenty thirty forty fifty sixty seventy eighty ninety".split(),
@@ -27,7 +37,8 @@ _TENS = {  # 20, 30, ...
 }
 _SPANISH_HUNDREDS = (
     "ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos "
-    "novecientos").split()
+    "novecientos"
+).split()
 
 
 def digit(value: int, *, language: str) -> str:
@@ -42,10 +53,14 @@ def words(value: int, *, language: str) -> str:
         ValueError: a number out of range or a language not in LANGUAGES.
     """
     if language not in LANGUAGES:
-        raise ValueError(f"language of a number in words must be one of {LANGUAGES}, got {language!r}")
+        raise ValueError(
+            f"language of a number in words must be one of {LANGUAGES}, got {language!r}"
+        )
     if not 0 <= value <= LARGEST:
         raise ValueError(f"number in words must be 0 to {LARGEST}, got {value}")
-    return {"de": _german, "en": _english, "es": _spanish, "fr": _french, "it": _italian}[language](value)
+    return {"de": _german, "en": _english, "es": _spanish, "fr": _french, "it": _italian}[language](
+        value
+    )
 
 
 def _english(value: int) -> str:
@@ -130,4 +145,6 @@ def _italian(value: int) -> str:
 
 
 def _italian_tail(value: int) -> str:
-    return "tré" if value == 3 else _italian(value)  # a final "tre" after another word has an accent
+    return (
+        "tré" if value == 3 else _italian(value)
+    )  # a final "tre" after another word has an accent

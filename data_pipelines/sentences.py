@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the embedded voices say: digit strings, numbers, names and everyday sentences, composed here.
+"""What the embedded voices say: digits, numbers, names and everyday sentences, composed here.
 
 Slots take phrases that fit wherever the template puts them: places carry their preposition, things
 are feminine or masculine with their own article, and no template makes anything else agree.
@@ -31,10 +31,12 @@ class Grammar:
 
 
 _ENGLISH = Grammar(
-    first_names=tuple("Anna Ben Clara David Emma Frank Grace Henry Ivy Jack Kate Liam Mary Noah Olive "
-                      "Peter Rose Sam Tessa Will".split()),
-    last_names=tuple("Adams Baker Carter Evans Fisher Green Harris Jones Kelly Lewis Miller Parker "
-                     "Reed Stone Turner Walker Young".split()),
+    first_names=tuple((
+        "Anna Ben Clara David Emma Frank Grace Henry Ivy Jack Kate Liam Mary Noah Olive Peter "
+        "Rose Sam Tessa Will").split()),
+    last_names=tuple((
+        "Adams Baker Carter Evans Fisher Green Harris Jones Kelly Lewis Miller Parker Reed "
+        "Stone Turner Walker Young").split()),
     things=(
         "the letter", "the old book", "a cup of tea", "the blue coat", "some bread", "the window",
         "the small key", "a loaf of bread", "the green bag", "the phone", "two apples", "the map",
@@ -68,10 +70,12 @@ _ENGLISH = Grammar(
     ),
 )
 _GERMAN = Grammar(
-    first_names=tuple("Anna Bernd Clara Dieter Eva Felix Greta Hans Ida Jonas Karin Lukas Maria Nina "
-                      "Otto Paula Rolf Sophie Tim Ute".split()),
-    last_names=tuple("Bauer Becker Fischer Hoffmann Keller Klein Koch Lange Meyer Neumann Richter "
-                     "Schmidt Schulz Vogel Wagner Weber Wolf".split()),
+    first_names=tuple((
+        "Anna Bernd Clara Dieter Eva Felix Greta Hans Ida Jonas Karin Lukas Maria Nina Otto "
+        "Paula Rolf Sophie Tim Ute").split()),
+    last_names=tuple((
+        "Bauer Becker Fischer Hoffmann Keller Klein Koch Lange Meyer Neumann Richter Schmidt "
+        "Schulz Vogel Wagner Weber Wolf").split()),
     things=(
         "den Brief", "das alte Buch", "eine Tasse Tee", "den blauen Mantel", "das Brot",
         "das Fenster", "den kleinen Schlüssel", "die grüne Tasche", "zwei Äpfel", "die Karte",
@@ -106,10 +110,12 @@ _GERMAN = Grammar(
     ),
 )
 _FRENCH = Grammar(
-    first_names=tuple("Alice Bruno Claire Denis Élise Fabien Hélène Hugo Jeanne Julien Louise Luc Marie "
-                      "Nicolas Odile Pierre Rose Simon Sylvie Thomas".split()),
-    last_names=tuple("Bernard Blanc Chevalier Dubois Durand Fontaine Garnier Lambert Leroy Martin Mercier "
-                     "Moreau Petit Renard Rousseau Simon Vidal".split()),
+    first_names=tuple((
+        "Alice Bruno Claire Denis Élise Fabien Hélène Hugo Jeanne Julien Louise Luc Marie "
+        "Nicolas Odile Pierre Rose Simon Sylvie Thomas").split()),
+    last_names=tuple((
+        "Bernard Blanc Chevalier Dubois Durand Fontaine Garnier Lambert Leroy Martin Mercier "
+        "Moreau Petit Renard Rousseau Simon Vidal").split()),
     things=(
         "la lettre", "le vieux livre", "une tasse de thé", "le manteau bleu", "du pain",
         "la fenêtre", "la petite clé", "le sac vert", "deux pommes", "la carte",
@@ -145,10 +151,12 @@ _FRENCH = Grammar(
     ),
 )
 _SPANISH = Grammar(
-    first_names=tuple("Alba Bruno Carla Diego Elena Felipe Gloria Hugo Inés Jorge Laura Manuel Nuria "
-                      "Óscar Pablo Rosa Sara Tomás Vera Yago".split()),
-    last_names=tuple("Aguilar Blanco Castro Delgado Flores García Herrera Iglesias Molina Navarro Ortega "
-                     "Prieto Ramos Serrano Torres Vega".split()),
+    first_names=tuple((
+        "Alba Bruno Carla Diego Elena Felipe Gloria Hugo Inés Jorge Laura Manuel Nuria Óscar "
+        "Pablo Rosa Sara Tomás Vera Yago").split()),
+    last_names=tuple((
+        "Aguilar Blanco Castro Delgado Flores García Herrera Iglesias Molina Navarro Ortega "
+        "Prieto Ramos Serrano Torres Vega").split()),
     things=(
         "la carta", "el libro viejo", "una taza de té", "el abrigo azul", "el pan", "la ventana",
         "la llave pequeña", "la bolsa verde", "dos manzanas", "el mapa", "la puerta del jardín",
@@ -184,10 +192,12 @@ _SPANISH = Grammar(
     ),
 )
 _ITALIAN = Grammar(
-    first_names=tuple("Alba Bruno Carla Dario Elena Fabio Gina Luca Irene Marco Laura Nicola Olga Paolo "
-                      "Rosa Sandro Silvia Tullio Vera Zeno".split()),
-    last_names=tuple("Amato Bianchi Colombo Conti Ferrari Fontana Galli Greco Leone Marino Neri Ricci "
-                     "Romano Russo Serra Villa".split()),
+    first_names=tuple((
+        "Alba Bruno Carla Dario Elena Fabio Gina Luca Irene Marco Laura Nicola Olga Paolo "
+        "Rosa Sandro Silvia Tullio Vera Zeno").split()),
+    last_names=tuple((
+        "Amato Bianchi Colombo Conti Ferrari Fontana Galli Greco Leone Marino Neri Ricci "
+        "Romano Russo Serra Villa").split()),
     things=(
         "la lettera", "il vecchio libro", "una tazza di tè", "il cappotto blu", "il pane",
         "la finestra", "la piccola chiave", "la borsa verde", "due mele", "la mappa",
@@ -235,13 +245,14 @@ def compose(kind: str, rng: np.random.Generator, *, language: str) -> str:
     if kind == "digits":
         return _digits(rng, language)
     grammar = GRAMMARS[language]
-    templates = {"number": grammar.numbers, "name": grammar.names, "sentence": grammar.sentences}[kind]
+    templates = {
+        "number": grammar.numbers, "name": grammar.names, "sentence": grammar.sentences}[kind]
     first, friend = rng.choice(grammar.first_names, 2, replace=False)
     # As many short numbers as long ones.
     number = int(rng.integers(0, 10 ** int(rng.integers(1, 5))))
     return str(rng.choice(templates)).format(
-        first=first, friend=friend, last=rng.choice(grammar.last_names), thing=rng.choice(grammar.things),
-        place=rng.choice(grammar.places), time=rng.choice(grammar.times),
+        first=first, friend=friend, last=rng.choice(grammar.last_names),
+        thing=rng.choice(grammar.things), place=rng.choice(grammar.places), time=rng.choice(grammar.times),
         number=numerals.words(number, language=language))
 
 

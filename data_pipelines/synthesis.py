@@ -16,7 +16,7 @@ _TABLE = 4096  # points of a wavetable: linear interpolation stays 80 dB below t
 
 
 def generator(*names: str | int) -> np.random.Generator:
-    """Returns a random generator that depends on `names` alone, in every process and on every machine."""
+    """Returns a random generator that depends on `names` alone, whatever the process."""
     digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
@@ -28,8 +28,13 @@ def balanced_choice(names: Sequence[str], *, stream: str, seed: int, index: int)
 
 
 def modes(
-    frequencies: np.ndarray, *, amplitudes: np.ndarray, decay_times: np.ndarray, num_samples: int,
-    sample_rate: int, phases: np.ndarray | float = 0.0,
+    frequencies: np.ndarray,
+    *,
+    amplitudes: np.ndarray,
+    decay_times: np.ndarray,
+    num_samples: int,
+    sample_rate: int,
+    phases: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Returns a sum of decaying sinusoids: the free vibration of a string, bar, bell or drop.
 
@@ -61,12 +66,12 @@ def modes(
 def wavetable(harmonics: np.ndarray) -> np.ndarray:
     """Returns one period, [_TABLE], of sum_h harmonics[h - 1] sin(h x)."""
     spectrum = np.zeros(_TABLE // 2 + 1, complex)
-    spectrum[1:len(harmonics) + 1] = -0.5j * _TABLE * harmonics
+    spectrum[1 : len(harmonics) + 1] = -0.5j * _TABLE * harmonics
     return np.fft.irfft(spectrum)
 
 
 def oscillator(
-    frequency: np.ndarray, *, harmonics: np.ndarray, sample_rate: int, phase: float = 0.0,
+    frequency: np.ndarray, *, harmonics: np.ndarray, sample_rate: int, phase: float = 0.0
 ) -> np.ndarray:
     """Returns a periodic tone of moving pitch.
 
@@ -90,10 +95,13 @@ def oscillator(
 
 
 def noise(
-    rng: np.random.Generator, *, num_samples: int, sample_rate: int,
+    rng: np.random.Generator,
+    *,
+    num_samples: int,
+    sample_rate: int,
     response: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Returns Gaussian noise of rms 1 whose magnitude spectrum follows `response(frequencies in Hz)`."""
+    """Returns Gaussian noise of rms 1 whose spectrum's magnitude is `response(frequencies, Hz)`."""
     size = _quick_size(num_samples)
     gains = response(np.maximum(np.fft.rfftfreq(size, 1.0 / sample_rate), 1.0))
     shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gains, size)[:num_samples]
@@ -101,10 +109,14 @@ def noise(
 
 
 def band(low: float, high: float, *, slope: float = 4.0) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a band-pass response for `noise`: 1 between the edges, `slope` as in (f / edge)**slope outside."""
+    """Returns a band-pass response for `noise`: 1 between the edges, f**-slope far outside."""
+
     def response(frequencies: np.ndarray) -> np.ndarray:
         return 1.0 / np.sqrt(
-            (1.0 + (low / frequencies) ** (2.0 * slope)) * (1.0 + (frequencies / high) ** (2.0 * slope)))
+            (1.0 + (low / frequencies) ** (2.0 * slope))
+            * (1.0 + (frequencies / high) ** (2.0 * slope))
+        )
+
     return response
 
 
@@ -114,7 +126,7 @@ def tilt(exponent: float, *, low: float = 30.0) -> Callable[[np.ndarray], np.nda
 
 
 def slow_random(
-    rng: np.random.Generator, *, num_samples: int, sample_rate: int, rate: float,
+    rng: np.random.Generator, *, num_samples: int, sample_rate: int, rate: float
 ) -> np.ndarray:
     """Returns a smooth random curve, mean 0 and about -2 to 2, that moves `rate` times a second."""
     num_points = max(int(np.ceil(num_samples / sample_rate * rate)) + 3, 4)
@@ -125,7 +137,9 @@ def slow_random(
     return points[whole] * (1.0 - fraction) + points[whole + 1] * fraction
 
 
-def envelope(times: Sequence[float], levels: Sequence[float], *, num_samples: int, sample_rate: int) -> np.ndarray:
+def envelope(
+    times: Sequence[float], levels: Sequence[float], *, num_samples: int, sample_rate: int
+) -> np.ndarray:
     """Returns the broken line through (times in seconds, levels), [num_samples]."""
     return np.interp(np.arange(num_samples) / sample_rate, times, levels)
 
@@ -133,17 +147,19 @@ def envelope(times: Sequence[float], levels: Sequence[float], *, num_samples: in
 def convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Returns the first len(left) samples of the convolution of two signals."""
     size = _quick_size(len(left) + len(right) - 1)
-    return np.fft.irfft(np.fft.rfft(left, size) * np.fft.rfft(right, size), size)[:len(left)]
+    return np.fft.irfft(np.fft.rfft(left, size) * np.fft.rfft(right, size), size)[: len(left)]
 
 
-def place(parts: Sequence[tuple[float, np.ndarray]], *, num_samples: int, sample_rate: int) -> np.ndarray:
+def place(
+    parts: Sequence[tuple[float, np.ndarray]], *, num_samples: int, sample_rate: int
+) -> np.ndarray:
     """Returns the sum of `parts`, each (start in seconds, signal), cut at num_samples."""
     mixed = np.zeros(num_samples)
     for start, signal in parts:
         begin = max(int(start * sample_rate), 0)
         end = min(begin + len(signal), num_samples)
         if end > begin:
-            mixed[begin:end] += signal[:end - begin]
+            mixed[begin:end] += signal[: end - begin]
     return mixed
 
 
@@ -152,7 +168,9 @@ def room(waveform: np.ndarray, rng: np.random.Generator, *, sample_rate: int) ->
     decay_time = rng.uniform(0.05, 0.35)
     length = int(4.0 * decay_time * sample_rate)
     times = np.arange(length) / sample_rate
-    tail = noise(rng, num_samples=length, sample_rate=sample_rate, response=band(150.0, 4000.0, slope=1.0))
+    tail = noise(
+        rng, num_samples=length, sample_rate=sample_rate, response=band(150.0, 4000.0, slope=1.0)
+    )
     tail *= np.exp(-times / decay_time) * (times > 0.004)
     echoes = (rng.uniform(0.004, 0.04, 5) * sample_rate).astype(int)
     tail[echoes[echoes < length]] += rng.uniform(2.0, 6.0, 5)[echoes < length]
@@ -161,12 +179,16 @@ def room(waveform: np.ndarray, rng: np.random.Generator, *, sample_rate: int) ->
 
 
 def finish(waveform: np.ndarray, rng: np.random.Generator, *, sample_rate: int) -> np.ndarray:
-    """Returns `waveform` as a recording: peak at -20 to -1 dBFS over a faint noise floor, float32."""
+    """Returns `waveform` as a float32 recording: peak -20 to -1 dBFS over a faint noise floor."""
     floor = noise(rng, num_samples=len(waveform), sample_rate=sample_rate, response=tilt(-0.4))
     floor *= 10.0 ** (rng.uniform(-78.0, -58.0) / 20.0)
-    peak = 10.0 ** (rng.uniform(-20.0, -1.0) / 20.0)
     signal = waveform - np.mean(waveform)
-    signal = signal * (peak / max(float(np.max(np.abs(signal))), 1e-9)) + floor
+    signal /= max(float(np.max(np.abs(signal))), 1e-9)
+    # Clicks and drops are recorded closer than their peak alone would ask, or nothing but the peak
+    # would be above the floor.
+    crest = -10.0 * np.log10(max(float(np.mean(signal**2)), 1e-9))
+    peak = min(rng.uniform(-20.0, -1.0) + 0.7 * max(crest - 18.0, 0.0), -1.0)
+    signal = signal * 10.0 ** (peak / 20.0) + floor
     # The floor may lift the peak by a thousandth: scale instead of clipping.
     return (signal * min(1.0, 0.98 / float(np.max(np.abs(signal))))).astype(np.float32)
 
