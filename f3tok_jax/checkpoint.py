@@ -14,11 +14,11 @@ from typing import Any
 
 from etils import epath
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
 from f3tok_jax import fingerprint
+from f3tok_jax import multihost
 
 _FOLDER = "checkpoints"
 _REFUSED_FOLDER = "refused_checkpoints"
@@ -67,7 +67,7 @@ class Checkpointer:
         self._restored_step: int | None = None
         if jax.process_index() == 0:
             _prepare_folder(self._folder, say)
-        _barrier("checkpoint_folder")
+        multihost.barrier("checkpoint_folder")
         self._manager = self._open()
         self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
@@ -222,7 +222,7 @@ class Checkpointer:
             reason = _first_line(error)
         except Exception as error:  # damaged files raise nearly anything
             reason = _first_line(error)
-        if not _all_agree(reason is None):
+        if not multihost.all_agree(reason is None):
             return None, reason or "another process could not read it"
         changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(state)[0])
         if changed:
@@ -242,7 +242,7 @@ class Checkpointer:
                 (self._folder / str(step)).rename(self._refused_folder / f"{step}_{attempt}")
             self._say(f"restored step {self._restored_step}; the refused steps {list(steps)} are kept in "
                       f"{self._refused_folder}")
-        _barrier("refused_checkpoints")
+        multihost.barrier("refused_checkpoints")
         self._manager.reload()
 
 
@@ -381,15 +381,3 @@ def _listed(names: Any) -> str:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"
-
-
-def _all_agree(here: bool) -> bool:
-    """Returns whether `here` is true in every process."""
-    if jax.process_count() == 1:
-        return here
-    return bool(np.all(multihost_utils.process_allgather(np.array([here]))))
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,486 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trains any stage: the one loop, and its program.
+
+    python -m f3tok_jax.train --config=configs/autoencoder.py:tiny --config.data.train=DIR/train \
+        --config.data.heldout=DIR/test --workdir=runs/autoencoder
+
+The same command with the same --workdir resumes. On a TPU slice run it on every worker.
+
+Exit codes:
+    0    finished (or finished before: DONE is there)
+    1    wrong config, data or work folder; one sentence on stderr says which
+    3    more non-finite steps than config.loop.max_nonfinite
+    4    a checkpoint could not be written
+    42   told to leave (SIGTERM, Ctrl-C, TPU maintenance) and saved: run the same command again
+    124  nothing moved for twice config.loop.watchdog_seconds; stacks are on stderr and in logs/
+    134  another process of the run died (jax.distributed aborts): run the same command again
+    137  killed from outside, often for host memory
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+from etils import epath
+import jax
+import ml_collections
+
+from data_pipelines import pipeline as pipeline_lib
+from f3tok_jax import autoencoder_stage
+from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
+from f3tok_jax import metric_writer
+from f3tok_jax import multihost
+from f3tok_jax import preemption as preemption_lib
+from f3tok_jax import progress as progress_lib
+from f3tok_jax import sharding
+from f3tok_jax import stage as stage_lib
+from f3tok_jax import watchdog as watchdog_lib
+
+EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
+EXIT_PREEMPTED = preemption_lib.EXIT_PREEMPTED
+
+STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
+    "autoencoder": autoencoder_stage.make_stage,
+}
+
+_NUM_SAMPLES = 4  # sounds written at a time
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Run:
+    """Everything that stays the same from the first step to the last."""
+
+    config: ml_collections.ConfigDict
+    workdir: epath.Path
+    stage: stage_lib.Stage
+    mesh: jax.sharding.Mesh
+    train_data: pipeline_lib.Pipeline
+    heldout_data: pipeline_lib.Pipeline | None
+    checkpointer: checkpoint.Checkpointer
+    say: Callable[[str], None]
+    # Set once the state's shape is known.
+    frozen: Any = None
+    train_step: Any = None
+    eval_step: Any = None
+    sample: Any = None
+    writer: Any = None
+    watchdog: Any = None
+    preemption: Any = None
+    progress: Any = None
+    num_nonfinite: int = 0
+
+
+def run(config: ml_collections.ConfigDict, workdir: str, *,
+        make_stage: Callable[[ml_collections.ConfigDict], stage_lib.Stage] | None = None,
+        devices: Sequence[Any] | None = None) -> int:
+    """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
+
+    Args:
+        config: of the run, locked or not.
+        workdir: run folder, local or a bucket.
+        make_stage: config -> stage; default the stage that config.stage names.
+        devices: to train on; default all of them.
+
+    Returns:
+        An exit code of this module's docstring.
+
+    Raises:
+        ValueError: before anything compiles, for a config, data or folder that does not fit.
+        checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
+    """
+    say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
+    config_lib.validate(config)
+    mesh = sharding.make_mesh(config.mesh, devices)
+    sharding.check_batch(config.data.batch_size, mesh,
+                         f"config.data.batch_size of configs/{config.stage}.py:{config.preset}")
+    folder = epath.Path(workdir)
+    if config_lib.exists(workdir):
+        config_lib.check_same_run(config, workdir)
+        if _is_done(folder, config.num_steps):
+            say(f"{workdir} is done: {(folder / 'DONE').read_text().strip()}")
+            return EXIT_DONE
+    stage = (make_stage or _find_stage(config))(config)
+    train_data, heldout_data = _open_data(config, stage)
+    multihost.check_agreement({
+        "config": config_lib.hash_of(config), "data": train_data.fingerprint, "workdir": str(workdir),
+        "devices": str(jax.device_count()), **checkpoint.versions(), **_own_version()})
+    _write_folder(config, folder)
+    checkpointer = checkpoint.Checkpointer(
+        workdir, config_json=config_lib.to_json(config), data_fingerprint=train_data.fingerprint,
+        best_metric=stage.best_metric, keep_last=config.checkpoint.keep_last,
+        keep_best=config.checkpoint.keep_best, say=say)
+    this = _Run(config=config, workdir=folder, stage=stage, mesh=mesh, train_data=train_data,
+                heldout_data=heldout_data, checkpointer=checkpointer, say=say)
+    this.preemption = preemption_lib.Preemption()
+    this.watchdog = watchdog_lib.Watchdog(
+        config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(folder))
+    try:
+        with sharding.use(mesh):
+            state, step = _start(this)
+            return _loop(this, state, step)
+    finally:
+        this.preemption.close()
+        this.watchdog.close()
+        if this.writer:
+            this.writer.close()
+
+
+def _find_stage(config: ml_collections.ConfigDict) -> Callable[[ml_collections.ConfigDict], stage_lib.Stage]:
+    if config.stage not in STAGES:
+        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
+    return STAGES[config.stage]
+
+
+def _is_done(folder: epath.Path, num_steps: int) -> bool:
+    """Whether the run was finished at no fewer steps than now wanted."""
+    done = folder / "DONE"
+    return done.exists() and json.loads(done.read_text())["step"] >= num_steps
+
+
+def _own_version() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("grain", "array_record", "soxr")}
+
+
+def _open_data(config: ml_collections.ConfigDict, stage: stage_lib.Stage):
+    """Opens the pipelines and compares what they publish with what the stage needs."""
+    if not config.data.train:
+        raise ValueError("config.data.train must name a folder of shards, got ''; build one with "
+                         "python -m data_pipelines.build_shards, then give --config.data.train=DIR")
+    crop_length = stage.batch_spec["waveform"].shape[1]
+    common = dict(sample_rate=stage.sample_rate, crop_length=crop_length, batch_size=config.data.batch_size,
+                  seed=config.seed, process_index=jax.process_index(), process_count=jax.process_count(),
+                  max_replaced=config.data.max_replaced)
+    train_data = pipeline_lib.Pipeline(config.data.train, gain_db=config.data.gain_db, train=True, **common)
+    heldout_data = None
+    if config.data.heldout:
+        heldout_data = pipeline_lib.Pipeline(config.data.heldout, train=False, **common)
+    needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
+    published = {name: (tuple(shape), dtype.name) for name, (shape, dtype) in train_data.batch_spec.items()}
+    if needed != published:
+        raise ValueError(f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
+                         "config.data and config.model do not go together")
+    return train_data, heldout_data
+
+
+def _write_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
+    """Process 0 writes the config and the environment; all others must see them."""
+    if jax.process_index() == 0:
+        try:
+            config_lib.save(config, str(folder))
+            (folder / "logs").mkdir(parents=True, exist_ok=True)
+            (folder / "logs" / "environment.json").write_text(json.dumps({
+                "command": sys.argv, "versions": {**checkpoint.versions(), **_own_version()},
+                "python": sys.version, "devices": [str(jax.devices()[0].device_kind), jax.device_count()],
+                "processes": jax.process_count(), "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+                "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", "")}, indent=2))
+        except OSError as error:
+            raise ValueError(f"--workdir must be a folder that can be written, got {folder}: {error}") from error
+    multihost.barrier("run_folder")
+    if not multihost.all_agree(config_lib.exists(str(folder))):
+        raise ValueError(f"--workdir must be one folder that all processes see, got {folder}, which some do not; "
+                         "give a bucket or a shared disk")
+
+
+def _stacks_path(folder: epath.Path) -> str | None:
+    if "://" in str(folder):
+        return None
+    return os.fspath(folder / "logs" / f"stacks_{jax.process_index():04d}.txt")
+
+
+def _start(this: _Run) -> tuple[Any, int]:
+    """Compiles, and restores or makes the state. Order: this run's checkpoint, else scratch."""
+    stage, mesh, say = this.stage, this.mesh, this.say
+    make_state = lambda: stage.init_state(jax.random.key(this.config.seed))
+    shapes = jax.eval_shape(make_state)
+    min_shard_size = this.config.mesh.min_shard_size
+    shardings = sharding.state_shardings(shapes, mesh, min_shard_size)
+    # Restored first: the fresh state is never in memory beside the restored one.
+    state = this.checkpointer.restore_latest(sharding.abstract(shapes, shardings))
+    if state is None:
+        state, step = jax.jit(make_state, out_shardings=shardings)(), 0
+        say("starting from scratch: there is no checkpoint in this work folder")
+    else:
+        step = int(jax.device_get(state.step))
+        say(f"resuming this run from its checkpoint of step {step}")
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
+    say(f"{num_parameters / 1e6:.2f} M parameters on {mesh.size} {jax.devices()[0].platform} devices, mesh "
+        f"{sharding.describe(mesh)}, {jax.process_count()} processes; {stage.seconds_per_batch:.1f} s of sound "
+        "per batch")
+    frozen_shardings = sharding.state_shardings(stage.frozen, mesh, min_shard_size)
+    this.frozen = jax.device_put(stage.frozen, frozen_shardings)
+    _compile(this, shapes, shardings, frozen_shardings)
+    this.writer = metric_writer.MetricWriter(
+        str(this.workdir), is_writer=jax.process_index() == 0, resume_step=step, say=say)
+    this.progress = progress_lib.Progress(
+        num_steps=this.config.num_steps, seconds_per_batch=stage.seconds_per_batch, clock=time.monotonic)
+    return state, step
+
+
+def _compile(this: _Run, shapes: Any, shardings: Any, frozen_shardings: Any) -> None:
+    """Compiles the train step now and says how long it took; the others at their first use."""
+    stage, mesh = this.stage, this.mesh
+    started = time.monotonic()
+    inputs = (shardings, frozen_shardings, sharding.batch_sharding(mesh))
+    replicated = sharding.replicated(mesh)
+    train_step = jax.jit(stage.train_step, in_shardings=inputs, out_shardings=(shardings, replicated),
+                         donate_argnums=0)
+    this.train_step = train_step.lower(shapes, stage.frozen, dict(stage.batch_spec)).compile()
+    this.eval_step = jax.jit(stage.eval_step, in_shardings=inputs, out_shardings=replicated)
+
+    def sample(state, frozen, batch):
+        return jax.tree.map(lambda sound: sound[:_NUM_SAMPLES], {
+            **stage.sample(state, frozen, batch), "mask": batch["mask"]})
+
+    this.sample = jax.jit(sample, in_shardings=inputs, out_shardings=replicated)
+    this.say(f"compiled the train step in {time.monotonic() - started:.1f} s")
+
+
+def _loop(this: _Run, state: Any, step: int) -> int:
+    """Takes the steps. Step n is dispatched before the metrics of step n-1 are read.
+
+    The order of what happens after a dispatch is fixed: read, poll the save in progress, then
+    evaluate, listen and save, so that a checkpoint carries the evaluation of its own weights.
+    """
+    config, watchdog = this.config, this.watchdog
+    batches = this.train_data.iterate(step)
+    unread = None
+    while step < config.num_steps:
+        with this.progress.waiting_for_data():
+            _, local_batch = next(batches)
+        watchdog.beat("step")
+        with jax.transfer_guard("disallow"):
+            batch = sharding.host_to_global(local_batch, this.mesh)
+            state, metrics = this.train_step(state, this.frozen, batch)
+            step += 1
+            if unread is not None:
+                _read(this, *unread)
+        unread = (step, metrics)
+        this.checkpointer.poll()
+        if this.num_nonfinite > config.loop.max_nonfinite:
+            return _stop_nonfinite(this, step)
+        at_end = step == config.num_steps
+        if at_end:
+            _read(this, *unread)
+        leaving = this.preemption.reached()
+        evaluated = None
+        if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
+            watchdog.beat("evaluation")
+            evaluated, leaving = _evaluate(this, state, step)
+        if not leaving and (at_end or step % config.loop.sample_every == 0):
+            watchdog.beat("samples")
+            _write_samples(this, state, step)
+        if leaving or at_end or step % config.checkpoint.every_steps == 0:
+            watchdog.beat("save")
+            with this.progress.aside():
+                this.checkpointer.save(step, state, evaluated)
+        if leaving and not at_end:
+            return _leave(this, step)
+        watchdog.beat("data")
+    return _finish(this, step)
+
+
+def _read(this: _Run, step: int, metrics: stage_lib.Metrics) -> None:
+    """Fetches the metrics of one step, counts it if it was skipped, and logs at intervals."""
+    fetched = jax.device_get(metrics)
+    is_finite = not fetched["train/nonfinite"][0]
+    this.progress.add(fetched, is_finite=is_finite)
+    if not is_finite:
+        this.num_nonfinite += 1
+        _write_nonfinite(this, step)
+    if step % this.config.loop.log_every == 0 or step == this.config.num_steps:
+        values = this.progress.values()
+        values["data/replaced"] = float(this.train_data.replaced)
+        this.writer.write(step, values)
+        this.say(this.progress.line(step, values))
+
+
+def _write_nonfinite(this: _Run, step: int) -> None:
+    """Writes which examples a skipped step had heard."""
+    keys = this.train_data.example_keys(step - 1)
+    this.say(f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples are in "
+             "logs/nonfinite.jsonl")
+    if jax.process_index() == 0:
+        path = this.workdir / "logs" / "nonfinite.jsonl"
+        before = path.read_text() if path.exists() else ""
+        path.write_text(before + json.dumps({"step": step, "examples": keys}) + "\n")
+
+
+def _evaluate(this: _Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
+    """Returns the metrics of held-out batches, or None, and whether the run must leave instead."""
+    averages = progress_lib.Averages()
+    data, batch_size = this.heldout_data, this.config.data.batch_size
+    with this.progress.aside():
+        # No more batches than there are examples: the pipeline would begin again.
+        for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
+            batch = sharding.host_to_global(data.local_batch(index), this.mesh)
+            # Read one by one: on CPU, independent collectives in flight can wait for each other for ever.
+            averages.add(jax.device_get(this.eval_step(state, this.frozen, batch)))
+            this.watchdog.beat("evaluation")
+            if this.preemption.reached():
+                return None, True
+        values = averages.ratios()
+        this.writer.write(step, values)
+        this.say(this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()}))
+    return values, False
+
+
+def _write_samples(this: _Run, state: Any, step: int) -> None:
+    """Writes a few sounds of the first held-out batch, or of the first training batch, and their copies."""
+    with this.progress.aside():
+        data = this.heldout_data or this.train_data
+        batch = sharding.host_to_global(data.local_batch(0), this.mesh)
+        sounds = jax.device_get(this.sample(state, this.frozen, batch))
+        lengths = sounds.pop("mask").sum(axis=1)
+        this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
+        this.writer.flush()
+
+
+def _stop_nonfinite(this: _Run, step: int) -> int:
+    this.checkpointer.close()
+    this.say(f"stopping at step {step}: {this.num_nonfinite} steps were not finite, more than "
+             f"config.loop.max_nonfinite={this.config.loop.max_nonfinite}; lower the learning rate, or look at "
+             "the examples in logs/nonfinite.jsonl")
+    return EXIT_NONFINITE
+
+
+def _leave(this: _Run, step: int) -> int:
+    this.checkpointer.close()
+    this.say(f"told to leave: saved step {step}; run the same command again to resume")
+    return EXIT_PREEMPTED
+
+
+def _finish(this: _Run, step: int) -> int:
+    """Waits for the last save and writes DONE."""
+    this.watchdog.beat("last save")
+    this.checkpointer.close()
+    if checkpoint.latest_step(str(this.workdir)) != step:
+        raise checkpoint.CheckpointError(f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
+                                         "are not finite; the newest checkpoint there is good")
+    if jax.process_index() == 0:
+        temporary = this.workdir / "DONE.tmp"
+        temporary.write_text(json.dumps({"step": step}) + "\n")
+        temporary.replace(this.workdir / "DONE")
+    multihost.barrier("done")
+    this.say(f"done: {step} steps, checkpoints in {this.workdir / 'checkpoints'}")
+    return EXIT_DONE
+
+
+# The program: flags, environment variables, the processes of a run.
+
+_CONFIG = flags.DEFINE_string("config", None, "FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
+_WORKDIR = flags.DEFINE_string("workdir", None, "run folder, local or a bucket; the same one resumes")
+_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print the config and what follows from it, and end")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache", None, "folder of compiled programs; default $JAX_COMPILATION_CACHE_DIR, else a folder in "
+    "the home; '' for none")
+_DISTRIBUTED = flags.DEFINE_enum(
+    "distributed", "auto", ("auto", "on", "off"),
+    "whether to find the other processes: auto where --coordinator is given or there are TPU chips")
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed on a TPU slice")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "processes of the run, with --coordinator")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "of this process from 0, with --coordinator")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "silence of a process after which the others abort")
+_START = flags.DEFINE_integer("start_seconds", 300, "in which all processes must have arrived")
+
+
+def main(arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage] | None = None) -> int:
+    """Runs the program; `arguments` holds the --config.KEY=VALUE overrides after the program's name."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells about every save in 20 lines
+    try:
+        if not _CONFIG.value:
+            raise ValueError("--config must be FILE.py or FILE.py:PRESET, got none; for example "
+                             "--config=configs/autoencoder.py:tiny")
+        config = config_lib.read(_CONFIG.value, arguments[1:])
+        config_lib.validate(config)
+        if _PRINT_CONFIG.value:
+            print(config_lib.describe(config))
+            return EXIT_DONE
+        if not _WORKDIR.value:
+            raise ValueError("--workdir must be a folder for this run, got none")
+        _initialize_distributed()
+        if jax.process_index() == 0:
+            print(config_lib.describe(config), flush=True)
+        _use_compilation_cache()
+        return run(config, _WORKDIR.value, make_stage=make_stage)
+    except ValueError as error:
+        print(f"f3tok_jax.train: {error}", file=sys.stderr, flush=True)
+        return EXIT_REFUSED
+    except checkpoint.CheckpointError as error:
+        print(f"f3tok_jax.train: {error}", file=sys.stderr, flush=True)
+        return EXIT_CHECKPOINT
+
+
+def _initialize_distributed() -> None:
+    """Connects to the other processes, where there are others."""
+    given = [bool(_COORDINATOR.value), _NUM_PROCESSES.value > 0, _PROCESS_ID.value >= 0]
+    if any(given) and not all(given):
+        raise ValueError(
+            "--coordinator, --num_processes and --process_id go together, got "
+            f"{_COORDINATOR.value!r}, {_NUM_PROCESSES.value} and {_PROCESS_ID.value}; give all three, or none on a "
+            "TPU slice")
+    limits = dict(heartbeat_timeout_seconds=_HEARTBEAT.value, initialization_timeout=_START.value)
+    if _DISTRIBUTED.value == "off":
+        return
+    if _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, **limits)
+    elif _DISTRIBUTED.value == "on" or _has_tpu_chips():
+        jax.distributed.initialize(**limits)
+
+
+def _has_tpu_chips() -> bool:
+    """Returns whether this machine has TPU chips, without starting a backend."""
+    platforms = (jax.config.jax_platforms or "tpu").split(",")
+    devices = pathlib.Path("/dev")
+    return "tpu" in platforms and (any(devices.glob("accel[0-9]*")) or any((devices / "vfio").glob("[0-9]*")))
+
+
+def _use_compilation_cache() -> None:
+    """Turns the persistent compilation cache on, after writing to it once: JAX itself only warns, much later."""
+    folder = _CACHE.value
+    if folder is None:
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.fspath(
+            pathlib.Path.home() / ".cache" / "f3tok_jax" / "compilation")
+    if not folder:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    try:
+        path = epath.Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f"write_test_{jax.process_index()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        if _CACHE.value:
+            raise ValueError(f"--compilation_cache must be a folder that can be written, got {folder}: {error}"
+                             ) from error
+        print(f"compiled programs are not kept: {folder} cannot be written ({error}); give --compilation_cache=DIR",
+              flush=True)
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parses the program's flags; returns its name and the --config.KEY=VALUE overrides."""
+    overrides, rest = config_lib.split_arguments(arguments)
+    left = flags.FLAGS(rest)
+    if len(left) > 1:
+        raise app.UsageError(f"arguments without a flag are not known: {left[1:]}")
+    return [left[0], *overrides]
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
