@@ -14,110 +14,102 @@ import numpy as np
 from array_record.python import array_record_module
 
 from data_pipelines import audio_files
+from data_pipelines import build_plan
 from data_pipelines import inputs
 from data_pipelines import manifest
 from data_pipelines import records
 
-# PCM16 barely compresses, and inflating it would cost five times as much as reading it.
+# PCM16 barely compresses, and inflating it would cost several times as much as reading it.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 _SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
 
 MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One shard to write: its name, its folder, the folder for what is unfinished, and its sounds."""
-
-    name: str
-    folder: str
-    staging: str
-    items: tuple[inputs.Item, ...]
-
-
 def write_shard(
-    task: Task,
+    task: build_plan.Task,
     *,
     source: inputs.Input,
     recipe: audio_files.Recipe,
+    folder: str,
     crashed: dict[str, str],
     report: Callable[[str], None],
 ) -> dict:
-    """Writes the shard of `task` and returns what went into it, ready for JSON.
-
-    The shard is left under a temporary name in the staging folder; whoever asked for it gives it its own.
-    No sound that can be used: no shard.
+    """Writes the shard of `task` under a temporary name and returns what went into it.
 
     Args:
-        task: what to write, and where.
+        task: what to write.
         source: opens the sounds.
         recipe: what becomes of them.
+        folder: where unfinished work lies.
         crashed: key -> detail of sounds that ended an earlier worker; refused unread.
         report: told each sound's key before it is read.
 
     Returns:
-        {"shard": fields of manifest.Shard or None, "partial": temporary name, "num_samples", "num_used", "num_texts",
-        "clipped_samples": counts, "refused": [{"path", "reason", "detail"}], "labels": {name: values}}.
+        Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the fields
+        of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples"; "refused",
+        a list of {"path", "reason", "detail"}; "labels", name -> values.
     """
-    counts = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
-    refused, labels = [], collections.defaultdict(set)
-    partial = pathlib.Path(task.staging) / f"{task.name}.{os.getpid()}.partial"
+    partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
+    totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
+    refused, labels, num_records = [], collections.defaultdict(set), 0
     writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
-    num_records = 0
     for item in task.items:
         report(item.key)
         try:
             if item.key in crashed:
                 raise audio_files.Refused("crashed", crashed[item.key])
-            for record in _records_of(item, source, recipe, counts, task.staging):
+            for record in _segments(item, source, recipe, folder, totals):
                 writer.write(records.encode(record))
                 num_records += 1
-                counts["num_samples"] += record.waveform.size
-                counts["num_texts"] += bool(record.text)
+                totals["num_samples"] += record.waveform.size
+                totals["num_texts"] += bool(record.text)
         except audio_files.Refused as refusal:
-            refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
+            refused.append(
+                {"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
             continue
-        counts["num_used"] += 1
+        totals["num_used"] += 1
         for name, value in record.labels.items():
             if len(labels[name]) <= MAX_LABEL_VALUES:
                 labels[name].add(value)
     writer.close()
-    shard = None
-    if num_records:
-        shard = manifest.Shard(task.name, num_records, partial.stat().st_size, manifest.sha256(partial))
-        shard = dataclasses.asdict(shard)
-        _synchronise(partial)
+    shard = _whole_shard(task.shard_name, partial, num_records)
     return {
+        "partial": partial.name if shard else None,
         "shard": shard,
-        "partial": partial.name,
-        **counts,
+        **totals,
         "refused": refused,
         "labels": {name: sorted(values) for name, values in sorted(labels.items())},
     }
 
 
-def _synchronise(path: pathlib.Path) -> None:
-    """Waits until the file's bytes are on the disk, before a name promises them."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | None:
+    if not num_records:
+        partial.unlink()
+        return None
+    # The bytes must be on the disk before a name promises them.
+    descriptor = os.open(partial, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    shard = manifest.Shard(name, num_records, partial.stat().st_size, manifest.sha256(partial))
+    return dataclasses.asdict(shard)
 
 
-def _records_of(
+def _segments(
     item: inputs.Item,
     source: inputs.Input,
     recipe: audio_files.Recipe,
-    counts: dict[str, int],
-    staging: str,
+    folder: str,
+    totals: dict[str, int],
 ) -> Iterator[records.Record]:
     """Yields the segments of one sound, once the whole of it has proved usable."""
     # A NaN may come at the end of ten hours, when the first segments would long be written.
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=staging) as spool:
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
         with contextlib.ExitStack() as stack:
             sound = _open(source, item, stack)
-            for pcm in audio_files.pcm16_blocks(sound, recipe, counts):
+            for pcm in audio_files.pcm16_blocks(sound, recipe, totals):
                 spool.write(pcm.astype("<i2", copy=False).tobytes())
         spool.seek(0)
         offset = 0
@@ -135,11 +127,14 @@ def _records_of(
             offset += recipe.segment_length
 
 
-def _open(source: inputs.Input, item: inputs.Item, stack: contextlib.ExitStack) -> audio_files.Sound:
+def _open(
+    source: inputs.Input, item: inputs.Item, stack: contextlib.ExitStack
+) -> audio_files.Sound:
     """Opens a sound until `stack` closes; whatever goes wrong refuses this sound and no other."""
     try:
         return stack.enter_context(source.opened(item))
     except audio_files.Refused:
         raise
     except Exception as error:
-        raise audio_files.Refused("undecodable", f"{type(error).__name__}: {error}") from error
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise audio_files.Refused("undecodable", detail) from error
