@@ -85,7 +85,7 @@ def stft(
         raise ValueError(f"method must be one of {STFT_METHODS}, got {method!r}")
     frames = frame(waveform.astype(jnp.float32), frame_length=frame_length, hop_length=hop_length)
     if method == "auto":
-        return _stft_auto(frames)
+        return _dft_auto(frames)
     return _dft_fft(frames) if method == "fft" else _dft_matmul(frames)
 
 
@@ -182,8 +182,12 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, logarithmic)
 
 
-def _stft_auto(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _dft_matmul(frames) if frames.shape[-1] <= 512 else _dft_fft(frames)
+def _dft_auto(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Forward and backward: on a CPU the FFT wins from 256 samples on (512: 10 against 26 ms); compiled
+    # for v5e the matmul moves less memory at every length (1024: 103 against 373 MB, and 2048 likewise).
+    if frames.shape[-1] < 256:
+        return _dft_matmul(frames)
+    return jax.lax.platform_dependent(frames, tpu=_dft_matmul, default=_dft_fft)
 
 
 def _dft_fft(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
