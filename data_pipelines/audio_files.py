@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sound of any kind, read block by block and either turned into PCM16 at one rate or refused with a reason."""
+"""Sound of any kind, read block by block and turned into PCM16 at one rate, or refused."""
 
 import contextlib
 import dataclasses
@@ -14,8 +14,8 @@ import soundfile
 
 from data_pipelines import transforms
 
-# Endings that are taken for sound. libsndfile cannot read the second group; such files are refused by
-# name rather than passed over, because their owner will miss them.
+# Endings that are taken for sound. libsndfile cannot read the second group; such files are refused
+# by name rather than passed over, because their owner will miss them.
 READABLE = frozenset(
     ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())
 UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".split())
@@ -42,7 +42,7 @@ _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives no
 
 
 class Refused(Exception):
-    """Sound that cannot be used; `reason` is a key of REASONS and `detail` one clause for people."""
+    """Sound that cannot be used; `reason` is a key of REASONS, `detail` one clause for people."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
@@ -108,7 +108,8 @@ def opened(file: str | os.PathLike | BinaryIO) -> Iterator[Sound]:
         raise Refused("unreadable", _sentence(error)) from None
     with sound_file:
         if not 1 <= sound_file.channels <= _MAX_CHANNELS:
-            raise Refused("unsupported", f"{sound_file.channels} channels, at most {_MAX_CHANNELS} are read")
+            detail = f"{sound_file.channels} channels, at most {_MAX_CHANNELS} are read"
+            raise Refused("unsupported", detail)
         num_frames = sound_file.frames if 0 <= sound_file.frames < _UNKNOWN_LENGTH else None
         yield Sound(sound_file.samplerate, num_frames, _decoded_blocks(sound_file, num_frames))
 
@@ -139,13 +140,14 @@ def _decoded_blocks(file: soundfile.SoundFile, num_frames: int | None) -> Iterat
         yield block
     # The header of an MP3 only estimates. Elsewhere a shortfall means that the end is missing.
     if num_frames is not None and num_read < num_frames and file.format not in ("MP3", "MPEG"):
-        raise Refused("undecodable", f"truncated: {num_read} of {num_frames} samples could be decoded")
+        raise Refused("undecodable", f"truncated: {num_read} of {num_frames} samples are there")
 
 
 def pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Iterator[np.ndarray]:
     """Yields a sound as mono PCM16 at the recipe's rate, in blocks of bounded size.
 
-    Whether the sound is refused is known only when the blocks are exhausted: keep them apart until then.
+    Whether the sound is refused is known only when the blocks are exhausted: keep them apart until
+    then.
 
     Args:
         sound: what to read.
@@ -194,12 +196,14 @@ def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Itera
         block = following
     if num_read == 0:
         raise Refused("no_samples", "the header is followed by no samples")
-    if num_read < recipe.min_seconds * rate or num_written == 0:
-        raise Refused("too_short", f"{num_read / rate:.4f} s, the limit is {recipe.min_seconds:g} s")
+    seconds = num_read / rate
+    if seconds < recipe.min_seconds or num_written == 0:
+        raise Refused("too_short", f"{seconds:.4f} s, the limit is {recipe.min_seconds:g} s")
     if lowest == highest or loudest == 0:
-        raise Refused("silent", f"{num_read / rate:.2f} s in which every sample is the same")
+        raise Refused("silent", f"{seconds:.2f} s in which every sample is the same")
     if num_clipped > num_written // 2:
-        raise Refused("out_of_range", f"{num_clipped} of {num_written} samples beyond full scale: rescale it")
+        detail = f"{num_clipped} of {num_written} samples lie beyond full scale: rescale it"
+        raise Refused("out_of_range", detail)
     counts["clipped_samples"] += num_clipped
 
 
@@ -211,12 +215,13 @@ def _check_header(sound: Sound, recipe: Recipe) -> None:
         seconds = sound.num_frames / rate
         if seconds > recipe.max_seconds:
             raise Refused(
-                "too_long", f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} Hz), "
-                f"the limit is {recipe.max_seconds:g} s")
+                "too_long", f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} "
+                f"Hz), the limit is {recipe.max_seconds:g} s")
         if 0 < seconds < recipe.min_seconds:
             raise Refused("too_short", f"{seconds:.4f} s, the limit is {recipe.min_seconds:g} s")
     if not _MIN_RATE <= rate <= _MAX_RATE:
-        raise Refused("unsupported", f"a sample rate of {rate} Hz, {_MIN_RATE} to {_MAX_RATE} are read")
+        detail = f"a sample rate of {rate} Hz, {_MIN_RATE} to {_MAX_RATE} are read"
+        raise Refused("unsupported", detail)
 
 
 def _sentence(error: Exception) -> str:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan of a build: what was asked, which sounds are held out, and which go into which shard.
 
-A plan depends on the input and the settings alone, never on the number of workers or on what a killed
-build left behind.
+A plan depends on the input and the settings alone, never on the number of workers or on what a
+killed build left behind.
 """
 
 import dataclasses
@@ -97,7 +97,7 @@ def make_plan(source: inputs.Input, recipe: audio_files.Recipe, *, holdout: floa
 
 
 def part_folder(output: pathlib.Path, part: str) -> pathlib.Path:
-    """The folder of one shard set of a build; the only part of an undivided build is `output` itself."""
+    """The folder of one shard set of a build; an undivided one is `output` itself."""
     return output / part if part else output
 
 
@@ -115,7 +115,7 @@ def _split(items: Sequence[inputs.Item], holdout: float) -> dict[str, list[input
     if holdout == 0.0:
         return {"": list(items)}
     if len(items) < 2:
-        raise ValueError(f"--holdout={holdout} needs at least two sounds, the input has {len(items)}")
+        raise ValueError(f"--holdout={holdout} needs two sounds, the input has {len(items)}")
     places = [_hash(item.key) for item in items]
     threshold = min(max(int(holdout * 2**64), min(places) + 1), max(places))
     parts = {"train": [], "test": []}

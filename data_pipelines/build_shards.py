@@ -5,8 +5,8 @@
     python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS \
         --sample_rate=24000 --holdout=0.1
 
-The same command gives the same bytes, whatever the number of workers. A build that was killed leaves
-no manifest, hence nothing that passes for a shard set; the same command then continues it.
+The same command gives the same bytes, whatever the number of workers. A build that was killed
+leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
 """
 
 import collections
@@ -147,7 +147,8 @@ class _Progress:
         num_started = min(self._num_started, self._total)
         seconds = time.monotonic() - self._started
         self._say(
-            f"read {num_started} of {self._total} sounds, refused {self.num_refused}, {seconds:.0f} s")
+            f"read {num_started} of {self._total} sounds, refused {self.num_refused}, "
+            f"{seconds:.0f} s")
 
 
 def _manifest(
@@ -156,7 +157,8 @@ def _manifest(
     results: dict[str, list[dict]],
     recipe: audio_files.Recipe,
 ) -> manifest.Manifest:
-    totals, labels, reasons = collections.Counter(), collections.defaultdict(set), collections.Counter()
+    totals, reasons = collections.Counter(), collections.Counter()
+    labels = collections.defaultdict(set)
     for result in results[part]:
         for name in ("num_samples", "num_used", "num_texts", "clipped_samples"):
             totals[name] += result[name]
@@ -224,7 +226,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder of the shard set.")
     flags.DEFINE_integer("sample_rate", 24_000, "Of the records, Hz.", lower_bound=1_000)
     flags.DEFINE_float("segment_seconds", 4.0, "Length of a record, s.", lower_bound=0.01)
-    flags.DEFINE_float("holdout", 0.0, "Fraction of the sounds for OUTPUT/test; OUTPUT/train gets the rest.")
+    flags.DEFINE_float("holdout", 0.0, "Fraction of the sounds for OUTPUT/test.")
     flags.DEFINE_float("min_seconds", 0.1, "Shorter sounds are refused.", lower_bound=0.0)
     flags.DEFINE_float("max_seconds", 6 * 3600.0, "Longer sounds are refused.", lower_bound=0.0)
     flags.DEFINE_enum("mono", "mean", transforms.MONO_POLICIES, "What becomes of several channels.")
@@ -232,13 +234,13 @@ def _define_flags() -> None:
 
     flags.DEFINE_multi_string("include", [], "folder: glob on relative path or name; repeatable.")
     flags.DEFINE_multi_string("exclude", [], "folder: glob of what is left out; repeatable.")
-    flags.DEFINE_string("label_pattern", "", "folder: regular expression on the name; groups are labels.")
+    flags.DEFINE_string("label_pattern", "", "folder: regular expression; named groups: labels.")
     flags.DEFINE_string("metadata", "", "folder: table of texts and labels, a line per file.")
-    flags.DEFINE_list("metadata_columns", [], "folder: its columns, if its first line does not say.")
+    flags.DEFINE_list("metadata_columns", [], "folder: its columns, if it has no header.")
 
     flags.DEFINE_string("data_dir", "", "tfds: where data sets are prepared.")
     flags.DEFINE_string("split", "train", "tfds: which split.")
-    flags.DEFINE_string("audio_feature", "", "tfds: which feature is the sound, if several could be.")
+    flags.DEFINE_string("audio_feature", "", "tfds: the feature that is the sound.")
     flags.DEFINE_integer("source_rate", 0, "tfds: Hz, if the data set does not say.", lower_bound=0)
 
     flags.DEFINE_integer("num_clips", 0, "embedded: clips of each corpus.", lower_bound=0)

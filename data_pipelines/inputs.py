@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What shards are built from: each input lists its sounds and opens one by its key, in any process.
 
-An input is small and picklable; workers open sounds themselves. Keys are stable: they name the same sound
-on every rebuild, and the held-out part is chosen by them.
+An input is small and picklable; workers open sounds themselves. Keys are stable: they name the same
+sound on every rebuild, and the held-out part is chosen by them.
 """
 
 import collections
@@ -27,7 +27,7 @@ _CLIPS_MEASURED = 16  # of each embedded corpus, to learn how long its clips are
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One sound to read: its key, its size in bytes where that is known, and its place in the input."""
+    """One sound to read: its key, its size in bytes, perhaps guessed, its place in the input."""
 
     key: str
     num_bytes: int
@@ -36,7 +36,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All that an input offers: sounds in order of their keys, and ending -> count of what was passed over."""
+    """All that an input offers: sounds in a fixed order, kind -> count of what was passed over."""
 
     items: tuple[Item, ...]
     skipped: dict[str, int]
@@ -63,8 +63,8 @@ class Folder:
         path: of the folder, searched with everything below it.
         include: globs on the relative path or the file name; empty takes every known ending.
         exclude: globs of what is left out.
-        label_pattern: regular expression whose named groups become labels; searched in the file name,
-            or in the relative path if it contains a slash.
+        label_pattern: regular expression whose named groups become labels; searched in the file
+            name, or in the relative path if it contains a slash.
         metadata: path of a table with a line per file, "" for none; see `_read_metadata`.
         metadata_columns: names of the table's columns, empty if its first line gives them.
     """
@@ -80,12 +80,15 @@ class Folder:
         if not os.path.exists(self.path):
             raise ValueError(f"--input={self.path} does not exist: name a folder of sound files")
         try:
-            groups = re.compile(self.label_pattern).groupindex
+            pattern = re.compile(self.label_pattern)
         except re.error as error:
-            raise ValueError(f"--label_pattern={self.label_pattern!r} is no regular expression: {error}") from None
-        if self.label_pattern and not groups:
             raise ValueError(
-                f"--label_pattern={self.label_pattern!r} has no named groups; write (?P<speaker>...) for a label")
+                f"--label_pattern={self.label_pattern!r} is not a regular expression: "
+                f"{error}") from None
+        if self.label_pattern and not pattern.groupindex:
+            raise ValueError(
+                f"--label_pattern={self.label_pattern!r} has no named group: write "
+                "(?P<speaker>...) for a label")
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
@@ -119,9 +122,10 @@ class Folder:
             subject = item.key if "/" in self.label_pattern else os.path.basename(item.key)
             match = re.search(self.label_pattern, subject)
             if match:
-                labels |= {name: value for name, value in match.groupdict().items() if value is not None}
+                labels |= {name: value for name, value in match.groupdict().items() if value}
+        task = "speech" if text else ""
         with audio_files.opened(path) as sound:
-            yield dataclasses.replace(sound, text=text, task="speech" if text else "", labels=labels)
+            yield dataclasses.replace(sound, text=text, task=task, labels=labels)
 
     def _metadata_of(self, key: str) -> dict[str, str]:
         if not self.metadata:
@@ -184,9 +188,11 @@ def embedded(
     """Chooses embedded corpora: those named, or all that this machine can make.
 
     Args:
-        names: out of corpora.CORPORA; empty for all, those that cannot be made being said and left out.
+        names: out of corpora.CORPORA; empty for all, those that cannot be made being said and left
+            out.
         num_clips: of each corpus; 0 to go by `hours`.
-        hours: of sound in all, spread evenly over the corpora and met roughly; 0 to go by `num_clips`.
+        hours: of sound in all, spread evenly over the corpora and met roughly; 0 to go by
+            `num_clips`.
         seed: other seeds, other clips.
         sample_rate: Hz.
         say: told about corpora that cannot be made.
@@ -197,11 +203,13 @@ def embedded(
     from data_pipelines import corpora
 
     if (num_clips > 0) == (hours > 0):
-        raise ValueError(f"embedded corpora need either --num_clips or --hours, got {num_clips} and {hours:g}")
+        raise ValueError(
+            f"embedded corpora need either --num_clips or --hours, got {num_clips} and {hours:g}")
     missing = {name: corpora.available(name) for name in names or corpora.CORPORA}
     missing = {name: reason for name, reason in missing.items() if reason}
     if names and missing:
-        raise ValueError("; ".join(f"corpus {name} cannot be made: {reason}" for name, reason in missing.items()))
+        raise ValueError("; ".join(
+            f"corpus {name} cannot be made: {reason}" for name, reason in missing.items()))
     for name, reason in missing.items():
         say(f"without the {name} corpus: {reason}")
     chosen = tuple(name for name in names or corpora.CORPORA if name not in missing)
@@ -210,9 +218,9 @@ def embedded(
     counts = [num_clips] * len(chosen)
     if hours:
         for place, name in enumerate(chosen):
-            lengths = [len(corpora.generate(name, index, seed=seed, sample_rate=sample_rate).waveform)
-                       for index in range(_CLIPS_MEASURED)]
-            mean_seconds = sum(lengths) / len(lengths) / sample_rate
+            clips = [corpora.generate(name, index, seed=seed, sample_rate=sample_rate)
+                     for index in range(_CLIPS_MEASURED)]
+            mean_seconds = sum(len(clip.waveform) for clip in clips) / len(clips) / sample_rate
             counts[place] = math.ceil(hours * 3600 / len(chosen) / mean_seconds)
     return Embedded(chosen, tuple(counts), seed, sample_rate)
 
@@ -229,7 +237,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             continue
         visited.add(os.path.realpath(folder))
         # Notebook checkpoints and the shadows that macOS leaves in archives look like sound.
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith((".", "__MACOSX")))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith((".", "__MACOSX")))
         for name in names:
             path = os.path.join(folder, name)
             if not name.startswith(".") and os.path.isfile(path):
@@ -237,7 +246,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _matches(key: str, globs: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in (key, os.path.basename(key)))
+    names = (key, os.path.basename(key))
+    return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
 
 
 def _sha256(path: str) -> str:
@@ -247,10 +257,10 @@ def _sha256(path: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _read_metadata(path: str, columns: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Reads a table: first column the file (path, name or name without ending), "text", others labels.
+    """Reads a table: the file (path, name or name without ending) first, "text", others are labels.
 
-    The delimiter is a vertical bar or a tab if the first line has one, otherwise a comma. A column named
-    "_" or "" is left out.
+    The delimiter is a vertical bar or a tab if the first line has one, otherwise a comma. A column
+    named "_" or "" is left out.
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
         first_line = file.readline()
@@ -261,10 +271,12 @@ def _read_metadata(path: str, columns: tuple[str, ...]) -> dict[str, dict[str, s
         rows = csv.reader(file, delimiter=delimiter, quoting=quoting)
         names = list(columns) or next(rows, [])
         if len(names) < 2:
-            raise ValueError(f"--metadata={path} needs a first line that names its columns, or --metadata_columns")
+            raise ValueError(
+                f"--metadata={path} needs --metadata_columns or a first line that names them")
         table = {}
         for row in rows:
             if row:
                 pairs = zip(names[1:], row[1:])
-                table[row[0]] = {name: value for name, value in pairs if name not in ("", "_") and value}
+                table[row[0]] = {
+                    name: value for name, value in pairs if name not in ("", "_") and value}
     return table

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manifest of a shard set: what a folder of shards holds, and whether it still does.
 
-A set is a folder with `manifest.json`, the shards that it names, and `refusals.jsonl`. The manifest is
-written last, so a folder without one is not a set; it holds no time and no machine's name, so that the
-same build gives the same bytes.
+A set is a folder with `manifest.json`, the shards that it names, and `refusals.jsonl`. The manifest
+is written last, so a folder without one is not a set; it holds no time and no machine's name, so
+that the same build gives the same bytes.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the sound alone: two sets with equal records agree, wherever they were built."""
+        """SHA-256 over the sound alone: sets with equal records agree, wherever they were built."""
         content = [self.sample_rate, [(shard.sha256, shard.num_records) for shard in self.shards]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -135,8 +135,10 @@ def _check(manifest: Manifest, num_records: int) -> None:
         # The name is joined to the folder: it must not lead out of it.
         if not _SHARD_NAME.fullmatch(shard.name):
             raise ValueError(f"{shard.name!r} is no name for a shard")
-        if type(shard.num_records) is not int or shard.num_records < 1 or type(shard.num_bytes) is not int:
+        if type(shard.num_records) is not int or shard.num_records < 1:
             raise ValueError(f"{shard.name} claims {shard.num_records!r} records")
+        if type(shard.num_bytes) is not int or type(shard.sha256) is not str:
+            raise ValueError(f"{shard.name} has no size or checksum")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is named twice")
     if manifest.num_records != num_records:
@@ -160,14 +162,17 @@ def verify(manifest: Manifest, folder: str | os.PathLike, *, checksums: bool = F
     for shard in manifest.shards:
         path = folder / shard.name
         if not path.is_file():
-            raise ValueError(f"shard {path} is missing; {FILE_NAME} names it: copy it again or rebuild the set")
+            raise ValueError(
+                f"shard {path} is missing; {FILE_NAME} names it: copy it again or rebuild the set")
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
             raise ValueError(
                 f"shard {path} has {num_bytes} bytes, {FILE_NAME} says {shard.num_bytes}: it is "
                 f"{'empty' if num_bytes == 0 else 'damaged'}, copy it again or rebuild the set")
         if checksums and sha256(path) != shard.sha256:
-            raise ValueError(f"shard {path} is not what {FILE_NAME} says by its SHA-256: rebuild the set")
+            raise ValueError(
+                f"shard {path} differs from its SHA-256 in {FILE_NAME}: copy it again or rebuild "
+                "the set")
 
 
 def sha256(path: str | os.PathLike) -> str:

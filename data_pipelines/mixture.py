@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which record comes when: a weighted, shuffled, endless order over several sets, as index arithmetic.
+"""Which record comes when: a weighted, shuffled, endless order over several sets, as arithmetic.
 
-Nothing is stored and nothing is carried along: the record at any position is computed from the position.
+Nothing is stored and nothing is carried along: the record at any position is computed from the
+position.
 """
 
 import fractions
@@ -12,15 +13,15 @@ import numpy as np
 
 _MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeats
 
-_ROUNDS = 3  # of the Feistel network, two half rounds each; four half rounds already pass for random
+_ROUNDS = 3  # of the Feistel network; two already pass for random
 
 
 class Mixture:
     """An endless order over the records of several sets.
 
-    Position p of the order belongs to one set and is that set's j-th draw. The sets are interleaved as
-    evenly as their weights allow, exactly in proportion over every period. A set's draws go through all of
-    its records once, then again in another order: j // length is the epoch.
+    Position p of the order belongs to one set and is that set's j-th draw. The sets are interleaved
+    as evenly as their weights allow, exactly in proportion over every period. A set's draws go
+    through all of its records once, then again in another order: j // length is the epoch.
     """
 
     def __init__(self, lengths: list[int], weights: list[float], *, seed: int, shuffle: bool):
@@ -62,7 +63,7 @@ class Mixture:
 
 
 def _whole_ratios(weights: list[float]) -> list[int]:
-    """The smallest whole numbers in the ratio of the weights, or close to it if they are unwieldy."""
+    """The smallest whole numbers in the ratio of the weights; rounded if they are unwieldy."""
     exact = [fractions.Fraction(str(weight)) for weight in weights]
     total = sum(exact)
     shares = [weight / total for weight in exact]
@@ -76,7 +77,7 @@ def _whole_ratios(weights: list[float]) -> list[int]:
 
 
 def _interleave(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Spreads counts[k] turns of set k evenly over one period: the set, and its how-manieth turn it is."""
+    """Spreads counts[k] turns of set k evenly over a period: whose turn, and which of its turns."""
     times = np.concatenate([(np.arange(count) + 0.5) / count for count in counts])
     sets = np.concatenate([np.full(count, index) for index, count in enumerate(counts)])
     ranks = np.concatenate([np.arange(count) for count in counts])
@@ -84,11 +85,14 @@ def _interleave(counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return sets[order].astype(np.int64), ranks[order].astype(np.int64)
 
 
-def _permute(place: np.ndarray, length: int, epoch: np.ndarray, seed: int, stream: int) -> np.ndarray:
+def _permute(
+    place: np.ndarray, length: int, epoch: np.ndarray, seed: int, stream: int
+) -> np.ndarray:
     """Sends each place in [0, length) to another, one to one for every (epoch, seed, stream).
 
-    A Feistel network on the digits of the place in a mixed base close to its square root. What falls
-    outside [0, length) goes through it again until it falls inside, which keeps the map one to one.
+    A Feistel network on the digits of the place in a mixed base close to its square root. What
+    falls outside [0, length) goes through it again until it falls inside, which keeps the map one
+    to one.
     """
     high_base = np.uint64(math.isqrt(length - 1) + 1)
     low_base = np.uint64(-(-length // int(high_base)))

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Batches by their step: global order first, then the slice of one host, prefetched in the background.
+"""Batches by their step: global order, then the slice of one host, prefetched in the background.
 
-The batch of a step is a function of (seed, step) alone, so there is no iterator state to save, and 1, 2 or
-4 hosts see the same global batch. As a program it measures itself:
+The batch of a step is a function of (seed, step) alone, so there is no iterator state to save, and
+1, 2 or 4 hosts see the same global batch. As a program it measures itself:
 
     python -m data_pipelines.pipeline --benchmark --shards=DIR [--output=benchmark.json]
 """
@@ -45,7 +45,9 @@ def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
         except ValueError:
             value = 0.0
         if not folder or not 0.0 < value < float("inf"):
-            raise ValueError(f"several shard folders each need a weight above 0, DIR=0.7, got {entry!r} in {text!r}")
+            raise ValueError(
+                f"several shard folders need a weight above 0 each, DIR=0.7, got {entry!r} "
+                f"in {text!r}")
         parsed.append((folder, value))
     return tuple(parsed)
 
@@ -80,25 +82,27 @@ class Pipeline:
             process_index: which host this is.
             process_count: hosts.
             gain_db: dB, bounds of the uniform random gain, in training.
-            train: True shuffles, crops at random and applies the gain; False goes through the records in
-                order and takes their beginnings.
+            train: True shuffles, crops at random and applies the gain; False goes through the
+                records in order and takes their beginnings.
             max_replaced: records that may turn out unreadable on this host before it is an error.
             num_threads: that prepare batches in the background.
             num_prefetched: batches that wait ready.
 
         Raises:
-            ValueError: if a set is not whole, has another rate or fewer records than a batch, or the
-                numbers do not fit together.
+            ValueError: if a set is not whole, has another rate or fewer records than a batch, or
+                the numbers do not fit together.
         """
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
         _check_numbers(pairs, crop_length, batch_size, process_index, process_count, gain_db)
         self._sets = [sources.ShardSet(folder, sample_rate=sample_rate) for folder, _ in pairs]
-        lengths, weights = [len(shard_set) for shard_set in self._sets], [weight for _, weight in pairs]
+        lengths = [len(shard_set) for shard_set in self._sets]
+        weights = [weight for _, weight in pairs]
         self.num_records = sum(lengths)
         if train and self.num_records < batch_size:
+            folders = ", ".join(str(folder) for folder, _ in pairs)
             raise ValueError(
-                f"{', '.join(folder for folder, _ in pairs)} has {self.num_records} records, fewer than the "
-                f"batch of {batch_size}: add sound or lower batch_size")
+                f"{folders} has {self.num_records} records, fewer than the batch of {batch_size}: "
+                "add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self._crop_length, self._batch_size, self._seed = crop_length, batch_size, seed
@@ -109,8 +113,8 @@ class Pipeline:
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
         self._replaced, self._lock = 0, threading.Lock()
         decisive = [
-            [shard_set.manifest.fingerprint for shard_set in self._sets], weights, sample_rate, crop_length,
-            batch_size, seed, self._gain_db if train else None, train]
+            [shard_set.manifest.fingerprint for shard_set in self._sets], weights, sample_rate,
+            crop_length, batch_size, seed, self._gain_db if train else None, train]
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
@@ -170,19 +174,21 @@ class Pipeline:
         if not self._train:
             return [0.0] * self._batch_size, [0.0] * self._batch_size
         # Every host draws for all rows: a batch's numbers must not depend on who holds which row.
-        uniform = np.random.Generator(np.random.Philox(key=[self._seed, step])).random((2, self._batch_size))
+        generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
+        uniform = generator.random((2, self._batch_size))
         low, high = self._gain_db
         return uniform[0].tolist(), (low + (high - low) * uniform[1]).tolist()
 
     def _read(self, set_index: int, index: int):
-        """The record, or the next readable one after it: the same on every replay and every host."""
+        """The record, or the next readable one: the same on every replay and every host."""
         shard_set = self._sets[set_index]
         for attempt in range(min(_MAX_ATTEMPTS, len(shard_set))):
             try:
                 return shard_set[(index + attempt) % len(shard_set)]
             except sources.Unreadable as error:
                 self._count_replaced(error)
-        raise ValueError(f"{_MAX_ATTEMPTS} records in a row cannot be read in {shard_set.folder}: rebuild it")
+        raise ValueError(
+            f"{attempt + 1} records in a row cannot be read in {shard_set.folder}: rebuild it")
 
     def _count_replaced(self, error: sources.Unreadable) -> None:
         with self._lock:
@@ -190,8 +196,8 @@ class Pipeline:
             replaced = self._replaced
         if replaced > self._max_replaced:
             raise ValueError(
-                f"more than max_replaced={self._max_replaced} records could not be read, the last: {error}; "
-                "check the disk or rebuild the set") from None
+                f"more than max_replaced={self._max_replaced} records could not be read, the last: "
+                f"{error}; check the disk or rebuild the set") from None
         logging.warning("%s; the next record takes its place", error)
 
 
@@ -199,10 +205,11 @@ def _check_numbers(pairs, crop_length, batch_size, process_index, process_count,
     if not pairs:
         raise ValueError("a mixture names at least one shard folder, got none")
     if crop_length < 1 or batch_size < 1:
-        raise ValueError(f"crop_length and batch_size must be at least 1, got {crop_length} and {batch_size}")
+        raise ValueError(
+            f"crop_length and batch_size must be at least 1, got {crop_length} and {batch_size}")
     if not 0 <= process_index < process_count or batch_size % process_count:
         raise ValueError(
-            f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and process_index="
-            f"{process_index} one of them")
+            f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and "
+            f"process_index={process_index} one of them")
     if not gain_db[0] <= gain_db[1]:
         raise ValueError(f"gain_db must be (lowest, highest), got {tuple(gain_db)}")

@@ -4,9 +4,9 @@
 
     b"F3TR" | version, uint32 | header length, uint32 | header | PCM16 samples
 
-All integers are little-endian. The header is one JSON object in ASCII, padded with spaces so that the
-samples start at a multiple of 16 bytes and can be read in place. Only valid samples are stored: the
-remainder at the end of a file is a shorter record, and whoever forms a batch pads and masks it.
+All integers are little-endian. The header is one JSON object in ASCII, padded with spaces so that
+the samples start at a multiple of 16 bytes and can be read in place. Only valid samples are stored:
+the remainder at the end of a file is a shorter record, and whoever forms a batch pads and masks it.
 """
 
 import dataclasses
@@ -89,8 +89,8 @@ def encode(record: Record) -> bytes:
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"the text and labels of {record.key!r} take {len(header)} bytes; a record's header holds "
-            f"at most {MAX_HEADER_BYTES}: shorten them")
+            f"the text and labels of {record.key!r} take {len(header)} bytes, a header holds at most "
+            f"{MAX_HEADER_BYTES}: shorten them")
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(header))
     return prefix + header + waveform.astype("<i2", copy=False).tobytes()
 
@@ -105,9 +105,9 @@ def decode(data: bytes) -> Record:
         raise ValueError(f"a record has at least {_PREFIX.size} bytes, got {len(data)}")
     magic, version, header_bytes = _PREFIX.unpack_from(data)
     if magic != _MAGIC:
-        raise ValueError(f"a record starts with {_MAGIC!r}, got {bytes(magic)!r}: not one of our shards")
+        raise ValueError(f"a record starts with {_MAGIC!r}, got {magic!r}: not one of our shards")
     if version != VERSION:
-        raise ValueError(f"the record is of version {version}, this code reads {VERSION}: rebuild it")
+        raise ValueError(f"the record has version {version}, this code reads {VERSION}: rebuild it")
     start = _PREFIX.size + header_bytes
     if header_bytes > MAX_HEADER_BYTES or start > len(data):
         raise ValueError(f"the record's header claims {header_bytes} bytes of {len(data)} in all")
@@ -122,8 +122,8 @@ def decode(data: bytes) -> Record:
     num_samples = fields.pop("num_samples")
     if len(data) - start != 2 * num_samples:
         raise ValueError(
-            f"record {fields['key']!r} claims {num_samples} samples and has {len(data) - start} bytes "
-            "of them, not two per sample")
+            f"record {fields['key']!r} claims {num_samples} samples of two bytes and has "
+            f"{len(data) - start} bytes of them")
     waveform = np.frombuffer(data, "<i2", count=num_samples, offset=start)
     return Record(waveform=waveform, **fields)
 
@@ -133,10 +133,12 @@ def _check_fields(fields: dict, key: object) -> None:
         if type(fields[name]) is not kind:
             raise ValueError(
                 f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}")
-    if fields["sample_rate"] < 1 or fields["offset"] < 0 or not 1 <= fields["num_samples"] <= MAX_SAMPLES:
+    sample_rate, offset = fields["sample_rate"], fields["offset"]
+    num_samples = fields["num_samples"]
+    if sample_rate < 1 or offset < 0 or not 1 <= num_samples <= MAX_SAMPLES:
         raise ValueError(
-            f"record {key!r} needs sample_rate >= 1, offset >= 0 and 1 to {MAX_SAMPLES} samples, got "
-            f"{fields['sample_rate']}, {fields['offset']} and {fields['num_samples']}")
+            f"record {key!r} needs a sample_rate of 1 or more, an offset of 0 or more and 1 to "
+            f"{MAX_SAMPLES} samples, got {sample_rate}, {offset} and {num_samples}")
     for name, value in fields["labels"].items():
         if type(name) is not str or type(value) is not str:
             raise ValueError(f"labels of record {key!r} must be strings, got {name!r}: {value!r}")

@@ -46,9 +46,9 @@ def write_shard(
         report: told each sound's key before it is read.
 
     Returns:
-        Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the fields
-        of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples"; "refused",
-        a list of {"path", "reason", "detail"}; "labels", name -> values.
+        Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the
+        fields of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples";
+        "refused", a list of {"path", "reason", "detail"}; "labels", name -> values.
     """
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
     totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)

@@ -24,7 +24,13 @@ class Unreadable(ValueError):
 class ShardSet:
     """The records of one shard set, by their index. Safe to share between threads."""
 
-    def __init__(self, folder: str | os.PathLike, *, sample_rate: int | None = None, checksums: bool = False):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        sample_rate: int | None = None,
+        checksums: bool = False,
+    ):
         """Opens the set and compares its files with its manifest.
 
         Args:
@@ -39,8 +45,9 @@ class ShardSet:
         self.manifest = manifest.read(folder)
         if sample_rate is not None and self.manifest.sample_rate != sample_rate:
             raise ValueError(
-                f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model needs "
-                f"{sample_rate} Hz: build them with --sample_rate={sample_rate} or change the config")
+                f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model "
+                f"needs {sample_rate} Hz: build them with --sample_rate={sample_rate} or change "
+                "the config")
         manifest.verify(self.manifest, folder, checksums=checksums)
         self._shards = self.manifest.shards
         self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
@@ -68,7 +75,8 @@ class ShardSet:
                 raise ValueError(f"its rate is {record.sample_rate} Hz")
         except (RuntimeError, ValueError, OSError) as error:
             shard = self.folder / self._shards[shard_index].name
-            raise Unreadable(f"record {place} of {shard} cannot be read: {str(error)[:300]}") from None
+            message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
+            raise Unreadable(message) from None
         return record
 
     def __repr__(self) -> str:
@@ -78,9 +86,11 @@ class ShardSet:
         reader = self._readers.get(shard_index)
         if reader is None:
             shard = self._shards[shard_index]
-            reader = array_record_module.ArrayRecordReader(str(self.folder / shard.name), _READER_OPTIONS)
-            if reader.num_records() != shard.num_records:
-                raise ValueError(f"the shard has {reader.num_records()} records, not {shard.num_records}")
+            path = str(self.folder / shard.name)
+            reader = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
+            num_records = reader.num_records()
+            if num_records != shard.num_records:
+                raise ValueError(f"the shard has {num_records} records, not {shard.num_records}")
             while len(self._readers) >= _MAX_OPEN_SHARDS:
                 # Dropped, not closed: another thread may be reading from it.
                 self._readers.pop(next(iter(self._readers)), None)

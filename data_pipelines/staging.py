@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of unfinished work inside a build's output: one builder at a time, and a killed one's heir.
+"""The folder of unfinished work inside a build's output: one builder at a time, or its heir.
 
     OUTPUT/.building/plan.json          what is being built
-    OUTPUT/.building/<task>.json        what went into a finished shard; written before the shard moves
+    OUTPUT/.building/<task>.json        what went into a finished shard, written before it moves
     OUTPUT/.building/*.partial          shards in the making
 
 The folder is removed when the manifests stand, and only the files above are ever deleted.
@@ -21,7 +21,7 @@ FOLDER_NAME = ".building"
 
 
 class Staging:
-    """Holds the output of one build; a context manager. Results of an earlier, killed build are kept."""
+    """Holds the output of one build, as a context manager; what a killed build finished is kept."""
 
     def __init__(self, output: str | os.PathLike, plan: build_plan.Plan):
         """Names the folder; nothing is touched before the context is entered."""
@@ -33,8 +33,7 @@ class Staging:
         """Takes the output over.
 
         Raises:
-            ValueError: if another builder works there, or a killed one left another build, or shards
-                lie there that no build vouches for.
+            ValueError: if another builder works there, or a killed one left another build.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / "lock", "w")
@@ -62,7 +61,7 @@ class Staging:
         self._lock.close()
 
     def result(self, task: build_plan.Task) -> dict | None:
-        """What a killed build wrote down about a task, if the shard is whole; None if it is to do."""
+        """What a killed build wrote down about a task whose shard is whole; None if it is to do."""
         path = self._result_path(task)
         if not path.is_file():
             return None
@@ -74,7 +73,7 @@ class Staging:
         return result
 
     def keep(self, task: build_plan.Task, result: dict, partial: str | None) -> None:
-        """Writes down the result of a task, then gives its shard (a partial's name, if any) its name."""
+        """Writes down the result of a task, then gives its shard, if it made one, its name."""
         manifest.write_atomically(self._result_path(task), json.dumps(result))
         if partial:
             os.replace(self.folder / partial, self._shard_path(task))

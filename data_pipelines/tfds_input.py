@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A prepared TFDS data set as an input of shards, without TensorFlow wherever its features allow.
 
-Waveforms as a `Tensor` of int16 or float and encoded files as bytes are read by NumPy alone; the `Audio`
-feature exists only with TensorFlow (extra `tensorflow`), and only while shards are built.
+Waveforms as a `Tensor` of int16 or float and encoded files as bytes are read by NumPy alone; the
+`Audio` feature exists only with TensorFlow (extra `tensorflow`), and only while shards are built.
 """
 
 import contextlib
@@ -46,7 +46,8 @@ class Tfds:
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
-        return {"source": "tfds", **dataclasses.asdict(self), "full_name": _builder(self).info.full_name}
+        full_name = _builder(self).info.full_name
+        return {"source": "tfds", **dataclasses.asdict(self), "full_name": full_name}
 
     def listing(self) -> inputs.Listing:
         """Lists every example of the split."""
@@ -79,15 +80,17 @@ class Tfds:
         if self.audio_feature:
             if self.audio_feature not in features:
                 raise ValueError(
-                    f"--audio_feature={self.audio_feature!r} is none of the features of {self.name}: {sorted(features)}")
+                    f"--audio_feature={self.audio_feature!r} is no feature of {self.name}: "
+                    f"{sorted(features)}")
             return self.audio_feature
         candidates = [name for name in features if _can_be_audio(features[name])]
         named = [name for name in candidates if name in _AUDIO_NAMES]
-        if len(named or candidates) != 1:
+        candidates = named or candidates
+        if len(candidates) != 1:
             raise ValueError(
-                f"which feature of {self.name} is the sound? {named or candidates or sorted(features)}: "
-                "say --audio_feature")
-        return (named or candidates)[0]
+                f"which feature of {self.name} is the sound? {candidates or sorted(features)}: say "
+                "--audio_feature")
+        return candidates[0]
 
     def _rate(self, example: dict) -> int:
         if self.source_rate:
@@ -105,7 +108,7 @@ class Tfds:
 
 @functools.lru_cache(maxsize=2)
 def _builder(data_set: Tfds):
-    """The data set's reader, with one sentence in place of what TFDS raises when it cannot have one."""
+    """The data set's reader, or one sentence in place of what TFDS raises when there is none."""
     # Two tenths of a second and a banner that a build from a folder does not need.
     import tensorflow_datasets as tfds
 
@@ -116,7 +119,7 @@ def _builder(data_set: Tfds):
     except ModuleNotFoundError as error:
         raise ValueError(_missing_module(data_set, error)) from None
     except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
-        raise ValueError(f"TFDS has no data set {data_set.name!r}: {' '.join(str(error).split())[:300]}") from None
+        raise ValueError(f"TFDS has no data set {data_set.name!r}: {_one_line(error)}") from None
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
@@ -124,7 +127,7 @@ def _version_folder(folder: pathlib.Path) -> pathlib.Path:
                     folder.glob(f"{pattern}dataset_info.json")})
     if len(found) != 1:
         names = ", ".join(str(path) for path in found) or "none"
-        raise ValueError(f"--input={folder} must hold one prepared version of a data set, found: {names}")
+        raise ValueError(f"--input={folder} must hold one prepared data set, found: {names}")
     return found[0]
 
 
@@ -136,16 +139,20 @@ def _data_source(data_set: Tfds):
         raise ValueError(_missing_module(data_set, error)) from None
     except (NotImplementedError, ValueError, FileNotFoundError) as error:
         raise ValueError(
-            f"split {data_set.split!r} of {data_set.name} cannot be read at random, which needs a data set "
-            f"prepared with file_format='array_record': {' '.join(str(error).split())[:300]}") from None
+            f"split {data_set.split!r} of {data_set.name} cannot be read at random, which needs "
+            f"a data set prepared with file_format='array_record': {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _missing_module(data_set: Tfds, error: ModuleNotFoundError) -> str:
     if error.name and error.name.split(".")[0] == "tensorflow":
         return (
-            f"data set {data_set.name} has a feature that only TensorFlow can read, such as tfds.features.Audio "
-            "(Tensor and encoded bytes need none): pip install 'f3tok_jax[tensorflow]' to build its shards, "
-            "training then does without")
+            f"data set {data_set.name} has a feature that only TensorFlow can read, such as "
+            "tfds.features.Audio (Tensor and encoded bytes need none): pip install "
+            "'f3tok_jax[tensorflow]' to build its shards, training then does without")
     return f"data set {data_set.name} needs the module {error.name}, which is not installed"
 
 

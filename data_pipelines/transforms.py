@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a sound: channels, rate and PCM16 when shards are built; crop, mask and gain in training."""
+"""What is done to a sound: channels, rate, PCM16 for shards; crop and gain in training."""
 
 import numpy as np
 import soxr
@@ -32,7 +32,7 @@ def to_mono(block: np.ndarray, *, policy: str) -> np.ndarray:
 
 
 class Resampler:
-    """Changes the rate of a mono stream block by block; the result does not depend on the blocks' sizes.
+    """Changes the rate of a mono stream block by block; the sizes of the blocks do not matter.
 
     The output has ceil(samples * to_rate / from_rate) samples, as soxr rounds it.
     """
@@ -66,12 +66,12 @@ def to_pcm16(waveform: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def crop_start(num_samples: int, crop_length: int, position: float) -> int:
-    """Returns where a crop starts, for a `position` in [0, 1); 0 if the record is shorter than the crop."""
+    """Returns where a crop starts, for a `position` in [0, 1); 0 if there is no room."""
     return int(position * (max(num_samples - crop_length, 0) + 1))
 
 
 def limited_gain(pcm: np.ndarray, gain_db: float) -> float:
-    """Returns the factor of `gain_db`, lowered so that no sample of `pcm` (int16) leaves [-1, 1]."""
+    """Returns the factor of `gain_db`, lowered so that no sample of `pcm` (int16) clips."""
     peak = max(int(pcm.max()), -int(pcm.min()), 1)
     # One step below full scale, because float32 rounding may add half of one.
     return min(10.0 ** (gain_db / 20.0), (FULL_SCALE - 1) / peak)

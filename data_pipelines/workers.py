@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes that survive what they read: a sound that kills its worker is named and left out."""
+"""Worker processes of which one may die: the sound that killed it is named and left out."""
 
 import collections
 import dataclasses
@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-# A worker may be killed for reasons of the machine; only the second death on one sound blames the sound.
+# A worker may be killed for reasons of the machine; only the second death on one sound blames the
+# sound.
 _DEATHS_PER_ITEM = 2
 
 
@@ -33,8 +34,8 @@ def run(
     """Yields (index, result) of `function(task, crashed=, report=)` for every task, as they finish.
 
     Args:
-        function: picklable; calls `report(key)` before each sound and leaves out those in `crashed`,
-            key -> how the worker died.
+        function: picklable; calls `report(key)` before each sound and leaves out those in
+            `crashed`, key -> how the worker died.
         tasks: picklable arguments, started in this order.
         num_workers: processes; 0 runs everything in this one, without protection from crashes.
         on_item: told each key as work on it starts.
@@ -56,7 +57,9 @@ def run(
 class _Pool:
     """The processes and what each of them is doing."""
 
-    def __init__(self, function: Callable[..., Any], tasks: Sequence[Any], on_item: Callable[[str], None]):
+    def __init__(
+        self, function: Callable[..., Any], tasks: Sequence[Any], on_item: Callable[[str], None]
+    ):
         # Forking a process that has threads (Grain, JAX, progress bars) can deadlock the child.
         self._context = multiprocessing.get_context("spawn")
         self._function = function
@@ -74,7 +77,8 @@ class _Pool:
             for worker in self._workers:
                 if worker.task is None and self._waiting:
                     self._give(worker, self._waiting.popleft())
-            busy = {worker.connection: worker for worker in self._workers if worker.task is not None}
+            busy = {
+                worker.connection: worker for worker in self._workers if worker.task is not None}
             for connection in multiprocessing.connection.wait(list(busy)):
                 worker = busy[connection]
                 try:
@@ -130,11 +134,15 @@ class _Pool:
 def _work(function: Callable[..., Any], connection: multiprocessing.connection.Connection) -> None:
     """The life of a worker: a task, what is read, the result; ends when the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears it too and stops its workers.
+
+    def report(key: str) -> None:
+        connection.send(("item", key))
+
     try:
         while True:
             task, crashed = connection.recv()
             try:
-                result = function(task, crashed=crashed, report=lambda key: connection.send(("item", key)))
+                result = function(task, crashed=crashed, report=report)
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except Exception:
