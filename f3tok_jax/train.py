@@ -22,9 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import os
-import pathlib
 import sys
 import time
 from typing import Any
@@ -32,7 +30,6 @@ from typing import Any
 from absl import app
 from absl import flags
 from absl import logging
-from etils import epath
 import jax
 import ml_collections
 
@@ -44,8 +41,10 @@ from f3tok_jax import metric_writer
 from f3tok_jax import multihost
 from f3tok_jax import preemption as preemption_lib
 from f3tok_jax import progress as progress_lib
+from f3tok_jax import run_folder
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
+from f3tok_jax import startup
 from f3tok_jax import watchdog as watchdog_lib
 
 EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
@@ -63,7 +62,7 @@ class _Run:
     """Everything that stays the same from the first step to the last."""
 
     config: ml_collections.ConfigDict
-    workdir: epath.Path
+    workdir: str
     stage: stage_lib.Stage
     mesh: jax.sharding.Mesh
     train_data: pipeline_lib.Pipeline
@@ -105,27 +104,27 @@ def run(config: ml_collections.ConfigDict, workdir: str, *,
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(config.data.batch_size, mesh,
                          f"config.data.batch_size of configs/{config.stage}.py:{config.preset}")
-    folder = epath.Path(workdir)
     if config_lib.exists(workdir):
         config_lib.check_same_run(config, workdir)
-        if _is_done(folder, config.num_steps):
-            say(f"{workdir} is done: {(folder / 'DONE').read_text().strip()}")
+        done_step = run_folder.done_step(workdir)
+        if done_step is not None and done_step >= config.num_steps:
+            say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     stage = (make_stage or _find_stage(config))(config)
     train_data, heldout_data = _open_data(config, stage)
     multihost.check_agreement({
-        "config": config_lib.hash_of(config), "data": train_data.fingerprint, "workdir": str(workdir),
+        "config": config_lib.hash_of(config), "data": train_data.fingerprint, "workdir": workdir,
         "devices": str(jax.device_count()), **checkpoint.versions(), **_own_version()})
-    _write_folder(config, folder)
+    run_folder.prepare(config, workdir, _environment())
     checkpointer = checkpoint.Checkpointer(
         workdir, config_json=config_lib.to_json(config), data_fingerprint=train_data.fingerprint,
         best_metric=stage.best_metric, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, say=say)
-    this = _Run(config=config, workdir=folder, stage=stage, mesh=mesh, train_data=train_data,
+    this = _Run(config=config, workdir=workdir, stage=stage, mesh=mesh, train_data=train_data,
                 heldout_data=heldout_data, checkpointer=checkpointer, say=say)
     this.preemption = preemption_lib.Preemption()
     this.watchdog = watchdog_lib.Watchdog(
-        config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(folder))
+        config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(workdir))
     try:
         with sharding.use(mesh):
             state, step = _start(this)
@@ -141,12 +140,6 @@ def _find_stage(config: ml_collections.ConfigDict) -> Callable[[ml_collections.C
     if config.stage not in STAGES:
         raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
     return STAGES[config.stage]
-
-
-def _is_done(folder: epath.Path, num_steps: int) -> bool:
-    """Whether the run was finished at no fewer steps than now wanted."""
-    done = folder / "DONE"
-    return done.exists() and json.loads(done.read_text())["step"] >= num_steps
 
 
 def _own_version() -> dict[str, str]:
@@ -174,29 +167,21 @@ def _open_data(config: ml_collections.ConfigDict, stage: stage_lib.Stage):
     return train_data, heldout_data
 
 
-def _write_folder(config: ml_collections.ConfigDict, folder: epath.Path) -> None:
-    """Process 0 writes the config and the environment; all others must see them."""
-    if jax.process_index() == 0:
-        try:
-            config_lib.save(config, str(folder))
-            (folder / "logs").mkdir(parents=True, exist_ok=True)
-            (folder / "logs" / "environment.json").write_text(json.dumps({
-                "command": sys.argv, "versions": {**checkpoint.versions(), **_own_version()},
-                "python": sys.version, "devices": [str(jax.devices()[0].device_kind), jax.device_count()],
-                "processes": jax.process_count(), "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-                "LIBTPU_INIT_ARGS": os.environ.get("LIBTPU_INIT_ARGS", "")}, indent=2))
-        except OSError as error:
-            raise ValueError(f"--workdir must be a folder that can be written, got {folder}: {error}") from error
-    multihost.barrier("run_folder")
-    if not multihost.all_agree(config_lib.exists(str(folder))):
-        raise ValueError(f"--workdir must be one folder that all processes see, got {folder}, which some do not; "
-                         "give a bucket or a shared disk")
+def _environment() -> dict[str, Any]:
+    """What the run was started with, for logs/environment.json."""
+    return {
+        "command": sys.argv, "python": sys.version, "versions": {**checkpoint.versions(), **_own_version()},
+        "device": jax.devices()[0].device_kind, "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        **{name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
+    }
 
 
-def _stacks_path(folder: epath.Path) -> str | None:
-    if "://" in str(folder):
+def _stacks_path(workdir: str) -> str | None:
+    """Where the watchdog writes; it must not wait for a bucket."""
+    if "://" in workdir:
         return None
-    return os.fspath(folder / "logs" / f"stacks_{jax.process_index():04d}.txt")
+    return os.path.join(workdir, "logs", f"stacks_{jax.process_index():04d}.txt")
 
 
 def _start(this: _Run) -> tuple[Any, int]:
@@ -222,7 +207,7 @@ def _start(this: _Run) -> tuple[Any, int]:
     this.frozen = jax.device_put(stage.frozen, frozen_shardings)
     _compile(this, shapes, shardings, frozen_shardings)
     this.writer = metric_writer.MetricWriter(
-        str(this.workdir), is_writer=jax.process_index() == 0, resume_step=step, say=say)
+        this.workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say)
     this.progress = progress_lib.Progress(
         num_steps=this.config.num_steps, seconds_per_batch=stage.seconds_per_batch, clock=time.monotonic)
     return state, step
@@ -311,10 +296,7 @@ def _write_nonfinite(this: _Run, step: int) -> None:
     keys = this.train_data.example_keys(step - 1)
     this.say(f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples are in "
              "logs/nonfinite.jsonl")
-    if jax.process_index() == 0:
-        path = this.workdir / "logs" / "nonfinite.jsonl"
-        before = path.read_text() if path.exists() else ""
-        path.write_text(before + json.dumps({"step": step, "examples": keys}) + "\n")
+    run_folder.append_log(this.workdir, "nonfinite.jsonl", {"step": step, "examples": keys})
 
 
 def _evaluate(this: _Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
@@ -365,15 +347,11 @@ def _finish(this: _Run, step: int) -> int:
     """Waits for the last save and writes DONE."""
     this.watchdog.beat("last save")
     this.checkpointer.close()
-    if checkpoint.latest_step(str(this.workdir)) != step:
+    if checkpoint.latest_step(this.workdir) != step:
         raise checkpoint.CheckpointError(f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
                                          "are not finite; the newest checkpoint there is good")
-    if jax.process_index() == 0:
-        temporary = this.workdir / "DONE.tmp"
-        temporary.write_text(json.dumps({"step": step}) + "\n")
-        temporary.replace(this.workdir / "DONE")
-    multihost.barrier("done")
-    this.say(f"done: {step} steps, checkpoints in {this.workdir / 'checkpoints'}")
+    run_folder.mark_done(this.workdir, step)
+    this.say(f"done: {step} steps, checkpoints in {this.workdir}/checkpoints")
     return EXIT_DONE
 
 
@@ -409,10 +387,13 @@ def main(arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage]
             return EXIT_DONE
         if not _WORKDIR.value:
             raise ValueError("--workdir must be a folder for this run, got none")
-        _initialize_distributed()
+        startup.initialize_distributed(
+            mode=_DISTRIBUTED.value, coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value,
+            process_id=_PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value, start_seconds=_START.value)
         if jax.process_index() == 0:
             print(config_lib.describe(config), flush=True)
-        _use_compilation_cache()
+        cache = _CACHE.value if _CACHE.value is not None else os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        startup.use_compilation_cache(cache)
         return run(config, _WORKDIR.value, make_stage=make_stage)
     except ValueError as error:
         print(f"f3tok_jax.train: {error}", file=sys.stderr, flush=True)
@@ -420,57 +401,6 @@ def main(arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage]
     except checkpoint.CheckpointError as error:
         print(f"f3tok_jax.train: {error}", file=sys.stderr, flush=True)
         return EXIT_CHECKPOINT
-
-
-def _initialize_distributed() -> None:
-    """Connects to the other processes, where there are others."""
-    given = [bool(_COORDINATOR.value), _NUM_PROCESSES.value > 0, _PROCESS_ID.value >= 0]
-    if any(given) and not all(given):
-        raise ValueError(
-            "--coordinator, --num_processes and --process_id go together, got "
-            f"{_COORDINATOR.value!r}, {_NUM_PROCESSES.value} and {_PROCESS_ID.value}; give all three, or none on a "
-            "TPU slice")
-    limits = dict(heartbeat_timeout_seconds=_HEARTBEAT.value, initialization_timeout=_START.value)
-    if _DISTRIBUTED.value == "off":
-        return
-    if _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, **limits)
-    elif _DISTRIBUTED.value == "on" or _has_tpu_chips():
-        jax.distributed.initialize(**limits)
-
-
-def _has_tpu_chips() -> bool:
-    """Returns whether this machine has TPU chips, without starting a backend."""
-    platforms = (jax.config.jax_platforms or "tpu").split(",")
-    devices = pathlib.Path("/dev")
-    return "tpu" in platforms and (any(devices.glob("accel[0-9]*")) or any((devices / "vfio").glob("[0-9]*")))
-
-
-def _use_compilation_cache() -> None:
-    """Turns the persistent compilation cache on, after writing to it once: JAX itself only warns, much later."""
-    folder = _CACHE.value
-    if folder is None:
-        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.fspath(
-            pathlib.Path.home() / ".cache" / "f3tok_jax" / "compilation")
-    if not folder:
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    try:
-        path = epath.Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f"write_test_{jax.process_index()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        if _CACHE.value:
-            raise ValueError(f"--compilation_cache must be a folder that can be written, got {folder}: {error}"
-                             ) from error
-        print(f"compiled programs are not kept: {folder} cannot be written ({error}); give --compilation_cache=DIR",
-              flush=True)
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def parse_flags(arguments: Sequence[str]) -> list[str]:
