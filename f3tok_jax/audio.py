@@ -112,7 +112,7 @@ def magnitude(real: jax.Array, imaginary: jax.Array) -> jax.Array:
 
 def mel_spectrogram(
     waveform: jax.Array, *, sample_rate: int, frame_length: int, num_mels: int,
-    hop_length: int | None = None, method: str = "auto",
+    hop_length: int | None = None, unit_area: bool = True, method: str = "auto",
 ) -> jax.Array:
     """Returns the magnitude mel spectrogram of a Hann-windowed, centred STFT.
 
@@ -122,6 +122,7 @@ def mel_spectrogram(
         frame_length: samples per frame and per transform.
         num_mels: bands between 0 Hz and half the sample rate.
         hop_length: samples between frames; a quarter of the frame if None.
+        unit_area: as in `mel_filterbank`.
         method: as in `stft`.
 
     Returns:
@@ -130,7 +131,7 @@ def mel_spectrogram(
     hop_length = frame_length // 4 if hop_length is None else hop_length
     real, imaginary = centered_stft(
         waveform, frame_length=frame_length, hop_length=hop_length, method=method)
-    filters = mel_filterbank(sample_rate, frame_length, num_mels)
+    filters = mel_filterbank(sample_rate, frame_length, num_mels, unit_area=unit_area)
     return jnp.matmul(magnitude(real, imaginary), filters, precision=_PRECISION)
 
 
@@ -140,8 +141,10 @@ def log10_mel(mel: jax.Array, *, floor: float = 1e-5) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=64)
-def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> np.ndarray:
-    """Returns triangular filters on Slaney's mel scale, each of unit area in Hz.
+def mel_filterbank(
+    sample_rate: int, n_fft: int, num_mels: int, *, unit_area: bool = True,
+) -> np.ndarray:
+    """Returns triangular filters, equally spaced on Slaney's mel scale.
 
     The scale is linear (200/3 Hz per mel) below 1 kHz and logarithmic above. With many bands and a
     short transform some low bands lie between two bins and are zero; they add nothing to a difference.
@@ -150,18 +153,22 @@ def mel_filterbank(sample_rate: int, n_fft: int, num_mels: int) -> np.ndarray:
         sample_rate: Hz.
         n_fft: samples per transform.
         num_mels: bands between 0 Hz and half the sample rate.
+        unit_area: True scales each triangle to area 1 over Hz (DAC); False leaves its peak at 1, so that
+            a fixed floor of magnitudes lies some 40 dB lower.
 
     Returns:
         [n_fft // 2 + 1, num_mels], float32, read-only.
 
-    Source: Slaney, Auditory Toolbox, 1998; the defaults of librosa.filters.mel, which DAC uses.
+    Source: Slaney, Auditory Toolbox, 1998; with unit area the defaults of librosa.filters.mel.
     """
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), num_mels + 2))
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
     falling = (high - bins[:, None]) / (high - centre)
-    filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (high - low))
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    if unit_area:
+        filters = filters * (2.0 / (high - low))
     filters = filters.astype(np.float32)
     filters.flags.writeable = False
     return filters

@@ -21,7 +21,7 @@ Features = Sequence[Sequence[jax.Array]]
 
 def multi_scale_mel(
     target: jax.Array, output: jax.Array, mask: jax.Array, *, sample_rate: int,
-    windows: Sequence[int], bands: Sequence[int], method: str = "auto",
+    windows: Sequence[int], bands: Sequence[int], unit_area: bool = True, method: str = "auto",
 ) -> Loss:
     """L1 distance of log10 mel spectra, summed over windows.
 
@@ -35,6 +35,8 @@ def multi_scale_mel(
         sample_rate: Hz.
         windows: samples.
         bands: mel bands, one number per window.
+        unit_area: of the mel filters, see `audio.mel_filterbank`; True is DAC's, False what
+            `metrics.mel_distance` measures: quiet sound counts for more.
         method: of the STFT, see `audio.stft`.
 
     Returns:
@@ -52,7 +54,7 @@ def multi_scale_mel(
     def log_mel(waveform: jax.Array, window: int, num_mels: int) -> jax.Array:
         return audio.log10_mel(audio.mel_spectrogram(
             waveform, sample_rate=sample_rate, frame_length=window, num_mels=num_mels,
-            method=method))
+            unit_area=unit_area, method=method))
 
     total = jnp.float32(0.0)
     for window, num_mels in zip(windows, bands):

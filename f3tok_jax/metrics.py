@@ -13,7 +13,7 @@ import soxr
 
 from f3tok_jax import audio
 
-# The mel distance of every table: issue tracker and documents quote it at these windows and bands.
+# The mel distance of every table is quoted at these windows and bands.
 MEL_WINDOWS = (64, 128, 256, 512, 1024)  # samples; the hop is a quarter
 MEL_BANDS = (10, 20, 40, 80, 80)
 STFT_WINDOWS = (2048, 512)  # samples (DAC); the hop is a quarter
@@ -50,9 +50,12 @@ class Metric:
 
 
 def mel_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Mean absolute log10-mel difference, summed over `MEL_WINDOWS`: `losses.multi_scale_mel`."""
+    """Mean absolute log10-mel difference, summed over `MEL_WINDOWS` with `MEL_BANDS`.
+
+    Magnitude spectra, mel filters of peak 1, floor 1e-5: `losses.multi_scale_mel` without unit area.
+    """
     def log_mel(waveform: np.ndarray, window: int, bands: int) -> np.ndarray:
-        filters = audio.mel_filterbank(sample_rate, window, bands)
+        filters = audio.mel_filterbank(sample_rate, window, bands, unit_area=False)
         return np.log10(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR))
 
     return sum(
