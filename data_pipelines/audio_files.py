@@ -139,7 +139,7 @@ def _decoded_blocks(file: soundfile.SoundFile, num_frames: int | None) -> Iterat
         num_read += len(block)
         yield block
     # The header of an MP3 only estimates. Elsewhere a shortfall means that the end is missing.
-    if num_frames is not None and num_read < num_frames and file.format not in ("MP3", "MPEG"):
+    if num_frames is not None and 0 < num_read < num_frames and file.format not in ("MP3", "MPEG"):
         raise Refused("undecodable", f"truncated: {num_read} of {num_frames} samples are there")
 
 

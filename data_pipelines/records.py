@@ -89,7 +89,7 @@ def encode(record: Record) -> bytes:
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"the text and labels of {record.key!r} take {len(header)} bytes, a header holds at most "
+            f"text and labels of {record.key!r} take {len(header)} bytes, a header holds at most "
             f"{MAX_HEADER_BYTES}: shorten them")
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(header))
     return prefix + header + waveform.astype("<i2", copy=False).tobytes()
