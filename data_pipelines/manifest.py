@@ -90,7 +90,8 @@ def write(manifest: Manifest, folder: str | os.PathLike) -> None:
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Writes `text` to `path` so that the file is whole or absent, also after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for all attempts: the next one clears away what a killed one left.
+    partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

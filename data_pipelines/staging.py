@@ -53,8 +53,7 @@ class Staging:
             folder.mkdir(exist_ok=True)
             # From here on the set may be in pieces, so what vouches for it goes first.
             (folder / manifest.FILE_NAME).unlink(missing_ok=True)
-        for leftover in self.folder.glob("*.partial"):
-            leftover.unlink()
+        self._remove_partials()
         return self
 
     def __exit__(self, *exception) -> None:
@@ -80,6 +79,7 @@ class Staging:
 
     def remove(self) -> None:
         """Deletes the folder, when nothing in it is needed any more."""
+        self._remove_partials()
         for task in self._plan.tasks:
             self._result_path(task).unlink(missing_ok=True)
         for name in ("plan.json", "lock"):
@@ -88,6 +88,10 @@ class Staging:
             self.folder.rmdir()
         except OSError:
             pass  # Something of the user's lies there; it stays.
+
+    def _remove_partials(self) -> None:
+        for partial in self.folder.glob("*.partial"):
+            partial.unlink(missing_ok=True)
 
     def _result_path(self, task: build_plan.Task) -> pathlib.Path:
         return self.folder / f"{task.name}.json"
