@@ -105,6 +105,18 @@ def centered_stft(
                 method=method)
 
 
+def centered_stft_on_host(
+    waveform: np.ndarray, *, frame_length: int, hop_length: int,
+) -> np.ndarray:
+    """`centered_stft` in NumPy: [n] -> complex128 [ceil(n / hop_length), frame_length // 2 + 1]."""
+    count = num_frames(len(waveform), hop_length)
+    left = (frame_length - hop_length) // 2
+    padded = np.zeros((count - 1) * hop_length + frame_length)
+    padded[left:left + len(waveform)] = waveform
+    frames = np.lib.stride_tricks.sliding_window_view(padded, frame_length)[::hop_length]
+    return np.fft.rfft(frames * hann_window(frame_length))
+
+
 def magnitude(real: jax.Array, imaginary: jax.Array) -> jax.Array:
     """Returns sqrt(real^2 + imaginary^2), at least 1e-7, with gradient 0 below that."""
     return jnp.sqrt(jnp.maximum(real**2 + imaginary**2, _MIN_POWER))

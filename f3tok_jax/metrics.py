@@ -265,14 +265,7 @@ def effective_rank(covariance: np.ndarray) -> float:
 
 
 def _stft(waveform: np.ndarray, window: int) -> np.ndarray:
-    """Complex [ceil(n / hop), window // 2 + 1], hop a quarter, as `audio.centered_stft`."""
-    hop = window // 4
-    count = audio.num_frames(len(waveform), hop)
-    left = (window - hop) // 2
-    padded = np.zeros((count - 1) * hop + window)
-    padded[left:left + len(waveform)] = waveform
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    return np.fft.rfft(frames * audio.hann_window(window))
+    return audio.centered_stft_on_host(waveform, frame_length=window, hop_length=window // 4)
 
 
 def _frame_mean(values: np.ndarray, num_samples: int, hop: int) -> float:

@@ -134,14 +134,8 @@ def _raw_frames(waveform: np.ndarray, frame_length: int) -> np.ndarray:
 
 
 def _stft(waveform: np.ndarray, hop_length: int) -> np.ndarray:
-    """Complex [ceil(n / hop), 2 hop + 1], windows of four hops, frame i centred on hop i."""
-    window = 4 * hop_length
-    count = audio.num_frames(len(waveform), hop_length)
-    padded = np.zeros((count - 1) * hop_length + window)
-    left = (window - hop_length) // 2
-    padded[left:left + len(waveform)] = waveform
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop_length]
-    return np.fft.rfft(frames * audio.hann_window(window))
+    return audio.centered_stft_on_host(
+        waveform, frame_length=4 * hop_length, hop_length=hop_length)
 
 
 def _inverse_stft(spectrum: np.ndarray, hop_length: int, num_samples: int) -> np.ndarray:

@@ -19,10 +19,10 @@ def _pair(num_samples: int = 1600, batch: int = 2) -> tuple[jax.Array, jax.Array
 
 
 _WAVEFORM_LOSSES = {
-    "mel": lambda *args: losses.multi_scale_mel(*args, **_MEL),
-    "mel_unit_peak": lambda *args: losses.multi_scale_mel(*args, **_MEL, unit_area=False),
-    "stft": lambda *args: losses.multi_resolution_stft(*args, windows=(512, 128)),
-    "waveform": losses.waveform_l1,
+    "mel": jax.jit(lambda *args: losses.multi_scale_mel(*args, **_MEL)),
+    "mel_unit_peak": jax.jit(lambda *args: losses.multi_scale_mel(*args, **_MEL, unit_area=False)),
+    "stft": jax.jit(lambda *args: losses.multi_resolution_stft(*args, windows=(512, 128))),
+    "waveform": jax.jit(losses.waveform_l1),
 }
 waveform_losses = pytest.mark.parametrize("loss", _WAVEFORM_LOSSES.values(), ids=_WAVEFORM_LOSSES)
 
