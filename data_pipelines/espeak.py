@@ -7,12 +7,13 @@ loaded at run time only.
 
 It keeps state from one utterance to the next (phase, flutter, breath noise), which would make a
 clip depend on the clips before it. Nothing in its interface resets all of that, espeak_Terminate
-included, so each utterance is spoken by a freshly loaded library, which costs about a millisecond.
+included, so each utterance is spoken by a freshly loaded library. That costs 5 ms.
 """
 
 import _ctypes
 import ctypes
 import importlib.util
+import os
 import threading
 
 import numpy as np
@@ -62,7 +63,7 @@ def speak(
 
     Raises:
         ValueError: the synthesiser does not know the voice.
-        RuntimeError: it failed.
+        RuntimeError: it failed, or other code in this process holds the library loaded.
     """
     import espeakng_loader  # optional: see missing()
 
@@ -75,7 +76,7 @@ def speak(
 
     callback = _CALLBACK(collect)
     with _LOCK:
-        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        library = _load(espeakng_loader.get_library_path())
         try:
             data_path = str(espeakng_loader.get_data_path()).encode()
             if library.espeak_Initialize(_SYNCHRONOUS, 0, data_path, _DONT_EXIT) != SAMPLE_RATE:
@@ -96,6 +97,17 @@ def speak(
     if not pieces:
         raise RuntimeError(f"eSpeak NG gave no sound for {text!r} with voice {voice!r}")
     return np.concatenate(pieces)
+
+
+def _load(path: str) -> ctypes.CDLL:
+    try:
+        held = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
+    except OSError:
+        return ctypes.CDLL(path)
+    _ctypes.dlclose(held._handle)
+    raise RuntimeError(
+        f"embedded speech must load {path} afresh for every clip, or a clip would depend on those "
+        "before it; other code in this process holds it loaded: make the corpus in its own process")
 
 
 def _speak(

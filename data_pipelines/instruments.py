@@ -60,8 +60,8 @@ _STRINGS = {
     "harp": (0.35, 1.3, 1.0, 2e-5),
 }
 # Frequency ratios, amplitudes, decay of the first mode at 440 Hz (s), and the power of a mode's
-# ratio by which it decays faster. The ratios of a glockenspiel are a free bar's; a marimba's bars are
-# carved until the second mode is near 4.
+# ratio by which it decays faster. The ratios of a glockenspiel are a free bar's; a marimba's bars
+# are carved until the second mode is near 4.
 _BODIES = {
     "bell": (
         (0.5, 1.0, 1.19, 1.5, 2.0, 2.51, 2.66, 3.01, 4.17, 5.43),

@@ -16,8 +16,8 @@ _SMALL = {  # 0 to 19, 0 to 15 (es), 0 to 16 (fr): the words that are not compos
     ).split(),
     "es": (
         "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
-        "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro "
-        "veinticinco veintiséis veintisiete veintiocho veintinueve"
+        "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés "
+        "veinticuatro veinticinco veintiséis veintisiete veintiocho veintinueve"
     ).split(),
     "fr": (
         "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze "

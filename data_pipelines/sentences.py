@@ -252,8 +252,8 @@ def compose(kind: str, rng: np.random.Generator, *, language: str) -> str:
     number = int(rng.integers(0, 10 ** int(rng.integers(1, 5))))
     return str(rng.choice(templates)).format(
         first=first, friend=friend, last=rng.choice(grammar.last_names),
-        thing=rng.choice(grammar.things), place=rng.choice(grammar.places), time=rng.choice(grammar.times),
-        number=numerals.words(number, language=language))
+        thing=rng.choice(grammar.things), place=rng.choice(grammar.places),
+        time=rng.choice(grammar.times), number=numerals.words(number, language=language))
 
 
 def transcript(text: str) -> str:
