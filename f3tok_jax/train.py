@@ -255,11 +255,7 @@ def _loop(this: _Run, state: Any, step: int) -> int:
         this.checkpointer.poll()
         if this.num_nonfinite > config.loop.max_nonfinite:
             return _stop_nonfinite(this, step)
-        at_end = step == config.num_steps
-        if at_end:
-            _read(this, *unread)
-        leaving = this.preemption.reached()
-        evaluated = None
+        at_end, leaving, evaluated = step == config.num_steps, this.preemption.reached(), None
         if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
             watchdog.beat("evaluation")
             evaluated, leaving = _evaluate(this, state, step)
@@ -270,13 +266,14 @@ def _loop(this: _Run, state: Any, step: int) -> int:
             watchdog.beat("save")
             with this.progress.aside():
                 this.checkpointer.save(step, state, evaluated)
-        if leaving and not at_end:
-            return _leave(this, step)
+        if leaving or at_end:
+            _read(this, *unread, log=True)
+            return _finish(this, step) if at_end else _leave(this, step)
         watchdog.beat("data")
     return _finish(this, step)
 
 
-def _read(this: _Run, step: int, metrics: stage_lib.Metrics) -> None:
+def _read(this: _Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False) -> None:
     """Fetches the metrics of one step, counts it if it was skipped, and logs at intervals."""
     fetched = jax.device_get(metrics)
     is_finite = not fetched["train/nonfinite"][0]
@@ -284,7 +281,7 @@ def _read(this: _Run, step: int, metrics: stage_lib.Metrics) -> None:
     if not is_finite:
         this.num_nonfinite += 1
         _write_nonfinite(this, step)
-    if step % this.config.loop.log_every == 0 or step == this.config.num_steps:
+    if log or step % this.config.loop.log_every == 0:
         values = this.progress.values()
         values["data/replaced"] = float(this.train_data.replaced)
         this.writer.write(step, values)

@@ -5,16 +5,18 @@
     python tests/toy_run.py --config=... --workdir=...       like python -m f3tok_jax.train
 
 Environment, for the tests of what goes wrong:
-    TOY_KILL_AT, TOY_TERM_AT, TOY_STALL_AT   step whose batch kills, terminates or holds up the process
-    TOY_SLEEP                                seconds per batch
+    TOY_KILL_AT, TOY_TERM_AT, TOY_STALL_AT   step at whose log line the process is killed, terminated or stalls
+    TOY_HASHES                               file that gets a line per batch: step, hash of every row
 """
 
 import functools
+import json
 import os
 import pathlib
 import signal
 import sys
 import time
+import zlib
 
 from absl import app
 import jax
@@ -28,6 +30,7 @@ from data_pipelines import build_shards
 from data_pipelines import inputs
 from data_pipelines import pipeline
 from f3tok_jax import config as config_lib
+from f3tok_jax import metric_writer
 from f3tok_jax import optimizer
 from f3tok_jax import sharding
 from f3tok_jax import stage
@@ -39,7 +42,9 @@ OVERRIDES = (
     "--config.num_steps=12", "--config.data.batch_size=8", "--config.data.crop_frames=2",
     "--config.checkpoint.every_steps=4", "--config.loop.log_every=1", "--config.loop.eval_every=4",
     "--config.loop.eval_batches=2", "--config.loop.sample_every=12", "--config.mesh.min_shard_size=256",
-    "--config.optimizer.generator.warmup_steps=2", "--config.optimizer.discriminator.warmup_steps=2",
+    # Constant, so that a run of any length is the same program with the same numbers.
+    *(f"--config.optimizer.{player}.{key}" for player in ("generator", "discriminator")
+      for key in ("warmup_steps=2", "schedule=constant")),
 )
 
 
@@ -152,21 +157,29 @@ def _sample(state, frozen, batch):
 
 
 def _inject_faults() -> None:
-    """Makes the pipeline misbehave at the steps that the environment names."""
-    local_batch = pipeline.Pipeline.local_batch
+    """Makes the run misbehave at the steps that the environment names."""
+    write, local_batch = metric_writer.MetricWriter.write, pipeline.Pipeline.local_batch
 
-    def faulty(self, step):
-        time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
-        at = lambda name: self._train and step == int(os.environ.get(name, "-1"))
+    def faulty_write(self, step, values):
+        write(self, step, values)
+        at = lambda name: "train/error" in values and step == int(os.environ.get(name, "-1"))
         if at("TOY_KILL_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
         if at("TOY_TERM_AT"):
             os.kill(os.getpid(), signal.SIGTERM)
         if at("TOY_STALL_AT"):
             time.sleep(1000)
-        return local_batch(self, step)
 
-    pipeline.Pipeline.local_batch = faulty
+    def hashed_batch(self, step):
+        batch = local_batch(self, step)
+        if self._train and "TOY_HASHES" in os.environ:
+            rows = [zlib.crc32(row.tobytes()) for row in batch["waveform"]]
+            with open(os.environ["TOY_HASHES"], "a", encoding="utf-8") as file:
+                file.write(json.dumps([step, rows]) + "\n")
+        return batch
+
+    metric_writer.MetricWriter.write = faulty_write
+    pipeline.Pipeline.local_batch = hashed_batch
 
 
 if __name__ == "__main__":
