@@ -37,7 +37,7 @@ setuptools.setup(
         "grain>=0.2.18",
         "array_record>=0.8.6",
         "ml_collections>=1.1.0",
-        "absl-py>=2.1",
+        "absl-py>=1.4",  # sequence-layers brings recurrentgemma, which wants absl-py below 2
         "chex>=0.1.90",
         "numpy>=2.0",
         "sequence-layers>=0.2",
