@@ -70,7 +70,9 @@ def test_multi_resolution_stft_equals_numpy():
 @waveform_losses
 def test_equal_sounds_have_no_loss_and_others_have(loss):
     target, output, mask = _pair()
-    assert loss(target, target, mask)[0] == 0.0
+    value, weight = loss(target, target, mask)
+    # The two sides may be compiled into sums of another order.
+    assert value / weight < 1e-5
     assert loss(target, output, mask)[0] > 0.0
 
 

@@ -1,0 +1,293 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measures an autoencoder on held-out shards, beside two references at as many values per second.
+
+    python -m f3tok_jax.evaluate --workdir=runs/autoencoder --shards=DIR/test --output=results.json
+
+Rows of the table: the model, the model decoding latents with noise of strength alpha added, principal
+components of raw frames, and a mel spectrum with Griffin-Lim. Writes the table as JSON and some of the
+sounds to listen/ beside it.
+
+Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+import soundfile
+
+from data_pipelines import pipeline
+from data_pipelines import sources
+from data_pipelines import transforms
+from f3tok_jax import autoencoder_stage
+from f3tok_jax import checkpoint
+from f3tok_jax import contenders as contenders_lib
+from f3tok_jax import metrics
+from f3tok_jax import references
+from f3tok_jax import scores as scores_lib
+
+FORMAT = "f3tok evaluation 1"
+_MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
+
+
+class Listener:
+    """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
+
+    def __init__(self, output: pathlib.Path, examples: Sequence[contenders_lib.Example], *, num_listen: int,
+                 sample_rate: int):
+        self._root, self._sample_rate = output.parent, sample_rate
+        self._folder = output.parent / "listen" / output.stem
+        chosen = _spaced(len(examples), num_listen or -1)
+        self._entries = {index: {"key": examples[index].key, "files": {}} for index in chosen}
+        for index in chosen:
+            self.write(index, "original", examples[index].waveform)
+
+    def write(self, index: int, row: str, waveform: np.ndarray) -> None:
+        """Writes one sound if its example was chosen."""
+        if index not in self._entries:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{index:04d}_{row}.wav"
+        soundfile.write(path, np.clip(waveform, -1.0, 1.0), self._sample_rate, subtype="PCM_16")
+        self._entries[index]["files"][row] = str(path.relative_to(self._root))
+
+    def index(self) -> list[dict[str, Any]]:
+        """Per example its key and row -> path relative to the results."""
+        return list(self._entries.values())
+
+
+def read_examples(
+    shards: sources.ShardSet, num_examples: int,
+) -> tuple[list[contenders_lib.Example], list[str]]:
+    """Reads records that are evenly spaced over a shard set, in its order.
+
+    Args:
+        shards: to read from.
+        num_examples: how many; 0 for all.
+
+    Returns:
+        The examples, and a reason for each record that could not be read.
+
+    Raises:
+        ValueError: if none could be read.
+    """
+    examples, unreadable = [], []
+    for index in _spaced(len(shards), num_examples):
+        try:
+            record = shards[index]
+        except sources.Unreadable as error:
+            unreadable.append(str(error))
+            continue
+        waveform = record.waveform.astype(np.float32) / transforms.FULL_SCALE
+        examples.append(contenders_lib.Example(key=record.key, waveform=waveform))
+    if not examples:
+        raise ValueError(f"no record of {shards.folder} can be read, the first because: {unreadable[0]}")
+    return examples, unreadable
+
+
+def fit_pca(mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int) -> references.PcaCodec:
+    """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's sets."""
+    sets = [sources.ShardSet(folder, sample_rate=sample_rate)
+            for folder, _ in pipeline.parse_mixture(mixture)]
+
+    def waveforms() -> Iterator[np.ndarray]:
+        for shards in sets:
+            mean_seconds = shards.manifest.seconds / len(shards)
+            wanted = int(_MAX_FIT_SECONDS / len(sets) / mean_seconds) + 1
+            examples, _ = read_examples(shards, wanted)
+            yield from (example.waveform for example in examples)
+
+    return references.fit_pca(waveforms(), frame_length=frame_length, latent_dim=latent_dim)
+
+
+def score(
+    contenders: Sequence[contenders_lib.Contender], examples: Sequence[contenders_lib.Example], *, model: contenders_lib.Model, latent_dim: int,
+    sample_rate: int, batch_size: int, visqol_keys: set[str], say: Callable[[str], None],
+    on_sound: Callable[[int, str, np.ndarray], None],
+) -> tuple[scores_lib.Scores, dict[str, Any]]:
+    """Codes every example with every contender and compares.
+
+    Args:
+        contenders: rows of the table.
+        examples: held-out sounds.
+        model: whose latents are measured.
+        latent_dim: their width.
+        sample_rate: Hz.
+        batch_size: examples at a time.
+        visqol_keys: of the examples that ViSQOL hears; it takes seconds per second of sound.
+        say: where progress goes.
+        on_sound: called with (index of the example, row, waveform) for every sound.
+
+    Returns:
+        The scores and the latent statistics.
+    """
+    scores, statistics = scores_lib.Scores(), scores_lib.LatentStatistics(latent_dim)
+    names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
+    start = time.monotonic()
+    for first in range(0, len(examples), batch_size):
+        batch = examples[first:first + batch_size]
+        for frames in model.frames(batch):
+            statistics.add(frames)
+        for contender in contenders:
+            for index, (example, estimate) in enumerate(zip(batch, contender.reconstruct(batch)), first):
+                chosen = tuple(n for n in names if n != "visqol" or example.key in visqol_keys)
+                values, undefined = metrics.compare(
+                    example.waveform, estimate, sample_rate=sample_rate, names=chosen)
+                scores.add(contender.name, values, undefined)
+                on_sound(index, contender.name, estimate)
+        done = first + len(batch)
+        say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
+    return scores, statistics.summary()
+
+
+def evaluate(
+    workdir: str, shards_dir: str, output: pathlib.Path, *, step: int | None = None,
+    num_examples: int = 200, fit_shards: str = "", batch_size: int = 8, visqol_examples: int = 4,
+    num_listen: int = 4, say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Evaluates a run; writes `output` and the sounds beside it.
+
+    Args:
+        workdir: of an autoencoder run.
+        shards_dir: held-out shard set.
+        output: JSON file to write.
+        step: of the checkpoint; None for the newest.
+        num_examples: evenly spaced over the set; 0 for all.
+        fit_shards: shard set or mixture for the PCA reference; "" for the run's training data.
+        batch_size: sounds coded at a time.
+        visqol_examples: how many of the examples ViSQOL hears; it takes seconds per second of sound.
+        num_listen: examples of which sounds are written.
+        say: where messages go.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: if the run, the data or the numbers do not fit together.
+    """
+    for name, value, least in (("num_examples", num_examples, 0), ("batch_size", batch_size, 1),
+                               ("visqol_examples", visqol_examples, 0), ("listen", num_listen, 0)):
+        if value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
+    step = checkpoint.latest_step(workdir) if step is None else step
+    module, params, config = autoencoder_stage.load_autoencoder(workdir, step=step)
+    sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
+    shards = sources.ShardSet(shards_dir, sample_rate=sample_rate)
+    fit_shards = fit_shards or _training_data(config, workdir)
+    examples, unreadable = read_examples(shards, num_examples)
+    model = contenders_lib.Model(
+        module, params, batch_size=batch_size,
+        num_samples=max(len(example.waveform) for example in examples))
+    say(f"fitting the PCA reference on {fit_shards}")
+    contenders = contenders_lib.make_contenders(
+        model,
+        fit_pca(fit_shards, sample_rate=sample_rate, frame_length=model.samples_per_latent,
+                latent_dim=latent_dim),
+        references.MelCodec(sample_rate=sample_rate, samples_per_latent=model.samples_per_latent,
+                            latent_dim=latent_dim))
+    for name, reason in metrics.missing().items():
+        say(f"{name}: {reason}")
+    listener = Listener(output, examples, num_listen=num_listen, sample_rate=sample_rate)
+    scores, latents = score(
+        contenders, examples, model=model, latent_dim=latent_dim, sample_rate=sample_rate,
+        batch_size=batch_size, say=say, on_sound=listener.write,
+        visqol_keys={examples[i].key for i in _spaced(len(examples), visqol_examples or -1)})
+    results = {
+        "format": FORMAT,
+        "workdir": str(workdir),
+        "step": step,
+        "config": config.to_dict(),
+        "shards": _describe(shards),
+        "fit_shards": fit_shards,
+        "num_examples": len(examples),
+        "seconds": sum(len(example.waveform) for example in examples) / sample_rate,
+        "unreadable": unreadable,
+        "noise_seed": contenders_lib.NOISE_SEED,
+        "latents": {"rate": sample_rate / model.samples_per_latent, "dim": latent_dim} | latents,
+        **scores_lib.table(contenders, scores),
+        "listen": listener.index(),
+    }
+    _write_json(output, results)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.evaluate", description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--workdir", required=True, help="run folder of an autoencoder")
+    add("--shards", required=True, help="held-out shard set")
+    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    add("--step", type=int, help="of the checkpoint; the newest if absent")
+    add("--num_examples", type=int, default=200, help="evenly spaced over the set; 0 for all")
+    add("--fit_shards", default="",
+        help="shard set or mixture for the PCA reference; the run's training data if absent")
+    add("--batch_size", type=int, default=8, help="sounds coded at a time")
+    add("--visqol_examples", type=int, default=4,
+        help="examples that ViSQOL hears; it takes seconds per second of sound")
+    add("--listen", type=int, default=4, help="examples of which sounds are written")
+    given = parser.parse_args(arguments)
+    try:
+        results = evaluate(
+            given.workdir, given.shards, given.output, step=given.step,
+            num_examples=given.num_examples, fit_shards=given.fit_shards, batch_size=given.batch_size,
+            visqol_examples=given.visqol_examples, num_listen=given.listen)
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    latents = results["latents"]
+    print(scores_lib.format_table(results))
+    print(f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, effective "
+          f"rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames")
+    for name, reason in results["missing"].items():
+        print(f"{name}: {reason}")
+    print(f"{results['num_examples']} examples, {results['seconds']:.1f} s of sound, step {results['step']}: "
+          f"{given.output}")
+    return 0
+
+
+def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
+    """The run's own mixture, if it is still there."""
+    folders = [folder for folder, _ in pipeline.parse_mixture(config.data.train or "?")]
+    absent = [folder for folder in folders if not pathlib.Path(folder).is_dir()]
+    if absent:
+        raise ValueError(
+            f"the PCA reference is fitted on the training data of {workdir}, config.data.train="
+            f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR")
+    return config.data.train
+
+
+def _describe(shards: sources.ShardSet) -> dict[str, Any]:
+    manifest = shards.manifest
+    return {"path": str(shards.folder), "fingerprint": manifest.fingerprint,
+            "num_records": manifest.num_records, "seconds": manifest.seconds,
+            "sample_rate": manifest.sample_rate}
+
+
+def _spaced(total: int, wanted: int) -> list[int]:
+    """`wanted` indices evenly spaced over `total`; 0 for all, less for none."""
+    if wanted == 0 or wanted >= total:
+        return list(range(total))
+    return [total * i // wanted for i in range(wanted)]
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes under a temporary name, which is renamed when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

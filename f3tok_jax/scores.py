@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Values of metrics and latents, added up example by example into the tables of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from f3tok_jax import metrics
+
+
+class LatentStatistics:
+    """Moments of latent frames, added up batch by batch."""
+
+    def __init__(self, latent_dim: int):
+        self._count, self._sum = 0, np.zeros(latent_dim)
+        self._second_moment = np.zeros((latent_dim, latent_dim))
+
+    def add(self, frames: np.ndarray) -> None:
+        """Adds frames [t, d]."""
+        self._count += len(frames)
+        self._sum += frames.sum(axis=0)
+        self._second_moment += frames.T @ frames
+
+    def summary(self) -> dict[str, Any]:
+        """Mean and rms per channel, and the effective rank of the centred frames."""
+        mean = self._sum / self._count
+        second_moment = self._second_moment / self._count
+        return {
+            "num_frames": self._count,
+            "channel_mean": mean.tolist(),
+            "channel_rms": np.sqrt(np.diag(second_moment)).tolist(),
+            "rms": float(np.sqrt(np.mean(np.diag(second_moment)))),
+            "effective_rank": metrics.effective_rank(second_moment - np.outer(mean, mean)),
+        }
+
+
+class Scores:
+    """The values of every metric for every row, example by example."""
+
+    def __init__(self):
+        self._values: dict[tuple[str, str], list[float]] = {}
+        self._undefined: dict[tuple[str, str], dict[str, int]] = {}
+
+    def add(self, row: str, values: Mapping[str, float], undefined: Mapping[str, str]) -> None:
+        """Adds what `metrics.compare` returned for an example."""
+        for name, value in values.items():
+            self._values.setdefault((row, name), []).append(value)
+        for name, reason in undefined.items():
+            reasons = self._undefined.setdefault((row, name), {})
+            reasons[reason] = reasons.get(reason, 0) + 1
+
+    def summary(self, row: str, name: str) -> dict[str, Any]:
+        """Mean over the examples that have a value, its standard error, and why others have none."""
+        values = np.array(self._values.get((row, name), []))
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+        return {
+            "mean": float(np.mean(values)) if len(values) else None,
+            "standard_error": None if error is None else float(error),
+            "count": len(values),
+            "undefined": self._undefined.get((row, name), {}),
+        }
+
+
+def table(contenders: Sequence[Any], scores: Scores) -> dict[str, Any]:
+    """The table as JSON: what the columns mean, which are missing and why, and the rows.
+
+    Args:
+        contenders: with name, title and description.
+        scores: of those names.
+    """
+    missing = metrics.missing()
+    return {
+        "missing": missing,
+        "metrics": {
+            name: {"title": metric.title, "unit": metric.unit, "explanation": metric.explanation,
+                   "higher_is_better": metric.higher_is_better}
+            for name, metric in metrics.METRICS.items()},
+        "rows": [
+            {"name": contender.name, "title": contender.title, "description": contender.description,
+             "metrics": {name: scores.summary(contender.name, name) for name in metrics.METRICS
+                         if name not in missing}}
+            for contender in contenders],
+    }
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """The rows of an evaluation as text: mean, standard error, and the count where it is not all.
+
+    Args:
+        results: what `evaluate` writes.
+    """
+    names = [name for name in results["metrics"] if name not in results["missing"]]
+    header = ["mean +- standard error"]
+    for name in names:
+        metric = results["metrics"][name]
+        unit = f" {metric['unit']}" if metric["unit"] else ""
+        header.append(f"{metric['title']}{unit} ({'higher' if metric['higher_is_better'] else 'lower'})")
+    lines = [header]
+    for row in results["rows"]:
+        cells = [format_value(row["metrics"][name], results["num_examples"]) for name in names]
+        lines.append([row["title"], *cells])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(_justify(line, widths) for line in lines)
+
+
+def format_value(value: Mapping[str, Any], num_examples: int) -> str:
+    """One cell: "1.23 +- 0.04", with [n] where fewer than all examples have a value."""
+    if value["mean"] is None:
+        return "undefined"
+    text = f"{value['mean']:.3f}"
+    if value["standard_error"] is not None:
+        text += f" +- {value['standard_error']:.3f}"
+    return text if value["count"] == num_examples else f"{text} [{value['count']}]"
+
+
+def _justify(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first = cells[0].ljust(widths[0])
+    return "  ".join([first, *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:]))])

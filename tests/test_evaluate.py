@@ -1,0 +1,166 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation program on a tiny untrained model and a few seconds of sound."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+import sounds
+
+from configs import autoencoder as recipe
+from f3tok_jax import autoencoder_stage
+from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
+from f3tok_jax import evaluate
+from f3tok_jax import metrics
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> str:
+    return str(sounds.shard_set(tmp_path_factory.mktemp("shards"), num_files=6))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, shards) -> str:
+    """A run folder with one checkpoint of random weights."""
+    folder = str(tmp_path_factory.mktemp("run"))
+    config = recipe.get_config("tiny")
+    config.model.encoder_channels = config.model.decoder_channels = (8, 8, 8, 8)
+    config.model.latent_dim = 8
+    config.data.train = shards
+    config_lib.save(config, folder)
+    stage = autoencoder_stage.make_stage(config)
+    rng = np.random.default_rng(0)
+
+    def weights(leaf):  # compiling the real initialisation would take longer than all that follows
+        return jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    state = jax.tree.map(weights, jax.eval_shape(stage.init_state, jax.random.key(0)))
+    writer = checkpoint.Checkpointer(
+        folder, config_json=config_lib.to_json(config), data_fingerprint="")
+    writer.save(3, state)
+    writer.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, workdir, shards):
+    """Evaluates once; the JSON's path."""
+    output = tmp_path_factory.mktemp("results") / "results.json"
+    with pytest.MonkeyPatch.context() as patch:
+        # Only one of the packages seems to be there: the others must be said to be absent.
+        installed = metrics.importlib.util.find_spec
+        patch.setattr(
+            metrics.importlib.util, "find_spec", lambda name: installed(name) if name == "pystoi" else None)
+        code = evaluate.main([
+            f"--workdir={workdir}", f"--shards={shards}", f"--output={output}", "--num_examples=5",
+            "--batch_size=3", "--listen=2"])
+    assert code == 0
+    return output
+
+
+def test_table_has_every_row_and_column(run):
+    results = json.loads(run.read_text())
+    assert [row["name"] for row in results["rows"]] == [
+        "model", "model_alpha_0.25", "model_alpha_0.5", "model_alpha_1", "pca", "mel_griffin_lim"]
+    assert set(results["metrics"]) == set(metrics.METRICS)
+    for row in results["rows"]:
+        for name in set(metrics.METRICS) - set(results["missing"]):
+            cell = row["metrics"][name]
+            assert cell["count"] + sum(cell["undefined"].values()) == 5
+            assert (cell["mean"] is None) == (cell["count"] == 0)
+    assert results["step"] == 3 and results["num_examples"] == 5 and results["unreadable"] == []
+    assert results["config"]["model"]["latent_dim"] == 8
+
+
+def test_absent_packages_are_in_the_results(run):
+    results = json.loads(run.read_text())
+    assert set(results["missing"]) == {"pesq", "visqol"} | (
+        {"stoi"} if "stoi" in metrics.missing() else set())
+    assert "f3tok_jax[eval]" in results["missing"]["pesq"]
+
+
+def test_latents_are_measured(run):
+    latents = json.loads(run.read_text())["latents"]
+    assert latents["dim"] == len(latents["channel_mean"]) == len(latents["channel_rms"]) == 8
+    assert latents["rate"] == 25.0
+    # The bottleneck holds every frame at rms 1.
+    assert latents["rms"] == pytest.approx(1.0, abs=1e-3)
+    assert 0.0 <= latents["effective_rank"] <= 8.0
+
+
+def test_sounds_are_beside_the_results(run):
+    results = json.loads(run.read_text())
+    assert len(results["listen"]) == 2
+    for entry in results["listen"]:
+        assert set(entry["files"]) == {"original", *(row["name"] for row in results["rows"])}
+        lengths = set()
+        for path in entry["files"].values():
+            waveform, sample_rate = soundfile.read(run.parent / path)
+            lengths.add(len(waveform))
+            assert sample_rate == 16_000
+        assert len(lengths) == 1
+
+
+def test_results_do_not_depend_on_the_batch_size(run, workdir, shards, tmp_path):
+    again = evaluate.evaluate(
+        workdir, shards, tmp_path / "again.json", num_examples=5, batch_size=5, visqol_examples=0, num_listen=0,
+        say=lambda text: None)
+    first = json.loads(run.read_text())
+    for one, other in zip(first["rows"], again["rows"]):
+        # Another batch size may compile to sums of another order.
+        assert one["metrics"]["mel_distance"]["mean"] == pytest.approx(
+            other["metrics"]["mel_distance"]["mean"], rel=1e-3)
+    assert again["listen"] == [] and not (tmp_path / "listen").exists()
+
+
+@pytest.mark.parametrize("changes, message", [
+    (["--shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+    (["--shards={nowhere}"], "is not a finished shard set"),
+    (["--workdir={nowhere}"], "nowhere"),
+    (["--fit_shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+    (["--step=4"], "step 4"),
+    (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+])
+def test_what_does_not_fit_is_said_in_one_sentence(workdir, shards, tmp_path, capsys, changes, message):
+    places = {"nowhere": tmp_path / "nowhere", "other_rate": tmp_path / "other"}
+    if "other_rate" in changes[0]:
+        places["other_rate"] = sounds.shard_set(places["other_rate"], num_files=2, sample_rate=24_000)
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main(arguments + [change.format(**places) for change in changes]) == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_training_data_that_is_gone_is_named(workdir, shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate.pathlib.Path, "is_dir", lambda path: str(path) != shards)
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main(arguments) == 1
+    assert "give --fit_shards=DIR" in capsys.readouterr().err
+
+
+def test_unreadable_records_are_counted_and_said():
+    from data_pipelines import records, sources
+
+    class Shards:
+        folder = "SET"
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 1:
+                raise sources.Unreadable("record 1 of SET cannot be read")
+            return records.Record(
+                key=str(index), waveform=np.full(8, 16384, np.int16), sample_rate=16_000)
+
+    examples, unreadable = evaluate.read_examples(Shards(), 0)
+    assert [example.key for example in examples] == ["0", "2", "3"]
+    assert unreadable == ["record 1 of SET cannot be read"]
+    assert examples[0].waveform[0] == 0.5
+    assert [example.key for example in evaluate.read_examples(Shards(), 2)[0]] == ["0", "2"]
