@@ -1,0 +1,197 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# A TPU slice (or several) through gcloud queued resources. Sourced by tpu_train.sh, which sets TPU,
+# ZONE, PROJECT, ACCELERATOR, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR and TRAIN_ARGUMENTS.
+
+POLL_SECONDS="${POLL_SECONDS:-30}"
+REMOTE=f3tok_jax # the tree on each worker, in the home
+
+need() {
+    local name
+    for name in "$@"; do
+        case "$name" in
+            zone) [[ -n "$ZONE" ]] || die "--zone is missing (or the variable ZONE), for example --zone us-central1-a" ;;
+            accelerator) [[ -n "$ACCELERATOR" ]] || die "--accelerator is missing, for example --accelerator v5litepod-16" ;;
+            config) [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base" ;;
+            workdir)
+                [[ -n "$WORKDIR" ]] || die "--workdir is missing, for example --workdir gs://BUCKET/RUN"
+                [[ "$WORKDIR" == gs://* || "$WORKDIR" == /* ]] ||
+                    die "--workdir must be a place that every worker sees (gs://... or a shared /...), got '$WORKDIR'"
+                ;;
+        esac
+    done
+}
+
+common_flags() {
+    COMMON=(--zone "$ZONE")
+    if [[ -n "$PROJECT" ]]; then COMMON+=(--project "$PROJECT"); fi
+}
+
+# Names of the slices' nodes, one per line.
+nodes() {
+    local slice
+    if ((NUM_SLICES == 1)); then
+        echo "$TPU"
+    else
+        for ((slice = 0; slice < NUM_SLICES; slice++)); do echo "$TPU-$slice"; done
+    fi
+}
+
+# Prints the state of the queued resource, ABSENT where there is none.
+state() {
+    local answer
+    if [[ "$DRY_RUN" == 1 ]]; then
+        show gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" "--format=value(state.state)" >&2
+        echo "${DRY_STATE:-ABSENT}"
+    elif answer="$(gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" \
+        "--format=value(state.state)" 2>&1)"; then
+        printf '%s\n' "${answer##*$'\n'}"
+    elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
+        echo ABSENT
+    else
+        die "gcloud cannot tell the state of $TPU: $answer"
+    fi
+}
+
+# Runs a command on every worker of every slice; {SLICE} becomes the slice's number.
+on_workers() {
+    local node slice=0
+    for node in $(nodes); do
+        run gcloud compute tpus tpu-vm ssh "$node" "${COMMON[@]}" --worker=all --quiet \
+            "--command=${1//\{SLICE\}/$slice}" || return $?
+        slice=$((slice + 1))
+    done
+}
+
+cloud_create() {
+    need zone accelerator
+    common_flags
+    local generation request now
+    generation="$(generation_of "$ACCELERATOR")"
+    now="$(state)"
+    case "$now" in
+        ABSENT) ;;
+        FAILED | SUSPENDED)
+            say "$TPU is $now; it cannot be restarted: deleting it and asking again"
+            delete_and_wait
+            ;;
+        *)
+            say "$TPU exists already: $now"
+            return 0
+            ;;
+    esac
+    request=(gcloud compute tpus queued-resources create "$TPU" "${COMMON[@]}"
+        --accelerator-type "$ACCELERATOR" --runtime-version "${RUNTIME:-$(runtime_of "$generation")}")
+    if ((NUM_SLICES == 1)); then
+        request+=(--node-id "$TPU")
+    else
+        request+=(--node-count "$NUM_SLICES" --node-prefix "$TPU")
+    fi
+    if [[ "$CAPACITY" != on-demand ]]; then request+=("--$CAPACITY"); fi
+    say "asking for $NUM_SLICES x $ACCELERATOR ($(chips_of "$ACCELERATOR") chips, $(workers_of "$ACCELERATOR") hosts each), $CAPACITY"
+    run "${request[@]}" || die "gcloud could not create $TPU; its message is above"
+}
+
+cloud_wait() {
+    need zone
+    common_flags
+    local now before=""
+    if [[ "$DRY_RUN" == 1 ]]; then DRY_STATE=ACTIVE; fi
+    while :; do
+        now="$(state)"
+        if [[ "$now" != "$before" ]]; then say "$(date +%H:%M:%S) $TPU is $now"; fi
+        before="$now"
+        case "$now" in
+            ACTIVE) return 0 ;;
+            FAILED | SUSPENDED | ABSENT)
+                run gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" >&2 || true
+                die "$TPU is $now and will not become active; 'create' asks again"
+                ;;
+        esac
+        sleep "$POLL_SECONDS"
+    done
+}
+
+# Copies this working tree to every worker and makes the environment there.
+cloud_setup() {
+    need zone
+    common_flags
+    local archive="${TMPDIR:-/tmp}/f3tok_jax_$TPU.tar.gz" node answer different
+    run tar -czf "$archive" --exclude=./.git --exclude=./.venv --exclude=./runs --exclude=./build \
+        --exclude='*.egg-info' --exclude=__pycache__ -C "$REPO" .
+    for node in $(nodes); do
+        retry gcloud compute tpus tpu-vm scp "$archive" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
+            --worker=all --quiet || die "could not copy the code to the workers of $node"
+    done
+    on_workers "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE && bash $REMOTE/launch/tpu_train.sh install" ||
+        die "the environment could not be made on every worker of $TPU"
+    # All hosts must run the same program: compare what is installed and the code itself.
+    answer="$(on_workers "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||
+        die "a worker of $TPU did not answer after the installation"
+    if [[ "$DRY_RUN" == 1 ]]; then
+        say "$answer"
+        return 0
+    fi
+    different="$(grep '^workers ' <<<"$answer" | sort -u | wc -l)"
+    ((different == 1)) || die "the workers of $TPU do not have the same packages and code: $answer"
+    say "$(grep -c '^workers ' <<<"$answer") workers, all with the same packages and code"
+}
+
+# The training command as it runs on a worker, quoted for a shell.
+worker_command() {
+    local words=(bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR"
+        "--accelerator=$ACCELERATOR" "--flags=$FLAGS" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"})
+    printf '%q ' "${words[@]}"
+}
+
+# shellcheck source=launch/supervise.sh
+source "$REPO/launch/supervise.sh"
+
+cloud_status() {
+    need zone
+    common_flags
+    say "$TPU: $(state)"
+    on_workers "bash $REMOTE/launch/job.sh status $(job_name) {SLICE}"
+}
+
+cloud_logs() {
+    need zone
+    common_flags
+    on_workers "bash $REMOTE/launch/job.sh tail $(job_name) {SLICE} ${LINES_SHOWN:-50}"
+}
+
+cloud_stop() {
+    need zone
+    common_flags
+    on_workers "bash $REMOTE/launch/job.sh stop $(job_name) {SLICE}"
+}
+
+delete_and_wait() {
+    run gcloud compute tpus queued-resources delete "$TPU" "${COMMON[@]}" --force --quiet ||
+        die "gcloud could not delete $TPU; its message is above"
+    if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
+    while [[ "$(state)" != ABSENT ]]; do sleep "$POLL_SECONDS"; done
+}
+
+cloud_delete() {
+    need zone
+    common_flags
+    if [[ "$DRY_RUN" != 1 && "$(state)" == ABSENT ]]; then
+        say "$TPU does not exist"
+        return 0
+    fi
+    delete_and_wait
+}
+
+cloud_all() {
+    need zone accelerator config workdir
+    cloud_create
+    cloud_wait
+    cloud_setup
+    local code=0
+    cloud_run || code=$?
+    say "$TPU is still there and costs money until:"
+    show bash launch/tpu_train.sh delete --tpu "$TPU" "${COMMON[@]}"
+    return "$code"
+}

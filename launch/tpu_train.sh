@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Trains. Three ways, by the arguments:
+#
+#   bash launch/tpu_train.sh
+#       The whole main job at tiny scale on whatever device is here: environment, embedded corpora,
+#       training, evaluation, listening page. Under 10 minutes on two CPU cores, nothing else needed.
+#
+#   bash launch/tpu_train.sh --config configs/autoencoder.py:base --workdir gs://BUCKET/RUN [--config.KEY=VALUE ...]
+#       That training on this machine. Run it on every worker of a TPU slice: the workers find each
+#       other. The same command resumes. Exit codes: those of `python -m f3tok_jax.train`.
+#
+#   bash launch/tpu_train.sh [COMMAND] --tpu NAME --zone ZONE --accelerator v5litepod-16 --config ... --workdir gs://...
+#       Through gcloud: creates the slice, copies this tree, installs, trains, restarts after
+#       preemption. COMMAND: create | wait | setup | run | status | logs | stop | delete | all (default:
+#       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you.
+#
+# --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. More in launch/README.md.
+
+set -euo pipefail
+# shellcheck source=launch/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/tpu_generations.sh
+source "$REPO/launch/tpu_generations.sh"
+
+COMMAND="" TPU="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
+ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="${RUNTIME:-}"
+NUM_SLICES="${NUM_SLICES:-1}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
+TRAIN_ARGUMENTS=()
+
+# `--name value` and `--name=value` are the same.
+parse_arguments() {
+    local name value
+    while (($#)); do
+        case "$1" in
+            create | wait | setup | run | status | logs | stop | delete | all | install)
+                [[ -z "$COMMAND" ]] || die "one command at a time, got '$COMMAND' and '$1'"
+                COMMAND="$1"
+                shift
+                continue
+                ;;
+            --dry-run | --dry_run) DRY_RUN=1 && shift && continue ;;
+            --spot | --reserved | --on-demand) CAPACITY="${1#--}" && shift && continue ;;
+            -h | --help) sed -n '5,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
+        esac
+        name="${1%%=*}"
+        case "$name" in
+            --tpu | --zone | --project | --accelerator | --num_slices | --runtime | --flags | \
+                --max_restarts | --config | --workdir)
+                if [[ "$1" == *=* ]]; then
+                    value="${1#*=}"
+                else
+                    (($# > 1)) || die "$name needs a value"
+                    value="$2"
+                    shift
+                fi
+                shift
+                set_option "$name" "$value"
+                ;;
+            --*) TRAIN_ARGUMENTS+=("$1") && shift ;;
+            *) die "unknown argument '$1'; see --help" ;;
+        esac
+    done
+}
+
+set_option() {
+    case "$1" in
+        --tpu) TPU="$2" ;;
+        --zone) ZONE="$2" ;;
+        --project) PROJECT="$2" ;;
+        --accelerator) ACCELERATOR="$2" ;;
+        --num_slices) NUM_SLICES="$2" ;;
+        --runtime) RUNTIME="$2" ;;
+        --flags) FLAGS="$2" ;;
+        --max_restarts) MAX_RESTARTS="$2" ;;
+        --config) CONFIG="$2" ;;
+        --workdir) WORKDIR="$2" ;;
+    esac
+}
+
+# Trains on this worker. The environment is made if it is not there.
+train_here() {
+    [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
+    [[ -n "$WORKDIR" ]] || die "--workdir is missing: the folder or bucket path of this run"
+    install
+    cd "$REPO"
+    export PYTHONUNBUFFERED=1
+    # Orbax and Grain keep many files open.
+    ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+    if [[ -n "$ACCELERATOR" && -z "${LIBTPU_INIT_ARGS:-}" ]]; then
+        LIBTPU_INIT_ARGS="$(tpu_flags "$(generation_of "$ACCELERATOR")" "$FLAGS" | tr '\n' ' ')"
+        export LIBTPU_INIT_ARGS
+    fi
+    if [[ "$DRY_RUN" == 1 ]]; then
+        show "LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS:-}" "$VENV/bin/python" -m f3tok_jax.train \
+            "--config=$CONFIG" "--workdir=$WORKDIR" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}
+        return 0
+    fi
+    exec "$VENV/bin/python" -m f3tok_jax.train \
+        "--config=$CONFIG" "--workdir=$WORKDIR" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}
+}
+
+parse_arguments "$@"
+if (($# == 0)) || [[ "$*" == --dry-run || "$*" == --dry_run ]]; then
+    # shellcheck source=launch/local.sh
+    source "$REPO/launch/local.sh"
+    main_job
+elif [[ -n "$TPU" ]]; then
+    # shellcheck source=launch/gcloud.sh
+    source "$REPO/launch/gcloud.sh"
+    "cloud_${COMMAND:-all}"
+elif [[ "$COMMAND" == install ]]; then
+    install
+elif [[ -n "$COMMAND" ]]; then
+    die "--tpu is missing: '$COMMAND' needs the name of a TPU"
+else
+    train_here
+fi
