@@ -245,8 +245,8 @@ def _loop(this: _Run, state: Any, step: int) -> int:
         with this.progress.waiting_for_data():
             _, local_batch = next(batches)
         watchdog.beat("step")
-        with jax.transfer_guard("disallow"):
-            batch = sharding.host_to_global(local_batch, this.mesh)
+        batch = sharding.host_to_global(local_batch, this.mesh)
+        with jax.transfer_guard("disallow"):  # nothing else may travel by accident
             state, metrics = this.train_step(state, this.frozen, batch)
             step += 1
             if unread is not None:
