@@ -228,20 +228,24 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
         sl.Elu.Config(),
-        conv(2 * model.fold, _edge_kernel(model.fold), name="output"),
+        # Sound has an rms near 0.1: a decoder that begins quiet need not unlearn its own noise first.
+        conv(2 * model.fold, _edge_kernel(model.fold), init_scale=0.01, name="output"),
         sl.Flatten.Config(),
         sl.Cast.Config(jnp.float32),
     ]
     return sl.Serial.Config(layers, name="decoder")
 
 
-def _conv(filters, kernel_size, *, strides=(1, 1), compute_dtype, name) -> sl.Conv2D.Config:
+def _conv(
+    filters, kernel_size, *, strides=(1, 1), init_scale=1.0, compute_dtype, name
+) -> sl.Conv2D.Config:
     return sl.Conv2D.Config(
         filters,
         kernel_size,
         strides,
         # A kernel that ends with its stride's last frame: output i sees nothing after input block i.
         time_padding="semicausal",
+        kernel_init=nn.initializers.variance_scaling(init_scale, "fan_in", "truncated_normal"),
         compute_dtype=jnp.dtype(compute_dtype),
         name=name,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,6 +14,8 @@ import optax
 
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import bottleneck
+from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
 from f3tok_jax import discriminators as discriminators_lib
 from f3tok_jax import losses
 from f3tok_jax import optimizer
@@ -94,15 +97,24 @@ def init_state(
     """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
     waveform = jnp.zeros((1, crop))
     key_of = functools.partial(train_state.step_key, key, 0)
-    params = {"generator": autoencoder.init(key_of("generator"), waveform)["params"]}
+    params = {"generator": init_params(autoencoder, key_of("generator"), waveform)}
     if discriminators is not None:
-        params["discriminator"] = discriminators.init(key_of("discriminator"), waveform)["params"]
+        params["discriminator"] = init_params(discriminators, key_of("discriminator"), waveform)
     return train_state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
         ema_params={"generator": params["generator"]},
     )
+
+
+def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
+    """Fresh parameters of a module that takes a waveform [b, n].
+
+    sequence-layers boxes its parameters in sharding metadata. Here shardings follow from shapes, and
+    checkpoints hold plain arrays.
+    """
+    return nn.unbox(module.init(key, waveform)["params"])
 
 
 def train_step(
@@ -304,3 +316,30 @@ def _accumulated(gradients, batch: stage.Batch, accumulate: int):
 
     total, _ = jax.lax.scan(add, zeros, (split, jnp.arange(accumulate)))
     return total
+
+
+def load_autoencoder(
+    workdir: str, step: int | None = None
+) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict]:
+    """The averaged weights of a run, without its optimizers.
+
+    Args:
+        workdir: run folder of this stage.
+        step: of the checkpoint; the newest whole one if None.
+
+    Returns:
+        The module, its parameters and the run's config.
+
+    Raises:
+        ValueError: where the folder is not a run of this stage or holds no such checkpoint.
+    """
+    config = config_lib.load(workdir)
+    if config.stage != "autoencoder":
+        raise ValueError(f"{workdir} must be a run of the autoencoder stage, got stage {config.stage!r}")
+    autoencoder = make_autoencoder(config)
+    waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
+    abstract = jax.eval_shape(
+        functools.partial(init_params, autoencoder), jax.random.key(0), waveform
+    )
+    params, _ = checkpoint.restore_params(workdir, {"generator": abstract}, step=step)
+    return autoencoder, params["generator"], config

@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""f3tok: a trained tokenizer on the command line.
+
+    f3tok info --model=RUN
+    f3tok encode speech.wav out.npz --model=RUN
+    f3tok decode out.npz back.wav --model=RUN
+
+RUN is the work folder of an autoencoder run. Without --model it is $F3TOK_MODEL, or else
+runs/tiny/autoencoder, where launch/tpu_train.sh leaves its run.
+"""
+
+import argparse
+from collections.abc import Sequence
+import json
+import os
+import sys
+
+_DEFAULT_MODEL = "runs/tiny/autoencoder"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, or 1 with one sentence on stderr."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except (ValueError, OSError) as error:
+        print(f"f3tok: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="f3tok", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="{info,encode,decode}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--model", default=os.environ.get("F3TOK_MODEL", _DEFAULT_MODEL), help="run folder (%(default)s)"
+    )
+    common.add_argument("--step", type=int, help="checkpoint to use; default the newest whole one")
+
+    info = commands.add_parser("info", parents=[common], help="what the model is, as JSON")
+    info.set_defaults(command=_info)
+
+    encode = commands.add_parser("encode", parents=[common], help="sound file to latents (.npz)")
+    encode.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
+    encode.add_argument("output", help=".npz")
+    encode.add_argument(
+        "--channels", choices=("mix", "keep"), default="mix",
+        help="encode the mean of all channels, or each by itself (%(default)s)",
+    )
+    encode.set_defaults(command=_encode)
+
+    decode = commands.add_parser("decode", parents=[common], help="latents (.npz) to sound file")
+    decode.add_argument("input", help=".npz that encode wrote")
+    decode.add_argument("output", help=".wav, .flac or .ogg")
+    decode.set_defaults(command=_decode)
+    return parser
+
+
+def _load(arguments: argparse.Namespace):
+    # Imported late: --help and a wrong command need no JAX.
+    from f3tok_jax import tokenizer
+
+    return tokenizer.Tokenizer.load(arguments.model, arguments.step)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    import jax
+
+    model = _load(arguments)
+    autoencoder = model.autoencoder
+    print(json.dumps({
+        "model": arguments.model,
+        "sample_rate": autoencoder.sample_rate,
+        "latent_rate": autoencoder.latent_rate,
+        "latent_dim": autoencoder.latent_dim,
+        "samples_per_latent": autoencoder.samples_per_latent,
+        "encoder_lookahead_samples": autoencoder.encoder_lookahead,
+        "decoder_lookahead_latents": autoencoder.decoder_lookahead,
+        "parameters": model.num_parameters,
+        "fingerprint": model.fingerprint,
+        "device": jax.devices()[0].device_kind,
+    }, indent=2))
+    return 0
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    encoded = _load(arguments).encode_file(arguments.input, channels=arguments.channels)
+    encoded.save(arguments.output)
+    channels, frames, width = encoded.latents.shape
+    print(
+        f"{arguments.output}: {channels} x {frames} latents of {width} at {encoded.latent_rate:g} Hz, from "
+        f"{encoded.num_samples} samples at {encoded.sample_rate} Hz"
+    )
+    return 0
+
+
+def _decode(arguments: argparse.Namespace) -> int:
+    from f3tok_jax import latent_file
+
+    source = latent_file.load(arguments.input)
+    _load(arguments).decode_file(source, arguments.output)
+    print(f"{arguments.output}: {source.num_samples} samples at {source.sample_rate} Hz")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

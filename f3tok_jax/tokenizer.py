@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A trained tokenizer in use: files and arrays to latents and back, in bounded memory."""
+
+from collections.abc import Iterable, Iterator
+import functools
+import hashlib
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import soundfile
+
+from data_pipelines import audio_files
+from data_pipelines import transforms
+from f3tok_jax import autoencoder as autoencoder_lib
+from f3tok_jax import autoencoder_stage
+from f3tok_jax import fingerprint
+from f3tok_jax import latent_file
+
+CHANNEL_POLICIES = ("mix", "keep")
+
+_CHUNK_LATENTS = 50  # latents per compiled step: 2 s at 25 Hz
+_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+
+
+class Tokenizer:
+    """An autoencoder with its weights. Everything runs as a stream, so that length costs no memory."""
+
+    def __init__(self, autoencoder: autoencoder_lib.Autoencoder, params):
+        """Takes an autoencoder and its parameters; use `load` for those of a run."""
+        self.autoencoder = autoencoder
+        self._variables = {"params": params}
+        self._encode_step = jax.jit(functools.partial(autoencoder.apply, method="encode_step"))
+        self._decode_step = jax.jit(functools.partial(autoencoder.apply, method="decode_step"))
+
+    @classmethod
+    def load(cls, model: str, step: int | None = None) -> "Tokenizer":
+        """Loads the averaged weights of the run folder `model`; ValueError where it is none."""
+        autoencoder, params, _ = autoencoder_stage.load_autoencoder(model, step)
+        return cls(autoencoder, params)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Changes with any bit of the weights."""
+        prints, _ = fingerprint.of(self._variables)
+        return hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()[:16]
+
+    @property
+    def num_parameters(self) -> int:
+        """Of encoder and decoder together."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._variables))
+
+    def encode_blocks(self, blocks: Iterable[np.ndarray], channels: int) -> Iterator[np.ndarray]:
+        """Encodes a stream.
+
+        Args:
+            blocks: [channels, any number of samples] at the model's rate, float32.
+            channels: number of channels; they are encoded side by side.
+
+        Yields:
+            [channels, k, latent_dim]: all latents of the sound padded with zeros to a whole number.
+        """
+        hop, lookahead = self.autoencoder.samples_per_latent, self.autoencoder.encoder_lookahead
+        size = _CHUNK_LATENTS * hop
+        state = self.autoencoder.apply(self._variables, channels, method="encoder_state")
+        held = np.zeros((channels, 0), np.float32)
+        for block in blocks:
+            held = np.concatenate([held, block], axis=1)
+            while held.shape[1] >= size + lookahead:
+                state, latents = self._encode_step(self._variables, state, held[:, : size + lookahead])
+                yield np.asarray(latents)
+                held = held[:, size:]
+        while held.shape[1]:
+            # The network is causal: zeros after the end change nothing before it.
+            num_latents = min(-(-held.shape[1] // hop), _CHUNK_LATENTS)
+            chunk = held[:, : size + lookahead]
+            chunk = np.pad(chunk, ((0, 0), (0, size + lookahead - chunk.shape[1])))
+            state, latents = self._encode_step(self._variables, state, chunk)
+            yield np.asarray(latents)[:, :num_latents]
+            held = held[:, size:]
+
+    def decode_blocks(self, latents: np.ndarray) -> Iterator[np.ndarray]:
+        """Decodes latents [channels, t, latent_dim] to blocks [channels, k] at the model's rate.
+
+        Together they have t * samples_per_latent samples.
+        """
+        late = self.autoencoder.decoder_lookahead
+        hop = self.autoencoder.samples_per_latent
+        state = self.autoencoder.apply(self._variables, latents.shape[0], method="decoder_state")
+        remaining = latents.shape[1] * hop
+        for start in range(0, latents.shape[1] + late, _CHUNK_LATENTS):
+            chunk = latents[:, start : start + _CHUNK_LATENTS]
+            chunk = np.pad(chunk, ((0, 0), (0, _CHUNK_LATENTS - chunk.shape[1]), (0, 0)))
+            state, waveform = self._decode_step(self._variables, state, chunk)
+            waveform = np.asarray(waveform)[:, late * hop if start == 0 else 0 :][:, :remaining]
+            remaining -= waveform.shape[1]
+            yield waveform
+
+    def encode_file(self, path: str | pathlib.Path, *, channels: str = "mix") -> latent_file.LatentFile:
+        """Encodes a sound file of any rate that libsndfile reads.
+
+        Args:
+            path: of the sound.
+            channels: "mix" encodes the mean of all channels, "keep" every channel by itself.
+
+        Raises:
+            ValueError: where the file is not sound, or holds nothing that can be encoded.
+        """
+        if channels not in CHANNEL_POLICIES:
+            raise ValueError(f"channels must be one of {CHANNEL_POLICIES}, got {channels!r}")
+        try:
+            with audio_files.opened(path) as sound:
+                stream = _Input(sound, self.autoencoder.sample_rate, mix=channels == "mix")
+                parts = list(self.encode_blocks(stream.resampled(), stream.num_channels))
+        except audio_files.Refused as refusal:
+            raise ValueError(
+                f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]} ({refusal.detail})"
+            ) from refusal
+        if not parts:
+            raise ValueError(f"{path} cannot be encoded: {audio_files.REASONS['no_samples']}")
+        return latent_file.LatentFile(
+            latents=np.concatenate(parts, axis=1),
+            latent_rate=self.autoencoder.latent_rate,
+            sample_rate=sound.sample_rate,
+            num_samples=stream.num_samples,
+            fingerprint=self.fingerprint,
+        )
+
+    def decode_file(self, source: latent_file.LatentFile, path: str | pathlib.Path) -> None:
+        """Writes the sound of `source`, of exactly its rate, channels and length.
+
+        Args:
+            source: latents of this tokenizer.
+            path: .wav or .flac (16-bit PCM) or .ogg; written under a temporary name first.
+
+        Raises:
+            ValueError: for latents of other weights, or a file ending that cannot be written.
+        """
+        path = pathlib.Path(path)
+        if path.suffix.lower() not in _FORMATS:
+            raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
+        if source.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"these latents were made by weights {source.fingerprint}, the model has "
+                f"{self.fingerprint}; give the --model that encoded them"
+            )
+        num_channels = source.latents.shape[0]
+        resamplers = [
+            transforms.Resampler(self.autoencoder.sample_rate, source.sample_rate) for _ in range(num_channels)
+        ]
+        temporary = path.with_name(path.name + ".tmp")
+        remaining = source.num_samples
+        with soundfile.SoundFile(
+            temporary, "w", source.sample_rate, num_channels, format=_FORMATS[path.suffix.lower()]
+        ) as file:
+            for waveform, last in _with_last(self.decode_blocks(source.latents)):
+                resampled = [resample(row, last=last) for resample, row in zip(resamplers, waveform)]
+                block = np.stack(resampled, axis=1)[:remaining]
+                file.write(np.clip(block, -1.0, 1.0))
+                remaining -= len(block)
+            # Rates that do not divide may leave the last sample unsaid.
+            file.write(np.zeros((remaining, num_channels), np.float32))
+        temporary.replace(path)
+
+
+class _Input:
+    """A sound file as blocks [channels, k] at another rate, its samples counted on the way."""
+
+    def __init__(self, sound: audio_files.Sound, sample_rate: int, *, mix: bool):
+        self._sound = sound
+        self._sample_rate = sample_rate
+        self._mix = mix
+        self._blocks = iter(sound.blocks)
+        self._first = next(self._blocks, None)
+        self.num_samples = 0
+        self.num_channels = 1 if mix or self._first is None else self._first.shape[1]
+
+    def resampled(self) -> Iterator[np.ndarray]:
+        if self._first is None:
+            return
+        resamplers = [
+            transforms.Resampler(self._sound.sample_rate, self._sample_rate) for _ in range(self.num_channels)
+        ]
+        for block, last in _with_last(itertools.chain([self._first], self._blocks)):
+            if not np.isfinite(block).all():
+                raise audio_files.Refused("not_finite", f"after {self.num_samples} samples")
+            self.num_samples += len(block)
+            rows = block.mean(axis=1)[None] if self._mix else block.T
+            yield np.stack([resample(row, last=last) for resample, row in zip(resamplers, rows)])
+
+
+def _with_last(items: Iterable) -> Iterator:
+    """Pairs every item with whether it is the last."""
+    items = iter(items)
+    held = next(items, None)
+    while held is not None:
+        following = next(items, None)
+        yield held, following is None
+        held = following

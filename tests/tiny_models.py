@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Autoencoders small enough to run in a test."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from configs import autoencoder as recipe
+from f3tok_jax import autoencoder as autoencoder_lib
+from f3tok_jax import autoencoder_stage
+
+
+def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
+    """The recipe of a preset with narrow layers and short crops."""
+    config = recipe.get_config(preset)
+    stages = len(config.model.strides)
+    config.model.update(dict(
+        encoder_channels=(8,) * stages, decoder_channels=(8,) * stages, latent_dim=8,
+        compute_dtype="float32",
+    ))
+    config.model.update(model)
+    config.num_steps = 100
+    config.optimizer.generator.warmup_steps = 2
+    config.optimizer.discriminator.warmup_steps = 2
+    config.data.update(dict(batch_size=8, crop_frames=2))
+    return config
+
+
+@functools.lru_cache
+def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, dict]:
+    """An untrained autoencoder and its variables."""
+    autoencoder = autoencoder_stage.make_autoencoder(config(preset, **model))
+    waveform = jnp.zeros((1, autoencoder.samples_per_latent))
+    params = jax.jit(functools.partial(autoencoder_stage.init_params, autoencoder))(jax.random.key(0), waveform)
+    # The last layer starts near zero: raised, so that a difference in the sound can be seen.
+    output = params["decoder"]["output"]
+    output["kernel"] = 10.0 * output["kernel"]
+    return autoencoder, {"params": params}
