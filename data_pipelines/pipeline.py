@@ -11,13 +11,19 @@ The batch of a step is a function of (seed, step) alone, so there is no iterator
 import functools
 import hashlib
 import json
+import pathlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
+from absl import app
+from absl import flags
 from absl import logging
 
+from data_pipelines import manifest
 from data_pipelines import mixture as mixtures
 from data_pipelines import sources
 from data_pipelines import transforms
@@ -93,7 +99,7 @@ class Pipeline:
                 the numbers do not fit together.
         """
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
-        _check_numbers(pairs, crop_length, batch_size, process_index, process_count, gain_db)
+        _check_numbers(pairs, crop_length, batch_size, seed, process_index, process_count, gain_db)
         self._sets = [sources.ShardSet(folder, sample_rate=sample_rate) for folder, _ in pairs]
         lengths = [len(shard_set) for shard_set in self._sets]
         weights = [weight for _, weight in pairs]
@@ -105,6 +111,7 @@ class Pipeline:
                 "add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
+        self.sample_rate = sample_rate
         self._crop_length, self._batch_size, self._seed = crop_length, batch_size, seed
         self._gain_db, self._train = tuple(gain_db), train
         self._max_replaced = max_replaced
@@ -135,19 +142,27 @@ class Pipeline:
             ValueError: if more than `max_replaced` records have been unreadable.
         """
         places = self._places(step)[self._rows]
-        positions, gains = (draws[self._rows] for draws in self._draws(step))
-        waveform = np.empty((len(places), self._crop_length), np.float32)
-        lengths = np.empty((len(places), 1), np.int64)
+        positions, gains_db = self._draws(step)
+        pcm = np.zeros((len(places), self._crop_length), np.int16)
+        mask = np.zeros(pcm.shape, np.bool_)
         for row, (set_index, index) in enumerate(places):
-            record = self._read(set_index, index)
-            lengths[row] = transforms.fill_row(
-                waveform[row], record.waveform, position=positions[row],
-                gain_db=gains[row] if self._train else None)
-        return {"waveform": waveform, "mask": np.arange(self._crop_length) < lengths}
+            waveform = self._readable(set_index, index, sources.ShardSet.waveform, self._count)
+            num_valid = transforms.crop(waveform, positions[row], out=pcm[row])
+            mask[row, :num_valid] = True
+        return {"waveform": transforms.to_float(pcm, gains_db), "mask": mask}
 
     def example_keys(self, step: int) -> list[str]:
-        """Returns the keys of the records in the global batch of `step`, in its order."""
-        return [self._read(set_index, index).key for set_index, index in self._places(step)]
+        """Returns the keys of the records in the global batch of `step`, in its order.
+
+        In a mixture of several sets each key follows its set's folder and a colon.
+        """
+        prefixes = [""]
+        if len(self._sets) > 1:
+            prefixes = [f"{shard_set.folder}:" for shard_set in self._sets]
+        return [
+            prefixes[set_index]
+            + self._readable(set_index, index, sources.ShardSet.__getitem__, lambda error: None).key
+            for set_index, index in self._places(step)]
 
     def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yields (step, this host's rows) from `start_step` on, prepared by background threads."""
@@ -169,28 +184,34 @@ class Pipeline:
         set_indices, record_indices = self._mixture.locate(positions)
         return list(zip(set_indices.tolist(), record_indices.tolist()))
 
-    def _draws(self, step: int) -> tuple[list[float], list[float]]:
-        """Crop position in [0, 1) and gain in dB of every row of the global batch."""
+    def _draws(self, step: int) -> tuple[list[float], np.ndarray | None]:
+        """Crop position in [0, 1) and gain in dB of each of this host's rows."""
         if not self._train:
-            return [0.0] * self._batch_size, [0.0] * self._batch_size
+            return [0.0] * self._batch_size, None
         # Every host draws for all rows: a batch's numbers must not depend on who holds which row.
         generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
-        uniform = generator.random((2, self._batch_size))
+        positions, share = generator.random((2, self._batch_size))[:, self._rows]
         low, high = self._gain_db
-        return uniform[0].tolist(), (low + (high - low) * uniform[1]).tolist()
+        return positions.tolist(), low + (high - low) * share
 
-    def _read(self, set_index: int, index: int):
-        """The record, or the next readable one: the same on every replay and every host."""
+    def _readable(
+        self,
+        set_index: int,
+        index: int,
+        read: Callable[[sources.ShardSet, int], Any],
+        on_error: Callable[[sources.Unreadable], None],
+    ) -> Any:
+        """Reads the record, or the next that can be: the same on every replay and every host."""
         shard_set = self._sets[set_index]
-        for attempt in range(min(_MAX_ATTEMPTS, len(shard_set))):
+        for attempt in range(_MAX_ATTEMPTS):
             try:
-                return shard_set[(index + attempt) % len(shard_set)]
+                return read(shard_set, (index + attempt) % len(shard_set))
             except sources.Unreadable as error:
-                self._count_replaced(error)
+                on_error(error)
         raise ValueError(
-            f"{attempt + 1} records in a row cannot be read in {shard_set.folder}: rebuild it")
+            f"{_MAX_ATTEMPTS} records in a row cannot be read in {shard_set.folder}: rebuild it")
 
-    def _count_replaced(self, error: sources.Unreadable) -> None:
+    def _count(self, error: sources.Unreadable) -> None:
         with self._lock:
             self._replaced += 1
             replaced = self._replaced
@@ -201,7 +222,9 @@ class Pipeline:
         logging.warning("%s; the next record takes its place", error)
 
 
-def _check_numbers(pairs, crop_length, batch_size, process_index, process_count, gain_db) -> None:
+def _check_numbers(
+    pairs, crop_length, batch_size, seed, process_index, process_count, gain_db
+) -> None:
     if not pairs:
         raise ValueError("a mixture names at least one shard folder, got none")
     if crop_length < 1 or batch_size < 1:
@@ -211,5 +234,101 @@ def _check_numbers(pairs, crop_length, batch_size, process_index, process_count,
         raise ValueError(
             f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and "
             f"process_index={process_index} one of them")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be at least 0 and below 2**63, got {seed}")
     if not gain_db[0] <= gain_db[1]:
         raise ValueError(f"gain_db must be (lowest, highest), got {tuple(gain_db)}")
+
+
+def benchmark(loader: Pipeline, *, num_steps: int, num_rounds: int = 5) -> dict[str, float]:
+    """Measures how fast batches are made, beside the ceiling: decoding the same records, nothing else.
+
+    Speeds are per second of processor time, summed over threads: per core, and little moved by what
+    else the machine does. Of several rounds in turn the fastest counts.
+
+    Args:
+        loader: what to measure; of a single host.
+        num_steps: batches per round.
+        num_rounds: of each kind.
+
+    Returns:
+        Valid seconds of sound in the batches per core-second: "ceiling", "batches" made in turn,
+        "prefetched" by background threads; the last two as shares of the ceiling; and
+        "prefetched_wall", valid seconds per second on the wall.
+    """
+    spec = loader.batch_spec["waveform"][0]
+    valid = sum(int(loader.local_batch(step)["mask"].sum()) for step in range(num_steps))
+    audio_seconds = valid / loader.sample_rate
+
+    def decode_records() -> None:
+        for step in range(num_steps):
+            for set_index, index in loader._places(step):
+                loader._sets[set_index][index]
+
+    def make_batches() -> None:
+        for step in range(num_steps):
+            loader.local_batch(step)
+
+    def prefetch_batches() -> None:
+        for step, _ in loader.iterate(0):
+            if step == num_steps - 1:
+                return
+
+    works = {"ceiling": decode_records, "batches": make_batches, "prefetched": prefetch_batches}
+    core, wall = dict.fromkeys(works, float("inf")), dict.fromkeys(works, float("inf"))
+    for _ in range(num_rounds):
+        for name, work in works.items():
+            core_start, wall_start = time.process_time(), time.perf_counter()
+            work()
+            core[name] = min(core[name], time.process_time() - core_start)
+            wall[name] = min(wall[name], time.perf_counter() - wall_start)
+    return {
+        **{name: audio_seconds / core[name] for name in works},
+        "batches_share": core["ceiling"] / core["batches"],
+        "prefetched_share": core["ceiling"] / core["prefetched"],
+        "prefetched_wall": audio_seconds / wall["prefetched"],
+        "batch_size": spec[0],
+        "crop_seconds": spec[1] / loader.sample_rate,
+        "num_steps": num_steps,
+    }
+
+
+def _define_flags() -> None:
+    """Defines the flags of this program; on import they would collide with those of others."""
+    flags.DEFINE_bool("benchmark", False, "Measure the pipeline beside its ceiling.")
+    flags.DEFINE_string("shards", None, "Shard folder, or DIR=weight,DIR=weight.", required=True)
+    flags.DEFINE_string("output", "", "File for the figures, JSON.")
+    flags.DEFINE_integer("batch_size", 64, "Examples per batch.", lower_bound=1)
+    flags.DEFINE_float("crop_seconds", 1.28, "Length of an example, s.", lower_bound=0.001)
+    flags.DEFINE_integer("num_steps", 50, "Batches per round.", lower_bound=1)
+    flags.DEFINE_integer("num_threads", 2, "That prepare batches.", lower_bound=0)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the benchmark of a shard set."""
+    values = flags.FLAGS
+    if len(argv) > 1 or not values.benchmark:
+        raise app.UsageError("use --benchmark --shards=DIR [--output=FILE]")
+    try:
+        mixture = parse_mixture(values.shards)
+        sample_rate = manifest.read(mixture[0][0]).sample_rate
+        loader = Pipeline(
+            mixture, sample_rate=sample_rate, crop_length=round(values.crop_seconds * sample_rate),
+            batch_size=values.batch_size, gain_db=(-6.0, 6.0), num_threads=values.num_threads)
+    except ValueError as error:
+        raise SystemExit(f"pipeline: {error}") from None
+    figures = benchmark(loader, num_steps=values.num_steps)
+    print("valid seconds of sound per second of one core:")
+    print(f"  ceiling, the same records decoded and nothing else  {figures['ceiling']:10.0f}")
+    for name, what in (("batches", "batches, one after another"),
+                       ("prefetched", f"batches, {values.num_threads} background threads")):
+        print(f"  {what:50}  {figures[name]:10.0f}  {figures[name + '_share']:.2f} of the ceiling")
+    print(f"valid seconds per second on the wall, in the background: {figures['prefetched_wall']:.0f}")
+    if values.output:
+        manifest.write_atomically(
+            pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    app.run(main)

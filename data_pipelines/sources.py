@@ -6,7 +6,10 @@ import bisect
 import itertools
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from array_record.python import array_record_module
 
 from data_pipelines import manifest
@@ -63,24 +66,27 @@ class ShardSet:
             Unreadable: if its bytes are damaged.
             IndexError: if there is no such index.
         """
-        index = int(index)
+        return self._read(index, records.decode)
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns the samples of the record at `index` alone, [num_samples] int16; raises likewise."""
+        return self._read(index, records.decode_waveform)
+
+    def __repr__(self) -> str:
+        return f"ShardSet({str(self.folder)!r}, {len(self)} records)"
+
+    def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)} in {self.folder}")
         shard_index = bisect.bisect_right(self._starts, index) - 1
-        place = index - self._starts[shard_index]
+        place = int(index) - self._starts[shard_index]
         try:
             (data,) = self._reader(shard_index).read([place])
-            record = records.decode(data)
-            if record.sample_rate != self.manifest.sample_rate:
-                raise ValueError(f"its rate is {record.sample_rate} Hz")
+            return decode(data)
         except (RuntimeError, ValueError, OSError) as error:
             shard = self.folder / self._shards[shard_index].name
             message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
             raise Unreadable(message) from None
-        return record
-
-    def __repr__(self) -> str:
-        return f"ShardSet({str(self.folder)!r}, {len(self)} records)"
 
     def _reader(self, shard_index: int) -> array_record_module.ArrayRecordReader:
         reader = self._readers.get(shard_index)

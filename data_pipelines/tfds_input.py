@@ -51,11 +51,12 @@ class Tfds:
 
     def listing(self) -> inputs.Listing:
         """Lists every example of the split."""
+        # Wrong for all is refused now, not for every example.
+        self._check_rate()
         name = _builder(self).info.full_name
         items = tuple(
             inputs.Item(f"{name}/{self.split}/{index:08d}", _ITEM_BYTES, index)
             for index in range(len(_data_source(self))))
-        self._audio_name()  # Refused now rather than in every worker.
         return inputs.Listing(items, {})
 
     @contextlib.contextmanager
@@ -93,17 +94,20 @@ class Tfds:
         return candidates[0]
 
     def _rate(self, example: dict) -> int:
+        """Hz as given, as the example says, or as the data set says; 0 if nobody does."""
         if self.source_rate:
             return self.source_rate
         info = _builder(self).info
-        told = [example[name] for name in _RATE_NAMES if name in example]
-        told += [(info.metadata or {}).get(name) for name in _RATE_NAMES]
-        told += [getattr(info.features[self._audio_name()], "sample_rate", None)]
-        rate = next((int(value) for value in told if value), 0)
-        if not rate:
-            raise audio_files.Refused(
-                "unsupported", f"{self.name} does not say its sample rate: give --source_rate")
-        return rate
+        said = [example.get(name) for name in _RATE_NAMES]
+        said += [(info.metadata or {}).get(name) for name in _RATE_NAMES]
+        said += [getattr(info.features[self._audio_name()], "sample_rate", None)]
+        return next((int(value) for value in said if value), 0)
+
+    def _check_rate(self) -> None:
+        features = _builder(self).info.features
+        is_encoded = np.dtype(features[self._audio_name()].np_dtype) == np.object_
+        if not (is_encoded or self._rate({}) or any(name in features for name in _RATE_NAMES)):
+            raise ValueError(f"{self.name} does not say its sample rate: give --source_rate")
 
 
 @functools.lru_cache(maxsize=2)

@@ -65,33 +65,42 @@ def to_pcm16(waveform: np.ndarray) -> tuple[np.ndarray, int]:
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), num_clipped
 
 
-def crop_start(num_samples: int, crop_length: int, position: float) -> int:
-    """Returns where a crop starts, for a `position` in [0, 1); 0 if there is no room."""
-    return int(position * (max(num_samples - crop_length, 0) + 1))
-
-
-def limited_gain(pcm: np.ndarray, gain_db: float) -> float:
-    """Returns the factor of `gain_db`, lowered so that no sample of `pcm` (int16) clips."""
-    peak = max(int(pcm.max()), -int(pcm.min()), 1)
-    # One step below full scale, because float32 rounding may add half of one.
-    return min(10.0 ** (gain_db / 20.0), (FULL_SCALE - 1) / peak)
-
-
-def fill_row(row: np.ndarray, pcm: np.ndarray, *, position: float, gain_db: float | None) -> int:
-    """Writes one crop of a record into one row of a batch, and zeros behind it.
+def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
+    """Copies one crop of a record into the front of `out`.
 
     Args:
-        row: [crop], float32, overwritten.
-        pcm: [samples], int16, the whole record.
-        position: in [0, 1), where the crop lies in the room it has.
-        gain_db: dB, limited so that nothing clips; None leaves the level as it is.
+        pcm: [samples], int16, at least one: the whole record.
+        position: in [0, 1), where the crop lies in the room it has; a record that is shorter than the
+            crop is taken whole.
+        out: [crop], int16; what lies behind a short record is left alone.
 
     Returns:
-        How many samples of the row are valid; at least one.
+        How many samples of `out` are the record's.
     """
-    start = crop_start(pcm.size, row.size, position)
-    crop = pcm[start:start + row.size]
-    gain = 1.0 if gain_db is None else limited_gain(crop, gain_db)
-    np.multiply(crop, np.float32(gain / FULL_SCALE), out=row[:crop.size])
-    row[crop.size:] = 0.0
-    return crop.size
+    room = pcm.size - out.size
+    if room < 0:
+        out[:pcm.size] = pcm
+        return pcm.size
+    start = int(position * (room + 1))
+    out[:] = pcm[start:start + out.size]
+    return out.size
+
+
+def to_float(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:
+    """Returns a batch as float32 in [-1, 1].
+
+    Args:
+        pcm: [batch, samples], int16.
+        gain_db: [batch], dB, each lowered where it would clip; None leaves the levels as they are.
+
+    Returns:
+        [batch, samples], float32.
+    """
+    gain = np.ones(len(pcm)) if gain_db is None else 10.0 ** (np.asarray(gain_db) / 20.0)
+    louder = gain > 1.0
+    if louder.any():
+        peak = np.maximum(pcm.max(axis=1), -pcm.min(axis=1).astype(np.int32))
+        # One step below full scale, because float32 rounding may add half of one; but never a loss.
+        room = np.maximum((FULL_SCALE - 1) / np.maximum(peak, 1), 1.0)
+        gain = np.where(louder, np.minimum(gain, room), gain)
+    return pcm * (gain / FULL_SCALE).astype(np.float32)[:, None]

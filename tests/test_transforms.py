@@ -68,34 +68,50 @@ def test_pcm16_limits_and_counts_what_is_beyond_full_scale():
 
 
 def test_crops_stay_inside_and_reach_both_ends():
-    positions = np.linspace(0, 1, 1001)[:-1]
-    starts = {transforms.crop_start(110, 100, position) for position in positions}
+    pcm, out = np.arange(110).astype(np.int16), np.zeros(100, np.int16)
+    starts = set()
+    for position in np.linspace(0, 1, 1001)[:-1]:
+        assert transforms.crop(pcm, position, out=out) == 100
+        np.testing.assert_array_equal(np.diff(out), 1)
+        starts.add(int(out[0]))
     assert starts == set(range(11))
-    assert transforms.crop_start(100, 100, 0.999) == transforms.crop_start(7, 100, 0.999) == 0
 
 
-@pytest.mark.parametrize("peak", [1, 3, 1000, 32767, -32768])
+@pytest.mark.parametrize("position", [0.0, 0.999])
+def test_short_records_are_taken_whole(position):
+    pcm, out = np.int16([1, 2, 3]), np.zeros(5, np.int16)
+    assert transforms.crop(pcm, position, out=out) == 3
+    np.testing.assert_array_equal(out, [1, 2, 3, 0, 0])
+    assert transforms.crop(np.int16([4, 5, 6, 7, 8]), position, out=out) == 5
+    np.testing.assert_array_equal(out, [4, 5, 6, 7, 8])
+
+
+PEAKS = np.array([1, 3, 1000, 16384, 32767, -32768])
+
+
 @pytest.mark.parametrize("gain_db", [-20.0, 0.0, 6.0, 120.0])
-def test_gain_never_clips(peak, gain_db):
-    row = np.empty(8, np.float32)
-    pcm = np.int16([0, peak, 0, 0])
-    assert transforms.fill_row(row, pcm, position=0.0, gain_db=gain_db) == 4
-    assert np.abs(row).max() <= 1.0
-    wanted = abs(peak) / 32768 * 10 ** (gain_db / 20)
+def test_gain_is_given_and_never_clips(gain_db):
+    pcm = np.zeros((len(PEAKS), 4), np.int16)
+    pcm[:, 1] = PEAKS
+    waveform = transforms.to_float(pcm, np.full(len(PEAKS), gain_db))
+    assert waveform.dtype == np.float32 and np.abs(waveform).max() <= 1.0
+    wanted = np.abs(PEAKS) / 32768 * 10 ** (gain_db / 20)
     # One step of PCM16 is the price of staying below full scale after rounding.
-    assert np.abs(row).max() == pytest.approx(min(wanted, 1.0), rel=1e-4)
-    np.testing.assert_array_equal(row[4:], 0)
+    np.testing.assert_allclose(np.abs(waveform[:, 1]), np.minimum(wanted, 1.0), rtol=1e-4)
+    np.testing.assert_array_equal(waveform[:, [0, 2, 3]], 0)
 
 
-def test_row_without_gain_is_the_record():
-    pcm = np.arange(-100, 100).astype(np.int16)
-    row = np.full(50, np.nan, np.float32)
-    assert transforms.fill_row(row, pcm, position=0.5, gain_db=None) == 50
-    start = transforms.crop_start(200, 50, 0.5)
-    np.testing.assert_array_equal(row * 32768, pcm[start:start + 50])
+def test_each_row_has_its_own_gain():
+    pcm = np.full((3, 2), 1000, np.int16)
+    waveform = transforms.to_float(pcm, np.array([-20.0, 0.0, 20.0]))
+    np.testing.assert_allclose(waveform[:, 0] * 32768, [100, 1000, 10_000], rtol=1e-6)
+
+
+def test_without_gain_the_samples_are_exact():
+    pcm = np.arange(-32768, 32768).astype(np.int16).reshape(2, -1)
+    np.testing.assert_array_equal(transforms.to_float(pcm, None) * 32768, pcm)
+    np.testing.assert_array_equal(transforms.to_float(pcm, np.zeros(2)) * 32768, pcm)
 
 
 def test_silence_can_be_amplified():
-    row = np.empty(4, np.float32)
-    transforms.fill_row(row, np.zeros(4, np.int16), position=0.0, gain_db=6.0)
-    np.testing.assert_array_equal(row, 0)
+    np.testing.assert_array_equal(transforms.to_float(np.zeros((2, 3), np.int16), np.full(2, 6.0)), 0)
