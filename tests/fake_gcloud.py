@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A gcloud for the tests of the launch scripts: workers are folders, ssh runs the command there.
+
+$FAKE_CLOUD holds `calls` (every call as JSON), `state` (of the queued resource), `quota` (if there,
+create fails), `scp_failures` (how many copies fail) and one home per worker, `<node>-w-<number>`.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+_CLOUD = pathlib.Path(os.environ["FAKE_CLOUD"])
+_WORKERS = 2  # of each node
+
+
+def main(arguments: list[str]) -> int:
+    with open(_CLOUD / "calls", "a", encoding="utf-8") as calls:
+        calls.write(json.dumps(arguments) + "\n")
+    assert arguments[:2] == ["compute", "tpus"], arguments
+    kind, verb, name = arguments[2:5]
+    state = _CLOUD / "state"
+    now = state.read_text().strip() if state.exists() else ""
+    if (kind, verb) == ("queued-resources", "describe"):
+        if not now:
+            print(f"ERROR: NOT_FOUND: {name} was not found", file=sys.stderr)
+            return 1
+        print(now)
+    elif (kind, verb) == ("queued-resources", "create"):
+        if (_CLOUD / "quota").exists():
+            print("ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUS' has been exceeded.", file=sys.stderr)
+            return 1
+        state.write_text("ACTIVE")
+    elif (kind, verb) == ("queued-resources", "delete"):
+        state.unlink(missing_ok=True)
+        for home in _CLOUD.glob("*-w-*"):
+            shutil.rmtree(home)
+    elif now != "ACTIVE":
+        print("ERROR: could not connect: the node is gone", file=sys.stderr)
+        return 255
+    elif verb == "scp":
+        return _scp(arguments[4], arguments[5])
+    elif verb == "ssh":
+        command = next(word for word in arguments if word.startswith("--command="))
+        return max(_on_worker(home, command.removeprefix("--command=")) for home in _homes(name))
+    else:
+        raise AssertionError(arguments)
+    return 0
+
+
+def _homes(node: str) -> list[pathlib.Path]:
+    homes = [_CLOUD / f"{node}-w-{number}" for number in range(_WORKERS)]
+    for home in homes:
+        home.mkdir(exist_ok=True)
+    return homes
+
+
+def _scp(source: str, target: str) -> int:
+    failures = _CLOUD / "scp_failures"
+    if failures.exists() and int(failures.read_text()) > 0:
+        failures.write_text(str(int(failures.read_text()) - 1))
+        return 1
+    node, _, path = target.partition(":")
+    for home in _homes(node):
+        shutil.copy(source, home / path)
+    return 0
+
+
+def _on_worker(home: pathlib.Path, command: str) -> int:
+    environment = {**os.environ, "HOME": str(home), "FAKE_HOSTNAME": home.name}
+    for name in ("ZONE", "PROJECT", "ACCELERATOR", "VENV", "DRY_RUN"):
+        environment.pop(name, None)  # a worker knows only what it is told
+    return subprocess.run(
+        ["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

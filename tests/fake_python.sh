@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+# A Python for the tests of the launch scripts: makes environments of itself, installs nothing, and
+# "trains" by writing down its arguments and ending with the next line of ~/exit_codes (else 0).
+set -euo pipefail
+case "$*" in
+    -c*) ;;
+    "-m venv "*)
+        mkdir -p "$3/bin"
+        cp "${BASH_SOURCE[0]}" "$3/bin/python"
+        ;;
+    *"pip freeze") cat "$HOME/packages" 2>/dev/null || echo "jax==0.0" ;;
+    *"pip "*) echo "Collecting nothing" ;;
+    "-m f3tok_jax.train "*)
+        printf '%s\0' "$@" >"$HOME/train_arguments"
+        echo "step 1"
+        if [[ -f "$HOME/sleep" ]]; then
+            trap 'echo "saved"; exit 42' TERM
+            for _ in {1..600}; do sleep 0.1; done
+        fi
+        code=0
+        if [[ -s "$HOME/exit_codes" ]]; then
+            code="$(head -n 1 "$HOME/exit_codes")"
+            sed -i 1d "$HOME/exit_codes"
+        fi
+        if [[ -f "$HOME/preempt" ]]; then
+            echo SUSPENDED >"$FAKE_CLOUD/state"
+        fi
+        echo "ends with $code"
+        exit "$code"
+        ;;
+    *) printf '%s\n' "$*" >>"${FAKE_CALLS:-/dev/null}" ;;
+esac
