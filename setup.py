@@ -15,6 +15,8 @@ _EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6", "matplotlib>=3.9"],
     # TPU hosts; also what compile_check needs on any machine.
     "tpu": ["libtpu==0.0.42.*"],
+    # Work folders in gs:// buckets.
+    "gcs": ["gcsfs>=2026.9"],
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
     "test": ["pytest>=8.0", "scipy>=1.14"],

@@ -35,6 +35,7 @@ case "$action" in
         fi
         rm -f "$file.exit" "$file.stopped" "$file.pid"
         # A group of its own: everything that the job starts is stopped with it.
+        # shellcheck disable=SC2016
         setsid bash -c '
             file="$1"
             shift

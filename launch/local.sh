@@ -17,7 +17,7 @@ main_job() {
 
     begin 1 "environment in $VENV"
     install
-    cd "$REPO"
+    cd "$REPO" || exit
 
     begin 2 "embedded corpora: speech, music and sound events into shards"
     run "$python" -m data_pipelines.build_shards --source=embedded --input=speech,music,events \

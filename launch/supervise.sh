@@ -31,7 +31,7 @@ cloud_run() {
         start_and_watch || code=$?
         case "$code" in
             0)
-                say "finished: $WORKDIR"
+                [[ "$DRY_RUN" == 1 ]] || say "finished: $WORKDIR"
                 return 0
                 ;;
             42) say "preempted and saved" ;;
@@ -74,6 +74,7 @@ start_and_watch() {
     if [[ "$DRY_RUN" == 1 ]]; then
         on_workers "bash $REMOTE/launch/job.sh status $name {SLICE}"
         on_workers "bash $REMOTE/launch/job.sh tail $name {SLICE} 1"
+        say "... until every worker has ended"
         return 0
     fi
     while :; do

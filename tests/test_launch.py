@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -26,10 +27,12 @@ _RUN = ["--config", "configs/autoencoder.py:base", "--workdir", "gs://bucket/a r
 
 def _launch(*arguments, environment=None, timeout=120):
     """Runs tpu_train.sh with nothing of this shell's that could change what it does."""
-    clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "DEVICE": "cpu", "TMPDIR": "/tmp"}
+    clean = {
+        "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "DEVICE": "cpu",
+        "TMPDIR": "/tmp"}
     return subprocess.run(
-        ["bash", str(_ROOT / "launch" / "tpu_train.sh"), *arguments], env={**clean, **(environment or {})},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+        ["bash", str(_ROOT / "launch" / "tpu_train.sh"), *arguments],
+        env={**clean, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
 
 
 @pytest.mark.parametrize("script", _SCRIPTS, ids=lambda path: path.name)
@@ -271,7 +274,6 @@ def test_stop_saves_and_is_not_restarted(cloud):
 
 
 def _until(condition, seconds=30.0):
-    import time
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -303,6 +305,26 @@ def test_exit_code_of_the_training_is_the_scripts(tmp_path, cloud):
     result = _launch(*_RUN, environment={
         **cloud.environment, "VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)})
     assert result.returncode == 42, result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag_set", ["default", "overlap", "data_parallel", "windowed", "debug"])
+@pytest.mark.parametrize("generation, topology", [
+    ("v4", "v4:2x2x1"), ("v5e", "v5e:2x2"), ("v5p", "v5p:2x2x1"), ("v6e", "v6e:2x2")])
+def test_libtpu_knows_the_flags(generation, topology, flag_set):
+    pytest.importorskip("libtpu", reason="the tpu extra is not installed")
+    shell = f'source "{_ROOT}/launch/common.sh"; source "{_ROOT}/launch/tpu_generations.sh"; ' \
+        f"tpu_flags {generation} {flag_set}"
+    flags = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout
+    program = (
+        "from jax.experimental import topologies\n"
+        f"print(len(topologies.get_topology_desc(platform='tpu', topology_name='{topology}').devices))")
+    # An unknown flag ends the process and is named.
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={
+        **os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_ID": "0",
+        "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "LIBTPU_INIT_ARGS": " ".join(flags.split())})
+    assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_lock_file_covers_the_core_with_exact_pins():
