@@ -255,22 +255,38 @@ def _loop(this: _Run, state: Any, step: int) -> int:
         this.checkpointer.poll()
         if this.num_nonfinite > config.loop.max_nonfinite:
             return _stop_nonfinite(this, step)
-        at_end, leaving, evaluated = step == config.num_steps, this.preemption.reached(), None
-        if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
-            watchdog.beat("evaluation")
-            evaluated, leaving = _evaluate(this, state, step)
-        if not leaving and (at_end or step % config.loop.sample_every == 0):
-            watchdog.beat("samples")
-            _write_samples(this, state, step)
-        if leaving or at_end or step % config.checkpoint.every_steps == 0:
-            watchdog.beat("save")
+        at_end, leaving = step == config.num_steps, this.preemption.reached()
+        if at_end or leaving or _is_due(config, step):
+            # Read first: the wait for the step itself is training time.
+            _read(this, *unread, log=at_end or leaving)
+            unread = None
             with this.progress.aside():
-                this.checkpointer.save(step, state, evaluated)
-        if leaving or at_end:
-            _read(this, *unread, log=True)
-            return _finish(this, step) if at_end else _leave(this, step)
+                leaving = _pause(this, state, step, at_end=at_end, leaving=leaving)
+            if leaving and not at_end:
+                return _leave(this, step)
         watchdog.beat("data")
     return _finish(this, step)
+
+
+def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:
+    """Whether a step is followed by an evaluation, sounds or a save."""
+    intervals = (config.loop.eval_every, config.loop.sample_every, config.checkpoint.every_steps)
+    return any(step % interval == 0 for interval in intervals)
+
+
+def _pause(this: _Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> bool:
+    """Evaluates, writes sounds and saves, each if it is due; returns whether the run must leave."""
+    config, watchdog, evaluated = this.config, this.watchdog, None
+    if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
+        watchdog.beat("evaluation")
+        evaluated, leaving = _evaluate(this, state, step)
+    if not leaving and (at_end or step % config.loop.sample_every == 0):
+        watchdog.beat("samples")
+        _write_samples(this, state, step)
+    if leaving or at_end or step % config.checkpoint.every_steps == 0:
+        watchdog.beat("save")
+        this.checkpointer.save(step, state, evaluated)
+    return leaving
 
 
 def _read(this: _Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False) -> None:
@@ -300,30 +316,28 @@ def _evaluate(this: _Run, state: Any, step: int) -> tuple[dict[str, float] | Non
     """Returns the metrics of held-out batches, or None, and whether the run must leave instead."""
     averages = progress_lib.Averages()
     data, batch_size = this.heldout_data, this.config.data.batch_size
-    with this.progress.aside():
-        # No more batches than there are examples: the pipeline would begin again.
-        for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
-            batch = sharding.host_to_global(data.local_batch(index), this.mesh)
-            # Read one by one: on CPU, independent collectives in flight can wait for each other for ever.
-            averages.add(jax.device_get(this.eval_step(state, this.frozen, batch)))
-            this.watchdog.beat("evaluation")
-            if this.preemption.reached():
-                return None, True
-        values = averages.ratios()
-        this.writer.write(step, values)
-        this.say(this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()}))
+    # No more batches than there are examples: the pipeline would begin again.
+    for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
+        batch = sharding.host_to_global(data.local_batch(index), this.mesh)
+        # Read one by one: on CPU, independent collectives in flight can wait for each other for ever.
+        averages.add(jax.device_get(this.eval_step(state, this.frozen, batch)))
+        this.watchdog.beat("evaluation")
+        if this.preemption.reached():
+            return None, True
+    values = averages.ratios()
+    this.writer.write(step, values)
+    this.say(this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()}))
     return values, False
 
 
 def _write_samples(this: _Run, state: Any, step: int) -> None:
     """Writes a few sounds of the first held-out batch, or of the first training batch, and their copies."""
-    with this.progress.aside():
-        data = this.heldout_data or this.train_data
-        batch = sharding.host_to_global(data.local_batch(0), this.mesh)
-        sounds = jax.device_get(this.sample(state, this.frozen, batch))
-        lengths = sounds.pop("mask").sum(axis=1)
-        this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
-        this.writer.flush()
+    data = this.heldout_data or this.train_data
+    batch = sharding.host_to_global(data.local_batch(0), this.mesh)
+    sounds = jax.device_get(this.sample(state, this.frozen, batch))
+    lengths = sounds.pop("mask").sum(axis=1)
+    this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
+    this.writer.flush()
 
 
 def _stop_nonfinite(this: _Run, step: int) -> int:

@@ -19,6 +19,7 @@ from f3tok_jax import metric_writer
 import toy_run
 
 _TESTS = pathlib.Path(__file__).parent
+_NO_EVALUATION = "--config.data.heldout="  # a program less to compile
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +105,12 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
 
 def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(shards, cache, single, tmp_path):
     workdir = tmp_path / "run"
-    results = _run(shards, workdir, cache, each=({"TOY_TERM_AT": "5"}, {}))
+    results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_TERM_AT": "5"}, {}))
     assert [result.returncode for result in results] == [42, 42], results[0].stderr + results[1].stderr
     left_at = checkpoint.latest_step(str(workdir))
     assert 5 < left_at < 12
     assert f"saved step {left_at}" in results[0].stdout
-    results = _run(shards, workdir, cache)
+    results = _run(shards, workdir, cache, _NO_EVALUATION)
     assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
     assert f"from its checkpoint of step {left_at}" in results[0].stdout
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
@@ -117,11 +118,11 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(shards, cac
 
 def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(shards, cache, single, tmp_path):
     workdir = tmp_path / "run"
-    results = _run(shards, workdir, cache, each=({"TOY_KILL_AT": "10"}, {}))
+    results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_KILL_AT": "10"}, {}))
     assert results[0].returncode == -signal.SIGKILL
     assert results[1].returncode not in (0, None)  # SIGABRT by jax.distributed
     assert checkpoint.latest_step(str(workdir)) in (4, 8)
-    (resumed,) = _run(shards, workdir, cache, num_processes=1)
+    (resumed,) = _run(shards, workdir, cache, _NO_EVALUATION, num_processes=1)
     assert resumed.returncode == 0, resumed.stderr
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
 
