@@ -64,6 +64,7 @@ def _base() -> ml_collections.ConfigDict:
         strides=_STRIDES[24_000, 8],  # (time, frequency) per stage
         encoder_channels=(256, 256, 256, 256),  # per stage, then the width of its output
         decoder_channels=(256, 256, 256, 256),  # per stage, in the encoder's order
+        compression=0.5,  # exponent of the STFT's magnitudes on either side of the network
         latent_dim=64,  # F3
         decoder_lookahead=1,  # latent frames, 0 or 1 (SpectroStream)
         upsampling="transposed",  # "transposed" (TPU) or "subpixel" (CPU): the same function
@@ -181,7 +182,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.data.update(dict(batch_size=16, crop_frames=16))
     for player in ("generator", "discriminator"):
         config.optimizer[player].update(dict(
-            learning_rate=2e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02))
+            learning_rate=1e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02))
     config.optimizer.ema_decay = 0.99
     config.checkpoint.update(dict(every_steps=200))
     config.loop.update(dict(log_every=10, eval_every=200, eval_batches=4, sample_every=400))

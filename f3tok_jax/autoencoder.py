@@ -34,6 +34,7 @@ class Autoencoder(nn.Module):
     strides: tuple[tuple[int, int], ...]  # (time, frequency) per encoder stage
     encoder_channels: tuple[int, ...]  # input width of each stage; the last is also the output's
     decoder_channels: tuple[int, ...]  # the same for the decoder, in the encoder's order
+    compression: float  # exponent of the magnitudes that the network sees and says, 1 for none
     latent_dim: int
     decoder_lookahead: int  # latents, 0 or 1
     upsampling: str  # formulation of the decoder's transposed convolutions
@@ -90,8 +91,7 @@ class Autoencoder(nn.Module):
         """
         missing = -waveform.shape[1] % self.samples_per_latent
         waveform = jnp.pad(waveform, ((0, 0), (0, missing + self.encoder_lookahead)))
-        spectrum = stft.waveform_to_spectrum(waveform, hop_length=self.hop_length)
-        encoded = self.encoder.layer(sl.Sequence.from_values(spectrum), training=False)
+        encoded = self.encoder.layer(self._spectrum(waveform), training=False)
         return self.bottleneck.clean(encoded.values)
 
     def latents_to_waveform(self, latents: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ class Autoencoder(nn.Module):
         # before the first latent's time has come.
         latents = jnp.pad(latents, ((0, 0), (0, self.decoder_lookahead), (0, 0)))
         decoded = self.decoder.layer(sl.Sequence.from_values(latents), training=False)
-        frames = stft.spectrum_to_frames(decoded.values, hop_length=self.hop_length)
+        frames = self._frames(decoded)
         waveform, _ = stft.overlap_add(frames, jnp.zeros_like(frames[:, 0, self.hop_length :]))
         return waveform[:, self.decoder_lookahead * self.samples_per_latent :]
 
@@ -120,8 +120,7 @@ class Autoencoder(nn.Module):
         Returns:
             The next state, and k latents [b, k, latent_dim], equal to those of the whole.
         """
-        spectrum = stft.waveform_to_spectrum(waveform, hop_length=self.hop_length)
-        encoded, state = self.encoder.step(sl.Sequence.from_values(spectrum), state, training=False)
+        encoded, state = self.encoder.step(self._spectrum(waveform), state, training=False)
         return state, self.bottleneck.clean(encoded.values)
 
     def decoder_state(self, batch_size: int):
@@ -145,9 +144,17 @@ class Autoencoder(nn.Module):
         """
         state, tail = state
         decoded, state = self.decoder.step(sl.Sequence.from_values(latents), state, training=False)
-        frames = stft.spectrum_to_frames(decoded.values, hop_length=self.hop_length)
+        frames = self._frames(decoded)
         waveform, tail = stft.overlap_add(frames, tail)
         return (state, tail), waveform
+
+    def _spectrum(self, waveform: jax.Array) -> sl.Sequence:
+        spectrum = stft.waveform_to_spectrum(waveform, hop_length=self.hop_length)
+        return sl.Sequence.from_values(stft.compress(spectrum, self.compression))
+
+    def _frames(self, decoded: sl.Sequence) -> jax.Array:
+        spectrum = stft.expand(decoded.values, self.compression)
+        return stft.spectrum_to_frames(spectrum, hop_length=self.hop_length)
 
 
 def check_geometry(model) -> None:
@@ -170,6 +177,8 @@ def check_geometry(model) -> None:
                 f"model.{name} must have one width per stage of model.strides, {len(model.strides)} in "
                 f"all, got {getattr(model, name)}"
             )
+    if not 0 < model.compression <= 1:
+        raise ValueError(f"model.compression must be in (0, 1], got {model.compression}")
     if model.decoder_lookahead not in (0, 1):
         raise ValueError(f"model.decoder_lookahead must be 0 or 1, got {model.decoder_lookahead}")
     if model.upsampling not in upsampling.FORMULATIONS:

@@ -178,8 +178,10 @@ def train_step(
         for name, tx in optimizers.items():
             updates, new_opt_state[name] = tx.update(grads[name], state.opt_state[name], state.params[name])
             new_params[name] = optax.apply_updates(state.params[name], updates)
+        # Early on the average is short, or it would remember the random start.
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         new_ema = train_state.update_ema(
-            state.ema_params, {"generator": new_params["generator"]}, decay=ema_decay
+            state.ema_params, {"generator": new_params["generator"]}, decay=decay
         )
         new_state = train_state.select_finite(
             finite,

@@ -7,7 +7,7 @@
     f3tok decode out.npz back.wav --model=RUN
 
 RUN is the work folder of an autoencoder run. Without --model it is $F3TOK_MODEL, or else
-runs/tiny/autoencoder, where launch/tpu_train.sh leaves its run.
+runs/demo/autoencoder, where launch/tpu_train.sh leaves its run.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import json
 import os
 import sys
 
-_DEFAULT_MODEL = "runs/tiny/autoencoder"
+_DEFAULT_MODEL = "runs/demo/autoencoder"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
