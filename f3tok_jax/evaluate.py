@@ -150,7 +150,7 @@ def score(
 
 def evaluate(
     workdir: str, shards_dir: str, output: pathlib.Path, *, step: int | None = None,
-    num_examples: int = 200, fit_shards: str = "", batch_size: int = 8, visqol_examples: int = 4,
+    num_examples: int = 200, fit_shards: str = "", batch_size: int = 8, visqol_examples: int = 2,
     num_listen: int = 4, say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Evaluates a run; writes `output` and the sounds beside it.
@@ -163,7 +163,8 @@ def evaluate(
         num_examples: evenly spaced over the set; 0 for all.
         fit_shards: shard set or mixture for the PCA reference; "" for the run's training data.
         batch_size: sounds coded at a time.
-        visqol_examples: how many of the examples ViSQOL hears; it takes seconds per second of sound.
+        visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second of a
+            core per second of sound.
         num_listen: examples of which sounds are written.
         say: where messages go.
 
@@ -199,7 +200,7 @@ def evaluate(
     scores, latents = score(
         contenders, examples, model=model, latent_dim=latent_dim, sample_rate=sample_rate,
         batch_size=batch_size, say=say, on_sound=listener.write,
-        visqol_keys={examples[i].key for i in _spaced(len(examples), visqol_examples or -1)})
+        visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate))
     results = {
         "format": FORMAT,
         "workdir": str(workdir),
@@ -233,8 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--fit_shards", default="",
         help="shard set or mixture for the PCA reference; the run's training data if absent")
     add("--batch_size", type=int, default=8, help="sounds coded at a time")
-    add("--visqol_examples", type=int, default=4,
-        help="examples that ViSQOL hears; it takes seconds per second of sound")
+    add("--visqol_examples", type=int, default=2,
+        help="examples of a second or more that ViSQOL hears, slowly; 0 for none")
     add("--listen", type=int, default=4, help="examples of which sounds are written")
     given = parser.parse_args(arguments)
     try:
@@ -265,6 +266,12 @@ def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
             f"the PCA reference is fitted on the training data of {workdir}, config.data.train="
             f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR")
     return config.data.train
+
+
+def _visqol_keys(examples: Sequence[contenders_lib.Example], wanted: int, sample_rate: int) -> set[str]:
+    """Keys of examples spaced over those of a second or more: ViSQOL has no value for shorter ones."""
+    long = [example.key for example in examples if len(example.waveform) >= sample_rate]
+    return {long[index] for index in _spaced(len(long), wanted or -1)}
 
 
 def _describe(shards: sources.ShardSet) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes one HTML page about one run or several side by side, with everything it shows inside it.
+
+    python -m f3tok_jax.report --runs runs/a runs/b --output=report.html
+
+Reads config.json, metrics.jsonl, results*.json with their listen/ folder, and samples/ of each run.
+The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
+
+Exit codes: 0 finished, 1 a folder that is not a run; one sentence on stderr says which.
+"""
+
+import argparse
+from collections.abc import Sequence
+import os
+import pathlib
+import sys
+
+from f3tok_jax import page
+from f3tok_jax import run_history
+
+
+def write_report(folders: Sequence[str], output: pathlib.Path) -> int:
+    """Writes the page about runs; returns its bytes.
+
+    Raises:
+        ValueError: if a folder is not a run.
+    """
+    text = page.render(run_history.read_all(folders))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, output)
+    return output.stat().st_size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.report", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runs", nargs="+", required=True, metavar="DIR", help="run folders")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="HTML file to write")
+    given = parser.parse_args(arguments)
+    try:
+        num_bytes = write_report(given.runs, given.output)
+    except (ValueError, OSError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.output}: {len(given.runs)} runs, {num_bytes / 1e6:.1f} MB, open it in any browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
