@@ -28,12 +28,13 @@ from data_pipelines import mixture as mixtures
 from data_pipelines import sources
 from data_pipelines import transforms
 
+_LAST_STEP = 2**62
 _STEPS_PER_BLOCK = 64  # whose records are located together
 _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 
 
 def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
-    """Reads "DIR" or "DIR1=0.7,DIR2=0.3" as ((folder, weight), ...).
+    """Reads "DIR" or "DIR1=0.7,DIR2=0.3" as ((name, weight), ...), for sources.open_source.
 
     Raises:
         ValueError: if it names no folder, or several without a weight above zero each.
@@ -59,7 +60,7 @@ def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
 
 
 class Pipeline:
-    """Fixed-length training or evaluation batches from a mixture of shard sets."""
+    """Batches of fixed length, to train or to evaluate, from a mixture of sources."""
 
     def __init__(
         self,
@@ -77,10 +78,11 @@ class Pipeline:
         num_threads: int = 2,
         num_prefetched: int = 4,
     ):
-        """Opens the shard sets and checks that batches can be formed.
+        """Opens the sources and checks that batches can be formed.
 
         Args:
-            mixture: ((folder, weight), ...) or what `parse_mixture` reads.
+            mixture: ((name, weight), ...) or what `parse_mixture` reads; the names are those of
+                sources.open_source.
             sample_rate: Hz, of the model.
             crop_length: samples of each example.
             batch_size: examples over all hosts.
@@ -95,19 +97,19 @@ class Pipeline:
             num_prefetched: batches that wait ready.
 
         Raises:
-            ValueError: if a set is not whole, has another rate or fewer records than a batch, or
+            ValueError: if a source is not whole, has another rate or fewer records than a batch, or
                 the numbers do not fit together.
         """
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
         _check_numbers(pairs, crop_length, batch_size, seed, process_index, process_count, gain_db)
-        self._sets = [sources.ShardSet(folder, sample_rate=sample_rate) for folder, _ in pairs]
-        lengths = [len(shard_set) for shard_set in self._sets]
+        self._sources = [sources.open_source(name, sample_rate=sample_rate) for name, _ in pairs]
+        lengths = [len(source) for source in self._sources]
         weights = [weight for _, weight in pairs]
         self.num_records = sum(lengths)
         if train and self.num_records < batch_size:
-            folders = ", ".join(str(folder) for folder, _ in pairs)
+            names = ", ".join(str(name) for name, _ in pairs)
             raise ValueError(
-                f"{folders} has {self.num_records} records, fewer than the batch of {batch_size}: "
+                f"{names} has {self.num_records} records, fewer than the batch of {batch_size}: "
                 "add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
@@ -120,8 +122,8 @@ class Pipeline:
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
         self._replaced, self._lock = 0, threading.Lock()
         decisive = [
-            [shard_set.manifest.fingerprint for shard_set in self._sets], weights, sample_rate,
-            crop_length, batch_size, seed, self._gain_db if train else None, train]
+            [source.fingerprint for source in self._sources], weights, sample_rate, crop_length,
+            batch_size, seed, self._gain_db if train else None, train]
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
@@ -145,8 +147,8 @@ class Pipeline:
         positions, gains_db = self._draws(step)
         pcm = np.zeros((len(places), self._crop_length), np.int16)
         mask = np.zeros(pcm.shape, np.bool_)
-        for row, (set_index, index) in enumerate(places):
-            waveform = self._readable(set_index, index, sources.ShardSet.waveform, self._count)
+        for row, (source, index) in enumerate(places):
+            waveform = self._readable(source.waveform, len(source), index, self._count)
             num_valid = transforms.crop(waveform, positions[row], out=pcm[row])
             mask[row, :num_valid] = True
         return {"waveform": transforms.to_float(pcm, gains_db), "mask": mask}
@@ -154,35 +156,40 @@ class Pipeline:
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records in the global batch of `step`, in its order.
 
-        In a mixture of several sets each key follows its set's folder and a colon.
+        In a mixture of several sources each key follows its source's name and a colon.
         """
-        prefixes = [""]
-        if len(self._sets) > 1:
-            prefixes = [f"{shard_set.folder}:" for shard_set in self._sets]
-        return [
-            prefixes[set_index]
-            + self._readable(set_index, index, sources.ShardSet.__getitem__, lambda error: None).key
-            for set_index, index in self._places(step)]
+        keys = []
+        for source, index in self._places(step):
+            record = self._readable(source.__getitem__, len(source), index, lambda error: None)
+            keys.append(f"{source.name}:{record.key}" if len(self._sources) > 1 else record.key)
+        return keys
 
-    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yields (step, this host's rows) from `start_step` on, prepared by background threads."""
-        steps = grain.MapDataset.range(start_step, 2**62)
+    def iterate(
+        self, start_step: int = 0, stop_step: int | None = None
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yields (step, this host's rows), prepared by background threads.
+
+        Args:
+            start_step: the first.
+            stop_step: where to end, before that step; None never ends.
+        """
+        steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         batches = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(
             num_threads=self._num_threads, prefetch_buffer_size=self._num_prefetched)
         return iter(batches.to_iter_dataset(options))
 
-    def _places(self, step: int) -> list[tuple[int, int]]:
-        """(set, record) of every row of the global batch."""
+    def _places(self, step: int) -> list[tuple[sources.ShardSet, int]]:
+        """The source and the index in it of every row of the global batch."""
         block, place = divmod(step, _STEPS_PER_BLOCK)
         return self._places_of_block(block)[place * self._batch_size:(place + 1) * self._batch_size]
 
-    def _locate_block(self, block: int) -> list[tuple[int, int]]:
-        """(set, record) of every row of many steps, because NumPy is slow on small arrays."""
+    def _locate_block(self, block: int) -> list[tuple[sources.ShardSet, int]]:
+        """The places of all rows of many steps at once, because NumPy is slow on small arrays."""
         size = _STEPS_PER_BLOCK * self._batch_size
         positions = np.arange(block * size, (block + 1) * size, dtype=np.int64)
-        set_indices, record_indices = self._mixture.locate(positions)
-        return list(zip(set_indices.tolist(), record_indices.tolist()))
+        source_indices, indices = self._mixture.locate(positions)
+        return list(zip((self._sources[index] for index in source_indices), indices.tolist()))
 
     def _draws(self, step: int) -> tuple[list[float], np.ndarray | None]:
         """Crop position in [0, 1) and gain in dB of each of this host's rows."""
@@ -196,20 +203,19 @@ class Pipeline:
 
     def _readable(
         self,
-        set_index: int,
+        read: Callable[[int], Any],
+        length: int,
         index: int,
-        read: Callable[[sources.ShardSet, int], Any],
         on_error: Callable[[sources.Unreadable], None],
     ) -> Any:
-        """Reads the record, or the next that can be: the same on every replay and every host."""
-        shard_set = self._sets[set_index]
+        """Reads what is at `index`, or the next that can be: the same on every replay and host."""
         for attempt in range(_MAX_ATTEMPTS):
             try:
-                return read(shard_set, (index + attempt) % len(shard_set))
+                return read((index + attempt) % length)
             except sources.Unreadable as error:
                 on_error(error)
-        raise ValueError(
-            f"{_MAX_ATTEMPTS} records in a row cannot be read in {shard_set.folder}: rebuild it")
+                last = error
+        raise ValueError(f"{_MAX_ATTEMPTS} records in a row cannot be read, the last: {last}")
 
     def _count(self, error: sources.Unreadable) -> None:
         with self._lock:
@@ -240,11 +246,12 @@ def _check_numbers(
         raise ValueError(f"gain_db must be (lowest, highest), got {tuple(gain_db)}")
 
 
-def benchmark(loader: Pipeline, *, num_steps: int, num_rounds: int = 5) -> dict[str, float]:
-    """Measures how fast batches are made, beside the ceiling: decoding the same records, nothing else.
+def benchmark(loader: Pipeline, *, num_steps: int, num_rounds: int = 3) -> dict[str, float]:
+    """Measures how fast batches are made, beside the ceiling: decoding the same records alone.
 
     Speeds are per second of processor time, summed over threads: per core, and little moved by what
-    else the machine does. Of several rounds in turn the fastest counts.
+    else the machine does. Of several rounds in turn the fastest counts. The ceiling decodes whole
+    records, with keys and labels; batches need the samples only.
 
     Args:
         loader: what to measure; of a single host.
@@ -262,17 +269,16 @@ def benchmark(loader: Pipeline, *, num_steps: int, num_rounds: int = 5) -> dict[
 
     def decode_records() -> None:
         for step in range(num_steps):
-            for set_index, index in loader._places(step):
-                loader._sets[set_index][index]
+            for source, index in loader._places(step):
+                source[index]
 
     def make_batches() -> None:
         for step in range(num_steps):
             loader.local_batch(step)
 
     def prefetch_batches() -> None:
-        for step, _ in loader.iterate(0):
-            if step == num_steps - 1:
-                return
+        for _ in loader.iterate(0, num_steps):
+            pass
 
     works = {"ceiling": decode_records, "batches": make_batches, "prefetched": prefetch_batches}
     core, wall = dict.fromkeys(works, float("inf")), dict.fromkeys(works, float("inf"))
@@ -298,6 +304,7 @@ def _define_flags() -> None:
     flags.DEFINE_bool("benchmark", False, "Measure the pipeline beside its ceiling.")
     flags.DEFINE_string("shards", None, "Shard folder, or DIR=weight,DIR=weight.", required=True)
     flags.DEFINE_string("output", "", "File for the figures, JSON.")
+    flags.DEFINE_integer("sample_rate", 0, "Hz; 0 for that of the first folder.", lower_bound=0)
     flags.DEFINE_integer("batch_size", 64, "Examples per batch.", lower_bound=1)
     flags.DEFINE_float("crop_seconds", 1.28, "Length of an example, s.", lower_bound=0.001)
     flags.DEFINE_integer("num_steps", 50, "Batches per round.", lower_bound=1)
@@ -311,7 +318,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError("use --benchmark --shards=DIR [--output=FILE]")
     try:
         mixture = parse_mixture(values.shards)
-        sample_rate = manifest.read(mixture[0][0]).sample_rate
+        sample_rate = values.sample_rate or manifest.read(mixture[0][0]).sample_rate
         loader = Pipeline(
             mixture, sample_rate=sample_rate, crop_length=round(values.crop_seconds * sample_rate),
             batch_size=values.batch_size, gain_db=(-6.0, 6.0), num_threads=values.num_threads)
@@ -323,7 +330,7 @@ def main(argv: Sequence[str]) -> None:
     for name, what in (("batches", "batches, one after another"),
                        ("prefetched", f"batches, {values.num_threads} background threads")):
         print(f"  {what:50}  {figures[name]:10.0f}  {figures[name + '_share']:.2f} of the ceiling")
-    print(f"valid seconds per second on the wall, in the background: {figures['prefetched_wall']:.0f}")
+    print(f"valid seconds per second on the wall, prefetched: {figures['prefetched_wall']:.0f}")
     if values.output:
         manifest.write_atomically(
             pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n")

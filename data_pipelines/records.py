@@ -127,7 +127,8 @@ def decode_waveform(data: bytes) -> np.ndarray:
     start = _header_end(data)
     num_bytes = len(data) - start
     if num_bytes % 2 or not 1 <= num_bytes // 2 <= MAX_SAMPLES:
-        raise ValueError(f"a record has 1 to {MAX_SAMPLES} samples of two bytes, got {num_bytes} bytes")
+        raise ValueError(
+            f"a record has 1 to {MAX_SAMPLES} samples of two bytes, got {num_bytes} bytes")
     return np.frombuffer(data, "<i2", offset=start)
 
 

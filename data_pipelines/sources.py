@@ -1,9 +1,12 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Random access to the records of a shard set."""
+"""Random access to records: of a shard set, or of a TFDS data set that is read directly."""
 
 import bisect
+import collections
+import hashlib
 import itertools
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -12,12 +15,38 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
+from data_pipelines import audio_files
 from data_pipelines import manifest
 from data_pipelines import records
+from data_pipelines import tfds_input
 
 # Records are read one at a time and far apart, so reading ahead would only cost.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
+
+
+_TFDS_PREFIX = "tfds:"
+
+
+def open_source(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
+    """Opens a folder of shards, or a TFDS data set by `tfds:NAME@SPLIT#FEATURE`.
+
+    Args:
+        name: of the folder; or, of a data set, its name as TFDS writes it or the folder where it
+            was prepared, the split ("train" if not said), and which feature is the sound, if
+            several could be.
+        sample_rate: Hz that the records have, or to which the data set is resampled.
+
+    Raises:
+        ValueError: if it is not whole, has another rate or cannot be read.
+    """
+    if not str(name).startswith(_TFDS_PREFIX):
+        return ShardSet(name, sample_rate=sample_rate)
+    rest, _, feature = str(name).removeprefix(_TFDS_PREFIX).partition("#")
+    data_set, _, split = rest.partition("@")
+    return TfdsExamples(
+        tfds_input.Tfds(data_set, split=split or "train", audio_feature=feature),
+        sample_rate=sample_rate)
 
 
 class Unreadable(ValueError):
@@ -52,6 +81,7 @@ class ShardSet:
                 f"needs {sample_rate} Hz: build them with --sample_rate={sample_rate} or change "
                 "the config")
         manifest.verify(self.manifest, folder, checksums=checksums)
+        self.name, self.fingerprint = str(folder), self.manifest.fingerprint
         self._shards = self.manifest.shards
         self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
         self._readers = {}
@@ -69,11 +99,11 @@ class ShardSet:
         return self._read(index, records.decode)
 
     def waveform(self, index: int) -> np.ndarray:
-        """Returns the samples of the record at `index` alone, [num_samples] int16; raises likewise."""
+        """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
         return self._read(index, records.decode_waveform)
 
     def __repr__(self) -> str:
-        return f"ShardSet({str(self.folder)!r}, {len(self)} records)"
+        return f"ShardSet({self.name!r}, {len(self)} records)"
 
     def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
         if not 0 <= index < len(self):
@@ -102,3 +132,43 @@ class ShardSet:
                 self._readers.pop(next(iter(self._readers)), None)
             self._readers[shard_index] = reader
         return reader
+
+
+class TfdsExamples:
+    """The examples of a TFDS data set, decoded, mixed down and resampled each time they are read.
+
+    For data sets that are not worth a build: shards hold the same sound ready to be read.
+    """
+
+    def __init__(self, data_set: tfds_input.Tfds, *, sample_rate: int):
+        """Opens one split; sounds are resampled to `sample_rate`, Hz."""
+        self._data_set, self._items = data_set, data_set.listing().items
+        self._recipe = audio_files.Recipe(
+            sample_rate=sample_rate, segment_length=records.MAX_SAMPLES, mono="mean",
+            min_seconds=0.0, max_seconds=records.MAX_SAMPLES / sample_rate)
+        self.name = f"{_TFDS_PREFIX}{data_set.name}@{data_set.split}#{data_set.audio_feature}"
+        content = [data_set.settings(), len(self._items), sample_rate]
+        self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> records.Record:
+        """Returns the example at `index`; raises Unreadable if it would be refused by a build."""
+        item = self._items[index]
+        try:
+            with self._data_set.opened(item) as sound:
+                blocks = audio_files.pcm16_blocks(sound, self._recipe, collections.Counter())
+                waveform = np.concatenate(list(blocks))
+        except (audio_files.Refused, RuntimeError, ValueError, OSError) as error:
+            raise Unreadable(f"example {item.key} cannot be read: {str(error)[:300]}") from None
+        return records.Record(
+            key=item.key, waveform=waveform, sample_rate=self._recipe.sample_rate, source=item.key,
+            text=sound.text, task=sound.task, labels=sound.labels)
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns the samples of the example at `index`, [num_samples] int16; raises likewise."""
+        return self[index].waveform
+
+    def __repr__(self) -> str:
+        return f"TfdsExamples({self.name!r}, {len(self)} examples)"

@@ -70,8 +70,8 @@ def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
 
     Args:
         pcm: [samples], int16, at least one: the whole record.
-        position: in [0, 1), where the crop lies in the room it has; a record that is shorter than the
-            crop is taken whole.
+        position: in [0, 1), where the crop lies in the room it has; a record that is shorter than
+            the crop is taken whole.
         out: [crop], int16; what lies behind a short record is left alone.
 
     Returns:

@@ -19,7 +19,7 @@ def tone(seconds: float = 0.5, *, rate: int = 16_000, hertz: float = 440.0) -> n
 
 
 def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000) -> pathlib.Path:
-    """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`; returns the folder."""
+    """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(num_files):
         sound = tone(0.3 + 0.11 * index, rate=rate, hertz=200.0 + 50.0 * index)

@@ -43,8 +43,9 @@ def _header_only_flac(path):
 def _one_hertz_for_200_hours(path):
     # 720,000 one-byte samples: a small file that would resample to 17 billion samples.
     samples = np.full(200 * 3600, 0x80, np.uint8).tobytes()
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1,
-                         1, 1, 1, 8, b"data", len(samples))
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1, 1, 1, 1, 8,
+        b"data", len(samples))
     path.write_bytes(header + samples)
 
 
@@ -190,21 +191,24 @@ def test_every_rate_is_resampled(rate, tmp_path):
     pcm, _ = _read(tmp_path / "a.wav")
     assert abs(len(pcm) - RATE) <= 1
     # 440 Hz is in every band; the ends ring.
-    np.testing.assert_allclose(pcm[400:-400] / 32768, sounds.tone(1.0)[400:len(pcm) - 400], atol=1e-3)
+    expected = sounds.tone(1.0)[400:len(pcm) - 400]
+    np.testing.assert_allclose(pcm[400:-400] / 32768, expected, atol=1e-3)
 
 
 def test_clipped_audio_is_limited_and_counted(tmp_path):
-    _wav(tmp_path / "loud.wav", sounds.tone() * 2.2, subtype="FLOAT")
+    loud = sounds.tone() * 2.2
+    _wav(tmp_path / "loud.wav", loud, subtype="FLOAT")
     pcm, counts = _read(tmp_path / "loud.wav")
     assert pcm.max() == 32767 and pcm.min() == -32768
-    assert counts["clipped_samples"] == int((np.abs(np.rint(sounds.tone() * 2.2 * 32768)) > 32768).sum())
+    assert counts["clipped_samples"] == np.count_nonzero(np.abs(np.rint(loud * 32768)) > 32768)
 
 
 def test_mono_policy_is_applied(tmp_path):
     left, right = sounds.tone(hertz=300), sounds.tone(hertz=700)
     _wav(tmp_path / "a.wav", np.stack([left, right], axis=1))
     for policy, expected in (("mean", (left + right) / 2), ("left", left), ("right", right)):
-        np.testing.assert_allclose(_read(tmp_path / "a.wav", mono=policy)[0] / 32768, expected, atol=1e-4)
+        pcm, _ = _read(tmp_path / "a.wav", mono=policy)
+        np.testing.assert_allclose(pcm / 32768, expected, atol=1e-4)
 
 
 def test_long_files_are_read_in_bounded_blocks(tmp_path, monkeypatch):
@@ -221,8 +225,9 @@ def test_long_files_are_read_in_bounded_blocks(tmp_path, monkeypatch):
 def test_length_is_limited_also_where_the_header_does_not_tell():
     blocks = (np.full((1000, 1), 0.1, np.float32) for _ in range(10**9))
     endless = audio_files.Sound(RATE, None, blocks)
+    recipe = sounds.recipe(max_seconds=1.0)
     with pytest.raises(audio_files.Refused, match="too_long"):
-        list(audio_files.pcm16_blocks(endless, sounds.recipe(max_seconds=1.0), collections.Counter()))
+        list(audio_files.pcm16_blocks(endless, recipe, collections.Counter()))
 
 
 def test_whatever_a_decoder_raises_is_a_refusal():

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Builds: what they contain, that they repeat bit by bit, that they survive being killed, what they refuse."""
+"""Builds: what they contain and refuse, that they repeat bit by bit and survive being killed."""
 
 import contextlib
 import dataclasses
@@ -232,8 +232,9 @@ def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path
 
 
 def _command(folder, output, *more):
-    return [sys.executable, "-m", "data_pipelines.build_shards", "--source=folder",
-            f"--input={folder}", f"--output={output}", "--sample_rate=16000", "--num_workers=2", *more]
+    return [
+        sys.executable, "-m", "data_pipelines.build_shards", "--source=folder", f"--input={folder}",
+        f"--output={output}", "--sample_rate=16000", "--num_workers=2", *more]
 
 
 def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
@@ -273,9 +274,9 @@ def test_user_errors_are_one_line(folder, tmp_path):
 
 
 def test_real_recordings_are_built(shared_data, tmp_path):
+    folder = shared_data / "read_speech"
     source = inputs.Folder(
-        str(shared_data / "read_speech"), metadata=str(shared_data / "read_speech" / "metadata.csv"),
-        metadata_columns=("id", "_", "text"))
+        str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text"))
     content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=96_000)[""]
     assert content.num_used == 8 and not content.refused and content.skipped == {".csv": 1}
     record = sources.ShardSet(tmp_path / "out")[0]

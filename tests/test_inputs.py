@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a folder offers and what is passed over, labels and texts, and the embedded corpora as an input."""
+"""What a folder offers and passes over, labels and texts, and embedded corpora as an input."""
 
 import os
 
@@ -25,9 +25,9 @@ def _touch(folder, *names):
 
 
 def test_sound_is_found_at_any_depth_and_the_rest_is_passed_over(tmp_path):
-    _touch(tmp_path, "b.wav", "a/c.FLAC", "a/b/d.mp3", "e.ogg", "phone.m4a", "notes.txt", "cover.jpg",
-           "README", ".hidden.wav", "._shadow.wav", ".ipynb_checkpoints/b-checkpoint.wav",
-           "__MACOSX/b.wav", "a/.git/x.wav")
+    _touch(tmp_path, "b.wav", "a/c.FLAC", "a/b/d.mp3", "e.ogg", "phone.m4a", "notes.txt",
+           "cover.jpg", "README", ".hidden.wav", "._shadow.wav",
+           ".ipynb_checkpoints/b-checkpoint.wav", "__MACOSX/b.wav", "a/.git/x.wav")
     source = inputs.Folder(str(tmp_path))
     # m4a is sound, though not for us: listed, so that its refusal is reported.
     assert _keys(source) == ["a/b/d.mp3", "a/c.FLAC", "b.wav", "e.ogg", "phone.m4a"]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Manifests: read back as written, refused when damaged, and compared with the files they vouch for."""
+"""Manifests: read back as written, and refused when damaged."""
 
 import json
 
@@ -39,8 +39,8 @@ def test_read_returns_what_was_written(shard_set, tmp_path):
     (lambda fields: fields.update(num_records=99), "99"),
     (lambda fields: fields["shards"].append(fields["shards"][0]), "named twice"),
     (lambda fields: fields["shards"][0].update(num_records=-1), "-1 records"),
-    (lambda fields: fields["shards"][0].update(name="../../etc/x.array_record"), "no name for a shard"),
-    (lambda fields: fields["shards"][0].update(name="/etc/x.array_record"), "no name for a shard"),
+    (lambda fields: fields["shards"][0].update(name="../../x.array_record"), "no name for a shard"),
+    (lambda fields: fields["shards"][0].update(name="/tmp/x.array_record"), "no name for a shard"),
 ])
 def test_damaged_manifests_are_refused(change, message, shard_set):
     _edit(shard_set, change)

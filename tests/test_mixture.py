@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The order of records: a permutation per epoch, exact proportions, computed from the position alone."""
+"""The order of records: a permutation per epoch, exact proportions, from the position alone."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def test_encode_refuses(changes, message):
         records.encode(_record(**changes))
 
 
-def _with_header(header: bytes, *, claimed: int | None = None, payload: bytes = b"\0\0" * 100) -> bytes:
+def _with_header(header: bytes, *, claimed: int | None = None, payload=bytes(200)) -> bytes:
     claimed = len(header) if claimed is None else claimed
     return struct.pack("<4sII", b"F3TR", 1, claimed) + header + payload
 

@@ -104,7 +104,8 @@ def test_waveforms_become_records_and_batches(feature, scale, data_dir, tmp_path
 
 
 def test_encoded_files_bring_their_own_rate(data_dir, tmp_path):
-    source = tfds_input.Tfds("tiny_speech", data_dir=data_dir, audio_feature="encoded", split="test")
+    source = tfds_input.Tfds(
+        "tiny_speech", data_dir=data_dir, audio_feature="encoded", split="test")
     content = _build(source, tmp_path / "out")
     assert content.num_used == 2 and content.num_samples == 2 * 8_000
     waveform = _first_segments(tmp_path / "out")[0].waveform / 32768
@@ -116,6 +117,23 @@ def test_a_folder_and_a_part_of_a_split_will_do(data_dir, tmp_path):
         source = tfds_input.Tfds(name, audio_feature="audio", split="train[:50%]")
         keys = [item.key for item in source.listing().items]
         assert keys == [f"tiny_speech/1.0.0/train[:50%]/{index:08d}" for index in range(3)]
+
+
+def test_a_data_set_is_read_directly_without_shards(data_dir, tmp_path):
+    name = f"tfds:{data_dir}/tiny_speech"
+    train = sources.open_source(f"{name}#audio", sample_rate=24_000)
+    assert len(train) == 6
+    take = int(train[0].labels["take"])
+    expected = sounds.tone(0.4 + 0.1 * take, rate=24_000, hertz=300.0 + 40.0 * take)
+    np.testing.assert_allclose(
+        train[0].waveform[500:-500] / 32768, expected[500:-500], atol=1e-3)
+    assert train[0].key == "tiny_speech/1.0.0/train/00000000"
+    loader = pipeline.Pipeline(
+        f"{name}@test#audio=1,{name}#audio=2", sample_rate=24_000, crop_length=4_000, batch_size=3)
+    assert loader.local_batch(0)["mask"].all()
+    assert sum("/test/" in key for key in loader.example_keys(0)) == 1
+    assert loader.fingerprint != pipeline.Pipeline(
+        f"{name}#audio=1", sample_rate=24_000, crop_length=4_000, batch_size=3).fingerprint
 
 
 def test_builds_from_tfds_work_in_worker_processes(data_dir, tmp_path):

@@ -30,7 +30,8 @@ def _resample(waveform, from_rate, to_rate, block_size):
     resampler = transforms.Resampler(from_rate, to_rate)
     starts = range(0, len(waveform), block_size)
     return np.concatenate([
-        resampler(waveform[start:start + block_size], last=start == starts[-1]) for start in starts])
+        resampler(waveform[start:start + block_size], last=start == starts[-1])
+        for start in starts])
 
 
 @pytest.mark.parametrize("from_rate, to_rate", [(44_100, 24_000), (8_000, 16_000), (7_000, 24_000)])
@@ -114,4 +115,5 @@ def test_without_gain_the_samples_are_exact():
 
 
 def test_silence_can_be_amplified():
-    np.testing.assert_array_equal(transforms.to_float(np.zeros((2, 3), np.int16), np.full(2, 6.0)), 0)
+    waveform = transforms.to_float(np.zeros((2, 3), np.int16), np.full(2, 6.0))
+    np.testing.assert_array_equal(waveform, 0)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes: results, crashes with and without a culprit, exceptions, and nothing left behind."""
+"""Worker processes: results, crashes with and without a culprit, and nothing left behind."""
 
 import multiprocessing
 import os
