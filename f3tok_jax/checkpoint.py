@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run: saved asynchronously, fingerprinted per leaf, restored from the newest whole step.
+"""Checkpoints of a run: saved asynchronously, fingerprinted, restored from the newest whole step.
 
-A step folder holds `state` (Orbax) and `meta` (JSON: step, config, data fingerprint, fingerprint per
-leaf, metrics, library versions). Orbax restores flipped bits without a word, hence the fingerprints.
+A step folder holds `state` (Orbax) and `meta` (JSON: step, config, data fingerprint, fingerprint
+per leaf, metrics, library versions). Orbax restores flipped bits without a word, hence the
+fingerprints.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import importlib.metadata
 import json
 import shutil
 from typing import Any
@@ -17,30 +17,34 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from f3tok_jax import checkpoint_meta
 from f3tok_jax import fingerprint
 from f3tok_jax import multihost
 
 _FOLDER = "checkpoints"
 _REFUSED_FOLDER = "refused_checkpoints"
 _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _SPARE_SPACE = 1.2  # of the state's bytes: what must be free before a save starts
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that could not be written or that is not whole."""
-
-
-def versions() -> dict[str, str]:
-    """Returns library -> version, of those that decide what a step computes and how it is stored."""
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+# Callers catch it here.
+CheckpointError = checkpoint_meta.CheckpointError
 
 
 class Checkpointer:
     """Saves and restores the state of one run. Every process calls every method."""
 
-    def __init__(self, workdir: str, *, config_json: str, data_fingerprint: str, best_metric: str = "",
-                 keep_last: int = 2, keep_best: int = 1, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        config_json: str,
+        data_fingerprint: str,
+        best_metric: str = "",
+        keep_last: int = 2,
+        keep_best: int = 1,
+        say: Callable[[str], None] = print,
+    ):
         """Opens the run's checkpoints, removes what killed saves left behind, and tries the folder.
 
         Args:
@@ -72,22 +76,30 @@ class Checkpointer:
         self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
     def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(preservation_policy=self, enable_async_checkpointing=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self, enable_async_checkpointing=True
+        )
         return ocp.CheckpointManager(self._folder, item_names=("state", "meta"), options=options)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's question which steps stay: the last, the best, and the one that was restored."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        scored = sorted((self._metric_of_step[step], step) for step in steps
-                        if self._metric_of_step.get(step) is not None)
-        kept = {*steps[len(steps) - min(self._keep_last, len(steps)):],
-                *(step for _, step in scored[:self._keep_best]), self._restored_step}
+        scored = sorted(
+            (self._metric_of_step[step], step)
+            for step in steps
+            if self._metric_of_step.get(step) is not None
+        )
+        kept = {
+            *steps[len(steps) - min(self._keep_last, len(steps)) :],
+            *(step for _, step in scored[: self._keep_best]),
+            self._restored_step,
+        }
         return [step in kept for step in steps]
 
     def _read_metric(self, step: int) -> float | None:
         try:
-            metrics = _read_meta(self._folder, step)["metrics"]
+            metrics = checkpoint_meta.read(self._folder, step)["metrics"]
             return metrics.get(self._best_metric)
         except (CheckpointError, KeyError, AttributeError):
             return None
@@ -116,8 +128,11 @@ class Checkpointer:
             return False
         prints, nonfinite = fingerprint.of(state)
         if nonfinite:
-            self._say(f"step {step} is not saved: {_listed(nonfinite)} hold non-finite values; the last "
-                      "checkpoint stays")
+            self._say(
+                f"step {step} is not saved: {checkpoint_meta.listed(nonfinite)} hold non-finite "
+                f"values; the last "
+                "checkpoint stays"
+            )
             return False
         self._check_space(step, state)
         meta = {
@@ -125,13 +140,19 @@ class Checkpointer:
             "config": json.loads(self._config_json),
             "data_fingerprint": self._data_fingerprint,
             "fingerprints": prints,
-            "metrics": {name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)},
-            "versions": versions(),
+            "metrics": {
+                name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)
+            },
+            "versions": checkpoint_meta.versions(),
         }
         self._metric_of_step[step] = meta["metrics"].get(self._best_metric)
         try:
-            started = self._manager.save(step, args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)))
+            started = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(_write_failure(step, self._folder, error)) from error
         self._pending_step = step
@@ -146,8 +167,10 @@ class Checkpointer:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise CheckpointError(
-                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in {self._folder}, got "
-                f"{free / 1e6:.0f} MB; free some space, then run the same command to resume")
+                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in "
+                f"{self._folder}, got "
+                f"{free / 1e6:.0f} MB; free some space, then run the same command to resume"
+            )
 
     def poll(self) -> None:
         """Raises the error of a background save as soon as it has one; call it at every step.
@@ -202,31 +225,37 @@ class Checkpointer:
             refused.append(step)
         if refused:
             raise CheckpointError(
-                f"none of the checkpoints in {self._folder} is whole (steps {refused}); give another --workdir, "
-                "or move them away to start again")
+                f"none of the checkpoints in {self._folder} is whole (steps {refused}); give "
+                f"another --workdir, "
+                "or move them away to start again"
+            )
         return None
 
     def _try_restore(self, step: int, abstract_state: Any) -> tuple[Any, str | None]:
         """Returns the state, or why this step is not whole; all processes agree on it."""
         state, reason = None, None
         try:
-            meta = _read_meta(self._folder, step)
-            _check_data(meta, self._data_fingerprint, step)
-            _check_tree(meta["fingerprints"], abstract_state, step)
+            meta = checkpoint_meta.read(self._folder, step)
+            checkpoint_meta.check_data(meta, self._data_fingerprint, step)
+            checkpoint_meta.check_tree(meta["fingerprints"], abstract_state, step)
             restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)))
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            )
             state = restored.state
         except ValueError as error:
-            if isinstance(error, _Mismatch):
+            if isinstance(error, checkpoint_meta.Mismatch):
                 raise
-            reason = _first_line(error)
+            reason = checkpoint_meta.first_line(error)
         except Exception as error:  # damaged files raise nearly anything
-            reason = _first_line(error)
+            reason = checkpoint_meta.first_line(error)
         if not multihost.all_agree(reason is None):
             return None, reason or "another process could not read it"
         changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(state)[0])
         if changed:
-            return None, f"the fingerprint of {_listed(changed)} differs from the saved one"
+            return (
+                None,
+                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one",
+            )
         return state, None
 
     def _set_aside(self, steps: Sequence[int]) -> None:
@@ -240,8 +269,10 @@ class Checkpointer:
                 while (self._refused_folder / f"{step}_{attempt}").exists():
                     attempt += 1
                 (self._folder / str(step)).rename(self._refused_folder / f"{step}_{attempt}")
-            self._say(f"restored step {self._restored_step}; the refused steps {list(steps)} are kept in "
-                      f"{self._refused_folder}")
+            self._say(
+                f"restored step {self._restored_step}; the refused steps {list(steps)} are kept in "
+                f"{self._refused_folder}"
+            )
         multihost.barrier("refused_checkpoints")
         self._manager.reload()
 
@@ -252,14 +283,20 @@ def latest_step(workdir: str) -> int | None:
     return steps[-1] if steps else None
 
 
-def restore_params(workdir: str, abstract_params: Any, *, field: str = "ema_params", step: int | None = None,
-                   say: Callable[[str], None] = print) -> tuple[Any, int]:
+def restore_params(
+    workdir: str,
+    abstract_params: Any,
+    *,
+    field: str = "ema_params",
+    step: int | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[Any, int]:
     """Returns one field of a saved state, without reading the others, and its step.
 
     Args:
         workdir: of the run.
-        abstract_params: tree of jax.ShapeDtypeStruct of that field, or a part of it; with shardings, or
-            without for the first local device.
+        abstract_params: tree of jax.ShapeDtypeStruct of that field, or a part of it; with
+            shardings, or without for the first local device.
         field: of TrainState.
         step: to restore; default the newest whole one.
         say: where messages to the user go.
@@ -271,30 +308,47 @@ def restore_params(workdir: str, abstract_params: Any, *, field: str = "ema_para
     folder = epath.Path(workdir).resolve() / _FOLDER
     steps = _steps(folder)
     if not steps or (step is not None and step not in steps):
-        raise ValueError(f"{workdir} must hold a checkpoint" + (f" of step {step}" if step is not None else "")
-                         + f", got steps {steps}; train it first, or give another --workdir")
+        raise ValueError(
+            f"{workdir} must hold a checkpoint"
+            + (f" of step {step}" if step is not None else "")
+            + f", got steps {steps}; train it first, or give another --workdir"
+        )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {field: jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device),
-        abstract_params)}
+    target = {
+        field: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=leaf.sharding or device
+            ),
+            abstract_params,
+        )
+    }
     for candidate in reversed(steps) if step is None else [step]:
         try:
-            meta = _read_meta(folder, candidate)
-            _check_tree(meta["fingerprints"], target, candidate, partial=True)
+            meta = checkpoint_meta.read(folder, candidate)
+            checkpoint_meta.check_tree(meta["fingerprints"], target, candidate, partial=True)
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                restored = reader.restore(folder / str(candidate) / "state", args=ocp.args.PyTreeRestore(
-                    item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                    partial_restore=True))
+                restored = reader.restore(
+                    folder / str(candidate) / "state",
+                    args=ocp.args.PyTreeRestore(
+                        item=target,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                        partial_restore=True,
+                    ),
+                )
             changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(restored)[0])
             if not changed:
                 return restored[field], candidate
-            reason = f"the fingerprint of {_listed(changed)} differs from the saved one"
-        except _Mismatch:
+            reason = (
+                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one"
+            )
+        except checkpoint_meta.Mismatch:
             raise
         except Exception as error:  # damaged files raise nearly anything
-            reason = _first_line(error)
+            reason = checkpoint_meta.first_line(error)
         say(f"checkpoint of step {candidate} is refused: {reason}")
-    raise CheckpointError(f"no checkpoint asked for in {folder} is whole; give another --step or --workdir")
+    raise CheckpointError(
+        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
+    )
 
 
 def read_meta(workdir: str, step: int) -> dict[str, Any]:
@@ -303,53 +357,13 @@ def read_meta(workdir: str, step: int) -> dict[str, Any]:
     Raises:
         CheckpointError: where it is missing or damaged.
     """
-    return _read_meta(epath.Path(workdir).resolve() / _FOLDER, step)
-
-
-class _Mismatch(ValueError):
-    """The checkpoint is whole and does not belong to this run: an error of the user's, not of the disk."""
+    return checkpoint_meta.read(epath.Path(workdir).resolve() / _FOLDER, step)
 
 
 def _steps(folder: epath.Path) -> list[int]:
     if not folder.exists():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-
-
-def _read_meta(folder: epath.Path, step: int) -> dict[str, Any]:
-    path = folder / str(step) / "meta" / "metadata"
-    try:
-        meta = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({_first_line(error)})") from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("fingerprints"), dict):
-        raise CheckpointError(f"{path} holds no fingerprints")
-    return meta
-
-
-def _check_data(meta: Mapping[str, Any], data_fingerprint: str, step: int) -> None:
-    if meta.get("data_fingerprint") != data_fingerprint:
-        raise _Mismatch(
-            f"the checkpoint of step {step} was trained on data with fingerprint {meta.get('data_fingerprint')}, "
-            f"got {data_fingerprint}: the shards, their weights, the batch size, the crop or the seed differ; "
-            "give the same data, or another --workdir")
-
-
-def _check_tree(prints: Mapping[str, str], abstract_tree: Any, step: int, *, partial: bool = False) -> None:
-    """Refuses a checkpoint whose paths, shapes or dtypes are not those of the config's state."""
-    wanted = {name: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
-              for name, leaf in zip(fingerprint.paths(abstract_tree), jax.tree.leaves(abstract_tree))}
-    stored = {name: text.rsplit(":", 1)[0] for name, text in prints.items()}
-    missing = sorted(set(wanted) - set(stored))
-    extra = [] if partial else sorted(set(stored) - set(wanted))
-    changed = [f"{name} is {stored[name]} there and {wanted[name]} here"
-               for name in sorted(set(wanted) & set(stored)) if wanted[name] != stored[name]]
-    parts = [f"missing: {_listed(missing)}" if missing else "", f"extra: {_listed(extra)}" if extra else "",
-             f"different: {_listed(changed)}" if changed else ""]
-    if any(parts):
-        raise _Mismatch(f"the checkpoint of step {step} must have the arrays of this config, got "
-                        + "; ".join(part for part in parts if part)
-                        + "; give the config it was trained with, or another --workdir")
 
 
 def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
@@ -364,20 +378,16 @@ def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"the work folder must be writable, got {_first_line(error)} in {folder}; change its "
-                         "permissions or give another --workdir") from error
+        raise ValueError(
+            f"the work folder must be writable, got {checkpoint_meta.first_line(error)} in "
+            f"{folder}; change its "
+            "permissions or give another --workdir"
+        ) from error
 
 
 def _write_failure(step: int | None, folder: epath.Path, error: BaseException) -> str:
-    return (f"the checkpoint of step {step} could not be written to {folder}: {_first_line(error)}; earlier "
-            "steps are untouched: free space or mend the folder, then run the same command to resume")
-
-
-def _listed(names: Any) -> str:
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"
+    return (
+        f"the checkpoint of step {step} could not be written to {folder}: "
+        f"{checkpoint_meta.first_line(error)}; earlier "
+        "steps are untouched: free space or mend the folder, then run the same command to resume"
+    )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: read from a recipe and overrides, checked, described, and kept in the run folder."""
+"""Configuration: read from a recipe and overrides, checked, described, kept in the run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import difflib
@@ -34,8 +34,10 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
     """
     path, _, preset = recipe.partition(":")
     if not pathlib.Path(path).is_file():
-        raise ValueError(f"--config must be FILE.py or FILE.py:PRESET, got {recipe!r}: there is no file "
-                         f"{path!r} (from {os.getcwd()})")
+        raise ValueError(
+            f"--config must be FILE.py or FILE.py:PRESET, got {recipe!r}: there is no file "
+            f"{path!r} (from {os.getcwd()})"
+        )
     plain = _parse([f"--config={recipe}"], source=path)
     names = [_override_name(argument) for argument in overrides]
     keys = list(flatten(plain))
@@ -72,18 +74,23 @@ def _unknown_key(name: str, keys: Sequence[str], path: str, preset: str) -> str:
     """Says which key was meant."""
     below = [key for key in keys if key.startswith(name + ".")]
     if below:
-        return (f"--config.{name} is a section of {path}, not a value; set its keys one by one: "
-                + ", ".join(f"--config.{key}" for key in below[:4]) + (", ..." if len(below) > 4 else ""))
+        return (
+            f"--config.{name} is a section of {path}, not a value; set its keys one by one: "
+            + ", ".join(f"--config.{key}" for key in below[:4])
+            + (", ..." if len(below) > 4 else "")
+        )
     last = name.rsplit(".", 1)[-1]
     nearest = difflib.get_close_matches(name, keys, n=1, cutoff=0.0)
     same_leaf = [key for key in keys if key.rsplit(".", 1)[-1] == last]
     where = path + (f":{preset}" if preset else "")
-    return (f"--config.{name} must name a key of {where}, which has none of that name; did you mean "
-            f"--config.{(same_leaf or nearest)[0]}?")
+    return (
+        f"--config.{name} must name a key of {where}, which has none of that name; did you mean "
+        f"--config.{(same_leaf or nearest)[0]}?"
+    )
 
 
 def _parse(arguments: Sequence[str], *, source: str) -> ml_collections.ConfigDict:
-    """Runs ml_collections' own flag parser on `arguments`, with its errors put into one sentence."""
+    """Runs ml_collections' own flag parser, with its errors put into one sentence."""
     values = flags.FlagValues()
     argv = ["config", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv, lock_config=True)
@@ -91,7 +98,7 @@ def _parse(arguments: Sequence[str], *, source: str) -> ml_collections.ConfigDic
         values(argv)
         return values["config"].value
     except (flags.Error, TypeError, ValueError, IOError) as error:
-        # The parser puts the whole traceback of the recipe into its message; the last line is the cause.
+        # The parser puts the recipe's whole traceback into its message; the last line is the cause.
         cause = str(error).strip().splitlines()[-1]
         given = " ".join(arguments)
         raise ValueError(f"the config of {source} cannot be made from {given}: {cause}") from error
@@ -115,7 +122,7 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """Returns the config that `to_json` wrote; lists become tuples again, as recipes have no lists."""
+    """Returns the config that `to_json` wrote; lists become tuples, as recipes have no lists."""
     config = ml_collections.ConfigDict(_tuples(json.loads(text)))
     config.lock()
     return config
@@ -156,12 +163,16 @@ def load(workdir: str) -> ml_collections.ConfigDict:
     """
     path = epath.Path(workdir) / _FILE_NAME
     if not path.exists():
-        raise ValueError(f"{workdir} must be the work folder of a run, got a folder without {_FILE_NAME}; "
-                         "give the --workdir that train was given")
+        raise ValueError(
+            f"{workdir} must be the work folder of a run, got a folder without {_FILE_NAME}; "
+            "give the --workdir that train was given"
+        )
     try:
         return from_json(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} must be the JSON that train wrote, got a damaged file: {error}") from error
+        raise ValueError(
+            f"{path} must be the JSON that train wrote, got a damaged file: {error}"
+        ) from error
 
 
 def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -171,13 +182,20 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
         ValueError: naming each key with the folder's value and the new one.
     """
     there, here = flatten(load(workdir)), flatten(config)
-    differing = [key for key in sorted({*there, *here})
-                 if there.get(key, _ABSENT) != here.get(key, _ABSENT) and not _is_resumable(key)]
+    differing = [
+        key
+        for key in sorted({*there, *here})
+        if there.get(key, _ABSENT) != here.get(key, _ABSENT) and not _is_resumable(key)
+    ]
     if differing:
-        listed = "; ".join(f"{key} is {there.get(key, _ABSENT)!r} there and {here.get(key, _ABSENT)!r} here"
-                           for key in differing)
-        raise ValueError(f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
-                         "the config it was started with")
+        listed = "; ".join(
+            f"{key} is {there.get(key, _ABSENT)!r} there and {here.get(key, _ABSENT)!r} here"
+            for key in differing
+        )
+        raise ValueError(
+            f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
+            "the config it was started with"
+        )
 
 
 class _Absent:
@@ -193,7 +211,7 @@ def _is_resumable(key: str) -> bool:
 
 
 def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns what follows from the config of a stage that hears waveforms, each with its unit in its name."""
+    """Returns what follows from the config of a stage that hears waveforms, by name with unit."""
     model, data = config.model, config.data
     time_stride = _product(time for time, _ in model.strides)
     hop = model.hop_length * time_stride
@@ -206,8 +224,12 @@ def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "crop_samples": data.crop_frames * hop,
         "crop_seconds": data.crop_frames * hop / model.sample_rate,
         "seconds_per_batch": data.batch_size * data.crop_frames * hop / model.sample_rate,
-        "hours_of_training": config.num_steps * data.batch_size * data.crop_frames * hop
-                             / model.sample_rate / 3600,
+        "hours_of_training": config.num_steps
+        * data.batch_size
+        * data.crop_frames
+        * hop
+        / model.sample_rate
+        / 3600,
     }
 
 
@@ -219,8 +241,10 @@ def _product(numbers: Iterator[int]) -> int:
 
 
 def _bins_left(model: ml_collections.ConfigDict) -> float:
-    """Bins that remain after folding and every frequency stride; a whole number in a valid config."""
-    return model.frame_length / 2 / model.fold / _product(frequency for _, frequency in model.strides)
+    """Bins that remain after folding and every frequency stride; whole in a valid config."""
+    return (
+        model.frame_length / 2 / model.fold / _product(frequency for _, frequency in model.strides)
+    )
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
@@ -239,17 +263,32 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ValueError: one sentence with the key, its value and what to change.
     """
     source = f"configs/{config.stage}.py" + (f":{config.preset}" if config.preset else "")
-    _positive(config, source, (
-        "num_steps", "data.batch_size", "data.crop_frames", "optimizer.accumulate", "checkpoint.every_steps",
-        "checkpoint.keep_last", "loop.log_every", "loop.eval_every", "loop.sample_every",
-        "loop.watchdog_seconds"))
+    _positive(
+        config,
+        source,
+        (
+            "num_steps",
+            "data.batch_size",
+            "data.crop_frames",
+            "optimizer.accumulate",
+            "checkpoint.every_steps",
+            "checkpoint.keep_last",
+            "loop.log_every",
+            "loop.eval_every",
+            "loop.sample_every",
+            "loop.watchdog_seconds",
+        ),
+    )
     if config.data.batch_size % config.optimizer.accumulate:
         raise ValueError(
             f"config.data.batch_size={config.data.batch_size} ({source}) must be a multiple of "
-            f"config.optimizer.accumulate={config.optimizer.accumulate}, the microbatches of a step")
+            f"config.optimizer.accumulate={config.optimizer.accumulate}, the microbatches of a step"
+        )
     if not 0.0 <= config.optimizer.ema_decay < 1.0:
-        raise ValueError(f"config.optimizer.ema_decay must be in [0, 1), got {config.optimizer.ema_decay} "
-                         f"({source})")
+        raise ValueError(
+            f"config.optimizer.ema_decay must be in [0, 1), got {config.optimizer.ema_decay} "
+            f"({source})"
+        )
     if config.stage == "autoencoder":
         _validate_autoencoder(config, source)
 
@@ -265,42 +304,69 @@ def _validate_autoencoder(config: ml_collections.ConfigDict, source: str) -> Non
     """Checks the geometry: rate, window, fold, strides and widths."""
     model = config.model
     flat = flatten(config)
-    _positive(config, source, tuple(f"model.{name}" for name in (
-        "sample_rate", "frame_length", "hop_length", "fold", "latent_dim")))
+    _positive(
+        config,
+        source,
+        tuple(
+            f"model.{name}"
+            for name in ("sample_rate", "frame_length", "hop_length", "fold", "latent_dim")
+        ),
+    )
     if model.sample_rate % 100:
-        raise ValueError(f"config.model.sample_rate must be a multiple of 100 Hz, got {model.sample_rate} "
-                         f"({source})")
+        raise ValueError(
+            f"config.model.sample_rate must be a multiple of 100 Hz, got {model.sample_rate} "
+            f"({source})"
+        )
     if model.frame_length != 2 * model.hop_length:
         raise ValueError(
             f"config.model.frame_length={model.frame_length} ({source}) must be twice "
-            f"config.model.hop_length={model.hop_length}: the window overlaps by half")
+            f"config.model.hop_length={model.hop_length}: the window overlaps by half"
+        )
     num_bins = model.frame_length // 2
     if model.hop_length * 100 != model.sample_rate:
         raise ValueError(
-            f"config.model.hop_length={model.hop_length} ({source}) must be {model.sample_rate // 100}, 10 ms "
-            f"at config.model.sample_rate={model.sample_rate}")
+            f"config.model.hop_length={model.hop_length} ({source}) must be "
+            f"{model.sample_rate // 100}, 10 ms "
+            f"at config.model.sample_rate={model.sample_rate}"
+        )
     if not model.strides or any(len(pair) != 2 or min(pair) < 1 for pair in model.strides):
-        raise ValueError(f"config.model.strides must be (time, frequency) pairs of at least 1, got "
-                         f"{model.strides} ({source})")
+        raise ValueError(
+            f"config.model.strides must be (time, frequency) pairs of at least 1, got "
+            f"{model.strides} ({source})"
+        )
     frequency_stride = _product(frequency for _, frequency in model.strides)
     if num_bins % (model.fold * frequency_stride):
         raise ValueError(
-            f"config.model.fold={model.fold} times the frequency strides' product {frequency_stride} of "
-            f"config.model.strides={model.strides} ({source}) must divide the {num_bins} frequency bins at "
-            f"{model.sample_rate} Hz; change fold or strides")
+            f"config.model.fold={model.fold} times the frequency strides' product "
+            f"{frequency_stride} of "
+            f"config.model.strides={model.strides} ({source}) must divide the {num_bins} "
+            f"frequency bins at "
+            f"{model.sample_rate} Hz; change fold or strides"
+        )
     for name in ("encoder_channels", "decoder_channels"):
         if len(model[name]) != len(model.strides):
-            raise ValueError(f"config.model.{name} must have one width per stage of config.model.strides, "
-                             f"{len(model.strides)}, got {len(model[name])}: {model[name]} ({source})")
-    for name, allowed in (("decoder_lookahead", (0, 1)), ("upsampling", ("transposed", "subpixel")),
-                          ("compute_dtype", ("bfloat16", "float32"))):
+            raise ValueError(
+                f"config.model.{name} must have one width per stage of config.model.strides, "
+                f"{len(model.strides)}, got {len(model[name])}: {model[name]} ({source})"
+            )
+    for name, allowed in (
+        ("decoder_lookahead", (0, 1)),
+        ("upsampling", ("transposed", "subpixel")),
+        ("compute_dtype", ("bfloat16", "float32")),
+    ):
         if model[name] not in allowed:
-            raise ValueError(f"config.model.{name} must be one of {allowed}, got {model[name]!r} ({source})")
+            raise ValueError(
+                f"config.model.{name} must be one of {allowed}, got {model[name]!r} ({source})"
+            )
     if len(config.losses.mel_windows) != len(config.losses.mel_bands):
         raise ValueError(
-            f"config.losses.mel_bands must have one number per window of config.losses.mel_windows, "
-            f"{len(config.losses.mel_windows)}, got {len(config.losses.mel_bands)} ({source})")
+            f"config.losses.mel_bands must have one number per window of "
+            f"config.losses.mel_windows, "
+            f"{len(config.losses.mel_windows)}, got {len(config.losses.mel_bands)} ({source})"
+        )
     crop = config.data.crop_frames * model.hop_length * _product(time for time, _ in model.strides)
     if flat["losses.adversarial_crop"] > crop:
-        raise ValueError(f"config.losses.adversarial_crop={config.losses.adversarial_crop} ({source}) must be "
-                         f"at most the {crop} samples of an example; lower it or raise config.data.crop_frames")
+        raise ValueError(
+            f"config.losses.adversarial_crop={config.losses.adversarial_crop} ({source}) must be "
+            f"at most the {crop} samples of an example; lower it or raise config.data.crop_frames"
+        )

@@ -9,8 +9,8 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-# Multipliers and shifts of SplitMix64's finaliser (public domain, Sebastiano Vigna): a permutation of
-# the 64-bit numbers that spreads every bit over all of them.
+# Multipliers and shifts of SplitMix64's finaliser (public domain, Sebastiano Vigna): a permutation
+# of the 64-bit numbers that spreads every bit over all of them.
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _CHUNK = 2**21  # elements hashed at a time: bounds the host memory to some tens of MB
@@ -18,7 +18,9 @@ _CHUNK = 2**21  # elements hashed at a time: bounds the host memory to some tens
 
 def path_name(path: Any) -> str:
     """Returns a key path of jax.tree_util as text with slashes, such as params/decoder/kernel."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
+    return "/".join(
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    )
 
 
 def paths(tree: Any) -> list[str]:
@@ -71,7 +73,7 @@ def _sums(array: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -
     words = words.view(f"u{array.dtype.itemsize}")
     total = np.zeros(1, np.uint64)  # an array wraps without a warning, a scalar does not
     for start in range(0, words.size, _CHUNK):
-        chunk = words[start:start + _CHUNK]
+        chunk = words[start : start + _CHUNK]
         positions = np.arange(start, start + chunk.size, dtype=np.uint64)
         mixed = _global_positions(positions, array.shape, index, shape)
         # The word and its position make one number; hashing it is a permutation, so that a changed
@@ -86,8 +88,9 @@ def _sums(array: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -
     return np.array([total[0], nonfinite], np.uint64)
 
 
-def _global_positions(positions: np.ndarray, part: tuple[int, ...], index: tuple[slice, ...],
-                      shape: tuple[int, ...]) -> np.ndarray:
+def _global_positions(
+    positions: np.ndarray, part: tuple[int, ...], index: tuple[slice, ...], shape: tuple[int, ...]
+) -> np.ndarray:
     """Returns the flat position in the whole of each flat position in the part."""
     if part == shape:
         return positions

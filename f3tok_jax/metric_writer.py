@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics, sounds and pictures of a run: metrics.jsonl and samples/ always, TensorBoard where installed."""
+"""Metrics and sounds of a run: metrics.jsonl and samples/ always, TensorBoard where installed."""
 
 from collections.abc import Callable, Mapping
 import importlib
@@ -26,8 +26,14 @@ class MetricWriter:
     has one value per step.
     """
 
-    def __init__(self, workdir: str, *, is_writer: bool = True, resume_step: int = 0,
-                 say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        is_writer: bool = True,
+        resume_step: int = 0,
+        say: Callable[[str], None] = print,
+    ):
         """Opens the writer.
 
         Args:
@@ -55,7 +61,7 @@ class MetricWriter:
         temporary = self._local_path.with_name(self._local_path.name + ".tmp")
         temporary.write_text("".join(kept))
         os.replace(temporary, self._local_path)
-        self._file = open(self._local_path, "a", encoding="utf-8")  # pylint: disable=consider-using-with
+        self._file = open(self._local_path, "a", encoding="utf-8")
         self._tensorboard = _open_tensorboard(str(workdir), resume_step, say)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -63,7 +69,7 @@ class MetricWriter:
 
         Args:
             step: the step these values describe.
-            values: name with slashes -> number; a non-finite one is written as null, for JSON has none.
+            values: name with slashes -> number; JSON has no NaN, so that one is written as null.
         """
         if not self._is_writer:
             return
@@ -77,8 +83,14 @@ class MetricWriter:
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     self._tensorboard.add_scalar(name, value, step)
 
-    def write_sounds(self, step: int, sounds: Mapping[str, np.ndarray], *, sample_rate: int,
-                     lengths: np.ndarray | None = None) -> None:
+    def write_sounds(
+        self,
+        step: int,
+        sounds: Mapping[str, np.ndarray],
+        *,
+        sample_rate: int,
+        lengths: np.ndarray | None = None,
+    ) -> None:
         """Writes samples/<step>/<index>_<name>.wav, and audio and spectrograms in TensorBoard.
 
         Args:
@@ -94,19 +106,25 @@ class MetricWriter:
         for name, waveforms in sounds.items():
             for index, waveform in enumerate(np.asarray(waveforms, np.float32)):
                 if lengths is not None:
-                    waveform = waveform[:int(lengths[index])]
+                    waveform = waveform[: int(lengths[index])]
                 waveform = np.clip(np.nan_to_num(waveform), -1.0, 1.0)
                 buffer = io.BytesIO()
                 soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
                 (folder / f"{index}_{name}.wav").write_bytes(buffer.getvalue())
                 if self._tensorboard:
                     tag = f"samples/{index}_{name}"
-                    self._tensorboard.add_audio(tag, waveform[:, None], step, sample_rate=sample_rate)
+                    self._tensorboard.add_audio(
+                        tag, waveform[:, None], step, sample_rate=sample_rate
+                    )
                     self._tensorboard.add_image(
-                        f"{tag}_spectrogram", _spectrogram_image(waveform, sample_rate), step, dataformats="HW")
+                        f"{tag}_spectrogram",
+                        _spectrogram_image(waveform, sample_rate),
+                        step,
+                        dataformats="HW",
+                    )
 
     def flush(self) -> None:
-        """Makes what was written visible to others: buckets get the whole file, TensorBoard its events."""
+        """Makes what was written visible: buckets get the whole file, TensorBoard its events."""
         if not self._is_writer:
             return
         self._file.flush()
@@ -151,15 +169,20 @@ def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]
     try:
         tensorboard = importlib.import_module("tensorboardX")
         # purge_step hides the points that a killed run wrote after its last checkpoint.
-        return tensorboard.SummaryWriter(workdir, purge_step=resume_step + 1 if resume_step else None)
+        return tensorboard.SummaryWriter(
+            workdir, purge_step=resume_step + 1 if resume_step else None
+        )
     except ImportError as error:
-        say(f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' for them, "
-            f"metrics are in {_METRICS_NAME} either way")
+        say(
+            f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' "
+            f"for them, "
+            f"metrics are in {_METRICS_NAME} either way"
+        )
         return None
 
 
 def _spectrogram_image(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Returns a log-magnitude spectrogram as [frequency, time] uint8, low frequencies at the bottom."""
+    """Returns a log-magnitude spectrogram [frequency, time], uint8, low frequencies below."""
     window = 2 ** int(math.log2(sample_rate / 25))  # about 32 ms
     hop = window // 4
     padded = np.pad(waveform, (0, max(0, window - len(waveform))))

@@ -36,11 +36,16 @@ def check_agreement(facts: Mapping[str, str]) -> None:
         for process, there in enumerate(everywhere):
             who.setdefault(str(there.get(name)), []).append(process)
         if len(who) > 1:
-            values = ", ".join(f"{value} in processes {processes[:8]}" for value, processes in who.items())
+            values = ", ".join(
+                f"{value} in processes {processes[:8]}" for value, processes in who.items()
+            )
             rows.append(f"{name}: {values}")
     if rows:
-        raise ValueError("all processes of a run must start alike, got " + "; ".join(rows)
-                         + "; install the same lock file and give the same command everywhere")
+        raise ValueError(
+            "all processes of a run must start alike, got "
+            + "; ".join(rows)
+            + "; install the same lock file and give the same command everywhere"
+        )
 
 
 def barrier(name: str) -> None:

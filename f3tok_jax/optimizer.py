@@ -24,16 +24,21 @@ def make_schedule(section: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     peak, warmup_steps = section["learning_rate"], section["warmup_steps"]
     name = section["schedule"]
     if name not in SCHEDULES:
-        raise ValueError(f"optimizer schedule must be one of {SCHEDULES}, got {name!r}; change "
-                         "config.optimizer.*.schedule")
+        raise ValueError(
+            f"optimizer schedule must be one of {SCHEDULES}, got {name!r}; change "
+            "config.optimizer.*.schedule"
+        )
     if name == "cosine" and warmup_steps >= num_steps:
-        raise ValueError(f"optimizer warmup_steps={warmup_steps} must be smaller than num_steps={num_steps} "
-                         "for the cosine schedule; change one of them in the config")
+        raise ValueError(
+            f"optimizer warmup_steps={warmup_steps} must be smaller than num_steps={num_steps} "
+            "for the cosine schedule; change one of them in the config"
+        )
     if name == "exponential":
         body = optax.exponential_decay(peak, transition_steps=1, decay_rate=section["decay"])
     elif name == "cosine":
         body = optax.cosine_decay_schedule(
-            peak, decay_steps=num_steps - warmup_steps, alpha=section["final_fraction"])
+            peak, decay_steps=num_steps - warmup_steps, alpha=section["final_fraction"]
+        )
     else:
         body = optax.constant_schedule(peak)
     if warmup_steps == 0:
@@ -57,12 +62,17 @@ def make_optimizer(section: Mapping[str, Any], num_steps: int) -> optax.Gradient
     """
     for name in ("learning_rate", "clip_norm"):
         if not section[name] > 0:
-            raise ValueError(f"optimizer {name} must be greater than 0, got {section[name]}; "
-                             f"change config.optimizer.*.{name}")
+            raise ValueError(
+                f"optimizer {name} must be greater than 0, got {section[name]}; "
+                f"change config.optimizer.*.{name}"
+            )
     return optax.chain(
         optax.clip_by_global_norm(section["clip_norm"]),
         optax.adamw(
             make_schedule(section, num_steps),
-            b1=section["b1"], b2=section["b2"], weight_decay=section["weight_decay"],
-            mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)),
+            b1=section["b1"],
+            b2=section["b2"],
+            weight_decay=section["weight_decay"],
+            mask=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+        ),
     )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Notice that the run must save and leave: SIGTERM, Ctrl-C, or the announcement of a TPU's maintenance."""
+"""Notice that the run must save and leave: SIGTERM, Ctrl-C, or a TPU's announced maintenance."""
 
 import signal
 import threading

@@ -80,7 +80,7 @@ class Progress:
         self._aside += self._clock() - start
 
     def add(self, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]], *, is_finite: bool) -> None:
-        """Adds one step's metrics; those of a skipped step would spoil the averages and are left out."""
+        """Adds one step's metrics; those of a skipped step would spoil the averages: left out."""
         self._steps += 1
         if is_finite:
             self._averages.add(metrics)
@@ -110,7 +110,7 @@ class Progress:
 
 
 def memory() -> dict[str, float]:
-    """Returns the memory of this process, and of its fullest device where the backend tells, in GB (1e9)."""
+    """Returns the memory of this process, and of its fullest device if known, in GB (1e9)."""
     statm = pathlib.Path("/proc/self/statm")
     if statm.exists():
         resident = int(statm.read_text().split()[1]) * _PAGE_BYTES

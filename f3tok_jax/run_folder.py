@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run, apart from its checkpoints and metrics: config, environment, logs/ and DONE."""
+"""A run's folder, apart from checkpoints and metrics: config, environment, logs/ and DONE."""
 
 from collections.abc import Mapping
 import json
@@ -29,7 +29,9 @@ def mark_done(workdir: str, step: int) -> None:
     multihost.barrier("run_folder_done")
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: str, environment: Mapping[str, Any]) -> None:
+def prepare(
+    config: ml_collections.ConfigDict, workdir: str, environment: Mapping[str, Any]
+) -> None:
     """Process 0 writes the config and the environment; all processes must see them.
 
     Args:
@@ -46,7 +48,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: str, environment: Mappin
         try:
             config_lib.save(config, workdir)
             (folder / "logs").mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n")
+            _write_whole(
+                folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n"
+            )
             # A finished run that is given more steps is not finished any more.
             (folder / _DONE).unlink(missing_ok=True)
         except OSError as error:
@@ -54,14 +58,17 @@ def prepare(config: ml_collections.ConfigDict, workdir: str, environment: Mappin
     if not multihost.all_agree(failure is None):
         raise ValueError(
             f"--workdir must be a folder that can be written, got {workdir}: "
-            f"{failure or 'process 0 cannot'}; change its permissions or give another") from failure
+            f"{failure or 'process 0 cannot'}; change its permissions or give another"
+        ) from failure
     if not multihost.all_agree(config_lib.exists(workdir)):
-        raise ValueError(f"--workdir must be one folder that all processes see, got {workdir}, which "
-                         "some do not; give a bucket or a shared disk")
+        raise ValueError(
+            f"--workdir must be one folder that all processes see, got {workdir}, which "
+            "some do not; give a bucket or a shared disk"
+        )
 
 
 def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:
-    """Process 0 appends one JSON line to logs/`name`; for rare entries, as a bucket rewrites the file."""
+    """Process 0 appends a JSON line to logs/`name`; for rare entries: buckets rewrite the file."""
     if jax.process_index() != 0:
         return
     path = epath.Path(workdir) / "logs" / name

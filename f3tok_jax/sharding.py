@@ -33,7 +33,9 @@ RULES = (
 )
 
 
-def make_mesh(section: Mapping[str, Any], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+def make_mesh(
+    section: Mapping[str, Any], devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
     """Returns the mesh of config.mesh over `devices`.
 
     Args:
@@ -50,28 +52,37 @@ def make_mesh(section: Mapping[str, Any], devices: Sequence[Any] | None = None) 
     slices = {getattr(device, "slice_index", 0) for device in devices}
     if len(slices) > 1 and replicas % len(slices):
         raise ValueError(
-            f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of slices: chips "
+            f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of "
+            f"slices: chips "
             "of different slices talk over the data-centre network; set config.mesh.replica to "
-            f"{len(slices)}")
+            f"{len(slices)}"
+        )
     if len(slices) > 1:
         # The slices are the outermost part of the replica axis.
         grid = mesh_utils.create_hybrid_device_mesh(
-            (replicas // len(slices), *shape[1:]), (len(slices), 1, 1), devices=devices)
+            (replicas // len(slices), *shape[1:]), (len(slices), 1, 1), devices=devices
+        )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
-    return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES))
+    return jax.sharding.Mesh(
+        grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES)
+    )
 
 
 def _fill(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
     """Replaces the one -1 by what is left and checks the product."""
     described = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
     if sum(size == -1 for size in sizes) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ValueError(f"config.mesh sizes must be at least 1, and at most one of them -1, got {described}")
+        raise ValueError(
+            f"config.mesh sizes must be at least 1, and at most one of them -1, got {described}"
+        )
     known = math.prod(size for size in sizes if size != -1)
     filled = tuple(num_devices // known if size == -1 else size for size in sizes)
     if math.prod(filled) != num_devices or 0 in filled:
-        raise ValueError(f"config.mesh {described} must multiply out to {num_devices} devices; "
-                         "change the sizes, or leave one at -1")
+        raise ValueError(
+            f"config.mesh {described} must multiply out to {num_devices} devices; "
+            "change the sizes, or leave one at -1"
+        )
     return filled
 
 
@@ -99,11 +110,15 @@ def use(mesh: jax.sharding.Mesh, rules: Sequence[tuple[str, Any]] = RULES) -> It
     names = [name for name, _ in rules]
     for name, target in rules:
         if names.count(name) > 1:
-            raise ValueError(f"logical axis {name!r} must have one sharding rule, got {names.count(name)}")
+            raise ValueError(
+                f"logical axis {name!r} must have one sharding rule, got {names.count(name)}"
+            )
         for axis in _as_tuple(target):
             if axis not in mesh.shape:
-                raise ValueError(f"the sharding rule of {name!r} must name axes of the mesh "
-                                 f"{describe(mesh)}, got {axis!r}")
+                raise ValueError(
+                    f"the sharding rule of {name!r} must name axes of the mesh "
+                    f"{describe(mesh)}, got {axis!r}"
+                )
     with jax.set_mesh(mesh), nn.logical_axis_rules(tuple(rules)):
         yield
 
@@ -137,23 +152,29 @@ def logical_sharding(
     spec = []
     for name, size in zip(names, shape, strict=True):
         if name is not None and name not in table:
-            raise ValueError(f"logical axis must be one of {sorted(table)}, got {name!r} in {tuple(names)}")
+            raise ValueError(
+                f"logical axis must be one of {sorted(table)}, got {name!r} in {tuple(names)}"
+            )
         axes = _as_tuple(table[name]) if name is not None else ()
         for axis in axes:
             if axis in taken:
-                raise ValueError(f"logical axes {taken[axis]!r} and {name!r} of {tuple(names)} both map to "
-                                 f"the mesh axis {axis!r}; change the rule of one of them")
+                raise ValueError(
+                    f"logical axes {taken[axis]!r} and {name!r} of {tuple(names)} both map to "
+                    f"the mesh axis {axis!r}; change the rule of one of them"
+                )
             taken[axis] = name
         parts = math.prod(mesh.shape[axis] for axis in axes)
         if size % parts:
-            raise ValueError(f"size {size} of the logical axis {name!r} must be a multiple of {parts}, its "
-                             f"shards on mesh {describe(mesh)}")
+            raise ValueError(
+                f"size {size} of the logical axis {name!r} must be a multiple of {parts}, its "
+                f"shards on mesh {describe(mesh)}"
+            )
         spec.append(axes if len(axes) > 1 else axes[0] if axes else None)
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
 def constrain(array: jax.Array, *names: str | None) -> jax.Array:
-    """Constrains an array inside a step by the logical names of its axes; identity without a mesh."""
+    """Constrains an array inside a step by its axes' logical names; identity without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return array
@@ -168,7 +189,7 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size: int) -> Any:
-    """Returns a sharding per leaf by shape alone: optimizer state and averages follow their parameters.
+    """Returns a sharding per leaf by shape alone, so that optimizer state follows its parameters.
 
     A leaf of at least `min_shard_size` elements is split over fsdp on its largest axis that divides
     (the last of equals); every other leaf is replicated.
@@ -181,7 +202,9 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size
     fsdp = mesh.shape["fsdp"]
 
     def shard(leaf: Any) -> jax.sharding.NamedSharding:
-        candidates = [(size, axis) for axis, size in enumerate(leaf.shape) if size % fsdp == 0 and size]
+        candidates = [
+            (size, axis) for axis, size in enumerate(leaf.shape) if size % fsdp == 0 and size
+        ]
         if fsdp == 1 or math.prod(leaf.shape) < min_shard_size or not candidates:
             return replicated(mesh)
         axis = max(candidates)[1]
@@ -195,7 +218,10 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size
 def abstract(tree: Any, shardings: Any) -> Any:
     """Returns `tree` as jax.ShapeDtypeStruct leaves that carry their shardings."""
     return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree, shardings)
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        tree,
+        shardings,
+    )
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -213,11 +239,15 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, source: str) -> None:
     """
     shards = num_data_shards(mesh)
     if batch_size % shards:
-        raise ValueError(f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
-                         f"data shards on mesh {describe(mesh)}")
+        raise ValueError(
+            f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
+            f"data shards on mesh {describe(mesh)}"
+        )
 
 
-def host_to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def host_to_global(
+    batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh
+) -> dict[str, jax.Array]:
     """Returns the global batch of which this process holds the given slice.
 
     Args:
@@ -225,7 +255,9 @@ def host_to_global(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> 
         mesh: of the program.
     """
     where = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()
+    }
 
 
 def gather(tree: Any) -> Any:
@@ -237,4 +269,5 @@ def gather(tree: Any) -> Any:
     if jax.sharding.get_abstract_mesh().empty:
         return tree
     return jax.tree.map(
-        lambda leaf: jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec()), tree)
+        lambda leaf: jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec()), tree
+    )

@@ -1,17 +1,31 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a program does before it computes: find the other processes, keep compiled programs."""
+"""What a program does before it computes: find its processes, keep compiled programs, open data."""
 
 from collections.abc import Callable
 import os
 import pathlib
+import sys
+from typing import Any
 
 from etils import epath
 import jax
+import ml_collections
+
+from data_pipelines import pipeline
+from f3tok_jax import checkpoint_meta
+from f3tok_jax import stage as stage_lib
 
 
-def initialize_distributed(*, mode: str, coordinator: str, num_processes: int, process_id: int,
-                           heartbeat_seconds: int, start_seconds: int) -> None:
+def initialize_distributed(
+    *,
+    mode: str,
+    coordinator: str,
+    num_processes: int,
+    process_id: int,
+    heartbeat_seconds: int,
+    start_seconds: int,
+) -> None:
     """Connects this process to the others of its run, where there are others.
 
     Args:
@@ -29,7 +43,9 @@ def initialize_distributed(*, mode: str, coordinator: str, num_processes: int, p
     if any(given) and not all(given):
         raise ValueError(
             "--coordinator, --num_processes and --process_id go together, got "
-            f"{coordinator!r}, {num_processes} and {process_id}; give all three, or none on a TPU slice")
+            f"{coordinator!r}, {num_processes} and {process_id}; give all three, or none "
+            "on a TPU slice"
+        )
     if mode == "off":
         return
     limits = dict(heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=start_seconds)
@@ -68,11 +84,77 @@ def use_compilation_cache(folder: str | None, *, say: Callable[[str], None] = pr
         probe.unlink()
     except OSError as error:
         if folder:
-            raise ValueError(f"the compilation cache must be a folder that can be written, got {folder}: {error}; "
-                             "give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' for none"
-                             ) from error
-        say(f"compiled programs are not kept: {path} cannot be written ({error}); give --compilation_cache=DIR")
+            raise ValueError(
+                f"the compilation cache must be a folder that can be written, got {folder}: "
+                f"{error}; "
+                "give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' for none"
+            ) from error
+        say(
+            f"compiled programs are not kept: {path} cannot be written ({error}); give "
+            f"--compilation_cache=DIR"
+        )
         jax.config.update("jax_enable_compilation_cache", False)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def environment() -> dict[str, Any]:
+    """Returns what this run was started with, ready for JSON."""
+    variables = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")
+    return {
+        "command": sys.argv,
+        "python": sys.version,
+        "versions": checkpoint_meta.versions(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "variables": {name: os.environ[name] for name in variables if name in os.environ},
+    }
+
+
+def open_data(
+    config: ml_collections.ConfigDict, stage: stage_lib.Stage
+) -> tuple[pipeline.Pipeline, pipeline.Pipeline | None]:
+    """Opens training and held-out shards and compares their batches with what the stage needs.
+
+    Args:
+        config: of the run.
+        stage: made from it.
+
+    Returns:
+        The training pipeline, and the held-out one or None.
+
+    Raises:
+        ValueError: where a folder is missing, not whole, of another rate, or gives other batches.
+    """
+    if not config.data.train:
+        raise ValueError(
+            "config.data.train must name a folder of shards, got ''; build one with "
+            "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
+        )
+    common = {
+        "sample_rate": stage.sample_rate,
+        "crop_length": stage.batch_spec["waveform"].shape[1],
+        "batch_size": config.data.batch_size,
+        "seed": config.seed,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+        "max_replaced": config.data.max_replaced,
+    }
+    train = pipeline.Pipeline(config.data.train, gain_db=config.data.gain_db, train=True, **common)
+    heldout = (
+        pipeline.Pipeline(config.data.heldout, train=False, **common)
+        if config.data.heldout
+        else None
+    )
+    needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
+    published = {
+        name: (tuple(shape), dtype.name) for name, (shape, dtype) in train.batch_spec.items()
+    }
+    if needed != published:
+        raise ValueError(
+            f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
+            "config.data and config.model do not go together"
+        )
+    return train, heldout

@@ -21,7 +21,6 @@ Exit codes:
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import sys
 import time
@@ -36,6 +35,8 @@ import ml_collections
 from data_pipelines import pipeline as pipeline_lib
 from f3tok_jax import autoencoder_stage
 from f3tok_jax import checkpoint
+from f3tok_jax import checkpoint_meta
+from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
 from f3tok_jax import metric_writer
 from f3tok_jax import multihost
@@ -51,10 +52,8 @@ EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
 EXIT_PREEMPTED = preemption_lib.EXIT_PREEMPTED
 
 STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
-    "autoencoder": autoencoder_stage.make_stage,
+    "autoencoder": autoencoder_stage.make_stage
 }
-
-_NUM_SAMPLES = 4  # sounds written at a time
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,21 +68,22 @@ class _Run:
     heldout_data: pipeline_lib.Pipeline | None
     checkpointer: checkpoint.Checkpointer
     say: Callable[[str], None]
-    # Set once the state's shape is known.
-    frozen: Any = None
-    train_step: Any = None
-    eval_step: Any = None
-    sample: Any = None
-    writer: Any = None
-    watchdog: Any = None
-    preemption: Any = None
-    progress: Any = None
+    preemption: preemption_lib.Preemption
+    watchdog: watchdog_lib.Watchdog
+    # Set by _start.
+    programs: compiled.CompiledStage | None = None
+    writer: metric_writer.MetricWriter | None = None
+    progress: progress_lib.Progress | None = None
     num_nonfinite: int = 0
 
 
-def run(config: ml_collections.ConfigDict, workdir: str, *,
-        make_stage: Callable[[ml_collections.ConfigDict], stage_lib.Stage] | None = None,
-        devices: Sequence[Any] | None = None) -> int:
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    *,
+    make_stage: Callable[[ml_collections.ConfigDict], stage_lib.Stage] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
 
     Args:
@@ -102,8 +102,11 @@ def run(config: ml_collections.ConfigDict, workdir: str, *,
     say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
     config_lib.validate(config)
     mesh = sharding.make_mesh(config.mesh, devices)
-    sharding.check_batch(config.data.batch_size, mesh,
-                         f"config.data.batch_size of configs/{config.stage}.py:{config.preset}")
+    sharding.check_batch(
+        config.data.batch_size,
+        mesh,
+        f"config.data.batch_size of configs/{config.stage}.py:{config.preset}",
+    )
     if config_lib.exists(workdir):
         config_lib.check_same_run(config, workdir)
         done_step = run_folder.done_step(workdir)
@@ -111,24 +114,13 @@ def run(config: ml_collections.ConfigDict, workdir: str, *,
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     stage = (make_stage or _find_stage(config))(config)
-    train_data, heldout_data = _open_data(config, stage)
-    multihost.check_agreement({
-        "config": config_lib.hash_of(config), "data": train_data.fingerprint, "workdir": workdir,
-        "devices": str(jax.device_count()), **checkpoint.versions(), **_own_version()})
-    run_folder.prepare(config, workdir, _environment())
-    checkpointer = checkpoint.Checkpointer(
-        workdir, config_json=config_lib.to_json(config), data_fingerprint=train_data.fingerprint,
-        best_metric=stage.best_metric, keep_last=config.checkpoint.keep_last,
-        keep_best=config.checkpoint.keep_best, say=say)
-    this = _Run(config=config, workdir=workdir, stage=stage, mesh=mesh, train_data=train_data,
-                heldout_data=heldout_data, checkpointer=checkpointer, say=say)
-    this.preemption = preemption_lib.Preemption()
-    this.watchdog = watchdog_lib.Watchdog(
-        config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(workdir))
+    this = _open(config, workdir, stage, mesh, say)
     try:
         with sharding.use(mesh):
-            state, step = _start(this)
-            return _loop(this, state, step)
+            this.programs = compiled.CompiledStage(
+                stage, mesh=mesh, seed=config.seed, min_shard_size=config.mesh.min_shard_size
+            )
+            return _loop(this, *_start(this))
     finally:
         this.preemption.close()
         this.watchdog.close()
@@ -136,45 +128,56 @@ def run(config: ml_collections.ConfigDict, workdir: str, *,
             this.writer.close()
 
 
-def _find_stage(config: ml_collections.ConfigDict) -> Callable[[ml_collections.ConfigDict], stage_lib.Stage]:
+def _open(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    stage: stage_lib.Stage,
+    mesh: jax.sharding.Mesh,
+    say: Callable[[str], None],
+) -> _Run:
+    """Opens data and folder, once all processes agree on what they are about to do."""
+    train_data, heldout_data = startup.open_data(config, stage)
+    multihost.check_agreement(
+        {
+            "config": config_lib.hash_of(config),
+            "data": train_data.fingerprint,
+            "workdir": workdir,
+            "devices": str(jax.device_count()),
+            **checkpoint_meta.versions(),
+        }
+    )
+    run_folder.prepare(config, workdir, startup.environment())
+    checkpointer = checkpoint.Checkpointer(
+        workdir,
+        config_json=config_lib.to_json(config),
+        data_fingerprint=train_data.fingerprint,
+        best_metric=stage.best_metric,
+        keep_last=config.checkpoint.keep_last,
+        keep_best=config.checkpoint.keep_best,
+        say=say,
+    )
+    return _Run(
+        config=config,
+        workdir=workdir,
+        stage=stage,
+        mesh=mesh,
+        train_data=train_data,
+        heldout_data=heldout_data,
+        checkpointer=checkpointer,
+        say=say,
+        preemption=preemption_lib.Preemption(),
+        watchdog=watchdog_lib.Watchdog(
+            config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(workdir)
+        ),
+    )
+
+
+def _find_stage(
+    config: ml_collections.ConfigDict,
+) -> Callable[[ml_collections.ConfigDict], stage_lib.Stage]:
     if config.stage not in STAGES:
         raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
     return STAGES[config.stage]
-
-
-def _own_version() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("grain", "array_record", "soxr")}
-
-
-def _open_data(config: ml_collections.ConfigDict, stage: stage_lib.Stage):
-    """Opens the pipelines and compares what they publish with what the stage needs."""
-    if not config.data.train:
-        raise ValueError("config.data.train must name a folder of shards, got ''; build one with "
-                         "python -m data_pipelines.build_shards, then give --config.data.train=DIR")
-    crop_length = stage.batch_spec["waveform"].shape[1]
-    common = dict(sample_rate=stage.sample_rate, crop_length=crop_length, batch_size=config.data.batch_size,
-                  seed=config.seed, process_index=jax.process_index(), process_count=jax.process_count(),
-                  max_replaced=config.data.max_replaced)
-    train_data = pipeline_lib.Pipeline(config.data.train, gain_db=config.data.gain_db, train=True, **common)
-    heldout_data = None
-    if config.data.heldout:
-        heldout_data = pipeline_lib.Pipeline(config.data.heldout, train=False, **common)
-    needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
-    published = {name: (tuple(shape), dtype.name) for name, (shape, dtype) in train_data.batch_spec.items()}
-    if needed != published:
-        raise ValueError(f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
-                         "config.data and config.model do not go together")
-    return train_data, heldout_data
-
-
-def _environment() -> dict[str, Any]:
-    """What the run was started with, for logs/environment.json."""
-    return {
-        "command": sys.argv, "python": sys.version, "versions": {**checkpoint.versions(), **_own_version()},
-        "device": jax.devices()[0].device_kind, "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        **{name: os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")},
-    }
 
 
 def _stacks_path(workdir: str) -> str | None:
@@ -185,51 +188,33 @@ def _stacks_path(workdir: str) -> str | None:
 
 
 def _start(this: _Run) -> tuple[Any, int]:
-    """Compiles, and restores or makes the state. Order: this run's checkpoint, else scratch."""
-    stage, mesh, say = this.stage, this.mesh, this.say
-    make_state = lambda: stage.init_state(jax.random.key(this.config.seed))
-    shapes = jax.eval_shape(make_state)
-    min_shard_size = this.config.mesh.min_shard_size
-    shardings = sharding.state_shardings(shapes, mesh, min_shard_size)
+    """Restores or makes the state, and compiles. Order: this run's checkpoint, else scratch."""
+    say, programs = this.say, this.programs
     # Restored first: the fresh state is never in memory beside the restored one.
-    state = this.checkpointer.restore_latest(sharding.abstract(shapes, shardings))
+    state, step = this.checkpointer.restore_latest(programs.abstract_state), 0
     if state is None:
-        state, step = jax.jit(make_state, out_shardings=shardings)(), 0
+        state = programs.init_state()
         say("starting from scratch: there is no checkpoint in this work folder")
     else:
         step = int(jax.device_get(state.step))
         say(f"resuming this run from its checkpoint of step {step}")
-    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params))
-    say(f"{num_parameters / 1e6:.2f} M parameters on {mesh.size} {jax.devices()[0].platform} devices, mesh "
-        f"{sharding.describe(mesh)}, {jax.process_count()} processes; {stage.seconds_per_batch:.1f} s of sound "
-        "per batch")
-    frozen_shardings = sharding.state_shardings(stage.frozen, mesh, min_shard_size)
-    this.frozen = jax.device_put(stage.frozen, frozen_shardings)
-    _compile(this, shapes, shardings, frozen_shardings)
-    this.writer = metric_writer.MetricWriter(
-        this.workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say)
-    this.progress = progress_lib.Progress(
-        num_steps=this.config.num_steps, seconds_per_batch=stage.seconds_per_batch, clock=time.monotonic)
-    return state, step
-
-
-def _compile(this: _Run, shapes: Any, shardings: Any, frozen_shardings: Any) -> None:
-    """Compiles the train step now and says how long it took; the others at their first use."""
-    stage, mesh = this.stage, this.mesh
+    say(
+        f"{programs.num_parameters / 1e6:.2f} M parameters on {this.mesh.size} "
+        f"{jax.devices()[0].platform} devices, mesh {sharding.describe(this.mesh)}, "
+        f"{jax.process_count()} processes; {this.stage.seconds_per_batch:.1f} s of sound per batch"
+    )
     started = time.monotonic()
-    inputs = (shardings, frozen_shardings, sharding.batch_sharding(mesh))
-    replicated = sharding.replicated(mesh)
-    train_step = jax.jit(stage.train_step, in_shardings=inputs, out_shardings=(shardings, replicated),
-                         donate_argnums=0)
-    this.train_step = train_step.lower(shapes, stage.frozen, dict(stage.batch_spec)).compile()
-    this.eval_step = jax.jit(stage.eval_step, in_shardings=inputs, out_shardings=replicated)
-
-    def sample(state, frozen, batch):
-        return jax.tree.map(lambda sound: sound[:_NUM_SAMPLES], {
-            **stage.sample(state, frozen, batch), "mask": batch["mask"]})
-
-    this.sample = jax.jit(sample, in_shardings=inputs, out_shardings=replicated)
-    this.say(f"compiled the train step in {time.monotonic() - started:.1f} s")
+    programs.compile()
+    say(f"compiled the train step in {time.monotonic() - started:.1f} s")
+    this.writer = metric_writer.MetricWriter(
+        this.workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
+    )
+    this.progress = progress_lib.Progress(
+        num_steps=this.config.num_steps,
+        seconds_per_batch=this.stage.seconds_per_batch,
+        clock=time.monotonic,
+    )
+    return state, step
 
 
 def _loop(this: _Run, state: Any, step: int) -> int:
@@ -247,7 +232,7 @@ def _loop(this: _Run, state: Any, step: int) -> int:
         watchdog.beat("step")
         batch = sharding.host_to_global(local_batch, this.mesh)
         with jax.transfer_guard("disallow"):  # nothing else may travel by accident
-            state, metrics = this.train_step(state, this.frozen, batch)
+            state, metrics = this.programs.train_step(state, this.programs.frozen, batch)
             step += 1
             if unread is not None:
                 _read(this, *unread)
@@ -307,34 +292,39 @@ def _read(this: _Run, step: int, metrics: stage_lib.Metrics, *, log: bool = Fals
 def _write_nonfinite(this: _Run, step: int) -> None:
     """Writes which examples a skipped step had heard."""
     keys = this.train_data.example_keys(step - 1)
-    this.say(f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples are in "
-             "logs/nonfinite.jsonl")
+    this.say(
+        f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples "
+        f"are in "
+        "logs/nonfinite.jsonl"
+    )
     run_folder.append_log(this.workdir, "nonfinite.jsonl", {"step": step, "examples": keys})
 
 
 def _evaluate(this: _Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
     """Returns the metrics of held-out batches, or None, and whether the run must leave instead."""
-    averages = progress_lib.Averages()
+    averages, programs = progress_lib.Averages(), this.programs
     data, batch_size = this.heldout_data, this.config.data.batch_size
     # No more batches than there are examples: the pipeline would begin again.
     for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
         batch = sharding.host_to_global(data.local_batch(index), this.mesh)
-        # Read one by one: on CPU, independent collectives in flight can wait for each other for ever.
-        averages.add(jax.device_get(this.eval_step(state, this.frozen, batch)))
+        # Read one by one: on CPU, independent collectives in flight can deadlock.
+        averages.add(jax.device_get(programs.eval_step(state, programs.frozen, batch)))
         this.watchdog.beat("evaluation")
         if this.preemption.reached():
             return None, True
     values = averages.ratios()
     this.writer.write(step, values)
-    this.say(this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()}))
+    this.say(
+        this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()})
+    )
     return values, False
 
 
 def _write_samples(this: _Run, state: Any, step: int) -> None:
-    """Writes a few sounds of the first held-out batch, or of the first training batch, and their copies."""
+    """Writes a few sounds of the first held-out (or training) batch and their reconstructions."""
     data = this.heldout_data or this.train_data
     batch = sharding.host_to_global(data.local_batch(0), this.mesh)
-    sounds = jax.device_get(this.sample(state, this.frozen, batch))
+    sounds = jax.device_get(this.programs.sample(state, this.programs.frozen, batch))
     lengths = sounds.pop("mask").sum(axis=1)
     this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
     this.writer.flush()
@@ -342,9 +332,12 @@ def _write_samples(this: _Run, state: Any, step: int) -> None:
 
 def _stop_nonfinite(this: _Run, step: int) -> int:
     this.checkpointer.close()
-    this.say(f"stopping at step {step}: {this.num_nonfinite} steps were not finite, more than "
-             f"config.loop.max_nonfinite={this.config.loop.max_nonfinite}; lower the learning rate, or look at "
-             "the examples in logs/nonfinite.jsonl")
+    this.say(
+        f"stopping at step {step}: {this.num_nonfinite} steps were not finite, more than "
+        f"config.loop.max_nonfinite={this.config.loop.max_nonfinite}; lower the learning rate, "
+        f"or look at "
+        "the examples in logs/nonfinite.jsonl"
+    )
     return EXIT_NONFINITE
 
 
@@ -359,8 +352,10 @@ def _finish(this: _Run, step: int) -> int:
     this.watchdog.beat("last save")
     this.checkpointer.close()
     if checkpoint.latest_step(this.workdir) != step:
-        raise checkpoint.CheckpointError(f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
-                                         "are not finite; the newest checkpoint there is good")
+        raise checkpoint.CheckpointError(
+            f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
+            "are not finite; the newest checkpoint there is good"
+        )
     run_folder.mark_done(this.workdir, step)
     this.say(f"done: {step} steps, checkpoints in {this.workdir}/checkpoints")
     return EXIT_DONE
@@ -368,29 +363,51 @@ def _finish(this: _Run, step: int) -> int:
 
 # The program: flags, environment variables, the processes of a run.
 
-_CONFIG = flags.DEFINE_string("config", None, "FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
-_WORKDIR = flags.DEFINE_string("workdir", None, "run folder, local or a bucket; the same one resumes")
-_PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "print the config and what follows from it, and end")
+_CONFIG = flags.DEFINE_string(
+    "config", None, "FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE"
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "run folder, local or a bucket; the same one resumes"
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+    "print_config", False, "print the config and what follows from it, and end"
+)
 _CACHE = flags.DEFINE_string(
-    "compilation_cache", None, "folder of compiled programs; default $JAX_COMPILATION_CACHE_DIR, else a folder in "
-    "the home; '' for none")
+    "compilation_cache",
+    None,
+    "folder of compiled programs; default $JAX_COMPILATION_CACHE_DIR, else a folder in "
+    "the home; '' for none",
+)
 _DISTRIBUTED = flags.DEFINE_enum(
-    "distributed", "auto", ("auto", "on", "off"),
-    "whether to find the other processes: auto where --coordinator is given or there are TPU chips")
-_COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed on a TPU slice")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "processes of the run, with --coordinator")
+    "distributed",
+    "auto",
+    ("auto", "on", "off"),
+    "whether to find the other processes: auto where --coordinator is given or there are TPU chips",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0; not needed on a TPU slice"
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 0, "processes of the run, with --coordinator"
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "of this process from 0, with --coordinator")
-_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "silence of a process after which the others abort")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "silence of a process after which the others abort"
+)
 _START = flags.DEFINE_integer("start_seconds", 300, "in which all processes must have arrived")
 
 
-def main(arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage] | None = None) -> int:
-    """Runs the program; `arguments` holds the --config.KEY=VALUE overrides after the program's name."""
+def main(
+    arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage] | None = None
+) -> int:
+    """Runs the program; `arguments` are its name and the --config.KEY=VALUE overrides."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells about every save in 20 lines
     try:
         if not _CONFIG.value:
-            raise ValueError("--config must be FILE.py or FILE.py:PRESET, got none; for example "
-                             "--config=configs/autoencoder.py:tiny")
+            raise ValueError(
+                "--config must be FILE.py or FILE.py:PRESET, got none; for example "
+                "--config=configs/autoencoder.py:tiny"
+            )
         config = config_lib.read(_CONFIG.value, arguments[1:])
         config_lib.validate(config)
         if _PRINT_CONFIG.value:
@@ -399,11 +416,20 @@ def main(arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage]
         if not _WORKDIR.value:
             raise ValueError("--workdir must be a folder for this run, got none")
         startup.initialize_distributed(
-            mode=_DISTRIBUTED.value, coordinator=_COORDINATOR.value, num_processes=_NUM_PROCESSES.value,
-            process_id=_PROCESS_ID.value, heartbeat_seconds=_HEARTBEAT.value, start_seconds=_START.value)
+            mode=_DISTRIBUTED.value,
+            coordinator=_COORDINATOR.value,
+            num_processes=_NUM_PROCESSES.value,
+            process_id=_PROCESS_ID.value,
+            heartbeat_seconds=_HEARTBEAT.value,
+            start_seconds=_START.value,
+        )
         if jax.process_index() == 0:
             print(config_lib.describe(config), flush=True)
-        cache = _CACHE.value if _CACHE.value is not None else os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        cache = (
+            _CACHE.value
+            if _CACHE.value is not None
+            else os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        )
         startup.use_compilation_cache(cache)
         return run(config, _WORKDIR.value, make_stage=make_stage)
     except ValueError as error:

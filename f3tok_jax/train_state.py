@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The state of training, its random streams, its running average and its guard against non-finite steps."""
+"""The state of training, its random streams, running average, and guard against NaNs."""
 
 from typing import Any
 import zlib
@@ -52,13 +52,18 @@ def update_ema(ema_params: Any, params: Any, *, decay: float) -> Any:
     """Returns decay * ema_params + (1 - decay) * params, leaf by leaf, in the average's dtype."""
     return jax.tree.map(
         lambda average, new: average + (1.0 - decay) * (new.astype(average.dtype) - average),
-        ema_params, params)
+        ema_params,
+        params,
+    )
 
 
 def all_finite(tree: Any) -> jax.Array:
     """Returns a boolean scalar: no floating-point leaf of `tree` holds a NaN or an infinity."""
-    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)
-              if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    leaves = [
+        jnp.all(jnp.isfinite(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
     return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
 
 

@@ -13,15 +13,21 @@ EXIT_STALLED = 124
 
 
 class Watchdog:
-    """Dumps the stacks of all threads after `seconds` without a sign of life, and ends the process after twice that.
+    """Dumps all stacks after `seconds` without a sign of life; ends the process after twice that.
 
     A stuck peer cannot be noticed from inside a collective, and no exception can leave one: only
     ending the process frees the slice. Armed by the first `beat`, so that a long first compilation
     is not mistaken for a stall.
     """
 
-    def __init__(self, seconds: float, *, clock: Callable[[], float], stacks_path: str | None = None,
-                 exit_process: Callable[[int], None] = os._exit):
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        clock: Callable[[], float],
+        stacks_path: str | None = None,
+        exit_process: Callable[[int], None] = os._exit,
+    ):
         """Starts the thread.
 
         Args:
@@ -65,14 +71,22 @@ class Watchdog:
                 dumped_for = beat
                 self._dump(silent)
             if silent > 2 * self._seconds:
-                print(f"watchdog: still nothing after {silent:.0f} s in phase {self._phase!r}; exit {EXIT_STALLED}",
-                      file=sys.stderr, flush=True)
+                print(
+                    f"watchdog: still nothing after {silent:.0f} s in phase {self._phase!r}; "
+                    f"exit {EXIT_STALLED}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 self._exit_process(EXIT_STALLED)
                 return
 
     def _dump(self, silent: float) -> None:
-        print(f"watchdog: nothing for {silent:.0f} s in phase {self._phase!r}; stacks of all threads follow",
-              file=sys.stderr, flush=True)
+        print(
+            f"watchdog: nothing for {silent:.0f} s in phase {self._phase!r}; stacks of all "
+            f"threads follow",
+            file=sys.stderr,
+            flush=True,
+        )
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         if self._stacks_path:
             path = pathlib.Path(self._stacks_path)
