@@ -1,0 +1,374 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the real train step for a TPU slice on any machine, and says what it costs per chip.
+
+    python -m f3tok_jax.compile_check --config=configs/autoencoder.py:base --topology=v5e:4x4 \
+        --output=cost.json [--num_slices=2] [--part=generator] [--seconds_per_chip=8] [--config.KEY=VALUE]
+
+The figures come from the TPU compiler and the chips' data sheets, so they are the same on every machine;
+only the compile seconds are this machine's. Needs libtpu (extra "tpu"), and no TPU.
+
+Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step does not fit the chip's memory.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+# Without these libtpu asks the machine which TPU it is, and two processes lock each other out.
+LIBTPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+if __name__ == "__main__":
+    # JAX reads JAX_PLATFORMS when it is imported; libtpu the rest when it is loaded.
+    os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
+
+import jax
+from jax.experimental import topologies
+import ml_collections
+
+from f3tok_jax import autoencoder_stage
+from f3tok_jax import config as config_lib
+from f3tok_jax import hlo_cost
+from f3tok_jax import sharding
+from f3tok_jax import stage as stage_lib
+
+EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
+PARTS = ("all", "generator")
+STAGES: dict[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
+    "autoencoder": autoencoder_stage.make_stage,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU generation, per chip.
+
+    Attributes:
+        peak_flops: bfloat16 FLOP/s.
+        bandwidth: of its memory, bytes/s.
+        memory: GiB that the compiler lets a program have, per device; not the data sheet's.
+        clock: Hz, to turn XLA's estimated cycles into seconds; not on the data sheets, assumed.
+        max_chips: of the largest slice.
+        num_axes: of its torus.
+        devices: that JAX sees per chip.
+    """
+
+    peak_flops: float
+    bandwidth: float
+    memory: float
+    clock: float
+    max_chips: int
+    num_axes: int
+    devices: int = 1
+
+
+# Source: "System architecture" tables of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}.
+CHIPS = {
+    "v4": Chip(275e12, 1228e9, 15.25, 1.05e9, 4096, 3, devices=2),
+    "v5e": Chip(197e12, 819e9, 15.75, 1.5e9, 256, 2),
+    "v5p": Chip(459e12, 2765e9, 95.74, 1.75e9, 8960, 3),
+    "v6e": Chip(918e12, 1640e9, 31.25, 1.75e9, 256, 2),
+}
+# Slices that exist. Three-axis generations have these and, above, multiples of 4 in ascending order.
+_FLAT_SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
+
+
+class MemoryDoesNotFitError(ValueError):
+    """The compiled step needs more memory than a chip has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """A named topology: `chip` of CHIPS, `shape` such as "4x4", and how many of such slices."""
+
+    name: str
+    shape: str
+    num_slices: int = 1
+
+    @property
+    def chip(self) -> Chip:
+        return CHIPS[self.name]
+
+    @property
+    def num_chips(self) -> int:
+        chips = self.num_slices
+        for size in self.shape.split("x"):
+            chips *= int(size)
+        return chips
+
+    def __str__(self) -> str:
+        name = f"{self.name}:{self.shape}"
+        return name if self.num_slices == 1 else f"{self.num_slices} slices of {name}"
+
+
+def parse_topology(topology: str, num_slices: int = 1) -> Slice:
+    """Reads "v5e:4x4"; raises ValueError for what no product has, which libtpu would accept."""
+    name, _, shape = topology.partition(":")
+    if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape):
+        raise ValueError(f"--topology must be a generation of {sorted(CHIPS)} and its chips per axis, such as "
+                         f"v5e:4x4 or v5p:4x4x4, got {topology!r}")
+    sizes = [int(size) for size in shape.split("x")]
+    chip, chips = CHIPS[name], 1
+    for size in sizes:
+        chips *= size
+    if chip.num_axes == 2:
+        wanted, exists = f"one of {', '.join(_FLAT_SLICES)}", shape in _FLAT_SLICES
+    else:
+        wanted = (f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at most "
+                  f"{chip.max_chips} chips")
+        large = len(sizes) == 3 and not any(size % 4 for size in sizes) and sizes == sorted(sizes)
+        exists = shape in _SMALL_CUBES or (large and 0 < chips <= chip.max_chips)
+    if not exists:
+        raise ValueError(f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)")
+    if num_slices < 1:
+        raise ValueError(f"--num_slices must be at least 1, got {num_slices}")
+    return Slice(name, shape, num_slices)
+
+
+def topology_devices(target: Slice) -> Sequence[Any]:
+    """Devices of slices that need not exist; for compiling only."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError("compile_check needs the TPU compiler, libtpu, which is not installed; run "
+                         "pip install 'f3tok_jax[tpu]'")
+    options = {} if target.num_slices == 1 else {"num_slices": target.num_slices}
+    if target.shape == "1x1":
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=f"{target.name}:{target.shape}", **options).devices
+
+
+def fit_config(
+    config: ml_collections.ConfigDict, target: Slice, *, part: str = "all", seconds_per_chip: float = 0.0,
+) -> ml_collections.ConfigDict:
+    """The config for `target`: its slices on the replica axis, its part, its batch.
+
+    Args:
+        config: of the run.
+        target: slices to compile for.
+        part: "all", or "generator" for the step before the discriminators join.
+        seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's batch.
+    """
+    if part not in PARTS:
+        raise ValueError(f"--part must be one of {PARTS}, got {part!r}")
+    config = ml_collections.ConfigDict(config.to_dict())
+    if config.mesh.replica == 1:
+        config.mesh.replica = target.num_slices
+    if part == "generator":
+        config.losses.adversarial_start = config.num_steps
+    if seconds_per_chip:
+        seconds = config.data.crop_frames * _samples_per_latent(config) / config.model.sample_rate
+        per_device = max(1, round(seconds_per_chip / seconds / target.chip.devices))
+        config.data.batch_size = per_device * target.chip.devices * target.num_chips
+    config.lock()
+    return config
+
+
+def compile_step(
+    config: ml_collections.ConfigDict, target: Slice,
+) -> tuple[jax.stages.Compiled, stage_lib.Stage]:
+    """Compiles the train step of the config's stage as the training loop does.
+
+    Raises:
+        MemoryDoesNotFitError: with what it needs and what there is.
+        ValueError: where config and slices do not fit together.
+    """
+    if config.stage not in STAGES:
+        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
+    mesh = sharding.make_mesh(config.mesh, topology_devices(target))
+    sharding.check_batch(config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip")
+    stage = STAGES[config.stage](config)
+    state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
+    minimum = config.mesh.min_shard_size
+    shardings = sharding.state_shardings(state, mesh, minimum)
+    frozen = sharding.state_shardings(stage.frozen, mesh, minimum)
+    step = jax.jit(
+        stage.train_step, in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)), donate_argnums=0)
+    with sharding.use(mesh):
+        lowered = step.lower(state, stage.frozen, dict(stage.batch_spec))
+        try:
+            return lowered.compile(), stage
+        except jax.errors.JaxRuntimeError as error:
+            raise _explained(error, config, target) from error
+
+
+def measure(
+    compiled: jax.stages.Compiled, stage: stage_lib.Stage, target: Slice, *, compile_seconds: float = 0.0,
+) -> dict[str, Any]:
+    """What the compiled step costs, per chip unless its name says otherwise.
+
+    Args:
+        compiled: of `compile_step`.
+        stage: it belongs to.
+        target: it was compiled for.
+        compile_seconds: to be reported with it.
+    """
+    chip, program = target.chip, hlo_cost.parse(compiled.as_text())
+    totals, repeated = compiled.cost_analysis(), program.repeated()
+    flops = totals["flops"] + repeated.flops
+    num_bytes = totals["bytes accessed"] + repeated.bytes
+    modules = program.costs()
+    cycles = sum(cost.cycles for cost in modules.values())
+    own = sum(modules[name].flops for name in ("encoder", "decoder", "discriminators"))
+    seconds = stage.seconds_per_batch / target.num_chips
+    roofline = max(flops * chip.devices / chip.peak_flops, num_bytes * chip.devices / chip.bandwidth)
+    memory = compiled.memory_analysis()
+    return {
+        "topology": str(target),
+        "num_chips": target.num_chips,
+        "audio_seconds": seconds,
+        "compile_seconds": compile_seconds,
+        "memory_bytes": {
+            "limit": chip.memory * 2**30,
+            "peak": memory.peak_memory_in_bytes,
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "donated": memory.alias_size_in_bytes,
+            "temporary": memory.temp_size_in_bytes,
+            "code": memory.generated_code_size_in_bytes,
+        },
+        "flops": flops * chip.devices,
+        "bytes_accessed": num_bytes * chip.devices,
+        "model_flops_share": own / flops,
+        "roofline": _rate(roofline, seconds) | {
+            "bound_by": "flops" if flops / chip.peak_flops > num_bytes / chip.bandwidth else "bytes"},
+        "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
+        "modules": {
+            name: {"flops": cost.flops, "bytes": cost.bytes, "estimated_seconds": cost.cycles / chip.clock,
+                   "estimated_share": cost.cycles / cycles if cycles else 0.0}
+            for name, cost in modules.items()},
+        "collectives": _collectives(program, target),
+        "dearest_operations": [
+            {"op_name": name, "estimated_seconds": cost.cycles / chip.clock, "flops": cost.flops,
+             "bytes": cost.bytes} for name, cost in list(program.operations().items())[:40]],
+    }
+
+
+def format_table(cost: dict[str, Any]) -> str:
+    """The figures of `measure` for a console."""
+    memory, roofline, estimated = cost["memory_bytes"], cost["roofline"], cost["estimated"]
+    lines = [
+        f"{cost['config']} on {cost['topology']}, {cost['num_chips']} chips, "
+        f"{cost['audio_seconds']:.2f} s of sound per chip and step",
+        f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
+        f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % of them the "
+        f"products of encoder, decoder and discriminators",
+        f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
+        f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
+        f"{roofline['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
+        f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
+        f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
+        f"  compiled in      {cost['compile_seconds']:.0f} s ({cost['compile_cpu_seconds']:.0f} s of CPU)",
+        f"  {'':16} {'GFLOP':>9} {'GB':>7} {'XLA ms':>8} {'share':>6}",
+    ]
+    for name, part in cost["modules"].items():
+        lines.append(
+            f"  {name:16} {part['flops'] / 1e9:9.1f} {part['bytes'] / 1e9:7.2f} "
+            f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%")
+    for kind in cost["collectives"]:
+        lines.append(f"  {kind['opcode']:16} {kind['count']:4d} x  {kind['bytes'] / 1e6:9.2f} MB over "
+                     f"{kind['network']}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.compile_check", description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--config", required=True, help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
+    add("--topology", required=True, help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4")
+    add("--num_slices", type=int, default=1, help="slices, joined by the data-centre network")
+    add("--output", type=pathlib.Path, help="JSON file to write")
+    add("--part", choices=PARTS, default="all", help="generator: the step before the discriminators join")
+    add("--seconds_per_chip", type=float, default=0.0, help="of sound; 0 for the config's batch")
+    overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
+    given = parser.parse_args(rest)
+    try:
+        target = parse_topology(given.topology, given.num_slices)
+        config = config_lib.read(given.config, overrides)
+        config_lib.validate(config)
+        config = fit_config(config, target, part=given.part, seconds_per_chip=given.seconds_per_chip)
+        wall, cpu = time.monotonic(), time.process_time()
+        try:
+            compiled, stage = compile_step(config, target)
+        except MemoryDoesNotFitError as error:
+            _write_json(given.output, {"topology": str(target), "fits": False, "error": str(error)})
+            print(f"compile_check: {error}", file=sys.stderr)
+            return EXIT_DOES_NOT_FIT
+        cost = {"config": f"{given.config} ({given.part})", "fits": True,
+                "batch_size": config.data.batch_size,
+                **measure(compiled, stage, target, compile_seconds=time.monotonic() - wall),
+                "compile_cpu_seconds": time.process_time() - cpu}
+    except ValueError as error:
+        print(f"compile_check: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    _write_json(given.output, cost)
+    print(format_table(cost))
+    return EXIT_FITS
+
+
+def _rate(seconds: float, audio_seconds: float) -> dict[str, float]:
+    return {"seconds": seconds, "audio_seconds_per_chip_second": audio_seconds / seconds if seconds else 0.0}
+
+
+def _samples_per_latent(config: ml_collections.ConfigDict) -> int:
+    samples = config.model.hop_length
+    for time_stride, _ in config.model.strides:
+        samples *= time_stride
+    return samples
+
+
+def _collectives(program: hlo_cost.Program, target: Slice) -> list[dict[str, Any]]:
+    """Communication by kind and network: bytes per chip and step."""
+    per_slice = target.num_chips * target.chip.devices // target.num_slices
+    kinds: dict[tuple[str, str], list[float]] = {}
+    for found in program.collectives():
+        crosses = found.leaves_slice or any(
+            len({device // per_slice for device in group}) > 1 for group in found.groups)
+        total = kinds.setdefault((found.opcode, "DCN" if crosses else "ICI"), [0, 0.0])
+        total[0] += found.times
+        total[1] += found.times * found.num_bytes
+    return [{"opcode": opcode, "network": network, "count": int(count), "bytes": num_bytes}
+            for (opcode, network), (count, num_bytes) in sorted(kinds.items())]
+
+
+def _explained(error: Exception, config: ml_collections.ConfigDict, target: Slice) -> Exception:
+    """The compiler's refusal for lack of memory as one sentence; any other error as it is."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return error
+    sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", str(error))
+    needed, available = sizes.groups() if sizes else ("more", "less")
+    return MemoryDoesNotFitError(
+        f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it needs "
+        f"{needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} examples per chip; "
+        f"lower config.data.batch_size or raise config.optimizer.accumulate")
+
+
+def _write_json(path: pathlib.Path | None, value: Any) -> None:
+    """Writes under a temporary name, which is renamed when whole."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
