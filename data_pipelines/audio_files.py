@@ -183,8 +183,8 @@ def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Itera
         if num_read > recipe.max_seconds * rate:
             raise Refused("too_long", f"more than {recipe.max_seconds:g} s")
         block_lowest, block_highest = float(mono.min()), float(mono.max())
-        # The extremes are NaN or infinite exactly if a sample is; all channels are looked at.
-        if not (math.isfinite(block_lowest + block_highest) and np.isfinite(block).all()):
+        # The extremes are NaN or infinite exactly if a sample is.
+        if not (math.isfinite(block_lowest) and math.isfinite(block_highest)):
             raise Refused("not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s")
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
         pcm, clipped = transforms.to_pcm16(resampler(mono, last=following is None))

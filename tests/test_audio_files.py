@@ -67,6 +67,14 @@ def _truncated_flac(path):
     path.write_bytes(data[:len(data) // 2])
 
 
+def _flac_that_ends_early(path):
+    _wav(path, sounds.tone())
+    data = bytearray(path.read_bytes())
+    # The low half of STREAMINFO's count of samples: the frames that are there are whole.
+    data[22:26] = struct.pack(">I", 3 * len(sounds.tone()))
+    path.write_bytes(data)
+
+
 def _flac_with_noise_inside(path):
     _wav(path, sounds.tone(2.0))
     data = bytearray(path.read_bytes())
@@ -117,6 +125,7 @@ BAD = {
     "ten_milliseconds.wav": (lambda path: _wav(path, sounds.tone(0.01)), "too_short"),
     "one_sample.wav": (lambda path: _wav(path, np.ones(1) * 0.5), "too_short"),
     "truncated.flac": (_truncated_flac, "undecodable"),
+    "ends_early.flac": (_flac_that_ends_early, "undecodable"),
     "noise_inside.flac": (_flac_with_noise_inside, "undecodable"),
     "html.wav": (_html_called_wav, "undecodable"),
     "random.mp3": (_random_bytes, "undecodable"),

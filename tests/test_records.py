@@ -42,9 +42,10 @@ def test_defaults_are_not_stored_and_come_back():
 
 
 def test_samples_are_aligned_and_labels_have_one_order():
+    for length in range(1, 20):
+        header_bytes = struct.unpack_from("<4sII", records.encode(_record(key="k" * length)))[2]
+        assert (12 + header_bytes) % 16 == 0
     data = records.encode(_record())
-    header_bytes = struct.unpack_from("<4sII", data)[2]
-    assert (12 + header_bytes) % 16 == 0
     assert data == records.encode(_record(labels={"language": "de", "speaker": "ada"}))
 
 
