@@ -239,6 +239,19 @@ def test_length_is_limited_also_where_the_header_does_not_tell():
         list(audio_files.pcm16_blocks(endless, recipe, collections.Counter()))
 
 
+def test_a_shortfall_that_the_decoder_passes_over_is_refused(tmp_path, monkeypatch):
+    _wav(tmp_path / "a.wav", sounds.tone())
+    read, calls = soundfile.SoundFile.read, []
+
+    def read_once(self, *args, **kwargs):
+        calls.append(1)
+        return read(self, 100 if len(calls) == 1 else 0, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", read_once)
+    with pytest.raises(audio_files.Refused, match="truncated: 100 of 8000 samples are there"):
+        _read(tmp_path / "a.wav")
+
+
 def test_whatever_a_decoder_raises_is_a_refusal():
     def blocks():
         yield np.full((1000, 1), 0.1, np.float32)
