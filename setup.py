@@ -11,6 +11,8 @@ _EXTRAS = {
     "demo": ["espeakng-loader>=0.2.4"],
     # Objective measures of speech quality; evaluate says which are absent.
     "eval": ["pystoi>=0.4.1", "pesq>=0.0.4"],
+    # ViSQOL in Python; its libsvm is compiled where no wheel fits.
+    "visqol": ["visqol-python>=3.8"],
     # TensorBoard event files without TensorFlow.
     "tensorboard": ["tensorboardX>=2.6", "matplotlib>=3.9"],
     # TPU hosts; also what compile_check needs on any machine.

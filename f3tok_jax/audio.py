@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# The DFT of a frame in single-pass bfloat16, a TPU's default, is off by 0.4 %: audible in a log spectrum.
+# The DFT of a frame in single-pass bfloat16, a TPU's default, is off by 0.4 %: audible in a log
+# spectrum.
 _PRECISION = jax.lax.Precision.HIGHEST
 
 # Squared magnitudes below this count as this, with gradient 0: sqrt has an infinite slope at 0.
@@ -48,20 +49,27 @@ def frame(waveform: jax.Array, *, frame_length: int, hop_length: int) -> jax.Arr
     num_samples = waveform.shape[-1]
     if num_samples < frame_length:
         raise ValueError(
-            f"frame wants at least frame_length={frame_length} samples, got {num_samples}; pad first")
+            f"frame wants at least frame_length={frame_length} samples, got {num_samples}; pad "
+            f"first"
+        )
     count = 1 + (num_samples - frame_length) // hop_length
     if frame_length % hop_length:
         index = np.arange(count)[:, None] * hop_length + np.arange(frame_length)
         return waveform[..., index]
-    # Slices of a reshape instead of a gather: a gather's gradient is a scatter, slow on every backend.
+    # Slices of a reshape instead of a gather: a gather's gradient is a scatter, slow on every
+    # backend.
     overlap = frame_length // hop_length
-    blocks = waveform[..., :(count + overlap - 1) * hop_length]
+    blocks = waveform[..., : (count + overlap - 1) * hop_length]
     blocks = blocks.reshape(*waveform.shape[:-1], count + overlap - 1, hop_length)
-    return jnp.concatenate([blocks[..., i:i + count, :] for i in range(overlap)], axis=-1)
+    return jnp.concatenate([blocks[..., i : i + count, :] for i in range(overlap)], axis=-1)
 
 
 def stft(
-    waveform: jax.Array, *, frame_length: int, hop_length: int, method: str = "auto",
+    waveform: jax.Array,
+    *,
+    frame_length: int,
+    hop_length: int,
+    method: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the short-time Fourier transform with a Hann window, without padding.
 
@@ -90,7 +98,11 @@ def stft(
 
 
 def centered_stft(
-    waveform: jax.Array, *, frame_length: int, hop_length: int, method: str = "auto",
+    waveform: jax.Array,
+    *,
+    frame_length: int,
+    hop_length: int,
+    method: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
     """`stft` with zeros around the waveform so that frame i is centred on the i-th hop.
 
@@ -101,18 +113,25 @@ def centered_stft(
     left = (frame_length - hop_length) // 2
     total = (num_frames(num_samples, hop_length) - 1) * hop_length + frame_length
     padding = [(0, 0)] * (waveform.ndim - 1) + [(left, total - left - num_samples)]
-    return stft(jnp.pad(waveform, padding), frame_length=frame_length, hop_length=hop_length,
-                method=method)
+    return stft(
+        jnp.pad(waveform, padding), frame_length=frame_length, hop_length=hop_length, method=method
+    )
 
 
 def centered_stft_on_host(
-    waveform: np.ndarray, *, frame_length: int, hop_length: int,
+    waveform: np.ndarray,
+    *,
+    frame_length: int,
+    hop_length: int,
 ) -> np.ndarray:
-    """`centered_stft` in NumPy: [n] -> complex128 [ceil(n / hop_length), frame_length // 2 + 1]."""
+    """`centered_stft` in NumPy: [n] -> [ceil(n / hop_length), frame_length // 2 + 1].
+
+    Complex64 from float32, complex128 from float64.
+    """
     count = num_frames(len(waveform), hop_length)
     left = (frame_length - hop_length) // 2
-    padded = np.zeros((count - 1) * hop_length + frame_length)
-    padded[left:left + len(waveform)] = waveform
+    padded = np.zeros((count - 1) * hop_length + frame_length, waveform.dtype)
+    padded[left : left + len(waveform)] = waveform
     frames = np.lib.stride_tricks.sliding_window_view(padded, frame_length)[::hop_length]
     return np.fft.rfft(frames * hann_window(frame_length))
 
@@ -123,8 +142,14 @@ def magnitude(real: jax.Array, imaginary: jax.Array) -> jax.Array:
 
 
 def mel_spectrogram(
-    waveform: jax.Array, *, sample_rate: int, frame_length: int, num_mels: int,
-    hop_length: int | None = None, unit_area: bool = True, method: str = "auto",
+    waveform: jax.Array,
+    *,
+    sample_rate: int,
+    frame_length: int,
+    num_mels: int,
+    hop_length: int | None = None,
+    unit_area: bool = True,
+    method: str = "auto",
 ) -> jax.Array:
     """Returns the magnitude mel spectrogram of a Hann-windowed, centred STFT.
 
@@ -142,7 +167,8 @@ def mel_spectrogram(
     """
     hop_length = frame_length // 4 if hop_length is None else hop_length
     real, imaginary = centered_stft(
-        waveform, frame_length=frame_length, hop_length=hop_length, method=method)
+        waveform, frame_length=frame_length, hop_length=hop_length, method=method
+    )
     filters = mel_filterbank(sample_rate, frame_length, num_mels, unit_area=unit_area)
     return jnp.matmul(magnitude(real, imaginary), filters, precision=_PRECISION)
 
@@ -154,19 +180,24 @@ def log10_mel(mel: jax.Array, *, floor: float = 1e-5) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def mel_filterbank(
-    sample_rate: int, n_fft: int, num_mels: int, *, unit_area: bool = True,
+    sample_rate: int,
+    n_fft: int,
+    num_mels: int,
+    *,
+    unit_area: bool = True,
 ) -> np.ndarray:
     """Returns triangular filters, equally spaced on Slaney's mel scale.
 
     The scale is linear (200/3 Hz per mel) below 1 kHz and logarithmic above. With many bands and a
-    short transform some low bands lie between two bins and are zero; they add nothing to a difference.
+    short transform some low bands lie between two bins and are zero; they add nothing to a
+    difference.
 
     Args:
         sample_rate: Hz.
         n_fft: samples per transform.
         num_mels: bands between 0 Hz and half the sample rate.
-        unit_area: True scales each triangle to area 1 over Hz (DAC); False leaves its peak at 1, so that
-            a fixed floor of magnitudes lies some 40 dB lower.
+        unit_area: True scales each triangle to area 1 over Hz (DAC); False leaves its peak at 1, so
+            that a fixed floor of magnitudes lies some 40 dB lower.
 
     Returns:
         [n_fft // 2 + 1, num_mels], float32, read-only.
@@ -202,8 +233,9 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 
 def _dft_auto(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # Forward and backward: on a CPU the FFT wins from 256 samples on (512: 10 against 26 ms); compiled
-    # for v5e the matmul moves less memory at every length (1024: 103 against 373 MB, and 2048 likewise).
+    # Forward and backward: on a CPU the FFT wins from 256 samples on (512: 10 against 26 ms);
+    # compiled for v5e the matmul moves less memory at every length (1024: 103 against 373 MB, and
+    # 2048 likewise).
     if frames.shape[-1] < 256:
         return _dft_matmul(frames)
     return jax.lax.platform_dependent(frames, tpu=_dft_matmul, default=_dft_fft)

@@ -4,15 +4,16 @@
 
     python -m f3tok_jax.evaluate --workdir=runs/autoencoder --shards=DIR/test --output=results.json
 
-Rows of the table: the model, the model decoding latents with noise of strength alpha added, principal
-components of raw frames, and a mel spectrum with Griffin-Lim. Writes the table as JSON and some of the
-sounds to listen/ beside it.
+Rows of the table: the model, the model decoding latents with noise of strength alpha added,
+principal components of raw frames, and a mel spectrum with Griffin-Lim. Writes the table as JSON
+and some of the sounds to listen/ beside it.
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
 """
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 import json
 import os
 import pathlib
@@ -41,8 +42,14 @@ _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle 
 class Listener:
     """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
 
-    def __init__(self, output: pathlib.Path, examples: Sequence[contenders_lib.Example], *, num_listen: int,
-                 sample_rate: int):
+    def __init__(
+        self,
+        output: pathlib.Path,
+        examples: Sequence[contenders_lib.Example],
+        *,
+        num_listen: int,
+        sample_rate: int,
+    ):
         self._root, self._sample_rate = output.parent, sample_rate
         self._folder = output.parent / "listen" / output.stem
         chosen = _spaced(len(examples), num_listen or -1)
@@ -65,7 +72,8 @@ class Listener:
 
 
 def read_examples(
-    shards: sources.ShardSet, num_examples: int,
+    shards: sources.ShardSet,
+    num_examples: int,
 ) -> tuple[list[contenders_lib.Example], list[str]]:
     """Reads records that are evenly spaced over a shard set, in its order.
 
@@ -89,14 +97,20 @@ def read_examples(
         waveform = record.waveform.astype(np.float32) / transforms.FULL_SCALE
         examples.append(contenders_lib.Example(key=record.key, waveform=waveform))
     if not examples:
-        raise ValueError(f"no record of {shards.folder} can be read, the first because: {unreadable[0]}")
+        raise ValueError(
+            f"no record of {shards.folder} can be read, the first because: {unreadable[0]}"
+        )
     return examples, unreadable
 
 
-def fit_pca(mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int) -> references.PcaCodec:
+def fit_pca(
+    mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int
+) -> references.PcaCodec:
     """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's sets."""
-    sets = [sources.ShardSet(folder, sample_rate=sample_rate)
-            for folder, _ in pipeline.parse_mixture(mixture)]
+    sets = [
+        sources.ShardSet(folder, sample_rate=sample_rate)
+        for folder, _ in pipeline.parse_mixture(mixture)
+    ]
 
     def waveforms() -> Iterator[np.ndarray]:
         for shards in sets:
@@ -109,8 +123,15 @@ def fit_pca(mixture: str, *, sample_rate: int, frame_length: int, latent_dim: in
 
 
 def score(
-    contenders: Sequence[contenders_lib.Contender], examples: Sequence[contenders_lib.Example], *, model: contenders_lib.Model, latent_dim: int,
-    sample_rate: int, batch_size: int, visqol_keys: set[str], say: Callable[[str], None],
+    contenders: Sequence[contenders_lib.Contender],
+    examples: Sequence[contenders_lib.Example],
+    *,
+    model: contenders_lib.Model,
+    latent_dim: int,
+    sample_rate: int,
+    batch_size: int,
+    visqol_keys: set[str],
+    say: Callable[[str], None],
     on_sound: Callable[[int, str, np.ndarray], None],
 ) -> tuple[scores_lib.Scores, dict[str, Any]]:
     """Codes every example with every contender and compares.
@@ -132,26 +153,39 @@ def score(
     scores, statistics = scores_lib.Scores(), scores_lib.LatentStatistics(latent_dim)
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
     start = time.monotonic()
-    for first in range(0, len(examples), batch_size):
-        batch = examples[first:first + batch_size]
-        for frames in model.frames(batch):
-            statistics.add(frames)
-        for contender in contenders:
-            for index, (example, estimate) in enumerate(zip(batch, contender.reconstruct(batch)), first):
-                chosen = tuple(n for n in names if n != "visqol" or example.key in visqol_keys)
-                values, undefined = metrics.compare(
-                    example.waveform, estimate, sample_rate=sample_rate, names=chosen)
-                scores.add(contender.name, values, undefined)
-                on_sound(index, contender.name, estimate)
-        done = first + len(batch)
-        say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
+
+    def compare(example: contenders_lib.Example, estimate: np.ndarray):
+        chosen = tuple(n for n in names if n != "visqol" or example.key in visqol_keys)
+        return metrics.compare(example.waveform, estimate, sample_rate=sample_rate, names=chosen)
+
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(examples), batch_size):
+            batch = examples[first : first + batch_size]
+            for frames in model.frames(batch):
+                statistics.add(frames)
+            for contender in contenders:
+                estimates = contender.reconstruct(batch)
+                for compared in pool.map(compare, batch, estimates):
+                    scores.add(contender.name, *compared)
+                for index, estimate in enumerate(estimates, first):
+                    on_sound(index, contender.name, estimate)
+            done = first + len(batch)
+            say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
     return scores, statistics.summary()
 
 
 def evaluate(
-    workdir: str, shards_dir: str, output: pathlib.Path, *, step: int | None = None,
-    num_examples: int = 200, fit_shards: str = "", batch_size: int = 8, visqol_examples: int = 2,
-    num_listen: int = 4, say: Callable[[str], None] = print,
+    workdir: str,
+    shards_dir: str,
+    output: pathlib.Path,
+    *,
+    step: int | None = None,
+    num_examples: int = 200,
+    fit_shards: str = "",
+    batch_size: int = 8,
+    visqol_examples: int = 2,
+    num_listen: int = 4,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Evaluates a run; writes `output` and the sounds beside it.
 
@@ -163,8 +197,8 @@ def evaluate(
         num_examples: evenly spaced over the set; 0 for all.
         fit_shards: shard set or mixture for the PCA reference; "" for the run's training data.
         batch_size: sounds coded at a time.
-        visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second of a
-            core per second of sound.
+        visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
+            of a core per second of sound.
         num_listen: examples of which sounds are written.
         say: where messages go.
 
@@ -174,8 +208,12 @@ def evaluate(
     Raises:
         ValueError: if the run, the data or the numbers do not fit together.
     """
-    for name, value, least in (("num_examples", num_examples, 0), ("batch_size", batch_size, 1),
-                               ("visqol_examples", visqol_examples, 0), ("listen", num_listen, 0)):
+    for name, value, least in (
+        ("num_examples", num_examples, 0),
+        ("batch_size", batch_size, 1),
+        ("visqol_examples", visqol_examples, 0),
+        ("listen", num_listen, 0),
+    ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     step = checkpoint.latest_step(workdir) if step is None else step
@@ -185,22 +223,40 @@ def evaluate(
     fit_shards = fit_shards or _training_data(config, workdir)
     examples, unreadable = read_examples(shards, num_examples)
     model = contenders_lib.Model(
-        module, params, batch_size=batch_size,
-        num_samples=max(len(example.waveform) for example in examples))
+        module,
+        params,
+        batch_size=batch_size,
+        num_samples=max(len(example.waveform) for example in examples),
+    )
     say(f"fitting the PCA reference on {fit_shards}")
     contenders = contenders_lib.make_contenders(
         model,
-        fit_pca(fit_shards, sample_rate=sample_rate, frame_length=model.samples_per_latent,
-                latent_dim=latent_dim),
-        references.MelCodec(sample_rate=sample_rate, samples_per_latent=model.samples_per_latent,
-                            latent_dim=latent_dim))
+        fit_pca(
+            fit_shards,
+            sample_rate=sample_rate,
+            frame_length=model.samples_per_latent,
+            latent_dim=latent_dim,
+        ),
+        references.MelCodec(
+            sample_rate=sample_rate,
+            samples_per_latent=model.samples_per_latent,
+            latent_dim=latent_dim,
+        ),
+    )
     for name, reason in metrics.missing().items():
         say(f"{name}: {reason}")
     listener = Listener(output, examples, num_listen=num_listen, sample_rate=sample_rate)
     scores, latents = score(
-        contenders, examples, model=model, latent_dim=latent_dim, sample_rate=sample_rate,
-        batch_size=batch_size, say=say, on_sound=listener.write,
-        visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate))
+        contenders,
+        examples,
+        model=model,
+        latent_dim=latent_dim,
+        sample_rate=sample_rate,
+        batch_size=batch_size,
+        say=say,
+        on_sound=listener.write,
+        visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate),
+    )
     results = {
         "format": FORMAT,
         "workdir": str(workdir),
@@ -223,37 +279,59 @@ def evaluate(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.evaluate", description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        prog="python -m f3tok_jax.evaluate",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
     add("--workdir", required=True, help="run folder of an autoencoder")
     add("--shards", required=True, help="held-out shard set")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")
     add("--step", type=int, help="of the checkpoint; the newest if absent")
     add("--num_examples", type=int, default=200, help="evenly spaced over the set; 0 for all")
-    add("--fit_shards", default="",
-        help="shard set or mixture for the PCA reference; the run's training data if absent")
+    add(
+        "--fit_shards",
+        default="",
+        help="shard set or mixture for the PCA reference; the run's training data if absent",
+    )
     add("--batch_size", type=int, default=8, help="sounds coded at a time")
-    add("--visqol_examples", type=int, default=2,
-        help="examples of a second or more that ViSQOL hears, slowly; 0 for none")
+    add(
+        "--visqol_examples",
+        type=int,
+        default=2,
+        help="examples of a second or more that ViSQOL hears, slowly; 0 for none",
+    )
     add("--listen", type=int, default=4, help="examples of which sounds are written")
     given = parser.parse_args(arguments)
     try:
         results = evaluate(
-            given.workdir, given.shards, given.output, step=given.step,
-            num_examples=given.num_examples, fit_shards=given.fit_shards, batch_size=given.batch_size,
-            visqol_examples=given.visqol_examples, num_listen=given.listen)
+            given.workdir,
+            given.shards,
+            given.output,
+            step=given.step,
+            num_examples=given.num_examples,
+            fit_shards=given.fit_shards,
+            batch_size=given.batch_size,
+            visqol_examples=given.visqol_examples,
+            num_listen=given.listen,
+        )
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     latents = results["latents"]
     print(scores_lib.format_table(results))
-    print(f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, effective "
-          f"rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames")
+    print(
+        f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, "
+        f"effective "
+        f"rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames"
+    )
     for name, reason in results["missing"].items():
         print(f"{name}: {reason}")
-    print(f"{results['num_examples']} examples, {results['seconds']:.1f} s of sound, step {results['step']}: "
-          f"{given.output}")
+    print(
+        f"{results['num_examples']} examples, {results['seconds']:.1f} s of sound, step "
+        f"{results['step']}: "
+        f"{given.output}"
+    )
     return 0
 
 
@@ -264,21 +342,28 @@ def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     if absent:
         raise ValueError(
             f"the PCA reference is fitted on the training data of {workdir}, config.data.train="
-            f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR")
+            f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR"
+        )
     return config.data.train
 
 
-def _visqol_keys(examples: Sequence[contenders_lib.Example], wanted: int, sample_rate: int) -> set[str]:
-    """Keys of examples spaced over those of a second or more: ViSQOL has no value for shorter ones."""
+def _visqol_keys(
+    examples: Sequence[contenders_lib.Example], wanted: int, sample_rate: int
+) -> set[str]:
+    """Keys of examples of a second or more: ViSQOL has no value for shorter ones."""
     long = [example.key for example in examples if len(example.waveform) >= sample_rate]
     return {long[index] for index in _spaced(len(long), wanted or -1)}
 
 
 def _describe(shards: sources.ShardSet) -> dict[str, Any]:
     manifest = shards.manifest
-    return {"path": str(shards.folder), "fingerprint": manifest.fingerprint,
-            "num_records": manifest.num_records, "seconds": manifest.seconds,
-            "sample_rate": manifest.sample_rate}
+    return {
+        "path": str(shards.folder),
+        "fingerprint": manifest.fingerprint,
+        "num_records": manifest.num_records,
+        "seconds": manifest.seconds,
+        "sample_rate": manifest.sample_rate,
+    }
 
 
 def _spaced(total: int, wanted: int) -> list[int]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Charts as SVG, spectrograms as PNG and sounds as WAV, all as text to stand inside one HTML page."""
+"""Charts as SVG, spectrograms as PNG and sounds as WAV, as text for the inside of an HTML page."""
 
 import base64
 from collections.abc import Sequence
@@ -72,9 +72,11 @@ def bar_chart(values: Sequence[float], *, title: str, x_title: str, color: str =
     for index, value in enumerate(values):
         top = y_axis.place(value)
         parts.append(
-            f'<rect x="{x_axis.place(index) - width / 2:.1f}" y="{min(top, zero):.1f}" width="{width:.1f}" '
+            f'<rect x="{x_axis.place(index) - width / 2:.1f}" y="{min(top, zero):.1f}" '
+            f'width="{width:.1f}" '
             f'height="{max(abs(top - zero), 0.5):.1f}" fill="{color}">'
-            f"<title>{index}: {value:.3g}</title></rect>")
+            f"<title>{index}: {value:.3g}</title></rect>"
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -144,8 +146,10 @@ def _nice_step(step: float) -> float:
 
 def _open_svg(title: str) -> str:
     title = html.escape(title)
-    return (f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
-            f"<title>{title}</title>")
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}">'
+        f"<title>{title}</title>"
+    )
 
 
 def _grid(x_axis: _Axis, y_axis: _Axis, x_title: str) -> list[str]:
@@ -153,14 +157,20 @@ def _grid(x_axis: _Axis, y_axis: _Axis, x_title: str) -> list[str]:
     parts = []
     for tick in y_axis.ticks:
         y = y_axis.place(tick)
-        parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" class="grid"/>'
-                     f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="tick end">{_number(tick)}</text>')
+        parts.append(
+            f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" class="grid"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" class="tick end">{_number(tick)}</text>'
+        )
     for tick in x_axis.ticks:
-        parts.append(f'<text x="{x_axis.place(tick):.1f}" y="{bottom + 15}" class="tick middle">'
-                     f"{_number(tick)}</text>")
+        parts.append(
+            f'<text x="{x_axis.place(tick):.1f}" y="{bottom + 15}" class="tick middle">'
+            f"{_number(tick)}</text>"
+        )
     parts.append(f'<line x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}" class="axis"/>')
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 4}" class="tick middle">'
-                 f"{html.escape(x_title)}</text>")
+    parts.append(
+        f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 4}" class="tick middle">'
+        f"{html.escape(x_title)}</text>"
+    )
     return parts
 
 
@@ -168,12 +178,16 @@ def _curve(one: Series, x_axis: _Axis, y_axis: _Axis) -> str:
     x, y = _thinned(np.asarray(one.x, float), np.asarray(one.y, float))
     places = [(x_axis.place(a), y_axis.place(b)) for a, b in zip(x, y)]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    parts = [f'<polyline points="{points}" fill="none" stroke="{one.color}" class="curve">'
-             f"<title>{html.escape(one.name)}</title></polyline>"]
+    parts = [
+        f'<polyline points="{points}" fill="none" stroke="{one.color}" class="curve">'
+        f"<title>{html.escape(one.name)}</title></polyline>"
+    ]
     if one.marked or len(x) == 1:
         for (a, b), step, value in zip(places, x, y):
-            parts.append(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{one.color}"><title>'
-                         f"{html.escape(one.name)}, {_number(step)}: {value:.4g}</title></circle>")
+            parts.append(
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{one.color}"><title>'
+                f"{html.escape(one.name)}, {_number(step)}: {value:.4g}</title></circle>"
+            )
     return "".join(parts)
 
 
@@ -182,7 +196,9 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(x) <= _MAX_POINTS:
         return x, y
     parts = np.array_split(np.arange(len(x)), _MAX_POINTS)
-    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
+    return np.array([x[part].mean() for part in parts]), np.array(
+        [y[part].mean() for part in parts]
+    )
 
 
 def _number(value: float) -> str:
@@ -198,17 +214,30 @@ def _png(indices: np.ndarray) -> bytes:
     height, width = indices.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), indices], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"PLTE", _PALETTE.tobytes()), (b"IDAT", zlib.compress(rows.tobytes(), 9)),
-              (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", header),
+        (b"PLTE", _PALETTE.tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 9)),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks)
+        for name, data in chunks
+    )
 
 
 def _palette() -> np.ndarray:
     """[256, 3] uint8: white, blue, violet, nearly black, ever darker."""
-    stops = np.array([[255, 255, 255], [202, 222, 240], [122, 166, 214], [94, 90, 170], [76, 30, 100],
-                      [24, 8, 34]])
+    stops = np.array(
+        [
+            [255, 255, 255],
+            [202, 222, 240],
+            [122, 166, 214],
+            [94, 90, 170],
+            [76, 30, 100],
+            [24, 8, 34],
+        ]
+    )
     place = np.linspace(0, len(stops) - 1, 256)
     channels = [np.interp(place, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
     return np.round(np.stack(channels, axis=1)).astype(np.uint8)

@@ -20,7 +20,7 @@ class _Shelf:
     """Sounds of one example, drawn on the scale of the first."""
 
     def __init__(self):
-        self._top: float | None = None
+        self.top: float | None = None  # dB of the loudest point of the first sound
         self._cells: list[str] = []
 
     def add(self, title: str, path: pathlib.Path, root: pathlib.Path) -> None:
@@ -31,16 +31,23 @@ class _Shelf:
             if not waveform.size:
                 raise ValueError(f"{path.name} is empty")
         except ValueError as error:
-            self._cells.append(f"<figure><figcaption>{title}</figcaption>{html.escape(str(error))}</figure>")
+            self._cells.append(
+                f"<figure><figcaption>{title}</figcaption>{html.escape(str(error))}</figure>"
+            )
             return
         levels = figures.decibels(waveform, sample_rate)
-        if self._top is None:
-            self._top = float(np.max(levels))
-        picture = figures.spectrogram_uri(levels, top=self._top)
+        if self.top is None:
+            self.top = float(np.max(levels))
+        picture = figures.spectrogram_uri(levels, top=self.top)
         sound = figures.sound_uri(waveform, sample_rate)
         self._cells.append(
-            f'<figure><figcaption>{title}</figcaption><img src="{picture}" alt="spectrogram, {title}">'
-            f'<audio controls preload="none" src="{sound}" aria-label="{title}"></audio></figure>')
+            f'<figure><figcaption>{title}</figcaption><img src="{picture}" alt="spectrogram, '
+            f'{title}">'
+            f'<audio controls preload="none" src="{sound}" aria-label="{title}"></audio></figure>'
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._cells)
 
     def html(self) -> str:
         return f'<div class="sounds">{"".join(self._cells)}</div>'
@@ -58,35 +65,49 @@ def render(runs: Sequence[run_history.RunHistory]) -> str:
     heldout, training = _heldout(runs), _training(runs)
     if not heldout + training:
         return ""
-    return (f"<p>At most the first {_MAX_SECONDS:g} seconds of each sound. Spectrograms: time to the right, "
-            "pitch upwards on the mel scale to half the sample rate, darker is louder, on the scale of the "
-            f"original.</p>{heldout}{training}")
+    return (
+        f"<p>At most the first {_MAX_SECONDS:g} seconds of each sound. Spectrograms: time to the "
+        f"right, "
+        "pitch upwards on the mel scale to half the sample rate, darker is louder, on the scale "
+        "of the "
+        f"original.</p>{heldout}{training}"
+    )
 
 
 def _heldout(runs: Sequence[run_history.RunHistory]) -> str:
-    """Per example of the evaluations the original, every run's rows, and the references once."""
-    shelves: dict[str, _Shelf] = {}
-    seen: set[tuple[str, str]] = set()
+    """Per example the original, every run's decoding, the references; latent noise folded away."""
+    sounds: dict[str, dict[str, tuple[str, pathlib.Path, pathlib.Path]]] = {}
     for run in runs:
         for result in run.results:
             titles = {row["name"]: row["title"] for row in result["rows"]}
             for entry in result["listen"]:
-                shelf = shelves.setdefault(entry["key"], _Shelf())
-                for name, path in _ordered(entry["files"]).items():
-                    shared = not name.startswith("model")
-                    if shared and (entry["key"], name) in seen:
-                        continue
-                    seen.add((entry["key"], name))
-                    title = titles.get(name, name)
-                    if not shared and len(runs) > 1:
-                        title = f"{title}: {run.name}"
-                    shelf.add(title, result["folder"] / path, result["folder"])
-    return "".join(f"<h3>{html.escape(key)}</h3>{shelf.html()}" for key, shelf in shelves.items())
+                of_example = sounds.setdefault(entry["key"], {})
+                for name, path in entry["files"].items():
+                    title, place = titles.get(name, name), name
+                    if name.startswith("model"):
+                        place = f"{name} {run.name} {result['file']}"
+                        title += f": {run.name}" if len(runs) > 1 else ""
+                    # The original and the references are the same in every run.
+                    of_example.setdefault(place, (title, result["folder"] / path, result["folder"]))
+    return "".join(
+        f"<h3>{html.escape(key)}</h3>{_example(of_example)}" for key, of_example in sounds.items()
+    )
 
 
-def _ordered(files: Mapping[str, str]) -> dict[str, str]:
-    """The original first, for the scale, then as given."""
-    return {"original": files["original"], **files} if "original" in files else dict(files)
+def _example(sounds: Mapping[str, tuple[str, pathlib.Path, pathlib.Path]]) -> str:
+    """The shelves of one example, all on the scale of its original."""
+
+    def rank(place: str) -> int:
+        return 0 if place == "original" else 1 if place.startswith("model ") else 2
+
+    clean, noisy = _Shelf(), _Shelf()
+    for place in sorted(sounds, key=rank):
+        (noisy if place.startswith("model_alpha") else clean).add(*sounds[place])
+        noisy.top = clean.top
+    if not noisy:
+        return clean.html()
+    folded = f"<summary>Decoded from disturbed latents</summary>{noisy.html()}"
+    return f"{clean.html()}<details>{folded}</details>"
 
 
 def _training(runs: Sequence[run_history.RunHistory]) -> str:
@@ -96,7 +117,9 @@ def _training(runs: Sequence[run_history.RunHistory]) -> str:
         steps = sorted(run.samples)
         if not steps:
             continue
-        chosen = sorted({steps[round(i * (len(steps) - 1) / (_MAX_STEPS - 1))] for i in range(_MAX_STEPS)})
+        chosen = sorted(
+            {steps[round(i * (len(steps) - 1) / (_MAX_STEPS - 1))] for i in range(_MAX_STEPS)}
+        )
         for index in sorted(run.samples[steps[-1]])[:_MAX_TRAINING_SOUNDS]:
             shelf = _Shelf()
             last = run.samples[steps[-1]][index]

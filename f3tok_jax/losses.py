@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training losses of the autoencoder and its discriminators.
 
-Every loss returns (sum, weight), two float32 scalars; sum / weight is the loss, formed once after the
-pairs of all microbatches have been added. `mask` is boolean [b, n], True where a sample is valid: what
-lies elsewhere, NaN included, reaches neither a loss nor a gradient.
+Every loss returns (sum, weight), two float32 scalars; sum / weight is the loss, formed once after
+the pairs of all microbatches have been added. `mask` is boolean [b, n], True where a sample is
+valid: what lies elsewhere, NaN included, reaches neither a loss nor a gradient.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,15 @@ Features = Sequence[Sequence[jax.Array]]
 
 
 def multi_scale_mel(
-    target: jax.Array, output: jax.Array, mask: jax.Array, *, sample_rate: int,
-    windows: Sequence[int], bands: Sequence[int], unit_area: bool = True, method: str = "auto",
+    target: jax.Array,
+    output: jax.Array,
+    mask: jax.Array,
+    *,
+    sample_rate: int,
+    windows: Sequence[int],
+    bands: Sequence[int],
+    unit_area: bool = True,
+    method: str = "auto",
 ) -> Loss:
     """L1 distance of log10 mel spectra, summed over windows.
 
@@ -42,30 +49,41 @@ def multi_scale_mel(
     Returns:
         (sum, weight); the weight is the number of valid samples.
 
-    Source: descript-audio-codec's MelSpectrogramLoss with log weight 1, magnitude weight 0, clamp 1e-5
-    and power 1; differs in padding with zeros instead of reflections, and in the mask.
+    Source: descript-audio-codec's MelSpectrogramLoss with log weight 1, magnitude weight 0, clamp
+    1e-5 and power 1; differs in padding with zeros instead of reflections, and in the mask.
     """
     _check_waveforms(target, output, mask)
     if len(windows) != len(bands):
         raise ValueError(
-            f"windows and bands must be equally many, got {len(windows)} and {len(bands)}")
+            f"windows and bands must be equally many, got {len(windows)} and {len(bands)}"
+        )
     target, output = _masked(target, output, mask)
 
     def log_mel(waveform: jax.Array, window: int, num_mels: int) -> jax.Array:
-        return audio.log10_mel(audio.mel_spectrogram(
-            waveform, sample_rate=sample_rate, frame_length=window, num_mels=num_mels,
-            unit_area=unit_area, method=method))
+        return audio.log10_mel(
+            audio.mel_spectrogram(
+                waveform,
+                sample_rate=sample_rate,
+                frame_length=window,
+                num_mels=num_mels,
+                unit_area=unit_area,
+                method=method,
+            )
+        )
 
     total = jnp.float32(0.0)
     for window, num_mels in zip(windows, bands):
-        difference = jnp.abs(
-            log_mel(target, window, num_mels) - log_mel(output, window, num_mels))
+        difference = jnp.abs(log_mel(target, window, num_mels) - log_mel(output, window, num_mels))
         total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
     return total, jnp.sum(mask, dtype=jnp.float32)
 
 
 def multi_resolution_stft(
-    target: jax.Array, output: jax.Array, mask: jax.Array, *, windows: Sequence[int],
+    target: jax.Array,
+    output: jax.Array,
+    mask: jax.Array,
+    *,
+    windows: Sequence[int],
     method: str = "auto",
 ) -> Loss:
     """L1 distance of magnitudes plus L1 distance of log10 squared magnitudes, summed over windows.
@@ -88,14 +106,18 @@ def multi_resolution_stft(
     target, output = _masked(target, output, mask)
 
     def spectrum(waveform: jax.Array, window: int) -> jax.Array:
-        return audio.magnitude(*audio.centered_stft(
-            waveform, frame_length=window, hop_length=window // 4, method=method))
+        return audio.magnitude(
+            *audio.centered_stft(
+                waveform, frame_length=window, hop_length=window // 4, method=method
+            )
+        )
 
     total = jnp.float32(0.0)
     for window in windows:
         target_magnitude, output_magnitude = spectrum(target, window), spectrum(output, window)
         difference = jnp.abs(target_magnitude - output_magnitude) + 2.0 * jnp.abs(
-            audio.log10_mel(target_magnitude) - audio.log10_mel(output_magnitude))
+            audio.log10_mel(target_magnitude) - audio.log10_mel(output_magnitude)
+        )
         total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
     return total, jnp.sum(mask, dtype=jnp.float32)
 
@@ -108,7 +130,8 @@ def waveform_l1(target: jax.Array, output: jax.Array, mask: jax.Array) -> Loss:
 
 
 def lsgan_discriminator(
-    real_logits: Sequence[jax.Array], fake_logits: Sequence[jax.Array],
+    real_logits: Sequence[jax.Array],
+    fake_logits: Sequence[jax.Array],
 ) -> Loss:
     """Least-squares loss of the discriminators: real towards 1, generated towards 0.
 
@@ -140,12 +163,13 @@ def feature_matching(real_features: Features, fake_features: Features) -> Loss:
     """L1 distance of the discriminators' feature maps; no gradient flows to the real side.
 
     Args:
-        real_features: per discriminator a list of maps [b, ...]; the last one, the logits, is left out.
+        real_features: per discriminator a list of maps [b, ...]; the last one, the logits, is left
+            out.
         fake_features: the same for the generated sound.
 
     Returns:
-        (sum, weight): means over a map, summed over layers and discriminators; the weight is the batch
-        size.
+        (sum, weight): means over a map, summed over layers and discriminators; the weight is the
+        batch size.
     """
     _check_lists(real_features, fake_features)
     total = jnp.float32(0.0)
@@ -184,7 +208,9 @@ def _check_waveforms(target: jax.Array, output: jax.Array, mask: jax.Array) -> N
     if not target.ndim == 2 or not target.shape == output.shape == mask.shape:
         raise ValueError(
             "target, output and mask must be [batch, samples] of one shape, got "
-            f"{target.shape}, {output.shape} and {mask.shape}; trim the output to the target's length")
+            f"{target.shape}, {output.shape} and {mask.shape}; trim the output to the target's "
+            f"length"
+        )
     if mask.dtype != np.bool_:
         raise ValueError(f"mask must be boolean, True where valid, got {mask.dtype}")
 
@@ -192,4 +218,6 @@ def _check_waveforms(target: jax.Array, output: jax.Array, mask: jax.Array) -> N
 def _check_lists(real: Sequence, fake: Sequence) -> None:
     if not len(fake) or len(real) != len(fake):
         raise ValueError(
-            f"real and generated sides must be equally long and not empty, got {len(real)} and {len(fake)}")
+            f"real and generated sides must be equally long and not empty, got {len(real)} and "
+            f"{len(fake)}"
+        )

@@ -1,11 +1,17 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""How near a decoded sound is to its original, one example at a time, in NumPy on the host."""
+"""How near a decoded sound is to its original, one example at a time, in NumPy on the host.
+
+Two packages must be compiled where they are installed, so they are extras: pesq (`eval`), and
+visqol-python (`visqol`), which needs libsvm-official.
+"""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import functools
 import importlib.util
+import threading
 import warnings
 
 import numpy as np
@@ -21,7 +27,7 @@ PHASE_WINDOW = 1024  # samples; the hop is a quarter
 _FLOOR = 1e-5  # of magnitudes, before a logarithm (DAC)
 _CEPSTRAL_BANDS = 40
 _CEPSTRAL_COEFFICIENTS = 13
-_NOT_INSTALLED = "not installed: pip install 'f3tok_jax[eval]'"
+_PACKAGE_LOCK = threading.Lock()
 
 
 class Undefined(Exception):
@@ -37,7 +43,8 @@ class Metric:
         title: for a table's head.
         unit: "" for a pure number.
         higher_is_better: which way is good.
-        package: what must be installed, "" for nothing.
+        package: module that must be there, "" for none.
+        extra: of f3tok_jax that brings it.
         explanation: one sentence for somebody who was not there.
     """
 
@@ -46,32 +53,41 @@ class Metric:
     unit: str = ""
     higher_is_better: bool
     package: str = ""
+    extra: str = ""
     explanation: str
 
 
 def mel_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
     """Mean absolute log10-mel difference, summed over `MEL_WINDOWS` with `MEL_BANDS`.
 
-    Magnitude spectra, mel filters of peak 1, floor 1e-5: `losses.multi_scale_mel` without unit area.
+    Magnitude spectra, mel filters of peak 1, floor 1e-5: `losses.multi_scale_mel` without unit
+    area.
     """
+
     def log_mel(waveform: np.ndarray, window: int, bands: int) -> np.ndarray:
         filters = audio.mel_filterbank(sample_rate, window, bands, unit_area=False)
         return np.log10(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR))
 
     return sum(
-        _frame_mean(np.abs(log_mel(reference, window, bands) - log_mel(estimate, window, bands)),
-                    len(reference), window // 4)
-        for window, bands in zip(MEL_WINDOWS, MEL_BANDS))
+        _frame_mean(
+            np.abs(log_mel(reference, window, bands) - log_mel(estimate, window, bands)),
+            len(reference),
+            window // 4,
+        )
+        for window, bands in zip(MEL_WINDOWS, MEL_BANDS)
+    )
 
 
 def stft_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """`losses.multi_resolution_stft` at `STFT_WINDOWS`: magnitudes plus log10 squared magnitudes."""
+    """`losses.multi_resolution_stft` at `STFT_WINDOWS`: magnitudes and log10 squared magnitudes."""
     del sample_rate
     total = 0.0
     for window in STFT_WINDOWS:
         a, b = np.abs(_stft(reference, window)), np.abs(_stft(estimate, window))
         log_difference = np.log10(np.maximum(a, _FLOOR)) - np.log10(np.maximum(b, _FLOOR))
-        total += _frame_mean(np.abs(a - b) + 2.0 * np.abs(log_difference), len(reference), window // 4)
+        total += _frame_mean(
+            np.abs(a - b) + 2.0 * np.abs(log_difference), len(reference), window // 4
+        )
     return total
 
 
@@ -83,24 +99,26 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> flo
     Source: Le Roux et al., "SDR - half-baked or well done?", 2019.
     """
     del sample_rate
+    reference, estimate = reference.astype(np.float64), estimate.astype(np.float64)
     reference, estimate = reference - np.mean(reference), estimate - np.mean(estimate)
     energy = np.sum(reference**2, dtype=np.float64)
     if energy == 0.0:
         raise Undefined("the reference is silent")
     target = (np.sum(reference * estimate, dtype=np.float64) / energy) * reference
     signal = np.sum(target**2, dtype=np.float64)
-    distortion = np.sum((estimate - target)**2, dtype=np.float64)
+    distortion = np.sum((estimate - target) ** 2, dtype=np.float64)
     if signal == 0.0:
         return -100.0
     return float(np.clip(10.0 * np.log10(signal / max(distortion, 1e-300)), -100.0, 100.0))
 
 
 def mel_cepstral_distortion(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Root mean square difference, dB, of smoothed log mel envelopes, without level, mean over frames.
+    """Root mean square difference, dB, of smoothed log mel envelopes without level.
 
     Cepstra are c_k = (2 / M) sum_m ln(mel_m) cos(pi k (m + 1/2) / M) of M = 40 magnitude mel bands
-    (frames of 32 ms every 8 ms), k = 1 to 13, and the distance is (10 / ln 10) sqrt(2 sum_k dc_k^2).
-    The frames are compared one to one: a codec does not warp time. All frames count, pauses too.
+    (frames of 32 ms every 8 ms), k = 1 to 13, and the distance is (10 / ln 10) sqrt(2 sum_k
+    dc_k^2). The frames are compared one to one: a codec does not warp time. All frames count,
+    pauses too.
 
     Source: Kubichek, 1993; our own cepstra, so values compare within this project only.
     """
@@ -111,7 +129,7 @@ def mel_cepstral_distortion(reference: np.ndarray, estimate: np.ndarray, sample_
     def cepstra(waveform: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR)) @ transform
 
-    squared = np.sum((cepstra(reference) - cepstra(estimate))**2, axis=-1, keepdims=True)
+    squared = np.sum((cepstra(reference) - cepstra(estimate)) ** 2, axis=-1, keepdims=True)
     distance = (10.0 / np.log(10.0)) * np.sqrt(2.0 * squared)
     return _frame_mean(distance, len(reference), window // 4)
 
@@ -139,7 +157,9 @@ def stoi(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float
         # pystoi warns and returns 1e-5, which would pass for a value, where it has too few frames.
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            return float(pystoi.stoi(reference, estimate, sample_rate))
+            return float(
+                pystoi.stoi(reference.astype(np.float64), estimate.astype(np.float64), sample_rate)
+            )
         except (RuntimeWarning, ValueError, IndexError) as error:
             raise Undefined("fewer than 30 frames (0.4 s) that are not silent") from error
 
@@ -164,7 +184,8 @@ def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> flo
         raise Undefined("the reference or the estimate is silent")
     try:
         result = _visqol_model().measure_from_arrays(
-            reference.astype(np.float64), estimate.astype(np.float64), sample_rate=48_000)
+            reference.astype(np.float64), estimate.astype(np.float64), sample_rate=48_000
+        )
     except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise Undefined(f"ViSQOL: {_one_line(error)}") from error
     if not np.isfinite(result.moslqo):
@@ -174,45 +195,84 @@ def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> flo
 
 METRICS: Mapping[str, Metric] = {
     "mel_distance": Metric(
-        function=mel_distance, title="mel distance", higher_is_better=False,
-        explanation="Mean absolute difference of log10 mel spectra, summed over five windows of 64 to "
-                    "1024 samples: how far the sound is from the original as heard, at all scales."),
+        function=mel_distance,
+        title="mel distance",
+        higher_is_better=False,
+        explanation="Mean absolute difference of log10 mel spectra, summed over five windows of "
+        "64 to "
+        "1024 samples: how far the sound is from the original as heard, at all scales.",
+    ),
     "stft_distance": Metric(
-        function=stft_distance, title="STFT distance", higher_is_better=False,
+        function=stft_distance,
+        title="STFT distance",
+        higher_is_better=False,
         explanation="Difference of magnitude and log magnitude spectra, windows of 2048 and 512 "
-                    "samples: like the mel distance, but every frequency counts alike."),
+        "samples: like the mel distance, but every frequency counts alike.",
+    ),
     "si_sdr": Metric(
-        function=si_sdr, title="SI-SDR", unit="dB", higher_is_better=True,
+        function=si_sdr,
+        title="SI-SDR",
+        unit="dB",
+        higher_is_better=True,
         explanation="Energy of the original over the energy of the error, sample by sample. Codecs "
-                    "that invent the phase score low here even where they sound right."),
+        "that invent the phase score low here even where they sound right.",
+    ),
     "mel_cepstral_distortion": Metric(
-        function=mel_cepstral_distortion, title="MCD", unit="dB", higher_is_better=False,
-        explanation="Mel-cepstral distortion: difference of the smoothed spectral envelopes."),
+        function=mel_cepstral_distortion,
+        title="MCD",
+        unit="dB",
+        higher_is_better=False,
+        explanation="Mel-cepstral distortion: difference of the smoothed spectral envelopes.",
+    ),
     "phase_coherence": Metric(
-        function=phase_coherence, title="phase coherence", higher_is_better=True,
-        explanation="Cosine of the phase difference weighted by magnitude: 1 is the same phase, 0 is "
-                    "unrelated phase."),
+        function=phase_coherence,
+        title="phase coherence",
+        higher_is_better=True,
+        explanation="Cosine of the phase difference weighted by magnitude: 1 is the same phase, 0 "
+        "is "
+        "unrelated phase.",
+    ),
     "stoi": Metric(
-        function=stoi, title="STOI", higher_is_better=True, package="pystoi",
-        explanation="Short-time objective intelligibility of speech, 0 to 1."),
+        function=stoi,
+        title="STOI",
+        higher_is_better=True,
+        package="pystoi",
+        extra="eval",
+        explanation="Short-time objective intelligibility of speech, 0 to 1.",
+    ),
     "pesq": Metric(
-        function=pesq, title="PESQ", higher_is_better=True, package="pesq",
-        explanation="Wideband PESQ at 16 kHz, predicted opinion of speech quality, 1.0 to 4.6."),
+        function=pesq,
+        title="PESQ",
+        higher_is_better=True,
+        package="pesq",
+        extra="eval",
+        explanation="Wideband PESQ at 16 kHz, predicted opinion of speech quality, 1.0 to 4.6.",
+    ),
     "visqol": Metric(
-        function=visqol, title="ViSQOL", higher_is_better=True, package="visqol",
-        explanation="ViSQOL in audio mode, predicted opinion of quality, 1 to 4.7."),
+        function=visqol,
+        title="ViSQOL",
+        higher_is_better=True,
+        package="visqol",
+        extra="visqol",
+        explanation="ViSQOL in audio mode, predicted opinion of quality, 1 to 4.7.",
+    ),
 }
 
 
 def missing() -> dict[str, str]:
     """Returns the metrics that cannot be computed here, each with what to install."""
     return {
-        name: _NOT_INSTALLED for name, metric in METRICS.items()
-        if metric.package and importlib.util.find_spec(metric.package) is None}
+        name: f"not installed: pip install 'f3tok_jax[{metric.extra}]'"
+        for name, metric in METRICS.items()
+        if metric.package and importlib.util.find_spec(metric.package) is None
+    }
 
 
 def compare(
-    reference: np.ndarray, estimate: np.ndarray, *, sample_rate: int,
+    reference: np.ndarray,
+    estimate: np.ndarray,
+    *,
+    sample_rate: int,
     names: tuple[str, ...] = tuple(METRICS),
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Computes metrics of one example.
@@ -232,14 +292,17 @@ def compare(
     if reference.ndim != 1 or reference.shape != estimate.shape or not reference.size:
         raise ValueError(
             f"reference and estimate must be [n] of one length, got {reference.shape} and "
-            f"{estimate.shape}; trim both to the valid samples")
+            f"{estimate.shape}; trim both to the valid samples"
+        )
     if not np.all(np.isfinite(estimate)):
         raise ValueError("the estimate has NaN or infinite samples; the model's weights are broken")
-    reference, estimate = reference.astype(np.float64), estimate.astype(np.float64)
+    reference, estimate = reference.astype(np.float32), estimate.astype(np.float32)
     values, undefined = {}, {}
     for name in names:
         try:
-            values[name] = METRICS[name].function(reference, estimate, sample_rate)
+            # Other people's packages need not be safe to call from several threads at once.
+            with _PACKAGE_LOCK if METRICS[name].package else contextlib.nullcontext():
+                values[name] = METRICS[name].function(reference, estimate, sample_rate)
         except Undefined as reason:
             undefined[name] = str(reason)
     return values, undefined
@@ -292,7 +355,10 @@ def _visqol_model():
 
 
 def _resample(
-    reference: np.ndarray, estimate: np.ndarray, sample_rate: int, to: int,
+    reference: np.ndarray,
+    estimate: np.ndarray,
+    sample_rate: int,
+    to: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     if sample_rate == to:
         return reference.astype(np.float32), estimate.astype(np.float32)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two codecs without training loops, to stand beside a model at the same number of values per second."""
+"""Two codecs without a training loop, to stand beside a model at as many values per second."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -34,11 +34,14 @@ class PcaCodec:
 
     def reconstruct(self, waveform: np.ndarray) -> np.ndarray:
         """[n] -> [n], through the latents."""
-        return self.latents_to_waveform(self.waveform_to_latents(waveform))[:len(waveform)]
+        return self.latents_to_waveform(self.waveform_to_latents(waveform))[: len(waveform)]
 
 
 def fit_pca(
-    waveforms: Iterable[np.ndarray], *, frame_length: int, latent_dim: int,
+    waveforms: Iterable[np.ndarray],
+    *,
+    frame_length: int,
+    latent_dim: int,
 ) -> PcaCodec:
     """Fits `PcaCodec` on whole frames of waveforms.
 
@@ -48,11 +51,13 @@ def fit_pca(
         latent_dim: components kept.
 
     Raises:
-        ValueError: if `latent_dim` exceeds `frame_length` or there are not more frames than components.
+        ValueError: if `latent_dim` exceeds `frame_length` or there are not more frames than
+            components.
     """
     if latent_dim > frame_length:
         raise ValueError(
-            f"PCA keeps at most frame_length={frame_length} components, got latent_dim={latent_dim}")
+            f"PCA keeps at most frame_length={frame_length} components, got latent_dim={latent_dim}"
+        )
     count, total = 0, np.zeros(frame_length)
     second_moment = np.zeros((frame_length, frame_length))
     for waveform in waveforms:
@@ -62,8 +67,10 @@ def fit_pca(
         second_moment += frames.T @ frames
     if count <= latent_dim:
         raise ValueError(
-            f"PCA of {latent_dim} components needs more frames than that to fit on, got {count} frames of "
-            f"{frame_length} samples; give more sound to --fit_shards")
+            f"PCA of {latent_dim} components needs more frames than that to fit on, got {count} "
+            f"frames of "
+            f"{frame_length} samples; give more sound to --fit_shards"
+        )
     mean = total / count
     _, vectors = np.linalg.eigh(second_moment / count - np.outer(mean, mean))
     return PcaCodec(mean=mean, components=vectors[:, ::-1].T[:latent_dim], num_frames=count)
@@ -76,8 +83,8 @@ class MelCodec:
     A latent frame becomes two mel frames of half as many bands where the width is even: 20 ms hops
     at 25 Hz. Windows are four hops.
 
-    Source: Griffin and Lim, 1984. On spoken digits the momentum of Perraudin et al., 2013, gave a larger
-    mel distance after as many iterations.
+    Source: Griffin and Lim, 1984. On spoken digits the momentum of Perraudin et al., 2013, gave a
+    larger mel distance after as many iterations.
 
     Attributes:
         sample_rate: Hz.
@@ -110,19 +117,21 @@ class MelCodec:
 
     def mel_to_waveform(self, mel: np.ndarray) -> np.ndarray:
         """[t, num_mels] -> [t * hop_length]; the same input gives the same output."""
-        magnitude = np.maximum(mel @ np.linalg.pinv(self._filters().astype(np.float64)), 0.0)
+        inverse = np.linalg.pinv(self._filters().astype(np.float64))
+        magnitude = np.maximum(mel @ inverse, 0.0).astype(np.float32)
         num_samples = len(mel) * self.hop_length
         angle = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitude.shape)
-        phase = np.exp(1j * angle)
+        phase = np.exp(1j * angle).astype(np.complex64)
         for _ in range(self.num_iterations):
-            rebuilt = _stft(_inverse_stft(magnitude * phase, self.hop_length, num_samples),
-                            self.hop_length)
+            rebuilt = _stft(
+                _inverse_stft(magnitude * phase, self.hop_length, num_samples), self.hop_length
+            )
             phase = rebuilt / np.maximum(np.abs(rebuilt), 1e-12)
         return _inverse_stft(magnitude * phase, self.hop_length, num_samples)
 
     def reconstruct(self, waveform: np.ndarray) -> np.ndarray:
         """[n] -> [n], through the mel spectrum."""
-        return self.mel_to_waveform(self.waveform_to_mel(waveform))[:len(waveform)]
+        return self.mel_to_waveform(self.waveform_to_mel(waveform))[: len(waveform)]
 
     def _filters(self) -> np.ndarray:
         return audio.mel_filterbank(self.sample_rate, 4 * self.hop_length, self.num_mels)
@@ -134,21 +143,20 @@ def _raw_frames(waveform: np.ndarray, frame_length: int) -> np.ndarray:
 
 
 def _stft(waveform: np.ndarray, hop_length: int) -> np.ndarray:
-    return audio.centered_stft_on_host(
-        waveform, frame_length=4 * hop_length, hop_length=hop_length)
+    return audio.centered_stft_on_host(waveform, frame_length=4 * hop_length, hop_length=hop_length)
 
 
 def _inverse_stft(spectrum: np.ndarray, hop_length: int, num_samples: int) -> np.ndarray:
     """Least-squares inverse of `_stft`: [num_samples]."""
     window = 4 * hop_length
-    hann = audio.hann_window(window).astype(np.float64)
+    hann = audio.hann_window(window)
     frames = np.fft.irfft(spectrum, window) * hann
     num_blocks = len(frames) + 3
-    sound, weight = np.zeros((num_blocks, hop_length)), np.zeros((num_blocks, hop_length))
+    sound, weight = np.zeros((2, num_blocks, hop_length), frames.dtype)
     for i in range(4):
         part = slice(i * hop_length, (i + 1) * hop_length)
-        sound[i:i + len(frames)] += frames[:, part]
-        weight[i:i + len(frames)] += hann[part]**2
+        sound[i : i + len(frames)] += frames[:, part]
+        weight[i : i + len(frames)] += hann[part] ** 2
     left = (window - hop_length) // 2
     # Only the padding around the sound has no weight at all.
-    return (sound / np.maximum(weight, 1e-8)).reshape(-1)[left:left + num_samples]
+    return (sound / np.maximum(weight, 1e-8)).reshape(-1)[left : left + num_samples]

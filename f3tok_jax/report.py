@@ -37,7 +37,8 @@ def write_report(folders: Sequence[str], output: pathlib.Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.report", description=__doc__.split("\n\n")[0])
+        prog="python -m f3tok_jax.report", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--runs", nargs="+", required=True, metavar="DIR", help="run folders")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="HTML file to write")
     given = parser.parse_args(arguments)
@@ -46,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    print(f"{given.output}: {len(given.runs)} runs, {num_bytes / 1e6:.1f} MB, open it in any browser")
+    print(
+        f"{given.output}: {len(given.runs)} runs, {num_bytes / 1e6:.1f} MB, open it in any browser"
+    )
     return 0
 
 

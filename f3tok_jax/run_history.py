@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run folder tells afterwards: config, curves, results and sounds, read without trusting it."""
+"""What a run folder tells afterwards: config, curves, results, sounds; read without trust."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -89,12 +89,23 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
             notes.append(f"{path.name} is not an evaluation and is left out.")
     if not (config or curves or results):
         raise ValueError(
-            f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of a run")
+            f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of "
+            f"a run"
+        )
     if not results:
-        notes.append("No results*.json: run python -m f3tok_jax.evaluate with --output inside the folder.")
+        notes.append(
+            "No results*.json: run python -m f3tok_jax.evaluate with --output inside the folder."
+        )
     return RunHistory(
-        name=name, folder=folder, config=config, curves=curves, results=results,
-        samples=_find_samples(folder / "samples"), is_done=(folder / "DONE").exists(), notes=notes)
+        name=name,
+        folder=folder,
+        config=config,
+        curves=curves,
+        results=results,
+        samples=_find_samples(folder / "samples"),
+        is_done=(folder / "DONE").exists(),
+        notes=notes,
+    )
 
 
 def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tuple[np.ndarray, int]:
@@ -144,7 +155,7 @@ def _read_json(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
-    """The finite numbers of metrics.jsonl by name; a step that was taken twice counts the second time."""
+    """The finite numbers of metrics.jsonl by name; a step taken twice counts the second time."""
     if not path.is_file():
         notes.append(f"No {path.name}.")
         return {}

@@ -52,7 +52,7 @@ class Scores:
             reasons[reason] = reasons.get(reason, 0) + 1
 
     def summary(self, row: str, name: str) -> dict[str, Any]:
-        """Mean over the examples that have a value, its standard error, and why others have none."""
+        """Mean over the examples with a value, its standard error, and why others have none."""
         values = np.array(self._values.get((row, name), []))
         error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
         return {
@@ -74,14 +74,27 @@ def table(contenders: Sequence[Any], scores: Scores) -> dict[str, Any]:
     return {
         "missing": missing,
         "metrics": {
-            name: {"title": metric.title, "unit": metric.unit, "explanation": metric.explanation,
-                   "higher_is_better": metric.higher_is_better}
-            for name, metric in metrics.METRICS.items()},
+            name: {
+                "title": metric.title,
+                "unit": metric.unit,
+                "explanation": metric.explanation,
+                "higher_is_better": metric.higher_is_better,
+            }
+            for name, metric in metrics.METRICS.items()
+        },
         "rows": [
-            {"name": contender.name, "title": contender.title, "description": contender.description,
-             "metrics": {name: scores.summary(contender.name, name) for name in metrics.METRICS
-                         if name not in missing}}
-            for contender in contenders],
+            {
+                "name": contender.name,
+                "title": contender.title,
+                "description": contender.description,
+                "metrics": {
+                    name: scores.summary(contender.name, name)
+                    for name in metrics.METRICS
+                    if name not in missing
+                },
+            }
+            for contender in contenders
+        ],
     }
 
 
@@ -96,7 +109,9 @@ def format_table(results: Mapping[str, Any]) -> str:
     for name in names:
         metric = results["metrics"][name]
         unit = f" {metric['unit']}" if metric["unit"] else ""
-        header.append(f"{metric['title']}{unit} ({'higher' if metric['higher_is_better'] else 'lower'})")
+        header.append(
+            f"{metric['title']}{unit} ({'higher' if metric['higher_is_better'] else 'lower'})"
+        )
     lines = [header]
     for row in results["rows"]:
         cells = [format_value(row["metrics"][name], results["num_examples"]) for name in names]

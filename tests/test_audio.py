@@ -18,16 +18,20 @@ def test_hann_window_is_periodic():
     signal = pytest.importorskip("scipy.signal")
     # float32 storage of a float64 formula.
     np.testing.assert_allclose(
-        audio.hann_window(480), signal.get_window("hann", 480, fftbins=True), atol=1e-7)
+        audio.hann_window(480), signal.get_window("hann", 480, fftbins=True), atol=1e-7
+    )
 
 
-@pytest.mark.parametrize("frame_length, hop_length", [(64, 16), (48, 16), (50, 20), (16, 16), (100, 33)])
+@pytest.mark.parametrize(
+    "frame_length, hop_length", [(64, 16), (48, 16), (50, 20), (16, 16), (100, 33)]
+)
 def test_frame_equals_slices(frame_length, hop_length):
     waveform = _noise(2, 333)
     frames = audio.frame(jnp.asarray(waveform), frame_length=frame_length, hop_length=hop_length)
     count = 1 + (333 - frame_length) // hop_length
     expected = np.stack(
-        [waveform[:, i * hop_length:i * hop_length + frame_length] for i in range(count)], axis=1)
+        [waveform[:, i * hop_length : i * hop_length + frame_length] for i in range(count)], axis=1
+    )
     np.testing.assert_array_equal(frames, expected)
 
 
@@ -43,15 +47,23 @@ def test_stft_equals_scipy(method, frame_length, hop_length):
     waveform = _noise(2000)
     count = 1 + (len(waveform) - frame_length) // hop_length
     transform = signal.ShortTimeFFT(
-        signal.get_window("hann", frame_length, fftbins=True), hop_length, fs=1.0, phase_shift=None)
-    # Its slice 0 has its middle at sample 0; half a frame of zeros makes it start at sample 0 of ours.
+        signal.get_window("hann", frame_length, fftbins=True), hop_length, fs=1.0, phase_shift=None
+    )
+    # Its slice 0 has its middle at sample 0; half a frame of zeros makes it start at sample 0 of
+    # ours.
     middle = transform.m_num_mid
-    expected = np.stack([
-        transform.stft(waveform[i * hop_length:i * hop_length + frame_length], p0=q, p1=q + 1, k_offset=k)
-        [:, 0] for i in range(count)
-        for q, k in [(0, middle)]])
+    expected = np.stack(
+        [
+            transform.stft(
+                waveform[i * hop_length : i * hop_length + frame_length], p0=q, p1=q + 1, k_offset=k
+            )[:, 0]
+            for i in range(count)
+            for q, k in [(0, middle)]
+        ]
+    )
     real, imaginary = audio.stft(
-        jnp.asarray(waveform), frame_length=frame_length, hop_length=hop_length, method=method)
+        jnp.asarray(waveform), frame_length=frame_length, hop_length=hop_length, method=method
+    )
     # Sums of 512 products of size about 1 in float32.
     np.testing.assert_allclose(np.asarray(real) + 1j * np.asarray(imaginary), expected, atol=2e-4)
 
@@ -61,8 +73,11 @@ def test_stft_methods_have_equal_gradients():
 
     def gradient(method):
         def loss(x):
-            real, imaginary = audio.centered_stft(x, frame_length=256, hop_length=128, method=method)
+            real, imaginary = audio.centered_stft(
+                x, frame_length=256, hop_length=128, method=method
+            )
             return jnp.sum(weights * audio.magnitude(real, imaginary))
+
         return jax.grad(loss)(waveform)
 
     # A float32 rounding of spectra of size about 10, times the slope 1 of a magnitude.
@@ -84,20 +99,23 @@ def test_centered_frame_sees_its_hop_in_the_middle():
     # An impulse in the middle of hop 5 has its largest magnitude in frame 5.
     waveform = jnp.zeros((160,)).at[5 * 16 + 8].set(1.0)
     real, imaginary = audio.centered_stft(waveform, frame_length=64, hop_length=16)
-    energy = np.sum(np.asarray(real)**2 + np.asarray(imaginary)**2, axis=-1)
+    energy = np.sum(np.asarray(real) ** 2 + np.asarray(imaginary) ** 2, axis=-1)
     assert np.argmax(energy) == 5
 
 
 def test_mel_filterbank_equals_its_definition():
     sample_rate, n_fft, num_mels = 16_000, 512, 40
+
     def mel(hz):
         return hz * 3 / 200 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
+
     def hertz(value):
-        return value * 200 / 3 if value < 15 else 1000 * 6.4**((value - 15) / 27)
+        return value * 200 / 3 if value < 15 else 1000 * 6.4 ** ((value - 15) / 27)
+
     points = [hertz(m) for m in np.linspace(0, mel(8000.0), num_mels + 2)]
     expected = np.zeros((n_fft // 2 + 1, num_mels))
     for band in range(num_mels):
-        low, centre, high = points[band:band + 3]
+        low, centre, high = points[band : band + 3]
         for k in range(n_fft // 2 + 1):
             hz = k * sample_rate / n_fft
             if low < hz <= centre:
@@ -105,16 +123,20 @@ def test_mel_filterbank_equals_its_definition():
             elif centre < hz < high:
                 expected[k, band] = (high - hz) / (high - centre)
     np.testing.assert_allclose(
-        audio.mel_filterbank(sample_rate, n_fft, num_mels, unit_area=False), expected, atol=1e-6)
+        audio.mel_filterbank(sample_rate, n_fft, num_mels, unit_area=False), expected, atol=1e-6
+    )
     area = 2.0 / (np.array(points[2:]) - np.array(points[:-2]))
     np.testing.assert_allclose(
-        audio.mel_filterbank(sample_rate, n_fft, num_mels), expected * area, atol=1e-8)
+        audio.mel_filterbank(sample_rate, n_fft, num_mels), expected * area, atol=1e-8
+    )
 
 
 def test_mel_spectrogram_finds_a_tone():
     time = np.arange(16_000) / 16_000
     tone = jnp.asarray(np.sin(2 * np.pi * 3000 * time), jnp.float32)
-    mel = audio.mel_spectrogram(tone, sample_rate=16_000, frame_length=512, num_mels=40, unit_area=False)
+    mel = audio.mel_spectrogram(
+        tone, sample_rate=16_000, frame_length=512, num_mels=40, unit_area=False
+    )
     filters = audio.mel_filterbank(16_000, 512, 40, unit_area=False)
     assert mel.shape == (125, 40)
     assert np.argmax(mel[60]) == np.argmax(filters[round(3000 / 16_000 * 512)])

@@ -41,7 +41,8 @@ def workdir(tmp_path_factory, shards) -> str:
 
     state = jax.tree.map(weights, jax.eval_shape(stage.init_state, jax.random.key(0)))
     writer = checkpoint.Checkpointer(
-        folder, config_json=config_lib.to_json(config), data_fingerprint="")
+        folder, config_json=config_lib.to_json(config), data_fingerprint=""
+    )
     writer.save(3, state)
     writer.close()
     return folder
@@ -55,10 +56,20 @@ def run(tmp_path_factory, workdir, shards):
         # Only one of the packages seems to be there: the others must be said to be absent.
         installed = metrics.importlib.util.find_spec
         patch.setattr(
-            metrics.importlib.util, "find_spec", lambda name: installed(name) if name == "pystoi" else None)
-        code = evaluate.main([
-            f"--workdir={workdir}", f"--shards={shards}", f"--output={output}", "--num_examples=5",
-            "--batch_size=3", "--listen=2"])
+            metrics.importlib.util,
+            "find_spec",
+            lambda name: installed(name) if name == "pystoi" else None,
+        )
+        code = evaluate.main(
+            [
+                f"--workdir={workdir}",
+                f"--shards={shards}",
+                f"--output={output}",
+                "--num_examples=5",
+                "--batch_size=3",
+                "--listen=2",
+            ]
+        )
     assert code == 0
     return output
 
@@ -66,7 +77,13 @@ def run(tmp_path_factory, workdir, shards):
 def test_table_has_every_row_and_column(run):
     results = json.loads(run.read_text())
     assert [row["name"] for row in results["rows"]] == [
-        "model", "model_alpha_0.25", "model_alpha_0.5", "model_alpha_1", "pca", "mel_griffin_lim"]
+        "model",
+        "model_alpha_0.25",
+        "model_alpha_0.5",
+        "model_alpha_1",
+        "pca",
+        "mel_griffin_lim",
+    ]
     assert set(results["metrics"]) == set(metrics.METRICS)
     for row in results["rows"]:
         for name in set(metrics.METRICS) - set(results["missing"]):
@@ -80,7 +97,8 @@ def test_table_has_every_row_and_column(run):
 def test_absent_packages_are_in_the_results(run):
     results = json.loads(run.read_text())
     assert set(results["missing"]) == {"pesq", "visqol"} | (
-        {"stoi"} if "stoi" in metrics.missing() else set())
+        {"stoi"} if "stoi" in metrics.missing() else set()
+    )
     assert "f3tok_jax[eval]" in results["missing"]["pesq"]
 
 
@@ -108,28 +126,43 @@ def test_sounds_are_beside_the_results(run):
 
 def test_results_do_not_depend_on_the_batch_size(run, workdir, shards, tmp_path):
     again = evaluate.evaluate(
-        workdir, shards, tmp_path / "again.json", num_examples=5, batch_size=5, visqol_examples=0, num_listen=0,
-        say=lambda text: None)
+        workdir,
+        shards,
+        tmp_path / "again.json",
+        num_examples=5,
+        batch_size=5,
+        visqol_examples=0,
+        num_listen=0,
+        say=lambda text: None,
+    )
     first = json.loads(run.read_text())
     for one, other in zip(first["rows"], again["rows"]):
         # Another batch size may compile to sums of another order.
         assert one["metrics"]["mel_distance"]["mean"] == pytest.approx(
-            other["metrics"]["mel_distance"]["mean"], rel=1e-3)
+            other["metrics"]["mel_distance"]["mean"], rel=1e-3
+        )
     assert again["listen"] == [] and not (tmp_path / "listen").exists()
 
 
-@pytest.mark.parametrize("changes, message", [
-    (["--shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
-    (["--shards={nowhere}"], "is not a finished shard set"),
-    (["--workdir={nowhere}"], "nowhere"),
-    (["--fit_shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
-    (["--step=4"], "step 4"),
-    (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
-])
-def test_what_does_not_fit_is_said_in_one_sentence(workdir, shards, tmp_path, capsys, changes, message):
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+        (["--shards={nowhere}"], "is not a finished shard set"),
+        (["--workdir={nowhere}"], "nowhere"),
+        (["--fit_shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+        (["--step=4"], "step 4"),
+        (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_sentence(
+    workdir, shards, tmp_path, capsys, changes, message
+):
     places = {"nowhere": tmp_path / "nowhere", "other_rate": tmp_path / "other"}
     if "other_rate" in changes[0]:
-        places["other_rate"] = sounds.shard_set(places["other_rate"], num_files=2, sample_rate=24_000)
+        places["other_rate"] = sounds.shard_set(
+            places["other_rate"], num_files=2, sample_rate=24_000
+        )
     arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
     assert evaluate.main(arguments + [change.format(**places) for change in changes]) == 1
     said = capsys.readouterr().err.strip()
@@ -157,7 +190,8 @@ def test_unreadable_records_are_counted_and_said():
             if index == 1:
                 raise sources.Unreadable("record 1 of SET cannot be read")
             return records.Record(
-                key=str(index), waveform=np.full(8, 16384, np.int16), sample_rate=16_000)
+                key=str(index), waveform=np.full(8, 16384, np.int16), sample_rate=16_000
+            )
 
     examples, unreadable = evaluate.read_examples(Shards(), 0)
     assert [example.key for example in examples] == ["0", "2", "3"]

@@ -36,7 +36,9 @@ def test_wide_positive_ranges_are_logarithmic():
     assert points[0][1] - points[1][1] == pytest.approx(points[1][1] - points[2][1], abs=0.11)
 
 
-@pytest.mark.parametrize("y", [[0.0], [5.0], [3.0, 3.0], [-1e-9, 1e-9], [1e12, -1e12], [1e-30, 1e30]])
+@pytest.mark.parametrize(
+    "y", [[0.0], [5.0], [3.0, 3.0], [-1e-9, 1e-9], [1e12, -1e12], [1e-30, 1e30]]
+)
 def test_any_finite_values_can_be_drawn(y):
     svg = figures.line_chart([_series(range(len(y)), y, marked=True)], title="t")
     assert "nan" not in svg and "inf" not in svg
@@ -50,7 +52,9 @@ def test_long_curves_are_thinned():
 
 
 def test_bars_start_at_zero():
-    bars = xml.fromstring(figures.bar_chart([1.0, -2.0, 0.0], title="t", x_title="x")).findall("rect")
+    bars = xml.fromstring(figures.bar_chart([1.0, -2.0, 0.0], title="t", x_title="x")).findall(
+        "rect"
+    )
     tops = [float(bar.attrib["y"]) for bar in bars]
     heights = [float(bar.attrib["height"]) for bar in bars]
     assert tops[0] + heights[0] == pytest.approx(tops[1], abs=0.11)
@@ -66,9 +70,9 @@ def test_spectrogram_is_a_png_of_the_sound():
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     position, chunks = 8, {}
     while position < len(data):
-        (length,) = struct.unpack(">I", data[position:position + 4])
-        name, body = data[position + 4:position + 8], data[position + 8:position + 8 + length]
-        (checksum,) = struct.unpack(">I", data[position + 8 + length:position + 12 + length])
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        name, body = data[position + 4 : position + 8], data[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack(">I", data[position + 8 + length : position + 12 + length])
         assert checksum == zlib.crc32(name + body)
         chunks[name] = body
         position += 12 + length
@@ -76,7 +80,9 @@ def test_spectrogram_is_a_png_of_the_sound():
     assert (height, width) == levels.shape
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
     # The tone is one dark line; far from it the picture is white.
-    assert rows[:, 1:].max() == 255 and np.argmax(rows[:, width // 2]) == np.argmax(levels[:, width // 2])
+    assert rows[:, 1:].max() == 255 and np.argmax(rows[:, width // 2]) == np.argmax(
+        levels[:, width // 2]
+    )
     assert rows[0, width // 2] == 0
 
 

@@ -50,8 +50,10 @@ def test_multi_scale_mel_equals_numpy():
     expected = 0.0
     for window, bands in zip(_MEL["windows"], _MEL["bands"]):
         filters = audio.mel_filterbank(16_000, window, bands)
-        a, b = (np.log10(np.maximum(_numpy_magnitude(np.asarray(x[0]), window) @ filters, 1e-5))
-                for x in (target, output))
+        a, b = (
+            np.log10(np.maximum(_numpy_magnitude(np.asarray(x[0]), window) @ filters, 1e-5))
+            for x in (target, output)
+        )
         expected += np.mean(np.abs(a - b))
     # float32 spectra; a logarithm keeps their relative error.
     assert float(value / weight) == pytest.approx(expected, rel=1e-4)
@@ -62,7 +64,7 @@ def test_multi_resolution_stft_equals_numpy():
     target, output, mask = _pair(640, batch=1)
     value, weight = losses.multi_resolution_stft(target, output, mask, windows=(128,))
     a, b = (_numpy_magnitude(np.asarray(x[0]), 128) for x in (target, output))
-    log_difference = np.log10(np.maximum(a, 1e-5)**2) - np.log10(np.maximum(b, 1e-5)**2)
+    log_difference = np.log10(np.maximum(a, 1e-5) ** 2) - np.log10(np.maximum(b, 1e-5) ** 2)
     expected = np.mean(np.abs(a - b)) + np.mean(np.abs(log_difference))
     assert float(value / weight) == pytest.approx(expected, rel=1e-4)
 
@@ -93,9 +95,11 @@ def test_padding_with_nan_changes_nothing(loss):
         return total / weight
 
     clean = jax.value_and_grad(value, argnums=1)(
-        jnp.where(mask, target, 0.3), jnp.where(mask, output, -0.1))
+        jnp.where(mask, target, 0.3), jnp.where(mask, output, -0.1)
+    )
     dirty = jax.value_and_grad(value, argnums=1)(
-        jnp.where(mask, target, jnp.nan), jnp.where(mask, output, jnp.nan))
+        jnp.where(mask, target, jnp.nan), jnp.where(mask, output, jnp.nan)
+    )
     np.testing.assert_array_equal(clean[0], dirty[0])
     np.testing.assert_array_equal(clean[1], dirty[1])
     assert np.isfinite(clean[0]) and clean[0] > 0.0
@@ -117,7 +121,7 @@ def test_sums_and_weights_add_over_examples(loss):
     target, output, mask = _pair()
     mask = mask.at[0, 700:].set(False)
     whole = loss(target, output, mask)
-    parts = [loss(target[i:i + 1], output[i:i + 1], mask[i:i + 1]) for i in range(2)]
+    parts = [loss(target[i : i + 1], output[i : i + 1], mask[i : i + 1]) for i in range(2)]
     # Sums of positive float32 terms in another order.
     assert float(whole[0]) == pytest.approx(float(parts[0][0] + parts[1][0]), rel=1e-5)
     assert whole[1] == parts[0][1] + parts[1][1] == 700 + 1600
@@ -136,7 +140,9 @@ def test_mask_must_be_boolean_and_shapes_must_agree():
     with pytest.raises(ValueError, match="trim the output"):
         losses.waveform_l1(target, output[:, :-1], mask)
     with pytest.raises(ValueError, match="equally many, got 2 and 1"):
-        losses.multi_scale_mel(target, output, mask, sample_rate=16_000, windows=(64, 128), bands=(10,))
+        losses.multi_scale_mel(
+            target, output, mask, sample_rate=16_000, windows=(64, 128), bands=(10,)
+        )
 
 
 def test_least_squares_values():
@@ -150,8 +156,14 @@ def test_least_squares_values():
 
 
 def test_feature_matching_leaves_out_the_logits_and_detaches_the_real_side():
-    real = [[jnp.ones((2, 3, 4)), jnp.zeros((2, 5)), jnp.full((2, 1), 100.0)], [jnp.ones((2, 2)), jnp.ones(2)]]
-    fake = [[jnp.zeros((2, 3, 4)), jnp.full((2, 5), 0.5), jnp.zeros((2, 1))], [jnp.ones((2, 2)), jnp.zeros(2)]]
+    real = [
+        [jnp.ones((2, 3, 4)), jnp.zeros((2, 5)), jnp.full((2, 1), 100.0)],
+        [jnp.ones((2, 2)), jnp.ones(2)],
+    ]
+    fake = [
+        [jnp.zeros((2, 3, 4)), jnp.full((2, 5), 0.5), jnp.zeros((2, 1))],
+        [jnp.ones((2, 2)), jnp.zeros(2)],
+    ]
     value, weight = losses.feature_matching(real, fake)
     assert float(value / weight) == pytest.approx(1.0 + 0.5 + 0.0)
     gradients = jax.grad(lambda a, b: losses.feature_matching(a, b)[0], argnums=(0, 1))(real, fake)

@@ -25,12 +25,14 @@ def test_pca_at_full_width_is_exact():
 
 def test_pca_is_the_best_linear_code():
     rng = np.random.default_rng(0)
-    frames = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 16)) + 0.01 * rng.normal(size=(500, 16))
+    frames = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 16)) + 0.01 * rng.normal(
+        size=(500, 16)
+    )
     sound = frames.reshape(-1)
     codec = references.fit_pca([sound], frame_length=16, latent_dim=3)
-    error = np.mean((codec.reconstruct(sound) - sound)**2)
+    error = np.mean((codec.reconstruct(sound) - sound) ** 2)
     centred = frames - frames.mean(axis=0)
-    best = np.sum(np.linalg.svd(centred, compute_uv=False)[3:]**2) / centred.size
+    best = np.sum(np.linalg.svd(centred, compute_uv=False)[3:] ** 2) / centred.size
     assert error == pytest.approx(best, rel=1e-9)
     np.testing.assert_allclose(codec.components @ codec.components.T, np.eye(3), atol=1e-12)
 
@@ -53,18 +55,24 @@ def test_mel_codec_has_as_many_values_per_second(latent_dim, num_mels, hop):
 @pytest.mark.parametrize("num_samples", [1, 319, 640, 1001])
 def test_mel_codec_keeps_the_length(num_samples):
     codec = references.MelCodec(
-        sample_rate=16_000, samples_per_latent=640, latent_dim=32, num_iterations=1)
+        sample_rate=16_000, samples_per_latent=640, latent_dim=32, num_iterations=1
+    )
     sound = codec.reconstruct(_tones(num_samples))
     assert sound.shape == (num_samples,) and np.all(np.isfinite(sound))
 
 
 def test_griffin_lim_improves_with_iterations_and_repeats_itself():
     sound = _tones()
+
     def distance(num_iterations):
         codec = references.MelCodec(
-            sample_rate=16_000, samples_per_latent=640, latent_dim=64, num_iterations=num_iterations)
+            sample_rate=16_000, samples_per_latent=640, latent_dim=64, num_iterations=num_iterations
+        )
         mel = codec.waveform_to_mel(sound)
-        return np.mean(np.abs(codec.waveform_to_mel(codec.mel_to_waveform(mel)) - mel)) / np.mean(mel)
+        return np.mean(np.abs(codec.waveform_to_mel(codec.mel_to_waveform(mel)) - mel)) / np.mean(
+            mel
+        )
+
     assert distance(30) < 0.7 * distance(0)
     assert distance(30) == distance(30)
 
@@ -77,7 +85,9 @@ def test_inverse_stft_inverts():
 
 
 def test_silence_stays_silent():
-    codec = references.MelCodec(sample_rate=16_000, samples_per_latent=640, latent_dim=32, num_iterations=2)
+    codec = references.MelCodec(
+        sample_rate=16_000, samples_per_latent=640, latent_dim=32, num_iterations=2
+    )
     assert not np.any(codec.reconstruct(np.zeros(2000)))
 
 

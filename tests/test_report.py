@@ -31,7 +31,9 @@ class _Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        self.addresses += [value for name, value in attributes if name in ("src", "href", "data", "action")]
+        self.addresses += [
+            value for name, value in attributes if name in ("src", "href", "data", "action")
+        ]
         if tag not in _VOID:
             self.open.append(tag)
 
@@ -47,15 +49,29 @@ class _Page(html.parser.HTMLParser):
 
 def _results(folder: pathlib.Path, level: float, *, fingerprint: str = "f") -> dict:
     def cell(value, undefined=None):
-        return {"mean": value, "standard_error": 0.01, "count": 4 if not undefined else 3,
-                "undefined": undefined or {}}
+        return {
+            "mean": value,
+            "standard_error": 0.01,
+            "count": 4 if not undefined else 3,
+            "undefined": undefined or {},
+        }
 
     rows = []
     for index, name in enumerate(_ROWS):
         shift = level if name.startswith("model") else 0.0
-        rows.append({"name": name, "title": name.replace("_", " "), "description": f"What {name} is.", "metrics": {
-            "mel_distance": cell(1.0 + index + shift),
-            "stoi": cell(0.9 - 0.1 * index - shift, {"too short": 1} if index == 0 else None)}})
+        rows.append(
+            {
+                "name": name,
+                "title": name.replace("_", " "),
+                "description": f"What {name} is.",
+                "metrics": {
+                    "mel_distance": cell(1.0 + index + shift),
+                    "stoi": cell(
+                        0.9 - 0.1 * index - shift, {"too short": 1} if index == 0 else None
+                    ),
+                },
+            }
+        )
     columns = {name: metrics.METRICS[name] for name in ("mel_distance", "stoi", "pesq")}
     files = {}
     (folder / "listen" / "results").mkdir(parents=True)
@@ -64,33 +80,69 @@ def _results(folder: pathlib.Path, level: float, *, fingerprint: str = "f") -> d
         soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=4000), 16_000)
         files[name] = str(path.relative_to(folder))
     return {
-        "format": "f3tok evaluation 1", "step": 40, "num_examples": 4, "seconds": 2.0, "unreadable": [],
+        "format": "f3tok evaluation 1",
+        "step": 40,
+        "num_examples": 4,
+        "seconds": 2.0,
+        "unreadable": [],
         "shards": {"path": "DIR/test", "fingerprint": fingerprint, "sample_rate": 16_000},
         "missing": {"pesq": "not installed: pip install 'f3tok_jax[eval]'"},
-        "metrics": {name: {"title": m.title, "unit": m.unit, "higher_is_better": m.higher_is_better,
-                           "explanation": m.explanation} for name, m in columns.items()},
-        "rows": rows, "listen": [{"key": "digit <7>", "files": files}],
-        "latents": {"rate": 25.0, "dim": 2, "num_frames": 50, "channel_mean": [0.1, -0.1],
-                    "channel_rms": [1.0, 0.9], "rms": 0.95, "effective_rank": 1.7},
+        "metrics": {
+            name: {
+                "title": m.title,
+                "unit": m.unit,
+                "higher_is_better": m.higher_is_better,
+                "explanation": m.explanation,
+            }
+            for name, m in columns.items()
+        },
+        "rows": rows,
+        "listen": [{"key": "digit <7>", "files": files}],
+        "latents": {
+            "rate": 25.0,
+            "dim": 2,
+            "num_frames": 50,
+            "channel_mean": [0.1, -0.1],
+            "channel_rms": [1.0, 0.9],
+            "rms": 0.95,
+            "effective_rank": 1.7,
+        },
     }
 
 
 def _write_run(folder: pathlib.Path, *, level: float = 0.0) -> str:
     folder.mkdir(parents=True)
-    config = {"stage": "autoencoder", "preset": "tiny", "num_steps": 40, "bottleneck": {"gamma": level},
-              "model": {"sample_rate": 16_000, "note": "<script>alert(1)</script>"}}
+    config = {
+        "stage": "autoencoder",
+        "preset": "tiny",
+        "num_steps": 40,
+        "bottleneck": {"gamma": level},
+        "model": {"sample_rate": 16_000, "note": "<script>alert(1)</script>"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     lines = []
     for step in range(2, 41, 2):
-        lines.append({"step": step, "train/mel": 9.0 - 0.1 * step + level, "time/seconds": 0.3 * step,
-                      "time/audio_seconds_per_second": 20.0, "train/name": "text", "train/broken": float("nan")})
+        lines.append(
+            {
+                "step": step,
+                "train/mel": 9.0 - 0.1 * step + level,
+                "time/seconds": 0.3 * step,
+                "time/audio_seconds_per_second": 20.0,
+                "train/name": "text",
+                "train/broken": float("nan"),
+            }
+        )
     lines.append({"step": 40, "eval/mel": 5.0})
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4'
+    )
     (folder / "results.json").write_text(json.dumps(_results(folder, level)))
     for step in (20, 40):
         (folder / "samples" / f"{step:08d}").mkdir(parents=True)
         for name in ("reference", "reconstruction"):
-            soundfile.write(folder / "samples" / f"{step:08d}" / f"0_{name}.wav", np.zeros(800), 16_000)
+            soundfile.write(
+                folder / "samples" / f"{step:08d}" / f"0_{name}.wav", np.zeros(800), 16_000
+            )
     return str(folder)
 
 
@@ -115,14 +167,20 @@ def test_page_has_its_parts(page):
     targets = {address[1:] for address in page.addresses if address.startswith("#")}
     assert targets == ids
     assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
-    assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag in ("svg", "audio"))
+    assert all(
+        attributes.get("aria-label") for tag, attributes in page.tags if tag in ("svg", "audio")
+    )
 
 
 def test_runs_are_named_by_what_differs_and_stand_side_by_side(page):
     said = "".join(page.said)
     assert "a/run" in said and "b/run" in said
     # Both runs' models at three strengths of noise, and each reference once.
-    heads = [i for i, (tag, attributes) in enumerate(page.tags) if tag == "th" and attributes.get("scope") == "row"]
+    heads = [
+        i
+        for i, (tag, attributes) in enumerate(page.tags)
+        if tag == "th" and attributes.get("scope") == "row"
+    ]
     assert len(heads) >= 2 * 3 + 2
     assert said.count("What pca is.") == 1
     assert "bottleneck.gamma" in said and "0.25" in said
@@ -130,8 +188,8 @@ def test_runs_are_named_by_what_differs_and_stand_side_by_side(page):
 
 def test_sounds_are_inside(page):
     sounds = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
-    # Held-out: the original and two references once, three strengths of each run. Training: an original
-    # and two steps of each run.
+    # Held-out: the original and two references once, three strengths of each run. Training: an
+    # original and two steps of each run.
     assert len(sounds) == 3 + 2 * 3 + 2 * 3
     assert all(sound.startswith("data:audio/wav;base64,") for sound in sounds)
 
@@ -169,8 +227,10 @@ def test_sounds_outside_the_run_are_not_read(tmp_path):
     assert "leads out of" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("content, message", [
-    ("", "config.json, metrics.jsonl or results*.json"), (None, "is not a folder")])
+@pytest.mark.parametrize(
+    "content, message",
+    [("", "config.json, metrics.jsonl or results*.json"), (None, "is not a folder")],
+)
 def test_what_is_not_a_run_is_said_in_one_sentence(tmp_path, capsys, content, message):
     folder = tmp_path / "folder"
     if content is not None:
@@ -183,6 +243,8 @@ def test_what_is_not_a_run_is_said_in_one_sentence(tmp_path, capsys, content, me
 
 def test_a_repeated_step_counts_the_second_time(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 1, "train/mel": 3.0}\n{"step": 2, "train/mel": 9.0}\n{"step": 2, "train/mel": 2.0}\n')
+        '{"step": 1, "train/mel": 3.0}\n{"step": 2, "train/mel": 9.0}\n'
+        '{"step": 2, "train/mel": 2.0}\n'
+    )
     curve = run_history.read(tmp_path, name="run").curves["train/mel"]
     assert curve == run_history.Curve((1.0, 2.0), (3.0, 2.0))
