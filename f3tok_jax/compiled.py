@@ -18,9 +18,9 @@ class CompiledStage:
     Attributes:
         abstract_state: shapes, dtypes and shardings of the state.
         frozen: the stage's frozen arrays, on the devices.
-        train_step: (state, frozen, batch) -> (state, metrics), `state` donated. Set by `compile`.
-        eval_step: (state, frozen, batch) -> metrics, compiled at its first use.
-        sample: (state, frozen, batch) -> a few waveforms by name, and "mask"; at its first use.
+        train_step: (state, frozen, batch) -> (state, metrics), `state` donated.
+        eval_step: (state, frozen, batch) -> metrics.
+        sample: (state, frozen, batch) -> a few waveforms by name, and "mask".
     """
 
     def __init__(
@@ -41,15 +41,19 @@ class CompiledStage:
         self.abstract_state = sharding.abstract(shapes, self._shardings)
         frozen_shardings = sharding.state_shardings(stage.frozen, mesh, min_shard_size)
         self.frozen = jax.device_put(stage.frozen, frozen_shardings)
-        self._inputs = (self._shardings, frozen_shardings, sharding.batch_sharding(mesh))
-        self._replicated = sharding.replicated(mesh)
+        replicated = sharding.replicated(mesh)
+        inputs = (self._shardings, frozen_shardings, sharding.batch_sharding(mesh))
+        step_outputs = (self._shardings, replicated)
+        self._programs = {
+            "train_step": jax.jit(
+                stage.train_step, in_shardings=inputs, out_shardings=step_outputs, donate_argnums=0
+            ),
+            "eval_step": jax.jit(stage.eval_step, in_shardings=inputs, out_shardings=replicated),
+            "sample": jax.jit(self._sample, in_shardings=inputs, out_shardings=replicated),
+        }
         self.train_step: Any = None
-        self.eval_step = jax.jit(
-            stage.eval_step, in_shardings=self._inputs, out_shardings=self._replicated
-        )
-        self.sample = jax.jit(
-            self._sample, in_shardings=self._inputs, out_shardings=self._replicated
-        )
+        self.eval_step: Any = None
+        self.sample: Any = None
 
     @property
     def num_parameters(self) -> int:
@@ -60,16 +64,12 @@ class CompiledStage:
         """Returns a fresh state, made where it will live."""
         return jax.jit(self._make_state, out_shardings=self._shardings)()
 
-    def compile(self) -> None:
-        """Compiles the train step now."""
-        step = jax.jit(
-            self._stage.train_step,
-            in_shardings=self._inputs,
-            donate_argnums=0,
-            out_shardings=(self._shardings, self._replicated),
-        )
-        batch = dict(self._stage.batch_spec)
-        self.train_step = step.lower(self.abstract_state, self._stage.frozen, batch).compile()
+    def compile(self, name: str) -> None:
+        """Compiles the program `name` and sets the attribute, unless that was done before."""
+        if getattr(self, name) is None:
+            batch = dict(self._stage.batch_spec)
+            lowered = self._programs[name].lower(self.abstract_state, self._stage.frozen, batch)
+            setattr(self, name, lowered.compile())
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
         sounds = {**self._stage.sample(state, frozen, batch), "mask": batch["mask"]}

@@ -204,7 +204,7 @@ def _start(this: _Run) -> tuple[Any, int]:
         f"{jax.process_count()} processes; {this.stage.seconds_per_batch:.1f} s of sound per batch"
     )
     started = time.monotonic()
-    programs.compile()
+    programs.compile("train_step")
     say(f"compiled the train step in {time.monotonic() - started:.1f} s")
     this.writer = metric_writer.MetricWriter(
         this.workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
@@ -263,9 +263,13 @@ def _pause(this: _Run, state: Any, step: int, *, at_end: bool, leaving: bool) ->
     """Evaluates, writes sounds and saves, each if it is due; returns whether the run must leave."""
     config, watchdog, evaluated = this.config, this.watchdog, None
     if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
+        watchdog.disarm()  # the first time compiles, which may take long
+        this.programs.compile("eval_step")
         watchdog.beat("evaluation")
         evaluated, leaving = _evaluate(this, state, step)
     if not leaving and (at_end or step % config.loop.sample_every == 0):
+        watchdog.disarm()
+        this.programs.compile("sample")
         watchdog.beat("samples")
         _write_samples(this, state, step)
     if leaving or at_end or step % config.checkpoint.every_steps == 0:

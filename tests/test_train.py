@@ -140,7 +140,7 @@ def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, 
 
 
 def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
-    stalled = _program(shards, tmp_path, cache, "--config.loop.watchdog_seconds=1", TOY_STALL_AT="6")
+    stalled = _program(shards, tmp_path, cache, "--config.loop.watchdog_seconds=4", TOY_STALL_AT="2")
     assert stalled.returncode == 124, stalled.stderr
     assert "in phase 'step'" in stalled.stderr and "_loop" in stalled.stderr
     assert "_loop" in (tmp_path / "logs" / "stacks_0000.txt").read_text()
