@@ -49,8 +49,12 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     if is_adversarial(config):
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
         players.append("discriminator")
+    num_steps = {
+        "generator": config.num_steps,
+        "discriminator": config.num_steps - config.losses.adversarial_start,
+    }
     optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps) for name in players
+        name: optimizer.make_optimizer(config.optimizer[name], num_steps[name]) for name in players
     }
     reconstruction_loss = functools.partial(
         _reconstruction_loss, section=config.losses, sample_rate=config.model.sample_rate
@@ -141,16 +145,16 @@ def train_step(
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     num_examples = jnp.float32(batch["mask"].shape[0])
-
-    def judge(waveform, reconstruction):
-        return _judge(
-            params["discriminator"], waveform, reconstruction,
-            discriminators=discriminators, section=section, num_examples=num_examples,
-        )
+    key_of = functools.partial(train_state.step_key, seed, state.step)
+    is_judged = state.step >= section["adversarial_start"]
+    judge = functools.partial(
+        _judge, params.get("discriminator"), key_of("crop"),
+        discriminators=discriminators, section=section, num_examples=num_examples,
+    )
 
     def gradients(microbatch, index):
         waveform = jnp.where(microbatch["mask"], microbatch["waveform"], 0.0)
-        noise_key = jax.random.fold_in(train_state.step_key(seed, state.step, "noise"), index)
+        noise_key = jax.random.fold_in(key_of("noise"), index)
         reconstruction, pull_back, latents = jax.vjp(
             lambda p: autoencoder.apply({"params": p}, waveform, noise_key=noise_key),
             params["generator"], has_aux=True,
@@ -162,35 +166,23 @@ def train_step(
         result = {}
         if discriminators is not None:
             judged, result["discriminator"], judge_metrics = jax.lax.cond(
-                state.step >= section["adversarial_start"], judge,
-                functools.partial(_not_judged, judge), waveform, reconstruction,
+                is_judged, judge, functools.partial(_not_judged, judge),
+                waveform, jnp.where(microbatch["mask"], reconstruction, 0.0),
             )
-            output_gradient += judged
+            output_gradient += jnp.where(microbatch["mask"], judged, 0.0)
             metrics |= judge_metrics
         (result["generator"],) = pull_back(output_gradient)
         return result, metrics
 
     grads, metrics = _accumulated(gradients, batch, accumulate)
-    with jax.named_scope("optimizer"):
-        norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
-        finite = jnp.isfinite(sum(norms.values()))
-        new_params, new_opt_state = {}, {}
-        for name, tx in optimizers.items():
-            updates, new_opt_state[name] = tx.update(grads[name], state.opt_state[name], state.params[name])
-            new_params[name] = optax.apply_updates(state.params[name], updates)
-        # Early on the average is short, or it would remember the random start.
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        new_ema = train_state.update_ema(
-            state.ema_params, {"generator": new_params["generator"]}, decay=decay
-        )
-        new_state = train_state.select_finite(
-            finite,
-            state.replace(params=new_params, opt_state=new_opt_state, ema_params=new_ema),
-            state,
-        )
+    norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
+    finite = jnp.isfinite(sum(norms.values()))
+    # A judge that does not play yet has no gradient, but weight decay and a warm-up would go on.
+    moves = {"generator": finite, "discriminator": finite & is_judged}
+    state = _update(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
     metrics |= {f"gradient_norm/{name}": (norm, jnp.float32(1.0)) for name, norm in norms.items()}
     metrics["nonfinite"] = (jnp.float32(~finite), jnp.float32(1.0))
-    return new_state.replace(step=state.step + 1), {f"train/{k}": v for k, v in metrics.items()}
+    return state, {f"train/{name}": value for name, value in metrics.items()}
 
 
 def eval_step(
@@ -245,7 +237,7 @@ def _reconstruction_loss(
 
 
 def _judge(
-    params, waveform, reconstruction, *, discriminators, section, num_examples
+    params, key, waveform, reconstruction, *, discriminators, section, num_examples
 ) -> tuple[jax.Array, Any, Metrics]:
     """Both players' adversarial gradients from one judgement of either sound.
 
@@ -255,34 +247,35 @@ def _judge(
     """
     weights = section["weights"]
     crop = section["adversarial_crop"] or waveform.shape[1]
-    both = jnp.stack([waveform, reconstruction])[:, :, :crop]
+    start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
 
     def features_of(p, sound):
-        return discriminators.apply({"params": p}, sound)
+        return discriminators.apply({"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1))
 
-    real, pull_back_real = jax.vjp(lambda p: features_of(p, both[0]), params)
-    fake, pull_back_fake = jax.vjp(features_of, params, both[1])
-    logits = lambda features: [maps[-1] for maps in features]
+    real, pull_back_real = jax.vjp(lambda p: features_of(p, waveform), params)
+    fake, pull_back_fake = jax.vjp(features_of, params, reconstruction)
 
     def generator_loss(fake):
         metrics = {
-            "adversarial": losses.lsgan_generator(logits(fake)),
+            "adversarial": losses.lsgan_generator([maps[-1] for maps in fake]),
             "feature_matching": losses.feature_matching(real, fake),
         }
         total = sum(weights[name] * value for name, (value, _) in metrics.items())
         return total / num_examples, metrics
 
     def discriminator_loss(real, fake):
-        total, weight = losses.lsgan_discriminator(logits(real), logits(fake))
+        total, weight = losses.lsgan_discriminator(
+            [maps[-1] for maps in real], [maps[-1] for maps in fake]
+        )
         return total / num_examples, {"discriminator": (total, weight)}
 
     generator_pull, metrics = jax.grad(generator_loss, has_aux=True)(fake)
-    (real_pull, fake_pull), more = jax.grad(discriminator_loss, argnums=(0, 1), has_aux=True)(real, fake)
+    pulls, more = jax.grad(discriminator_loss, argnums=(0, 1), has_aux=True)(real, fake)
     # One pull-back per player; what the other would have got from it is dead code.
     _, output_gradient = pull_back_fake(generator_pull)
-    params_gradient = jax.tree.map(jnp.add, pull_back_real(real_pull)[0], pull_back_fake(fake_pull)[0])
-    missing = waveform.shape[1] - crop
-    output_gradient = jnp.pad(output_gradient, ((0, 0), (0, missing)))
+    params_gradient = jax.tree.map(
+        jnp.add, pull_back_real(pulls[0])[0], pull_back_fake(pulls[1])[0]
+    )
     return output_gradient, params_gradient, metrics | more
 
 
@@ -290,6 +283,24 @@ def _not_judged(judge, waveform, reconstruction):
     """What `judge` returns, all zeros: the judges have not been called yet."""
     shapes = jax.eval_shape(judge, waveform, reconstruction)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _update(
+    state: train_state.TrainState, grads, moves: Mapping[str, jax.Array], *, optimizers, ema_decay: float
+) -> train_state.TrainState:
+    """The next state, in which every player that moves has taken its step."""
+    with jax.named_scope("optimizer"):
+        params, opt_state = {}, {}
+        for name, tx in optimizers.items():
+            old = state.params[name], state.opt_state[name]
+            updates, new_opt_state = tx.update(grads[name], old[1], old[0])
+            new = optax.apply_updates(old[0], updates), new_opt_state
+            params[name], opt_state[name] = train_state.select_finite(moves[name], new, old)
+        # Early on the average is short, or it would remember the random start.
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = train_state.update_ema(state.ema_params, {"generator": params["generator"]}, decay=decay)
+        ema = train_state.select_finite(moves["generator"], ema, state.ema_params)
+        return train_state.TrainState(state.step + 1, params, opt_state, ema)
 
 
 def _latent_metrics(latents: jax.Array) -> Metrics:
