@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's folder, apart from checkpoints and metrics: config, environment, logs/ and DONE."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
+import fcntl
 import json
-from typing import Any
+import os
+from typing import IO, Any
 
 from etils import epath
 import jax
@@ -27,6 +30,43 @@ def mark_done(workdir: str, step: int) -> None:
     if jax.process_index() == 0:
         _write_whole(epath.Path(workdir) / _DONE, json.dumps({"step": step}) + "\n")
     multihost.barrier("run_folder_done")
+
+
+@contextlib.contextmanager
+def locked(workdir: str) -> Iterator[None]:
+    """Keeps a second run out of the folder; all processes of a run enter together.
+
+    The system frees the lock of a process that dies. Buckets have no locks, and get none.
+
+    Raises:
+        ValueError: where another run is at work in the folder.
+    """
+    handle, is_free = None, True
+    if jax.process_index() == 0 and "://" not in workdir:
+        # A folder that cannot be written is refused by `prepare`.
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.join(workdir, "logs"), exist_ok=True)
+            handle = open(os.path.join(workdir, "logs", "lock"), "a", encoding="utf-8")
+            is_free = _take(handle)
+    try:
+        if not multihost.all_agree(is_free):
+            raise ValueError(
+                f"--workdir must not be in use, got {workdir}, in which another process trains; "
+                "end that one first, or give another folder"
+            )
+        yield
+    finally:
+        if handle:
+            handle.close()
+
+
+def _take(handle: IO[str]) -> bool:
+    """Locks a file unless another process has; file systems without locks raise OSError."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
 
 
 def prepare(

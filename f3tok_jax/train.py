@@ -11,7 +11,7 @@ Exit codes:
     0    finished (or finished before: DONE is there)
     1    wrong config, data or work folder; one sentence on stderr says which
     3    more non-finite steps than config.loop.max_nonfinite
-    4    a checkpoint could not be written
+    4    a checkpoint could not be written, or none of those there is whole
     42   told to leave (SIGTERM, Ctrl-C, TPU maintenance) and saved: run the same command again
     124  nothing moved for twice config.loop.watchdog_seconds; stacks are on stderr and in logs/
     134  another process of the run died (jax.distributed aborts): run the same command again
@@ -19,6 +19,7 @@ Exit codes:
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
 import functools
 import os
@@ -114,18 +115,13 @@ def run(
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     stage = (make_stage or _find_stage(config))(config)
-    this = _open(config, workdir, stage, mesh, say)
-    try:
-        with sharding.use(mesh):
-            this.programs = compiled.CompiledStage(
-                stage, mesh=mesh, seed=config.seed, min_shard_size=config.mesh.min_shard_size
-            )
-            return _loop(this, *_start(this))
-    finally:
-        this.preemption.close()
-        this.watchdog.close()
-        if this.writer:
-            this.writer.close()
+    with contextlib.ExitStack() as stack:
+        this = _open(config, workdir, stage, mesh, say, stack)
+        stack.enter_context(sharding.use(mesh))
+        this.programs = compiled.CompiledStage(
+            stage, mesh=mesh, seed=config.seed, min_shard_size=config.mesh.min_shard_size
+        )
+        return _loop(this, *_start(this, stack))
 
 
 def _open(
@@ -134,8 +130,12 @@ def _open(
     stage: stage_lib.Stage,
     mesh: jax.sharding.Mesh,
     say: Callable[[str], None],
+    stack: contextlib.ExitStack,
 ) -> _Run:
-    """Opens data and folder, once all processes agree on what they are about to do."""
+    """Opens data and folder, once all processes agree on what they are about to do.
+
+    What must be closed at the end of the run goes onto `stack`.
+    """
     train_data, heldout_data = startup.open_data(config, stage)
     multihost.check_agreement(
         {
@@ -146,6 +146,7 @@ def _open(
             **checkpoint_meta.versions(),
         }
     )
+    stack.enter_context(run_folder.locked(workdir))
     run_folder.prepare(config, workdir, startup.environment())
     checkpointer = checkpoint.Checkpointer(
         workdir,
@@ -156,6 +157,12 @@ def _open(
         keep_best=config.checkpoint.keep_best,
         say=say,
     )
+    preemption = preemption_lib.Preemption()
+    stack.callback(preemption.close)
+    watchdog = watchdog_lib.Watchdog(
+        config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(workdir)
+    )
+    stack.callback(watchdog.close)
     return _Run(
         config=config,
         workdir=workdir,
@@ -165,10 +172,8 @@ def _open(
         heldout_data=heldout_data,
         checkpointer=checkpointer,
         say=say,
-        preemption=preemption_lib.Preemption(),
-        watchdog=watchdog_lib.Watchdog(
-            config.loop.watchdog_seconds, clock=time.monotonic, stacks_path=_stacks_path(workdir)
-        ),
+        preemption=preemption,
+        watchdog=watchdog,
     )
 
 
@@ -187,7 +192,7 @@ def _stacks_path(workdir: str) -> str | None:
     return os.path.join(workdir, "logs", f"stacks_{jax.process_index():04d}.txt")
 
 
-def _start(this: _Run) -> tuple[Any, int]:
+def _start(this: _Run, stack: contextlib.ExitStack) -> tuple[Any, int]:
     """Restores or makes the state, and compiles. Order: this run's checkpoint, else scratch."""
     say, programs = this.say, this.programs
     # Restored first: the fresh state is never in memory beside the restored one.
@@ -209,6 +214,7 @@ def _start(this: _Run) -> tuple[Any, int]:
     this.writer = metric_writer.MetricWriter(
         this.workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
     )
+    stack.callback(this.writer.close)
     this.progress = progress_lib.Progress(
         num_steps=this.config.num_steps,
         seconds_per_batch=this.stage.seconds_per_batch,

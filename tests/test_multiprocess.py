@@ -50,7 +50,7 @@ def _run(shards, workdir, cache, *more, num_processes=2, each=({}, {})) -> list[
     for index in range(num_processes):
         own = dict(each[index])
         distributed = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num_processes}",
-                       f"--process_id={index}", "--heartbeat_seconds=10", "--start_seconds=60"]
+                       f"--process_id={index}", "--heartbeat_seconds=20", "--start_seconds=200"]
         processes.append(subprocess.Popen(
             [sys.executable, str(_TESTS / "toy_run.py"),
              f"--config={_TESTS.parent / 'configs' / 'autoencoder.py'}:tiny", f"--workdir={workdir}",
@@ -63,7 +63,7 @@ def _run(shards, workdir, cache, *more, num_processes=2, each=({}, {})) -> list[
     results = []
     try:
         for process in processes:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=540)
             results.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
     finally:
         for process in processes:

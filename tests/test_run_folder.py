@@ -38,3 +38,12 @@ def test_logs_are_appended(tmp_path):
         run_folder.append_log(str(tmp_path), "nonfinite.jsonl", {"step": step})
     lines = (tmp_path / "logs" / "nonfinite.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
+    with run_folder.locked(str(tmp_path)):
+        with pytest.raises(ValueError, match="must not be in use"):
+            with run_folder.locked(str(tmp_path)):
+                pass
+    with run_folder.locked(str(tmp_path)):
+        pass

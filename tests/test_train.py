@@ -68,7 +68,7 @@ def _program(shards, workdir, cache, *more: str, **environment: str) -> subproce
          *toy_run.arguments(shards), *more],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(_TESTS.parent),
              "JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        capture_output=True, text=True, timeout=300, check=False)
+        capture_output=True, text=True, timeout=540, check=False)
 
 
 def _fingerprints(workdir, step: int = 12) -> dict[str, str]:
