@@ -12,16 +12,13 @@ import functools
 import hashlib
 import json
 import pathlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 from absl import app
 from absl import flags
-from absl import logging
 
 from data_pipelines import manifest
 from data_pipelines import mixture as mixtures
@@ -30,7 +27,6 @@ from data_pipelines import transforms
 
 _LAST_STEP = 2**62
 _STEPS_PER_BLOCK = 64  # whose records are located together
-_MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 
 
 def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
@@ -102,25 +98,23 @@ class Pipeline:
         """
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
         _check_numbers(pairs, crop_length, batch_size, seed, process_index, process_count, gain_db)
-        self._sources = [sources.open_source(name, sample_rate=sample_rate) for name, _ in pairs]
+        names, weights = zip(*pairs)
+        self._sources = [sources.open_source(name, sample_rate=sample_rate) for name in names]
         lengths = [len(source) for source in self._sources]
-        weights = [weight for _, weight in pairs]
         self.num_records = sum(lengths)
         if train and self.num_records < batch_size:
-            names = ", ".join(str(name) for name, _ in pairs)
             raise ValueError(
-                f"{names} has {self.num_records} records, fewer than the batch of {batch_size}: "
+                f"{', '.join(map(str, names))} has {self.num_records} records, fewer than the batch of {batch_size}: "
                 "add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self.sample_rate = sample_rate
         self._crop_length, self._batch_size, self._seed = crop_length, batch_size, seed
         self._gain_db, self._train = tuple(gain_db), train
-        self._max_replaced = max_replaced
+        self._substitute = sources.Substitute(max_replaced)
         self._num_threads, self._num_prefetched = num_threads, num_prefetched
         rows = batch_size // process_count
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
-        self._replaced, self._lock = 0, threading.Lock()
         decisive = [
             [source.fingerprint for source in self._sources], weights, sample_rate, crop_length,
             batch_size, seed, self._gain_db if train else None, train]
@@ -135,7 +129,7 @@ class Pipeline:
     @property
     def replaced(self) -> int:
         """Records that could not be read on this host so far, each replaced by another."""
-        return self._replaced
+        return self._substitute.num_replaced
 
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's rows of the batch of `step`, by `batch_spec`.
@@ -148,7 +142,7 @@ class Pipeline:
         pcm = np.zeros((len(places), self._crop_length), np.int16)
         mask = np.zeros(pcm.shape, np.bool_)
         for row, (source, index) in enumerate(places):
-            waveform = self._readable(source.waveform, len(source), index, self._count)
+            waveform = self._substitute.read(source.waveform, index, len(source))
             num_valid = transforms.crop(waveform, positions[row], out=pcm[row])
             mask[row, :num_valid] = True
         return {"waveform": transforms.to_float(pcm, gains_db), "mask": mask}
@@ -160,7 +154,7 @@ class Pipeline:
         """
         keys = []
         for source, index in self._places(step):
-            record = self._readable(source.__getitem__, len(source), index, lambda error: None)
+            record = self._substitute.read(source.__getitem__, index, len(source), count=False)
             keys.append(f"{source.name}:{record.key}" if len(self._sources) > 1 else record.key)
         return keys
 
@@ -200,32 +194,6 @@ class Pipeline:
         positions, share = generator.random((2, self._batch_size))[:, self._rows]
         low, high = self._gain_db
         return positions.tolist(), low + (high - low) * share
-
-    def _readable(
-        self,
-        read: Callable[[int], Any],
-        length: int,
-        index: int,
-        on_error: Callable[[sources.Unreadable], None],
-    ) -> Any:
-        """Reads what is at `index`, or the next that can be: the same on every replay and host."""
-        for attempt in range(_MAX_ATTEMPTS):
-            try:
-                return read((index + attempt) % length)
-            except sources.Unreadable as error:
-                on_error(error)
-                last = error
-        raise ValueError(f"{_MAX_ATTEMPTS} records in a row cannot be read, the last: {last}")
-
-    def _count(self, error: sources.Unreadable) -> None:
-        with self._lock:
-            self._replaced += 1
-            replaced = self._replaced
-        if replaced > self._max_replaced:
-            raise ValueError(
-                f"more than max_replaced={self._max_replaced} records could not be read, the last: "
-                f"{error}; check the disk or rebuild the set") from None
-        logging.warning("%s; the next record takes its place", error)
 
 
 def _check_numbers(

@@ -9,10 +9,12 @@ import itertools
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from absl import logging
 from array_record.python import array_record_module
 
 from data_pipelines import audio_files
@@ -25,6 +27,7 @@ _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
 
 
+_MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 _TFDS_PREFIX = "tfds:"
 
 
@@ -172,3 +175,46 @@ class TfdsExamples:
 
     def __repr__(self) -> str:
         return f"TfdsExamples({self.name!r}, {len(self)} examples)"
+
+
+class Substitute:
+    """Reads the next record where one cannot be read: counted, and within a budget."""
+
+    def __init__(self, max_replaced: int):
+        """Allows for `max_replaced` unreadable records."""
+        self._max_replaced = max_replaced
+        self._lock = threading.Lock()  # Several threads read.
+        self.num_replaced = 0
+
+    def read(
+        self, read: Callable[[int], Any], index: int, length: int, *, count: bool = True
+    ) -> Any:
+        """Returns `read(index)`, or of the next index that can be read: the same on every replay.
+
+        Args:
+            read: of a source; raises Unreadable.
+            index: of the record that is wanted.
+            length: of the source; after the last record comes the first.
+            count: whether this reading counts.
+
+        Raises:
+            ValueError: if the budget is used up, or a long run of records cannot be read.
+        """
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                return read((index + attempt) % length)
+            except Unreadable as error:
+                last = error
+                if count:
+                    self._count(error)
+        raise ValueError(f"{_MAX_ATTEMPTS} records in a row cannot be read, the last: {last}")
+
+    def _count(self, error: Unreadable) -> None:
+        with self._lock:
+            self.num_replaced += 1
+            num_replaced = self.num_replaced
+        if num_replaced > self._max_replaced:
+            raise ValueError(
+                f"more than max_replaced={self._max_replaced} records could not be read, the last: "
+                f"{error}; check the disk or rebuild the set") from None
+        logging.warning("%s; the next record takes its place", error)
