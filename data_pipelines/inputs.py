@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from data_pipelines import audio_files
+from data_pipelines import manifest
 
 _CLIPS_MEASURED = 16  # of each embedded corpus, to learn how long its clips are
 
@@ -236,6 +237,10 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             subfolders.clear()
             continue
         visited.add(os.path.realpath(folder))
+        if folder != root and manifest.is_output([*subfolders, *names]):
+            # Shards may lie below the sound they were built from; a rerun must list the same files.
+            subfolders.clear()
+            continue
         # Notebook checkpoints and the shadows that macOS leaves in archives look like sound.
         subfolders[:] = sorted(
             name for name in subfolders if not name.startswith((".", "__MACOSX")))

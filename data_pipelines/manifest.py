@@ -13,9 +13,11 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Collection
 
 FILE_NAME = "manifest.json"
 REFUSALS_NAME = "refusals.jsonl"
+STAGING_NAME = ".building"  # the folder of a build's unfinished work
 FORMAT = "f3tok shard set 1"
 
 _MAX_BYTES = 2**28  # of a manifest; a million shards take a tenth of it
@@ -79,6 +81,11 @@ class Manifest:
         """SHA-256 over the sound alone: sets with equal records agree, wherever they were built."""
         content = [self.sample_rate, [(shard.sha256, shard.num_records) for shard in self.shards]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_output(names: Collection[str]) -> bool:
+    """Whether a folder with entries of these names is a shard set, or a build is writing to it."""
+    return STAGING_NAME in names or (FILE_NAME in names and REFUSALS_NAME in names)
 
 
 def write(manifest: Manifest, folder: str | os.PathLike) -> None:

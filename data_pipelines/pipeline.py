@@ -104,8 +104,8 @@ class Pipeline:
         self.num_records = sum(lengths)
         if train and self.num_records < batch_size:
             raise ValueError(
-                f"{', '.join(map(str, names))} has {self.num_records} records, fewer than the batch of {batch_size}: "
-                "add sound or lower batch_size")
+                f"{', '.join(map(str, names))} has {self.num_records} records, fewer than the "
+                f"batch of {batch_size}: add sound or lower batch_size")
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self.sample_rate = sample_rate

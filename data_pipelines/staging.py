@@ -17,8 +17,6 @@ import pathlib
 from data_pipelines import build_plan
 from data_pipelines import manifest
 
-FOLDER_NAME = ".building"
-
 
 class Staging:
     """Holds the output of one build, as a context manager; what a killed build finished is kept."""
@@ -26,7 +24,7 @@ class Staging:
     def __init__(self, output: str | os.PathLike, plan: build_plan.Plan):
         """Names the folder; nothing is touched before the context is entered."""
         self._output, self._plan = pathlib.Path(output), plan
-        self.folder = self._output / FOLDER_NAME
+        self.folder = self._output / manifest.STAGING_NAME
         self._lock = None
 
     def __enter__(self) -> "Staging":

@@ -23,7 +23,6 @@ from data_pipelines import build_shards
 from data_pipelines import inputs
 from data_pipelines import manifest
 from data_pipelines import sources
-from data_pipelines import staging
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -118,7 +117,7 @@ def test_builds_repeat_bit_by_bit_with_any_number_of_workers(folder, tmp_path, m
     _build(folder, tmp_path / "b", num_workers=2)
     assert _files(tmp_path / "a") == _files(tmp_path / "b")
     assert len(list((tmp_path / "a").glob("*.array_record"))) > 2
-    assert not (tmp_path / "a" / staging.FOLDER_NAME).exists()
+    assert not (tmp_path / "a" / manifest.STAGING_NAME).exists()
 
 
 def test_a_finished_build_is_recognised(folder, tmp_path):
@@ -136,6 +135,16 @@ def test_a_damaged_build_is_built_again(folder, tmp_path, many_shards):
     next((tmp_path / "out").glob("*.array_record")).write_bytes(b"")
     _build(folder, tmp_path / "out")
     assert _files(tmp_path / "out") == before
+
+
+def test_shards_may_lie_below_the_sound(folder):
+    _build(folder, folder / "shards", holdout=0.3)
+    said = []
+    manifests = _build(folder, folder / "shards", holdout=0.3, say=said.append)
+    assert "already built" in said[0]
+    (folder / "shards" / "train" / manifest.FILE_NAME).unlink()
+    (folder / "shards" / manifest.STAGING_NAME).mkdir()
+    assert _build(folder, folder / "shards", holdout=0.3) == manifests
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -159,12 +168,15 @@ def test_other_files_than_those_built_are_refused(folder, tmp_path):
 
 
 def test_two_builders_do_not_share_an_output(folder, tmp_path):
-    (tmp_path / "out" / staging.FOLDER_NAME).mkdir(parents=True)
-    with open(tmp_path / "out" / staging.FOLDER_NAME / "lock", "w") as lock:
+    (tmp_path / "out" / manifest.STAGING_NAME).mkdir(parents=True)
+    with open(tmp_path / "out" / manifest.STAGING_NAME / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another build is writing"):
             _build(folder, tmp_path / "out")
+    # What a killed builder left unfinished is cleared away.
+    (tmp_path / "out" / manifest.STAGING_NAME / "shard.123.partial").touch()
     _build(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / manifest.STAGING_NAME).exists()
 
 
 def test_holdout_keeps_whole_files_on_one_side_and_does_not_wander(tmp_path):
