@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Program: a folder of sound, a TFDS data set or embedded corpora -> shards, manifest, refusals.
 
-    python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS \
-        --sample_rate=24000 --holdout=0.1
+    python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS --holdout=0.1
 
 The same command gives the same bytes, whatever the number of workers. A build that was killed
 leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
