@@ -136,7 +136,8 @@ def make_contenders(
             title="mel + Griffin-Lim",
             reconstruct=each(mel),
             description=f"{mel.num_mels} mel bands every {mel.hop_length} samples, as many values "
-            f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to find a phase.",
+            f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to "
+            "find a phase.",
         )
     )
     return contenders

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who may import whom: a file imports only from floors below its own. Read from the source, nothing is run."""
+"""Who may import whom: a file imports only from floors below its own. Nothing is run."""
 
 import ast
 import pathlib
@@ -9,27 +9,47 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
-# Within floor 1 some files build on others; they are listed from the bottom up. Everything on a later
-# sub-floor may import the earlier ones. Other floors have no order inside them where none is given.
+# Within a floor some files build on others: a later sub-floor may import the earlier ones.
 _FLOORS = (
     # 0: maths
     (("audio", "stft", "phase"), ("losses", "metrics")),
     # 1: modules
-    (("bottleneck", "upsampling", "transformer"),
-     ("autoencoder", "discriminators", "representation_encoder", "rq_mtp", "language_model", "flow_head"),
-     ("generator",)),
+    (
+        ("bottleneck", "upsampling", "transformer"),
+        (
+            "autoencoder",
+            "discriminators",
+            "representation_encoder",
+            "rq_mtp",
+            "language_model",
+            "flow_head",
+        ),
+        ("generator",),
+    ),
     # 2: machinery
-    (("sharding", "optimizer", "train_state", "metric_writer", "config", "multihost", "preemption", "progress",
-      "watchdog", "fingerprint"),
-     ("stage", "run_folder", "checkpoint_meta"),
-     ("checkpoint", "compiled", "startup")),
+    (
+        (
+            "sharding",
+            "optimizer",
+            "train_state",
+            "metric_writer",
+            "config",
+            "multihost",
+            "preemption",
+            "progress",
+            "watchdog",
+            "fingerprint",
+        ),
+        ("stage", "run_folder", "checkpoint_meta"),
+        ("checkpoint", "compiled", "startup"),
+    ),
     # 3: stages
     (("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),),
 )
 
 
 def _level(name: str) -> tuple[int, int] | None:
-    """(floor, sub-floor) of a file; None for the programs, which are everything that is not listed."""
+    """(floor, sub-floor) of a file; None for the programs: everything that is not listed."""
     for floor, sub_floors in enumerate(_FLOORS):
         for sub_floor, names in enumerate(sub_floors):
             if name in names:
@@ -51,8 +71,11 @@ def _imports(path: pathlib.Path) -> set[str]:
 
 def _attributes(path: pathlib.Path) -> set[str]:
     """Every dotted name that a file uses, such as jax.sharding.Mesh."""
-    return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Attribute)}
+    return {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
 
 
 def _files(folder: str) -> list[pathlib.Path]:
@@ -91,27 +114,51 @@ def test_modules_see_no_config_path_mesh_or_process():
         level = _level(path.stem)
         if level is not None and level[0] <= 1:
             names = {name.split(".")[0] for name in _imports(path)}
-            assert not names & {"ml_collections", "absl", "os", "pathlib", "time", "configs", "data_pipelines"}, path
-            assert not any(use.startswith(("jax.process_", "jax.distributed", "jax.devices")) for use in
-                           _attributes(path)), path
+            assert not names & {
+                "ml_collections",
+                "absl",
+                "os",
+                "pathlib",
+                "time",
+                "configs",
+                "data_pipelines",
+            }, path
+            assert not any(
+                use.startswith(("jax.process_", "jax.distributed", "jax.devices"))
+                for use in _attributes(path)
+            ), path
 
 
 def test_only_checkpoint_knows_orbax():
     for path in [*_files("f3tok_jax"), *_files("data_pipelines")]:
-        assert path.stem == "checkpoint" or not any(name.split(".")[0] == "orbax" for name in _imports(path)), path
+        assert path.stem == "checkpoint" or not any(
+            name.split(".")[0] == "orbax" for name in _imports(path)
+        ), path
 
 
 def test_only_sharding_makes_meshes_and_shardings():
-    forbidden = ("jax.sharding.Mesh", "jax.sharding.NamedSharding", "jax.sharding.PartitionSpec", "jax.make_mesh",
-                 "jax.set_mesh", "jax.P", "jax.experimental.mesh_utils")
+    forbidden = (
+        "jax.sharding.Mesh",
+        "jax.sharding.NamedSharding",
+        "jax.sharding.PartitionSpec",
+        "jax.make_mesh",
+        "jax.set_mesh",
+        "jax.P",
+        "jax.experimental.mesh_utils",
+    )
     for path in _files("f3tok_jax"):
         if path.stem == "sharding":
             continue
         names = _imports(path)
-        assert not any(name.startswith(("jax.experimental.mesh_utils", "jax.sharding.")) for name in names), path
+        assert not any(
+            name.startswith(("jax.experimental.mesh_utils", "jax.sharding.")) for name in names
+        ), path
         # Annotations may name the mesh that a program passes on.
-        calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                 if isinstance(node, ast.Call)}
+        calls = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call)
+        }
         assert not calls & set(forbidden), path
 
 
@@ -123,7 +170,9 @@ def test_flags_environment_distribution_and_clock_are_in_programs_only():
             continue
         uses, names = _attributes(path), _imports(path)
         assert "time" not in names, f"{path.stem} reads a clock; take one as an argument"
-        assert not any(use.startswith(("os.environ", "os.getenv", "flags.DEFINE")) for use in uses), path
+        assert not any(
+            use.startswith(("os.environ", "os.getenv", "flags.DEFINE")) for use in uses
+        ), path
         assert not any(use.startswith("jax.distributed") for use in uses), path
 
 
@@ -143,7 +192,9 @@ def test_nothing_is_unpickled():
     for folder in ("f3tok_jax", "data_pipelines"):
         for path in _files(folder):
             names = {name.split(".")[0] for name in _imports(path)}
-            assert not names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, path
+            assert not names & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, (
+                path
+            )
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                     assert isinstance(node.value, ast.Constant) and node.value.value is False, path
