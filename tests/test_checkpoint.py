@@ -22,10 +22,16 @@ from f3tok_jax import train_state
 
 def _init(key):
     normal = lambda stream, *shape: jax.random.normal(train_state.step_key(key, 0, stream), shape)
-    params = {"generator": {"kernel": normal("kernel", 64, 128), "bias": normal("bias", 6)},
-              "discriminator": {"kernel": normal("other", 16, 24)}}
-    return train_state.TrainState(step=jnp.int32(7), params=params, opt_state={"mean": params},
-                                  ema_params={"generator": params["generator"]})
+    params = {
+        "generator": {"kernel": normal("kernel", 64, 128), "bias": normal("bias", 6)},
+        "discriminator": {"kernel": normal("other", 16, 24)},
+    }
+    return train_state.TrainState(
+        step=jnp.int32(7),
+        params=params,
+        opt_state={"mean": params},
+        ema_params={"generator": params["generator"]},
+    )
 
 
 def _abstract(num_devices: int = 1):
@@ -35,13 +41,23 @@ def _abstract(num_devices: int = 1):
 
 
 def _state(seed: int = 0, num_devices: int = 1):
-    return jax.tree.map(lambda leaf, like: jax.device_put(leaf, like.sharding), _init(jax.random.key(seed)),
-                        _abstract(num_devices))
+    return jax.tree.map(
+        lambda leaf, like: jax.device_put(leaf, like.sharding),
+        _init(jax.random.key(seed)),
+        _abstract(num_devices),
+    )
 
 
 def _open(workdir, said=None, **kwargs) -> checkpoint.Checkpointer:
-    kwargs = dict(config_json="{}", data_fingerprint="data", best_metric="eval/mel",
-                  say=(said if said is not None else []).append) | kwargs
+    kwargs = (
+        dict(
+            config_json="{}",
+            data_fingerprint="data",
+            best_metric="eval/mel",
+            say=(said if said is not None else []).append,
+        )
+        | kwargs
+    )
     return checkpoint.Checkpointer(str(workdir), **kwargs)
 
 
@@ -60,7 +76,9 @@ def _assert_equal(found, expected) -> None:
 
 
 def _largest_file(folder: pathlib.Path) -> pathlib.Path:
-    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
 
 
 def _flip_bit(path: pathlib.Path) -> None:
@@ -96,7 +114,12 @@ def test_keeps_the_last_and_the_best_and_the_restored(tmp_path):
 
 def test_a_save_without_evaluation_is_not_the_best(tmp_path):
     checkpointer = _open(tmp_path, keep_last=1, keep_best=1)
-    for step, metrics in [(1, {"eval/mel": 2.0}), (2, None), (3, {"eval/mel": float("nan")}), (4, None)]:
+    for step, metrics in [
+        (1, {"eval/mel": 2.0}),
+        (2, None),
+        (3, {"eval/mel": float("nan")}),
+        (4, None),
+    ]:
         checkpointer.save(step, _state(), metrics)
     checkpointer.close()
     assert checkpointer.all_steps() == [1, 4]
@@ -121,8 +144,11 @@ def test_one_flipped_bit_is_refused_by_leaf_and_the_step_before_is_restored(tmp_
 
 def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
     _saved(tmp_path / "original", steps=(1,))
-    files = [path for path in (tmp_path / "original" / "checkpoints" / "1" / "state").rglob("d/*")
-             if path.stat().st_size > 1000]
+    files = [
+        path
+        for path in (tmp_path / "original" / "checkpoints" / "1" / "state").rglob("d/*")
+        if path.stat().st_size > 1000
+    ]
     assert files
     for number, path in enumerate(files):
         run = tmp_path / f"run{number}"
@@ -134,13 +160,15 @@ def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
         assert said and "step 1 is refused" in said[0]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no manifest", "no meta", "damaged meta", "no metadata", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "no manifest", "no meta", "damaged meta", "no metadata", "empty"]
+)
 def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
     _saved(tmp_path)
     step = tmp_path / "checkpoints" / "2"
     if damage == "truncated":
         path = _largest_file(step / "state")
-        path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif damage == "no manifest":
         for path in step.rglob("manifest.ocdbt"):
             path.unlink()
@@ -157,7 +185,8 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
     _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
     assert any("step 2 is refused" in line for line in said), said
     params, found = checkpoint.restore_params(
-        str(tmp_path), _abstract().ema_params, say=said.append)
+        str(tmp_path), _abstract().ema_params, say=said.append
+    )
     assert found == 1
     _assert_equal(params, _state(1).ema_params)
 
@@ -190,9 +219,13 @@ def test_other_data_is_refused_by_fingerprint(tmp_path):
 def test_another_tree_is_refused_by_path(tmp_path):
     _saved(tmp_path)
     abstract = _abstract()
-    params = {"generator": {"weights": abstract.params["generator"]["kernel"],
-                            "bias": jax.ShapeDtypeStruct((7,), jnp.float32)},
-              "discriminator": {"kernel": jax.ShapeDtypeStruct((16, 24), jnp.bfloat16)}}
+    params = {
+        "generator": {
+            "weights": abstract.params["generator"]["kernel"],
+            "bias": jax.ShapeDtypeStruct((7,), jnp.float32),
+        },
+        "discriminator": {"kernel": jax.ShapeDtypeStruct((16, 24), jnp.bfloat16)},
+    }
     with pytest.raises(ValueError) as error:
         _open(tmp_path).restore_latest(abstract.replace(params=params))
     text = str(error.value)
@@ -304,7 +337,9 @@ def test_meta_says_what_the_state_is(tmp_path):
     checkpointer.save(5, _state(), {"eval/mel": 1.5})
     checkpointer.close()
     meta = checkpoint.read_meta(str(tmp_path), 5)
-    assert meta["config"] == {"seed": 3} and meta["data_fingerprint"] == "data" and meta["step"] == 5
+    assert (
+        meta["config"] == {"seed": 3} and meta["data_fingerprint"] == "data" and meta["step"] == 5
+    )
     assert meta["metrics"] == {"eval/mel": 1.5} and "jax" in meta["versions"]
     assert json.dumps(meta["fingerprints"]["params/generator/bias"]).startswith('"float32[6]:')
     assert checkpoint.latest_step(str(tmp_path)) == 5

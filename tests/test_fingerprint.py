@@ -21,7 +21,9 @@ def test_the_same_on_every_mesh(dtype):
     array = jax.random.normal(jax.random.key(0), (3, 16, 8)).astype(dtype)
     prints = set()
     for spec in [(), (None, "fsdp"), (None, ("replica", "fsdp")), (None, "replica", "fsdp")]:
-        placed = jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec)))
+        placed = jax.device_put(
+            array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        )
         prints.add(fingerprint.of({"x": placed})[0]["x"])
     prints.add(_of(array))
     assert len(prints) == 1
@@ -41,7 +43,13 @@ def test_exchanged_values_and_exchanged_axes_are_noticed():
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     exchanged = array.copy()
     exchanged[0, 0], exchanged[2, 3] = array[2, 3], array[0, 0]
-    prints = [_of(array), _of(exchanged), _of(array.reshape(4, 3)), _of(array.astype(np.int32)), _of(-0.0 * array)]
+    prints = [
+        _of(array),
+        _of(exchanged),
+        _of(array.reshape(4, 3)),
+        _of(array.astype(np.int32)),
+        _of(-0.0 * array),
+    ]
     assert len(set(prints)) == len(prints)
 
 
@@ -49,10 +57,16 @@ def test_large_leaves_are_hashed_in_chunks_without_a_seam():
     # Longer than a chunk: its parts, hashed apart on two devices, must give the sum of the whole.
     array = jnp.arange(2 * fingerprint._CHUNK + 6, dtype=jnp.int32)
     mesh = sharding.make_mesh(dict(replica=1, fsdp=2, tensor=1), jax.devices()[:2])
-    placed = jax.device_put(array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp")))
+    placed = jax.device_put(
+        array, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    )
     assert fingerprint.of({"x": placed})[0]["x"] == _of(array)
 
 
 def test_counts_nonfinite_values_by_path():
-    tree = {"params": {"kernel": jnp.array([1.0, jnp.nan, jnp.inf])}, "bias": jnp.zeros(2), "step": jnp.int32(1)}
+    tree = {
+        "params": {"kernel": jnp.array([1.0, jnp.nan, jnp.inf])},
+        "bias": jnp.zeros(2),
+        "step": jnp.int32(1),
+    }
     assert fingerprint.of(tree)[1] == {"params/kernel": 2}

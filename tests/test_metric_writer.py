@@ -25,7 +25,11 @@ def test_every_line_is_on_disk_at_once(tmp_path):
     writer.write(1, {"train/loss": 2.5})
     assert metric_writer.read_metrics(str(tmp_path)) == [{"step": 1, "train/loss": 2.5}]
     writer.write(2, {"train/loss": float("nan"), "eval/mel": float("inf")})
-    assert metric_writer.read_metrics(str(tmp_path))[1] == {"step": 2, "train/loss": None, "eval/mel": None}
+    assert metric_writer.read_metrics(str(tmp_path))[1] == {
+        "step": 2,
+        "train/loss": None,
+        "eval/mel": None,
+    }
     writer.close()
     writer.close()
 
@@ -41,7 +45,12 @@ def test_resume_drops_the_steps_that_are_taken_again_and_torn_lines(tmp_path):
     writer = _writer(tmp_path, resume_step=3)
     writer.write(4, {"loss": 40.0})
     writer.close()
-    assert [line["loss"] for line in metric_writer.read_metrics(str(tmp_path))] == [1.0, 2.0, 3.0, 40.0]
+    assert [line["loss"] for line in metric_writer.read_metrics(str(tmp_path))] == [
+        1.0,
+        2.0,
+        3.0,
+        40.0,
+    ]
     # A fresh run in the same folder starts a fresh curve.
     _writer(tmp_path).close()
     assert metric_writer.read_metrics(str(tmp_path)) == []

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two real processes with two devices each against one process with four: batches, losses, checkpoints, ends."""
+"""Two real processes with two devices each against one with four: batches, losses, ends."""
 
 import json
 import os
@@ -41,7 +41,9 @@ def single(shards, cache, tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-def _run(shards, workdir, cache, *more, num_processes=2, each=({}, {})) -> list[subprocess.CompletedProcess]:
+def _run(
+    shards, workdir, cache, *more, num_processes=2, each=({}, {})
+) -> list[subprocess.CompletedProcess]:
     """Runs all processes to their end; `each` adds arguments and environment to one process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,17 +51,40 @@ def _run(shards, workdir, cache, *more, num_processes=2, each=({}, {})) -> list[
     processes = []
     for index in range(num_processes):
         own = dict(each[index])
-        distributed = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={num_processes}",
-                       f"--process_id={index}", "--heartbeat_seconds=20", "--start_seconds=200"]
-        processes.append(subprocess.Popen(
-            [sys.executable, str(_TESTS / "toy_run.py"),
-             f"--config={_TESTS.parent / 'configs' / 'autoencoder.py'}:tiny", f"--workdir={workdir}",
-             *toy_run.arguments(shards), *more, *own.pop("arguments", ()),
-             *(distributed if num_processes > 1 else ())],
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(4 // num_processes),
-                 "PYTHONPATH": str(_TESTS.parent), "JAX_COMPILATION_CACHE_DIR": cache,
-                 "TF_CPP_MIN_LOG_LEVEL": "3", "TOY_HASHES": f"{workdir}/../hashes_{workdir.name}_{index}", **own},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        distributed = [
+            f"--coordinator=127.0.0.1:{port}",
+            f"--num_processes={num_processes}",
+            f"--process_id={index}",
+            "--heartbeat_seconds=20",
+            "--start_seconds=200",
+        ]
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    str(_TESTS / "toy_run.py"),
+                    f"--config={_TESTS.parent / 'configs' / 'autoencoder.py'}:tiny",
+                    f"--workdir={workdir}",
+                    *toy_run.arguments(shards),
+                    *more,
+                    *own.pop("arguments", ()),
+                    *(distributed if num_processes > 1 else ()),
+                ],
+                env={
+                    **os.environ,
+                    "JAX_PLATFORMS": "cpu",
+                    "JAX_NUM_CPU_DEVICES": str(4 // num_processes),
+                    "PYTHONPATH": str(_TESTS.parent),
+                    "JAX_COMPILATION_CACHE_DIR": cache,
+                    "TF_CPP_MIN_LOG_LEVEL": "3",
+                    "TOY_HASHES": f"{workdir}/../hashes_{workdir.name}_{index}",
+                    **own,
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
     results = []
     try:
         for process in processes:
@@ -79,7 +104,11 @@ def _hashes(workdir, index: int) -> dict[int, list[int]]:
 
 
 def _losses(workdir) -> list[float]:
-    return [line["train/error"] for line in metric_writer.read_metrics(str(workdir)) if "train/error" in line]
+    return [
+        line["train/error"]
+        for line in metric_writer.read_metrics(str(workdir))
+        if "train/error" in line
+    ]
 
 
 def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
@@ -95,28 +124,42 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     # The same losses: sums over four devices in both, only the collectives are others.
     assert len(_losses(workdir)) == 12
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
-    evaluations = [[line["eval/error"] for line in metric_writer.read_metrics(str(folder)) if "eval/error" in line]
-                   for folder in (workdir, single)]
+    evaluations = [
+        [
+            line["eval/error"]
+            for line in metric_writer.read_metrics(str(folder))
+            if "eval/error" in line
+        ]
+        for folder in (workdir, single)
+    ]
     np.testing.assert_allclose(*evaluations, rtol=1e-5)
     # One checkpoint, one DONE, one console.
     assert checkpoint.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
     assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
 
 
-def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(shards, cache, single, tmp_path):
+def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
+    shards, cache, single, tmp_path
+):
     workdir = tmp_path / "run"
     results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_TERM_AT": "5"}, {}))
-    assert [result.returncode for result in results] == [42, 42], results[0].stderr + results[1].stderr
+    assert [result.returncode for result in results] == [42, 42], (
+        results[0].stderr + results[1].stderr
+    )
     left_at = checkpoint.latest_step(str(workdir))
     assert 5 < left_at < 12
     assert f"saved step {left_at}" in results[0].stdout
     results = _run(shards, workdir, cache, _NO_EVALUATION)
-    assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
+    assert [result.returncode for result in results] == [0, 0], (
+        results[0].stderr + results[1].stderr
+    )
     assert f"from its checkpoint of step {left_at}" in results[0].stdout
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
 
 
-def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(shards, cache, single, tmp_path):
+def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
+    shards, cache, single, tmp_path
+):
     workdir = tmp_path / "run"
     results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_KILL_AT": "10"}, {}))
     assert results[0].returncode == -signal.SIGKILL
@@ -128,9 +171,19 @@ def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(sh
 
 
 def test_processes_that_differ_are_refused_with_a_table(shards, cache, tmp_path):
-    results = _run(shards, tmp_path / "run", cache, each=({}, {"arguments": ["--config.optimizer.ema_decay=0.5"]}))
-    assert [result.returncode for result in results] == [1, 1], results[0].stderr + results[1].stderr
+    results = _run(
+        shards,
+        tmp_path / "run",
+        cache,
+        each=({}, {"arguments": ["--config.optimizer.ema_decay=0.5"]}),
+    )
+    assert [result.returncode for result in results] == [1, 1], (
+        results[0].stderr + results[1].stderr
+    )
     for result in results:
-        assert re.search(r"all processes of a run must start alike, got config: \w+ in processes \[0\], "
-                         r"\w+ in processes \[1\]", result.stderr), result.stderr
+        assert re.search(
+            r"all processes of a run must start alike, got config: \w+ in processes \[0\], "
+            r"\w+ in processes \[1\]",
+            result.stderr,
+        ), result.stderr
     assert not (tmp_path / "run" / "config.json").exists()

@@ -17,7 +17,9 @@ def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_pa
     workdir = str(tmp_path / "run")
     run_folder.prepare(_CONFIG, workdir, {"python": "3.11"})
     assert config_lib.load(workdir) == _CONFIG
-    assert json.loads((tmp_path / "run" / "logs" / "environment.json").read_text()) == {"python": "3.11"}
+    assert json.loads((tmp_path / "run" / "logs" / "environment.json").read_text()) == {
+        "python": "3.11"
+    }
     assert run_folder.done_step(workdir) is None
     run_folder.mark_done(workdir, 12)
     assert run_folder.done_step(workdir) == 12

@@ -30,13 +30,16 @@ def test_one_size_is_filled_and_all_axes_are_auto():
     assert sharding.describe(mesh) == "{replica: 2, fsdp: 4, tensor: 1}"
 
 
-@pytest.mark.parametrize("section, message", [
-    (_section(fsdp=3), "replica=1, fsdp=3, tensor=1 must multiply out to 8 devices"),
-    (_section(fsdp=-1, tensor=-1), "at most one of them -1"),
-    (_section(fsdp=0), "at least 1"),
-    (_section(replica=16), "must multiply out to 8 devices"),
-    (_section(replica=3), "must multiply out to 8 devices"),
-])
+@pytest.mark.parametrize(
+    "section, message",
+    [
+        (_section(fsdp=3), "replica=1, fsdp=3, tensor=1 must multiply out to 8 devices"),
+        (_section(fsdp=-1, tensor=-1), "at most one of them -1"),
+        (_section(fsdp=0), "at least 1"),
+        (_section(replica=16), "must multiply out to 8 devices"),
+        (_section(replica=3), "must multiply out to 8 devices"),
+    ],
+)
 def test_impossible_meshes(section, message):
     with pytest.raises(ValueError, match=message):
         sharding.make_mesh(section)
@@ -50,25 +53,47 @@ def test_replicas_must_fit_the_slices():
 
 def test_the_shape_rule():
     mesh = sharding.make_mesh(_section())
-    shapes = {"kernel": (3, 64, 128), "square": (64, 64), "odd": (5, 7, 64), "bias": (64,), "prime": (67, 61),
-              "scalar": ()}
+    shapes = {
+        "kernel": (3, 64, 128),
+        "square": (64, 64),
+        "odd": (5, 7, 64),
+        "bias": (64,),
+        "prime": (67, 61),
+        "scalar": (),
+    }
     tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
-    found = {name: _spec(value) for name, value in sharding.state_shardings(tree, mesh, 2000).items()}
-    assert found == {"kernel": (None, None, "fsdp"), "square": (None, "fsdp"), "odd": (None, None, "fsdp"),
-                     "bias": (), "prime": (), "scalar": ()}
+    found = {
+        name: _spec(value) for name, value in sharding.state_shardings(tree, mesh, 2000).items()
+    }
+    assert found == {
+        "kernel": (None, None, "fsdp"),
+        "square": (None, "fsdp"),
+        "odd": (None, None, "fsdp"),
+        "bias": (),
+        "prime": (),
+        "scalar": (),
+    }
     one = sharding.make_mesh(_section(), jax.devices()[:1])
-    assert all(value.is_fully_replicated for value in sharding.state_shardings(tree, one, 1).values())
+    assert all(
+        value.is_fully_replicated for value in sharding.state_shardings(tree, one, 1).values()
+    )
 
 
 def test_batches_are_split_over_replicas_and_fsdp():
     mesh = sharding.make_mesh(_section(replica=2, tensor=2))
-    batch = {"waveform": np.arange(32, dtype=np.float32).reshape(8, 4), "mask": np.ones((8, 4), bool)}
+    batch = {
+        "waveform": np.arange(32, dtype=np.float32).reshape(8, 4),
+        "mask": np.ones((8, 4), bool),
+    }
     placed = sharding.host_to_global(batch, mesh)
     np.testing.assert_array_equal(placed["waveform"], batch["waveform"])
     assert placed["waveform"].addressable_shards[0].data.shape == (2, 4)
     assert placed["mask"].dtype == bool
-    with pytest.raises(ValueError, match=r"batch_size=6 \(here\) must be a multiple of 4, the number of data "
-                                         r"shards on mesh \{replica: 2, fsdp: 2, tensor: 2\}"):
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size=6 \(here\) must be a multiple of 4, the number of data "
+        r"shards on mesh \{replica: 2, fsdp: 2, tensor: 2\}",
+    ):
         sharding.check_batch(6, mesh, "here")
 
 
@@ -77,27 +102,42 @@ def test_use_sets_mesh_and_rules_together():
     step = lambda x: nn.with_logical_constraint(x * 2, ("batch", None))
     with sharding.use(mesh):
         lowered = jax.jit(step).lower(jnp.ones((8, 4))).as_text()
-        assert sharding.constrain(jnp.ones((8, 4)), "batch", None).sharding.spec[0] == ("replica", "fsdp")
+        assert sharding.constrain(jnp.ones((8, 4)), "batch", None).sharding.spec[0] == (
+            "replica",
+            "fsdp",
+        )
     assert lowered.count("sharding_constraint") == 1
     assert jax.jit(step).lower(jnp.ones((8, 4))).as_text().count("sharding_constraint") == 0
     assert jax.sharding.get_abstract_mesh().empty
 
 
-@pytest.mark.parametrize("rules, message", [
-    ((("batch", "data"),), "the sharding rule of 'batch' must name axes of the mesh .*, got 'data'"),
-    ((("batch", "fsdp"), ("batch", None)), "logical axis 'batch' must have one sharding rule, got 2"),
-])
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        (
+            (("batch", "data"),),
+            "the sharding rule of 'batch' must name axes of the mesh .*, got 'data'",
+        ),
+        (
+            (("batch", "fsdp"), ("batch", None)),
+            "logical axis 'batch' must have one sharding rule, got 2",
+        ),
+    ],
+)
 def test_rules_that_jax_would_let_pass(rules, message):
     with pytest.raises(ValueError, match=message):
         with sharding.use(sharding.make_mesh(_section()), rules):
             pass
 
 
-@pytest.mark.parametrize("names, shape, message", [
-    (("batsh", None), (8, 4), "logical axis must be one of .*, got 'batsh'"),
-    (("heads", "hidden"), (8, 8), "'heads' and 'hidden' .* both map to the mesh axis 'tensor'"),
-    (("batch", None), (6, 4), "size 6 of the logical axis 'batch' must be a multiple of 4"),
-])
+@pytest.mark.parametrize(
+    "names, shape, message",
+    [
+        (("batsh", None), (8, 4), "logical axis must be one of .*, got 'batsh'"),
+        (("heads", "hidden"), (8, 8), "'heads' and 'hidden' .* both map to the mesh axis 'tensor'"),
+        (("batch", None), (6, 4), "size 6 of the logical axis 'batch' must be a multiple of 4"),
+    ],
+)
 def test_names_that_jax_would_let_pass(names, shape, message):
     mesh = sharding.make_mesh(_section(tensor=2))
     with pytest.raises(ValueError, match=message):
@@ -114,12 +154,21 @@ def test_gather_makes_parameters_whole_inside_a_step_and_keeps_gradients():
     placed = jax.device_put({"w": weights}, where)
     loss = lambda p: jnp.sum(jnp.sin(sharding.gather(p)["w"]))
     with sharding.use(mesh):
-        compiled = jax.jit(jax.grad(loss), in_shardings=(where,), out_shardings=where).lower(placed).compile()
+        compiled = (
+            jax.jit(jax.grad(loss), in_shardings=(where,), out_shardings=where)
+            .lower(placed)
+            .compile()
+        )
         grads = compiled(placed)
     assert grads["w"].sharding == where["w"]
     np.testing.assert_allclose(grads["w"], np.cos(weights), rtol=1e-6)
     with sharding.use(mesh):
-        text = jax.jit(lambda p: sharding.gather(p)["w"] * 2, in_shardings=(where,)).lower(placed).compile().as_text()
+        text = (
+            jax.jit(lambda p: sharding.gather(p)["w"] * 2, in_shardings=(where,))
+            .lower(placed)
+            .compile()
+            .as_text()
+        )
     assert "all-gather" in text
 
 

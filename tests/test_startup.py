@@ -7,12 +7,23 @@ import pytest
 
 from f3tok_jax import startup
 
-_NOTHING = dict(mode="auto", coordinator="", num_processes=0, process_id=-1, heartbeat_seconds=10, start_seconds=10)
+_NOTHING = dict(
+    mode="auto",
+    coordinator="",
+    num_processes=0,
+    process_id=-1,
+    heartbeat_seconds=10,
+    start_seconds=10,
+)
 
 
 @pytest.fixture(autouse=True)
 def _unchanged_config():
-    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", "jax_persistent_cache_min_compile_time_secs")
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_enable_compilation_cache",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
     before = {name: getattr(jax.config, name) for name in names}
     yield
     for name, value in before.items():
@@ -27,7 +38,9 @@ def test_the_cache_folder_is_tried_before_it_is_used(tmp_path):
 
 def test_a_cache_folder_that_was_asked_for_must_be_writable(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="the compilation cache must be a folder that can be written"):
+    with pytest.raises(
+        ValueError, match="the compilation cache must be a folder that can be written"
+    ):
         startup.use_compilation_cache(str(tmp_path / "file" / "cache"))
 
 
@@ -45,8 +58,14 @@ def test_no_cache_on_request():
     assert not jax.config.jax_enable_compilation_cache
 
 
-@pytest.mark.parametrize("given", [
-    dict(coordinator="localhost:1"), dict(coordinator="localhost:1", num_processes=2), dict(process_id=0)])
+@pytest.mark.parametrize(
+    "given",
+    [
+        dict(coordinator="localhost:1"),
+        dict(coordinator="localhost:1", num_processes=2),
+        dict(process_id=0),
+    ],
+)
 def test_half_a_cluster_is_refused(given):
     with pytest.raises(ValueError, match="go together"):
         startup.initialize_distributed(**_NOTHING | given)
@@ -56,8 +75,12 @@ def test_which_processes_are_looked_for(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append(args))
     startup.initialize_distributed(**_NOTHING)  # no TPU chips: alone
-    startup.initialize_distributed(**_NOTHING | dict(mode="off", coordinator="a:1", num_processes=2, process_id=1))
+    startup.initialize_distributed(
+        **_NOTHING | dict(mode="off", coordinator="a:1", num_processes=2, process_id=1)
+    )
     assert calls == []
-    startup.initialize_distributed(**_NOTHING | dict(coordinator="a:1", num_processes=2, process_id=1))
+    startup.initialize_distributed(
+        **_NOTHING | dict(coordinator="a:1", num_processes=2, process_id=1)
+    )
     startup.initialize_distributed(**_NOTHING | dict(mode="on"))
     assert calls == [("a:1", 2, 1), ()]

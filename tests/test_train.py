@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: resume, preemption, non-finite steps, damage, and what it refuses before compiling."""
+"""The training loop: resume, preemption, non-finite steps, damage, and what it refuses."""
 
 import json
 import os
@@ -56,19 +56,39 @@ def whole(shards, tmp_path_factory) -> pathlib.Path:
 
 
 def _train(shards, workdir, *more: str, num_devices: int = 2, make_stage=toy_run.make_stage) -> int:
-    return train.run(toy_run.make_config(shards, *more), str(workdir), make_stage=make_stage,
-                     devices=jax.devices()[:num_devices])
+    return train.run(
+        toy_run.make_config(shards, *more),
+        str(workdir),
+        make_stage=make_stage,
+        devices=jax.devices()[:num_devices],
+    )
 
 
 def _program(shards, workdir, cache, *more: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs the program with the toy stage in a process of its own, on two devices."""
     return subprocess.run(
-        [sys.executable, str(_TESTS / "toy_run.py"),
-         f"--config={_TESTS.parent / 'configs' / 'autoencoder.py'}:tiny", f"--workdir={workdir}",
-         *toy_run.arguments(shards), *more],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": str(_TESTS.parent),
-             "JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
-        capture_output=True, text=True, timeout=540, check=False)
+        [
+            sys.executable,
+            str(_TESTS / "toy_run.py"),
+            f"--config={_TESTS.parent / 'configs' / 'autoencoder.py'}:tiny",
+            f"--workdir={workdir}",
+            *toy_run.arguments(shards),
+            *more,
+        ],
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_NUM_CPU_DEVICES": "2",
+            "PYTHONPATH": str(_TESTS.parent),
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
 
 
 def _fingerprints(workdir, step: int = 12) -> dict[str, str]:
@@ -77,7 +97,11 @@ def _fingerprints(workdir, step: int = 12) -> dict[str, str]:
 
 
 def _losses(workdir) -> list[float]:
-    return [line["train/error"] for line in metric_writer.read_metrics(str(workdir)) if "train/error" in line]
+    return [
+        line["train/error"]
+        for line in metric_writer.read_metrics(str(workdir))
+        if "train/error" in line
+    ]
 
 
 def _call_at(monkeypatch, step: int, action, *, training: bool = True) -> None:
@@ -103,8 +127,15 @@ def test_a_run_leaves_what_its_folder_promises(whole, shards, capsys):
     assert [line["step"] for line in lines if "train/error" in line] == list(range(1, 13))
     assert [line["step"] for line in lines if "eval/error" in line] == [4, 8, 12]
     step = next(line for line in lines if "train/error" in line)
-    assert {"time/seconds", "time/audio_seconds_per_second", "time/data_wait_seconds", "memory/host_gb",
-            "data/replaced", "train/grad_norm", "train/nonfinite"} <= step.keys()
+    assert {
+        "time/seconds",
+        "time/audio_seconds_per_second",
+        "time/data_wait_seconds",
+        "memory/host_gb",
+        "data/replaced",
+        "train/grad_norm",
+        "train/nonfinite",
+    } <= step.keys()
     assert _losses(whole)[-1] < _losses(whole)[0]
     assert _train(shards, whole) == train.EXIT_DONE
     assert "is done" in capsys.readouterr().out
@@ -140,7 +171,9 @@ def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, 
 
 
 def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
-    stalled = _program(shards, tmp_path, cache, "--config.loop.watchdog_seconds=4", TOY_STALL_AT="2")
+    stalled = _program(
+        shards, tmp_path, cache, "--config.loop.watchdog_seconds=4", TOY_STALL_AT="2"
+    )
     assert stalled.returncode == 124, stalled.stderr
     assert "in phase 'step'" in stalled.stderr and "_loop" in stalled.stderr
     assert "_loop" in (tmp_path / "logs" / "stacks_0000.txt").read_text()
@@ -149,7 +182,10 @@ def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
 def test_eight_devices_give_the_losses_of_one(shards, tmp_path):
     one, eight = tmp_path / "one", tmp_path / "eight"
     assert _train(shards, one, "--config.data.heldout=", num_devices=1) == train.EXIT_DONE
-    assert _train(shards, eight, "--config.num_steps=8", "--config.data.heldout=", num_devices=8) == train.EXIT_DONE
+    assert (
+        _train(shards, eight, "--config.num_steps=8", "--config.data.heldout=", num_devices=8)
+        == train.EXIT_DONE
+    )
     # Sums in another order: float32 rounding over a dozen steps of a small model.
     np.testing.assert_allclose(_losses(eight), _losses(one)[:8], rtol=1e-5)
     # What eight devices saved, one continues.
@@ -157,10 +193,14 @@ def test_eight_devices_give_the_losses_of_one(shards, tmp_path):
     np.testing.assert_allclose(_losses(eight), _losses(one), rtol=1e-5)
 
 
-def test_a_flipped_bit_is_said_and_the_step_before_resumes_bit_exact(shards, whole, tmp_path, capsys):
+def test_a_flipped_bit_is_said_and_the_step_before_resumes_bit_exact(
+    shards, whole, tmp_path, capsys
+):
     assert _train(shards, tmp_path, "--config.num_steps=8") == train.EXIT_DONE
-    largest = max((path for path in (tmp_path / "checkpoints" / "8" / "state").rglob("d/*")),
-                  key=lambda path: path.stat().st_size)
+    largest = max(
+        (path for path in (tmp_path / "checkpoints" / "8" / "state").rglob("d/*")),
+        key=lambda path: path.stat().st_size,
+    )
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
     largest.write_bytes(data)
@@ -184,10 +224,20 @@ def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkey
     entry = json.loads((tmp_path / "logs" / "nonfinite.jsonl").read_text())
     assert entry["step"] == 6
     config = toy_run.make_config(shards)
-    data = pipeline.Pipeline(str(shards), sample_rate=toy_run.SAMPLE_RATE, crop_length=1280, batch_size=8,
-                             seed=config.seed, gain_db=config.data.gain_db)
+    data = pipeline.Pipeline(
+        str(shards),
+        sample_rate=toy_run.SAMPLE_RATE,
+        crop_length=1280,
+        batch_size=8,
+        seed=config.seed,
+        gain_db=config.data.gain_db,
+    )
     assert entry["examples"] == data.example_keys(5)
-    lines = {line["step"]: line for line in metric_writer.read_metrics(str(tmp_path)) if "train/nonfinite" in line}
+    lines = {
+        line["step"]: line
+        for line in metric_writer.read_metrics(str(tmp_path))
+        if "train/nonfinite" in line
+    }
     assert [lines[step]["train/nonfinite"] for step in (5, 6, 7)] == [0, 1, 0]
     assert "train/error" not in lines[6] and np.isfinite(lines[12]["train/error"])
     assert "step 6 was not finite" in capsys.readouterr().out
@@ -198,11 +248,20 @@ def test_too_many_nonfinite_steps_stop_the_run(shards, tmp_path, monkeypatch, ca
 
     def spoiled(self, step):
         batch = local_batch(self, step)
-        return batch if step < 5 else {"waveform": batch["waveform"] * np.nan, "mask": batch["mask"] | True}
+        return (
+            batch
+            if step < 5
+            else {"waveform": batch["waveform"] * np.nan, "mask": batch["mask"] | True}
+        )
 
     monkeypatch.setattr(pipeline.Pipeline, "local_batch", spoiled)
-    assert _train(shards, tmp_path, "--config.loop.max_nonfinite=2", "--config.data.heldout=") == train.EXIT_NONFINITE
-    assert "3 steps were not finite, more than config.loop.max_nonfinite=2" in capsys.readouterr().out
+    assert (
+        _train(shards, tmp_path, "--config.loop.max_nonfinite=2", "--config.data.heldout=")
+        == train.EXIT_NONFINITE
+    )
+    assert (
+        "3 steps were not finite, more than config.loop.max_nonfinite=2" in capsys.readouterr().out
+    )
     assert checkpoint.latest_step(str(tmp_path)) in (4, 8)
 
 
@@ -252,12 +311,18 @@ def test_changed_data_is_refused_by_fingerprint(shards, tmp_path):
         _train(linked, run2)
 
 
-@pytest.mark.parametrize("override, message", [
-    ("--config.data.batch_size=9", r"batch_size=9 .* must be a multiple of 2, the number of data shards on mesh"),
-    ("--config.data.train=", "config.data.train must name a folder of shards"),
-    ("--config.mesh.fsdp=3", "must multiply out to 2 devices"),
-    ("--config.stage=autoencode", None),
-])
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        (
+            "--config.data.batch_size=9",
+            r"batch_size=9 .* must be a multiple of 2, the number of data shards on mesh",
+        ),
+        ("--config.data.train=", "config.data.train must name a folder of shards"),
+        ("--config.mesh.fsdp=3", "must multiply out to 2 devices"),
+        ("--config.stage=autoencode", None),
+    ],
+)
 def test_what_does_not_fit_is_refused_before_compiling(shards, tmp_path, override, message):
     if message is None:
         config = toy_run.make_config(shards, override)
@@ -282,20 +347,32 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
         spec["text"] = jax.ShapeDtypeStruct((8, 10), np.int32)
         return train.dataclasses.replace(stage, batch_spec=spec)
 
-    with pytest.raises(ValueError, match=r"what the stage needs, .*'text': \(\(8, 10\), 'int32'\).* got "):
+    with pytest.raises(
+        ValueError, match=r"what the stage needs, .*'text': \(\(8, 10\), 'int32'\).* got "
+    ):
         _train(shards, tmp_path, make_stage=make_stage)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--config={recipe}:tiny", "--workdir={run}", "--config.model.laten_dim=3"],
-     "did you mean --config.model.latent_dim?"),
-    (["--config={recipe}:tinny", "--workdir={run}"], "preset must be one of"),
-    (["--config={recipe}:tiny"], "--workdir must be a folder"),
-    (["--workdir={run}"], "--config must be FILE.py"),
-    (["--config={recipe}:tiny", "--workdir={run}", "--coordinator=localhost:1"], "give all three, or none"),
-    (["--config={recipe}:tiny", "--workdir={run}", "--compilation_cache=/dev/null/cache"],
-     "compilation cache must be a folder"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--config={recipe}:tiny", "--workdir={run}", "--config.model.laten_dim=3"],
+            "did you mean --config.model.latent_dim?",
+        ),
+        (["--config={recipe}:tinny", "--workdir={run}"], "preset must be one of"),
+        (["--config={recipe}:tiny"], "--workdir must be a folder"),
+        (["--workdir={run}"], "--config must be FILE.py"),
+        (
+            ["--config={recipe}:tiny", "--workdir={run}", "--coordinator=localhost:1"],
+            "give all three, or none",
+        ),
+        (
+            ["--config={recipe}:tiny", "--workdir={run}", "--compilation_cache=/dev/null/cache"],
+            "compilation cache must be a folder",
+        ),
+    ],
+)
 def test_the_program_says_what_is_wrong_in_one_sentence(tmp_path, capsys, arguments, message):
     recipe = _TESTS.parent / "configs" / "autoencoder.py"
     arguments = [argument.format(recipe=recipe, run=tmp_path / "run") for argument in arguments]
@@ -309,6 +386,9 @@ def test_the_program_says_what_is_wrong_in_one_sentence(tmp_path, capsys, argume
 def test_print_config_shows_values_and_what_follows_from_them(capsys):
     recipe = _TESTS.parent / "configs" / "autoencoder.py"
     with flagsaver.flagsaver():
-        assert train.main(train.parse_flags(["train", f"--config={recipe}:tiny", "--print_config"])) == 0
+        assert (
+            train.main(train.parse_flags(["train", f"--config={recipe}:tiny", "--print_config"]))
+            == 0
+        )
     said = capsys.readouterr().out
     assert "model.latent_dim = 32" in said and "derived: latent_rate_hz = 25" in said

@@ -15,11 +15,18 @@ def _bits(*arguments) -> tuple[int, ...]:
 
 
 def test_keys_differ_by_seed_step_and_stream_and_repeat():
-    keys = [_bits(seed, step, stream) for seed in (0, 1) for step in (0, 1, 1000) for stream in ("noise", "dropout")]
+    keys = [
+        _bits(seed, step, stream)
+        for seed in (0, 1)
+        for step in (0, 1, 1000)
+        for stream in ("noise", "dropout")
+    ]
     assert len(set(keys)) == len(keys)
     assert _bits(0, 3, "noise") == _bits(0, 3, "noise")
     assert _bits(jax.random.key(0), 3, "noise") == _bits(0, 3, "noise")
-    jitted = jax.jit(lambda step: jax.random.key_data(train_state.step_key(0, step, "noise")))(jnp.int32(3))
+    jitted = jax.jit(lambda step: jax.random.key_data(train_state.step_key(0, step, "noise")))(
+        jnp.int32(3)
+    )
     assert tuple(np.asarray(jitted).tolist()) == _bits(0, 3, "noise")
 
 
@@ -37,7 +44,9 @@ def test_the_same_noise_on_one_and_on_eight_devices():
 def test_the_average_moves_by_its_share():
     average = {"w": jnp.array([1.0, 2.0])}
     new = {"w": jnp.array([2.0, 0.0])}
-    np.testing.assert_allclose(train_state.update_ema(average, new, decay=0.9)["w"], [1.1, 1.8], rtol=1e-6)
+    np.testing.assert_allclose(
+        train_state.update_ema(average, new, decay=0.9)["w"], [1.1, 1.8], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])

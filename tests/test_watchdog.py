@@ -24,7 +24,9 @@ def _start(tmp_path, seconds: float = 0.05):
         codes.append(code)
         ended.set()
 
-    dog = watchdog.Watchdog(seconds, clock=clock, stacks_path=str(tmp_path / "logs" / "stacks.txt"), exit_process=end)
+    dog = watchdog.Watchdog(
+        seconds, clock=clock, stacks_path=str(tmp_path / "logs" / "stacks.txt"), exit_process=end
+    )
     return dog, clock, ended, codes
 
 
