@@ -67,7 +67,7 @@ def _base() -> ml_collections.ConfigDict:
         compression=0.5,  # exponent of the STFT's magnitudes on either side of the network
         latent_dim=64,  # F3
         decoder_lookahead=1,  # latent frames, 0 or 1 (SpectroStream)
-        upsampling="transposed",  # "transposed" (TPU) or "subpixel" (CPU): the same function
+        upsampling="auto",  # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto"
         compute_dtype="bfloat16",  # of the convolutions; parameters stay float32
     ))
     config.bottleneck = ml_collections.ConfigDict(dict(
@@ -163,7 +163,6 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
         decoder_channels=(32, 64, 64, 96),
         latent_dim=32,
         decoder_lookahead=1,
-        upsampling="subpixel",
         compute_dtype="float32",
     ))
     config.bottleneck.gamma = 0.5

@@ -15,6 +15,13 @@ from f3tok_jax import stft
 from f3tok_jax import upsampling
 
 
+_ALLOWED = {
+    "decoder_lookahead": (0, 1),
+    "upsampling": upsampling.FORMULATIONS,
+    "compute_dtype": ("bfloat16", "float32"),
+}
+
+
 class Autoencoder(nn.Module):
     """STFT, fold, causal convolutions, channel normalisation, and the mirror of it.
 
@@ -158,33 +165,42 @@ class Autoencoder(nn.Module):
 
 
 def check_geometry(model) -> None:
-    """Raises ValueError unless the fields of `model` (an Autoencoder or its config) fit together."""
+    """Raises ValueError unless the fields of `model` (an Autoencoder or config.model) fit together."""
+    for name in ("sample_rate", "frame_length", "hop_length", "fold", "latent_dim"):
+        if getattr(model, name) < 1:
+            raise ValueError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
+    if model.hop_length * 100 != model.sample_rate:
+        raise ValueError(
+            f"config.model.hop_length={model.hop_length} must be 10 ms, a hundredth of "
+            f"config.model.sample_rate={model.sample_rate}"
+        )
     if model.frame_length != 2 * model.hop_length:
         raise ValueError(
-            f"model.frame_length must be twice model.hop_length={model.hop_length}, "
-            f"got {model.frame_length}"
+            f"config.model.frame_length={model.frame_length} must be twice "
+            f"config.model.hop_length={model.hop_length}: the window overlaps by half"
         )
-    bins = model.hop_length
-    reduction = model.fold * math.prod(frequency for _, frequency in model.strides)
-    if bins % reduction:
+    if not model.strides or any(len(pair) != 2 or min(pair) < 1 for pair in model.strides):
         raise ValueError(
-            f"model.fold={model.fold} times the frequency strides of model.strides={model.strides} is "
-            f"{reduction}, which must divide the {bins} bins of model.frame_length={model.frame_length}"
+            f"config.model.strides must be (time, frequency) pairs of at least 1, got {model.strides}"
+        )
+    reduction = math.prod(frequency for _, frequency in model.strides)
+    if model.hop_length % (model.fold * reduction):
+        raise ValueError(
+            f"config.model.fold={model.fold} times {reduction}, the frequency strides of "
+            f"config.model.strides={model.strides}, must divide the {model.hop_length} frequency bins at "
+            f"{model.sample_rate} Hz; change fold or strides"
         )
     for name in ("encoder_channels", "decoder_channels"):
         if len(getattr(model, name)) != len(model.strides):
             raise ValueError(
-                f"model.{name} must have one width per stage of model.strides, {len(model.strides)} in "
-                f"all, got {getattr(model, name)}"
+                f"config.model.{name} must have one width per stage of config.model.strides, "
+                f"{len(model.strides)}, got {getattr(model, name)}"
             )
+    for name, allowed in _ALLOWED.items():
+        if getattr(model, name) not in allowed:
+            raise ValueError(f"config.model.{name} must be one of {allowed}, got {getattr(model, name)!r}")
     if not 0 < model.compression <= 1:
-        raise ValueError(f"model.compression must be in (0, 1], got {model.compression}")
-    if model.decoder_lookahead not in (0, 1):
-        raise ValueError(f"model.decoder_lookahead must be 0 or 1, got {model.decoder_lookahead}")
-    if model.upsampling not in upsampling.FORMULATIONS:
-        raise ValueError(
-            f"model.upsampling must be one of {upsampling.FORMULATIONS}, got {model.upsampling!r}"
-        )
+        raise ValueError(f"config.model.compression must be in (0, 1], got {model.compression}")
 
 
 def _encoder_config(model: Autoencoder) -> sl.Serial.Config:

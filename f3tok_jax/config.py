@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: read from a recipe and overrides, checked, described, kept in the run folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import difflib
 import hashlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from absl import flags
 from etils import epath
 import ml_collections
+
+from f3tok_jax import autoencoder
 from ml_collections import config_flags
 
 _FILE_NAME = "config.json"
@@ -213,7 +216,7 @@ def _is_resumable(key: str) -> bool:
 def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns what follows from the config of a stage that hears waveforms, by name with unit."""
     model, data = config.model, config.data
-    time_stride = _product(time for time, _ in model.strides)
+    time_stride = math.prod(time for time, _ in model.strides)
     hop = model.hop_length * time_stride
     return {
         "num_bins": model.frame_length // 2,
@@ -233,17 +236,10 @@ def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def _product(numbers: Iterator[int]) -> int:
-    total = 1
-    for number in numbers:
-        total *= number
-    return total
-
-
 def _bins_left(model: ml_collections.ConfigDict) -> float:
     """Bins that remain after folding and every frequency stride; whole in a valid config."""
     return (
-        model.frame_length / 2 / model.fold / _product(frequency for _, frequency in model.strides)
+        model.frame_length / 2 / model.fold / math.prod(frequency for _, frequency in model.strides)
     )
 
 
@@ -301,71 +297,19 @@ def _positive(config: ml_collections.ConfigDict, source: str, names: Sequence[st
 
 
 def _validate_autoencoder(config: ml_collections.ConfigDict, source: str) -> None:
-    """Checks the geometry: rate, window, fold, strides and widths."""
     model = config.model
-    flat = flatten(config)
-    _positive(
-        config,
-        source,
-        tuple(
-            f"model.{name}"
-            for name in ("sample_rate", "frame_length", "hop_length", "fold", "latent_dim")
-        ),
-    )
-    if model.sample_rate % 100:
-        raise ValueError(
-            f"config.model.sample_rate must be a multiple of 100 Hz, got {model.sample_rate} "
-            f"({source})"
-        )
-    if model.frame_length != 2 * model.hop_length:
-        raise ValueError(
-            f"config.model.frame_length={model.frame_length} ({source}) must be twice "
-            f"config.model.hop_length={model.hop_length}: the window overlaps by half"
-        )
-    num_bins = model.frame_length // 2
-    if model.hop_length * 100 != model.sample_rate:
-        raise ValueError(
-            f"config.model.hop_length={model.hop_length} ({source}) must be "
-            f"{model.sample_rate // 100}, 10 ms "
-            f"at config.model.sample_rate={model.sample_rate}"
-        )
-    if not model.strides or any(len(pair) != 2 or min(pair) < 1 for pair in model.strides):
-        raise ValueError(
-            f"config.model.strides must be (time, frequency) pairs of at least 1, got "
-            f"{model.strides} ({source})"
-        )
-    frequency_stride = _product(frequency for _, frequency in model.strides)
-    if num_bins % (model.fold * frequency_stride):
-        raise ValueError(
-            f"config.model.fold={model.fold} times the frequency strides' product "
-            f"{frequency_stride} of "
-            f"config.model.strides={model.strides} ({source}) must divide the {num_bins} "
-            f"frequency bins at "
-            f"{model.sample_rate} Hz; change fold or strides"
-        )
-    for name in ("encoder_channels", "decoder_channels"):
-        if len(model[name]) != len(model.strides):
-            raise ValueError(
-                f"config.model.{name} must have one width per stage of config.model.strides, "
-                f"{len(model.strides)}, got {len(model[name])}: {model[name]} ({source})"
-            )
-    for name, allowed in (
-        ("decoder_lookahead", (0, 1)),
-        ("upsampling", ("transposed", "subpixel")),
-        ("compute_dtype", ("bfloat16", "float32")),
-    ):
-        if model[name] not in allowed:
-            raise ValueError(
-                f"config.model.{name} must be one of {allowed}, got {model[name]!r} ({source})"
-            )
+    try:
+        autoencoder.check_geometry(model)
+    except ValueError as error:
+        raise ValueError(f"{error} ({source})") from error
     if len(config.losses.mel_windows) != len(config.losses.mel_bands):
         raise ValueError(
             f"config.losses.mel_bands must have one number per window of "
             f"config.losses.mel_windows, "
             f"{len(config.losses.mel_windows)}, got {len(config.losses.mel_bands)} ({source})"
         )
-    crop = config.data.crop_frames * model.hop_length * _product(time for time, _ in model.strides)
-    if flat["losses.adversarial_crop"] > crop:
+    crop = config.data.crop_frames * model.hop_length * math.prod(time for time, _ in model.strides)
+    if config.losses.adversarial_crop > crop:
         raise ValueError(
             f"config.losses.adversarial_crop={config.losses.adversarial_crop} ({source}) must be "
             f"at most the {crop} samples of an example; lower it or raise config.data.crop_frames"

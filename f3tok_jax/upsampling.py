@@ -4,6 +4,7 @@
 
 import dataclasses
 import fractions
+import functools
 import math
 
 from flax import linen as nn
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import sequence_layers.jax as sl
 
-FORMULATIONS = ("transposed", "subpixel")
+FORMULATIONS = ("auto", "transposed", "subpixel")
 
 
 def transposed_conv(
@@ -26,7 +27,8 @@ def transposed_conv(
 
     "transposed" is XLA's dilated convolution, the cheapest form on a TPU. "subpixel" is an ordinary
     convolution to one channel per phase and a reshape: on XLA's CPU backend the weight gradient of the
-    first form is 20 to 40 times slower than that of the second.
+    first form is 20 to 40 times slower than that of the second. "auto" is the better one for the platform
+    that the program is compiled for.
 
     Args:
         x: [b, num_past + t, f, c_in].
@@ -41,10 +43,14 @@ def transposed_conv(
     # The full result has kernel - stride entries too many: in time all are dropped at the end, which is
     # causality; in frequency half at either end.
     crops = (0, (kernel.shape[1] - strides[1]) // 2)
+    options = dict(strides=strides, crops=crops, num_past=num_past)
+    dilated, subpixel = functools.partial(_dilated, **options), functools.partial(_subpixel, **options)
     if formulation == "transposed":
-        return _dilated(x, kernel, strides=strides, crops=crops, num_past=num_past)
+        return dilated(x, kernel)
     if formulation == "subpixel":
-        return _subpixel(x, kernel, strides=strides, crops=crops, num_past=num_past)
+        return subpixel(x, kernel)
+    if formulation == "auto":
+        return jax.lax.platform_dependent(x, kernel, cpu=subpixel, default=dilated)
     raise ValueError(f"formulation must be one of {FORMULATIONS}, got {formulation!r}")
 
 

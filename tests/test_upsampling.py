@@ -48,9 +48,19 @@ def test_gradients_of_the_formulations_agree(strides, kernel_size):
         y = upsampling.transposed_conv(x, kernel, strides=strides, formulation=formulation)
         return jnp.sum(jnp.sin(y))
 
-    expected = jax.grad(loss, argnums=(0, 1))(x, kernel, "transposed")
-    for a, b in zip(expected, jax.grad(loss, argnums=(0, 1))(x, kernel, "subpixel"), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+    expected = gradient(x, kernel, "transposed")
+    for formulation in ("subpixel", "auto"):
+        for a, b in zip(expected, gradient(x, kernel, formulation), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_auto_is_subpixel_on_a_cpu_and_dilated_on_a_tpu():
+    x, kernel = _operands((4, 3))
+    upsample = jax.jit(lambda x, w: upsampling.transposed_conv(x, w, strides=(2, 1), formulation="auto"))
+    on = lambda platform: upsample.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert "lhs_dilate = [2, 1]" not in on("cpu")
+    assert "lhs_dilate = [2, 1]" in on("tpu")
 
 
 @pytest.mark.parametrize("formulation", upsampling.FORMULATIONS)
