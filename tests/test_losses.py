@@ -20,7 +20,6 @@ def _pair(num_samples: int = 1600, batch: int = 2) -> tuple[jax.Array, jax.Array
 
 _WAVEFORM_LOSSES = {
     "mel": jax.jit(lambda *args: losses.multi_scale_mel(*args, **_MEL)),
-    "mel_unit_peak": jax.jit(lambda *args: losses.multi_scale_mel(*args, **_MEL, unit_area=False)),
     "stft": jax.jit(lambda *args: losses.multi_resolution_stft(*args, windows=(512, 128))),
     "waveform": jax.jit(losses.waveform_l1),
 }
