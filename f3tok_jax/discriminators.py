@@ -182,8 +182,8 @@ class STFTDiscriminators(nn.Module):
         x = jnp.where(valid, _layer(x, kernel.reshape(stack, -1, width), bias), 0)
         maps.append(_unstack(x))
         kernel, bias = _weights(self, "logits", (len(self.windows), 9, width, 1))
-        kernel = jnp.repeat(kernel[..., 0], num_bands, axis=0)
-        taps = jnp.einsum("sbpc,skc->skbp", x, kernel, preferred_element_type=jnp.float32)
+        kernel = jnp.repeat(kernel[..., 0].swapaxes(1, 2), num_bands, axis=0)
+        taps = jnp.einsum("sbpc,sck->sbpk", x, kernel, preferred_element_type=jnp.float32)
         outputs = []
         for index, (grid, count) in enumerate(zip(grids, counts)):
             chosen = slice(index * num_bands, (index + 1) * num_bands)
@@ -295,8 +295,11 @@ def _band_blocks(spectrum: jax.Array, edges: Sequence[int]) -> jax.Array:
 def _joint_logits(taps: jax.Array, grid: tuple[int, int], counts: Sequence[int]) -> jax.Array:
     """A 3 x 3 convolution over all bands, from its nine products.
 
+    The products stay the innermost axis: to split positions there, a TPU's lanes, into frames and
+    blocks takes the compiler minutes.
+
     Args:
-        taps: [bands, 9, b, positions].
+        taps: [bands, b, positions, 9].
         grid: (frames, blocks) of a band; positions beyond them are ignored.
         counts: blocks that each band really has.
 
@@ -304,11 +307,13 @@ def _joint_logits(taps: jax.Array, grid: tuple[int, int], counts: Sequence[int])
         [b, frames, blocks of all bands].
     """
     frames, blocks = grid
-    taps = taps[..., :frames * blocks].reshape(*taps.shape[:3], frames, blocks)
-    joint = jnp.concatenate([band[..., :count] for band, count in zip(taps, counts)], axis=-1)
-    joint = jnp.pad(joint, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    width = sum(counts)
-    return sum(joint[3 * i + j, :, i:i + frames, j:j + width] for i in range(3) for j in range(3))
+    taps = taps[:, :, :frames * blocks].reshape(*taps.shape[:2], frames, blocks, 9)
+    joint = jnp.concatenate([band[:, :, :count] for band, count in zip(taps, counts)], axis=2)
+    joint = jnp.pad(joint, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    width, chosen = sum(counts), np.eye(9, dtype=np.float32)
+    total = sum(joint[:, i:i + frames, j:j + width] * chosen[3 * i + j][None, None, None]
+                for i in range(3) for j in range(3))
+    return jnp.sum(total, axis=-1)
 
 
 def _row_masks(shapes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
