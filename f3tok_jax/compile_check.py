@@ -3,12 +3,14 @@
 """Compiles the real train step for a TPU slice on any machine, and says what it costs per chip.
 
     python -m f3tok_jax.compile_check --config=configs/autoencoder.py:base --topology=v5e:4x4 \
-        --output=cost.json [--num_slices=2] [--part=generator] [--seconds_per_chip=8] [--config.KEY=VALUE]
+        --output=cost.json [--num_slices=2] [--part=generator] [--seconds_per_chip=8] \
+        [--config.KEY=VALUE]
 
-The figures come from the TPU compiler and the chips' data sheets, so they are the same on every machine;
-only the compile seconds are this machine's. Needs libtpu (extra "tpu"), and no TPU.
+The figures come from the TPU compiler and the chips' data sheets, so they are the same on every
+machine; only the compile seconds are this machine's. Needs libtpu (extra "tpu"), and no TPU.
 
-Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step does not fit the chip's memory.
+Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step does not fit the chip's
+memory.
 """
 
 import argparse
@@ -82,7 +84,8 @@ CHIPS = {
     "v5p": Chip(459e12, 2765e9, 95.74, 1.75e9, 8960, 3),
     "v6e": Chip(918e12, 1640e9, 31.25, 1.75e9, 256, 2),
 }
-# Slices that exist. Three-axis generations have these and, above, multiples of 4 in ascending order.
+# Slices that exist. Three-axis generations have these and, above, multiples of 4 in ascending
+# order.
 _FLAT_SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 
@@ -119,8 +122,9 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
     """Reads "v5e:4x4"; raises ValueError for what no product has, which libtpu would accept."""
     name, _, shape = topology.partition(":")
     if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape):
-        raise ValueError(f"--topology must be a generation of {sorted(CHIPS)} and its chips per axis, such as "
-                         f"v5e:4x4 or v5p:4x4x4, got {topology!r}")
+        raise ValueError(
+            f"--topology must be a generation of {sorted(CHIPS)} and its chips per axis, such as "
+            f"v5e:4x4 or v5p:4x4x4, got {topology!r}")
     sizes = [int(size) for size in shape.split("x")]
     chip, chips = CHIPS[name], 1
     for size in sizes:
@@ -128,12 +132,13 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
     if chip.num_axes == 2:
         wanted, exists = f"one of {', '.join(_FLAT_SLICES)}", shape in _FLAT_SLICES
     else:
-        wanted = (f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at most "
-                  f"{chip.max_chips} chips")
+        wanted = (f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at "
+                  f"most {chip.max_chips} chips")
         large = len(sizes) == 3 and not any(size % 4 for size in sizes) and sizes == sorted(sizes)
         exists = shape in _SMALL_CUBES or (large and 0 < chips <= chip.max_chips)
     if not exists:
-        raise ValueError(f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)")
+        raise ValueError(
+            f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)")
     if num_slices < 1:
         raise ValueError(f"--num_slices must be at least 1, got {num_slices}")
     return Slice(name, shape, num_slices)
@@ -142,8 +147,8 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
 def topology_devices(target: Slice) -> Sequence[Any]:
     """Devices of slices that need not exist; for compiling only."""
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("compile_check needs the TPU compiler, libtpu, which is not installed; run "
-                         "pip install 'f3tok_jax[tpu]'")
+        raise ValueError("compile_check needs the TPU compiler, libtpu, which is not installed; "
+                         "run pip install 'f3tok_jax[tpu]'")
     options = {} if target.num_slices == 1 else {"num_slices": target.num_slices}
     if target.shape == "1x1":
         options["chips_per_host_bounds"] = (1, 1, 1)
@@ -152,7 +157,8 @@ def topology_devices(target: Slice) -> Sequence[Any]:
 
 
 def fit_config(
-    config: ml_collections.ConfigDict, target: Slice, *, part: str = "all", seconds_per_chip: float = 0.0,
+    config: ml_collections.ConfigDict, target: Slice, *, part: str = "all",
+    seconds_per_chip: float = 0.0,
 ) -> ml_collections.ConfigDict:
     """The config for `target`: its slices on the replica axis, its part, its batch.
 
@@ -160,7 +166,8 @@ def fit_config(
         config: of the run.
         target: slices to compile for.
         part: "all", or "generator" for the step before the discriminators join.
-        seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's batch.
+        seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's
+            batch.
     """
     if part not in PARTS:
         raise ValueError(f"--part must be one of {PARTS}, got {part!r}")
@@ -189,7 +196,8 @@ def compile_step(
     if config.stage not in STAGES:
         raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
     mesh = sharding.make_mesh(config.mesh, topology_devices(target))
-    sharding.check_batch(config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip")
+    sharding.check_batch(
+        config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip")
     stage = STAGES[config.stage](config)
     state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
     minimum = config.mesh.min_shard_size
@@ -207,7 +215,8 @@ def compile_step(
 
 
 def measure(
-    compiled: jax.stages.Compiled, stage: stage_lib.Stage, target: Slice, *, compile_seconds: float = 0.0,
+    compiled: jax.stages.Compiled, stage: stage_lib.Stage, target: Slice, *,
+    compile_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """What the compiled step costs, per chip unless its name says otherwise.
 
@@ -225,7 +234,8 @@ def measure(
     cycles = sum(cost.cycles for cost in modules.values())
     own = sum(modules[name].flops for name in ("encoder", "decoder", "discriminators"))
     seconds = stage.seconds_per_batch / target.num_chips
-    roofline = max(flops * chip.devices / chip.peak_flops, num_bytes * chip.devices / chip.bandwidth)
+    compute_seconds = flops * chip.devices / chip.peak_flops
+    memory_seconds = num_bytes * chip.devices / chip.bandwidth
     memory = compiled.memory_analysis()
     return {
         "topology": str(target),
@@ -244,11 +254,12 @@ def measure(
         "flops": flops * chip.devices,
         "bytes_accessed": num_bytes * chip.devices,
         "model_flops_share": own / flops,
-        "roofline": _rate(roofline, seconds) | {
-            "bound_by": "flops" if flops / chip.peak_flops > num_bytes / chip.bandwidth else "bytes"},
+        "roofline": _rate(max(compute_seconds, memory_seconds), seconds) | {
+            "bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
         "modules": {
-            name: {"flops": cost.flops, "bytes": cost.bytes, "estimated_seconds": cost.cycles / chip.clock,
+            name: {"flops": cost.flops, "bytes": cost.bytes,
+                   "estimated_seconds": cost.cycles / chip.clock,
                    "estimated_share": cost.cycles / cycles if cycles else 0.0}
             for name, cost in modules.items()},
         "collectives": _collectives(program, target),
@@ -265,14 +276,15 @@ def format_table(cost: dict[str, Any]) -> str:
         f"{cost['config']} on {cost['topology']}, {cost['num_chips']} chips, "
         f"{cost['audio_seconds']:.2f} s of sound per chip and step",
         f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
-        f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % of them the "
-        f"products of encoder, decoder and discriminators",
+        f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % "
+        f"of them the products of encoder, decoder and discriminators",
         f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
         f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
         f"{roofline['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
         f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
         f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
-        f"  compiled in      {cost['compile_seconds']:.0f} s ({cost['compile_cpu_seconds']:.0f} s of CPU)",
+        f"  compiled in      {cost['compile_seconds']:.0f} s "
+        f"({cost['compile_cpu_seconds']:.0f} s of CPU)",
         f"  {'':16} {'GFLOP':>9} {'GB':>7} {'XLA ms':>8} {'share':>6}",
     ]
     for name, part in cost["modules"].items():
@@ -280,8 +292,8 @@ def format_table(cost: dict[str, Any]) -> str:
             f"  {name:16} {part['flops'] / 1e9:9.1f} {part['bytes'] / 1e9:7.2f} "
             f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%")
     for kind in cost["collectives"]:
-        lines.append(f"  {kind['opcode']:16} {kind['count']:4d} x  {kind['bytes'] / 1e6:9.2f} MB over "
-                     f"{kind['network']}")
+        lines.append(f"  {kind['opcode']:16} {kind['count']:4d} x  "
+                     f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}")
     return "\n".join(lines)
 
 
@@ -291,11 +303,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m f3tok_jax.compile_check", description=__doc__.split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--config", required=True, help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
-    add("--topology", required=True, help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4")
+    add("--config", required=True,
+        help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
+    add("--topology", required=True,
+        help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4")
     add("--num_slices", type=int, default=1, help="slices, joined by the data-centre network")
     add("--output", type=pathlib.Path, help="JSON file to write")
-    add("--part", choices=PARTS, default="all", help="generator: the step before the discriminators join")
+    add("--part", choices=PARTS, default="all",
+        help="generator: the step before the discriminators join")
     add("--seconds_per_chip", type=float, default=0.0, help="of sound; 0 for the config's batch")
     overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(rest)
@@ -303,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = parse_topology(given.topology, given.num_slices)
         config = config_lib.read(given.config, overrides)
         config_lib.validate(config)
-        config = fit_config(config, target, part=given.part, seconds_per_chip=given.seconds_per_chip)
+        config = fit_config(
+            config, target, part=given.part, seconds_per_chip=given.seconds_per_chip)
         wall, cpu = time.monotonic(), time.process_time()
         try:
             compiled, stage = compile_step(config, target)
@@ -324,7 +340,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rate(seconds: float, audio_seconds: float) -> dict[str, float]:
-    return {"seconds": seconds, "audio_seconds_per_chip_second": audio_seconds / seconds if seconds else 0.0}
+    rate = audio_seconds / seconds if seconds else 0.0
+    return {"seconds": seconds, "audio_seconds_per_chip_second": rate}
 
 
 def _samples_per_latent(config: ml_collections.ConfigDict) -> int:
@@ -355,9 +372,9 @@ def _explained(error: Exception, config: ml_collections.ConfigDict, target: Slic
     sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", str(error))
     needed, available = sizes.groups() if sizes else ("more", "less")
     return MemoryDoesNotFitError(
-        f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it needs "
-        f"{needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} examples per chip; "
-        f"lower config.data.batch_size or raise config.optimizer.accumulate")
+        f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it "
+        f"needs {needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} "
+        f"examples per chip; lower config.data.batch_size or raise config.optimizer.accumulate")
 
 
 def _write_json(path: pathlib.Path | None, value: Any) -> None:

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judges of adversarial training: multi-period and multi-band complex STFT discriminators.
 
-Both look at what descript-audio-codec's (DAC) look at, and compute it folded: the published ones keep
-1 to 32 channels on long maps, a quarter or less of a TPU's 128 lanes. Here neighbouring steps of a
-period's row, and neighbouring bins and frames of a spectrum, become channels first, and fewer, wider
-layers follow, with nearly the same receptive fields. Every layer is a matrix product over positions, and
-discriminators of one kind, which then have equal shapes, are computed as one stack: the TPU compiler
-takes a fraction of the time that a convolution per discriminator costs it, and a CPU differentiates
-matrix products fast. Weight norm, which DAC has, is left out: nothing here showed a need for it.
+Both look at what descript-audio-codec's (DAC) look at, and compute it folded: the published ones
+keep 1 to 32 channels on long maps, a quarter or less of a TPU's 128 lanes. Here neighbouring steps
+of a period's row, and neighbouring bins and frames of a spectrum, become channels first, and fewer,
+wider layers follow, with nearly the same receptive fields. Every layer is a matrix product over
+positions, and discriminators of one kind, which then have equal shapes, are computed as one stack:
+the TPU compiler takes a fraction of the time of a convolution per discriminator, and a CPU
+differentiates matrix products fast. Weight norm, which DAC has, is left out.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _PEAK = 0.8  # that a waveform is scaled to (DAC)
 # its gradient, by up to 8e8.
 _PEAK_FLOOR = 1e-3
 _PERIOD_KERNEL = 5  # folded steps that the first layer sees (DAC's kernel)
-_PERIOD_STRIDE = 3  # of the second layer; with a fold of 27 the total is 81, DAC's four strides of 3
+_PERIOD_STRIDE = 3  # of the second layer; with a fold of 27 the total is 81, as DAC's
 _HOPS_PER_WINDOW = 4  # DAC
 # The weights of all discriminators of a kind are one array; the first axis tells them apart.
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", batch_axis=(0,))
@@ -60,8 +60,9 @@ class Discriminators(nn.Module):
 
         Returns:
             One list per discriminator, periods first, in the order of the fields: feature maps
-            [b, positions, c] in the compute dtype, then, last, the logits [b, positions, 1] in float32.
-            Where maps of a stack differ in length, the shorter end in zeros; logits do not.
+            [b, positions, c] in the compute dtype, then, last, the logits [b, positions, 1] in
+            float32. Where maps of a stack differ in length, the shorter end in zeros; logits do
+            not.
         """
         if waveform.ndim != 2:
             raise ValueError(f"waveform must be [batch, samples], got shape {waveform.shape}")
@@ -83,8 +84,8 @@ class Discriminators(nn.Module):
 class PeriodDiscriminators(nn.Module):
     """Each judges every `period`-th sample as a row of its own; the rows share the weights.
 
-    Layers: kernel 5; kernel and stride 3; kernel 3 from there on. A position is a step of a row; the
-    three steps that the second layer joins share a position from the start.
+    Layers: kernel 5; kernel and stride 3; kernel 3 from there on. A position is a step of a row;
+    the three steps that the second layer joins share a position from the start.
     """
 
     periods: Sequence[int]  # samples
@@ -122,7 +123,8 @@ class PeriodDiscriminators(nn.Module):
             x = jnp.where(valid, _layer(x, kernel, bias), 0)
             maps.append(_unstack(x))
         kernel, bias = _weights(self, "logits", (len(self.periods), 3, x.shape[-1], 1))
-        # The product with all taps first, then shifts of its narrow result, not of its wide operand.
+        # The product with all taps first, then shifts of its narrow result, not of its wide
+        # operand.
         taps = jnp.einsum("sbpc,skcd->ksbpd", x, kernel, preferred_element_type=jnp.float32)
         logits = (jnp.where(first, 0, _shift(taps[0], -1)) + taps[1]
                   + jnp.where(last, 0, _shift(taps[2], 1)) + bias)
@@ -132,11 +134,13 @@ class PeriodDiscriminators(nn.Module):
 
 
 class STFTDiscriminators(nn.Module):
-    """Each judges the complex spectrum of one window size: every band by weights of its own, then all.
+    """Each judges the complex spectrum of one window size: every band by weights of its own, then
+    all.
 
-    Layers per band: kernel 3 x 3 over frames and groups of folded bins; kernel and stride 2 x 2; kernel
-    3 x 3; then jointly over the bands 3 x 3 to the logits. A position is a block of 2 x 2, which the
-    second layer joins. Bands that are narrower than the widest are padded with zeros to its width.
+    Layers per band: kernel 3 x 3 over frames and groups of folded bins; kernel and stride 2 x 2;
+    kernel 3 x 3; then jointly over the bands 3 x 3 to the logits. A position is a block of 2 x 2,
+    which the second layer joins. Bands that are narrower than the widest are padded with zeros to
+    its width.
     """
 
     windows: Sequence[int]  # samples
@@ -219,8 +223,8 @@ def period_view(waveform: jax.Array, *, period: int, fold: int) -> jax.Array:
 def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
     """Complex STFT with a Hann window and a hop of a quarter, without Nyquist, bins folded.
 
-    A matrix product rather than an FFT: the TPU compiler takes seconds instead of tens of seconds for
-    it, and its cost is small beside that of the layers.
+    A matrix product rather than an FFT: the TPU compiler takes seconds instead of tens of seconds
+    for it, and its cost is small beside that of the layers.
 
     Args:
         waveform: [b, n]; padded with zeros so that every hop is the middle of a frame.
@@ -228,7 +232,8 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
         fold: neighbouring bins that become channels; divides window / 2.
 
     Returns:
-        [b, ceil(n / hop), window / 2 / fold, 2 * fold] float32; channels are (bin, real or imaginary).
+        [b, ceil(n / hop), window / 2 / fold, 2 * fold] float32; channels are (bin, real or
+        imaginary).
     """
     if window % _HOPS_PER_WINDOW or (window // 2) % fold:
         raise ValueError(
@@ -247,14 +252,15 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
 
 
 def band_edges(bands: Sequence[float], *, num_groups: int) -> list[int]:
-    """Edges of the bands in groups of folded bins; raises ValueError where a band would be empty."""
+    """Edges of the bands in groups of folded bins; raises ValueError where a band would be
+    empty."""
     edges = [round(edge * num_groups) for edge in bands]
     increasing = all(low < high for low, high in zip(edges[:-1], edges[1:]))
     if edges[0] != 0 or edges[-1] != num_groups or not increasing:
         raise ValueError(
-            f"stft_bands must increase from 0.0 to 1.0 with at least one of the {num_groups} groups of "
-            f"bins in each band, got {tuple(bands)}; use fewer bands, a smaller stft_fold or longer "
-            f"stft_windows (config.discriminators)")
+            f"stft_bands must increase from 0.0 to 1.0 with at least one of the {num_groups} "
+            f"groups of bins in each band, got {tuple(bands)}; use fewer bands, a smaller stft_fold or "
+            f"longer stft_windows (config.discriminators)")
     return edges
 
 
@@ -289,7 +295,9 @@ def _band_blocks(spectrum: jax.Array, edges: Sequence[int]) -> jax.Array:
     x = x.reshape(*x.shape[:3], num_blocks + 1, 2 * x.shape[-1])
     x = jnp.concatenate([x[:, :, :, :-1], x[:, :, :, 1:]], axis=-1)
     x = x.reshape(*x.shape[:2], -1, 2, *x.shape[3:])
-    return jnp.concatenate([x[:, :, :-1, 0], x[:, :, :-1, 1], x[:, :, 1:, 0], x[:, :, 1:, 1]], axis=-1)
+    now, following = x[:, :, :-1], x[:, :, 1:]
+    return jnp.concatenate(
+        [now[:, :, :, 0], now[:, :, :, 1], following[:, :, :, 0], following[:, :, :, 1]], axis=-1)
 
 
 def _joint_logits(taps: jax.Array, grid: tuple[int, int], counts: Sequence[int]) -> jax.Array:
@@ -331,7 +339,8 @@ def _row_masks(shapes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarra
 def _grid_masks(
     grids: Sequence[tuple[int, int]], counts: Sequence[Sequence[int]], length: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where blocks are valid, first and last of their frame: bool [windows x bands, 1, length, 1]."""
+    """Where blocks are valid, first and last of their frame: bool [windows x bands, 1, length,
+    1]."""
     position = np.arange(length)
     masks = [((position < frames * blocks) & (position % blocks < count), position % blocks == 0,
               position % blocks == blocks - 1)
@@ -342,14 +351,16 @@ def _grid_masks(
 def _weights(
     module: nn.Module, name: str, shape: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
-    """Kernel of `shape` (stack first, in and out last) and bias [stack, 1, 1, out], compute dtype."""
+    """Kernel of `shape` (stack first, in and out last) and bias [stack, 1, 1, out], compute
+    dtype."""
     kernel = module.param(f"{name}_kernel", _KERNEL_INIT, shape)
     bias = module.param(f"{name}_bias", nn.initializers.zeros_init(), (shape[0], 1, 1, shape[-1]))
     return kernel.astype(module.compute_dtype), bias.astype(module.compute_dtype)
 
 
 def _layer(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """[stack, b, positions, in] times [stack, in, out], or [stack, ..., in', out] flattened to it."""
+    """[stack, b, positions, in] times [stack, in, out], or [stack, ..., in', out] flattened to
+    it."""
     kernel = kernel.reshape(kernel.shape[0], x.shape[-1], -1)
     return nn.leaky_relu(jnp.einsum("sbpc,scd->sbpd", x, kernel) + bias, _SLOPE)
 

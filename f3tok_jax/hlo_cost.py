@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compiled program costs, read from its HLO text.
 
-XLA's own totals count the body of a loop once and say nothing about which part of the model an operation
-belongs to. Here the entry computation is walked: loop bodies count as often as they run, of a
-conditional's branches the dearest counts, and every instruction is credited to the scope in its op_name.
+XLA's own totals count the body of a loop once and say nothing about which part of the model an
+operation belongs to. Here the entry computation is walked: loop bodies count as often as they run,
+of a conditional's branches the dearest counts, and every instruction is credited to the scope in
+its op_name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ _NAME = re.compile(r"%([\w.\-]+)")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"^\s+(?:ROOT )?\S+ = s32\[\][^ ]* constant\((\d+)\)", re.MULTILINE)
@@ -33,8 +35,8 @@ _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "col
                 "collective-broadcast", "ragged-all-to-all", "send")  # every send has its recv
 # These move nothing themselves; what they call, or who reads them, does.
 _FREE = frozenset((
-    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional", "call",
-    "after-all", "async-update", "partition-id", "opt-barrier"))
+    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
+    "call", "after-all", "async-update", "partition-id", "opt-barrier"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +117,8 @@ class Program:
         """Cost per part: every name of `MODULES` and "other"."""
         total = {name: Cost() for name in (*MODULES, OTHER)}
         for instruction, times in self.walk():
-            cost = self._cost(instruction)
-            total[module_of(self._op_name(instruction))].add(dataclasses.replace(cost, flops=0.0), times)
+            cost, name = self._cost(instruction), module_of(self._op_name(instruction))
+            total[name].add(dataclasses.replace(cost, flops=0.0), times)
             if cost.flops:  # a fusion may hold products of two parts
                 for inner in self._nested(instruction):
                     total[module_of(inner.op_name)].flops += times * self._flops(inner)
@@ -193,7 +195,8 @@ class Program:
                     yield from self._nested(inner)
 
     def _op_name(self, instruction: Instruction) -> str:
-        """Of the last product in a fusion if it has one: the fusion bears the name of what follows."""
+        """Of the last product in a fusion if it has one: the fusion bears the name of what
+        follows."""
         nested = list(self._nested(instruction))
         products = [inner.op_name for inner in nested if inner.opcode in ("convolution", "dot")]
         names = [*reversed(products), instruction.op_name, *(inner.op_name for inner in nested)]
@@ -229,8 +232,8 @@ class Program:
         if instruction.opcode == "dot":
             contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", instruction.text)
             sizes = dimensions(self._shapes.get(instruction.operands[0], ""))
-            axes = [int(axis) for axis in contracted.group(1).split(",") if axis] if contracted else []
-            return 2.0 * np.prod(dimensions(instruction.shape)) * np.prod([sizes[axis] for axis in axes])
+            inner = [sizes[axis] for axis in _sizes(contracted.group(1))] if contracted else []
+            return 2.0 * float(np.prod(dimensions(instruction.shape)) * np.prod(inner))
         return 0.0
 
 
@@ -259,7 +262,8 @@ def parse(text: str) -> Program:
             if instruction:
                 computations[current][instruction.name] = instruction
     if not entry:
-        raise ValueError("the text must be a compiled HLO module with an ENTRY computation, got none")
+        raise ValueError(
+            "the text must be a compiled HLO module with an ENTRY computation, got none")
     return Program(computations, entry, {name: "\n".join(lines) for name, lines in texts.items()})
 
 
@@ -313,7 +317,8 @@ def parse_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
     """Device groups of a collective in any of XLA's notations; () where none are given."""
     listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", attributes)
     if listed:
-        return tuple(tuple(_sizes(group)) for group in re.findall(r"\{([0-9,]*)\}", listed.group(1)))
+        groups = re.findall(r"\{([0-9,]*)\}", listed.group(1))
+        return tuple(tuple(_sizes(group)) for group in groups)
     iota = re.search(r"replica_groups=\[([0-9,]+)\]<=\[([0-9,]+)\](?:T\(([0-9,]+)\))?", attributes)
     if iota:
         ids = np.arange(np.prod(_sizes(iota.group(2)))).reshape(_sizes(iota.group(2)))
@@ -323,7 +328,8 @@ def parse_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
     if mesh:
         axes = re.findall(r"'(\w+)'=(\d+)", mesh.group(1))
         chosen = re.findall(r"'(\w+)'", mesh.group(2))
-        ids = np.arange(np.prod([int(size) for _, size in axes])).reshape([int(size) for _, size in axes])
+        sizes = [int(size) for _, size in axes]
+        ids = np.arange(np.prod(sizes)).reshape(sizes)
         grouped = [i for i, (name, _) in enumerate(axes) if name in chosen]
         rest = [i for i in range(len(axes)) if i not in grouped]
         length = int(np.prod([ids.shape[i] for i in grouped]))
@@ -357,7 +363,8 @@ def _closing(text: str, start: int) -> int:
 
 
 def _valid_positions(
-    *, size: int, window: int, outputs: int, stride: int, low: int, lhs_dilation: int, rhs_dilation: int,
+    *, size: int, window: int, outputs: int, stride: int, low: int, lhs_dilation: int,
+    rhs_dilation: int,
 ) -> int:
     """Pairs of (output, tap) along one axis that meet an element of the input."""
     taps = np.arange(window) * rhs_dilation - low

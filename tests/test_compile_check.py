@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""compile_check on a stage of two matrix products, whose cost for a slice can be counted by hand."""
+"""compile_check on a stage of two matrix products, whose cost for a slice can be counted by
+hand."""
 
 import functools
 import importlib.util
@@ -33,10 +34,15 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
     """An "encoder" and a "decoder" of one product each; the width is the only size."""
 
     def init_state(key):
-        params = {"generator": {name: 0.01 * jax.random.normal(key, (width, width))
-                                for name in ("encoder", "decoder")}}
+        params = {
+            "generator": {
+                name: 0.01 * jax.random.normal(key, (width, width))
+                for name in ("encoder", "decoder")
+            }
+        }
         return train_state.TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, opt_state={}, ema_params=params)
+            step=jnp.zeros((), jnp.int32), params=params, opt_state={}, ema_params=params
+        )
 
     def train_step(state, frozen, batch):
         def loss_of(params):
@@ -50,24 +56,43 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         with jax.named_scope("optimizer"):
             params = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
-        return state.replace(step=state.step + 1, params=params), {"train/loss": (loss, jnp.float32(1))}
+        return state.replace(step=state.step + 1, params=params), {
+            "train/loss": (loss, jnp.float32(1))
+        }
 
     return stage.Stage(
         batch_spec={"waveform": jax.ShapeDtypeStruct((config.data.batch_size, width), jnp.float32)},
-        init_state=init_state, frozen={}, train_step=train_step, eval_step=None, sample=None,
-        best_metric="eval/loss", sample_rate=16_000, seconds_per_batch=config.data.batch_size * 1.0)
+        init_state=init_state,
+        frozen={},
+        train_step=train_step,
+        eval_step=None,
+        sample=None,
+        best_metric="eval/loss",
+        sample_rate=16_000,
+        seconds_per_batch=config.data.batch_size * 1.0,
+    )
 
 
 def _run(monkeypatch, capsys, *arguments, width: int = _WIDTH):
-    monkeypatch.setitem(compile_check.STAGES, "autoencoder", functools.partial(_make_stage, width=width))
+    monkeypatch.setitem(
+        compile_check.STAGES, "autoencoder", functools.partial(_make_stage, width=width)
+    )
     code = compile_check.main([f"--config={_RECIPE}:tiny", *arguments])
     return code, capsys.readouterr()
 
 
-def test_cost_of_a_step_is_counted_credited_and_written(tpu_compiler, monkeypatch, capsys, tmp_path):
+def test_cost_of_a_step_is_counted_credited_and_written(
+    tpu_compiler, monkeypatch, capsys, tmp_path
+):
     output = tmp_path / "folder" / "cost.json"
-    code, console = _run(monkeypatch, capsys, "--topology=v5e:2x2", f"--output={output}",
-                         "--config.data.batch_size=4096", "--config.mesh.min_shard_size=1024")
+    code, console = _run(
+        monkeypatch,
+        capsys,
+        "--topology=v5e:2x2",
+        f"--output={output}",
+        "--config.data.batch_size=4096",
+        "--config.mesh.min_shard_size=1024",
+    )
     assert code == compile_check.EXIT_FITS, console.err
     cost = json.loads(output.read_text(encoding="utf-8"))
     assert cost["fits"] and cost["num_chips"] == 4 and cost["audio_seconds"] == 1024
@@ -94,8 +119,15 @@ def test_cost_of_a_step_is_counted_credited_and_written(tpu_compiler, monkeypatc
 
 def test_slices_talk_over_the_data_centre_network(tpu_compiler, monkeypatch, capsys, tmp_path):
     output = tmp_path / "cost.json"
-    code, console = _run(monkeypatch, capsys, "--topology=v5e:2x2", "--num_slices=2", f"--output={output}",
-                         "--config.data.batch_size=64", "--config.mesh.min_shard_size=1024")
+    code, console = _run(
+        monkeypatch,
+        capsys,
+        "--topology=v5e:2x2",
+        "--num_slices=2",
+        f"--output={output}",
+        "--config.data.batch_size=64",
+        "--config.mesh.min_shard_size=1024",
+    )
     assert code == compile_check.EXIT_FITS, console.err
     cost = json.loads(output.read_text(encoding="utf-8"))
     assert cost["num_chips"] == 8 and cost["audio_seconds"] == 8
@@ -104,21 +136,28 @@ def test_slices_talk_over_the_data_centre_network(tpu_compiler, monkeypatch, cap
 
 def test_too_little_memory_is_an_error_by_name(tpu_compiler, monkeypatch, capsys, tmp_path):
     output = tmp_path / "cost.json"
-    code, console = _run(monkeypatch, capsys, "--topology=v5e:2x2", f"--output={output}", width=65_536)
+    code, console = _run(
+        monkeypatch, capsys, "--topology=v5e:2x2", f"--output={output}", width=65_536
+    )
     assert code == compile_check.EXIT_DOES_NOT_FIT
-    assert "autoencoder:tiny" in console.err and "v5e:2x2" in console.err and "15.75G" in console.err
+    assert (
+        "autoencoder:tiny" in console.err and "v5e:2x2" in console.err and "15.75G" in console.err
+    )
     assert not json.loads(output.read_text(encoding="utf-8"))["fits"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--topology=v7x:2x2"], "--topology must be a generation of"),
-    (["--topology=v5e"], "--topology must be a generation of"),
-    (["--topology=v5e:16x32"], "(512 chips"),
-    (["--topology=v6e:3x3"], "a slice of v6e must be one of"),
-    (["--topology=v5p:16x20x32"], "at most 8960 chips"),
-    (["--topology=v5e:2x2", "--num_slices=0"], "--num_slices must be at least 1"),
-    (["--topology=v5e:2x2", "--config.model.stride=3"], "did you mean"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--topology=v7x:2x2"], "--topology must be a generation of"),
+        (["--topology=v5e"], "--topology must be a generation of"),
+        (["--topology=v5e:16x32"], "(512 chips"),
+        (["--topology=v6e:3x3"], "a slice of v6e must be one of"),
+        (["--topology=v5p:16x20x32"], "at most 8960 chips"),
+        (["--topology=v5e:2x2", "--num_slices=0"], "--num_slices must be at least 1"),
+        (["--topology=v5e:2x2", "--config.model.stride=3"], "did you mean"),
+    ],
+)
 def test_what_no_product_has_is_refused_in_one_sentence(monkeypatch, capsys, arguments, message):
     code, console = _run(monkeypatch, capsys, *arguments)
     assert code == compile_check.EXIT_REFUSED
@@ -139,4 +178,6 @@ def test_slices_part_and_seconds_reach_the_config():
     assert fitted.mesh.replica == 2
     assert fitted.losses.adversarial_start >= fitted.num_steps
     assert fitted.data.batch_size == 6 * 128  # 6 x 1.28 s is the nearest to 8 s
-    assert config.mesh.replica == 1 and config.data.batch_size == 128  # the given config is left alone
+    assert (
+        config.mesh.replica == 1 and config.data.batch_size == 128
+    )  # the given config is left alone
