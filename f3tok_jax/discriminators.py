@@ -182,8 +182,12 @@ class STFTDiscriminators(nn.Module):
         kernel, bias = _weights(self, "conv_2", (stack, 3, 3, width, width))
         x = jnp.concatenate(
             [jnp.where(first, 0, _shift(x, -1)), x, jnp.where(last, 0, _shift(x, 1))], axis=-1)
-        x = jnp.concatenate([time_shift(x, -1), x, time_shift(x, 1)], axis=-1)
-        x = jnp.where(valid, _layer(x, kernel.reshape(stack, -1, width), bias), 0)
+        # Neighbours in frequency are joined before the product, those in time after it: nine taps
+        # beside each other would be three times as wide as either.
+        kernel = kernel.transpose(0, 2, 3, 1, 4).reshape(stack, 3 * width, 3 * width)
+        before, now, after = jnp.split(jnp.einsum("sbpc,scd->sbpd", x, kernel), 3, axis=-1)
+        x = time_shift(before, -1) + now + time_shift(after, 1) + bias
+        x = jnp.where(valid, nn.leaky_relu(x, _SLOPE), 0)
         maps.append(_unstack(x))
         kernel, bias = _weights(self, "logits", (len(self.windows), 9, width, 1))
         kernel = jnp.repeat(kernel[..., 0].swapaxes(1, 2), num_bands, axis=0)
@@ -259,8 +263,8 @@ def band_edges(bands: Sequence[float], *, num_groups: int) -> list[int]:
     if edges[0] != 0 or edges[-1] != num_groups or not increasing:
         raise ValueError(
             f"stft_bands must increase from 0.0 to 1.0 with at least one of the {num_groups} "
-            f"groups of bins in each band, got {tuple(bands)}; use fewer bands, a smaller stft_fold or "
-            f"longer stft_windows (config.discriminators)")
+            f"groups of bins in each band, got {tuple(bands)}; use fewer bands, a smaller "
+            f"stft_fold or longer stft_windows (config.discriminators)")
     return edges
 
 
@@ -295,9 +299,8 @@ def _band_blocks(spectrum: jax.Array, edges: Sequence[int]) -> jax.Array:
     x = x.reshape(*x.shape[:3], num_blocks + 1, 2 * x.shape[-1])
     x = jnp.concatenate([x[:, :, :, :-1], x[:, :, :, 1:]], axis=-1)
     x = x.reshape(*x.shape[:2], -1, 2, *x.shape[3:])
-    now, following = x[:, :, :-1], x[:, :, 1:]
-    return jnp.concatenate(
-        [now[:, :, :, 0], now[:, :, :, 1], following[:, :, :, 0], following[:, :, :, 1]], axis=-1)
+    frames = [pairs[:, :, :, i] for pairs in (x[:, :, :-1], x[:, :, 1:]) for i in (0, 1)]
+    return jnp.concatenate(frames, axis=-1)
 
 
 def _joint_logits(taps: jax.Array, grid: tuple[int, int], counts: Sequence[int]) -> jax.Array:
