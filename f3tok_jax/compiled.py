@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stage as compiled programs on a mesh, and where its state lives."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,17 @@ from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
 
 _NUM_SAMPLES = 4  # sounds made at a time
+
+
+def run_once(function: Callable[..., Any], *args: Any, out_shardings: Any = None) -> Any:
+    """Compiles a function for a single use and calls it.
+
+    On a CPU without optimisation: a fresh state is some tens of random draws, which LLVM optimises for
+    20 s (the tiny autoencoder, one core) and compiles plainly in 2.
+    """
+    jitted = jax.jit(function, out_shardings=out_shardings)
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jitted.lower(*args).compile(compiler_options=options)(*args)
 
 
 class CompiledStage:
@@ -62,7 +74,7 @@ class CompiledStage:
 
     def init_state(self) -> Any:
         """Returns a fresh state, made where it will live."""
-        return jax.jit(self._make_state, out_shardings=self._shardings)()
+        return run_once(self._make_state, out_shardings=self._shardings)
 
     def compile(self, name: str) -> None:
         """Compiles the program `name` and sets the attribute, unless that was done before."""

@@ -115,7 +115,7 @@ def test_formulations_give_the_same_sound():
 
 @pytest.mark.parametrize("field, value, words", [
     ("fold", 7, "must divide the 160 frequency bins"),
-    ("strides", ((1, 2), (1, 2), (2, 1)), "one width per stage"),
+    ("encoder_channels", (8, 8, 8), "one width per stage"),
     ("frame_length", 400, "twice config.model.hop_length"),
     ("decoder_lookahead", 2, "must be one of .*0, 1"),
     ("compression", 0.0, "must be in"),
