@@ -21,7 +21,7 @@ _EXTRAS = {
     "gcs": ["gcsfs>=2026.9"],
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
-    "test": ["pytest>=8.0", "scipy>=1.14"],
+    "test": ["pytest>=8.0", "pytest-xdist>=3.6", "scipy>=1.14"],
 }
 
 setuptools.setup(

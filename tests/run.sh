@@ -22,4 +22,6 @@ done
 
 install
 cd "$REPO"
-exec "$VENV/bin/python" -m pytest ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
+# One process per core; a file's tests share what they compile, so they stay together.
+exec "$VENV/bin/python" -m pytest -n auto --dist loadfile \
+    ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
