@@ -29,6 +29,7 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
     config.optimizer.generator.warmup_steps = 2
     config.optimizer.discriminator.warmup_steps = 2
     config.data.update(dict(batch_size=8, crop_frames=2))
+    config.losses.adversarial_crop = 0
     return config
 
 

@@ -39,7 +39,7 @@ from f3tok_jax import train_state
 
 SAMPLE_RATE, FRAME, WIDTH = 16_000, 80, 48
 OVERRIDES = (
-    "--config.num_steps=12", "--config.data.batch_size=8", "--config.data.crop_frames=2",
+    "--config.num_steps=12", "--config.data.batch_size=8", "--config.data.crop_frames=2", "--config.losses.adversarial_crop=0",
     "--config.checkpoint.every_steps=4", "--config.loop.log_every=1", "--config.loop.eval_every=4",
     "--config.loop.eval_batches=2", "--config.loop.sample_every=12", "--config.mesh.min_shard_size=256",
     # Constant, so that a run of any length is the same program with the same numbers.
