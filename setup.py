@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Package metadata. Lower bounds are versions the tests ran with; launch/requirements.lock pins the rest."""
+"""Package metadata. Lower bounds are versions the tests ran with; launch/requirements.lock pins."""
 
 import pathlib
 
@@ -21,13 +21,14 @@ _EXTRAS = {
     "gcs": ["gcsfs>=2026.9"],
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
+    "dev": ["ruff>=0.14"],  # the formatter: ruff format
     "test": ["pytest>=8.0", "pytest-xdist>=3.6", "scipy>=1.14"],
 }
 
 setuptools.setup(
     name="f3tok_jax",
     version="0.1.0",
-    description="F3-Tokenizer in JAX/Flax for TPU pods: train, evaluate and use continuous audio tokenizers",
+    description="F3-Tokenizer in JAX/Flax for TPU pods: continuous audio tokenizers",
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -46,7 +47,8 @@ setuptools.setup(
         "numpy>=2.0",
         "sequence-layers>=0.2",
         "tensorflow-datasets>=4.9.10",
-        "importlib_resources>=6.0",  # tensorflow-datasets needs it to prepare a data set and does not say so
+        # tensorflow-datasets needs it to prepare a data set and does not say so.
+        "importlib_resources>=6.0",
         "soundfile>=0.13",
         "soxr>=1.0",
     ],

@@ -19,9 +19,9 @@ Presets:
 
 import ml_collections
 
-# (time, frequency) strides after folding, by sample rate (Hz) and fold. The number of frequency bins,
-# sample_rate / 100 without Nyquist, is divided by the fold and by every frequency stride; 5 remain.
-# Time is divided by 4: 100 Hz STFT frames become 25 Hz latents (F3).
+# (time, frequency) strides after folding, by sample rate (Hz) and fold. The number of frequency
+# bins, sample_rate / 100 without Nyquist, is divided by the fold and by every frequency stride; 5
+# remain. Time is divided by 4: 100 Hz STFT frames become 25 Hz latents (F3).
 _STRIDES = {
     (16_000, 8): ((1, 2), (1, 2), (2, 1), (2, 1)),
     (24_000, 8): ((1, 2), (1, 3), (2, 1), (2, 1)),
@@ -35,7 +35,9 @@ PRESETS = ("tiny", "tiny_24khz", "base", "base_16khz", "base_48khz", "large", "s
 def get_config(preset: str = "base") -> ml_collections.ConfigDict:
     """Returns the recipe named `preset`; raises ValueError for another name."""
     if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {PRESETS}, got {preset!r} (configs/autoencoder.py)")
+        raise ValueError(
+            f"preset must be one of {PRESETS}, got {preset!r} (configs/autoencoder.py)"
+        )
     config = _base()
     if preset.startswith("tiny"):
         _make_tiny(config)
@@ -56,132 +58,159 @@ def _base() -> ml_collections.ConfigDict:
     config.seed = 0
     config.num_steps = 400_000  # DAC
 
-    config.model = ml_collections.ConfigDict(dict(
-        sample_rate=24_000,  # Hz, mono
-        frame_length=480,  # samples, 20 ms Hann window (SpectroStream)
-        hop_length=240,  # samples, 10 ms (SpectroStream)
-        fold=8,  # neighbouring bins that become channels before the first layer
-        strides=_STRIDES[24_000, 8],  # (time, frequency) per stage
-        encoder_channels=(256, 256, 256, 256),  # per stage, then the width of its output
-        decoder_channels=(256, 256, 256, 256),  # per stage, in the encoder's order
-        compression=0.5,  # exponent of the STFT's magnitudes on either side of the network
-        latent_dim=64,  # F3
-        decoder_lookahead=1,  # latent frames, 0 or 1 (SpectroStream)
-        upsampling="auto",  # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto"
-        compute_dtype="bfloat16",  # of the convolutions; parameters stay float32
-    ))
-    config.bottleneck = ml_collections.ConfigDict(dict(
-        normalize=True,  # F3 Eq. 1: layer norm over channels, no affine
-        perturb=True,  # F3 Eq. 2: noise in training
-        gamma=1.0,  # F3: alpha ~ U(0, gamma), one per example
-        epsilon=1e-5,  # added to the variance
-    ))
-    config.discriminators = ml_collections.ConfigDict(dict(
-        periods=(2, 3, 5, 7, 11),  # samples (DAC)
-        period_fold=27,  # steps of a period row that become channels before the first layer
-        period_channels=(256, 512, 1024),
-        stft_windows=(2048, 1024, 512),  # samples (DAC); hop is a quarter
-        stft_bands=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),  # edges as fractions of Nyquist (DAC)
-        stft_fold=8,  # neighbouring bins that become channels before the first layer
-        stft_channels=128,
-        compute_dtype="bfloat16",
-    ))
-    config.losses = ml_collections.ConfigDict(dict(
-        weights=dict(  # DAC: mel 15, adversarial 1, feature matching 2
-            mel=15.0,
-            stft=0.0,
-            waveform=0.0,
-            adversarial=1.0,
-            feature_matching=2.0,
-        ),
-        mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples (DAC); hop is a quarter
-        mel_bands=(5, 10, 20, 40, 80, 160, 320),  # DAC
-        stft_windows=(2048, 512),  # samples (DAC)
-        adversarial_start=10_000,  # step from which the discriminators train and judge
-        adversarial_crop=0,  # samples, of a random crop that the discriminators hear; 0 for all
-    ))
-    config.data = ml_collections.ConfigDict(dict(
-        train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
-        heldout="",  # likewise, for the evaluation during training; "" for none
-        batch_size=128,  # examples over the whole mesh
-        crop_frames=32,  # latent frames per example: 1.28 s at 25 Hz
-        gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips
-        max_replaced=1000,  # unreadable records replaced before the run stops
-    ))
-    config.optimizer = ml_collections.ConfigDict(dict(
-        generator=dict(
-            learning_rate=1e-4,  # DAC
-            warmup_steps=1000,
-            schedule="exponential",  # "exponential", "cosine" or "constant"
-            decay=0.999996,  # per step, of "exponential" (DAC)
-            final_fraction=0.1,  # of the learning rate, at the end of "cosine"
-            b1=0.8,  # DAC
-            b2=0.99,  # DAC
-            weight_decay=1e-3,
-            clip_norm=1.0,  # DAC clips at 1e3; noise near alpha 1 has heavy-tailed gradients
-        ),
-        discriminator=dict(
-            learning_rate=1e-4,
-            warmup_steps=1000,
-            schedule="exponential",
-            decay=0.999996,
-            final_fraction=0.1,
-            b1=0.8,
-            b2=0.99,
-            weight_decay=1e-3,
-            clip_norm=10.0,  # DAC
-        ),
-        ema_decay=0.999,  # of the generator's weights, per step
-        accumulate=1,  # microbatches per step
-    ))
-    config.mesh = ml_collections.ConfigDict(dict(
-        replica=1,  # slices, over the data-centre network
-        fsdp=-1,  # chips of a slice; -1: all that are left
-        tensor=1,
-        min_shard_size=2**20,  # elements; smaller leaves are replicated over fsdp
-    ))
-    config.checkpoint = ml_collections.ConfigDict(dict(
-        every_steps=5000,
-        keep_last=2,
-        keep_best=1,  # by the stage's best metric on the held-out shards
-    ))
-    config.loop = ml_collections.ConfigDict(dict(
-        log_every=50,  # steps
-        eval_every=5000,  # steps
-        eval_batches=8,
-        sample_every=5000,  # steps between sounds written to samples/ and TensorBoard
-        max_nonfinite=20,  # skipped steps before the run stops
-        watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
-    ))
+    config.model = ml_collections.ConfigDict(
+        dict(
+            sample_rate=24_000,  # Hz, mono
+            frame_length=480,  # samples, 20 ms Hann window (SpectroStream)
+            hop_length=240,  # samples, 10 ms (SpectroStream)
+            fold=8,  # neighbouring bins that become channels before the first layer
+            strides=_STRIDES[24_000, 8],  # (time, frequency) per stage
+            encoder_channels=(256, 256, 256, 256),  # per stage, then the width of its output
+            decoder_channels=(256, 256, 256, 256),  # per stage, in the encoder's order
+            compression=0.5,  # exponent of the STFT's magnitudes on either side of the network
+            latent_dim=64,  # F3
+            decoder_lookahead=1,  # latent frames, 0 or 1 (SpectroStream)
+            upsampling="auto",  # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto"
+            compute_dtype="bfloat16",  # of the convolutions; parameters stay float32
+        )
+    )
+    config.bottleneck = ml_collections.ConfigDict(
+        dict(
+            normalize=True,  # F3 Eq. 1: layer norm over channels, no affine
+            perturb=True,  # F3 Eq. 2: noise in training
+            gamma=1.0,  # F3: alpha ~ U(0, gamma), one per example
+            epsilon=1e-5,  # added to the variance
+        )
+    )
+    config.discriminators = ml_collections.ConfigDict(
+        dict(
+            periods=(2, 3, 5, 7, 11),  # samples (DAC)
+            period_fold=27,  # steps of a period row that become channels before the first layer
+            period_channels=(256, 512, 1024),
+            stft_windows=(2048, 1024, 512),  # samples (DAC); hop is a quarter
+            stft_bands=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),  # edges as fractions of Nyquist (DAC)
+            stft_fold=8,  # neighbouring bins that become channels before the first layer
+            stft_channels=128,
+            compute_dtype="bfloat16",
+        )
+    )
+    config.losses = ml_collections.ConfigDict(
+        dict(
+            weights=dict(  # DAC: mel 15, adversarial 1, feature matching 2
+                mel=15.0,
+                stft=0.0,
+                waveform=0.0,
+                adversarial=1.0,
+                feature_matching=2.0,
+            ),
+            mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples (DAC); hop is a quarter
+            mel_bands=(5, 10, 20, 40, 80, 160, 320),  # DAC
+            stft_windows=(2048, 512),  # samples (DAC)
+            adversarial_start=10_000,  # step from which the discriminators train and judge
+            adversarial_crop=0,  # samples, of a random crop that the discriminators hear; 0 for all
+        )
+    )
+    config.data = ml_collections.ConfigDict(
+        dict(
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
+            heldout="",  # likewise, for the evaluation during training; "" for none
+            batch_size=128,  # examples over the whole mesh
+            crop_frames=32,  # latent frames per example: 1.28 s at 25 Hz
+            gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips
+            max_replaced=1000,  # unreadable records replaced before the run stops
+        )
+    )
+    config.optimizer = ml_collections.ConfigDict(
+        dict(
+            generator=dict(
+                learning_rate=1e-4,  # DAC
+                warmup_steps=1000,
+                schedule="exponential",  # "exponential", "cosine" or "constant"
+                decay=0.999996,  # per step, of "exponential" (DAC)
+                final_fraction=0.1,  # of the learning rate, at the end of "cosine"
+                b1=0.8,  # DAC
+                b2=0.99,  # DAC
+                weight_decay=1e-3,
+                clip_norm=1.0,  # DAC clips at 1e3; noise near alpha 1 has heavy-tailed gradients
+            ),
+            discriminator=dict(
+                learning_rate=1e-4,
+                warmup_steps=1000,
+                schedule="exponential",
+                decay=0.999996,
+                final_fraction=0.1,
+                b1=0.8,
+                b2=0.99,
+                weight_decay=1e-3,
+                clip_norm=10.0,  # DAC
+            ),
+            ema_decay=0.999,  # of the generator's weights, per step
+            accumulate=1,  # microbatches per step
+        )
+    )
+    config.mesh = ml_collections.ConfigDict(
+        dict(
+            replica=1,  # slices, over the data-centre network
+            fsdp=-1,  # chips of a slice; -1: all that are left
+            tensor=1,
+            min_shard_size=2**20,  # elements; smaller leaves are replicated over fsdp
+        )
+    )
+    config.checkpoint = ml_collections.ConfigDict(
+        dict(
+            every_steps=5000,
+            keep_last=2,
+            keep_best=1,  # by the stage's best metric on the held-out shards
+        )
+    )
+    config.loop = ml_collections.ConfigDict(
+        dict(
+            log_every=50,  # steps
+            eval_every=5000,  # steps
+            eval_batches=8,
+            sample_every=5000,  # steps between sounds written to samples/ and TensorBoard
+            max_nonfinite=20,  # skipped steps before the run stops
+            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
+        )
+    )
     return config
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.num_steps = 1200
-    config.model.update(dict(
-        encoder_channels=(32, 64, 64, 96),
-        decoder_channels=(32, 64, 64, 96),
-        latent_dim=32,
-        decoder_lookahead=1,
-        compute_dtype="float32",
-    ))
+    config.model.update(
+        dict(
+            encoder_channels=(32, 64, 64, 96),
+            decoder_channels=(32, 64, 64, 96),
+            latent_dim=32,
+            decoder_lookahead=1,
+            compute_dtype="float32",
+        )
+    )
     config.bottleneck.gamma = 0.5
-    config.discriminators.update(dict(
-        periods=(2, 3, 5),
-        period_channels=(32, 64, 64),
-        stft_windows=(1024, 512),
-        stft_channels=32,
-        compute_dtype="float32",
-    ))
-    config.losses.update(dict(
-        mel_windows=(64, 128, 256, 512, 1024),
-        mel_bands=(10, 20, 40, 80, 80),
-        adversarial_start=1_000_000,  # never, at this length
-    ))
+    config.discriminators.update(
+        dict(
+            periods=(2, 3, 5),
+            period_channels=(32, 64, 64),
+            stft_windows=(1024, 512),
+            stft_channels=32,
+            compute_dtype="float32",
+        )
+    )
+    config.losses.update(
+        dict(
+            mel_windows=(64, 128, 256, 512, 1024),
+            mel_bands=(10, 20, 40, 80, 80),
+            adversarial_start=1_000_000,  # never, at this length
+        )
+    )
     config.data.update(dict(batch_size=16, crop_frames=16))
     for player in ("generator", "discriminator"):
-        config.optimizer[player].update(dict(
-            learning_rate=1e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02))
+        config.optimizer[player].update(
+            dict(
+                learning_rate=1e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02
+            )
+        )
     config.optimizer.ema_decay = 0.99
     config.checkpoint.update(dict(every_steps=200))
     config.loop.update(dict(log_every=10, eval_every=200, eval_batches=4, sample_every=400))
@@ -190,8 +219,9 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
 
 def _make_large(config: ml_collections.ConfigDict) -> None:
     config.num_steps = 800_000
-    config.model.update(dict(
-        encoder_channels=(256, 256, 512, 512, 512), decoder_channels=(256, 256, 512, 512, 512)))
+    config.model.update(
+        dict(encoder_channels=(256, 256, 512, 512, 512), decoder_channels=(256, 256, 512, 512, 512))
+    )
     config.discriminators.stft_windows = (2048, 1024, 512, 256)
     config.losses.adversarial_start = 20_000
     config.data.update(dict(batch_size=512, crop_frames=64))
@@ -201,24 +231,28 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
 
 
 def _make_spectrostream(config: ml_collections.ConfigDict) -> None:
-    config.model.update(dict(
-        fold=1,
-        encoder_channels=(64, 64, 128, 128, 128, 256, 256),
-        decoder_channels=(128, 128, 256, 256, 256, 512, 512),
-    ))
+    config.model.update(
+        dict(
+            fold=1,
+            encoder_channels=(64, 64, 128, 128, 128, 256, 256),
+            decoder_channels=(128, 128, 256, 256, 256, 512, 512),
+        )
+    )
 
 
 def _set_sample_rate(config: ml_collections.ConfigDict, sample_rate: int) -> None:
     """Sets the rate and what follows from it: the 10 ms hop, the strides, the judges' crop."""
-    # The discriminators cost most of a step. Half of a base example, 0.64 s, is still more than DAC's
-    # 0.38 s; a tiny example is heard whole.
+    # The discriminators cost most of a step. Half of a base example, 0.64 s, is still more than
+    # DAC's 0.38 s; a tiny example is heard whole.
     config.losses.adversarial_crop = sample_rate * 16 // 25
-    config.model.update(dict(
-        sample_rate=sample_rate,
-        hop_length=sample_rate // 100,
-        frame_length=sample_rate // 50,
-        strides=_STRIDES[sample_rate, config.model.fold],
-    ))
+    config.model.update(
+        dict(
+            sample_rate=sample_rate,
+            hop_length=sample_rate // 100,
+            frame_length=sample_rate // 50,
+            strides=_STRIDES[sample_rate, config.model.fold],
+        )
+    )
     num_stages = len(config.model.strides)
     for name in ("encoder_channels", "decoder_channels"):
         widths = tuple(config.model[name])

@@ -17,7 +17,8 @@ from data_pipelines import transforms
 # Endings that are taken for sound. libsndfile cannot read the second group; such files are refused
 # by name rather than passed over, because their owner will miss them.
 READABLE = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
+)
 UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".split())
 
 # Why sound is refused, as manifests and refusals.jsonl spell it.
@@ -215,8 +216,10 @@ def _check_header(sound: Sound, recipe: Recipe) -> None:
         seconds = sound.num_frames / rate
         if seconds > recipe.max_seconds:
             raise Refused(
-                "too_long", f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} "
-                f"Hz), the limit is {recipe.max_seconds:g} s")
+                "too_long",
+                f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} "
+                f"Hz), the limit is {recipe.max_seconds:g} s",
+            )
         if 0 < seconds < recipe.min_seconds:
             raise Refused("too_short", f"{seconds:.4f} s, the limit is {recipe.min_seconds:g} s")
     if not _MIN_RATE <= rate <= _MAX_RATE:

@@ -60,11 +60,13 @@ class Plan:
             if wanted != found:
                 raise ValueError(
                     f"{folder} holds another build: {name} is {found!r} there and {wanted!r} now; "
-                    "choose another --output or delete that folder")
+                    "choose another --output or delete that folder"
+                )
         if self.sources != sources:
             raise ValueError(
                 f"{folder} holds a build of other sounds than the input has now (names or sizes "
-                "differ); choose another --output or delete that folder")
+                "differ); choose another --output or delete that folder"
+            )
 
 
 def make_plan(source: inputs.Input, recipe: audio_files.Recipe, *, holdout: float) -> Plan:
@@ -85,7 +87,8 @@ def make_plan(source: inputs.Input, recipe: audio_files.Recipe, *, holdout: floa
         passed_over = ", ".join(f"{count} {kind}" for kind, count in listing.skipped.items())
         raise ValueError(
             f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check "
-            "--input, --include and --exclude")
+            "--input, --include and --exclude"
+        )
     parts = _split(listing.items, holdout)
     return Plan(
         settings=settings,

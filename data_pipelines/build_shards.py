@@ -74,9 +74,7 @@ def build(
     return manifests
 
 
-def _finished(
-    output: pathlib.Path, plan: build_plan.Plan
-) -> dict[str, manifest.Manifest] | None:
+def _finished(output: pathlib.Path, plan: build_plan.Plan) -> dict[str, manifest.Manifest] | None:
     """The manifests if exactly this build stands whole in `output`; None if there is work to do."""
     found = {}
     for part in ("", "train", "test"):
@@ -109,7 +107,8 @@ def _write_shards(
         say(f"continuing: {len(results) - len(missing)} of {len(results)} shards are there")
     progress = _Progress(sum(len(task.items) for task in missing), say)
     work = functools.partial(
-        shard_writer.write_shard, source=source, recipe=recipe, folder=str(stage.folder))
+        shard_writer.write_shard, source=source, recipe=recipe, folder=str(stage.folder)
+    )
     finished = workers.run(work, missing, num_workers=num_workers, on_item=progress.count)
     for index, result in finished:
         partial = result.pop("partial")
@@ -147,7 +146,8 @@ class _Progress:
         seconds = time.monotonic() - self._started
         self._say(
             f"read {num_started} of {self._total} sounds, refused {self.num_refused}, "
-            f"{seconds:.0f} s")
+            f"{seconds:.0f} s"
+        )
 
 
 def _manifest(
@@ -168,7 +168,8 @@ def _manifest(
         sample_rate=recipe.sample_rate,
         segment_length=recipe.segment_length,
         shards=tuple(
-            manifest.Shard(**result["shard"]) for result in results[part] if result["shard"]),
+            manifest.Shard(**result["shard"]) for result in results[part] if result["shard"]
+        ),
         settings=plan.settings,
         sources=plan.sources,
         num_sources=plan.parts[part],
@@ -176,7 +177,8 @@ def _manifest(
         skipped=plan.skipped,
         labels={
             name: sorted(values) if len(values) <= shard_writer.MAX_LABEL_VALUES else None
-            for name, values in sorted(labels.items())},
+            for name, values in sorted(labels.items())
+        },
         **totals,
     )
 
@@ -184,7 +186,8 @@ def _manifest(
 def _write_refusals(folder: pathlib.Path, results: list[dict]) -> None:
     refused = [refusal for result in results for refusal in result["refused"]]
     manifest.write_atomically(
-        folder / manifest.REFUSALS_NAME, "".join(json.dumps(refusal) + "\n" for refusal in refused))
+        folder / manifest.REFUSALS_NAME, "".join(json.dumps(refusal) + "\n" for refusal in refused)
+    )
 
 
 def _refuse_empty(
@@ -197,16 +200,17 @@ def _refuse_empty(
             folder = build_plan.part_folder(output, part)
             raise ValueError(
                 f"nothing usable for {folder} among {content.num_sources} sounds: "
-                f"{_counts(content.refused)}; each is named in {folder / manifest.REFUSALS_NAME}")
+                f"{_counts(content.refused)}; each is named in {folder / manifest.REFUSALS_NAME}"
+            )
 
 
 def _summary(manifests: dict[str, manifest.Manifest]) -> str:
     lines = []
     for part, content in manifests.items():
-        line = (
-            f"{part} " if part else "") + (
+        line = (f"{part} " if part else "") + (
             f"{content.num_records} records, {content.seconds / 3600:.3f} h at "
-            f"{content.sample_rate} Hz from {content.num_used} of {content.num_sources} sounds")
+            f"{content.sample_rate} Hz from {content.num_used} of {content.num_sources} sounds"
+        )
         if content.refused:
             line += f" (refused: {_counts(content.refused)})"
         lines.append(line)
@@ -252,19 +256,33 @@ def _input_from_flags(values: flags.FlagValues, say: Callable[[str], None]) -> i
     if values.source == "embedded":
         names = [name.strip() for name in values.input.split(",") if name.strip()]
         return inputs.embedded(
-            names, num_clips=values.num_clips, hours=values.hours, seed=values.seed,
-            sample_rate=values.sample_rate, say=say)
+            names,
+            num_clips=values.num_clips,
+            hours=values.hours,
+            seed=values.seed,
+            sample_rate=values.sample_rate,
+            say=say,
+        )
     if not values.input:
         raise ValueError(
-            f"--source={values.source} needs --input: a folder of sound files or a TFDS data set")
+            f"--source={values.source} needs --input: a folder of sound files or a TFDS data set"
+        )
     if values.source == "tfds":
         return tfds_input.Tfds(
-            name=values.input, split=values.split, data_dir=values.data_dir,
-            audio_feature=values.audio_feature, source_rate=values.source_rate)
+            name=values.input,
+            split=values.split,
+            data_dir=values.data_dir,
+            audio_feature=values.audio_feature,
+            source_rate=values.source_rate,
+        )
     return inputs.Folder(
-        path=values.input, include=tuple(values.include), exclude=tuple(values.exclude),
-        label_pattern=values.label_pattern, metadata=values.metadata,
-        metadata_columns=tuple(values.metadata_columns))
+        path=values.input,
+        include=tuple(values.include),
+        exclude=tuple(values.exclude),
+        label_pattern=values.label_pattern,
+        metadata=values.metadata,
+        metadata_columns=tuple(values.metadata_columns),
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -281,8 +299,14 @@ def main(argv: Sequence[str]) -> None:
     )
     say = functools.partial(print, flush=True)
     try:
-        build(_input_from_flags(values, say), values.output, recipe, holdout=values.holdout,
-              num_workers=values.num_workers, say=say)
+        build(
+            _input_from_flags(values, say),
+            values.output,
+            recipe,
+            holdout=values.holdout,
+            num_workers=values.num_workers,
+            say=say,
+        )
     except ValueError as error:
         raise SystemExit(f"build_shards: {error}") from None
 

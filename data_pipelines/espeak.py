@@ -107,7 +107,8 @@ def _load(path: str) -> ctypes.CDLL:
     _ctypes.dlclose(held._handle)
     raise RuntimeError(
         f"embedded speech must load {path} afresh for every clip, or a clip would depend on those "
-        "before it; other code in this process holds it loaded: make the corpus in its own process")
+        "before it; other code in this process holds it loaded: make the corpus in its own process"
+    )
 
 
 def _speak(

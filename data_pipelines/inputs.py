@@ -84,12 +84,13 @@ class Folder:
             pattern = re.compile(self.label_pattern)
         except re.error as error:
             raise ValueError(
-                f"--label_pattern={self.label_pattern!r} is not a regular expression: "
-                f"{error}") from None
+                f"--label_pattern={self.label_pattern!r} is not a regular expression: {error}"
+            ) from None
         if self.label_pattern and not pattern.groupindex:
             raise ValueError(
                 f"--label_pattern={self.label_pattern!r} has no named group: write "
-                "(?P<speaker>...) for a label")
+                "(?P<speaker>...) for a label"
+            )
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
@@ -160,9 +161,14 @@ class Embedded:
     def listing(self) -> Listing:
         """Lists the clips of one corpus after the other."""
         num_bytes = 8 * self.sample_rate  # four seconds, about the mean
-        return Listing(tuple(
-            Item(f"{name}-{self.seed}-{index:07d}", num_bytes, index)
-            for name, count in zip(self.corpora, self.num_clips) for index in range(count)), {})
+        return Listing(
+            tuple(
+                Item(f"{name}-{self.seed}-{index:07d}", num_bytes, index)
+                for name, count in zip(self.corpora, self.num_clips)
+                for index in range(count)
+            ),
+            {},
+        )
 
     @contextlib.contextmanager
     def opened(self, item: Item) -> Iterator[audio_files.Sound]:
@@ -183,7 +189,12 @@ class Embedded:
 
 
 def embedded(
-    names: Sequence[str], *, num_clips: int, hours: float, seed: int, sample_rate: int,
+    names: Sequence[str],
+    *,
+    num_clips: int,
+    hours: float,
+    seed: int,
+    sample_rate: int,
     say: Callable[[str], None],
 ) -> Embedded:
     """Chooses embedded corpora: those named, or all that this machine can make.
@@ -205,12 +216,14 @@ def embedded(
 
     if (num_clips > 0) == (hours > 0):
         raise ValueError(
-            f"embedded corpora need either --num_clips or --hours, got {num_clips} and {hours:g}")
+            f"embedded corpora need either --num_clips or --hours, got {num_clips} and {hours:g}"
+        )
     missing = {name: corpora.available(name) for name in names or corpora.CORPORA}
     missing = {name: reason for name, reason in missing.items() if reason}
     if names and missing:
-        raise ValueError("; ".join(
-            f"corpus {name} cannot be made: {reason}" for name, reason in missing.items()))
+        raise ValueError(
+            "; ".join(f"corpus {name} cannot be made: {reason}" for name, reason in missing.items())
+        )
     for name, reason in missing.items():
         say(f"without the {name} corpus: {reason}")
     chosen = tuple(name for name in names or corpora.CORPORA if name not in missing)
@@ -219,8 +232,10 @@ def embedded(
     counts = [num_clips] * len(chosen)
     if hours:
         for place, name in enumerate(chosen):
-            clips = [corpora.generate(name, index, seed=seed, sample_rate=sample_rate)
-                     for index in range(_CLIPS_MEASURED)]
+            clips = [
+                corpora.generate(name, index, seed=seed, sample_rate=sample_rate)
+                for index in range(_CLIPS_MEASURED)
+            ]
             mean_seconds = sum(len(clip.waveform) for clip in clips) / len(clips) / sample_rate
             counts[place] = math.ceil(hours * 3600 / len(chosen) / mean_seconds)
     return Embedded(chosen, tuple(counts), seed, sample_rate)
@@ -243,7 +258,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             continue
         # Notebook checkpoints and the shadows that macOS leaves in archives look like sound.
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith((".", "__MACOSX")))
+            name for name in subfolders if not name.startswith((".", "__MACOSX"))
+        )
         for name in names:
             path = os.path.join(folder, name)
             if not name.startswith(".") and os.path.isfile(path):
@@ -277,11 +293,13 @@ def _read_metadata(path: str, columns: tuple[str, ...]) -> dict[str, dict[str, s
         names = list(columns) or next(rows, [])
         if len(names) < 2:
             raise ValueError(
-                f"--metadata={path} needs --metadata_columns or a first line that names them")
+                f"--metadata={path} needs --metadata_columns or a first line that names them"
+            )
         table = {}
         for row in rows:
             if row:
                 pairs = zip(names[1:], row[1:])
                 table[row[0]] = {
-                    name: value for name, value in pairs if name not in ("", "_") and value}
+                    name: value for name, value in pairs if name not in ("", "_") and value
+                }
     return table

@@ -116,8 +116,11 @@ def read(folder: str | os.PathLike) -> Manifest:
     path = folder / FILE_NAME
     if not path.is_file():
         parts = sorted(child.parent.name for child in folder.glob(f"*/{FILE_NAME}"))
-        hint = f"; its sets are {', '.join(parts)}: name one" if parts else (
-            ": build one with python -m data_pipelines.build_shards")
+        hint = (
+            f"; its sets are {', '.join(parts)}: name one"
+            if parts
+            else (": build one with python -m data_pipelines.build_shards")
+        )
         raise ValueError(f"{folder} is not a finished shard set, it has no {FILE_NAME}{hint}")
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than a manifest can have")
@@ -171,16 +174,19 @@ def verify(manifest: Manifest, folder: str | os.PathLike, *, checksums: bool = F
         path = folder / shard.name
         if not path.is_file():
             raise ValueError(
-                f"shard {path} is missing; {FILE_NAME} names it: copy it again or rebuild the set")
+                f"shard {path} is missing; {FILE_NAME} names it: copy it again or rebuild the set"
+            )
         num_bytes = path.stat().st_size
         if num_bytes != shard.num_bytes:
             raise ValueError(
                 f"shard {path} has {num_bytes} bytes, {FILE_NAME} says {shard.num_bytes}: it is "
-                f"{'empty' if num_bytes == 0 else 'damaged'}, copy it again or rebuild the set")
+                f"{'empty' if num_bytes == 0 else 'damaged'}, copy it again or rebuild the set"
+            )
         if checksums and sha256(path) != shard.sha256:
             raise ValueError(
                 f"shard {path} differs from its SHA-256 in {FILE_NAME}: copy it again or rebuild "
-                "the set")
+                "the set"
+            )
 
 
 def sha256(path: str | os.PathLike) -> str:

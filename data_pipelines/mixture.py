@@ -58,7 +58,8 @@ class Mixture:
         for index in np.unique(set_index):
             chosen = set_index == index
             record[chosen] = _permute(
-                place[chosen], int(self._lengths[index]), epoch[chosen], self._seed, int(index))
+                place[chosen], int(self._lengths[index]), epoch[chosen], self._seed, int(index)
+            )
         return set_index, record
 
 

@@ -50,7 +50,8 @@ def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
         if not folder or not 0.0 < value < float("inf"):
             raise ValueError(
                 f"several shard folders need a weight above 0 each, DIR=0.7, got {entry!r} "
-                f"in {text!r}")
+                f"in {text!r}"
+            )
         parsed.append((folder, value))
     return tuple(parsed)
 
@@ -105,7 +106,8 @@ class Pipeline:
         if train and self.num_records < batch_size:
             raise ValueError(
                 f"{', '.join(map(str, names))} has {self.num_records} records, fewer than the "
-                f"batch of {batch_size}: add sound or lower batch_size")
+                f"batch of {batch_size}: add sound or lower batch_size"
+            )
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self.sample_rate = sample_rate
@@ -116,8 +118,15 @@ class Pipeline:
         rows = batch_size // process_count
         self._rows = slice(process_index * rows, (process_index + 1) * rows)
         decisive = [
-            [source.fingerprint for source in self._sources], weights, sample_rate, crop_length,
-            batch_size, seed, self._gain_db if train else None, train]
+            [source.fingerprint for source in self._sources],
+            weights,
+            sample_rate,
+            crop_length,
+            batch_size,
+            seed,
+            self._gain_db if train else None,
+            train,
+        ]
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
@@ -170,13 +179,16 @@ class Pipeline:
         steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         batches = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(
-            num_threads=self._num_threads, prefetch_buffer_size=self._num_prefetched)
+            num_threads=self._num_threads, prefetch_buffer_size=self._num_prefetched
+        )
         return iter(batches.to_iter_dataset(options))
 
     def _places(self, step: int) -> list[tuple[sources.ShardSet, int]]:
         """The source and the index in it of every row of the global batch."""
         block, place = divmod(step, _STEPS_PER_BLOCK)
-        return self._places_of_block(block)[place * self._batch_size:(place + 1) * self._batch_size]
+        return self._places_of_block(block)[
+            place * self._batch_size : (place + 1) * self._batch_size
+        ]
 
     def _locate_block(self, block: int) -> list[tuple[sources.ShardSet, int]]:
         """The places of all rows of many steps at once, because NumPy is slow on small arrays."""
@@ -203,11 +215,13 @@ def _check_numbers(
         raise ValueError("a mixture names at least one shard folder, got none")
     if crop_length < 1 or batch_size < 1:
         raise ValueError(
-            f"crop_length and batch_size must be at least 1, got {crop_length} and {batch_size}")
+            f"crop_length and batch_size must be at least 1, got {crop_length} and {batch_size}"
+        )
     if not 0 <= process_index < process_count or batch_size % process_count:
         raise ValueError(
             f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and "
-            f"process_index={process_index} one of them")
+            f"process_index={process_index} one of them"
+        )
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be at least 0 and below 2**63, got {seed}")
     if not gain_db[0] <= gain_db[1]:
@@ -288,20 +302,28 @@ def main(argv: Sequence[str]) -> None:
         mixture = parse_mixture(values.shards)
         sample_rate = values.sample_rate or manifest.read(mixture[0][0]).sample_rate
         loader = Pipeline(
-            mixture, sample_rate=sample_rate, crop_length=round(values.crop_seconds * sample_rate),
-            batch_size=values.batch_size, gain_db=(-6.0, 6.0), num_threads=values.num_threads)
+            mixture,
+            sample_rate=sample_rate,
+            crop_length=round(values.crop_seconds * sample_rate),
+            batch_size=values.batch_size,
+            gain_db=(-6.0, 6.0),
+            num_threads=values.num_threads,
+        )
     except ValueError as error:
         raise SystemExit(f"pipeline: {error}") from None
     figures = benchmark(loader, num_steps=values.num_steps)
     print("valid seconds of sound per second of one core:")
     print(f"  ceiling, the same records decoded and nothing else  {figures['ceiling']:10.0f}")
-    for name, what in (("batches", "batches, one after another"),
-                       ("prefetched", f"batches, {values.num_threads} background threads")):
+    for name, what in (
+        ("batches", "batches, one after another"),
+        ("prefetched", f"batches, {values.num_threads} background threads"),
+    ):
         print(f"  {what:50}  {figures[name]:10.0f}  {figures[name + '_share']:.2f} of the ceiling")
     print(f"valid seconds per second on the wall, prefetched: {figures['prefetched_wall']:.0f}")
     if values.output:
         manifest.write_atomically(
-            pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n")
+            pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n"
+        )
 
 
 if __name__ == "__main__":

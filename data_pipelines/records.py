@@ -72,7 +72,8 @@ def encode(record: Record) -> bytes:
     if waveform.dtype != np.int16 or waveform.ndim != 1 or not 1 <= waveform.size <= MAX_SAMPLES:
         raise ValueError(
             f"a record's waveform must be int16 [1 to {MAX_SAMPLES} samples], got {waveform.dtype} "
-            f"{list(waveform.shape)} for {record.key!r}")
+            f"{list(waveform.shape)} for {record.key!r}"
+        )
     fields = {
         "key": record.key,
         "sample_rate": int(record.sample_rate),
@@ -90,7 +91,8 @@ def encode(record: Record) -> bytes:
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(
             f"text and labels of {record.key!r} take {len(header)} bytes, a header holds at most "
-            f"{MAX_HEADER_BYTES}: shorten them")
+            f"{MAX_HEADER_BYTES}: shorten them"
+        )
     prefix = _PREFIX.pack(_MAGIC, VERSION, len(header))
     return prefix + header + waveform.astype("<i2", copy=False).tobytes()
 
@@ -103,7 +105,7 @@ def decode(data: bytes) -> Record:
     """
     start = _header_end(data)
     try:
-        fields = json.loads(data[_PREFIX.size:start])
+        fields = json.loads(data[_PREFIX.size : start])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the record's header is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -114,7 +116,8 @@ def decode(data: bytes) -> Record:
     if len(data) - start != 2 * num_samples:
         raise ValueError(
             f"record {fields['key']!r} claims {num_samples} samples of two bytes and has "
-            f"{len(data) - start} bytes of them")
+            f"{len(data) - start} bytes of them"
+        )
     return Record(waveform=decode_waveform(data), **fields)
 
 
@@ -128,7 +131,8 @@ def decode_waveform(data: bytes) -> np.ndarray:
     num_bytes = len(data) - start
     if num_bytes % 2 or not 1 <= num_bytes // 2 <= MAX_SAMPLES:
         raise ValueError(
-            f"a record has 1 to {MAX_SAMPLES} samples of two bytes, got {num_bytes} bytes")
+            f"a record has 1 to {MAX_SAMPLES} samples of two bytes, got {num_bytes} bytes"
+        )
     return np.frombuffer(data, "<i2", offset=start)
 
 
@@ -151,13 +155,15 @@ def _check_fields(fields: dict, key: object) -> None:
     for name, (kind, _) in _FIELDS.items():
         if type(fields[name]) is not kind:
             raise ValueError(
-                f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}")
+                f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}"
+            )
     sample_rate, offset = fields["sample_rate"], fields["offset"]
     num_samples = fields["num_samples"]
     if sample_rate < 1 or offset < 0 or not 1 <= num_samples <= MAX_SAMPLES:
         raise ValueError(
             f"record {key!r} needs a sample_rate of 1 or more, an offset of 0 or more and 1 to "
-            f"{MAX_SAMPLES} samples, got {sample_rate}, {offset} and {num_samples}")
+            f"{MAX_SAMPLES} samples, got {sample_rate}, {offset} and {num_samples}"
+        )
     for name, value in fields["labels"].items():
         if type(name) is not str or type(value) is not str:
             raise ValueError(f"labels of record {key!r} must be strings, got {name!r}: {value!r}")

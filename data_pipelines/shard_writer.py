@@ -65,8 +65,7 @@ def write_shard(
                 totals["num_samples"] += record.waveform.size
                 totals["num_texts"] += bool(record.text)
         except audio_files.Refused as refusal:
-            refused.append(
-                {"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
+            refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
             continue
         totals["num_used"] += 1
         for name, value in record.labels.items():

@@ -49,7 +49,8 @@ def open_source(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
     data_set, _, split = rest.partition("@")
     return TfdsExamples(
         tfds_input.Tfds(data_set, split=split or "train", audio_feature=feature),
-        sample_rate=sample_rate)
+        sample_rate=sample_rate,
+    )
 
 
 class Unreadable(ValueError):
@@ -82,7 +83,8 @@ class ShardSet:
             raise ValueError(
                 f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model "
                 f"needs {sample_rate} Hz: build them with --sample_rate={sample_rate} or change "
-                "the config")
+                "the config"
+            )
         manifest.verify(self.manifest, folder, checksums=checksums)
         self.name, self.fingerprint = str(folder), self.manifest.fingerprint
         self._shards = self.manifest.shards
@@ -147,8 +149,12 @@ class TfdsExamples:
         """Opens one split; sounds are resampled to `sample_rate`, Hz."""
         self._data_set, self._items = data_set, data_set.listing().items
         self._recipe = audio_files.Recipe(
-            sample_rate=sample_rate, segment_length=records.MAX_SAMPLES, mono="mean",
-            min_seconds=0.0, max_seconds=records.MAX_SAMPLES / sample_rate)
+            sample_rate=sample_rate,
+            segment_length=records.MAX_SAMPLES,
+            mono="mean",
+            min_seconds=0.0,
+            max_seconds=records.MAX_SAMPLES / sample_rate,
+        )
         self.name = f"{_TFDS_PREFIX}{data_set.name}@{data_set.split}#{data_set.audio_feature}"
         content = [data_set.settings(), len(self._items), sample_rate]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -166,8 +172,14 @@ class TfdsExamples:
         except (audio_files.Refused, RuntimeError, ValueError, OSError) as error:
             raise Unreadable(f"example {item.key} cannot be read: {str(error)[:300]}") from None
         return records.Record(
-            key=item.key, waveform=waveform, sample_rate=self._recipe.sample_rate, source=item.key,
-            text=sound.text, task=sound.task, labels=sound.labels)
+            key=item.key,
+            waveform=waveform,
+            sample_rate=self._recipe.sample_rate,
+            source=item.key,
+            text=sound.text,
+            task=sound.task,
+            labels=sound.labels,
+        )
 
     def waveform(self, index: int) -> np.ndarray:
         """Returns the samples of the example at `index`, [num_samples] int16; raises likewise."""
@@ -216,5 +228,6 @@ class Substitute:
         if num_replaced > self._max_replaced:
             raise ValueError(
                 f"more than max_replaced={self._max_replaced} records could not be read, the last: "
-                f"{error}; check the disk or rebuild the set") from None
+                f"{error}; check the disk or rebuild the set"
+            ) from None
         logging.warning("%s; the next record takes its place", error)

@@ -65,7 +65,8 @@ class Staging:
         result = json.loads(path.read_text(encoding="utf-8"))
         shard = self._shard_path(task)
         if result["shard"] and not (
-                shard.is_file() and manifest.sha256(shard) == result["shard"]["sha256"]):
+            shard.is_file() and manifest.sha256(shard) == result["shard"]["sha256"]
+        ):
             return None
         return result
 

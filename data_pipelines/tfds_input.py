@@ -56,7 +56,8 @@ class Tfds:
         name = _builder(self).info.full_name
         items = tuple(
             inputs.Item(f"{name}/{self.split}/{index:08d}", _ITEM_BYTES, index)
-            for index in range(len(_data_source(self))))
+            for index in range(len(_data_source(self)))
+        )
         return inputs.Listing(items, {})
 
     @contextlib.contextmanager
@@ -73,7 +74,7 @@ class Tfds:
             return
         waveform = _to_float(np.asarray(value))
         starts = range(0, len(waveform), _BLOCK_SAMPLES)
-        blocks = (waveform[start:start + _BLOCK_SAMPLES] for start in starts)
+        blocks = (waveform[start : start + _BLOCK_SAMPLES] for start in starts)
         yield audio_files.Sound(self._rate(example), len(waveform), blocks, text, task, labels)
 
     def _audio_name(self) -> str:
@@ -82,7 +83,8 @@ class Tfds:
             if self.audio_feature not in features:
                 raise ValueError(
                     f"--audio_feature={self.audio_feature!r} is no feature of {self.name}: "
-                    f"{sorted(features)}")
+                    f"{sorted(features)}"
+                )
             return self.audio_feature
         candidates = [name for name in features if _can_be_audio(features[name])]
         named = [name for name in candidates if name in _AUDIO_NAMES]
@@ -90,7 +92,8 @@ class Tfds:
         if len(candidates) != 1:
             raise ValueError(
                 f"which feature of {self.name} is the sound? {candidates or sorted(features)}: say "
-                "--audio_feature")
+                "--audio_feature"
+            )
         return candidates[0]
 
     def _rate(self, example: dict) -> int:
@@ -127,8 +130,13 @@ def _builder(data_set: Tfds):
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
-    found = sorted({path.parent for pattern in ("", "*/", "*/*/") for path in
-                    folder.glob(f"{pattern}dataset_info.json")})
+    found = sorted(
+        {
+            path.parent
+            for pattern in ("", "*/", "*/*/")
+            for path in folder.glob(f"{pattern}dataset_info.json")
+        }
+    )
     if len(found) != 1:
         names = ", ".join(str(path) for path in found) or "none"
         raise ValueError(f"--input={folder} must hold one prepared data set, found: {names}")
@@ -144,7 +152,8 @@ def _data_source(data_set: Tfds):
     except (NotImplementedError, ValueError, FileNotFoundError) as error:
         raise ValueError(
             f"split {data_set.split!r} of {data_set.name} cannot be read at random, which needs "
-            f"a data set prepared with file_format='array_record': {_one_line(error)}") from None
+            f"a data set prepared with file_format='array_record': {_one_line(error)}"
+        ) from None
 
 
 def _one_line(error: Exception) -> str:
@@ -156,7 +165,8 @@ def _missing_module(data_set: Tfds, error: ModuleNotFoundError) -> str:
         return (
             f"data set {data_set.name} has a feature that only TensorFlow can read, such as "
             "tfds.features.Audio (Tensor and encoded bytes need none): pip install "
-            "'f3tok_jax[tensorflow]' to build its shards, training then does without")
+            "'f3tok_jax[tensorflow]' to build its shards, training then does without"
+        )
     return f"data set {data_set.name} needs the module {error.name}, which is not installed"
 
 

@@ -79,10 +79,10 @@ def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
     """
     room = pcm.size - out.size
     if room < 0:
-        out[:pcm.size] = pcm
+        out[: pcm.size] = pcm
         return pcm.size
     start = int(position * (room + 1))
-    out[:] = pcm[start:start + out.size]
+    out[:] = pcm[start : start + out.size]
     return out.size
 
 

@@ -78,7 +78,8 @@ class _Pool:
                 if worker.task is None and self._waiting:
                     self._give(worker, self._waiting.popleft())
             busy = {
-                worker.connection: worker for worker in self._workers if worker.task is not None}
+                worker.connection: worker for worker in self._workers if worker.task is not None
+            }
             for connection in multiprocessing.connection.wait(list(busy)):
                 worker = busy[connection]
                 try:

@@ -25,10 +25,10 @@ _ALLOWED = {
 class Autoencoder(nn.Module):
     """STFT, fold, causal convolutions, channel normalisation, and the mirror of it.
 
-    Neighbouring frequency bins are folded into channels (space to depth) so that a TPU's 128 lanes are
-    filled; `fold=1` is the published SpectroStream geometry. The encoder sees no sound beyond the STFT's
-    own `frame_length - hop_length` samples after a latent's end; the decoder sees `decoder_lookahead`
-    latents after its own.
+    Neighbouring frequency bins are folded into channels (space to depth) so that a TPU's 128 lanes
+    are filled; `fold=1` is the published SpectroStream geometry. The encoder sees no sound beyond
+    the STFT's own `frame_length - hop_length` samples after a latent's end; the decoder sees
+    `decoder_lookahead` latents after its own.
 
     Source: SpectroStream (arXiv 2508.05207) for the geometry and the blocks; F3-Tokenizer (arXiv
     2606.06357) for the bottleneck. The fold is ours.
@@ -103,8 +103,8 @@ class Autoencoder(nn.Module):
 
     def latents_to_waveform(self, latents: jax.Array) -> jax.Array:
         """Sound of whole sequences of latents [b, t, latent_dim]: [b, t * samples_per_latent]."""
-        # The network is causal. To look ahead is to start it that much early, and to drop what it says
-        # before the first latent's time has come.
+        # The network is causal. To look ahead is to start it that much early, and to drop what it
+        # says before the first latent's time has come.
         latents = jnp.pad(latents, ((0, 0), (0, self.decoder_lookahead), (0, 0)))
         decoded = self.decoder.layer(sl.Sequence.from_values(latents), training=False)
         frames = self._frames(decoded)
@@ -121,8 +121,8 @@ class Autoencoder(nn.Module):
 
         Args:
             state: from `encoder_state` or the previous step.
-            waveform: [b, k * samples_per_latent + encoder_lookahead]; the lookahead comes again, as the
-                beginning of the next chunk.
+            waveform: [b, k * samples_per_latent + encoder_lookahead]; the lookahead comes again,
+                as the beginning of the next chunk.
 
         Returns:
             The next state, and k latents [b, k, latent_dim], equal to those of the whole.
@@ -139,8 +139,8 @@ class Autoencoder(nn.Module):
     def decode_step(self, state, latents: jax.Array):
         """Decodes the next chunk of a stream.
 
-        The sound comes `decoder_lookahead` latents late: drop that much of the first chunk's, and feed as
-        many latents of zeros after the last.
+        The sound comes `decoder_lookahead` latents late: drop that much of the first chunk's, and
+        feed as many latents of zeros after the last.
 
         Args:
             state: from `decoder_state` or the previous step.
@@ -165,7 +165,8 @@ class Autoencoder(nn.Module):
 
 
 def check_geometry(model) -> None:
-    """Raises ValueError unless the fields of `model` (an Autoencoder or config.model) fit together."""
+    """Raises ValueError unless the fields of `model` (an Autoencoder or config.model) fit
+    together."""
     for name in ("sample_rate", "frame_length", "hop_length", "fold", "latent_dim"):
         if getattr(model, name) < 1:
             raise ValueError(f"config.model.{name} must be at least 1, got {getattr(model, name)}")
@@ -181,14 +182,15 @@ def check_geometry(model) -> None:
         )
     if not model.strides or any(len(pair) != 2 or min(pair) < 1 for pair in model.strides):
         raise ValueError(
-            f"config.model.strides must be (time, frequency) pairs of at least 1, got {model.strides}"
+            f"config.model.strides must be (time, frequency) pairs of at least 1, "
+            f"got {model.strides}"
         )
     reduction = math.prod(frequency for _, frequency in model.strides)
     if model.hop_length % (model.fold * reduction):
         raise ValueError(
             f"config.model.fold={model.fold} times {reduction}, the frequency strides of "
-            f"config.model.strides={model.strides}, must divide the {model.hop_length} frequency bins at "
-            f"{model.sample_rate} Hz; change fold or strides"
+            f"config.model.strides={model.strides}, must divide the "
+            f"{model.hop_length} frequency bins at {model.sample_rate} Hz; change fold or strides"
         )
     for name in ("encoder_channels", "decoder_channels"):
         if len(getattr(model, name)) != len(model.strides):
@@ -198,7 +200,9 @@ def check_geometry(model) -> None:
             )
     for name, allowed in _ALLOWED.items():
         if getattr(model, name) not in allowed:
-            raise ValueError(f"config.model.{name} must be one of {allowed}, got {getattr(model, name)!r}")
+            raise ValueError(
+                f"config.model.{name} must be one of {allowed}, got {getattr(model, name)!r}"
+            )
     if not 0 < model.compression <= 1:
         raise ValueError(f"config.model.compression must be in (0, 1], got {model.compression}")
 
@@ -223,7 +227,10 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
             conv(widths[i + 1], _kernel(strides), strides=strides, name="down"),
         ]
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
-    layers += [sl.Flatten.Config(), _dense_pair(model.latent_dim, _bottom_width(model, widths[-1]), model)]
+    layers += [
+        sl.Flatten.Config(),
+        _dense_pair(model.latent_dim, _bottom_width(model, widths[-1]), model),
+    ]
     return sl.Serial.Config(layers, name="encoder")
 
 
@@ -253,7 +260,8 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
         sl.Elu.Config(),
-        # Sound has an rms near 0.1: a decoder that begins quiet need not unlearn its own noise first.
+        # Sound has an rms near 0.1: a decoder that begins quiet need not unlearn its own noise
+        # first.
         conv(2 * model.fold, _edge_kernel(model.fold), init_scale=0.01, name="output"),
         sl.Flatten.Config(),
         sl.Cast.Config(jnp.float32),
@@ -268,7 +276,8 @@ def _conv(
         filters,
         kernel_size,
         strides,
-        # A kernel that ends with its stride's last frame: output i sees nothing after input block i.
+        # A kernel that ends with its stride's last frame: output i sees nothing after input block
+        # i.
         time_padding="semicausal",
         kernel_init=nn.initializers.variance_scaling(init_scale, "fan_in", "truncated_normal"),
         compute_dtype=jnp.dtype(compute_dtype),
@@ -285,7 +294,9 @@ def _dense_pair(width: int, hidden: int, model: Autoencoder) -> sl.Residual.Conf
         sl.Dense.Config(width, compute_dtype=dtype, name="output"),
     ]
     return sl.Residual.Config(
-        hidden_layers, [sl.Dense.Config(width, compute_dtype=dtype, name="linear")], name="dense_pair"
+        hidden_layers,
+        [sl.Dense.Config(width, compute_dtype=dtype, name="linear")],
+        name="dense_pair",
     )
 
 
@@ -294,7 +305,8 @@ def _kernel(strides: tuple[int, int]) -> tuple[int, int]:
 
 
 def _edge_kernel(fold: int) -> tuple[int, int]:
-    """Of the first and last convolution: the published 7 x 7 spans fewer bins than 3 folded groups."""
+    """Of the first and last convolution: the published 7 x 7 spans fewer bins than 3 folded
+    groups."""
     return (7, 7) if fold == 1 else (3, 3)
 
 

@@ -115,8 +115,8 @@ def init_state(
 def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
     """Fresh parameters of a module that takes a waveform [b, n].
 
-    sequence-layers boxes its parameters in sharding metadata. Here shardings follow from shapes, and
-    checkpoints hold plain arrays.
+    sequence-layers boxes its parameters in sharding metadata. Here shardings follow from shapes,
+    and checkpoints hold plain arrays.
     """
     return nn.unbox(module.init(key, waveform)["params"])
 
@@ -137,8 +137,8 @@ def train_step(
 ) -> tuple[train_state.TrainState, Metrics]:
     """One step of both players, from the same weights and the same generated sound.
 
-    The generator's gradient meets at its output: the reconstruction losses' and, from `adversarial_start`
-    on, the judges'. Before that step the judges cost nothing.
+    The generator's gradient meets at its output: the reconstruction losses' and, from
+    `adversarial_start` on, the judges'. Before that step the judges cost nothing.
     """
     del frozen
     params = sharding.gather(state.params)
@@ -148,8 +148,12 @@ def train_step(
     key_of = functools.partial(train_state.step_key, seed, state.step)
     is_judged = state.step >= section["adversarial_start"]
     judge = functools.partial(
-        _judge, params.get("discriminator"), key_of("crop"),
-        discriminators=discriminators, section=section, num_examples=num_examples,
+        _judge,
+        params.get("discriminator"),
+        key_of("crop"),
+        discriminators=discriminators,
+        section=section,
+        num_examples=num_examples,
     )
 
     def gradients(microbatch, index):
@@ -157,7 +161,8 @@ def train_step(
         noise_key = jax.random.fold_in(key_of("noise"), index)
         reconstruction, pull_back, latents = jax.vjp(
             lambda p: autoencoder.apply({"params": p}, waveform, noise_key=noise_key),
-            params["generator"], has_aux=True,
+            params["generator"],
+            has_aux=True,
         )
         output_gradient, metrics = jax.grad(reconstruction_loss, argnums=1, has_aux=True)(
             waveform, reconstruction, microbatch["mask"], num_samples
@@ -166,8 +171,11 @@ def train_step(
         result = {}
         if discriminators is not None:
             judged, result["discriminator"], judge_metrics = jax.lax.cond(
-                is_judged, judge, functools.partial(_not_judged, judge),
-                waveform, jnp.where(microbatch["mask"], reconstruction, 0.0),
+                is_judged,
+                judge,
+                functools.partial(_not_judged, judge),
+                waveform,
+                jnp.where(microbatch["mask"], reconstruction, 0.0),
             )
             output_gradient += jnp.where(microbatch["mask"], judged, 0.0)
             metrics |= judge_metrics
@@ -217,12 +225,17 @@ def sample(
 def _reconstruction_loss(
     waveform, reconstruction, mask, num_samples, *, section, sample_rate: int
 ) -> tuple[jax.Array, Metrics]:
-    """Weighted sum of the losses that need no judge, over `num_samples`, and each of them as a metric."""
+    """Weighted sum of the losses that need no judge, over `num_samples`, and each of them as a
+    metric."""
     weights = section["weights"]
     terms = {
         "mel": lambda: losses.multi_scale_mel(
-            waveform, reconstruction, mask, sample_rate=sample_rate,
-            windows=section["mel_windows"], bands=section["mel_bands"],
+            waveform,
+            reconstruction,
+            mask,
+            sample_rate=sample_rate,
+            windows=section["mel_windows"],
+            bands=section["mel_bands"],
         ),
         "stft": lambda: losses.multi_resolution_stft(
             waveform, reconstruction, mask, windows=section["stft_windows"]
@@ -250,7 +263,9 @@ def _judge(
     start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
 
     def features_of(p, sound):
-        return discriminators.apply({"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1))
+        return discriminators.apply(
+            {"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
+        )
 
     real, pull_back_real = jax.vjp(lambda p: features_of(p, waveform), params)
     fake, pull_back_fake = jax.vjp(features_of, params, reconstruction)
@@ -286,7 +301,12 @@ def _not_judged(judge, waveform, reconstruction):
 
 
 def _update(
-    state: train_state.TrainState, grads, moves: Mapping[str, jax.Array], *, optimizers, ema_decay: float
+    state: train_state.TrainState,
+    grads,
+    moves: Mapping[str, jax.Array],
+    *,
+    optimizers,
+    ema_decay: float,
 ) -> train_state.TrainState:
     """The next state, in which every player that moves has taken its step."""
     with jax.named_scope("optimizer"):
@@ -298,7 +318,9 @@ def _update(
             params[name], opt_state[name] = train_state.select_finite(moves[name], new, old)
         # Early on the average is short, or it would remember the random start.
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = train_state.update_ema(state.ema_params, {"generator": params["generator"]}, decay=decay)
+        ema = train_state.update_ema(
+            state.ema_params, {"generator": params["generator"]}, decay=decay
+        )
         ema = train_state.select_finite(moves["generator"], ema, state.ema_params)
         return train_state.TrainState(state.step + 1, params, opt_state, ema)
 
@@ -348,7 +370,9 @@ def load_autoencoder(
     """
     config = config_lib.load(workdir)
     if config.stage != "autoencoder":
-        raise ValueError(f"{workdir} must be a run of the autoencoder stage, got stage {config.stage!r}")
+        raise ValueError(
+            f"{workdir} must be a run of the autoencoder stage, got stage {config.stage!r}"
+        )
     autoencoder = make_autoencoder(config)
     waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
     abstract = jax.eval_shape(

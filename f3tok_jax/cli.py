@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="{info,encode,decode}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
-        "--model", default=os.environ.get("F3TOK_MODEL", _DEFAULT_MODEL), help="run folder (%(default)s)"
+        "--model",
+        default=os.environ.get("F3TOK_MODEL", _DEFAULT_MODEL),
+        help="run folder (%(default)s)",
     )
     common.add_argument("--step", type=int, help="checkpoint to use; default the newest whole one")
 
@@ -47,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
     encode.add_argument("output", help=".npz")
     encode.add_argument(
-        "--channels", choices=("mix", "keep"), default="mix",
+        "--channels",
+        choices=("mix", "keep"),
+        default="mix",
         help="encode the mean of all channels, or each by itself (%(default)s)",
     )
     encode.set_defaults(command=_encode)
@@ -71,18 +75,23 @@ def _info(arguments: argparse.Namespace) -> int:
 
     model = _load(arguments)
     autoencoder = model.autoencoder
-    print(json.dumps({
-        "model": arguments.model,
-        "sample_rate": autoencoder.sample_rate,
-        "latent_rate": autoencoder.latent_rate,
-        "latent_dim": autoencoder.latent_dim,
-        "samples_per_latent": autoencoder.samples_per_latent,
-        "encoder_lookahead_samples": autoencoder.encoder_lookahead,
-        "decoder_lookahead_latents": autoencoder.decoder_lookahead,
-        "parameters": model.num_parameters,
-        "fingerprint": model.fingerprint,
-        "device": jax.devices()[0].device_kind,
-    }, indent=2))
+    print(
+        json.dumps(
+            {
+                "model": arguments.model,
+                "sample_rate": autoencoder.sample_rate,
+                "latent_rate": autoencoder.latent_rate,
+                "latent_dim": autoencoder.latent_dim,
+                "samples_per_latent": autoencoder.samples_per_latent,
+                "encoder_lookahead_samples": autoencoder.encoder_lookahead,
+                "decoder_lookahead_latents": autoencoder.decoder_lookahead,
+                "parameters": model.num_parameters,
+                "fingerprint": model.fingerprint,
+                "device": jax.devices()[0].device_kind,
+            },
+            indent=2,
+        )
+    )
     return 0
 
 
@@ -91,8 +100,9 @@ def _encode(arguments: argparse.Namespace) -> int:
     encoded.save(arguments.output)
     channels, frames, width = encoded.latents.shape
     print(
-        f"{arguments.output}: {channels} x {frames} latents of {width} at {encoded.latent_rate:g} Hz, from "
-        f"{encoded.num_samples} samples at {encoded.sample_rate} Hz"
+        f"{arguments.output}: {channels} x {frames} latents of {width} at "
+        f"{encoded.latent_rate:g} Hz, from {encoded.num_samples} samples at "
+        f"{encoded.sample_rate} Hz"
     )
     return 0
 

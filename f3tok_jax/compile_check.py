@@ -124,7 +124,8 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
     if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape):
         raise ValueError(
             f"--topology must be a generation of {sorted(CHIPS)} and its chips per axis, such as "
-            f"v5e:4x4 or v5p:4x4x4, got {topology!r}")
+            f"v5e:4x4 or v5p:4x4x4, got {topology!r}"
+        )
     sizes = [int(size) for size in shape.split("x")]
     chip, chips = CHIPS[name], 1
     for size in sizes:
@@ -132,13 +133,16 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
     if chip.num_axes == 2:
         wanted, exists = f"one of {', '.join(_FLAT_SLICES)}", shape in _FLAT_SLICES
     else:
-        wanted = (f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at "
-                  f"most {chip.max_chips} chips")
+        wanted = (
+            f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at "
+            f"most {chip.max_chips} chips"
+        )
         large = len(sizes) == 3 and not any(size % 4 for size in sizes) and sizes == sorted(sizes)
         exists = shape in _SMALL_CUBES or (large and 0 < chips <= chip.max_chips)
     if not exists:
         raise ValueError(
-            f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)")
+            f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)"
+        )
     if num_slices < 1:
         raise ValueError(f"--num_slices must be at least 1, got {num_slices}")
     return Slice(name, shape, num_slices)
@@ -147,17 +151,23 @@ def parse_topology(topology: str, num_slices: int = 1) -> Slice:
 def topology_devices(target: Slice) -> Sequence[Any]:
     """Devices of slices that need not exist; for compiling only."""
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("compile_check needs the TPU compiler, libtpu, which is not installed; "
-                         "run pip install 'f3tok_jax[tpu]'")
+        raise ValueError(
+            "compile_check needs the TPU compiler, libtpu, which is not installed; "
+            "run pip install 'f3tok_jax[tpu]'"
+        )
     options = {} if target.num_slices == 1 else {"num_slices": target.num_slices}
     if target.shape == "1x1":
         options["chips_per_host_bounds"] = (1, 1, 1)
     return topologies.get_topology_desc(
-        platform="tpu", topology_name=f"{target.name}:{target.shape}", **options).devices
+        platform="tpu", topology_name=f"{target.name}:{target.shape}", **options
+    ).devices
 
 
 def fit_config(
-    config: ml_collections.ConfigDict, target: Slice, *, part: str = "all",
+    config: ml_collections.ConfigDict,
+    target: Slice,
+    *,
+    part: str = "all",
     seconds_per_chip: float = 0.0,
 ) -> ml_collections.ConfigDict:
     """The config for `target`: its slices on the replica axis, its part, its batch.
@@ -185,7 +195,8 @@ def fit_config(
 
 
 def compile_step(
-    config: ml_collections.ConfigDict, target: Slice,
+    config: ml_collections.ConfigDict,
+    target: Slice,
 ) -> tuple[jax.stages.Compiled, stage_lib.Stage]:
     """Compiles the train step of the config's stage as the training loop does.
 
@@ -197,15 +208,19 @@ def compile_step(
         raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
     mesh = sharding.make_mesh(config.mesh, topology_devices(target))
     sharding.check_batch(
-        config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip")
+        config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
+    )
     stage = STAGES[config.stage](config)
     state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
     minimum = config.mesh.min_shard_size
     shardings = sharding.state_shardings(state, mesh, minimum)
     frozen = sharding.state_shardings(stage.frozen, mesh, minimum)
     step = jax.jit(
-        stage.train_step, in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)), donate_argnums=0)
+        stage.train_step,
+        in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
     with sharding.use(mesh):
         lowered = step.lower(state, stage.frozen, dict(stage.batch_spec))
         try:
@@ -215,7 +230,10 @@ def compile_step(
 
 
 def measure(
-    compiled: jax.stages.Compiled, stage: stage_lib.Stage, target: Slice, *,
+    compiled: jax.stages.Compiled,
+    stage: stage_lib.Stage,
+    target: Slice,
+    *,
     compile_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """What the compiled step costs, per chip unless its name says otherwise.
@@ -254,18 +272,28 @@ def measure(
         "flops": flops * chip.devices,
         "bytes_accessed": num_bytes * chip.devices,
         "model_flops_share": own / flops,
-        "roofline": _rate(max(compute_seconds, memory_seconds), seconds) | {
-            "bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
+        "roofline": _rate(max(compute_seconds, memory_seconds), seconds)
+        | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
         "modules": {
-            name: {"flops": cost.flops, "bytes": cost.bytes,
-                   "estimated_seconds": cost.cycles / chip.clock,
-                   "estimated_share": cost.cycles / cycles if cycles else 0.0}
-            for name, cost in modules.items()},
+            name: {
+                "flops": cost.flops,
+                "bytes": cost.bytes,
+                "estimated_seconds": cost.cycles / chip.clock,
+                "estimated_share": cost.cycles / cycles if cycles else 0.0,
+            }
+            for name, cost in modules.items()
+        },
         "collectives": _collectives(program, target),
         "dearest_operations": [
-            {"op_name": name, "estimated_seconds": cost.cycles / chip.clock, "flops": cost.flops,
-             "bytes": cost.bytes} for name, cost in list(program.operations().items())[:40]],
+            {
+                "op_name": name,
+                "estimated_seconds": cost.cycles / chip.clock,
+                "flops": cost.flops,
+                "bytes": cost.bytes,
+            }
+            for name, cost in list(program.operations().items())[:40]
+        ],
     }
 
 
@@ -290,27 +318,42 @@ def format_table(cost: dict[str, Any]) -> str:
     for name, part in cost["modules"].items():
         lines.append(
             f"  {name:16} {part['flops'] / 1e9:9.1f} {part['bytes'] / 1e9:7.2f} "
-            f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%")
+            f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%"
+        )
     for kind in cost["collectives"]:
-        lines.append(f"  {kind['opcode']:16} {kind['count']:4d} x  "
-                     f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}")
+        lines.append(
+            f"  {kind['opcode']:16} {kind['count']:4d} x  "
+            f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}"
+        )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.compile_check", description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        prog="python -m f3tok_jax.compile_check",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
-    add("--config", required=True,
-        help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE")
-    add("--topology", required=True,
-        help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4")
+    add(
+        "--config",
+        required=True,
+        help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE",
+    )
+    add(
+        "--topology",
+        required=True,
+        help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4",
+    )
     add("--num_slices", type=int, default=1, help="slices, joined by the data-centre network")
     add("--output", type=pathlib.Path, help="JSON file to write")
-    add("--part", choices=PARTS, default="all",
-        help="generator: the step before the discriminators join")
+    add(
+        "--part",
+        choices=PARTS,
+        default="all",
+        help="generator: the step before the discriminators join",
+    )
     add("--seconds_per_chip", type=float, default=0.0, help="of sound; 0 for the config's batch")
     overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(rest)
@@ -319,7 +362,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = config_lib.read(given.config, overrides)
         config_lib.validate(config)
         config = fit_config(
-            config, target, part=given.part, seconds_per_chip=given.seconds_per_chip)
+            config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
+        )
         wall, cpu = time.monotonic(), time.process_time()
         try:
             compiled, stage = compile_step(config, target)
@@ -327,10 +371,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write_json(given.output, {"topology": str(target), "fits": False, "error": str(error)})
             print(f"compile_check: {error}", file=sys.stderr)
             return EXIT_DOES_NOT_FIT
-        cost = {"config": f"{given.config} ({given.part})", "fits": True,
-                "batch_size": config.data.batch_size,
-                **measure(compiled, stage, target, compile_seconds=time.monotonic() - wall),
-                "compile_cpu_seconds": time.process_time() - cpu}
+        cost = {
+            "config": f"{given.config} ({given.part})",
+            "fits": True,
+            "batch_size": config.data.batch_size,
+            **measure(compiled, stage, target, compile_seconds=time.monotonic() - wall),
+            "compile_cpu_seconds": time.process_time() - cpu,
+        }
     except ValueError as error:
         print(f"compile_check: {error}", file=sys.stderr)
         return EXIT_REFUSED
@@ -357,12 +404,15 @@ def _collectives(program: hlo_cost.Program, target: Slice) -> list[dict[str, Any
     kinds: dict[tuple[str, str], list[float]] = {}
     for found in program.collectives():
         crosses = found.leaves_slice or any(
-            len({device // per_slice for device in group}) > 1 for group in found.groups)
+            len({device // per_slice for device in group}) > 1 for group in found.groups
+        )
         total = kinds.setdefault((found.opcode, "DCN" if crosses else "ICI"), [0, 0.0])
         total[0] += found.times
         total[1] += found.times * found.num_bytes
-    return [{"opcode": opcode, "network": network, "count": int(count), "bytes": num_bytes}
-            for (opcode, network), (count, num_bytes) in sorted(kinds.items())]
+    return [
+        {"opcode": opcode, "network": network, "count": int(count), "bytes": num_bytes}
+        for (opcode, network), (count, num_bytes) in sorted(kinds.items())
+    ]
 
 
 def _explained(error: Exception, config: ml_collections.ConfigDict, target: Slice) -> Exception:
@@ -374,7 +424,8 @@ def _explained(error: Exception, config: ml_collections.ConfigDict, target: Slic
     return MemoryDoesNotFitError(
         f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it "
         f"needs {needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} "
-        f"examples per chip; lower config.data.batch_size or raise config.optimizer.accumulate")
+        f"examples per chip; lower config.data.batch_size or raise config.optimizer.accumulate"
+    )
 
 
 def _write_json(path: pathlib.Path | None, value: Any) -> None:

@@ -71,13 +71,21 @@ class Discriminators(nn.Module):
             maps = []
             if self.periods:
                 maps += PeriodDiscriminators(
-                    periods=self.periods, fold=self.period_fold, channels=self.period_channels,
-                    compute_dtype=self.compute_dtype, name="period")(waveform)
+                    periods=self.periods,
+                    fold=self.period_fold,
+                    channels=self.period_channels,
+                    compute_dtype=self.compute_dtype,
+                    name="period",
+                )(waveform)
             if self.stft_windows:
                 maps += STFTDiscriminators(
-                    windows=self.stft_windows, bands=self.stft_bands, fold=self.stft_fold,
-                    channels=self.stft_channels, compute_dtype=self.compute_dtype,
-                    name="stft")(waveform)
+                    windows=self.stft_windows,
+                    bands=self.stft_bands,
+                    fold=self.stft_fold,
+                    channels=self.stft_channels,
+                    compute_dtype=self.compute_dtype,
+                    name="stft",
+                )(waveform)
             return maps
 
 
@@ -97,11 +105,15 @@ class PeriodDiscriminators(nn.Module):
     def __call__(self, waveform: jax.Array) -> list[list[jax.Array]]:
         """Waveform [b, n] -> per period feature maps [b, positions, c] and logits."""
         if len(self.channels) < 2:
-            raise ValueError(f"period_channels must name at least 2 widths, got {self.channels} "
-                             f"(config.discriminators)")
+            raise ValueError(
+                f"period_channels must name at least 2 widths, got {self.channels} "
+                f"(config.discriminators)"
+            )
         block = _PERIOD_STRIDE * self.fold
-        views = [period_view(waveform, period=period, fold=block).astype(self.compute_dtype)
-                 for period in self.periods]
+        views = [
+            period_view(waveform, period=period, fold=block).astype(self.compute_dtype)
+            for period in self.periods
+        ]
         valid, first, last = _row_masks([view.shape[1:3] for view in views])
         views = [view.reshape(view.shape[0], -1, block) for view in views]
         x = jnp.stack([_pad_to(view, valid.shape[2], axis=1) for view in views])
@@ -126,8 +138,12 @@ class PeriodDiscriminators(nn.Module):
         # The product with all taps first, then shifts of its narrow result, not of its wide
         # operand.
         taps = jnp.einsum("sbpc,skcd->ksbpd", x, kernel, preferred_element_type=jnp.float32)
-        logits = (jnp.where(first, 0, _shift(taps[0], -1)) + taps[1]
-                  + jnp.where(last, 0, _shift(taps[2], 1)) + bias)
+        logits = (
+            jnp.where(first, 0, _shift(taps[0], -1))
+            + taps[1]
+            + jnp.where(last, 0, _shift(taps[2], 1))
+            + bias
+        )
         lengths = valid.sum(axis=(1, 2, 3))
         maps.append([x[:, :length] for x, length in zip(_unstack(logits), lengths)])
         return [list(layers) for layers in zip(*maps)]
@@ -170,7 +186,8 @@ class STFTDiscriminators(nn.Module):
         def time_shift(x: jax.Array, offset: int) -> jax.Array:
             parts = jnp.split(x, len(self.windows))
             return jnp.concatenate(
-                [_shift(part, offset * groups) for part, (_, groups) in zip(parts, grids)])
+                [_shift(part, offset * groups) for part, (_, groups) in zip(parts, grids)]
+            )
 
         stack = x.shape[0]
         kernel, bias = _weights(self, "conv_0", (stack, 3, 3, 2 * self.fold, width))
@@ -181,7 +198,8 @@ class STFTDiscriminators(nn.Module):
         maps.append(_unstack(x))
         kernel, bias = _weights(self, "conv_2", (stack, 3, 3, width, width))
         x = jnp.concatenate(
-            [jnp.where(first, 0, _shift(x, -1)), x, jnp.where(last, 0, _shift(x, 1))], axis=-1)
+            [jnp.where(first, 0, _shift(x, -1)), x, jnp.where(last, 0, _shift(x, 1))], axis=-1
+        )
         # Neighbours in frequency are joined before the product, those in time after it: nine taps
         # beside each other would be three times as wide as either.
         kernel = kernel.transpose(0, 2, 3, 1, 4).reshape(stack, 3 * width, 3 * width)
@@ -242,7 +260,8 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
     if window % _HOPS_PER_WINDOW or (window // 2) % fold:
         raise ValueError(
             f"an STFT window must be a multiple of {_HOPS_PER_WINDOW} whose half is a multiple of "
-            f"stft_fold={fold}, got {window} (config.discriminators.stft_windows)")
+            f"stft_fold={fold}, got {window} (config.discriminators.stft_windows)"
+        )
     hop = window // _HOPS_PER_WINDOW
     margin = (window - hop) // 2
     waveform = _pad_to(waveform, multiple=hop, axis=1)
@@ -250,7 +269,8 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
     blocks = waveform.reshape(waveform.shape[0], -1, hop)
     num_frames = blocks.shape[1] - _HOPS_PER_WINDOW + 1
     frames = jnp.concatenate(
-        [blocks[:, hops:hops + num_frames] for hops in range(_HOPS_PER_WINDOW)], axis=-1)
+        [blocks[:, hops : hops + num_frames] for hops in range(_HOPS_PER_WINDOW)], axis=-1
+    )
     spectrum = jnp.matmul(frames, _dft(window), precision=lax.Precision.HIGHEST)
     return spectrum.reshape(*spectrum.shape[:2], -1, 2 * fold)
 
@@ -264,7 +284,8 @@ def band_edges(bands: Sequence[float], *, num_groups: int) -> list[int]:
         raise ValueError(
             f"stft_bands must increase from 0.0 to 1.0 with at least one of the {num_groups} "
             f"groups of bins in each band, got {tuple(bands)}; use fewer bands, a smaller "
-            f"stft_fold or longer stft_windows (config.discriminators)")
+            f"stft_fold or longer stft_windows (config.discriminators)"
+        )
     return edges
 
 
@@ -318,12 +339,15 @@ def _joint_logits(taps: jax.Array, grid: tuple[int, int], counts: Sequence[int])
         [b, frames, blocks of all bands].
     """
     frames, blocks = grid
-    taps = taps[:, :, :frames * blocks].reshape(*taps.shape[:2], frames, blocks, 9)
+    taps = taps[:, :, : frames * blocks].reshape(*taps.shape[:2], frames, blocks, 9)
     joint = jnp.concatenate([band[:, :, :count] for band, count in zip(taps, counts)], axis=2)
     joint = jnp.pad(joint, ((0, 0), (1, 1), (1, 1), (0, 0)))
     width, chosen = sum(counts), np.eye(9, dtype=np.float32)
-    total = sum(joint[:, i:i + frames, j:j + width] * chosen[3 * i + j][None, None, None]
-                for i in range(3) for j in range(3))
+    total = sum(
+        joint[:, i : i + frames, j : j + width] * chosen[3 * i + j][None, None, None]
+        for i in range(3)
+        for j in range(3)
+    )
     return jnp.sum(total, axis=-1)
 
 
@@ -334,25 +358,37 @@ def _row_masks(shapes: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarra
     """
     length = -(-max(rows * steps for rows, steps in shapes) // 8) * 8
     position = np.arange(length)
-    masks = [(position < rows * steps, position % steps == 0, position % steps == steps - 1)
-             for rows, steps in shapes]
+    masks = [
+        (position < rows * steps, position % steps == 0, position % steps == steps - 1)
+        for rows, steps in shapes
+    ]
     return tuple(np.stack(mask)[:, None, :, None] for mask in zip(*masks))
 
 
 def _grid_masks(
-    grids: Sequence[tuple[int, int]], counts: Sequence[Sequence[int]], length: int,
+    grids: Sequence[tuple[int, int]],
+    counts: Sequence[Sequence[int]],
+    length: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where blocks are valid, first and last of their frame: bool [windows x bands, 1, length,
     1]."""
     position = np.arange(length)
-    masks = [((position < frames * blocks) & (position % blocks < count), position % blocks == 0,
-              position % blocks == blocks - 1)
-             for (frames, blocks), bands in zip(grids, counts) for count in bands]
+    masks = [
+        (
+            (position < frames * blocks) & (position % blocks < count),
+            position % blocks == 0,
+            position % blocks == blocks - 1,
+        )
+        for (frames, blocks), bands in zip(grids, counts)
+        for count in bands
+    ]
     return tuple(np.stack(mask)[:, None, :, None] for mask in zip(*masks))
 
 
 def _weights(
-    module: nn.Module, name: str, shape: tuple[int, ...],
+    module: nn.Module,
+    name: str,
+    shape: tuple[int, ...],
 ) -> tuple[jax.Array, jax.Array]:
     """Kernel of `shape` (stack first, in and out last) and bias [stack, 1, 1, out], compute
     dtype."""
@@ -371,16 +407,21 @@ def _layer(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 def _side_by_side(kernel: jax.Array) -> jax.Array:
     """A kernel [s, k, in, out] for three neighbouring outputs: [s, (k + 2) * in, 3 * out]."""
     last = _PERIOD_STRIDE - 1
-    shifted = [jnp.pad(kernel, ((0, 0), (shift, last - shift), (0, 0), (0, 0)))
-               for shift in range(_PERIOD_STRIDE)]
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (shift, last - shift), (0, 0), (0, 0)))
+        for shift in range(_PERIOD_STRIDE)
+    ]
     kernel = jnp.concatenate(shifted, axis=-1)
     return kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
 
 
 def _two_by_two(kernel: jax.Array) -> jax.Array:
     """A kernel [s, 3, 3, in, out] for a block of 2 x 2 outputs: [s, 16 * in, 4 * out]."""
-    shifted = [jnp.pad(kernel, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
-               for i in range(2) for j in range(2)]
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
+        for i in range(2)
+        for j in range(2)
+    ]
     kernel = jnp.concatenate(shifted, axis=-1)
     return kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
 

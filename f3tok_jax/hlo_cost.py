@@ -27,16 +27,38 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _CALLED = re.compile(
-    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+    r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"^\s+(?:ROOT )?\S+ = s32\[\][^ ]* constant\((\d+)\)", re.MULTILINE)
-_COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
-                "collective-broadcast", "ragged-all-to-all", "send")  # every send has its recv
+_COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+    "ragged-all-to-all",
+    "send",
+)  # every send has its recv
 # These move nothing themselves; what they call, or who reads them, does.
-_FREE = frozenset((
-    "parameter", "constant", "get-tuple-element", "tuple", "bitcast", "while", "conditional",
-    "call", "after-all", "async-update", "partition-id", "opt-barrier"))
+_FREE = frozenset(
+    (
+        "parameter",
+        "constant",
+        "get-tuple-element",
+        "tuple",
+        "bitcast",
+        "while",
+        "conditional",
+        "call",
+        "after-all",
+        "async-update",
+        "partition-id",
+        "opt-barrier",
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +160,16 @@ class Program:
             for inner in self._nested(instruction):
                 opcode = inner.opcode.removesuffix("-start")
                 if opcode in _COLLECTIVES:
-                    found.append(Collective(
-                        opcode, module_of(inner.op_name or instruction.op_name),
-                        self._moved(inner, opcode), times, parse_groups(inner.text),
-                        "is_host_transfer=true" in inner.text))
+                    found.append(
+                        Collective(
+                            opcode,
+                            module_of(inner.op_name or instruction.op_name),
+                            self._moved(inner, opcode),
+                            times,
+                            parse_groups(inner.text),
+                            "is_host_transfer=true" in inner.text,
+                        )
+                    )
         return found
 
     def repeated(self) -> Cost:
@@ -207,13 +235,19 @@ class Program:
             return Cost()
         cycles = _CYCLES.search(instruction.text)
         flops = sum(self._flops(inner) for inner in self._nested(instruction))
-        return Cost(cycles=float(cycles.group(1)) if cycles else 0.0, flops=flops,
-                    bytes=self._operand_bytes(instruction) + shape_bytes(instruction.shape))
+        return Cost(
+            cycles=float(cycles.group(1)) if cycles else 0.0,
+            flops=flops,
+            bytes=self._operand_bytes(instruction) + shape_bytes(instruction.shape),
+        )
 
     @functools.cached_property
     def _shapes(self) -> dict[str, str]:
-        return {instruction.name: instruction.shape for computation in self.computations.values()
-                for instruction in computation.values()}
+        return {
+            instruction.name: instruction.shape
+            for computation in self.computations.values()
+            for instruction in computation.values()
+        }
 
     def _operand_bytes(self, instruction: Instruction) -> float:
         return sum(shape_bytes(self._shapes.get(name, "")) for name in set(instruction.operands))
@@ -263,7 +297,8 @@ def parse(text: str) -> Program:
                 computations[current][instruction.name] = instruction
     if not entry:
         raise ValueError(
-            "the text must be a compiled HLO module with an ENTRY computation, got none")
+            "the text must be a compiled HLO module with an ENTRY computation, got none"
+        )
     return Program(computations, entry, {name: "\n".join(lines) for name, lines in texts.items()})
 
 
@@ -275,8 +310,11 @@ def module_of(op_name: str) -> str:
 
 def shape_bytes(shape: str) -> float:
     """Bytes of all arrays in the text of a shape, without padding."""
-    return float(sum(
-        _element_bytes(dtype) * np.prod(_sizes(sizes)) for dtype, sizes in _SHAPE.findall(shape)))
+    return float(
+        sum(
+            _element_bytes(dtype) * np.prod(_sizes(sizes)) for dtype, sizes in _SHAPE.findall(shape)
+        )
+    )
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
@@ -295,21 +333,29 @@ def convolution_flops(attributes: str, lhs: str, rhs: str, result: str) -> float
         result: text of the result's shape.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
-    sizes = [dict(zip(order, dimensions(shape)))
-             for order, shape in zip(labels.groups(), (lhs, rhs, result))]
+    sizes = [
+        dict(zip(order, dimensions(shape)))
+        for order, shape in zip(labels.groups(), (lhs, rhs, result))
+    ]
     spatial = [label for label in labels.group(3) if label.isdigit()]
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(item.split("=") for item in window.group(1).split()) if window else {}
     products = 2.0 * sizes[2]["b"] * sizes[2]["f"] * sizes[1]["i"]
     for axis, label in enumerate(spatial):
+
         def field(name: str, default: str) -> str:
             return fields[name].split("x")[axis] if name in fields else default
 
         low, _ = (int(side) for side in field("pad", "0_0").split("_"))
         products *= _valid_positions(
-            size=sizes[0][label], window=sizes[1][label], outputs=sizes[2][label],
-            stride=int(field("stride", "1")), low=low, lhs_dilation=int(field("lhs_dilate", "1")),
-            rhs_dilation=int(field("rhs_dilate", "1")))
+            size=sizes[0][label],
+            window=sizes[1][label],
+            outputs=sizes[2][label],
+            stride=int(field("stride", "1")),
+            low=low,
+            lhs_dilation=int(field("lhs_dilate", "1")),
+            rhs_dilation=int(field("rhs_dilate", "1")),
+        )
     return products
 
 
@@ -349,7 +395,7 @@ def _parse_instruction(line: str) -> Instruction | None:
         return None
     end = _closing(rest, start)
     operands = tuple(_NAME.findall(rest[start:end]))
-    return Instruction(name, shape, rest[:start], operands, rest[end + 1:])
+    return Instruction(name, shape, rest[:start], operands, rest[end + 1 :])
 
 
 def _closing(text: str, start: int) -> int:
@@ -363,7 +409,13 @@ def _closing(text: str, start: int) -> int:
 
 
 def _valid_positions(
-    *, size: int, window: int, outputs: int, stride: int, low: int, lhs_dilation: int,
+    *,
+    size: int,
+    window: int,
+    outputs: int,
+    stride: int,
+    low: int,
+    lhs_dilation: int,
     rhs_dilation: int,
 ) -> int:
     """Pairs of (output, tap) along one axis that meet an element of the input."""

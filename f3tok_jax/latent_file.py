@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Latents on disk: an .npz with the arrays and what it takes to turn them back into the same file."""
+"""Latents on disk: an .npz with the arrays and what it takes to turn them back into the same
+file."""
 
 import dataclasses
 import pathlib
@@ -55,8 +56,8 @@ def load(path: str | pathlib.Path) -> LatentFile:
     latents = values["latents"]
     if latents.ndim != 3 or latents.dtype != np.float32 or not np.isfinite(latents).all():
         raise ValueError(
-            f"{path} must hold finite float32 latents [channels, frames, width], got {latents.dtype} of "
-            f"shape {latents.shape}"
+            f"{path} must hold finite float32 latents [channels, frames, width], "
+            f"got {latents.dtype} of shape {latents.shape}"
         )
     return LatentFile(
         latents=latents,

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The autoencoder's STFT and its inverse: half-overlapping Hann frames, one matrix product each.
 
-The hop is half a frame, so framing is two neighbouring hops side by side and overlap-add is one addition:
-no gather, no scatter, and a stream carries nothing but one hop of samples. The Nyquist bin is dropped.
+The hop is half a frame, so framing is two neighbouring hops side by side and overlap-add is one
+addition: no gather, no scatter, and a stream carries nothing but one hop of samples. The Nyquist
+bin is dropped.
 """
 
 import functools
@@ -17,12 +18,13 @@ def waveform_to_spectrum(waveform: jax.Array, *, hop_length: int) -> jax.Array:
     """Spectra of the frames that begin at every hop.
 
     Args:
-        waveform: [b, (t + 1) * hop_length] float32; frame i covers samples [i * hop, (i + 2) * hop).
+        waveform: [b, (t + 1) * hop_length] float32; frame i covers samples i * hop to
+            (i + 2) * hop.
         hop_length: samples; a frame is two hops.
 
     Returns:
-        [b, t, 2 * hop_length] float32: real and imaginary part of bin 0, of bin 1, ... White noise of rms s
-        has coefficients of rms s.
+        [b, t, 2 * hop_length] float32: real and imaginary part of bin 0, of bin 1, ... White noise
+        of rms s has coefficients of rms s.
     """
     hops = waveform.reshape(waveform.shape[0], -1, hop_length)
     frames = jnp.concatenate([hops[:, :-1], hops[:, 1:]], axis=-1)
@@ -52,8 +54,9 @@ def overlap_add(frames: jax.Array, tail: jax.Array) -> tuple[jax.Array, jax.Arra
 def compress(spectrum: jax.Array, exponent: float) -> jax.Array:
     """Raises the magnitude of every bin of [b, t, 2 * hop_length] to `exponent`, keeping its phase.
 
-    Sound spans 80 dB and a network without normalisation layers is all but linear in what is small: at
-    exponent 0.5 quiet bins are heard. Below 1e-4 the map is linear, so that silence stays silence.
+    Sound spans 80 dB and a network without normalisation layers is all but linear in what is
+    small: at exponent 0.5 quiet bins are heard. Below 1e-4 the map is linear, so that silence
+    stays silence.
     """
     return _scale_magnitude(spectrum, exponent - 1.0)
 

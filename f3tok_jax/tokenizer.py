@@ -26,7 +26,8 @@ _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 class Tokenizer:
-    """An autoencoder with its weights. Everything runs as a stream, so that length costs no memory."""
+    """An autoencoder with its weights. Everything runs as a stream, so that length costs no
+    memory."""
 
     def __init__(self, autoencoder: autoencoder_lib.Autoencoder, params):
         """Takes an autoencoder and its parameters; use `load` for those of a run."""
@@ -69,7 +70,9 @@ class Tokenizer:
         for block in blocks:
             held = np.concatenate([held, block], axis=1)
             while held.shape[1] >= size + lookahead:
-                state, latents = self._encode_step(self._variables, state, held[:, : size + lookahead])
+                state, latents = self._encode_step(
+                    self._variables, state, held[:, : size + lookahead]
+                )
                 yield np.asarray(latents)
                 held = held[:, size:]
         while held.shape[1]:
@@ -98,7 +101,9 @@ class Tokenizer:
             remaining -= waveform.shape[1]
             yield waveform
 
-    def encode_file(self, path: str | pathlib.Path, *, channels: str = "mix") -> latent_file.LatentFile:
+    def encode_file(
+        self, path: str | pathlib.Path, *, channels: str = "mix"
+    ) -> latent_file.LatentFile:
         """Encodes a sound file of any rate that libsndfile reads.
 
         Args:
@@ -116,7 +121,8 @@ class Tokenizer:
                 parts = list(self.encode_blocks(stream.resampled(), stream.num_channels))
         except audio_files.Refused as refusal:
             raise ValueError(
-                f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]} ({refusal.detail})"
+                f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]} "
+                f"({refusal.detail})"
             ) from refusal
         if not parts:
             raise ValueError(f"{path} cannot be encoded: {audio_files.REASONS['no_samples']}")
@@ -148,7 +154,8 @@ class Tokenizer:
             )
         num_channels = source.latents.shape[0]
         resamplers = [
-            transforms.Resampler(self.autoencoder.sample_rate, source.sample_rate) for _ in range(num_channels)
+            transforms.Resampler(self.autoencoder.sample_rate, source.sample_rate)
+            for _ in range(num_channels)
         ]
         temporary = path.with_name(path.name + ".tmp")
         remaining = source.num_samples
@@ -156,7 +163,9 @@ class Tokenizer:
             temporary, "w", source.sample_rate, num_channels, format=_FORMATS[path.suffix.lower()]
         ) as file:
             for waveform, last in _with_last(self.decode_blocks(source.latents)):
-                resampled = [resample(row, last=last) for resample, row in zip(resamplers, waveform)]
+                resampled = [
+                    resample(row, last=last) for resample, row in zip(resamplers, waveform)
+                ]
                 block = np.stack(resampled, axis=1)[:remaining]
                 file.write(np.clip(block, -1.0, 1.0))
                 remaining -= len(block)
@@ -181,7 +190,8 @@ class _Input:
         if self._first is None:
             return
         resamplers = [
-            transforms.Resampler(self._sound.sample_rate, self._sample_rate) for _ in range(self.num_channels)
+            transforms.Resampler(self._sound.sample_rate, self._sample_rate)
+            for _ in range(self.num_channels)
         ]
         for block, last in _with_last(itertools.chain([self._first], self._blocks)):
             if not np.isfinite(block).all():

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Causal transposed convolution over time and frequency, in two formulations of the same function."""
+"""Causal transposed convolution over time and frequency, in two formulations of the same
+function."""
 
 import dataclasses
 import fractions
@@ -26,25 +27,29 @@ def transposed_conv(
     """Upsamples `x` by `strides`, causally in time and centred in frequency.
 
     "transposed" is XLA's dilated convolution, the cheapest form on a TPU. "subpixel" is an ordinary
-    convolution to one channel per phase and a reshape: on XLA's CPU backend the weight gradient of the
-    first form is 20 to 40 times slower than that of the second. "auto" is the better one for the platform
-    that the program is compiled for.
+    convolution to one channel per phase and a reshape: on XLA's CPU backend the weight gradient of
+    the first form is 20 to 40 times slower than that of the second. "auto" is the better one for
+    the platform that the program is compiled for.
 
     Args:
         x: [b, num_past + t, f, c_in].
         kernel: [k_t, k_f, c_in, c_out].
         strides: (time, frequency).
         formulation: one of `FORMULATIONS`.
-        num_past: leading frames of `x` that are context only; what they alone produce is not returned.
+        num_past: leading frames of `x` that are context only; what they alone produce is not
+            returned.
 
     Returns:
         [b, t * strides[0], f * strides[1], c_out]
     """
-    # The full result has kernel - stride entries too many: in time all are dropped at the end, which is
-    # causality; in frequency half at either end.
+    # The full result has kernel - stride entries too many: in time all are dropped at the end,
+    # which is causality; in frequency half at either end.
     crops = (0, (kernel.shape[1] - strides[1]) // 2)
     options = dict(strides=strides, crops=crops, num_past=num_past)
-    dilated, subpixel = functools.partial(_dilated, **options), functools.partial(_subpixel, **options)
+    dilated, subpixel = (
+        functools.partial(_dilated, **options),
+        functools.partial(_subpixel, **options),
+    )
     if formulation == "transposed":
         return dilated(x, kernel)
     if formulation == "subpixel":
@@ -71,9 +76,12 @@ def _dilated(x, kernel, *, strides, crops, num_past):
 
 
 def _subpixel(x, kernel, *, strides, crops, num_past):
-    # y[s m + r] = sum_q x[m - q] w[s q + r + crop]: taps q and phases r of the kernel, zero outside it.
+    # y[s m + r] = sum_q x[m - q] w[s q + r + crop]: taps q and phases r of the kernel, zero
+    # outside it.
     pads, taps, padding = [], [], []
-    for size, stride, crop, past in zip(kernel.shape[:2], strides, crops, (num_past, 0), strict=True):
+    for size, stride, crop, past in zip(
+        kernel.shape[:2], strides, crops, (num_past, 0), strict=True
+    ):
         first = -((stride - 1 + crop) // stride)
         last = (size - 1 - crop) // stride
         before = -(stride * first + crop)

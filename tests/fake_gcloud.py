@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
         print(now)
     elif (kind, verb) == ("queued-resources", "create"):
         if (_CLOUD / "quota").exists():
-            print("ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUS' has been exceeded.", file=sys.stderr)
+            print(
+                "ERROR: RESOURCE_EXHAUSTED: Quota limit 'TPUS' has been exceeded.", file=sys.stderr
+            )
             return 1
         state.write_text("ACTIVE")
     elif (kind, verb) == ("queued-resources", "delete"):
@@ -74,7 +76,8 @@ def _on_worker(home: pathlib.Path, command: str) -> int:
     for name in ("ZONE", "PROJECT", "ACCELERATOR", "VENV", "DRY_RUN"):
         environment.pop(name, None)  # a worker knows only what it is told
     return subprocess.run(
-        ["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+        ["bash", "-c", command], cwd=home, env=environment, stdin=subprocess.DEVNULL, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

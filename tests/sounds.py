@@ -31,7 +31,8 @@ def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000
 def recipe(**changes) -> audio_files.Recipe:
     """A recipe at 16 kHz with segments of half a second."""
     fields = dict(
-        sample_rate=16_000, segment_length=8_000, mono="mean", min_seconds=0.05, max_seconds=3600.0)
+        sample_rate=16_000, segment_length=8_000, mono="mean", min_seconds=0.05, max_seconds=3600.0
+    )
     return audio_files.Recipe(**(fields | changes))
 
 

@@ -44,8 +44,21 @@ def _one_hertz_for_200_hours(path):
     # 720,000 one-byte samples: a small file that would resample to 17 billion samples.
     samples = np.full(200 * 3600, 0x80, np.uint8).tobytes()
     header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1, 1, 1, 1, 8,
-        b"data", len(samples))
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(samples),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        1,
+        1,
+        1,
+        8,
+        b"data",
+        len(samples),
+    )
     path.write_bytes(header + samples)
 
 
@@ -64,7 +77,7 @@ def _with_infinity_in_one_channel(path):
 def _truncated_flac(path):
     _wav(path, np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32))
     data = path.read_bytes()
-    path.write_bytes(data[:len(data) // 2])
+    path.write_bytes(data[: len(data) // 2])
 
 
 def _flac_that_ends_early(path):
@@ -79,7 +92,7 @@ def _flac_with_noise_inside(path):
     _wav(path, sounds.tone(2.0))
     data = bytearray(path.read_bytes())
     place = len(data) // 2
-    data[place:place + 400] = np.random.default_rng(0).bytes(400)
+    data[place : place + 400] = np.random.default_rng(0).bytes(400)
     path.write_bytes(data)
 
 
@@ -120,8 +133,7 @@ BAD = {
     "silent.wav": (lambda path: _wav(path, np.zeros(RATE)), "silent"),
     "constant.wav": (lambda path: _wav(path, np.full(RATE, 0.25)), "silent"),
     "opposite.wav": (_opposite_channels, "silent"),
-    "inaudible.wav": (
-        lambda path: _wav(path, sounds.tone() * 2e-6, subtype="FLOAT"), "silent"),
+    "inaudible.wav": (lambda path: _wav(path, sounds.tone() * 2e-6, subtype="FLOAT"), "silent"),
     "ten_milliseconds.wav": (lambda path: _wav(path, sounds.tone(0.01)), "too_short"),
     "one_sample.wav": (lambda path: _wav(path, np.ones(1) * 0.5), "too_short"),
     "truncated.flac": (_truncated_flac, "undecodable"),
@@ -183,8 +195,12 @@ GOOD = {
 def test_good_audio_is_read(name, tmp_path):
     kind = dict(channels=1) | GOOD[name]
     expected = sounds.tone()
-    soundfile.write(tmp_path / name, np.tile(expected[:, None], (1, kind["channels"])), RATE,
-                    subtype=kind["subtype"])
+    soundfile.write(
+        tmp_path / name,
+        np.tile(expected[:, None], (1, kind["channels"])),
+        RATE,
+        subtype=kind["subtype"],
+    )
     pcm, counts = _read(tmp_path / name)
     # MP3 pads at both ends; its decoder takes the padding away again, or does not.
     assert abs(len(pcm) - len(expected)) <= (2500 if name.endswith(".mp3") else 0)
@@ -200,7 +216,7 @@ def test_every_rate_is_resampled(rate, tmp_path):
     pcm, _ = _read(tmp_path / "a.wav")
     assert abs(len(pcm) - RATE) <= 1
     # 440 Hz is in every band; the ends ring.
-    expected = sounds.tone(1.0)[400:len(pcm) - 400]
+    expected = sounds.tone(1.0)[400 : len(pcm) - 400]
     np.testing.assert_allclose(pcm[400:-400] / 32768, expected, atol=1e-3)
 
 

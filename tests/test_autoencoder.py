@@ -22,7 +22,9 @@ def test_full_size_presets_have_the_stated_shapes(preset):
     model = autoencoder_stage.make_autoencoder(recipe.get_config(preset))
     waveform = jax.ShapeDtypeStruct((2, model.sample_rate), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), waveform)
-    apply = lambda method, x: jax.eval_shape(lambda v, y: model.apply(v, y, method=method), variables, x)
+    apply = lambda method, x: jax.eval_shape(
+        lambda v, y: model.apply(v, y, method=method), variables, x
+    )
     latents = apply("waveform_to_latents", waveform)
     assert (latents.shape, latents.dtype) == ((2, 25, model.latent_dim), jnp.float32)
     assert apply("latents_to_waveform", latents).shape == (2, model.sample_rate)
@@ -99,7 +101,9 @@ def test_stream_equals_whole(num_samples, chunk):
     waveform = _noise((1, num_samples))
     latents, sound = _streamed(model, variables, waveform, chunk)
     whole_latents = model.apply(variables, waveform, method="waveform_to_latents")
-    whole_sound = model.apply(variables, whole_latents, method="latents_to_waveform")[:, :num_samples]
+    whole_sound = model.apply(variables, whole_latents, method="latents_to_waveform")[
+        :, :num_samples
+    ]
     assert sound.shape == (1, num_samples)
     # Float32 sums in another order; the latents have rms 1.
     np.testing.assert_allclose(latents, whole_latents, atol=1e-4)
@@ -110,17 +114,22 @@ def test_formulations_give_the_same_sound():
     model, variables = tiny_models.built(upsampling="subpixel")
     other, _ = tiny_models.built(upsampling="transposed")
     waveform = _noise((2, 5 * 640))
-    np.testing.assert_allclose(model.apply(variables, waveform)[0], other.apply(variables, waveform)[0], atol=1e-5)
+    np.testing.assert_allclose(
+        model.apply(variables, waveform)[0], other.apply(variables, waveform)[0], atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("field, value, words", [
-    ("fold", 7, "must divide the 160 frequency bins"),
-    ("encoder_channels", (8, 8, 8), "one width per stage"),
-    ("frame_length", 400, "twice config.model.hop_length"),
-    ("decoder_lookahead", 2, "must be one of .*0, 1"),
-    ("compression", 0.0, "must be in"),
-    ("upsampling", "nearest", "must be one of"),
-])
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("fold", 7, "must divide the 160 frequency bins"),
+        ("encoder_channels", (8, 8, 8), "one width per stage"),
+        ("frame_length", 400, "twice config.model.hop_length"),
+        ("decoder_lookahead", 2, "must be one of .*0, 1"),
+        ("compression", 0.0, "must be in"),
+        ("upsampling", "nearest", "must be one of"),
+    ],
+)
 def test_geometry_that_does_not_fit_is_refused(field, value, words):
     config = tiny_models.config(**{field: value})
     with pytest.raises(ValueError, match=words):

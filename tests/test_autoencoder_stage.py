@@ -23,8 +23,15 @@ _GOLDEN = {"train/mel": 1.613031, "train/gradient_norm/generator": 148.9328}
 def _config(**losses):
     config = tiny_models.config(strides=((4, 4),))
     config.losses.update(dict(mel_windows=(64, 256), mel_bands=(10, 20)) | losses)
-    config.discriminators.update(dict(
-        periods=(2,), period_fold=9, period_channels=(8, 8), stft_windows=(256,), stft_channels=8))
+    config.discriminators.update(
+        dict(
+            periods=(2,),
+            period_fold=9,
+            period_channels=(8, 8),
+            stft_windows=(256,),
+            stft_channels=8,
+        )
+    )
     return config
 
 
@@ -52,7 +59,9 @@ def _ratios(metrics):
 
 
 def _same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def test_two_steps_are_one_trace_and_the_judges_join_in_time():
@@ -62,7 +71,9 @@ def test_two_steps_are_one_trace_and_the_judges_join_in_time():
     assert _same(first.params["discriminator"], state.params["discriminator"])
     assert not _same(first.params["generator"], state.params["generator"])
     second, metrics = step(first, {}, _batch(stage))
-    assert {"train/adversarial", "train/feature_matching", "train/discriminator"} <= set(_ratios(metrics))
+    assert {"train/adversarial", "train/feature_matching", "train/discriminator"} <= set(
+        _ratios(metrics)
+    )
     assert not _same(second.params["discriminator"], first.params["discriminator"])
     assert int(second.step) == 2
 

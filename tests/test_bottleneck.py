@@ -11,7 +11,9 @@ from f3tok_jax import bottleneck
 
 
 def _bottleneck(**changes):
-    return bottleneck.Bottleneck(**(dict(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5) | changes))
+    return bottleneck.Bottleneck(
+        **(dict(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5) | changes)
+    )
 
 
 def _encoded(shape=(4, 50, 64)):
@@ -25,7 +27,9 @@ def test_every_frame_has_mean_0_and_rms_1():
 
 
 def test_constant_frame_has_finite_value_and_gradient():
-    value, gradient = jax.value_and_grad(lambda x: jnp.sum(_bottleneck().clean(x) ** 2))(jnp.full((1, 2, 8), 0.3))
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(_bottleneck().clean(x) ** 2))(
+        jnp.full((1, 2, 8), 0.3)
+    )
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
 

@@ -31,12 +31,16 @@ def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0,
     if isinstance(source, pathlib.Path):
         source = inputs.Folder(str(source))
     return build_shards.build(
-        source, output, sounds.recipe(**changes), holdout=holdout, num_workers=num_workers, say=say)
+        source, output, sounds.recipe(**changes), holdout=holdout, num_workers=num_workers, say=say
+    )
 
 
 def _files(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _refusals(folder) -> dict[str, str]:
@@ -65,10 +69,12 @@ def test_segments_put_together_are_the_file(folder, tmp_path):
     for name, segments in by_source.items():
         expected, _ = soundfile.read(folder / name, dtype="int16")
         np.testing.assert_array_equal(
-            np.concatenate([segment.waveform for segment in segments]), expected)
+            np.concatenate([segment.waveform for segment in segments]), expected
+        )
         assert [segment.offset for segment in segments] == list(range(0, len(expected), 8_000))
         assert [segment.key for segment in segments] == [
-            f"{name}#{index:05d}" for index in range(len(segments))]
+            f"{name}#{index:05d}" for index in range(len(segments))
+        ]
         # The remainder is kept, at its own length.
         assert [segment.waveform.size for segment in segments[:-1]] == [8_000] * (len(segments) - 1)
     assert content.num_samples == sum(soundfile.info(folder / name).frames for name in by_source)
@@ -82,8 +88,11 @@ def test_bad_files_among_good_ones_are_named_and_nothing_more(folder, tmp_path):
     soundfile.write(folder / "silent.wav", np.zeros(9000), 16_000)
     content = _build(folder, tmp_path / "out")[""]
     assert _refusals(tmp_path / "out") == {
-        "empty.wav": "empty", "noise.flac": "undecodable", "short.wav": "too_short",
-        "silent.wav": "silent"}
+        "empty.wav": "empty",
+        "noise.flac": "undecodable",
+        "short.wav": "too_short",
+        "silent.wav": "silent",
+    }
     assert content.refused == {"empty": 1, "silent": 1, "too_short": 1, "undecodable": 1}
     assert content.skipped == {".txt": 1}
     assert (content.num_sources, content.num_used) == (12, 8)
@@ -147,11 +156,14 @@ def test_shards_may_lie_below_the_sound(folder):
     assert _build(folder, folder / "shards", holdout=0.3) == manifests
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(segment_length=4_000), "segment_length is 8000 there and 4000 now"),
-    (dict(mono="left"), "mono is 'mean' there"),
-    (dict(holdout=0.5), "holdout is 0.0 there and 0.5 now"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(segment_length=4_000), "segment_length is 8000 there and 4000 now"),
+        (dict(mono="left"), "mono is 'mean' there"),
+        (dict(holdout=0.5), "holdout is 0.0 there and 0.5 now"),
+    ],
+)
 def test_a_folder_with_another_build_is_refused_by_name(changes, message, folder, tmp_path):
     _build(folder, tmp_path / "out")
     before = _files(tmp_path / "out")
@@ -205,8 +217,7 @@ def test_neither_part_of_a_holdout_is_empty(holdout, folder, tmp_path):
 
 def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(build_shards.shard_writer, "MAX_LABEL_VALUES", 4)
-    source = inputs.Folder(
-        str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
+    source = inputs.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
     content = _build(source, tmp_path / "out")[""]
     assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
     assert sources.ShardSet(tmp_path / "out")[0].labels == {"speaker": "ada", "index": "0"}
@@ -245,8 +256,16 @@ def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path
 
 def _command(folder, output, *more):
     return [
-        sys.executable, "-m", "data_pipelines.build_shards", "--source=folder", f"--input={folder}",
-        f"--output={output}", "--sample_rate=16000", "--num_workers=2", *more]
+        sys.executable,
+        "-m",
+        "data_pipelines.build_shards",
+        "--source=folder",
+        f"--input={folder}",
+        f"--output={output}",
+        "--sample_rate=16000",
+        "--num_workers=2",
+        *more,
+    ]
 
 
 def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
@@ -266,21 +285,29 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
         sources.ShardSet(output)
     num_done = len(list(output.glob("*.array_record")))
     rerun = subprocess.run(
-        _command(folder, output), cwd=ROOT, capture_output=True, text=True, check=True)
+        _command(folder, output), cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert num_done < 16 and f"continuing: {num_done} of " in rerun.stdout
-    _build(inputs.Folder(str(folder)), tmp_path / "undisturbed", segment_length=64_000,
-           min_seconds=0.1, max_seconds=6 * 3600.0)
+    _build(
+        inputs.Folder(str(folder)),
+        tmp_path / "undisturbed",
+        segment_length=64_000,
+        min_seconds=0.1,
+        max_seconds=6 * 3600.0,
+    )
     assert _files(output) == _files(tmp_path / "undisturbed")
 
 
 def test_user_errors_are_one_line(folder, tmp_path):
     for more, message in (
-            (["--input=no/such"], "--input=no/such does not exist"),
-            (["--holdout=2"], "--holdout=2.0 must be a fraction"),
-            (["--source=embedded"], "either --num_clips or --hours"),
-            (["--source=tfds", "--input="], "--source=tfds needs --input")):
-        run = subprocess.run(_command(folder, tmp_path / "out", *more), cwd=ROOT,
-                             capture_output=True, text=True)
+        (["--input=no/such"], "--input=no/such does not exist"),
+        (["--holdout=2"], "--holdout=2.0 must be a fraction"),
+        (["--source=embedded"], "either --num_clips or --hours"),
+        (["--source=tfds", "--input="], "--source=tfds needs --input"),
+    ):
+        run = subprocess.run(
+            _command(folder, tmp_path / "out", *more), cwd=ROOT, capture_output=True, text=True
+        )
         assert run.returncode == 1
         assert run.stderr.strip().count("\n") == 0 and message in run.stderr
 
@@ -288,7 +315,8 @@ def test_user_errors_are_one_line(folder, tmp_path):
 def test_real_recordings_are_built(shared_data, tmp_path):
     folder = shared_data / "read_speech"
     source = inputs.Folder(
-        str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text"))
+        str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text")
+    )
     content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=96_000)[""]
     assert content.num_used == 8 and not content.refused and content.skipped == {".csv": 1}
     record = sources.ShardSet(tmp_path / "out")[0]

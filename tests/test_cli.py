@@ -7,11 +7,17 @@ import pytest
 from f3tok_jax import cli
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["info"], "must be the work folder of a run"),
-    (["encode", "speech.wav", "out.npz"], "must be the work folder of a run"),
-    (["decode", "missing.npz", "out.wav"], "must be an .npz that f3tok encode wrote, got no such file"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["info"], "must be the work folder of a run"),
+        (["encode", "speech.wav", "out.npz"], "must be the work folder of a run"),
+        (
+            ["decode", "missing.npz", "out.wav"],
+            "must be an .npz that f3tok encode wrote, got no such file",
+        ),
+    ],
+)
 def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([*arguments, "--model", "nowhere"]) == 1

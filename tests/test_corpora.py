@@ -29,7 +29,7 @@ def test_sound_is_clean_and_levels_vary(name):
         assert 0.25 <= len(clip.waveform) / _RATE <= 8.0
         peaks.append(20.0 * np.log10(np.abs(clip.waveform).max()))
         # Nowhere digital silence: every 50 ms has a sound above one step of 16 bits.
-        frames = clip.waveform[:len(clip.waveform) // 800 * 800].reshape(-1, 800)
+        frames = clip.waveform[: len(clip.waveform) // 800 * 800].reshape(-1, 800)
         assert (np.abs(frames).max(axis=1) > 2.0**-15).all(), clip.key
     # The noise floor may add a tenth of a decibel to the lowest peak.
     assert -20.5 < min(peaks) and max(peaks) < -0.1
@@ -61,7 +61,8 @@ def test_same_clip_alone_after_others_and_in_another_process():
         for name in corpora.CORPORA:
             for index in (41, 7, 7):  # another order than here
                 there = pool.submit(
-                    corpora.generate, name, index, seed=3, sample_rate=_RATE).result()
+                    corpora.generate, name, index, seed=3, sample_rate=_RATE
+                ).result()
                 here = _clips(name)[index]
                 np.testing.assert_array_equal(there.waveform, here.waveform)
                 assert (there.key, there.text, there.labels) == (here.key, here.text, here.labels)

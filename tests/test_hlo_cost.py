@@ -61,8 +61,14 @@ def program():
 
 def test_cycles_go_to_the_scope_loops_and_branches_included(program):
     cycles = {name: cost.cycles for name, cost in program.costs().items()}
-    assert cycles == {"encoder": 5000, "decoder": 0, "discriminators": 7, "losses": 0,
-                      "optimizer": 12 * 100, "other": 40}
+    assert cycles == {
+        "encoder": 5000,
+        "decoder": 0,
+        "discriminators": 7,
+        "losses": 0,
+        "optimizer": 12 * 100,
+        "other": 40,
+    }
 
 
 def test_flops_are_those_of_the_product_inside_the_fusion(program):
@@ -85,7 +91,11 @@ def test_bytes_are_operands_and_results_of_what_runs(program):
 
 def test_collectives_carry_bytes_and_groups(program):
     gather, reduce, send = program.collectives()
-    assert (gather.opcode, gather.module, gather.num_bytes) == ("all-gather", "encoder", 4 * 2 * 768 * 512)
+    assert (gather.opcode, gather.module, gather.num_bytes) == (
+        "all-gather",
+        "encoder",
+        4 * 2 * 768 * 512,
+    )
     assert gather.groups == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert (reduce.opcode, reduce.num_bytes, reduce.times) == ("all-reduce", 8 * 128 * 4, 1)
     assert send.leaves_slice and not reduce.leaves_slice and send.num_bytes == 8 * 128 * 4
@@ -98,37 +108,46 @@ def test_operations_are_listed_dearest_first(program):
     assert names[1] == "jit(step)/optimizer/while/body/mul"
 
 
-@pytest.mark.parametrize("text, groups", [
-    ("replica_groups={{0,1},{2,3}}, x", ((0, 1), (2, 3))),
-    ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
-    ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
-    ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
-    ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, y", ((0, 1, 2, 3),)),
-    ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
-    ("replica_groups={}", ()),
-])
+@pytest.mark.parametrize(
+    "text, groups",
+    [
+        ("replica_groups={{0,1},{2,3}}, x", ((0, 1), (2, 3))),
+        ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
+        ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
+        ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, y", ((0, 1, 2, 3),)),
+        ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
+        ("replica_groups={}", ()),
+    ],
+)
 def test_every_notation_of_groups(text, groups):
     assert hlo_cost.parse_groups(text) == groups
 
 
-@pytest.mark.parametrize("op_name, module", [
-    ("jit(train_step)/transpose(jvp(Autoencoder))/encoder/conv", "encoder"),
-    ("jit(train_step)/jvp(decoder)/stage_0/add", "decoder"),
-    ("jit(train_step)/discriminators/decoder", "discriminators"),
-    ("jit(train_step)/encoder_output/add", "other"),
-    ("", "other"),
-])
+@pytest.mark.parametrize(
+    "op_name, module",
+    [
+        ("jit(train_step)/transpose(jvp(Autoencoder))/encoder/conv", "encoder"),
+        ("jit(train_step)/jvp(decoder)/stage_0/add", "decoder"),
+        ("jit(train_step)/discriminators/decoder", "discriminators"),
+        ("jit(train_step)/encoder_output/add", "other"),
+        ("", "other"),
+    ],
+)
 def test_module_is_the_outermost_scope(op_name, module):
     assert hlo_cost.module_of(op_name) == module
 
 
-@pytest.mark.parametrize("window, sizes, products", [
-    # 10 outputs of 3 taps, less the two that meet the padding.
-    ("size=3 pad=1_1", ((1, 10, 4), (3, 4, 5), (1, 10, 5)), 28 * 4 * 5),
-    ("size=3 stride=2 pad=1_0", ((1, 10, 4), (3, 4, 5), (1, 5, 5)), 14 * 4 * 5),
-    # A transposed convolution: of 5 taps x 10 outputs over 5 inputs with holes, 22 meet an input.
-    ("size=5 pad=2_3 lhs_dilate=2", ((1, 5, 4), (5, 4, 5), (1, 10, 5)), 22 * 4 * 5),
-])
+@pytest.mark.parametrize(
+    "window, sizes, products",
+    [
+        # 10 outputs of 3 taps, less the two that meet the padding.
+        ("size=3 pad=1_1", ((1, 10, 4), (3, 4, 5), (1, 10, 5)), 28 * 4 * 5),
+        ("size=3 stride=2 pad=1_0", ((1, 10, 4), (3, 4, 5), (1, 5, 5)), 14 * 4 * 5),
+        # A transposed convolution: of 5 taps x 10 outputs over 5 inputs with holes, 22 meet an input.
+        ("size=5 pad=2_3 lhs_dilate=2", ((1, 5, 4), (5, 4, 5), (1, 10, 5)), 22 * 4 * 5),
+    ],
+)
 def test_convolutions_count_products_with_real_inputs(window, sizes, products):
     shapes = ["f32[" + ",".join(map(str, size)) + "]{2,1,0}" for size in sizes]
     attributes = f", window={{{window}}}, dim_labels=b0f_0io->b0f"

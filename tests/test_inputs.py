@@ -25,9 +25,22 @@ def _touch(folder, *names):
 
 
 def test_sound_is_found_at_any_depth_and_the_rest_is_passed_over(tmp_path):
-    _touch(tmp_path, "b.wav", "a/c.FLAC", "a/b/d.mp3", "e.ogg", "phone.m4a", "notes.txt",
-           "cover.jpg", "README", ".hidden.wav", "._shadow.wav",
-           ".ipynb_checkpoints/b-checkpoint.wav", "__MACOSX/b.wav", "a/.git/x.wav")
+    _touch(
+        tmp_path,
+        "b.wav",
+        "a/c.FLAC",
+        "a/b/d.mp3",
+        "e.ogg",
+        "phone.m4a",
+        "notes.txt",
+        "cover.jpg",
+        "README",
+        ".hidden.wav",
+        "._shadow.wav",
+        ".ipynb_checkpoints/b-checkpoint.wav",
+        "__MACOSX/b.wav",
+        "a/.git/x.wav",
+    )
     source = inputs.Folder(str(tmp_path))
     # m4a is sound, though not for us: listed, so that its refusal is reported.
     assert _keys(source) == ["a/b/d.mp3", "a/c.FLAC", "b.wav", "e.ogg", "phone.m4a"]
@@ -37,9 +50,13 @@ def test_sound_is_found_at_any_depth_and_the_rest_is_passed_over(tmp_path):
 def test_globs_choose_by_path_or_name(tmp_path):
     _touch(tmp_path, "train/a_1.wav", "train/a_2.wav", "test/a_1.wav", "test/b.sph", "test/b.txt")
     assert _keys(inputs.Folder(str(tmp_path), include=("train/*",))) == [
-        "train/a_1.wav", "train/a_2.wav"]
+        "train/a_1.wav",
+        "train/a_2.wav",
+    ]
     assert _keys(inputs.Folder(str(tmp_path), include=("*_1.wav",))) == [
-        "test/a_1.wav", "train/a_1.wav"]
+        "test/a_1.wav",
+        "train/a_1.wav",
+    ]
     source = inputs.Folder(str(tmp_path), exclude=("test/*",))
     assert _keys(source) == ["train/a_1.wav", "train/a_2.wav"]
     assert source.listing().skipped == {"excluded": 3}
@@ -69,8 +86,10 @@ def test_labels_come_from_the_name_or_the_path(tmp_path):
     sounds.write_folder(tmp_path / "english", num_files=1)
     by_name = inputs.Folder(str(tmp_path), label_pattern=r"^(?P<digit>\d)_(?P<speaker>[a-z]+)")
     by_path = inputs.Folder(str(tmp_path), label_pattern=r"^(?P<language>\w+)/")
-    for source, expected in ((by_name, {"digit": "0", "speaker": "ada"}),
-                             (by_path, {"language": "english"})):
+    for source, expected in (
+        (by_name, {"digit": "0", "speaker": "ada"}),
+        (by_path, {"language": "english"}),
+    ):
         with source.opened(source.listing().items[0]) as sound:
             assert sound.labels == expected
 
@@ -86,11 +105,14 @@ def test_missing_folder_is_refused():
         inputs.Folder("no/such/folder")
 
 
-@pytest.mark.parametrize("table, columns", [
-    ('file,text,speaker,empty\n0_ada_0.wav,"One, two ""three""",ada,\n', ()),
-    ('0_ada_0|One, two "three"|ada|x\n', ("id", "text", "speaker", "_")),
-    ('\ufefffile\ttext\tspeaker\nsub/0_ada_0.wav\tOne, two "three"\tada\n', ()),
-])
+@pytest.mark.parametrize(
+    "table, columns",
+    [
+        ('file,text,speaker,empty\n0_ada_0.wav,"One, two ""three""",ada,\n', ()),
+        ('0_ada_0|One, two "three"|ada|x\n', ("id", "text", "speaker", "_")),
+        ('\ufefffile\ttext\tspeaker\nsub/0_ada_0.wav\tOne, two "three"\tada\n', ()),
+    ],
+)
 def test_texts_and_labels_come_from_a_table(table, columns, tmp_path):
     sounds.write_folder(tmp_path / "sub", num_files=2)
     metadata = tmp_path / "metadata.csv"
@@ -99,14 +121,18 @@ def test_texts_and_labels_come_from_a_table(table, columns, tmp_path):
     first, second = source.listing().items
     with source.opened(first) as sound:
         assert (sound.text, sound.task, sound.labels) == (
-            'One, two "three"', "speech", {"speaker": "ada"})
+            'One, two "three"',
+            "speech",
+            {"speaker": "ada"},
+        )
     with source.opened(second) as sound:
         assert (sound.text, sound.task, sound.labels) == ("", "", {})
 
 
 def test_embedded_clips_are_the_corpus_own():
     source = inputs.embedded(
-        ["events"], num_clips=2, hours=0.0, seed=5, sample_rate=16_000, say=print)
+        ["events"], num_clips=2, hours=0.0, seed=5, sample_rate=16_000, say=print
+    )
     items = source.listing().items
     clip = corpora.generate("events", 1, seed=5, sample_rate=16_000)
     assert items[1].key == clip.key
@@ -118,7 +144,8 @@ def test_embedded_clips_are_the_corpus_own():
 
 def test_embedded_hours_are_met_roughly():
     source = inputs.embedded(
-        ["events"], num_clips=0, hours=0.1, seed=0, sample_rate=8_000, say=print)
+        ["events"], num_clips=0, hours=0.1, seed=0, sample_rate=8_000, say=print
+    )
     assert 360 / 8 <= source.num_clips[0] <= 360 / 0.4  # a clip has 0.4 to 8 seconds
 
 

@@ -12,8 +12,13 @@ _RATE = 16_000  # Hz
 
 def _tone(name: str, pitch: int, *, loudness: float = 0.6) -> np.ndarray:
     return instruments.tone(
-        name, pitch, duration=1.5, loudness=loudness, rng=np.random.default_rng(0),
-        sample_rate=_RATE)
+        name,
+        pitch,
+        duration=1.5,
+        loudness=loudness,
+        rng=np.random.default_rng(0),
+        sample_rate=_RATE,
+    )
 
 
 def _peak_near(signal: np.ndarray, frequency: float) -> tuple[float, float]:
@@ -46,8 +51,9 @@ def test_families_decay_or_sustain(name):
     pitch = (instruments.INSTRUMENTS[name].lowest + instruments.INSTRUMENTS[name].highest) // 2
     signal = _tone(name, pitch)
     early, late = (
-        np.sqrt(np.mean(signal[int(start * _RATE):int((start + 0.2) * _RATE)] ** 2))
-        for start in (0.2, 1.2))
+        np.sqrt(np.mean(signal[int(start * _RATE) : int((start + 0.2) * _RATE)] ** 2))
+        for start in (0.2, 1.2)
+    )
     if instruments.INSTRUMENTS[name].family in ("plucked", "struck"):
         assert late < 0.7 * early
     else:

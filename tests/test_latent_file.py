@@ -13,7 +13,10 @@ from f3tok_jax import latent_file
 def _latents(**changes):
     values = dict(
         latents=np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32),
-        latent_rate=25.0, sample_rate=44_100, num_samples=8_820, fingerprint="0123abcd",
+        latent_rate=25.0,
+        sample_rate=44_100,
+        num_samples=8_820,
+        fingerprint="0123abcd",
     )
     return latent_file.LatentFile(**(values | changes))
 
@@ -44,10 +47,19 @@ def _other_rank(path):
     _latents(latents=np.zeros((2, 8), np.float32)).save(path)
 
 
-@pytest.mark.parametrize("write", [
-    lambda path: None, lambda path: path.write_bytes(b""), lambda path: path.write_text("text"),
-    lambda path: np.savez(path, other=np.zeros(3)), _truncated, _pickled, _nan, _other_rank,
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: None,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("text"),
+        lambda path: np.savez(path, other=np.zeros(3)),
+        _truncated,
+        _pickled,
+        _nan,
+        _other_rank,
+    ],
+)
 def test_what_is_not_latents_is_refused(write, tmp_path):
     path = tmp_path / "a.npz"
     write(path)

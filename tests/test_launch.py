@@ -28,11 +28,20 @@ _RUN = ["--config", "configs/autoencoder.py:base", "--workdir", "gs://bucket/a r
 def _launch(*arguments, environment=None, timeout=120):
     """Runs tpu_train.sh with nothing of this shell's that could change what it does."""
     clean = {
-        "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "DEVICE": "cpu",
-        "TMPDIR": "/tmp"}
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "DEVICE": "cpu",
+        "TMPDIR": "/tmp",
+    }
     return subprocess.run(
         ["bash", str(_ROOT / "launch" / "tpu_train.sh"), *arguments],
-        env={**clean, **(environment or {})}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False)
+        env={**clean, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("script", _SCRIPTS, ids=lambda path: path.name)
@@ -47,22 +56,29 @@ def test_scripts_pass_shellcheck(script):
     subprocess.run(["shellcheck", "-x", script], check=True, cwd=_ROOT)
 
 
-@pytest.mark.parametrize("name, arguments", [
-    ("main_job", []),
-    ("worker", [*_RUN, "--accelerator=v4-32", "--config.note=it's \"two words\""]),
-    ("slice", [*_SLICE, *_RUN, "--spot", "--project=some-project"]),
-    ("two_slices", ["all", *_SLICE, *_RUN, "--num_slices=2", "--flags=data_parallel", "--reserved"]),
-    ("setup", ["setup", *_SLICE]),
-    ("stop", ["stop", *_SLICE, *_RUN]),
-    ("delete", ["delete", *_SLICE]),
-])
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("main_job", []),
+        ("worker", [*_RUN, "--accelerator=v4-32", '--config.note=it\'s "two words"']),
+        ("slice", [*_SLICE, *_RUN, "--spot", "--project=some-project"]),
+        (
+            "two_slices",
+            ["all", *_SLICE, *_RUN, "--num_slices=2", "--flags=data_parallel", "--reserved"],
+        ),
+        ("setup", ["setup", *_SLICE]),
+        ("stop", ["stop", *_SLICE, *_RUN]),
+        ("delete", ["delete", *_SLICE]),
+    ],
+)
 def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     (tmp_path / "bin").mkdir()
     trap = tmp_path / "bin" / "gcloud"
     trap.write_text("#!/bin/sh\ntouch " + str(tmp_path / "touched") + "\n")
     trap.chmod(0o755)
-    result = _launch(*arguments, environment={
-        "DRY_RUN": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
+    result = _launch(
+        *arguments, environment={"DRY_RUN": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    )
     assert result.returncode == 0, result.stdout
     assert not (tmp_path / "touched").exists()
     printed = result.stdout.replace(str(_ROOT), "ROOT")
@@ -73,21 +89,24 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     assert printed == golden.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--workdir", "gs://bucket/run"], "--config is missing"),
-    (["--config", "configs/autoencoder.py:base"], "--workdir is missing"),
-    (["create", "--zone", "zone-a"], "--tpu is missing"),
-    (["--tpu", "demo", *_RUN, "--accelerator", "v4-8"], "--zone is missing"),
-    (["--tpu", "demo", "--zone", "zone-a", *_RUN], "--accelerator is missing"),
-    ([*_SLICE, "--workdir", "gs://bucket/run"], "--config is missing"),
-    ([*_SLICE, "--config", "configs/autoencoder.py:base"], "--workdir is missing"),
-    ([*_SLICE, "--config", "c", "--workdir", "runs/here"], "that every worker sees"),
-    (["--tpu", "demo", "--zone", "z", "--accelerator", "v9-8", *_RUN], "got 'v9-8'"),
-    ([*_RUN, "--accelerator", "v4-8", "--flags", "fast"], "--flags must be one of"),
-    ([*_SLICE, *_RUN, "--zone"], "--zone needs a value"),
-    (["create", "delete", *_SLICE], "one command at a time"),
-    (["creat", *_SLICE], "unknown argument 'creat'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--workdir", "gs://bucket/run"], "--config is missing"),
+        (["--config", "configs/autoencoder.py:base"], "--workdir is missing"),
+        (["create", "--zone", "zone-a"], "--tpu is missing"),
+        (["--tpu", "demo", *_RUN, "--accelerator", "v4-8"], "--zone is missing"),
+        (["--tpu", "demo", "--zone", "zone-a", *_RUN], "--accelerator is missing"),
+        ([*_SLICE, "--workdir", "gs://bucket/run"], "--config is missing"),
+        ([*_SLICE, "--config", "configs/autoencoder.py:base"], "--workdir is missing"),
+        ([*_SLICE, "--config", "c", "--workdir", "runs/here"], "that every worker sees"),
+        (["--tpu", "demo", "--zone", "z", "--accelerator", "v9-8", *_RUN], "got 'v9-8'"),
+        ([*_RUN, "--accelerator", "v4-8", "--flags", "fast"], "--flags must be one of"),
+        ([*_SLICE, *_RUN, "--zone"], "--zone needs a value"),
+        (["create", "delete", *_SLICE], "one command at a time"),
+        (["creat", *_SLICE], "unknown argument 'creat'"),
+    ],
+)
 def test_what_is_missing_is_said_by_name(arguments, message):
     result = _launch(*arguments, environment={"DRY_RUN": "1"})
     assert result.returncode == 1
@@ -118,8 +137,13 @@ class _Cloud:
             (bin_folder / name).write_text(text)
             (bin_folder / name).chmod((bin_folder / name).stat().st_mode | stat.S_IXUSR)
         self.environment = {
-            "FAKE_CLOUD": str(self.folder), "PATH": f"{bin_folder}:{os.environ['PATH']}",
-            "POLL_SECONDS": "0.3", "RETRY_SECONDS": "0", "GRACE_SECONDS": "5", "TMPDIR": str(folder)}
+            "FAKE_CLOUD": str(self.folder),
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "POLL_SECONDS": "0.3",
+            "RETRY_SECONDS": "0",
+            "GRACE_SECONDS": "5",
+            "TMPDIR": str(folder),
+        }
 
     def launch(self, *arguments, **more):
         return _launch(*arguments, environment={**self.environment, **more})
@@ -141,7 +165,7 @@ def cloud(tmp_path):
 
 
 def test_whole_course_hands_over_arguments_exactly(cloud):
-    awkward = ["--config.note=it's \"two words\" $HOME `x` \\", "--config.list=(1, 2)"]
+    awkward = ['--config.note=it\'s "two words" $HOME `x` \\', "--config.list=(1, 2)"]
     result = cloud.launch(*_SLICE, *_RUN, *awkward)
     assert result.returncode == 0, result.stdout
     assert "2 workers, all with the same packages and code" in result.stdout
@@ -149,9 +173,19 @@ def test_whole_course_hands_over_arguments_exactly(cloud):
     assert "delete --tpu demo --zone zone-a" in result.stdout
     for worker in (0, 1):
         words = (cloud.home(worker) / "train_arguments").read_text().split("\0")[:-1]
-        assert words == ["-m", "f3tok_jax.train", "--config=configs/autoencoder.py:base",
-                         "--workdir=gs://bucket/a run", *awkward]
-        log = cloud.home(worker) / "f3tok_jobs" / "bucket_a_run" / f"slice_0000_worker_000{worker}.log"
+        assert words == [
+            "-m",
+            "f3tok_jax.train",
+            "--config=configs/autoencoder.py:base",
+            "--workdir=gs://bucket/a run",
+            *awkward,
+        ]
+        log = (
+            cloud.home(worker)
+            / "f3tok_jobs"
+            / "bucket_a_run"
+            / f"slice_0000_worker_000{worker}.log"
+        )
         assert "ends with 0" in log.read_text()
 
 
@@ -223,8 +257,10 @@ def test_a_mistake_is_not_repeated(cloud):
     assert "restart 1" not in result.stdout
 
 
-@pytest.mark.parametrize("code, words", [
-    (42, "preempted and saved"), (124, "watchdog"), (134, "worker died"), (137, "out of memory")])
+@pytest.mark.parametrize(
+    "code, words",
+    [(42, "preempted and saved"), (124, "watchdog"), (134, "worker died"), (137, "out of memory")],
+)
 def test_accidents_are_restarted(cloud, code, words):
     _ready(cloud)
     (cloud.home(1) / "exit_codes").write_text(f"{code}\n")
@@ -260,9 +296,14 @@ def test_stop_saves_and_is_not_restarted(cloud):
         (cloud.home(worker) / "sleep").touch()
     launcher = subprocess.Popen(
         ["bash", str(_ROOT / "launch" / "tpu_train.sh"), "run", *_SLICE, *_RUN],
-        env={**os.environ, **cloud.environment, "DEVICE": "cpu"}, stdout=subprocess.PIPE, text=True)
-    logs = [cloud.home(worker) / "f3tok_jobs" / "bucket_a_run" / f"slice_0000_worker_000{worker}.log"
-            for worker in (0, 1)]
+        env={**os.environ, **cloud.environment, "DEVICE": "cpu"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    logs = [
+        cloud.home(worker) / "f3tok_jobs" / "bucket_a_run" / f"slice_0000_worker_000{worker}.log"
+        for worker in (0, 1)
+    ]
     _until(lambda: all(log.exists() and "step 1" in log.read_text() for log in logs))
     status = cloud.launch("status", *_SLICE, *_RUN)
     assert status.stdout.count("running") == 2
@@ -286,8 +327,12 @@ def test_two_slices_know_their_numbers(cloud):
     create = cloud.calls("create")[0]
     assert create[create.index("--node-count") + 1] == "2"
     for number in (0, 1):
-        log = (cloud.home(1, f"demo-{number}") / "f3tok_jobs" / "bucket_a_run"
-               / f"slice_000{number}_worker_0001.log")
+        log = (
+            cloud.home(1, f"demo-{number}")
+            / "f3tok_jobs"
+            / "bucket_a_run"
+            / f"slice_000{number}_worker_0001.log"
+        )
         assert "ends with 0" in log.read_text()
 
 
@@ -302,37 +347,60 @@ def test_environment_is_made_once(tmp_path, cloud):
 
 def test_exit_code_of_the_training_is_the_scripts(tmp_path, cloud):
     (tmp_path / "exit_codes").write_text("42\n")
-    result = _launch(*_RUN, environment={
-        **cloud.environment, "VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)})
+    result = _launch(
+        *_RUN,
+        environment={**cloud.environment, "VENV": str(tmp_path / "venv"), "HOME": str(tmp_path)},
+    )
     assert result.returncode == 42, result.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flag_set", ["default", "overlap", "data_parallel", "windowed", "debug"])
-@pytest.mark.parametrize("generation, topology", [
-    ("v4", "v4:2x2x1"), ("v5e", "v5e:2x2"), ("v5p", "v5p:2x2x1"), ("v6e", "v6e:2x2")])
+@pytest.mark.parametrize(
+    "generation, topology",
+    [("v4", "v4:2x2x1"), ("v5e", "v5e:2x2"), ("v5p", "v5p:2x2x1"), ("v6e", "v6e:2x2")],
+)
 def test_libtpu_knows_the_flags(generation, topology, flag_set):
     pytest.importorskip("libtpu", reason="the tpu extra is not installed")
-    shell = f'source "{_ROOT}/launch/common.sh"; source "{_ROOT}/launch/tpu_generations.sh"; ' \
+    shell = (
+        f'source "{_ROOT}/launch/common.sh"; source "{_ROOT}/launch/tpu_generations.sh"; '
         f"tpu_flags {generation} {flag_set}"
+    )
     flags = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout
     program = (
         "from jax.experimental import topologies\n"
-        f"print(len(topologies.get_topology_desc(platform='tpu', topology_name='{topology}').devices))")
+        f"print(len(topologies.get_topology_desc(platform='tpu', topology_name='{topology}').devices))"
+    )
     # An unknown flag ends the process and is named.
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={
-        **os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_ID": "0",
-        "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "LIBTPU_INIT_ARGS": " ".join(flags.split())})
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "TPU_WORKER_ID": "0",
+            "TPU_WORKER_HOSTNAMES": "localhost",
+            "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "LIBTPU_INIT_ARGS": " ".join(flags.split()),
+        },
+    )
     assert result.returncode == 0, result.stderr[-2000:]
 
 
 def test_lock_file_covers_the_core_with_exact_pins():
-    lines = [line for line in (_ROOT / "launch" / "requirements.lock").read_text().splitlines()
-             if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (_ROOT / "launch" / "requirements.lock").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines)
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-    core = re.findall(r'^        "([A-Za-z0-9_-]+)>=', (_ROOT / "setup.py").read_text(), re.MULTILINE)
+    core = re.findall(
+        r'^        "([A-Za-z0-9_-]+)>=', (_ROOT / "setup.py").read_text(), re.MULTILINE
+    )
     assert len(core) > 10
     assert {name.lower().replace("_", "-") for name in core} <= pinned
     assert {"espeakng-loader", "pytest", "pystoi", "tensorboardx", "matplotlib", "scipy"} <= pinned

@@ -31,17 +31,26 @@ def test_read_returns_what_was_written(shard_set, tmp_path):
     assert content.seconds == pytest.approx(0.3 + 0.41 + 0.52)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda fields: fields.update(format="other"), "format"),
-    (lambda fields: fields.pop("shards"), "shards"),
-    (lambda fields: fields.update(extra=1), "extra"),
-    (lambda fields: fields.update(sample_rate=0), "sample_rate"),
-    (lambda fields: fields.update(num_records=99), "99"),
-    (lambda fields: fields["shards"].append(fields["shards"][0]), "named twice"),
-    (lambda fields: fields["shards"][0].update(num_records=-1), "-1 records"),
-    (lambda fields: fields["shards"][0].update(name="../../x.array_record"), "no name for a shard"),
-    (lambda fields: fields["shards"][0].update(name="/tmp/x.array_record"), "no name for a shard"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda fields: fields.update(format="other"), "format"),
+        (lambda fields: fields.pop("shards"), "shards"),
+        (lambda fields: fields.update(extra=1), "extra"),
+        (lambda fields: fields.update(sample_rate=0), "sample_rate"),
+        (lambda fields: fields.update(num_records=99), "99"),
+        (lambda fields: fields["shards"].append(fields["shards"][0]), "named twice"),
+        (lambda fields: fields["shards"][0].update(num_records=-1), "-1 records"),
+        (
+            lambda fields: fields["shards"][0].update(name="../../x.array_record"),
+            "no name for a shard",
+        ),
+        (
+            lambda fields: fields["shards"][0].update(name="/tmp/x.array_record"),
+            "no name for a shard",
+        ),
+    ],
+)
 def test_damaged_manifests_are_refused(change, message, shard_set):
     _edit(shard_set, change)
     with pytest.raises(ValueError, match=message):

@@ -44,12 +44,13 @@ def test_order_is_frozen():
     assert order[1].tolist() == [50, 39, 191, 190, 525, 41, 528, 69, 23, 405]
 
 
-@pytest.mark.parametrize("weights, period", [
-    ([0.7, 0.3], 10), ([1, 2], 3), ([5.0], 1), ([0.25, 0.25, 0.5], 4)])
+@pytest.mark.parametrize(
+    "weights, period", [([0.7, 0.3], 10), ([1, 2], 3), ([5.0], 1), ([0.25, 0.25, 0.5], 4)]
+)
 def test_proportions_are_exact_over_every_period(weights, period):
     sets, _ = _mixture([17] * len(weights), weights).locate(np.arange(period * 50))
     for start in range(0, period * 50, period):
-        counts = np.bincount(sets[start:start + period], minlength=len(weights))
+        counts = np.bincount(sets[start : start + period], minlength=len(weights))
         np.testing.assert_allclose(counts / period, np.asarray(weights) / sum(weights))
 
 
@@ -61,7 +62,8 @@ def test_unwieldy_weights_are_met_closely_and_evenly():
     # Evenly: no stretch of 1000 positions is off by more than two turns of a set.
     for start in range(0, 200_000, 1000):
         np.testing.assert_allclose(
-            np.bincount(sets[start:start + 1000], minlength=3), 1000 * shares, atol=2.0)
+            np.bincount(sets[start : start + 1000], minlength=3), 1000 * shares, atol=2.0
+        )
 
 
 def test_each_set_keeps_its_own_epochs():

@@ -142,7 +142,11 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     shards, cache, single, tmp_path
 ):
     workdir = tmp_path / "run"
-    results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_TERM_AT": "5"}, {}))
+    # Slow steps: the processes take a moment to agree on the step after which they leave.
+    slow = {"TOY_STEP_SECONDS": "0.7"}
+    results = _run(
+        shards, workdir, cache, _NO_EVALUATION, each=({"TOY_TERM_AT": "5", **slow}, slow)
+    )
     assert [result.returncode for result in results] == [42, 42], (
         results[0].stderr + results[1].stderr
     )

@@ -56,14 +56,17 @@ def test_rhythms_beat_at_their_tempo():
             continue
         waveform, _, label = music.generate(index, seed=2, sample_rate=_RATE)
         beat = 60.0 / int(label["tempo"])
-        level = np.abs(waveform[:len(waveform) // 80 * 80]).reshape(-1, 80).max(axis=1)  # 5 ms
+        level = np.abs(waveform[: len(waveform) // 80 * 80]).reshape(-1, 80).max(axis=1)  # 5 ms
         onset = np.maximum(np.diff(level), 0.0)
+
         # Drums repeat every bar: the onsets agree with themselves four beats later, not 3.37.
         def agreement(seconds):
             lag = int(round(seconds / 0.005))
             return max(
-                np.sum(onset[:-lag - 2] * onset[lag + shift:len(onset) - 2 + shift])
-                for shift in (0, 1, 2))
+                np.sum(onset[: -lag - 2] * onset[lag + shift : len(onset) - 2 + shift])
+                for shift in (0, 1, 2)
+            )
+
         if 8 * beat < len(waveform) / _RATE:
             assert agreement(4 * beat) > 2.0 * agreement(3.37 * beat)
             checked += 1

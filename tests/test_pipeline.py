@@ -26,8 +26,7 @@ def more_shards(tmp_path_factory):
 
 
 def _pipeline(mixture, **changes):
-    options = dict(
-        sample_rate=16_000, crop_length=4_000, batch_size=8, seed=3, gain_db=(-6.0, 6.0))
+    options = dict(sample_rate=16_000, crop_length=4_000, batch_size=8, seed=3, gain_db=(-6.0, 6.0))
     return pipeline.Pipeline(mixture, **(options | changes))
 
 
@@ -41,7 +40,8 @@ def _hash(batch) -> str:
 def _global_hash(mixture, step, num_hosts, **changes) -> str:
     hosts = [
         _pipeline(mixture, process_index=index, process_count=num_hosts, **changes)
-        for index in range(num_hosts)]
+        for index in range(num_hosts)
+    ]
     parts = [host.local_batch(step) for host in hosts]
     return _hash({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
@@ -95,7 +95,7 @@ def test_every_epoch_has_every_record_once(shards):
     loader = _pipeline(shards, batch_size=4)
     length = loader.num_records
     keys = list(itertools.chain.from_iterable(map(loader.example_keys, range(8 * length // 4))))
-    epochs = [keys[start:start + length] for start in range(0, len(keys), length)]
+    epochs = [keys[start : start + length] for start in range(0, len(keys), length)]
     assert len(epochs) == 8
     assert all(len(set(epoch)) == length for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 8
@@ -109,7 +109,7 @@ def test_keys_are_those_of_the_rows(shards):
     for row, key in enumerate(loader.example_keys(1)):
         waveform = by_key[key].waveform
         assert batch["mask"][row].sum() == waveform.size
-        np.testing.assert_array_equal(batch["waveform"][row, :waveform.size] * 32768, waveform)
+        np.testing.assert_array_equal(batch["waveform"][row, : waveform.size] * 32768, waveform)
 
 
 def test_evaluation_goes_in_order_from_the_start_and_wraps(shards):
@@ -154,32 +154,39 @@ def test_mixture_is_exact_in_every_batch_that_holds_a_period(shards, more_shards
         assert sum(key.startswith(f"{more_shards}:") for key in keys) == 2
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("DIR", (("DIR", 1.0),)),
-    ("DIR=2", (("DIR", 2.0),)),
-    (" a/b=0.7, c=0.3,", (("a/b", 0.7), ("c", 0.3))),
-    ("x=y=0.5,c=1e-2", (("x=y", 0.5), ("c", 0.01))),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("DIR", (("DIR", 1.0),)),
+        ("DIR=2", (("DIR", 2.0),)),
+        (" a/b=0.7, c=0.3,", (("a/b", 0.7), ("c", 0.3))),
+        ("x=y=0.5,c=1e-2", (("x=y", 0.5), ("c", 0.01))),
+    ],
+)
 def test_mixtures_are_parsed(text, expected):
     assert pipeline.parse_mixture(text) == expected
 
 
-@pytest.mark.parametrize("text", [
-    "", " , ", "a,b", "a=0.5,b", "a=0,b=1", "a=-1,b=2", "a=nan,b=1", "=1"])
+@pytest.mark.parametrize(
+    "text", ["", " , ", "a,b", "a=0.5,b", "a=0,b=1", "a=-1,b=2", "a=nan,b=1", "=1"]
+)
 def test_bad_mixtures_are_refused(text):
     with pytest.raises(ValueError):
         pipeline.parse_mixture(text)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(sample_rate=24_000), "16000 Hz, the model needs 24000 Hz"),
-    (dict(batch_size=1000), "records, fewer than the batch of 1000"),
-    (dict(batch_size=6, process_count=4), "batch_size=6 must be a multiple of the 4 hosts"),
-    (dict(process_index=2, process_count=2), "process_index=2"),
-    (dict(gain_db=(3.0, -3.0)), "gain_db"),
-    (dict(crop_length=0), "crop_length"),
-    (dict(seed=-1), "seed"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(sample_rate=24_000), "16000 Hz, the model needs 24000 Hz"),
+        (dict(batch_size=1000), "records, fewer than the batch of 1000"),
+        (dict(batch_size=6, process_count=4), "batch_size=6 must be a multiple of the 4 hosts"),
+        (dict(process_index=2, process_count=2), "process_index=2"),
+        (dict(gain_db=(3.0, -3.0)), "gain_db"),
+        (dict(crop_length=0), "crop_length"),
+        (dict(seed=-1), "seed"),
+    ],
+)
 def test_what_does_not_fit_is_refused(changes, message, shards):
     with pytest.raises(ValueError, match=message):
         _pipeline(shards, **changes)
@@ -188,10 +195,16 @@ def test_what_does_not_fit_is_refused(changes, message, shards):
 def test_fingerprint_tells_what_decides_the_order(shards, more_shards):
     mixture = f"{shards}=0.5,{more_shards}=0.5"
     variants = [
-        _pipeline(mixture), _pipeline(f"{shards}=0.6,{more_shards}=0.4"), _pipeline(shards),
-        _pipeline(more_shards), _pipeline(mixture, seed=4), _pipeline(mixture, crop_length=3_999),
-        _pipeline(mixture, batch_size=16), _pipeline(mixture, gain_db=(0.0, 0.0)),
-        _pipeline(mixture, train=False)]
+        _pipeline(mixture),
+        _pipeline(f"{shards}=0.6,{more_shards}=0.4"),
+        _pipeline(shards),
+        _pipeline(more_shards),
+        _pipeline(mixture, seed=4),
+        _pipeline(mixture, crop_length=3_999),
+        _pipeline(mixture, batch_size=16),
+        _pipeline(mixture, gain_db=(0.0, 0.0)),
+        _pipeline(mixture, train=False),
+    ]
     fingerprints = [variant.fingerprint for variant in variants]
     assert len(set(fingerprints)) == len(fingerprints)
     same = _pipeline(mixture, process_index=1, process_count=2, num_threads=0, max_replaced=5)

@@ -48,7 +48,11 @@ def folder(tmp_path_factory):
 
 
 def test_commands_work_in_their_order(folder):
-    words = {"DIR": "sounds", "SHARDS": "shards", ".venv/bin/f3tok": f"{sys.executable} -m f3tok_jax.cli"}
+    words = {
+        "DIR": "sounds",
+        "SHARDS": "shards",
+        ".venv/bin/f3tok": f"{sys.executable} -m f3tok_jax.cli",
+    }
     # What is trained first is used afterwards.
     commands = sorted(
         (command for command in _commands() if "compile_check" not in command),
@@ -56,19 +60,28 @@ def test_commands_work_in_their_order(folder):
     )
     assert len(commands) == 7
     environment = {
-        **os.environ, "PYTHONPATH": str(_ROOT), "JAX_PLATFORMS": "cpu", "F3TOK_MODEL": "runs/mine",
+        **os.environ,
+        "PYTHONPATH": str(_ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "F3TOK_MODEL": "runs/mine",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
     }
     for command in commands:
+        if command.startswith("python"):
+            command = command.replace("python", sys.executable, 1)
         for word, replacement in words.items():
             command = command.replace(word, replacement)
-        command = command.replace("configs/", f"{_ROOT}/configs/").replace("python -m", f"{sys.executable} -m")
-        arguments = shlex.split(command)
-        arguments += shlex.split(next((more for name, more in _SMALL.items() if name in arguments), ""))
-        done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+        arguments = shlex.split(command.replace("configs/", f"{_ROOT}/configs/"))
+        arguments += shlex.split(
+            next((more for name, more in _SMALL.items() if name in arguments), "")
+        )
+        done = subprocess.run(
+            arguments, cwd=folder, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     refused = (folder / "shards" / "train" / "refusals.jsonl").read_text() + (
-        folder / "shards" / "test" / "refusals.jsonl").read_text()
+        folder / "shards" / "test" / "refusals.jsonl"
+    ).read_text()
     assert "broken.wav" in refused
     before, after = soundfile.info(folder / "speech.wav"), soundfile.info(folder / "back.wav")
     assert (after.samplerate, after.frames) == (before.samplerate, before.frames)

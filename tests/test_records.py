@@ -13,9 +13,15 @@ from data_pipelines import records
 
 def _record(**changes) -> records.Record:
     fields = dict(
-        key="a/b.wav#00001", waveform=np.arange(-50, 50, dtype=np.int16), sample_rate=24_000,
-        source="a/b.wav", offset=96_000, text="Grüße, 你好", task="speech",
-        labels={"speaker": "ada", "language": "de"})
+        key="a/b.wav#00001",
+        waveform=np.arange(-50, 50, dtype=np.int16),
+        sample_rate=24_000,
+        source="a/b.wav",
+        offset=96_000,
+        text="Grüße, 你好",
+        task="speech",
+        labels={"speaker": "ada", "language": "de"},
+    )
     return records.Record(**(fields | changes))
 
 
@@ -54,16 +60,19 @@ def test_names_that_are_not_unicode_survive():
     assert records.decode(records.encode(_record(key=key))).key == key
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(waveform=np.zeros(4, np.float32)), "int16"),
-    (dict(waveform=np.zeros((4, 2), np.int16)), "int16"),
-    (dict(waveform=np.zeros(0, np.int16)), "samples"),
-    (dict(sample_rate=0), "sample_rate"),
-    (dict(offset=-1), "offset"),
-    (dict(labels={"speaker": 7}), "labels"),
-    (dict(text=b"bytes"), "text"),
-    (dict(text="x" * 2**20), "shorten"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(waveform=np.zeros(4, np.float32)), "int16"),
+        (dict(waveform=np.zeros((4, 2), np.int16)), "int16"),
+        (dict(waveform=np.zeros(0, np.int16)), "samples"),
+        (dict(sample_rate=0), "sample_rate"),
+        (dict(offset=-1), "offset"),
+        (dict(labels={"speaker": 7}), "labels"),
+        (dict(text=b"bytes"), "text"),
+        (dict(text="x" * 2**20), "shorten"),
+    ],
+)
 def test_encode_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         records.encode(_record(**changes))
@@ -79,22 +88,25 @@ def _header(**changes) -> bytes:
     return json.dumps(fields | changes).encode()
 
 
-@pytest.mark.parametrize("data, message", [
-    (b"", "at least 12 bytes"),
-    (b"RIFF" + bytes(100), "starts with"),
-    (b"F3TR" + struct.pack("<II", 9, 0), "version 9"),
-    (_with_header(_header(), claimed=2**31), "claims 2147483648 bytes"),
-    (_with_header(b"{" * 20), "not JSON"),
-    (_with_header(b"[" * 5000), "not JSON"),
-    (_with_header(b"[1, 2]"), "JSON object"),
-    (_with_header(b"{}"), "'key'"),
-    (_with_header(_header(num_samples=2**40)), "samples"),
-    (_with_header(_header(num_samples=101)), "101 samples"),
-    (_with_header(_header(num_samples="100")), "num_samples"),
-    (_with_header(_header(num_samples=True)), "num_samples"),
-    (_with_header(_header(labels={"a": 1})), "labels"),
-    (_with_header(_header(), payload=b"\0" * 199), "199 bytes"),
-])
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "at least 12 bytes"),
+        (b"RIFF" + bytes(100), "starts with"),
+        (b"F3TR" + struct.pack("<II", 9, 0), "version 9"),
+        (_with_header(_header(), claimed=2**31), "claims 2147483648 bytes"),
+        (_with_header(b"{" * 20), "not JSON"),
+        (_with_header(b"[" * 5000), "not JSON"),
+        (_with_header(b"[1, 2]"), "JSON object"),
+        (_with_header(b"{}"), "'key'"),
+        (_with_header(_header(num_samples=2**40)), "samples"),
+        (_with_header(_header(num_samples=101)), "101 samples"),
+        (_with_header(_header(num_samples="100")), "num_samples"),
+        (_with_header(_header(num_samples=True)), "num_samples"),
+        (_with_header(_header(labels={"a": 1})), "labels"),
+        (_with_header(_header(), payload=b"\0" * 199), "199 bytes"),
+    ],
+)
 def test_decode_refuses(data, message):
     with pytest.raises(ValueError, match=message):
         records.decode(data)
@@ -104,7 +116,7 @@ def test_any_damage_is_a_value_error_or_harmless():
     data = records.encode(_record())
     rng = np.random.default_rng(0)
     for _ in range(2000):
-        damaged = bytearray(data[:rng.integers(len(data) + 1)] if rng.random() < 0.3 else data)
+        damaged = bytearray(data[: rng.integers(len(data) + 1)] if rng.random() < 0.3 else data)
         for place in rng.integers(0, max(len(damaged), 1), 3):
             if damaged:
                 damaged[place] = rng.integers(256)

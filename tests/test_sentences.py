@@ -14,7 +14,8 @@ from data_pipelines import sentences
 def test_sentences_are_complete_and_varied(kind, language):
     texts = [
         sentences.compose(kind, np.random.default_rng(seed), language=language)
-        for seed in range(100)]
+        for seed in range(100)
+    ]
     assert not any("{" in text or "}" in text for text in texts)
     assert len(set(texts)) > 30
     for text in texts:
@@ -28,7 +29,8 @@ def test_digit_strings_are_digits_of_many_lengths():
     lengths = set()
     for seed in range(60):
         spoken = sentences.transcript(
-            sentences.compose("digits", np.random.default_rng(seed), language="en")).split()
+            sentences.compose("digits", np.random.default_rng(seed), language="en")
+        ).split()
         assert set(spoken) <= words
         lengths.add(len(spoken))
     assert lengths == {1, 2, 3, 4, 5, 6}

@@ -58,12 +58,15 @@ def test_other_rate_is_refused(shard_set):
         sources.ShardSet(shard_set, sample_rate=24_000)
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda path: path.unlink(), "is missing"),
-    (lambda path: path.write_bytes(b""), "has 0 bytes.*it is empty"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "it is damaged"),
-    (lambda path: path.write_bytes(path.read_bytes() * 2), "it is damaged"),
-])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes.*it is empty"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "it is damaged"),
+        (lambda path: path.write_bytes(path.read_bytes() * 2), "it is damaged"),
+    ],
+)
 def test_missing_empty_and_truncated_shards_are_named(damage, message, shard_set):
     shard = _shards(shard_set)[1]
     damage(shard)

@@ -20,7 +20,8 @@ def test_every_voice_is_known_and_unlike_the_others():
     assert len(speech.VOICES) >= 4
     sounds = {
         espeak.speak("a e i o u", voice=voice, rate=200, pitch=50, pitch_range=50, seed=1).tobytes()
-        for voice in speech.VOICES["en"]}
+        for voice in speech.VOICES["en"]
+    }
     assert len(sounds) == len(speech.VOICES["en"])
 
 
@@ -50,9 +51,13 @@ def test_more_words_take_longer():
 def test_women_speak_higher():
     pitches = {"female": [], "male": []}
     for gender, voice in (
-            ("female", "en+f2"), ("female", "en-us+Annie"), ("male", "en+m1"), ("male", "en+m3")):
+        ("female", "en+f2"),
+        ("female", "en-us+Annie"),
+        ("male", "en+m1"),
+        ("male", "en+m3"),
+    ):
         samples = espeak.speak("one", voice=voice, rate=150, pitch=50, pitch_range=20, seed=1)
-        middle = samples[len(samples) // 2 - 1024:len(samples) // 2 + 1024].astype(float)
+        middle = samples[len(samples) // 2 - 1024 : len(samples) // 2 + 1024].astype(float)
         correlation = np.fft.irfft(np.abs(np.fft.rfft(middle, 4096)) ** 2)
         pitches[gender].append(espeak.SAMPLE_RATE / (60 + np.argmax(correlation[60:330])))
     assert min(pitches["female"]) > 150.0 > max(pitches["male"])

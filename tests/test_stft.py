@@ -18,7 +18,9 @@ def test_spectrum_equals_numpy(hop_length):
     waveform = _noise((2, 6 * hop_length))
     length = 2 * hop_length
     window = np.hanning(length + 1)[:-1]
-    frames = np.stack([waveform[:, i * hop_length : i * hop_length + length] for i in range(5)], axis=1)
+    frames = np.stack(
+        [waveform[:, i * hop_length : i * hop_length + length] for i in range(5)], axis=1
+    )
     expected = np.fft.rfft(frames * window)[..., :-1] / np.sqrt(np.sum(window**2))
     spectrum = np.asarray(stft.waveform_to_spectrum(waveform, hop_length=hop_length))
     spectrum = spectrum.reshape(2, 5, hop_length, 2)
@@ -36,7 +38,9 @@ def test_white_noise_keeps_its_rms():
 def test_synthesis_inverts_analysis():
     hop = 240
     time = np.arange(40 * hop) / 24_000
-    waveform = np.stack([np.sin(2 * np.pi * f * time) for f in (50.0, 1234.5, 9000.0)]).astype(np.float32)
+    waveform = np.stack([np.sin(2 * np.pi * f * time) for f in (50.0, 1234.5, 9000.0)]).astype(
+        np.float32
+    )
     spectrum = stft.waveform_to_spectrum(jnp.asarray(waveform), hop_length=hop)
     frames = stft.spectrum_to_frames(spectrum, hop_length=hop)
     back, _ = stft.overlap_add(frames, jnp.zeros((3, hop)))

@@ -31,15 +31,17 @@ class TinySpeech(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict({
-                "audio": tfds.features.Tensor(shape=(None,), dtype=np.int16),
-                "waveform": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
-                "encoded": tfds.features.Tensor(shape=(), dtype=np.object_),
-                "speaker": tfds.features.ClassLabel(names=SPEAKERS),
-                "text": tfds.features.Text(),
-                "chapter": tfds.features.Text(),
-                "take": tfds.features.Scalar(np.int64),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    "audio": tfds.features.Tensor(shape=(None,), dtype=np.int16),
+                    "waveform": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+                    "encoded": tfds.features.Tensor(shape=(), dtype=np.object_),
+                    "speaker": tfds.features.ClassLabel(names=SPEAKERS),
+                    "text": tfds.features.Text(),
+                    "chapter": tfds.features.Text(),
+                    "take": tfds.features.Scalar(np.int64),
+                }
+            ),
             metadata=tfds.core.MetadataDict(sample_rate=RATE),
         )
 
@@ -52,15 +54,18 @@ class TinySpeech(tfds.core.GeneratorBasedBuilder):
             stream = io.BytesIO()
             # Its own rate, which the file tells.
             soundfile.write(stream, sounds.tone(0.5, rate=8_000), 8_000, format="FLAC")
-            yield str(index), {
-                "audio": (sound * 32768).astype(np.int16),
-                "waveform": np.stack([sound, np.zeros_like(sound)], axis=1),
-                "encoded": stream.getvalue(),
-                "speaker": index % 2,
-                "text": f"sentence {index}",
-                "chapter": "one",
-                "take": index,
-            }
+            yield (
+                str(index),
+                {
+                    "audio": (sound * 32768).astype(np.int16),
+                    "waveform": np.stack([sound, np.zeros_like(sound)], axis=1),
+                    "encoded": stream.getvalue(),
+                    "speaker": index % 2,
+                    "text": f"sentence {index}",
+                    "chapter": "one",
+                    "take": index,
+                },
+            )
 
 
 def _sound(index: int) -> np.ndarray:
@@ -98,14 +103,16 @@ def test_waveforms_become_records_and_batches(feature, scale, data_dir, tmp_path
         assert record.text == f"sentence {take}" and record.task == "speech"
         assert record.labels["speaker"] == SPEAKERS[take % 2]
     loader = pipeline.Pipeline(
-        str(tmp_path / "out"), sample_rate=RATE, crop_length=4_000, batch_size=4)
+        str(tmp_path / "out"), sample_rate=RATE, crop_length=4_000, batch_size=4
+    )
     assert loader.local_batch(0)["mask"].any(axis=1).all()
     assert "tensorflow" not in sys.modules
 
 
 def test_encoded_files_bring_their_own_rate(data_dir, tmp_path):
     source = tfds_input.Tfds(
-        "tiny_speech", data_dir=data_dir, audio_feature="encoded", split="test")
+        "tiny_speech", data_dir=data_dir, audio_feature="encoded", split="test"
+    )
     content = _build(source, tmp_path / "out")
     assert content.num_used == 2 and content.num_samples == 2 * 8_000
     waveform = _first_segments(tmp_path / "out")[0].waveform / 32768
@@ -125,31 +132,39 @@ def test_a_data_set_is_read_directly_without_shards(data_dir, tmp_path):
     assert len(train) == 6
     take = int(train[0].labels["take"])
     expected = sounds.tone(0.4 + 0.1 * take, rate=24_000, hertz=300.0 + 40.0 * take)
-    np.testing.assert_allclose(
-        train[0].waveform[500:-500] / 32768, expected[500:-500], atol=1e-3)
+    np.testing.assert_allclose(train[0].waveform[500:-500] / 32768, expected[500:-500], atol=1e-3)
     assert train[0].key == "tiny_speech/1.0.0/train/00000000"
     loader = pipeline.Pipeline(
-        f"{name}@test#audio=1,{name}#audio=2", sample_rate=24_000, crop_length=4_000, batch_size=3)
+        f"{name}@test#audio=1,{name}#audio=2", sample_rate=24_000, crop_length=4_000, batch_size=3
+    )
     assert loader.local_batch(0)["mask"].all()
     assert sum("/test/" in key for key in loader.example_keys(0)) == 1
-    assert loader.fingerprint != pipeline.Pipeline(
-        f"{name}#audio=1", sample_rate=24_000, crop_length=4_000, batch_size=3).fingerprint
+    assert (
+        loader.fingerprint
+        != pipeline.Pipeline(
+            f"{name}#audio=1", sample_rate=24_000, crop_length=4_000, batch_size=3
+        ).fingerprint
+    )
 
 
 def test_builds_from_tfds_work_in_worker_processes(data_dir, tmp_path):
     source = tfds_input.Tfds("tiny_speech", data_dir=data_dir, audio_feature="audio")
     expected = _build(source, tmp_path / "a")
     manifests = build_shards.build(
-        source, tmp_path / "b", sounds.recipe(), num_workers=1, say=lambda line: None)
+        source, tmp_path / "b", sounds.recipe(), num_workers=1, say=lambda line: None
+    )
     assert manifests[""].shards == expected.shards
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(audio_feature=""), "which feature of tiny_speech is the sound"),
-    (dict(audio_feature="video"), "'video' is no feature of tiny_speech"),
-    (dict(split="validation"), "split 'validation' of tiny_speech cannot be read"),
-    (dict(name="no_such_data_set"), "TFDS has no data set 'no_such_data_set'"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(audio_feature=""), "which feature of tiny_speech is the sound"),
+        (dict(audio_feature="video"), "'video' is no feature of tiny_speech"),
+        (dict(split="validation"), "split 'validation' of tiny_speech cannot be read"),
+        (dict(name="no_such_data_set"), "TFDS has no data set 'no_such_data_set'"),
+    ],
+)
 def test_what_cannot_be_found_is_said_in_a_sentence(changes, message, data_dir, tmp_path):
     fields = dict(name="tiny_speech", data_dir=data_dir, audio_feature="audio") | changes
     with pytest.raises(ValueError, match=message):
@@ -162,19 +177,27 @@ def test_empty_folder_is_no_data_set(tmp_path):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed")
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
+)
 def test_audio_features_ask_for_tensorflow(data_dir, tmp_path):
     folder = shutil.copytree(f"{data_dir}/tiny_speech/1.0.0", tmp_path / "1.0.0")
     path = folder / "features.json"
     content = json.loads(path.read_text())
     content["featuresDict"]["features"]["audio"] = {
         "pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio",
-        "audio": {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "encoding": "none",
-                  "sampleRate": "16000"},
+        "audio": {
+            "shape": {"dimensions": ["-1"]},
+            "dtype": "int64",
+            "encoding": "none",
+            "sampleRate": "16000",
+        },
     }
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"only TensorFlow can read, such as tfds.features.Audio.*"
-                                         r"pip install 'f3tok_jax\[tensorflow\]'"):
+    with pytest.raises(
+        ValueError,
+        match=r"only TensorFlow can read, such as tfds.features.Audio.*"
+        r"pip install 'f3tok_jax\[tensorflow\]'",
+    ):
         _build(tfds_input.Tfds(str(folder)), tmp_path / "out")
 
 

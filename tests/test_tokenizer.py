@@ -37,12 +37,21 @@ def test_streamed_blocks_equal_whole(model, num_samples, block):
     np.testing.assert_allclose(sound, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("suffix, rate, num_samples, channels", [
-    (".wav", 16_000, 1, 1), (".wav", 44_100, 12_345, 2), (".flac", 8_000, 4_001, 1),
-    (".ogg", 22_050, 30_001, 1), (".wav", 48_000, 96_003, 6), (".wav", 11_025, 777, 1),
-])
+@pytest.mark.parametrize(
+    "suffix, rate, num_samples, channels",
+    [
+        (".wav", 16_000, 1, 1),
+        (".wav", 44_100, 12_345, 2),
+        (".flac", 8_000, 4_001, 1),
+        (".ogg", 22_050, 30_001, 1),
+        (".wav", 48_000, 96_003, 6),
+        (".wav", 11_025, 777, 1),
+    ],
+)
 @pytest.mark.parametrize("policy", tokenizer.CHANNEL_POLICIES)
-def test_file_comes_back_with_its_length_and_rate(model, tmp_path, suffix, rate, num_samples, channels, policy):
+def test_file_comes_back_with_its_length_and_rate(
+    model, tmp_path, suffix, rate, num_samples, channels, policy
+):
     path = tmp_path / f"in{suffix}"
     soundfile.write(path, _sound(num_samples, channels), rate)
     encoded = model.encode_file(path, channels=policy)
@@ -62,12 +71,18 @@ def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
     np.testing.assert_allclose(both[:1], left, atol=1e-4)
 
 
-@pytest.mark.parametrize("write, words", [
-    (lambda path: path.write_bytes(b""), "no bytes"),
-    (lambda path: path.write_bytes(b"RIFF nonsense"), "damaged"),
-    (lambda path: soundfile.write(path, np.zeros((0, 1)), 16_000), "without samples"),
-    (lambda path: soundfile.write(path, np.full((99, 1), np.nan), 16_000, subtype="FLOAT"), "NaN"),
-])
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        (lambda path: path.write_bytes(b""), "no bytes"),
+        (lambda path: path.write_bytes(b"RIFF nonsense"), "damaged"),
+        (lambda path: soundfile.write(path, np.zeros((0, 1)), 16_000), "without samples"),
+        (
+            lambda path: soundfile.write(path, np.full((99, 1), np.nan), 16_000, subtype="FLOAT"),
+            "NaN",
+        ),
+    ],
+)
 def test_what_is_not_sound_is_refused(model, tmp_path, write, words):
     path = tmp_path / "bad.wav"
     write(path)

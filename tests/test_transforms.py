@@ -29,9 +29,12 @@ def test_unknown_mono_policy_is_refused():
 def _resample(waveform, from_rate, to_rate, block_size):
     resampler = transforms.Resampler(from_rate, to_rate)
     starts = range(0, len(waveform), block_size)
-    return np.concatenate([
-        resampler(waveform[start:start + block_size], last=start == starts[-1])
-        for start in starts])
+    return np.concatenate(
+        [
+            resampler(waveform[start : start + block_size], last=start == starts[-1])
+            for start in starts
+        ]
+    )
 
 
 @pytest.mark.parametrize("from_rate, to_rate", [(44_100, 24_000), (8_000, 16_000), (7_000, 24_000)])

@@ -10,7 +10,14 @@ import sequence_layers.jax as sl
 
 from f3tok_jax import upsampling
 
-_CASES = [((1, 2), (3, 4)), ((2, 1), (4, 3)), ((1, 3), (3, 6)), ((2, 2), (4, 4)), ((1, 1), (3, 3)), ((3, 2), (7, 5))]
+_CASES = [
+    ((1, 2), (3, 4)),
+    ((2, 1), (4, 3)),
+    ((1, 3), (3, 6)),
+    ((2, 2), (4, 4)),
+    ((1, 1), (3, 3)),
+    ((3, 2), (7, 5)),
+]
 
 
 def _operands(kernel_size):
@@ -22,11 +29,15 @@ def _operands(kernel_size):
 
 def _by_definition(x, kernel, strides):
     (b, t, f, _), (kt, kf, _, c) = x.shape, kernel.shape
-    full = np.zeros((b, (t - 1) * strides[0] + kt + strides[0], (f - 1) * strides[1] + kf + strides[1], c))
+    full = np.zeros(
+        (b, (t - 1) * strides[0] + kt + strides[0], (f - 1) * strides[1] + kf + strides[1], c)
+    )
     for i in range(t):
         for j in range(f):
             patch = np.einsum("bi,tfio->btfo", x[:, i, j], kernel)
-            full[:, i * strides[0] : i * strides[0] + kt, j * strides[1] : j * strides[1] + kf] += patch
+            full[:, i * strides[0] : i * strides[0] + kt, j * strides[1] : j * strides[1] + kf] += (
+                patch
+            )
     left = (kf - strides[1]) // 2
     return full[:, : t * strides[0], left : left + f * strides[1]]
 
@@ -57,7 +68,9 @@ def test_gradients_of_the_formulations_agree(strides, kernel_size):
 
 def test_auto_is_subpixel_on_a_cpu_and_dilated_on_a_tpu():
     x, kernel = _operands((4, 3))
-    upsample = jax.jit(lambda x, w: upsampling.transposed_conv(x, w, strides=(2, 1), formulation="auto"))
+    upsample = jax.jit(
+        lambda x, w: upsampling.transposed_conv(x, w, strides=(2, 1), formulation="auto")
+    )
     on = lambda platform: upsample.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
     assert "lhs_dilate = [2, 1]" not in on("cpu")
     assert "lhs_dilate = [2, 1]" in on("tpu")
@@ -66,7 +79,8 @@ def test_auto_is_subpixel_on_a_cpu_and_dilated_on_a_tpu():
 @pytest.mark.parametrize("formulation", upsampling.FORMULATIONS)
 def test_steps_equal_whole(formulation):
     config = upsampling.CausalConv2DTranspose.Config(
-        2, (4, 3), (2, 1), formulation=formulation, compute_dtype=jnp.dtype("float32"))
+        2, (4, 3), (2, 1), formulation=formulation, compute_dtype=jnp.dtype("float32")
+    )
     layer = config.make()
     x = sl.Sequence.from_values(jnp.asarray(_operands((4, 3))[0]))
     variables = layer.init(jax.random.key(0), x, training=False)

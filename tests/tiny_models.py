@@ -21,10 +21,15 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
     # Compilation is what a test waits for, and grows with the number of layers.
     model = dict(strides=((2, 2), (2, bins // 10))) | model
     stages = len(model["strides"])
-    config.model.update(dict(
-        encoder_channels=(8,) * stages, decoder_channels=(8,) * stages, latent_dim=8,
-        compute_dtype="float32",
-    ) | model)
+    config.model.update(
+        dict(
+            encoder_channels=(8,) * stages,
+            decoder_channels=(8,) * stages,
+            latent_dim=8,
+            compute_dtype="float32",
+        )
+        | model
+    )
     config.num_steps = 100
     config.optimizer.generator.warmup_steps = 2
     config.optimizer.discriminator.warmup_steps = 2
@@ -39,7 +44,8 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
     autoencoder = autoencoder_stage.make_autoencoder(config(preset, **model))
     waveform = jnp.zeros((1, autoencoder.samples_per_latent))
     params = compiled.run_once(
-        functools.partial(autoencoder_stage.init_params, autoencoder), jax.random.key(0), waveform)
+        functools.partial(autoencoder_stage.init_params, autoencoder), jax.random.key(0), waveform
+    )
     # The last layer starts near zero: raised, so that a difference in the sound can be seen.
     output = params["decoder"]["output"]
     output["kernel"] = 10.0 * output["kernel"]

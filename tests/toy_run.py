@@ -39,27 +39,48 @@ from f3tok_jax import train_state
 
 SAMPLE_RATE, FRAME, WIDTH = 16_000, 80, 48
 OVERRIDES = (
-    "--config.num_steps=12", "--config.data.batch_size=8", "--config.data.crop_frames=2", "--config.losses.adversarial_crop=0",
-    "--config.checkpoint.every_steps=4", "--config.loop.log_every=1", "--config.loop.eval_every=4",
-    "--config.loop.eval_batches=2", "--config.loop.sample_every=12", "--config.mesh.min_shard_size=256",
+    "--config.num_steps=12",
+    "--config.data.batch_size=8",
+    "--config.data.crop_frames=2",
+    "--config.losses.adversarial_crop=0",
+    "--config.checkpoint.every_steps=4",
+    "--config.loop.log_every=1",
+    "--config.loop.eval_every=4",
+    "--config.loop.eval_batches=2",
+    "--config.loop.sample_every=12",
+    "--config.mesh.min_shard_size=256",
     # Constant, so that a run of any length is the same program with the same numbers.
-    *(f"--config.optimizer.{player}.{key}" for player in ("generator", "discriminator")
-      for key in ("warmup_steps=2", "schedule=constant")),
+    *(
+        f"--config.optimizer.{player}.{key}"
+        for player in ("generator", "discriminator")
+        for key in ("warmup_steps=2", "schedule=constant")
+    ),
 )
 
 
-def build_data(folder: pathlib.Path, *, num_files: int = 24, sample_rate: int = SAMPLE_RATE) -> pathlib.Path:
+def build_data(
+    folder: pathlib.Path, *, num_files: int = 24, sample_rate: int = SAMPLE_RATE
+) -> pathlib.Path:
     """Writes noise-like sounds of different lengths and builds them into a shard set."""
     sounds = folder / "sounds"
     sounds.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(num_files):
         time_axis = np.arange(int(sample_rate * rng.uniform(0.1, 0.4))) / sample_rate
-        waveform = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 1000) * time_axis) + 0.05 * rng.normal(size=time_axis.size)
+        waveform = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 1000) * time_axis) + 0.05 * rng.normal(
+            size=time_axis.size
+        )
         soundfile.write(sounds / f"{index:03d}.wav", waveform, sample_rate)
-    recipe = audio_files.Recipe(sample_rate=sample_rate, segment_length=sample_rate // 2, mono="mean",
-                                min_seconds=0.05, max_seconds=60.0)
-    build_shards.build(inputs.Folder(str(sounds)), folder / "shards", recipe, say=lambda message: None)
+    recipe = audio_files.Recipe(
+        sample_rate=sample_rate,
+        segment_length=sample_rate // 2,
+        mono="mean",
+        min_seconds=0.05,
+        max_seconds=60.0,
+    )
+    build_shards.build(
+        inputs.Folder(str(sounds)), folder / "shards", recipe, say=lambda message: None
+    )
     return folder / "shards"
 
 
@@ -78,29 +99,42 @@ def make_stage(config) -> stage.Stage:
     """Two linear players on frames of samples; data, noise, clipping and skipping as in the real stages."""
     crop = config.data.crop_frames * 640
     shape = (config.data.batch_size, crop)
-    optimizers = {name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
-                  for name in ("generator", "discriminator")}
+    optimizers = {
+        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
+        for name in ("generator", "discriminator")
+    }
     return stage.Stage(
-        batch_spec={"waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
-                    "mask": jax.ShapeDtypeStruct(shape, jnp.bool_)},
+        batch_spec={
+            "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+        },
         init_state=functools.partial(_init_state, optimizers=optimizers),
         frozen={"window": np.hanning(FRAME).astype(np.float32)},
         train_step=functools.partial(_train_step, optimizers=optimizers, config=config),
-        eval_step=_eval_step, sample=_sample, best_metric="eval/error", sample_rate=SAMPLE_RATE,
-        seconds_per_batch=shape[0] * crop / SAMPLE_RATE)
+        eval_step=_eval_step,
+        sample=_sample,
+        best_metric="eval/error",
+        sample_rate=SAMPLE_RATE,
+        seconds_per_batch=shape[0] * crop / SAMPLE_RATE,
+    )
 
 
 def _init_state(key, *, optimizers):
     normal = lambda name, *shape: 0.1 * jax.random.normal(train_state.step_key(key, 0, name), shape)
     params = {
-        "generator": {"encoder": normal("encoder", FRAME, WIDTH), "decoder": normal("decoder", WIDTH, FRAME),
-                      "bias": jnp.zeros(FRAME)},
+        "generator": {
+            "encoder": normal("encoder", FRAME, WIDTH),
+            "decoder": normal("decoder", WIDTH, FRAME),
+            "bias": jnp.zeros(FRAME),
+        },
         "discriminator": {"kernel": normal("kernel", FRAME, 16), "out": normal("out", 16)},
     }
     return train_state.TrainState(
-        step=jnp.int32(0), params=params,
+        step=jnp.int32(0),
+        params=params,
         opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
-        ema_params={"generator": params["generator"]})
+        ema_params={"generator": params["generator"]},
+    )
 
 
 def _frames(waveform):
@@ -123,30 +157,44 @@ def _train_step(state, frozen, batch, *, optimizers, config):
     def generator_loss(p):
         fake = _reconstruct(p, frames, noise)
         error = jnp.mean(jnp.square(fake - frames))
-        return error + 0.01 * jnp.mean(jnp.square(judge(params["discriminator"], fake) - 1.0)), (error, fake)
+        return error + 0.01 * jnp.mean(jnp.square(judge(params["discriminator"], fake) - 1.0)), (
+            error,
+            fake,
+        )
 
     grads = {}
-    (_, (error, fake)), grads["generator"] = jax.value_and_grad(generator_loss, has_aux=True)(params["generator"])
-    grads["discriminator"] = jax.grad(lambda p: jnp.mean(
-        jnp.square(judge(p, frames) - 1.0) + jnp.square(judge(p, fake))))(params["discriminator"])
+    (_, (error, fake)), grads["generator"] = jax.value_and_grad(generator_loss, has_aux=True)(
+        params["generator"]
+    )
+    grads["discriminator"] = jax.grad(
+        lambda p: jnp.mean(jnp.square(judge(p, frames) - 1.0) + jnp.square(judge(p, fake)))
+    )(params["discriminator"])
     finite = train_state.all_finite(grads)
     changed = {"params": {}, "opt_state": {}}
     for name, tx in optimizers.items():
-        updates, changed["opt_state"][name] = tx.update(grads[name], state.opt_state[name], state.params[name])
+        updates, changed["opt_state"][name] = tx.update(
+            grads[name], state.opt_state[name], state.params[name]
+        )
         changed["params"][name] = optax.apply_updates(state.params[name], updates)
     changed["ema_params"] = train_state.update_ema(
-        state.ema_params, {"generator": changed["params"]["generator"]}, decay=0.9)
+        state.ema_params, {"generator": changed["params"]["generator"]}, decay=0.9
+    )
     new = train_state.select_finite(finite, state.replace(**changed), state)
     one = jnp.float32(1.0)
-    metrics = {"train/error": (error, one), "train/grad_norm": (optax.tree.norm(grads), one),
-               "train/nonfinite": (jnp.float32(~finite), one)}
+    metrics = {
+        "train/error": (error, one),
+        "train/grad_norm": (optax.tree.norm(grads), one),
+        "train/nonfinite": (jnp.float32(~finite), one),
+    }
     return new.replace(step=state.step + 1), metrics
 
 
 def _eval_step(state, frozen, batch):
     del frozen
     frames = _frames(batch["waveform"])
-    error = jnp.square(_reconstruct(sharding.gather(state.ema_params["generator"]), frames) - frames)
+    error = jnp.square(
+        _reconstruct(sharding.gather(state.ema_params["generator"]), frames) - frames
+    )
     return {"eval/error": (jnp.sum(error), jnp.float32(error.size))}
 
 
@@ -157,11 +205,12 @@ def _sample(state, frozen, batch):
 
 
 def _inject_faults() -> None:
-    """Makes the run misbehave at the steps that the environment names."""
+    """Makes the run slow, or misbehave at the steps that the environment names."""
     write, local_batch = metric_writer.MetricWriter.write, pipeline.Pipeline.local_batch
 
     def faulty_write(self, step, values):
         write(self, step, values)
+        time.sleep(float(os.environ.get("TOY_STEP_SECONDS", "0")) * ("train/error" in values))
         at = lambda name: "train/error" in values and step == int(os.environ.get(name, "-1"))
         if at("TOY_KILL_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
