@@ -15,8 +15,6 @@ memory.
 
 import argparse
 from collections.abc import Callable, Sequence
-import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -38,7 +36,6 @@ if __name__ == "__main__":
     os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
 
 import jax
-from jax.experimental import topologies
 import ml_collections
 
 from f3tok_jax import autoencoder_stage
@@ -46,6 +43,7 @@ from f3tok_jax import config as config_lib
 from f3tok_jax import hlo_cost
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
+from f3tok_jax import tpu_slice
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 PARTS = ("all", "generator")
@@ -54,118 +52,13 @@ STAGES: dict[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """A TPU generation, per chip.
-
-    Attributes:
-        peak_flops: bfloat16 FLOP/s.
-        bandwidth: of its memory, bytes/s.
-        memory: GiB that the compiler lets a program have, per device; not the data sheet's.
-        clock: Hz, to turn XLA's estimated cycles into seconds; not on the data sheets, assumed.
-        max_chips: of the largest slice.
-        num_axes: of its torus.
-        devices: that JAX sees per chip.
-    """
-
-    peak_flops: float
-    bandwidth: float
-    memory: float
-    clock: float
-    max_chips: int
-    num_axes: int
-    devices: int = 1
-
-
-# Source: "System architecture" tables of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}.
-CHIPS = {
-    "v4": Chip(275e12, 1228e9, 15.25, 1.05e9, 4096, 3, devices=2),
-    "v5e": Chip(197e12, 819e9, 15.75, 1.5e9, 256, 2),
-    "v5p": Chip(459e12, 2765e9, 95.74, 1.75e9, 8960, 3),
-    "v6e": Chip(918e12, 1640e9, 31.25, 1.75e9, 256, 2),
-}
-# Slices that exist. Three-axis generations have these and, above, multiples of 4 in ascending
-# order.
-_FLAT_SLICES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
-
-
 class MemoryDoesNotFitError(ValueError):
     """The compiled step needs more memory than a chip has."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Slice:
-    """A named topology: `chip` of CHIPS, `shape` such as "4x4", and how many of such slices."""
-
-    name: str
-    shape: str
-    num_slices: int = 1
-
-    @property
-    def chip(self) -> Chip:
-        return CHIPS[self.name]
-
-    @property
-    def num_chips(self) -> int:
-        chips = self.num_slices
-        for size in self.shape.split("x"):
-            chips *= int(size)
-        return chips
-
-    def __str__(self) -> str:
-        name = f"{self.name}:{self.shape}"
-        return name if self.num_slices == 1 else f"{self.num_slices} slices of {name}"
-
-
-def parse_topology(topology: str, num_slices: int = 1) -> Slice:
-    """Reads "v5e:4x4"; raises ValueError for what no product has, which libtpu would accept."""
-    name, _, shape = topology.partition(":")
-    if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape):
-        raise ValueError(
-            f"--topology must be a generation of {sorted(CHIPS)} and its chips per axis, such as "
-            f"v5e:4x4 or v5p:4x4x4, got {topology!r}"
-        )
-    sizes = [int(size) for size in shape.split("x")]
-    chip, chips = CHIPS[name], 1
-    for size in sizes:
-        chips *= size
-    if chip.num_axes == 2:
-        wanted, exists = f"one of {', '.join(_FLAT_SLICES)}", shape in _FLAT_SLICES
-    else:
-        wanted = (
-            f"one of {', '.join(_SMALL_CUBES)}, or three ascending multiples of 4 with at "
-            f"most {chip.max_chips} chips"
-        )
-        large = len(sizes) == 3 and not any(size % 4 for size in sizes) and sizes == sorted(sizes)
-        exists = shape in _SMALL_CUBES or (large and 0 < chips <= chip.max_chips)
-    if not exists:
-        raise ValueError(
-            f"a slice of {name} must be {wanted}, got {shape} ({chips} chips, --topology)"
-        )
-    if num_slices < 1:
-        raise ValueError(f"--num_slices must be at least 1, got {num_slices}")
-    return Slice(name, shape, num_slices)
-
-
-def topology_devices(target: Slice) -> Sequence[Any]:
-    """Devices of slices that need not exist; for compiling only."""
-    if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
-            "compile_check needs the TPU compiler, libtpu, which is not installed; "
-            "run pip install 'f3tok_jax[tpu]'"
-        )
-    options = {} if target.num_slices == 1 else {"num_slices": target.num_slices}
-    if target.shape == "1x1":
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    return topologies.get_topology_desc(
-        platform="tpu", topology_name=f"{target.name}:{target.shape}", **options
-    ).devices
-
-
 def fit_config(
     config: ml_collections.ConfigDict,
-    target: Slice,
+    target: tpu_slice.Slice,
     *,
     part: str = "all",
     seconds_per_chip: float = 0.0,
@@ -196,7 +89,7 @@ def fit_config(
 
 def compile_step(
     config: ml_collections.ConfigDict,
-    target: Slice,
+    target: tpu_slice.Slice,
 ) -> tuple[jax.stages.Compiled, stage_lib.Stage]:
     """Compiles the train step of the config's stage as the training loop does.
 
@@ -206,7 +99,7 @@ def compile_step(
     """
     if config.stage not in STAGES:
         raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
-    mesh = sharding.make_mesh(config.mesh, topology_devices(target))
+    mesh = sharding.make_mesh(config.mesh, tpu_slice.devices(target))
     sharding.check_batch(
         config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
     )
@@ -232,7 +125,7 @@ def compile_step(
 def measure(
     compiled: jax.stages.Compiled,
     stage: stage_lib.Stage,
-    target: Slice,
+    target: tpu_slice.Slice,
     *,
     compile_seconds: float = 0.0,
 ) -> dict[str, Any]:
@@ -271,7 +164,7 @@ def measure(
         },
         "flops": flops * chip.devices,
         "bytes_accessed": num_bytes * chip.devices,
-        "model_flops_share": own / flops,
+        "model_flops_share": own / max(flops, sum(cost.flops for cost in modules.values())),
         "roofline": _rate(max(compute_seconds, memory_seconds), seconds)
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
@@ -348,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--num_slices", type=int, default=1, help="slices, joined by the data-centre network")
     add("--output", type=pathlib.Path, help="JSON file to write")
+    add("--hlo", type=pathlib.Path, help="file for the text of the compiled program")
     add(
         "--part",
         choices=PARTS,
@@ -358,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(rest)
     try:
-        target = parse_topology(given.topology, given.num_slices)
+        target = tpu_slice.parse(given.topology, given.num_slices)
         config = config_lib.read(given.config, overrides)
         config_lib.validate(config)
         config = fit_config(
@@ -382,6 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"compile_check: {error}", file=sys.stderr)
         return EXIT_REFUSED
     _write_json(given.output, cost)
+    if given.hlo is not None:
+        given.hlo.write_text(compiled.as_text(), encoding="utf-8")
     print(format_table(cost))
     return EXIT_FITS
 
@@ -398,7 +294,7 @@ def _samples_per_latent(config: ml_collections.ConfigDict) -> int:
     return samples
 
 
-def _collectives(program: hlo_cost.Program, target: Slice) -> list[dict[str, Any]]:
+def _collectives(program: hlo_cost.Program, target: tpu_slice.Slice) -> list[dict[str, Any]]:
     """Communication by kind and network: bytes per chip and step."""
     per_slice = target.num_chips * target.chip.devices // target.num_slices
     kinds: dict[tuple[str, str], list[float]] = {}
@@ -415,7 +311,9 @@ def _collectives(program: hlo_cost.Program, target: Slice) -> list[dict[str, Any
     ]
 
 
-def _explained(error: Exception, config: ml_collections.ConfigDict, target: Slice) -> Exception:
+def _explained(
+    error: Exception, config: ml_collections.ConfigDict, target: tpu_slice.Slice
+) -> Exception:
     """The compiler's refusal for lack of memory as one sentence; any other error as it is."""
     if "RESOURCE_EXHAUSTED" not in str(error):
         return error

@@ -15,6 +15,7 @@ import pytest
 from f3tok_jax import compile_check
 from f3tok_jax import config as config_lib
 from f3tok_jax import stage
+from f3tok_jax import tpu_slice
 from f3tok_jax import train_state
 
 _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "autoencoder.py")
@@ -172,7 +173,7 @@ def test_a_batch_that_does_not_divide_is_refused(tpu_compiler, monkeypatch, caps
 
 def test_slices_part_and_seconds_reach_the_config():
     config = config_lib.read(f"{_RECIPE}:base")
-    target = compile_check.parse_topology("v5p:4x4x4", 2)
+    target = tpu_slice.parse("v5p:4x4x4", 2)
     assert target.num_chips == 128 and str(target) == "2 slices of v5p:4x4x4"
     fitted = compile_check.fit_config(config, target, part="generator", seconds_per_chip=8.0)
     assert fitted.mesh.replica == 2

@@ -109,22 +109,6 @@ def test_operations_are_listed_dearest_first(program):
 
 
 @pytest.mark.parametrize(
-    "text, groups",
-    [
-        ("replica_groups={{0,1},{2,3}}, x", ((0, 1), (2, 3))),
-        ("replica_groups=[2,2]<=[4]", ((0, 1), (2, 3))),
-        ("replica_groups=[2,2]<=[2,2]T(1,0)", ((0, 2), (1, 3))),
-        ("replica_groups=mesh['a'=2,'b'=2] {'a'}", ((0, 2), (1, 3))),
-        ("replica_groups=mesh['a'=2,'b'=2] {'a','b'}, y", ((0, 1, 2, 3),)),
-        ("source_target_pairs={{0,1},{1,0}}", ((0, 1), (1, 0))),
-        ("replica_groups={}", ()),
-    ],
-)
-def test_every_notation_of_groups(text, groups):
-    assert hlo_cost.parse_groups(text) == groups
-
-
-@pytest.mark.parametrize(
     "op_name, module",
     [
         ("jit(train_step)/transpose(jvp(Autoencoder))/encoder/conv", "encoder"),
@@ -136,24 +120,3 @@ def test_every_notation_of_groups(text, groups):
 )
 def test_module_is_the_outermost_scope(op_name, module):
     assert hlo_cost.module_of(op_name) == module
-
-
-@pytest.mark.parametrize(
-    "window, sizes, products",
-    [
-        # 10 outputs of 3 taps, less the two that meet the padding.
-        ("size=3 pad=1_1", ((1, 10, 4), (3, 4, 5), (1, 10, 5)), 28 * 4 * 5),
-        ("size=3 stride=2 pad=1_0", ((1, 10, 4), (3, 4, 5), (1, 5, 5)), 14 * 4 * 5),
-        # A transposed convolution: of 5 taps x 10 outputs over 5 inputs with holes, 22 meet an input.
-        ("size=5 pad=2_3 lhs_dilate=2", ((1, 5, 4), (5, 4, 5), (1, 10, 5)), 22 * 4 * 5),
-    ],
-)
-def test_convolutions_count_products_with_real_inputs(window, sizes, products):
-    shapes = ["f32[" + ",".join(map(str, size)) + "]{2,1,0}" for size in sizes]
-    attributes = f", window={{{window}}}, dim_labels=b0f_0io->b0f"
-    assert hlo_cost.convolution_flops(attributes, *shapes) == 2 * products
-
-
-def test_text_without_entry_is_refused():
-    with pytest.raises(ValueError, match="ENTRY computation"):
-        hlo_cost.parse("HloModule nothing\n")

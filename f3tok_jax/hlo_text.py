@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compiled HLO as text: computations, instructions, shapes, device groups, convolutions."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5, "token": 0}
+_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
+_NAME = re.compile(r"%([\w.\-]+)")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+        name: unique in its module.
+        shape: text of the result's shape, a tuple's in brackets.
+        opcode: such as "fusion".
+        operands: names.
+        text: everything after the operands: attributes, metadata, backend's configuration.
+    """
+
+    name: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    text: str
+
+    @property
+    def op_name(self) -> str:
+        found = _OP_NAME.search(self.text)
+        return found.group(1) if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """All computations of a compiled program, as read.
+
+    Attributes:
+        computations: name -> instructions by name, in order.
+        entry: the computation that runs.
+        lines: name -> text of a computation.
+    """
+
+    computations: dict[str, dict[str, Instruction]]
+    entry: str
+    lines: dict[str, str]
+
+
+def parse(text: str) -> Text:
+    """Reads the text of a compiled HLO module.
+
+    Args:
+        text: `compiled.as_text()`.
+
+    Raises:
+        ValueError: where it has no entry computation.
+    """
+    computations: dict[str, dict[str, Instruction]] = {}
+    texts: dict[str, list[str]] = {}
+    entry, current = "", ""
+    for line in text.splitlines():
+        if line and not line[0].isspace():
+            header = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line)
+            current = header.group(2) if header and "->" in line else ""
+            if current:
+                computations[current], texts[current] = {}, []
+                entry = current if header.group(1) else entry
+        elif current:
+            instruction = _parse_instruction(line)
+            texts[current].append(line)
+            if instruction:
+                computations[current][instruction.name] = instruction
+    if not entry:
+        raise ValueError(
+            "the text must be a compiled HLO module with an ENTRY computation, got none"
+        )
+    return Text(computations, entry, {name: "\n".join(lines) for name, lines in texts.items()})
+
+
+def shape_bytes(shape: str) -> float:
+    """Bytes of all arrays in the text of a shape, without padding."""
+    return float(
+        sum(
+            _element_bytes(dtype) * np.prod(numbers(found))
+            for dtype, found in _SHAPE.findall(shape)
+        )
+    )
+
+
+def dimensions(shape: str) -> tuple[int, ...]:
+    """Sizes of the first array in the text of a shape."""
+    found = _SHAPE.search(shape)
+    return tuple(numbers(found.group(2))) if found else ()
+
+
+def convolution_flops(attributes: str, lhs: str, rhs: str, result: str) -> float:
+    """FLOPs of a convolution without the products that meet padding or holes, as XLA counts them.
+
+    Args:
+        attributes: text with window={...} and dim_labels=...
+        lhs: text of the input's shape.
+        rhs: text of the kernel's shape.
+        result: text of the result's shape.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    sizes = [
+        dict(zip(order, dimensions(shape)))
+        for order, shape in zip(labels.groups(), (lhs, rhs, result))
+    ]
+    spatial = [label for label in labels.group(3) if label.isdigit()]
+    window = re.search(r"window=\{([^}]*)\}", attributes)
+    fields = dict(item.split("=") for item in window.group(1).split()) if window else {}
+    products = 2.0 * sizes[2]["b"] * sizes[2]["f"] * sizes[1]["i"]
+    for axis, label in enumerate(spatial):
+
+        def field(name: str, default: str) -> str:
+            return fields[name].split("x")[axis] if name in fields else default
+
+        low, _ = (int(side) for side in field("pad", "0_0").split("_"))
+        products *= _valid_positions(
+            size=sizes[0][label],
+            window=sizes[1][label],
+            outputs=sizes[2][label],
+            stride=int(field("stride", "1")),
+            low=low,
+            lhs_dilation=int(field("lhs_dilate", "1")),
+            rhs_dilation=int(field("rhs_dilate", "1")),
+        )
+    return products
+
+
+def parse_groups(attributes: str) -> tuple[tuple[int, ...], ...]:
+    """Device groups of a collective in any of XLA's notations; () where none are given."""
+    listed = re.search(r"(?:replica_groups|source_target_pairs)=\{(\{.*?\})\}", attributes)
+    if listed:
+        groups = re.findall(r"\{([0-9,]*)\}", listed.group(1))
+        return tuple(tuple(numbers(group)) for group in groups)
+    iota = re.search(r"replica_groups=\[([0-9,]+)\]<=\[([0-9,]+)\](?:T\(([0-9,]+)\))?", attributes)
+    if iota:
+        ids = np.arange(np.prod(numbers(iota.group(2)))).reshape(numbers(iota.group(2)))
+        ids = ids.transpose(numbers(iota.group(3))) if iota.group(3) else ids
+        return tuple(map(tuple, ids.reshape(numbers(iota.group(1))).tolist()))
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes)
+    if mesh:
+        axes = re.findall(r"'(\w+)'=(\d+)", mesh.group(1))
+        chosen = re.findall(r"'(\w+)'", mesh.group(2))
+        sizes = [int(size) for _, size in axes]
+        ids = np.arange(np.prod(sizes)).reshape(sizes)
+        grouped = [i for i, (name, _) in enumerate(axes) if name in chosen]
+        rest = [i for i in range(len(axes)) if i not in grouped]
+        length = int(np.prod([ids.shape[i] for i in grouped]))
+        return tuple(map(tuple, ids.transpose(rest + grouped).reshape(-1, length).tolist()))
+    return ()
+
+
+def _parse_instruction(line: str) -> Instruction | None:
+    found = _INSTRUCTION.match(line)
+    if not found:
+        return None
+    name, rest = found.groups()
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.find(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    start = rest.find("(")
+    if start < 0:
+        return None
+    end = _closing(rest, start)
+    operands = tuple(_NAME.findall(rest[start:end]))
+    return Instruction(name, shape, rest[:start], operands, rest[end + 1 :])
+
+
+def _closing(text: str, start: int) -> int:
+    """Position of the bracket that closes the one at `start`."""
+    depth = 0
+    for position in range(start, len(text)):
+        depth += (text[position] == "(") - (text[position] == ")")
+        if depth == 0:
+            return position
+    return len(text)
+
+
+def _valid_positions(
+    *,
+    size: int,
+    window: int,
+    outputs: int,
+    stride: int,
+    low: int,
+    lhs_dilation: int,
+    rhs_dilation: int,
+) -> int:
+    """Pairs of (output, tap) along one axis that meet an element of the input."""
+    taps = np.arange(window) * rhs_dilation - low
+    extent = (size - 1) * lhs_dilation + 1
+    count = 0
+    # Whole outer sums at once where they are small; a long window goes tap by tap.
+    for part in np.array_split(taps, max(1, window * outputs // 2**22)):
+        reached = np.add.outer(np.arange(outputs) * stride, part)
+        count += int(np.sum((reached >= 0) & (reached < extent) & (reached % lhs_dilation == 0)))
+    return count
+
+
+def _element_bytes(dtype: str) -> float:
+    if dtype in _BYTES:
+        return _BYTES[dtype]
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    return int(bits.group(1)) / 8 if bits else 0.0
+
+
+def numbers(text: str) -> list[int]:
+    """Numbers of a list such as "3,4"."""
+    return [int(size) for size in text.split(",") if size]
