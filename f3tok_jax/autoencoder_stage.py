@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from data_pipelines import pipeline
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import bottleneck
 from f3tok_jax import checkpoint
@@ -73,7 +74,15 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             optimizers=optimizers,
             crop=crop,
         ),
-        frozen={},
+        open_data=functools.partial(
+            pipeline.Pipeline,
+            sample_rate=config.model.sample_rate,
+            crop_length=crop,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            gain_db=config.data.gain_db,
+            max_replaced=config.data.max_replaced,
+        ),
         train_step=functools.partial(
             train_step,
             autoencoder=autoencoder,

@@ -107,7 +107,7 @@ def compile_step(
     state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
     minimum = config.mesh.min_shard_size
     shardings = sharding.state_shardings(state, mesh, minimum)
-    frozen = sharding.state_shardings(stage.frozen, mesh, minimum)
+    frozen = sharding.state_shardings(stage.abstract_frozen, mesh, minimum)
     step = jax.jit(
         stage.train_step,
         in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
@@ -115,7 +115,7 @@ def compile_step(
         donate_argnums=0,
     )
     with sharding.use(mesh):
-        lowered = step.lower(state, stage.frozen, dict(stage.batch_spec))
+        lowered = step.lower(state, stage.abstract_frozen, dict(stage.batch_spec))
         try:
             return lowered.compile(), stage
         except jax.errors.JaxRuntimeError as error:

@@ -51,8 +51,8 @@ class CompiledStage:
         shapes = jax.eval_shape(self._make_state)
         self._shardings = sharding.state_shardings(shapes, mesh, min_shard_size)
         self.abstract_state = sharding.abstract(shapes, self._shardings)
-        frozen_shardings = sharding.state_shardings(stage.frozen, mesh, min_shard_size)
-        self.frozen = jax.device_put(stage.frozen, frozen_shardings)
+        frozen_shardings = sharding.state_shardings(stage.abstract_frozen, mesh, min_shard_size)
+        self.frozen = stage.load_frozen(frozen_shardings)
         replicated = sharding.replicated(mesh)
         inputs = (self._shardings, frozen_shardings, sharding.batch_sharding(mesh))
         step_outputs = (self._shardings, replicated)
@@ -80,7 +80,7 @@ class CompiledStage:
         """Compiles the program `name` and sets the attribute, unless that was done before."""
         if getattr(self, name) is None:
             batch = dict(self._stage.batch_spec)
-            lowered = self._programs[name].lower(self.abstract_state, self._stage.frozen, batch)
+            lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
             setattr(self, name, lowered.compile())
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:

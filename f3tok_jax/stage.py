@@ -2,17 +2,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training loop needs to know of a stage."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from f3tok_jax import train_state
 
 # Name -> (sum, weight), float32 scalars. The ratio is formed once, on the host, after all sums.
 Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
 Batch = Mapping[str, jax.Array]
+
+
+class Data(Protocol):
+    """Batches by their step, as the training loop reads them; see data_pipelines.pipeline."""
+
+    fingerprint: str  # of everything that decides which example comes when
+    num_records: int
+    replaced: int  # records that could not be read so far on this host
+
+    @property
+    def batch_spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Name -> (shape, dtype) of the global batch."""
+
+    def local_batch(self, step: int) -> dict[str, np.ndarray]:
+        """This host's rows of the batch of `step`."""
+
+    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """(step, this host's rows) from `start_step` on, prepared in the background."""
+
+    def example_keys(self, step: int) -> list[str]:
+        """Where the rows of the global batch of `step` came from."""
+
+
+def _load_nothing(shardings: Any) -> Any:
+    del shardings
+    return {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,8 +49,11 @@ class Stage:
     Attributes:
         batch_spec: name -> global shape and dtype of every array in a batch.
         init_state: key -> initial state; traceable.
-        frozen: arrays that the step reads and nothing trains: neither differentiated, donated nor
-            saved.
+        open_data: (what config.data.train or config.data.heldout names, train=, process_index=,
+            process_count=) -> batches of `batch_spec`.
+        abstract_frozen: shapes and dtypes of the arrays that the step reads and nothing trains:
+            neither differentiated, donated nor saved.
+        load_frozen: shardings, a tree like `abstract_frozen` -> the arrays, placed so.
         train_step: (state, frozen, batch) -> (state, metrics); pure, compiled once, `state`
             donated.
         eval_step: (state, frozen, batch) -> metrics, with the averaged weights and no noise.
@@ -36,7 +66,9 @@ class Stage:
 
     batch_spec: Mapping[str, jax.ShapeDtypeStruct]
     init_state: Callable[[jax.Array], train_state.TrainState]
-    frozen: Any
+    open_data: Callable[..., Data]
+    abstract_frozen: Any = dataclasses.field(default_factory=dict)
+    load_frozen: Callable[[Any], Any] = _load_nothing
     train_step: Callable[
         [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
     ]

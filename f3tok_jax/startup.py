@@ -12,7 +12,6 @@ from etils import epath
 import jax
 import ml_collections
 
-from data_pipelines import pipeline
 from f3tok_jax import checkpoint_meta
 from f3tok_jax import stage as stage_lib
 
@@ -115,7 +114,7 @@ def environment() -> dict[str, Any]:
 
 def open_data(
     config: ml_collections.ConfigDict, stage: stage_lib.Stage
-) -> tuple[pipeline.Pipeline, pipeline.Pipeline | None]:
+) -> tuple[stage_lib.Data, stage_lib.Data | None]:
     """Opens training and held-out shards and compares their batches with what the stage needs.
 
     Args:
@@ -133,21 +132,11 @@ def open_data(
             "config.data.train must name a folder of shards, got ''; build one with "
             "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
         )
-    common = {
-        "sample_rate": stage.sample_rate,
-        "crop_length": stage.batch_spec["waveform"].shape[1],
-        "batch_size": config.data.batch_size,
-        "seed": config.seed,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-        "max_replaced": config.data.max_replaced,
-    }
-    train = pipeline.Pipeline(config.data.train, gain_db=config.data.gain_db, train=True, **common)
-    heldout = (
-        pipeline.Pipeline(config.data.heldout, train=False, **common)
-        if config.data.heldout
-        else None
-    )
+    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    train = stage.open_data(config.data.train, train=True, **hosts)
+    heldout = None
+    if config.data.heldout:
+        heldout = stage.open_data(config.data.heldout, train=False, **hosts)
     needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
     published = {
         name: (tuple(shape), dtype.name) for name, (shape, dtype) in train.batch_spec.items()

@@ -64,7 +64,7 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
     return stage.Stage(
         batch_spec={"waveform": jax.ShapeDtypeStruct((config.data.batch_size, width), jnp.float32)},
         init_state=init_state,
-        frozen={},
+        open_data=None,
         train_step=train_step,
         eval_step=None,
         sample=None,

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: resume, preemption, non-finite steps, damage, and what it refuses."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -175,8 +177,8 @@ def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
         shards, tmp_path, cache, "--config.loop.watchdog_seconds=4", TOY_STALL_AT="2"
     )
     assert stalled.returncode == 124, stalled.stderr
-    assert "in phase 'step'" in stalled.stderr and "_loop" in stalled.stderr
-    assert "_loop" in (tmp_path / "logs" / "stacks_0000.txt").read_text()
+    assert "in phase 'step'" in stalled.stderr and "take_steps" in stalled.stderr
+    assert "take_steps" in (tmp_path / "logs" / "stacks_0000.txt").read_text()
 
 
 def test_eight_devices_give_the_losses_of_one(shards, tmp_path):
@@ -206,7 +208,10 @@ def test_a_flipped_bit_is_said_and_the_step_before_resumes_bit_exact(
     largest.write_bytes(data)
     assert _train(shards, tmp_path) == train.EXIT_DONE
     said = capsys.readouterr().out
-    assert "checkpoint of step 8 is refused: the fingerprint of" in said and "/generator/" in said
+    # Orbax decides anew each time which leaf lies in the middle of the file.
+    assert re.search(
+        r"checkpoint of step 8 is refused: the fingerprint of \w+/(generator|discriminator)/", said
+    )
     assert "resuming this run from its checkpoint of step 4" in said
     assert len(_losses(tmp_path)) == 12
     assert _fingerprints(tmp_path) == _fingerprints(whole)
@@ -345,7 +350,7 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
         stage = toy_run.make_stage(config)
         spec = dict(stage.batch_spec)
         spec["text"] = jax.ShapeDtypeStruct((8, 10), np.int32)
-        return train.dataclasses.replace(stage, batch_spec=spec)
+        return dataclasses.replace(stage, batch_spec=spec)
 
     with pytest.raises(
         ValueError, match=r"what the stage needs, .*'text': \(\(8, 10\), 'int32'\).* got "

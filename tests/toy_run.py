@@ -109,7 +109,19 @@ def make_stage(config) -> stage.Stage:
             "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
         },
         init_state=functools.partial(_init_state, optimizers=optimizers),
-        frozen={"window": np.hanning(FRAME).astype(np.float32)},
+        open_data=functools.partial(
+            pipeline.Pipeline,
+            sample_rate=SAMPLE_RATE,
+            crop_length=crop,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            gain_db=config.data.gain_db,
+            max_replaced=config.data.max_replaced,
+        ),
+        abstract_frozen={"window": jax.ShapeDtypeStruct((FRAME,), jnp.float32)},
+        load_frozen=lambda shardings: jax.device_put(
+            {"window": np.hanning(FRAME).astype(np.float32)}, shardings
+        ),
         train_step=functools.partial(_train_step, optimizers=optimizers, config=config),
         eval_step=_eval_step,
         sample=_sample,
