@@ -42,6 +42,7 @@ _FLOORS = (
         ),
         ("stage", "run_folder", "checkpoint_meta"),
         ("checkpoint", "compiled", "startup"),
+        ("loop",),
     ),
     # 3: stages
     (("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),),
