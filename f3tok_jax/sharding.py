@@ -26,8 +26,10 @@ BATCH_AXES = ("replica", "fsdp")
 RULES = (
     ("batch", BATCH_AXES),
     ("time", None),
+    ("layers", None),
     ("embed", None),
     ("heads", "tensor"),
+    ("kv_heads", "tensor"),
     ("hidden", "tensor"),
     ("vocabulary", "tensor"),
 )

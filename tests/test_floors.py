@@ -15,7 +15,8 @@ _FLOORS = (
     (("audio", "stft", "phase"), ("losses", "metrics")),
     # 1: modules
     (
-        ("bottleneck", "upsampling", "transformer"),
+        ("bottleneck", "upsampling", "attention"),
+        ("transformer",),
         (
             "autoencoder",
             "discriminators",
