@@ -365,17 +365,26 @@ def _accumulated(gradients, batch: stage.Batch, accumulate: int):
 def load_autoencoder(
     workdir: str, step: int | None = None
 ) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict]:
+    """`restore_autoencoder` for those who need not know the step."""
+    return restore_autoencoder(workdir, step)[:3]
+
+
+def restore_autoencoder(
+    workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
+) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict, int]:
     """The averaged weights of a run, without its optimizers.
 
     Args:
         workdir: run folder of this stage.
         step: of the checkpoint; the newest whole one if None.
+        say: where messages to the user go: which steps are damaged.
 
     Returns:
-        The module, its parameters and the run's config.
+        The module, its parameters, the run's config and the checkpoint's step.
 
     Raises:
         ValueError: where the folder is not a run of this stage or holds no such checkpoint.
+        checkpoint.CheckpointError: where no checkpoint asked for is whole.
     """
     config = config_lib.load(workdir)
     if config.stage != "autoencoder":
@@ -387,5 +396,5 @@ def load_autoencoder(
     abstract = jax.eval_shape(
         functools.partial(init_params, autoencoder), jax.random.key(0), waveform
     )
-    params, _ = checkpoint.restore_params(workdir, {"generator": abstract}, step=step)
-    return autoencoder, params["generator"], config
+    params, step = checkpoint.restore_params(workdir, {"generator": abstract}, step=step, say=say)
+    return autoencoder, params["generator"], config, step

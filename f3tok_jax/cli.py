@@ -12,6 +12,7 @@ runs/demo/autoencoder, where launch/tpu_train.sh leaves its run.
 
 import argparse
 from collections.abc import Sequence
+import functools
 import json
 import os
 import sys
@@ -67,7 +68,9 @@ def _load(arguments: argparse.Namespace):
     # Imported late: --help and a wrong command need no JAX.
     from f3tok_jax import tokenizer
 
-    return tokenizer.Tokenizer.load(arguments.model, arguments.step)
+    # Standard output is for the result alone: `info` is JSON there.
+    say = functools.partial(print, file=sys.stderr)
+    return tokenizer.Tokenizer.load(arguments.model, arguments.step, say=say)
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -79,6 +82,7 @@ def _info(arguments: argparse.Namespace) -> int:
         json.dumps(
             {
                 "model": arguments.model,
+                "step": model.step,
                 "sample_rate": autoencoder.sample_rate,
                 "latent_rate": autoencoder.latent_rate,
                 "latent_dim": autoencoder.latent_dim,

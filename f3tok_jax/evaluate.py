@@ -193,7 +193,7 @@ def evaluate(
         workdir: of an autoencoder run.
         shards_dir: held-out shard set.
         output: JSON file to write.
-        step: of the checkpoint; None for the newest.
+        step: of the checkpoint; None for the newest whole one.
         num_examples: evenly spaced over the set; 0 for all.
         fit_shards: shard set or mixture for the PCA reference; "" for the run's training data.
         batch_size: sounds coded at a time.
@@ -216,8 +216,7 @@ def evaluate(
     ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
-    step = checkpoint.latest_step(workdir) if step is None else step
-    module, params, config = autoencoder_stage.load_autoencoder(workdir, step=step)
+    module, params, config, step = autoencoder_stage.restore_autoencoder(workdir, step, say=say)
     sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
     shards = sources.ShardSet(shards_dir, sample_rate=sample_rate)
     fit_shards = fit_shards or _training_data(config, workdir)
@@ -287,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--workdir", required=True, help="run folder of an autoencoder")
     add("--shards", required=True, help="held-out shard set")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")
-    add("--step", type=int, help="of the checkpoint; the newest if absent")
+    add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     add("--num_examples", type=int, default=200, help="evenly spaced over the set; 0 for all")
     add(
         "--fit_shards",

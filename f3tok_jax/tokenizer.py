@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained tokenizer in use: files and arrays to latents and back, in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import functools
 import hashlib
 import itertools
@@ -16,6 +16,7 @@ from data_pipelines import audio_files
 from data_pipelines import transforms
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import autoencoder_stage
+from f3tok_jax import checkpoint
 from f3tok_jax import fingerprint
 from f3tok_jax import latent_file
 
@@ -29,18 +30,43 @@ class Tokenizer:
     """An autoencoder with its weights. Everything runs as a stream, so that length costs no
     memory."""
 
-    def __init__(self, autoencoder: autoencoder_lib.Autoencoder, params):
-        """Takes an autoencoder and its parameters; use `load` for those of a run."""
+    def __init__(
+        self, autoencoder: autoencoder_lib.Autoencoder, params, *, step: int | None = None
+    ):
+        """Takes an autoencoder and its parameters; use `load` for those of a run.
+
+        Args:
+            autoencoder: module.
+            params: of it.
+            step: after which they were saved, if they were.
+        """
         self.autoencoder = autoencoder
+        self.step = step
         self._variables = {"params": params}
         self._encode_step = jax.jit(functools.partial(autoencoder.apply, method="encode_step"))
         self._decode_step = jax.jit(functools.partial(autoencoder.apply, method="decode_step"))
 
     @classmethod
-    def load(cls, model: str, step: int | None = None) -> "Tokenizer":
-        """Loads the averaged weights of the run folder `model`; ValueError where it is none."""
-        autoencoder, params, _ = autoencoder_stage.load_autoencoder(model, step)
-        return cls(autoencoder, params)
+    def load(
+        cls, model: str, step: int | None = None, *, say: Callable[[str], None] = print
+    ) -> "Tokenizer":
+        """Loads the averaged weights of a run.
+
+        Args:
+            model: run folder.
+            step: of the checkpoint; the newest whole one if None.
+            say: where messages to the user go: which steps are damaged.
+
+        Raises:
+            ValueError: where the folder is no such run, or no checkpoint asked for is whole.
+        """
+        try:
+            autoencoder, params, _, step = autoencoder_stage.restore_autoencoder(
+                model, step, say=say
+            )
+        except checkpoint.CheckpointError as error:
+            raise ValueError(str(error)) from error
+        return cls(autoencoder, params, step=step)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -2,21 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The evaluation program on a tiny untrained model and a few seconds of sound."""
 
+import contextlib
+import io
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 import sounds
 
-from configs import autoencoder as recipe
-from f3tok_jax import autoencoder_stage
-from f3tok_jax import checkpoint
-from f3tok_jax import config as config_lib
 from f3tok_jax import evaluate
 from f3tok_jax import metrics
+from tests import tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -26,33 +23,24 @@ def shards(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, shards) -> str:
-    """A run folder with one checkpoint of random weights."""
+    """A run folder with one checkpoint of random weights, and a newer one that is damaged."""
     folder = str(tmp_path_factory.mktemp("run"))
-    config = recipe.get_config("tiny")
-    config.model.encoder_channels = config.model.decoder_channels = (8, 8, 8, 8)
-    config.model.latent_dim = 8
-    config.data.train = shards
-    config_lib.save(config, folder)
-    stage = autoencoder_stage.make_stage(config)
-    rng = np.random.default_rng(0)
-
-    def weights(leaf):  # compiling the real initialisation would take longer than all that follows
-        return jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
-
-    state = jax.tree.map(weights, jax.eval_shape(stage.init_state, jax.random.key(0)))
-    writer = checkpoint.Checkpointer(
-        folder, config_json=config_lib.to_json(config), data_fingerprint=""
-    )
-    writer.save(3, state)
-    writer.close()
+    tiny_models.write_run(folder, train=shards)
+    tiny_models.add_damaged_step(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, workdir, shards):
+def said() -> io.StringIO:
+    """What the evaluation of `run` printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, workdir, shards, said):
     """Evaluates once; the JSON's path."""
     output = tmp_path_factory.mktemp("results") / "results.json"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         # Only one of the packages seems to be there: the others must be said to be absent.
         installed = metrics.importlib.util.find_spec
         patch.setattr(
@@ -72,6 +60,12 @@ def run(tmp_path_factory, workdir, shards):
         )
     assert code == 0
     return output
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_evaluated(run, said):
+    assert json.loads(run.read_text())["step"] == 3
+    assert "checkpoint of step 5 is refused" in said.getvalue()
+    assert "step 3" in said.getvalue().splitlines()[-1]
 
 
 def test_table_has_every_row_and_column(run):
@@ -132,6 +126,7 @@ def test_sounds_are_beside_the_results(run):
         (["--workdir={nowhere}"], "nowhere"),
         (["--fit_shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
         (["--step=4"], "step 4"),
+        (["--step=5"], "no checkpoint asked for"),
         (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
     ],
 )

@@ -3,15 +3,21 @@
 """Autoencoders small enough to run in a test."""
 
 import functools
+import os
+import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from configs import autoencoder as recipe
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import autoencoder_stage
+from f3tok_jax import checkpoint
 from f3tok_jax import compiled
+from f3tok_jax import config as config_lib
 
 
 def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
@@ -50,3 +56,30 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
     output = params["decoder"]["output"]
     output["kernel"] = 10.0 * output["kernel"]
     return autoencoder, {"params": params}
+
+
+def write_run(folder: str | os.PathLike, *, train: str = "") -> None:
+    """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards."""
+    settings = config()
+    settings.data.train = train
+    config_lib.save(settings, str(folder))
+    stage = autoencoder_stage.make_stage(settings)
+    rng = np.random.default_rng(0)
+
+    def weights(leaf):  # compiling the real initialisation would take longer than most tests
+        return jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
+
+    state = jax.tree.map(weights, jax.eval_shape(stage.init_state, jax.random.key(0)))
+    writer = checkpoint.Checkpointer(
+        str(folder), config_json=config_lib.to_json(settings), data_fingerprint=""
+    )
+    writer.save(3, state)
+    writer.close()
+
+
+def add_damaged_step(folder: str | os.PathLike) -> None:
+    """Adds a newer checkpoint, of step 5, with every large file cut in half."""
+    checkpoints = pathlib.Path(folder) / "checkpoints"
+    shutil.copytree(checkpoints / "3", checkpoints / "5")
+    for path in (checkpoints / "5" / "state").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
