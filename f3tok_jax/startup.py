@@ -5,6 +5,7 @@
 from collections.abc import Callable
 import os
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -99,7 +100,7 @@ def use_compilation_cache(folder: str | None, *, say: Callable[[str], None] = pr
 
 
 def environment() -> dict[str, Any]:
-    """Returns what this run was started with, ready for JSON."""
+    """Returns what this run was started with, ready for JSON; "git" where the code is a checkout."""
     variables = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")
     return {
         "command": sys.argv,
@@ -109,7 +110,27 @@ def environment() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "variables": {name: os.environ[name] for name in variables if name in os.environ},
+        **_git_state(),
     }
+
+
+def _git_state() -> dict[str, Any]:
+    """The commit of the code and whether tracked files differ from it; {} outside a checkout."""
+    file = pathlib.Path(__file__)
+
+    def ask(*arguments: str) -> str:
+        # Without the optional locks: another command of the user's may be at work there.
+        command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        # A package installed inside somebody's repository is not of that repository.
+        ask("ls-files", "--error-unmatch", file.name)
+        changed = ask("status", "--porcelain", "--untracked-files=no")
+        return {"git": {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}}
+    except (OSError, subprocess.SubprocessError):
+        return {}
 
 
 def open_data(
