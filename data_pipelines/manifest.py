@@ -35,6 +35,23 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Latents:
+    """Which autoencoder encoded a set, and into what.
+
+    Attributes:
+        autoencoder: fingerprint of its weights.
+        latent_dim: width.
+        samples_per_latent: samples at the set's rate.
+        sound: fingerprint of the set of sound that was encoded, record by record.
+    """
+
+    autoencoder: str
+    latent_dim: int
+    samples_per_latent: int
+    sound: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """What a shard set holds.
 
@@ -52,6 +69,7 @@ class Manifest:
         clipped_samples: samples that were beyond full scale and were limited to it.
         labels: label name -> values seen, sorted; None for a label with too many values to list.
         num_texts: records with a transcript or caption.
+        latents: of whom, if the records hold latents of that sound instead of it.
     """
 
     sample_rate: int
@@ -67,6 +85,7 @@ class Manifest:
     clipped_samples: int
     labels: dict[str, list[str] | None]
     num_texts: int
+    latents: "Latents | None" = None
 
     @property
     def num_records(self) -> int:
@@ -92,6 +111,8 @@ def write(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes the manifest of `folder` under a temporary name and renames it."""
     fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
     fields |= dataclasses.asdict(manifest)
+    if manifest.latents is None:
+        del fields["latents"]
     write_atomically(pathlib.Path(folder) / FILE_NAME, json.dumps(fields, indent=1) + "\n")
 
 
@@ -131,6 +152,8 @@ def read(folder: str | os.PathLike) -> Manifest:
         num_records = fields.pop("num_records")
         del fields["seconds"]
         fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
+        if fields.get("latents") is not None:
+            fields["latents"] = Latents(**fields["latents"])
         manifest = Manifest(**fields)
         _check(manifest, num_records)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -152,6 +175,14 @@ def _check(manifest: Manifest, num_records: int) -> None:
             raise ValueError(f"{shard.name} has no size or checksum")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is named twice")
+    latents = manifest.latents
+    if latents is not None:
+        for name in ("autoencoder", "sound"):
+            if type(getattr(latents, name)) is not str:
+                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
+        for name in ("latent_dim", "samples_per_latent"):
+            if type(getattr(latents, name)) is not int or getattr(latents, name) < 1:
+                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
     if manifest.num_records != num_records:
         raise ValueError(f"its shards hold {manifest.num_records} records, it says {num_records!r}")
 

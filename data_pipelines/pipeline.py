@@ -20,13 +20,15 @@ import numpy as np
 from absl import app
 from absl import flags
 
+from data_pipelines import batches
 from data_pipelines import manifest
 from data_pipelines import mixture as mixtures
 from data_pipelines import sources
-from data_pipelines import transforms
+from data_pipelines import tasks
 
 _LAST_STEP = 2**62
 _STEPS_PER_BLOCK = 64  # whose records are located together
+_TASK_STREAM = 1 << 64  # where the random numbers begin that choose text tasks
 
 
 def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
@@ -71,6 +73,9 @@ class Pipeline:
         process_count: int = 1,
         gain_db: tuple[float, float] = (0.0, 0.0),
         train: bool = True,
+        random_crop: bool = True,
+        text: tasks.TextTasks | None = None,
+        autoencoder: str | None = None,
         max_replaced: int = 1000,
         num_threads: int = 2,
         num_prefetched: int = 4,
@@ -89,13 +94,17 @@ class Pipeline:
             gain_db: dB, bounds of the uniform random gain, in training.
             train: True shuffles, crops at random and applies the gain; False goes through the
                 records in order and takes their beginnings.
+            random_crop: False takes the beginnings of records in training too, as text and latents
+                need it.
+            text: what each record is asked; adds text to the batches.
+            autoencoder: fingerprint of the one that shards of latents must be of; None takes any.
             max_replaced: records that may turn out unreadable on this host before it is an error.
             num_threads: that prepare batches in the background.
             num_prefetched: batches that wait ready.
 
         Raises:
-            ValueError: if a source is not whole, has another rate or fewer records than a batch, or
-                the numbers do not fit together.
+            ValueError: if a source is not whole, has another rate or fewer records than a batch, a
+                text is missing or too long, or the numbers do not fit together.
         """
         pairs = parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
         _check_numbers(pairs, crop_length, batch_size, seed, process_index, process_count, gain_db)
@@ -108,11 +117,18 @@ class Pipeline:
                 f"{', '.join(map(str, names))} has {self.num_records} records, fewer than the "
                 f"batch of {batch_size}: add sound or lower batch_size"
             )
+        self._layout = batches.layout_of(
+            self._sources, crop_length=crop_length, autoencoder=autoencoder
+        )
+        self._check_beginnings(train and random_crop, train and tuple(gain_db) != (0.0, 0.0), text)
+        self._text = text
+        if text is not None:
+            batches.check_texts(text, self._sources, self._layout)
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self.sample_rate = sample_rate
         self._crop_length, self._batch_size, self._seed = crop_length, batch_size, seed
-        self._gain_db, self._train = tuple(gain_db), train
+        self._gain_db, self._train, self._random_crop = tuple(gain_db), train, random_crop
         self._substitute = sources.Substitute(max_replaced)
         self._num_threads, self._num_prefetched = num_threads, num_prefetched
         rows = batch_size // process_count
@@ -127,13 +143,23 @@ class Pipeline:
             self._gain_db if train else None,
             train,
         ]
+        if train and not random_crop:
+            decisive.append("beginnings")
+        if text is not None:
+            decisive.append(text.fingerprint)
         self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
 
     @property
-    def batch_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """Name -> (shape, dtype) of the global batch; `mask` is True where `waveform` is sound."""
-        shape = (self._batch_size, self._crop_length)
-        return {"waveform": (shape, np.dtype(np.float32)), "mask": (shape, np.dtype(np.bool_))}
+    def batch_spec(self) -> batches.Spec:
+        """Name -> (shape, dtype) of the global batch.
+
+        "waveform" or "latents", and "mask", True where they are valid; with text also "text", token
+        ids, "text_mask", True where there is one, and "answer", True where it is to be predicted.
+        """
+        spec = self._layout.spec(self._batch_size)
+        if self._text is not None:
+            spec |= batches.text_spec(self._batch_size, self._text.max_tokens)
+        return spec
 
     @property
     def replaced(self) -> int:
@@ -148,13 +174,27 @@ class Pipeline:
         """
         places = self._places(step)[self._rows]
         positions, gains_db = self._draws(step)
-        pcm = np.zeros((len(places), self._crop_length), np.int16)
-        mask = np.zeros(pcm.shape, np.bool_)
+        batch = self._layout.empty(len(places))
+        if self._text is None:
+            for row, (source, index) in enumerate(places):
+                read = functools.partial(self._layout.read, source)
+                content = self._substitute.read(read, index, len(source))
+                self._layout.write(batch, row, content, positions[row])
+        else:
+            self._write_with_text(batch, places, step)
+        self._layout.finish(batch, gains_db)
+        return batch
+
+    def _write_with_text(self, batch: dict, places: list, step: int) -> None:
+        """Fills a batch from whole records, and adds the text that goes with each."""
+        spec = batches.text_spec(len(places), self._text.max_tokens)
+        batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
+        draws = self._philox(step, _TASK_STREAM).random(self._batch_size)[self._rows]
         for row, (source, index) in enumerate(places):
-            waveform = self._substitute.read(source.waveform, index, len(source))
-            num_valid = transforms.crop(waveform, positions[row], out=pcm[row])
-            mask[row, :num_valid] = True
-        return {"waveform": transforms.to_float(pcm, gains_db), "mask": mask}
+            record = self._substitute.read(source.__getitem__, index, len(source))
+            self._layout.write(batch, row, self._layout.content(record), 0.0)
+            is_whole = source.is_whole(record) and self._layout.fits(record)
+            self._text.write_row(record, draws[row], is_whole=is_whole, batch=batch, row=row)
 
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records in the global batch of `step`, in its order.
@@ -202,10 +242,26 @@ class Pipeline:
         if not self._train:
             return [0.0] * self._batch_size, None
         # Every host draws for all rows: a batch's numbers must not depend on who holds which row.
-        generator = np.random.Generator(np.random.Philox(key=[self._seed, step]))
-        positions, share = generator.random((2, self._batch_size))[:, self._rows]
+        positions, share = self._philox(step).random((2, self._batch_size))[:, self._rows]
         low, high = self._gain_db
-        return positions.tolist(), low + (high - low) * share
+        positions = positions.tolist() if self._random_crop else [0.0] * self._batch_size
+        return positions, low + (high - low) * share
+
+    def _philox(self, step: int, stream: int = 0) -> np.random.Generator:
+        """Random numbers of one step; streams are far apart and never overlap."""
+        return np.random.Generator(np.random.Philox(key=[self._seed, step], counter=stream))
+
+    def _check_beginnings(self, crops: bool, has_gain: bool, text: object) -> None:
+        """Refuses crops and gains where a record must be as it was encoded or transcribed."""
+        if crops and text is not None:
+            raise ValueError(
+                "text belongs to whole records: give random_crop=False with text, got True"
+            )
+        if isinstance(self._layout, batches.Latents) and (crops or has_gain):
+            raise ValueError(
+                "latents cannot be cropped at random or made louder: give random_crop=False and "
+                "gain_db=(0.0, 0.0) with shards of latents"
+            )
 
 
 def _check_numbers(
@@ -245,6 +301,8 @@ def benchmark(loader: Pipeline, *, num_steps: int, num_rounds: int = 3) -> dict[
         "prefetched" by background threads; the last two as shares of the ceiling; and
         "prefetched_wall", valid seconds per second on the wall.
     """
+    if "waveform" not in loader.batch_spec:
+        raise ValueError("the benchmark counts seconds of sound: give shards of sound, not latents")
     spec = loader.batch_spec["waveform"][0]
     valid = sum(int(loader.local_batch(step)["mask"].sum()) for step in range(num_steps))
     audio_seconds = valid / loader.sample_rate
@@ -309,9 +367,9 @@ def main(argv: Sequence[str]) -> None:
             gain_db=(-6.0, 6.0),
             num_threads=values.num_threads,
         )
+        figures = benchmark(loader, num_steps=values.num_steps)
     except ValueError as error:
         raise SystemExit(f"pipeline: {error}") from None
-    figures = benchmark(loader, num_steps=values.num_steps)
     print("valid seconds of sound per second of one core:")
     print(f"  ceiling, the same records decoded and nothing else  {figures['ceiling']:10.0f}")
     for name, what in (

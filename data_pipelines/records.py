@@ -19,7 +19,7 @@ VERSION = 1
 MAX_HEADER_BYTES = 2**20  # a transcript of an hour is about 60 kB
 MAX_SAMPLES = 2**28  # over an hour and a half at 48 kHz; a record is meant to hold seconds
 
-_MAGIC = b"F3TR"
+MAGIC = b"F3TR"
 _PREFIX = struct.Struct("<4sII")
 _ALIGNMENT = 16  # bytes
 
@@ -50,7 +50,7 @@ class Record:
 
 
 # Header field -> (type in JSON, value when absent). Absent fields are those equal to their default.
-_FIELDS = {
+FIELDS = {
     "key": (str, None),
     "sample_rate": (int, None),
     "num_samples": (int, None),
@@ -84,17 +84,7 @@ def encode(record: Record) -> bytes:
         "task": record.task,
         "labels": dict(sorted(record.labels.items())),
     }
-    _check_fields(fields, record.key)
-    written = {name: value for name, value in fields.items() if value != _FIELDS[name][1]}
-    header = json.dumps(written, separators=(",", ":")).encode("ascii")
-    header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
-    if len(header) > MAX_HEADER_BYTES:
-        raise ValueError(
-            f"text and labels of {record.key!r} take {len(header)} bytes, a header holds at most "
-            f"{MAX_HEADER_BYTES}: shorten them"
-        )
-    prefix = _PREFIX.pack(_MAGIC, VERSION, len(header))
-    return prefix + header + waveform.astype("<i2", copy=False).tobytes()
+    return encode_header(fields) + waveform.astype("<i2", copy=False).tobytes()
 
 
 def decode(data: bytes) -> Record:
@@ -103,15 +93,7 @@ def decode(data: bytes) -> Record:
     Raises:
         ValueError: if `data` is not a whole record of a version this code reads.
     """
-    start = _header_end(data)
-    try:
-        fields = json.loads(data[_PREFIX.size : start])
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the record's header is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ValueError("the record's header must be a JSON object")
-    fields = {name: fields.get(name, default) for name, (_, default) in _FIELDS.items()}
-    _check_fields(fields, fields["key"])
+    fields, start = decode_header(data)
     num_samples = fields.pop("num_samples")
     if len(data) - start != 2 * num_samples:
         raise ValueError(
@@ -127,7 +109,7 @@ def decode_waveform(data: bytes) -> np.ndarray:
     Raises:
         ValueError: if `data` has no samples or is not a record of a version this code reads.
     """
-    start = _header_end(data)
+    start = header_end(data)
     num_bytes = len(data) - start
     if num_bytes % 2 or not 1 <= num_bytes // 2 <= MAX_SAMPLES:
         raise ValueError(
@@ -136,13 +118,53 @@ def decode_waveform(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<i2", offset=start)
 
 
-def _header_end(data: bytes) -> int:
-    """Checks how the record begins; returns where its samples do."""
+def encode_header(fields: dict, *, magic: bytes = MAGIC) -> bytes:
+    """Returns what stands before the payload of a record, the prefix included.
+
+    Args:
+        fields: of FIELDS, all of them.
+        magic: first four bytes, which say what kind of payload follows.
+
+    Raises:
+        ValueError: if a field is out of range, or together they are too long.
+    """
+    _check_fields(fields, fields["key"])
+    written = {name: value for name, value in fields.items() if value != FIELDS[name][1]}
+    header = json.dumps(written, separators=(",", ":")).encode("ascii")
+    header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"text and labels of {fields['key']!r} take {len(header)} bytes, a header holds at "
+            f"most {MAX_HEADER_BYTES}: shorten them"
+        )
+    return _PREFIX.pack(magic, VERSION, len(header)) + header
+
+
+def decode_header(data: bytes, *, magic: bytes = MAGIC) -> tuple[dict, int]:
+    """Returns the fields of a record's header, and where its payload begins.
+
+    Raises:
+        ValueError: if `data` does not begin as such a record does.
+    """
+    start = header_end(data, magic=magic)
+    try:
+        fields = json.loads(data[_PREFIX.size : start])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the record's header is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError("the record's header must be a JSON object")
+    fields = {name: fields.get(name, default) for name, (_, default) in FIELDS.items()}
+    _check_fields(fields, fields["key"])
+    return fields, start
+
+
+def header_end(data: bytes, *, magic: bytes = MAGIC) -> int:
+    """Checks how a record begins; returns where its payload does."""
     if len(data) < _PREFIX.size:
         raise ValueError(f"a record has at least {_PREFIX.size} bytes, got {len(data)}")
-    magic, version, header_bytes = _PREFIX.unpack_from(data)
-    if magic != _MAGIC:
-        raise ValueError(f"a record starts with {_MAGIC!r}, got {magic!r}: not one of our shards")
+    found, version, header_bytes = _PREFIX.unpack_from(data)
+    if found != magic:
+        raise ValueError(f"a record starts with {magic!r}, got {found!r}: not one of our shards")
     if version != VERSION:
         raise ValueError(f"the record has version {version}, this code reads {VERSION}: rebuild it")
     end = _PREFIX.size + header_bytes
@@ -152,7 +174,7 @@ def _header_end(data: bytes) -> int:
 
 
 def _check_fields(fields: dict, key: object) -> None:
-    for name, (kind, _) in _FIELDS.items():
+    for name, (kind, _) in FIELDS.items():
         if type(fields[name]) is not kind:
             raise ValueError(
                 f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}"

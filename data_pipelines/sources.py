@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Random access to records: of a shard set, or of a TFDS data set that is read directly."""
+"""Random access to records: of a set of sound or of latents, or of a TFDS data set directly."""
 
 import bisect
 import collections
+import functools
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ from absl import logging
 from array_record.python import array_record_module
 
 from data_pipelines import audio_files
+from data_pipelines import latent_records
 from data_pipelines import manifest
 from data_pipelines import records
 from data_pipelines import tfds_input
@@ -31,8 +33,10 @@ _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 _TFDS_PREFIX = "tfds:"
 
 
-def open_source(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
+def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsExamples":
     """Opens a folder of shards, or a TFDS data set by `tfds:NAME@SPLIT#FEATURE`.
+
+    The manifest of a folder says whether its shards hold sound or latents.
 
     Args:
         name: of the folder; or, of a data set, its name as TFDS writes it or the folder where it
@@ -44,7 +48,8 @@ def open_source(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
         ValueError: if it is not whole, has another rate or cannot be read.
     """
     if not str(name).startswith(_TFDS_PREFIX):
-        return ShardSet(name, sample_rate=sample_rate)
+        is_latents = manifest.read(name).latents is not None
+        return (LatentSet if is_latents else ShardSet)(name, sample_rate=sample_rate)
     rest, _, feature = str(name).removeprefix(_TFDS_PREFIX).partition("#")
     data_set, _, split = rest.partition("@")
     return TfdsExamples(
@@ -57,8 +62,10 @@ class Unreadable(ValueError):
     """A record that cannot be read: its bytes are damaged or are not a record of this set."""
 
 
-class ShardSet:
-    """The records of one shard set, by their index. Safe to share between threads."""
+class _RecordFiles:
+    """The records of a folder of shards, by their index. Safe to share between threads."""
+
+    _decode: Callable[[bytes], Any]  # of a whole record
 
     def __init__(
         self,
@@ -79,6 +86,7 @@ class ShardSet:
         """
         self.folder = pathlib.Path(folder)
         self.manifest = manifest.read(folder)
+        self._check_kind()
         if sample_rate is not None and self.manifest.sample_rate != sample_rate:
             raise ValueError(
                 f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model "
@@ -94,21 +102,28 @@ class ShardSet:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, index: int) -> records.Record:
+    def __getitem__(self, index: int) -> Any:
         """Returns the record at `index`.
 
         Raises:
             Unreadable: if its bytes are damaged.
             IndexError: if there is no such index.
         """
-        return self._read(index, records.decode)
+        return self._read(index, self._decode)
 
-    def waveform(self, index: int) -> np.ndarray:
-        """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
-        return self._read(index, records.decode_waveform)
+    def is_whole(self, record: Any) -> bool:
+        """Whether a record is all of its source, rather than a part of something longer.
+
+        One that is exactly as long as a segment counts as a part: nothing tells.
+        """
+        return record.offset == 0 and _num_samples(record) < self.manifest.segment_length
+
+    def _check_kind(self) -> None:
+        """Raises ValueError where the records are of another kind."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"ShardSet({self.name!r}, {len(self)} records)"
+        return f"{type(self).__name__}({self.name!r}, {len(self)} records)"
 
     def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
         if not 0 <= index < len(self):
@@ -137,6 +152,62 @@ class ShardSet:
                 self._readers.pop(next(iter(self._readers)), None)
             self._readers[shard_index] = reader
         return reader
+
+
+class ShardSet(_RecordFiles):
+    """The records of one set of sound, by their index; items are records.Record."""
+
+    _decode = staticmethod(records.decode)
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
+        return self._read(index, records.decode_waveform)
+
+    def _check_kind(self) -> None:
+        if self.manifest.latents is not None:
+            raise ValueError(
+                f"the shards in {self.folder} hold latents, and sound is needed: give the shards "
+                "that were encoded"
+            )
+
+
+class LatentSet(_RecordFiles):
+    """The records of one set of latents; items are latent_records.LatentRecord."""
+
+    def latents(self, index: int) -> np.ndarray:
+        """Returns the latents of the record at `index`, [frames, dim] float32; raises likewise."""
+        decode = latent_records.decode_latents
+        return self._read(index, functools.partial(decode, latent_dim=self._dim))
+
+    def check_autoencoder(self, fingerprint: str) -> None:
+        """Raises ValueError unless the autoencoder of that fingerprint made these latents."""
+        found = self.manifest.latents.autoencoder
+        if found != fingerprint:
+            raise ValueError(
+                f"the latents in {self.folder} were made by autoencoder {found}, the run uses "
+                f"{fingerprint}: encode the shards again with python -m f3tok_jax.encode_shards, "
+                "or name the autoencoder that made them"
+            )
+
+    @property
+    def _dim(self) -> int:
+        return self.manifest.latents.latent_dim
+
+    def _decode(self, data: bytes) -> latent_records.LatentRecord:
+        return latent_records.decode(data, latent_dim=self._dim)
+
+    def _check_kind(self) -> None:
+        if self.manifest.latents is None:
+            raise ValueError(
+                f"the shards in {self.folder} hold sound, and latents are needed: encode them "
+                "with python -m f3tok_jax.encode_shards"
+            )
+
+
+def _num_samples(record: Any) -> int:
+    if isinstance(record, latent_records.LatentRecord):
+        return record.num_samples
+    return record.waveform.size
 
 
 class TfdsExamples:
@@ -184,6 +255,10 @@ class TfdsExamples:
     def waveform(self, index: int) -> np.ndarray:
         """Returns the samples of the example at `index`, [num_samples] int16; raises likewise."""
         return self[index].waveform
+
+    def is_whole(self, record: records.Record) -> bool:
+        """Whether a record is all of its source: examples are never cut."""
+        return True
 
     def __repr__(self) -> str:
         return f"TfdsExamples({self.name!r}, {len(self)} examples)"
