@@ -20,7 +20,7 @@ from data_pipelines import manifest
 from data_pipelines import records
 
 # PCM16 barely compresses, and inflating it would cost several times as much as reading it.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
+WRITER_OPTIONS = "group_size:1,uncompressed"
 _SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
 
 MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
@@ -53,7 +53,7 @@ def write_shard(
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
     totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
     refused, labels, num_records = [], collections.defaultdict(set), 0
-    writer = array_record_module.ArrayRecordWriter(str(partial), _WRITER_OPTIONS)
+    writer = array_record_module.ArrayRecordWriter(str(partial), WRITER_OPTIONS)
     for item in task.items:
         report(item.key)
         try:
@@ -72,7 +72,7 @@ def write_shard(
             if len(labels[name]) <= MAX_LABEL_VALUES:
                 labels[name].add(value)
     writer.close()
-    shard = _whole_shard(task.shard_name, partial, num_records)
+    shard = whole_shard(task.shard_name, partial, num_records)
     return {
         "partial": partial.name if shard else None,
         "shard": shard,
@@ -82,7 +82,8 @@ def write_shard(
     }
 
 
-def _whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | None:
+def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | None:
+    """Fields of manifest.Shard of a shard that is written; None, and no file, if it is empty."""
     if not num_records:
         partial.unlink()
         return None
