@@ -282,11 +282,11 @@ class Heads(nn.Module):
         count, inner, params = self.num_heads, width, {}
         if self.kind == "bottleneck":
             inner = self.bottleneck_dim
-            ones = nn.with_logical_partitioning(nn.initializers.ones, (None, "embed"))
+            ones = nn.with_logical_partitioning(nn.initializers.ones, ("layers", "embed"))
             params["norm"] = self.param("norm", ones, (count, width), jnp.float32)
-            params["down"] = matrix("down", (count, width, inner), (None, "embed", None), 1.0)
+            params["down"] = matrix("down", (count, width, inner), ("layers", "embed", None), 1.0)
         shape = (count, inner, self.num_codebooks, self.codebook_size)
-        axes = (None, "embed", None, "vocabulary")
+        axes = ("layers", "embed", None, "vocabulary")
         params["output"] = matrix("output", shape, axes, _INITIAL_VARIANCE)
         return params
 

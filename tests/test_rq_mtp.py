@@ -181,7 +181,7 @@ def test_heads_on_a_mesh_give_the_same_numbers():
     heads = _heads()
     boxed = heads.init(jax.random.key(0), states, labels, segments)
     axes = nn.get_partition_spec(boxed)["params"]["output"]
-    assert tuple(axes) == (None, "embed", None, "vocabulary")
+    assert tuple(axes) == ("layers", "embed", None, "vocabulary")
     params = nn.unbox(boxed)
 
     def loss(params, states, labels, segments):
