@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -14,24 +13,16 @@ import optax
 
 from data_pipelines import pipeline
 from f3tok_jax import autoencoder as autoencoder_lib
-from f3tok_jax import bottleneck
-from f3tok_jax import checkpoint
-from f3tok_jax import config as config_lib
 from f3tok_jax import discriminators as discriminators_lib
 from f3tok_jax import losses
+from f3tok_jax import microbatches
 from f3tok_jax import optimizer
+from f3tok_jax import pretrained
 from f3tok_jax import sharding
 from f3tok_jax import stage
 from f3tok_jax import train_state
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-
-
-def make_autoencoder(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
-    """The autoencoder of a run's config."""
-    return autoencoder_lib.Autoencoder(
-        **config.model, bottleneck=bottleneck.Bottleneck(**config.bottleneck)
-    )
 
 
 def is_adversarial(config: ml_collections.ConfigDict) -> bool:
@@ -44,7 +35,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
 
     Players: "generator", the autoencoder, and, if the run is adversarial, "discriminator".
     """
-    autoencoder = make_autoencoder(config)
+    autoencoder = pretrained.make_autoencoder(config)
     discriminators = None
     players = ["generator"]
     if is_adversarial(config):
@@ -110,24 +101,15 @@ def init_state(
     """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
     waveform = jnp.zeros((1, crop))
     key_of = functools.partial(train_state.step_key, key, 0)
-    params = {"generator": init_params(autoencoder, key_of("generator"), waveform)}
+    params = {"generator": pretrained.init_params(autoencoder, key_of("generator"), waveform)}
     if discriminators is not None:
-        params["discriminator"] = init_params(discriminators, key_of("discriminator"), waveform)
+        params["discriminator"] = pretrained.init_params(discriminators, key_of("discriminator"), waveform)
     return train_state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
         ema_params={"generator": params["generator"]},
     )
-
-
-def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
-    """Fresh parameters of a module that takes a waveform [b, n].
-
-    sequence-layers boxes its parameters in sharding metadata. Here shardings follow from shapes,
-    and checkpoints hold plain arrays.
-    """
-    return nn.unbox(module.init(key, waveform)["params"])
 
 
 def train_step(
@@ -191,12 +173,12 @@ def train_step(
         (result["generator"],) = pull_back(output_gradient)
         return result, metrics
 
-    grads, metrics = _accumulated(gradients, batch, accumulate)
+    grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
     norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
     finite = jnp.isfinite(sum(norms.values()))
     # A judge that does not play yet has no gradient, but weight decay and a warm-up would go on.
     moves = {"generator": finite, "discriminator": finite & is_judged}
-    state = _update(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
+    state = optimizer.advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
     metrics |= {f"gradient_norm/{name}": (norm, jnp.float32(1.0)) for name, norm in norms.items()}
     metrics["nonfinite"] = (jnp.float32(~finite), jnp.float32(1.0))
     return state, {f"train/{name}": value for name, value in metrics.items()}
@@ -309,31 +291,6 @@ def _not_judged(judge, waveform, reconstruction):
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _update(
-    state: train_state.TrainState,
-    grads,
-    moves: Mapping[str, jax.Array],
-    *,
-    optimizers,
-    ema_decay: float,
-) -> train_state.TrainState:
-    """The next state, in which every player that moves has taken its step."""
-    with jax.named_scope("optimizer"):
-        params, opt_state = {}, {}
-        for name, tx in optimizers.items():
-            old = state.params[name], state.opt_state[name]
-            updates, new_opt_state = tx.update(grads[name], old[1], old[0])
-            new = optax.apply_updates(old[0], updates), new_opt_state
-            params[name], opt_state[name] = train_state.select_finite(moves[name], new, old)
-        # Early on the average is short, or it would remember the random start.
-        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = train_state.update_ema(
-            state.ema_params, {"generator": params["generator"]}, decay=decay
-        )
-        ema = train_state.select_finite(moves["generator"], ema, state.ema_params)
-        return train_state.TrainState(state.step + 1, params, opt_state, ema)
-
-
 def _latent_metrics(latents: jax.Array) -> Metrics:
     """Mean and mean square over channels and time, which the bottleneck holds at 0 and 1."""
     size = jnp.float32(latents.size)
@@ -341,60 +298,3 @@ def _latent_metrics(latents: jax.Array) -> Metrics:
         "latent_mean": (jnp.sum(latents), size),
         "latent_mean_square": (jnp.sum(jnp.square(latents)), size),
     }
-
-
-def _accumulated(gradients, batch: stage.Batch, accumulate: int):
-    """Sums `gradients(microbatch, index)` over microbatches, one after another."""
-    if accumulate == 1:
-        return gradients(batch, 0)
-    # Every microbatch takes each `accumulate`-th example, so that it stays spread over all devices.
-    split = jax.tree.map(
-        lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch)
-    )
-    first = jax.tree.map(lambda x: x[0], split)
-    shapes = jax.eval_shape(gradients, first, 0)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def add(total, indexed):
-        return jax.tree.map(jnp.add, total, gradients(*indexed)), None
-
-    total, _ = jax.lax.scan(add, zeros, (split, jnp.arange(accumulate)))
-    return total
-
-
-def load_autoencoder(
-    workdir: str, step: int | None = None
-) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict]:
-    """`restore_autoencoder` for those who need not know the step."""
-    return restore_autoencoder(workdir, step)[:3]
-
-
-def restore_autoencoder(
-    workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
-) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict, int]:
-    """The averaged weights of a run, without its optimizers.
-
-    Args:
-        workdir: run folder of this stage.
-        step: of the checkpoint; the newest whole one if None.
-        say: where messages to the user go: which steps are damaged.
-
-    Returns:
-        The module, its parameters, the run's config and the checkpoint's step.
-
-    Raises:
-        ValueError: where the folder is not a run of this stage or holds no such checkpoint.
-        checkpoint.CheckpointError: where no checkpoint asked for is whole.
-    """
-    config = config_lib.load(workdir)
-    if config.stage != "autoencoder":
-        raise ValueError(
-            f"{workdir} must be a run of the autoencoder stage, got stage {config.stage!r}"
-        )
-    autoencoder = make_autoencoder(config)
-    waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
-    abstract = jax.eval_shape(
-        functools.partial(init_params, autoencoder), jax.random.key(0), waveform
-    )
-    params, step = checkpoint.restore_params(workdir, {"generator": abstract}, step=step, say=say)
-    return autoencoder, params["generator"], config, step

@@ -28,7 +28,7 @@ import soundfile
 from data_pipelines import pipeline
 from data_pipelines import sources
 from data_pipelines import transforms
-from f3tok_jax import autoencoder_stage
+from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
 from f3tok_jax import contenders as contenders_lib
 from f3tok_jax import metrics
@@ -216,7 +216,7 @@ def evaluate(
     ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
-    module, params, config, step = autoencoder_stage.restore_autoencoder(workdir, step, say=say)
+    module, params, config, step = pretrained.restore_autoencoder(workdir, step, say=say)
     sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
     shards = sources.ShardSet(shards_dir, sample_rate=sample_rate)
     fit_shards = fit_shards or _training_data(config, workdir)

@@ -3,6 +3,7 @@
 """Fingerprints of arrays: equal on every mesh, different after one flipped bit."""
 
 from collections.abc import Mapping
+import hashlib
 from typing import Any
 
 import jax
@@ -55,6 +56,21 @@ def of(tree: Any) -> tuple[dict[str, str], dict[str, int]]:
         if count:
             nonfinite[name] = int(count)
     return prints, nonfinite
+
+
+def digest(tree: Any) -> str:
+    """Returns one short fingerprint of a whole tree, 16 hexadecimal digits; see `of`."""
+    prints, _ = of(tree)
+    return hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()[:16]
+
+
+def autoencoder_fingerprint(params: Any) -> str:
+    """Returns what latents carry to say whose they are: `digest` of the autoencoder's weights.
+
+    Args:
+        params: averaged weights, as pretrained.restore_autoencoder returns them.
+    """
+    return digest({"params": params})
 
 
 def _sums(array: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:

@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import functools
-import hashlib
 import itertools
 import pathlib
 
@@ -15,7 +14,7 @@ import soundfile
 from data_pipelines import audio_files
 from data_pipelines import transforms
 from f3tok_jax import autoencoder as autoencoder_lib
-from f3tok_jax import autoencoder_stage
+from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
 from f3tok_jax import fingerprint
 from f3tok_jax import latent_file
@@ -61,7 +60,7 @@ class Tokenizer:
             ValueError: where the folder is no such run, or no checkpoint asked for is whole.
         """
         try:
-            autoencoder, params, _, step = autoencoder_stage.restore_autoencoder(
+            autoencoder, params, _, step = pretrained.restore_autoencoder(
                 model, step, say=say
             )
         except checkpoint.CheckpointError as error:
@@ -71,8 +70,7 @@ class Tokenizer:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Changes with any bit of the weights."""
-        prints, _ = fingerprint.of(self._variables)
-        return hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()[:16]
+        return fingerprint.autoencoder_fingerprint(self._variables["params"])
 
     @property
     def num_parameters(self) -> int:

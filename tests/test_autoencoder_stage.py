@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax import autoencoder_stage
+from f3tok_jax import pretrained
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
 from tests import tiny_models
@@ -141,4 +142,4 @@ def test_run_of_another_stage_is_refused(tmp_path):
     config.stage = "representation"
     config_lib.save(config, str(tmp_path))
     with pytest.raises(ValueError, match="must be a run of the autoencoder stage"):
-        autoencoder_stage.load_autoencoder(str(tmp_path))
+        pretrained.restore_autoencoder(str(tmp_path))

@@ -12,7 +12,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # Within a floor some files build on others: a later sub-floor may import the earlier ones.
 _FLOORS = (
     # 0: maths
-    (("audio", "stft", "phase"), ("losses", "metrics")),
+    (("audio", "stft", "phase", "packing"), ("losses", "metrics")),
     # 1: modules
     (
         ("bottleneck", "upsampling", "attention"),
@@ -23,6 +23,7 @@ _FLOORS = (
             "representation_encoder",
             "rq_mtp",
             "language_model",
+            "supervision",
             "flow_head",
         ),
         ("generator",),
@@ -31,7 +32,6 @@ _FLOORS = (
     (
         (
             "sharding",
-            "optimizer",
             "train_state",
             "metric_writer",
             "config",
@@ -41,9 +41,9 @@ _FLOORS = (
             "watchdog",
             "fingerprint",
         ),
-        ("stage", "run_folder", "checkpoint_meta"),
-        ("checkpoint", "compiled", "startup"),
-        ("loop",),
+        ("stage", "run_folder", "checkpoint_meta", "optimizer"),
+        ("checkpoint", "compiled", "startup", "microbatches"),
+        ("loop", "pretrained"),
     ),
     # 3: stages
     (("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),),

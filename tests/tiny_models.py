@@ -15,6 +15,7 @@ import numpy as np
 from configs import autoencoder as recipe
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import autoencoder_stage
+from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
@@ -47,10 +48,10 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
 @functools.lru_cache
 def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, dict]:
     """An untrained autoencoder and its variables."""
-    autoencoder = autoencoder_stage.make_autoencoder(config(preset, **model))
+    autoencoder = pretrained.make_autoencoder(config(preset, **model))
     waveform = jnp.zeros((1, autoencoder.samples_per_latent))
     params = compiled.run_once(
-        functools.partial(autoencoder_stage.init_params, autoencoder), jax.random.key(0), waveform
+        functools.partial(pretrained.init_params, autoencoder), jax.random.key(0), waveform
     )
     # The last layer starts near zero: raised, so that a difference in the sound can be seen.
     output = params["decoder"]["output"]

@@ -1,0 +1,211 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Supervision by a frozen language model: representations become tokens that it must understand.
+
+    [audio start] r_1 ... r_N [audio end] instruction answer end-of-text
+
+The language model reads this and is scored on the answer. Its weights stay as they are; the
+gradient goes through its activations into the projector and the representations.
+"""
+
+from collections.abc import Callable
+import math
+
+from flax import linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from f3tok_jax import packing
+
+PROJECTORS = ("linear", "swiglu")
+
+_EPSILON = 1e-6  # of the mean square
+
+
+class Projector(nn.Module):
+    """Representations to embeddings of the language model, `patch` frames to one.
+
+    Frozen language models diverge on inputs of another scale than their own, so the output is
+    normalised to rms 1 (times a learned gain that starts there); multiply it by the rms of the
+    model's token embeddings.
+    """
+
+    patch: int  # P frames become one audio token
+    width: int  # of the language model
+    kind: str = "linear"  # or "swiglu", with a hidden layer of twice the width
+    compute_dtype: str = "float32"
+
+    def setup(self):
+        if self.kind not in PROJECTORS:
+            raise ValueError(f"projector kind must be one of {PROJECTORS}, got {self.kind!r}")
+        if self.patch < 1:
+            raise ValueError(f"projector patch must be at least 1 frame, got {self.patch}")
+        if self.kind == "swiglu":
+            self.gate = self._dense(2 * self.width, ("embed", "hidden"))
+            self.up = self._dense(2 * self.width, ("embed", "hidden"))
+        into = ("hidden", "embed") if self.kind == "swiglu" else ("embed", None)
+        self.output = self._dense(self.width, into)
+        self.gain = self.param("gain", _ones(None), (self.width,), jnp.float32)
+        normal = nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "embed"))
+        self.boundaries = self.param("boundaries", normal, (2, self.width), jnp.float32)
+
+    def __call__(self, representations: jax.Array) -> jax.Array:
+        """Projects [b, t, d] to audio tokens [b, ceil(t / patch), width], float32.
+
+        The last patch is filled with zeros; so must be what is no sound.
+        """
+        missing = -representations.shape[1] % self.patch
+        x = jnp.pad(representations, ((0, 0), (0, missing), (0, 0)))
+        x = x.reshape(x.shape[0], -1, self.patch * x.shape[-1]).astype(self.compute_dtype)
+        if self.kind == "swiglu":
+            x = nn.silu(self.gate(x)) * self.up(x)
+        x = self.output(x).astype(jnp.float32)
+        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
+        return x * self.gain[None, None]
+
+    def start_and_end(self) -> jax.Array:
+        """Embeddings [2, width] of "audio starts" and "audio ends", learned, of rms 1 at first."""
+        return self.boundaries
+
+    def _dense(self, features: int, axes: tuple[str | None, ...]) -> nn.Dense:
+        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+        return nn.Dense(
+            features,
+            use_bias=False,
+            dtype=self.compute_dtype,
+            kernel_init=nn.with_logical_partitioning(init, axes),
+        )
+
+
+def _ones(*axes: str | None) -> Callable[..., jax.Array]:
+    return nn.with_logical_partitioning(nn.initializers.ones, axes)
+
+
+@flax.struct.dataclass
+class Sequences:
+    """What the language model reads, packed, and what it is scored on.
+
+    Attributes:
+        embeddings: [r, t, width] float32.
+        positions: [r, t] int32, within their example.
+        segments: [r, t] int32, 1, 2, ... the example of a row, 0 for padding.
+        scored: [r, a] int32, positions whose next token is to be predicted.
+        targets: [r, a] int32, those tokens.
+        weight: [r, a] bool, True where there is one.
+    """
+
+    embeddings: jax.Array
+    positions: jax.Array
+    segments: jax.Array
+    scored: jax.Array
+    targets: jax.Array
+    weight: jax.Array
+
+
+def make_sequences(
+    audio: jax.Array,
+    audio_mask: jax.Array,
+    boundaries: jax.Array,
+    text: jax.Array,
+    text_mask: jax.Array,
+    answer: jax.Array,
+    *,
+    embed: Callable[[jax.Array], jax.Array],
+    examples_per_row: int = 1,
+    length: int = 0,
+) -> Sequences:
+    """Builds the rows that the language model reads.
+
+    An example without text takes no room at all.
+
+    Args:
+        audio: [b, n, width] audio tokens, at the scale of the token embeddings.
+        audio_mask: [b, n] bool, True where there is sound.
+        boundaries: [2, width], embeddings of the start and the end of audio, at the same scale.
+        text: [b, s] int32 token ids: instruction, answer, end of text.
+        text_mask: [b, s] bool, True where a token is.
+        answer: [b, s] bool, True where it is to be predicted.
+        embed: token ids [...] to embeddings [..., width].
+        examples_per_row: neighbours in the batch that share a row.
+        length: positions of a row; 0 for as many as its examples could ever need.
+
+    Returns:
+        b / examples_per_row rows.
+    """
+    batch_size, num_audio, width = audio.shape
+    has_text = jnp.any(text_mask, axis=1, keepdims=True)
+    edges = jnp.broadcast_to(boundaries[:, None, None], (2, batch_size, 1, width))
+    slots = jnp.concatenate([edges[0], audio, edges[1], embed(text).astype(jnp.float32)], axis=1)
+    mask = jnp.concatenate([has_text, audio_mask & has_text, has_text, text_mask], axis=1)
+    before = jnp.zeros((batch_size, num_audio + 2), jnp.int32)
+    tokens = jnp.concatenate([before, text], axis=1)
+    answers = jnp.concatenate([before.astype(bool), answer & text_mask], axis=1)
+    positions = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
+    segments = jnp.broadcast_to(
+        (1 + jnp.arange(batch_size, dtype=jnp.int32) % examples_per_row)[:, None], mask.shape
+    )
+
+    def rows(x: jax.Array) -> jax.Array:
+        return x.reshape(batch_size // examples_per_row, -1, *x.shape[2:])
+
+    mask = rows(mask)
+    plan = packing.pack(mask, length=min(length or mask.shape[1], mask.shape[1]))
+    tokens, answers = packing.take(plan, rows(tokens)), packing.take(plan, rows(answers))
+    # A position predicts the token after it. The first position of a row is never an answer.
+    predicts = jnp.pad(answers[:, 1:], ((0, 0), (0, 1)))
+    following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))
+    num_scored = min(examples_per_row * text.shape[1], predicts.shape[1])
+    scored = packing.pack(predicts, length=num_scored)
+    return Sequences(
+        embeddings=packing.take(plan, rows(slots)),
+        positions=packing.take(plan, rows(positions)),
+        segments=packing.take(plan, rows(segments)),
+        scored=scored.order,
+        targets=packing.take(scored, following),
+        weight=scored.valid,
+    )
+
+
+@flax.struct.dataclass
+class Score:
+    """Sums over answer tokens, to divide once after all have been added; float32 scalars.
+
+    Attributes:
+        loss: cross-entropies, nats.
+        correct: tokens that were the likeliest.
+        weight: tokens.
+    """
+
+    loss: jax.Array
+    correct: jax.Array
+    weight: jax.Array
+
+
+def score(
+    sequences: Sequences,
+    hidden: jax.Array,
+    logits_of: Callable[[jax.Array], jax.Array],
+) -> Score:
+    """Scores the answers; logits exist at scored positions only.
+
+    Args:
+        sequences: that were read.
+        hidden: [r, t, width], states of the language model.
+        logits_of: states [..., width] to logits [..., vocabulary], float32.
+    """
+    states = jnp.take_along_axis(hidden, sequences.scored[..., None], axis=1)
+    logits = logits_of(states)
+    chosen = jnp.take_along_axis(logits, sequences.targets[..., None], axis=-1)[..., 0]
+    loss = jnp.where(sequences.weight, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+    correct = sequences.weight & (chosen >= jnp.max(logits, axis=-1))
+    return Score(
+        loss=jnp.sum(loss),
+        correct=jax.lax.stop_gradient(jnp.sum(correct, dtype=jnp.float32)),
+        weight=jnp.sum(sequences.weight, dtype=jnp.float32),
+    )
+
+
+def num_positions(num_frames: int, num_text: int, *, patch: int) -> int:
+    """Positions that one example of `num_frames` frames and `num_text` tokens can need."""
+    return math.ceil(num_frames / patch) + 2 + num_text
