@@ -4,6 +4,7 @@
 
 import bisect
 import collections
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -30,7 +31,8 @@ _MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
 
 
 _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
-_TFDS_PREFIX = "tfds:"
+TFDS_PREFIX = "tfds:"
+_NUM_MEASURED = 16  # examples of a data set from which its length is estimated
 
 
 def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsExamples":
@@ -47,10 +49,16 @@ def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsE
     Raises:
         ValueError: if it is not whole, has another rate or cannot be read.
     """
-    if not str(name).startswith(_TFDS_PREFIX):
-        is_latents = manifest.read(name).latents is not None
-        return (LatentSet if is_latents else ShardSet)(name, sample_rate=sample_rate)
-    rest, _, feature = str(name).removeprefix(_TFDS_PREFIX).partition("#")
+    if not str(name).startswith(TFDS_PREFIX) and manifest.read(name).latents is not None:
+        return LatentSet(name, sample_rate=sample_rate)
+    return open_sound(name, sample_rate=sample_rate)
+
+
+def open_sound(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
+    """Opens what `open_source` does, but latents: ValueError for those."""
+    if not str(name).startswith(TFDS_PREFIX):
+        return ShardSet(name, sample_rate=sample_rate)
+    rest, _, feature = str(name).removeprefix(TFDS_PREFIX).partition("#")
     data_set, _, split = rest.partition("@")
     return TfdsExamples(
         tfds_input.Tfds(data_set, split=split or "train", audio_feature=feature),
@@ -159,6 +167,11 @@ class ShardSet(_RecordFiles):
 
     _decode = staticmethod(records.decode)
 
+    @property
+    def seconds(self) -> float:
+        """Of sound in all records."""
+        return self.manifest.seconds
+
     def waveform(self, index: int) -> np.ndarray:
         """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
         return self._read(index, records.decode_waveform)
@@ -226,12 +239,23 @@ class TfdsExamples:
             min_seconds=0.0,
             max_seconds=records.MAX_SAMPLES / sample_rate,
         )
-        self.name = f"{_TFDS_PREFIX}{data_set.name}@{data_set.split}#{data_set.audio_feature}"
+        self.name = f"{TFDS_PREFIX}{data_set.name}@{data_set.split}#{data_set.audio_feature}"
         content = [data_set.settings(), len(self._items), sample_rate]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """Of sound in all examples, about: a few are read, and those that can be are counted."""
+        lengths = []
+        for measured in range(min(_NUM_MEASURED, len(self))):
+            with contextlib.suppress(Unreadable):
+                index = measured * len(self) // min(_NUM_MEASURED, len(self))
+                lengths.append(len(self.waveform(index)))
+        mean = np.mean(lengths) if lengths else 0.0
+        return float(mean * len(self) / self._recipe.sample_rate)
 
     def __getitem__(self, index: int) -> records.Record:
         """Returns the example at `index`; raises Unreadable if it would be refused by a build."""

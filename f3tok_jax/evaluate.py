@@ -72,13 +72,12 @@ class Listener:
 
 
 def read_examples(
-    shards: sources.ShardSet,
-    num_examples: int,
+    source: sources.ShardSet | sources.TfdsExamples, num_examples: int
 ) -> tuple[list[contenders_lib.Example], list[str]]:
-    """Reads records that are evenly spaced over a shard set, in its order.
+    """Reads records that are evenly spaced over a source, in its order.
 
     Args:
-        shards: to read from.
+        source: to read from.
         num_examples: how many; 0 for all.
 
     Returns:
@@ -88,9 +87,9 @@ def read_examples(
         ValueError: if none could be read.
     """
     examples, unreadable = [], []
-    for index in _spaced(len(shards), num_examples):
+    for index in _spaced(len(source), num_examples):
         try:
-            record = shards[index]
+            record = source[index]
         except sources.Unreadable as error:
             unreadable.append(str(error))
             continue
@@ -98,7 +97,7 @@ def read_examples(
         examples.append(contenders_lib.Example(key=record.key, waveform=waveform))
     if not examples:
         raise ValueError(
-            f"no record of {shards.folder} can be read, the first because: {unreadable[0]}"
+            f"no record of {source.name} can be read, the first because: {unreadable[0]}"
         )
     return examples, unreadable
 
@@ -106,17 +105,17 @@ def read_examples(
 def fit_pca(
     mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int
 ) -> references.PcaCodec:
-    """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's sets."""
-    sets = [
-        sources.ShardSet(folder, sample_rate=sample_rate)
-        for folder, _ in pipeline.parse_mixture(mixture)
+    """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
+    parts = [
+        sources.open_sound(name, sample_rate=sample_rate)
+        for name, _ in pipeline.parse_mixture(mixture)
     ]
 
     def waveforms() -> Iterator[np.ndarray]:
-        for shards in sets:
-            mean_seconds = shards.manifest.seconds / len(shards)
-            wanted = int(_MAX_FIT_SECONDS / len(sets) / mean_seconds) + 1
-            examples, _ = read_examples(shards, wanted)
+        for part in parts:
+            mean_seconds = part.seconds / len(part)
+            wanted = int(_MAX_FIT_SECONDS / len(parts) / mean_seconds) + 1
+            examples, _ = read_examples(part, wanted)
             yield from (example.waveform for example in examples)
 
     return references.fit_pca(waveforms(), frame_length=frame_length, latent_dim=latent_dim)
@@ -176,7 +175,7 @@ def score(
 
 def evaluate(
     workdir: str,
-    shards_dir: str,
+    shards: str,
     output: pathlib.Path,
     *,
     step: int | None = None,
@@ -191,11 +190,11 @@ def evaluate(
 
     Args:
         workdir: of an autoencoder run.
-        shards_dir: held-out shard set.
+        shards: held-out shard set, or tfds:NAME@SPLIT#FEATURE.
         output: JSON file to write.
         step: of the checkpoint; None for the newest whole one.
         num_examples: evenly spaced over the set; 0 for all.
-        fit_shards: shard set or mixture for the PCA reference; "" for the run's training data.
+        fit_shards: the same, or a mixture, for the PCA reference; "" for the run's training data.
         batch_size: sounds coded at a time.
         visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
             of a core per second of sound.
@@ -218,9 +217,9 @@ def evaluate(
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     module, params, config, step = pretrained.restore_autoencoder(workdir, step, say=say)
     sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
-    shards = sources.ShardSet(shards_dir, sample_rate=sample_rate)
+    source = sources.open_sound(shards, sample_rate=sample_rate)
     fit_shards = fit_shards or _training_data(config, workdir)
-    examples, unreadable = read_examples(shards, num_examples)
+    examples, unreadable = read_examples(source, num_examples)
     model = contenders_lib.Model(
         module,
         params,
@@ -261,7 +260,7 @@ def evaluate(
         "workdir": str(workdir),
         "step": step,
         "config": config.to_dict(),
-        "shards": _describe(shards),
+        "shards": _describe(source, sample_rate),
         "fit_shards": fit_shards,
         "num_examples": len(examples),
         "seconds": sum(len(example.waveform) for example in examples) / sample_rate,
@@ -284,14 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--workdir", required=True, help="run folder of an autoencoder")
-    add("--shards", required=True, help="held-out shard set")
+    add("--shards", required=True, help="held-out shard set, or tfds:NAME@SPLIT#FEATURE")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     add("--num_examples", type=int, default=200, help="evenly spaced over the set; 0 for all")
     add(
         "--fit_shards",
         default="",
-        help="shard set or mixture for the PCA reference; the run's training data if absent",
+        help="the same, or a mixture, for the PCA reference; the run's training data if absent",
     )
     add("--batch_size", type=int, default=8, help="sounds coded at a time")
     add(
@@ -335,8 +334,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
-    """The run's own mixture, if it is still there."""
-    folders = [folder for folder, _ in pipeline.parse_mixture(config.data.train or "?")]
+    """The run's own mixture, if its folders are still there."""
+    names = [name for name, _ in pipeline.parse_mixture(config.data.train or "?")]
+    folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]
     absent = [folder for folder in folders if not pathlib.Path(folder).is_dir()]
     if absent:
         raise ValueError(
@@ -354,14 +354,13 @@ def _visqol_keys(
     return {long[index] for index in _spaced(len(long), wanted or -1)}
 
 
-def _describe(shards: sources.ShardSet) -> dict[str, Any]:
-    manifest = shards.manifest
+def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int) -> dict[str, Any]:
     return {
-        "path": str(shards.folder),
-        "fingerprint": manifest.fingerprint,
-        "num_records": manifest.num_records,
-        "seconds": manifest.seconds,
-        "sample_rate": manifest.sample_rate,
+        "path": source.name,
+        "fingerprint": source.fingerprint,
+        "num_records": len(source),
+        "seconds": source.seconds,
+        "sample_rate": sample_rate,
     }
 
 

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import sounds
+import tensorflow_datasets as tfds
 
+from f3tok_jax import config as config_lib
 from f3tok_jax import evaluate
 from f3tok_jax import metrics
+from f3tok_jax import scores
 from tests import tiny_models
 
 
@@ -156,7 +159,7 @@ def test_unreadable_records_are_counted_and_said():
     from data_pipelines import records, sources
 
     class Shards:
-        folder = "SET"
+        name = "SET"
 
         def __len__(self):
             return 4
@@ -173,3 +176,49 @@ def test_unreadable_records_are_counted_and_said():
     assert unreadable == ["record 1 of SET cannot be read"]
     assert examples[0].waveform[0] == 0.5
     assert [example.key for example in evaluate.read_examples(Shards(), 2)[0]] == ["0", "2"]
+
+
+class EvaluatedTones(tfds.core.GeneratorBasedBuilder):
+    """Four tones at the model's rate, of two pitches."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        audio = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+        metadata = tfds.core.MetadataDict(sample_rate=16_000)
+        features = tfds.features.FeaturesDict({"audio": audio})
+        return tfds.core.DatasetInfo(builder=self, features=features, metadata=metadata)
+
+    def _split_generators(self, download_manager):
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(4):
+            tone = sounds.tone(1.0, hertz=300.0 * (1 + index % 2))
+            yield str(index), {"audio": (tone * 32767).astype(np.int16)}
+
+
+def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
+    EvaluatedTones(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    name = f"tfds:{tmp_path}/evaluated_tones@test#audio"
+    coded = []
+
+    def score(contenders, examples, **others):  # the model is not what is tested here
+        coded.extend(contenders[-2].reconstruct(examples))
+        return scores.Scores(), {}
+
+    monkeypatch.setattr(evaluate, "score", score)
+    results = evaluate.evaluate(
+        workdir, name, tmp_path / "results.json", fit_shards=name, say=lambda message: None
+    )
+    assert results["num_examples"] == 4 and results["seconds"] == 4.0
+    assert results["shards"]["path"] == name and results["shards"]["seconds"] == 4.0
+    assert results["shards"]["num_records"] == 4 and results["shards"]["sample_rate"] == 16_000
+    # Two tones need four components, and the model's width is eight: the PCA codes all of it.
+    np.testing.assert_allclose(coded[0], sounds.tone(1.0, hertz=300.0), atol=1e-3)
+
+
+def test_tfds_training_data_is_no_folder_that_is_gone(workdir):
+    config = config_lib.load(workdir)
+    config.data.train = "tfds:speech@train#audio"
+    assert evaluate._training_data(config, workdir) == config.data.train
