@@ -22,13 +22,32 @@ _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "autoencoder.py")
 _WIDTH = 512
 
 
-@pytest.fixture
-def tpu_compiler(monkeypatch):
+# What the shipped configs are held to: audio-seconds per chip-second at the roofline, at least.
+# The aim of the design is 300 for the full step and 900 for the generator alone.
+_HELD = [
+    # config, topology, slices, part, at least
+    ("base", "v5e:2x2", 1, "all", 300),
+    ("base", "v5e:2x2", 1, "generator", 900),
+    ("base", "v5e:4x4", 1, "all", 300),
+    ("base", "v5e:4x4", 2, "all", 300),
+    ("base", "v5p:4x4x4", 1, "all", 300),
+    ("base", "v6e:4x4", 1, "all", 300),
+]
+# Compiles several times faster than what training uses, to about the same roofline.
+_QUICK = "--effort=-1"
+
+
+@pytest.fixture(scope="module")
+def tpu_compiler():
     """The TPU compiler in this process, or a skipped test."""
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed (extra tpu): nothing can be compiled for TPUs")
-    for name, value in compile_check.LIBTPU_ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    effort = jax.config.jax_exec_time_optimization_effort
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in compile_check.LIBTPU_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+    jax.config.update("jax_exec_time_optimization_effort", effort)
 
 
 def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
@@ -182,3 +201,52 @@ def test_slices_part_and_seconds_reach_the_config():
     assert (
         config.mesh.replica == 1 and config.data.batch_size == 128
     )  # the given config is left alone
+
+
+def _cost(tmp_path: pathlib.Path, preset: str, *arguments: str) -> dict:
+    """What compile_check writes about a shipped config."""
+    output = tmp_path / "cost.json"
+    command = [f"--config={_RECIPE}:{preset}", f"--output={output}", _QUICK, *arguments]
+    code = compile_check.main(command)
+    assert code == compile_check.EXIT_FITS
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_a_small_generator_compiles_for_tpus(tpu_compiler, tmp_path):
+    """The real step, with as few layers and losses as leave it one: 26 s of CPU."""
+    cost = _cost(
+        tmp_path,
+        "tiny",
+        "--topology=v5e:2x2",
+        "--part=generator",
+        "--config.model.strides=((2,2),(2,10))",
+        "--config.model.encoder_channels=(64,64)",
+        "--config.model.decoder_channels=(64,64)",
+        "--config.losses.mel_windows=(512,)",
+        "--config.losses.mel_bands=(40,)",
+        "--config.losses.stft_windows=(512,)",
+    )
+    assert cost["fits"] and cost["num_chips"] == 4
+    assert cost["memory_bytes"]["peak"] < 2**30  # measured: 0.07 GiB
+    assert cost["roofline"]["audio_seconds_per_chip_second"] > 2_000  # measured: 2,468
+    modules = cost["modules"]
+    assert all(modules[name]["flops"] > 0 for name in ("encoder", "decoder", "losses"))
+    assert modules["discriminators"]["flops"] == 0
+    # Hardly anything is credited to no module.
+    assert modules["other"]["flops"] < 0.05 * cost["flops"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset, topology, num_slices, part, at_least", _HELD)
+def test_shipped_configs_keep_their_cost(
+    tpu_compiler, tmp_path, preset, topology, num_slices, part, at_least
+):
+    cost = _cost(
+        tmp_path,
+        preset,
+        f"--topology={topology}",
+        f"--num_slices={num_slices}",
+        f"--part={part}",
+    )
+    assert cost["fits"], cost["error"]
+    assert cost["roofline"]["audio_seconds_per_chip_second"] >= at_least
