@@ -203,13 +203,10 @@ def splash(
 def _splash_local(query, key, value, segments, *, causal, window, interpret):
     """[b, h, t, d] on one device, t a multiple of the lanes."""
     _, num_heads, length, _ = query.shape
-    reach = (window - 1 if window else None, 0 if causal else window - 1 if window else None)
-    mask = splash_attention_mask.MultiHeadMask(
-        [splash_attention_mask.LocalMask((length, length), reach, 0)] * num_heads
-    )
+    mask = _splash_mask(length, causal=causal, window=window)
     block = next(size for size in _SPLASH_BLOCKS if length % size == 0)
     kernel = splash_attention_kernel.make_splash_mha(
-        mask,
+        splash_attention_mask.MultiHeadMask([mask] * num_heads),
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
@@ -224,3 +221,11 @@ def _splash_local(query, key, value, segments, *, causal, window, interpret):
     )
     ids = splash_attention_kernel.SegmentIds(q=segments, kv=segments)
     return jax.vmap(kernel)(query, key, value, ids)
+
+
+def _splash_mask(length: int, *, causal: bool, window: int) -> splash_attention_mask.Mask:
+    shape = (length, length)
+    if not window:
+        whole = splash_attention_mask.CausalMask if causal else splash_attention_mask.FullMask
+        return whole(shape)
+    return splash_attention_mask.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)

@@ -22,11 +22,13 @@ import numpy as np
 MESH_AXES = ("replica", "fsdp", "tensor")
 BATCH_AXES = ("replica", "fsdp")
 
+LAYERS = "layers"  # the logical axis over which a scan runs
+
 # Logical axis -> mesh axes. Modules name the left side only.
 RULES = (
     ("batch", BATCH_AXES),
     ("time", None),
-    ("layers", None),
+    (LAYERS, None),
     ("embed", None),
     ("heads", "tensor"),
     ("kv_heads", "tensor"),
@@ -165,7 +167,7 @@ def logical_sharding(
                     f"the mesh axis {axis!r}; change the rule of one of them"
                 )
             taken[axis] = name
-        parts = math.prod(mesh.shape[axis] for axis in axes)
+        parts = _num_parts(mesh, axes)
         if size % parts:
             raise ValueError(
                 f"size {size} of the logical axis {name!r} must be a multiple of {parts}, its "
@@ -191,30 +193,59 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size: int) -> Any:
-    """Returns a sharding per leaf by shape alone, so that optimizer state follows its parameters.
+    """Returns a sharding per leaf by names and shape alone: optimizer state follows its parameters.
 
-    A leaf of at least `min_shard_size` elements is split over fsdp on its largest axis that divides
-    (the last of equals); every other leaf is replicated.
+    Axes that carry logical names (flax.linen boxes) go where their rules send them. Then a leaf of
+    at least `min_shard_size` elements is split over fsdp too, on the largest of its other axes that
+    divides (the last of equals), layers of a scan excepted.
 
     Args:
-        abstract_state: tree of arrays or jax.ShapeDtypeStruct.
+        abstract_state: tree of arrays or jax.ShapeDtypeStruct, boxed or not.
         mesh: of the program.
         min_shard_size: elements.
+
+    Returns:
+        A tree like `unbox(abstract_state)`.
+
+    Raises:
+        ValueError: as `logical_sharding`.
     """
+    rules = nn.get_logical_axis_rules() or RULES
     fsdp = mesh.shape["fsdp"]
 
     def shard(leaf: Any) -> jax.sharding.NamedSharding:
-        candidates = [
-            (size, axis) for axis, size in enumerate(leaf.shape) if size % fsdp == 0 and size
+        names = leaf.names if _is_box(leaf) else ()
+        leaf = unbox(leaf)
+        names = names or (None,) * len(leaf.shape)
+        spec = [
+            axes if _num_parts(mesh, axes) > 1 else None
+            for axes in logical_sharding(names, leaf.shape, mesh, rules).spec
         ]
-        if fsdp == 1 or math.prod(leaf.shape) < min_shard_size or not candidates:
+        candidates = [
+            (size, axis)
+            for axis, size in enumerate(leaf.shape)
+            if size % fsdp == 0 and size and spec[axis] is None and names[axis] != LAYERS
+        ]
+        if fsdp > 1 and math.prod(leaf.shape) >= min_shard_size and candidates:
+            spec[max(candidates)[1]] = "fsdp"
+        if not any(spec):
             return replicated(mesh)
-        axis = max(candidates)[1]
-        spec = [None] * len(leaf.shape)
-        spec[axis] = "fsdp"
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
-    return jax.tree.map(shard, abstract_state)
+    return jax.tree.map(shard, abstract_state, is_leaf=_is_box)
+
+
+def unbox(tree: Any) -> Any:
+    """Returns `tree` without the boxes that hold its logical names; arrays stay where they are."""
+    return jax.tree.map(lambda leaf: leaf.value if _is_box(leaf) else leaf, tree, is_leaf=_is_box)
+
+
+def _is_box(leaf: Any) -> bool:
+    return isinstance(leaf, nn.Partitioned)
+
+
+def _num_parts(mesh: jax.sharding.Mesh, axes: Any) -> int:
+    return math.prod(mesh.shape[axis] for axis in _as_tuple(axes))
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

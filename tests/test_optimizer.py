@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer: schedule, clipping, decay, against numbers worked out by hand."""
 
+from flax import linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -64,6 +66,18 @@ def test_weight_decay_spares_vectors():
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_array_equal(updates["bias"], 0.0)
     np.testing.assert_allclose(updates["kernel"], -1e-2 * 0.1, rtol=1e-6)
+
+
+def test_weight_decay_spares_biases_and_scales_that_a_scan_stacks():
+    tx = optimizer.make_optimizer(_SECTION | dict(weight_decay=0.1, warmup_steps=0), 10)
+    names = ("bias", "scale", "kernel")
+    params = {name: nn.LogicallyPartitioned(jnp.ones((3, 2)), ("layers", None)) for name in names}
+    plain = {name: jnp.ones((3, 2)) for name in names}
+    for tree in (params, plain):
+        state = tx.init(tree)
+        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, tree), state, tree)
+        sums = {name: float(jax.tree.leaves(updates[name])[0].sum()) for name in names}
+        assert sums["bias"] == sums["scale"] == 0.0 > sums["kernel"]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,40 @@ def test_the_shape_rule():
     )
 
 
+def test_boxes_add_the_tensor_axis_and_keep_layers_whole():
+    mesh = sharding.make_mesh(_section(tensor=2))
+    box = lambda shape, *names: nn.LogicallyPartitioned(
+        jax.ShapeDtypeStruct(shape, jnp.float32), names
+    )
+    tree = {
+        "into": box((64, 32, 48), "layers", "embed", "hidden"),
+        "out_of": box((64, 48, 32), "layers", "hidden", "embed"),
+        "odd": box((64, 48, 30), "layers", "hidden", "embed"),
+        "scale": box((64, 32), "layers", "embed"),
+        "plain": jax.ShapeDtypeStruct((32, 48), jnp.float32),
+    }
+    found = sharding.state_shardings(tree, mesh, 2049)
+    assert jax.tree.map(_spec, found) == {
+        "into": (None, "fsdp", "tensor"),
+        "out_of": (None, "tensor", "fsdp"),
+        "odd": (None, "tensor", None),
+        "scale": (),
+        "plain": (),
+    }
+    assert jax.tree.structure(found) == jax.tree.structure(sharding.unbox(tree))
+    # Where no axis is left for tensor, fsdp may have it.
+    whole = sharding.make_mesh(_section())
+    assert _spec(sharding.state_shardings(tree["into"], whole, 2049)) == (None, None, "fsdp")
+    for names, message in (
+        (("layers", "width", "hidden"), "logical axis must be one of"),
+        (("layers", "heads", "hidden"), "both map to"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sharding.state_shardings(box((64, 32, 48), *names), mesh, 2049)
+    with pytest.raises(ValueError, match="size 31 of the logical axis 'hidden'"):
+        sharding.state_shardings(box((4, 31), "embed", "hidden"), mesh, 1)
+
+
 def test_batches_are_split_over_replicas_and_fsdp():
     mesh = sharding.make_mesh(_section(replica=2, tensor=2))
     batch = {
