@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stage as compiled programs on a mesh, and where its state lives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -36,7 +36,13 @@ class CompiledStage:
     """
 
     def __init__(
-        self, stage: stage_lib.Stage, *, mesh: jax.sharding.Mesh, seed: int, min_shard_size: int
+        self,
+        stage: stage_lib.Stage,
+        *,
+        mesh: jax.sharding.Mesh,
+        seed: int,
+        min_shard_size: int,
+        measured: Mapping[str, Any] | None = None,
     ):
         """Lays out the state; compiles nothing.
 
@@ -45,14 +51,16 @@ class CompiledStage:
             mesh: of the program.
             seed: of the fresh state.
             min_shard_size: elements; smaller leaves are replicated.
+            measured: for stage.load_frozen.
         """
         self._stage = stage
-        self._make_state = lambda: stage.init_state(jax.random.key(seed))
-        shapes = jax.eval_shape(self._make_state)
-        self._shardings = sharding.state_shardings(shapes, mesh, min_shard_size)
-        self.abstract_state = sharding.abstract(shapes, self._shardings)
+        # Boxes tell where the arrays live; the state itself has none.
+        boxed = jax.eval_shape(stage.init_state, jax.random.key(seed))
+        self._make_state = lambda: sharding.unbox(stage.init_state(jax.random.key(seed)))
+        self._shardings = sharding.state_shardings(boxed, mesh, min_shard_size)
+        self.abstract_state = sharding.abstract(sharding.unbox(boxed), self._shardings)
         frozen_shardings = sharding.state_shardings(stage.abstract_frozen, mesh, min_shard_size)
-        self.frozen = stage.load_frozen(frozen_shardings)
+        self.frozen = stage.load_frozen(frozen_shardings, measured or {})
         replicated = sharding.replicated(mesh)
         inputs = (self._shardings, frozen_shardings, sharding.batch_sharding(mesh))
         step_outputs = (self._shardings, replicated)

@@ -22,7 +22,17 @@ _FILE_NAME = "config.json"
 
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
 # which numbers it computes. A name covers all keys below it.
-RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset")
+# Frozen models are held to the run by their fingerprints, wherever they lie.
+RESUMABLE = (
+    "num_steps",
+    "loop",
+    "checkpoint",
+    "mesh",
+    "preset",
+    "autoencoder.workdir",
+    "autoencoder.step",
+    "language_model.folder",
+)
 
 
 def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -213,27 +223,49 @@ def _is_resumable(key: str) -> bool:
     return any(key == name or key.startswith(name + ".") for name in RESUMABLE)
 
 
-def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns what follows from the config of a stage that hears waveforms, by name with unit."""
-    model, data = config.model, config.data
-    time_stride = math.prod(time for time, _ in model.strides)
-    hop = model.hop_length * time_stride
+def latents_of(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """Returns sample_rate (Hz), samples_per_latent and latent_dim of the latents of a run.
+
+    A stage that hears latents reads them from the run of the autoencoder that it names, and takes
+    its own values where it names none.
+    """
+    if config.stage != "autoencoder":
+        section = config.autoencoder
+        if section.workdir:
+            return latents_of(load(section.workdir))
+        return {
+            name: section[name] for name in ("sample_rate", "samples_per_latent", "latent_dim")
+        }
+    model = config.model
     return {
-        "num_bins": model.frame_length // 2,
-        "bins_left": _bins_left(model),
-        "latent_rate_hz": model.sample_rate / hop,
-        "samples_per_latent": hop,
-        "values_per_second": model.sample_rate / hop * model.latent_dim,
-        "crop_samples": data.crop_frames * hop,
-        "crop_seconds": data.crop_frames * hop / model.sample_rate,
-        "seconds_per_batch": data.batch_size * data.crop_frames * hop / model.sample_rate,
-        "hours_of_training": config.num_steps
-        * data.batch_size
-        * data.crop_frames
-        * hop
-        / model.sample_rate
-        / 3600,
+        "sample_rate": model.sample_rate,
+        "samples_per_latent": model.hop_length * math.prod(time for time, _ in model.strides),
+        "latent_dim": model.latent_dim,
     }
+
+
+def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns what follows from a config, by name with unit."""
+    if "crop_frames" not in config.data:
+        return {}
+    latents, data = latents_of(config), config.data
+    rate = latents["sample_rate"] / latents["samples_per_latent"]
+    seconds_per_batch = data.batch_size * data.crop_frames / rate
+    result = {
+        "latent_rate_hz": rate,
+        "samples_per_latent": latents["samples_per_latent"],
+        "values_per_second": rate * latents["latent_dim"],
+        "crop_samples": data.crop_frames * latents["samples_per_latent"],
+        "crop_seconds": data.crop_frames / rate,
+        "seconds_per_batch": seconds_per_batch,
+        "hours_of_training": config.num_steps * seconds_per_batch / 3600,
+    }
+    if config.stage == "autoencoder":
+        result |= {
+            "num_bins": config.model.frame_length // 2,
+            "bins_left": _bins_left(config.model),
+        }
+    return result
 
 
 def _bins_left(model: ml_collections.ConfigDict) -> float:
@@ -265,7 +297,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
         (
             "num_steps",
             "data.batch_size",
-            "data.crop_frames",
             "optimizer.accumulate",
             "checkpoint.every_steps",
             "checkpoint.keep_last",
@@ -285,8 +316,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.optimizer.ema_decay must be in [0, 1), got {config.optimizer.ema_decay} "
             f"({source})"
         )
+    if "crop_frames" in config.data:
+        _positive(config, source, ("data.crop_frames",))
     if config.stage == "autoencoder":
         _validate_autoencoder(config, source)
+    if config.stage == "representation":
+        _validate_representation(config, source)
 
 
 def _positive(config: ml_collections.ConfigDict, source: str, names: Sequence[str]) -> None:
@@ -313,4 +348,39 @@ def _validate_autoencoder(config: ml_collections.ConfigDict, source: str) -> Non
         raise ValueError(
             f"config.losses.adversarial_crop={config.losses.adversarial_crop} ({source}) must be "
             f"at most the {crop} samples of an example; lower it or raise config.data.crop_frames"
+        )
+
+
+def _validate_representation(config: ml_collections.ConfigDict, source: str) -> None:
+    rq, supervision, rows = config.rq, config.supervision, config.packing
+    _positive(config, source, ("supervision.patch", "supervision.max_tokens", "packing.examples"))
+    if rq.weight < 0 or supervision.weight < 0 or not rq.weight + supervision.weight > 0:
+        raise ValueError(
+            f"config.rq.weight={rq.weight} and config.supervision.weight={supervision.weight} "
+            f"({source}) must not be negative, and one of them above 0"
+        )
+    if not 0.0 <= supervision.start <= 1.0:
+        raise ValueError(
+            f"config.supervision.start must be a share of the run in [0, 1], got "
+            f"{supervision.start} ({source})"
+        )
+    if rq.target not in ("latents", "log_mel"):
+        raise ValueError(
+            f"config.rq.target must be 'latents' or 'log_mel', got {rq.target!r} ({source})"
+        )
+    if rq.target == "log_mel" and config.data.latents:
+        raise ValueError(
+            f"config.rq.target='log_mel' ({source}) needs sound, got config.data.latents=True: "
+            "train on shards of sound, or on the target 'latents'"
+        )
+    microbatch = config.data.batch_size // config.optimizer.accumulate
+    if microbatch % rows.examples:
+        raise ValueError(
+            f"config.packing.examples={rows.examples} ({source}) must divide the {microbatch} "
+            "examples of a microbatch"
+        )
+    if supervision.weight and not any(supervision.tasks.values()):
+        raise ValueError(
+            f"config.supervision.tasks ({source}) must give some task a weight above 0, or "
+            "config.supervision.weight be 0"
         )

@@ -60,7 +60,11 @@ def of(tree: Any) -> tuple[dict[str, str], dict[str, int]]:
 
 def digest(tree: Any) -> str:
     """Returns one short fingerprint of a whole tree, 16 hexadecimal digits; see `of`."""
-    prints, _ = of(tree)
+    return digest_of(of(tree)[0])
+
+
+def digest_of(prints: Mapping[str, str]) -> str:
+    """Returns what `digest` does, of fingerprints by path that `of` gave before."""
     return hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()[:16]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import ml_collections
 
-from data_pipelines import pipeline as pipeline_lib
 from f3tok_jax import checkpoint
 from f3tok_jax import compiled
 from f3tok_jax import metric_writer
@@ -49,14 +48,15 @@ class Run:
         watchdog: told what the loop is about to do.
         say: where messages to the user go.
         num_nonfinite: steps that were skipped since this process started.
+        warned: topics of the stage's warnings that were said.
     """
 
     config: ml_collections.ConfigDict
     workdir: str
     stage: stage_lib.Stage
     mesh: jax.sharding.Mesh
-    train_data: pipeline_lib.Pipeline
-    heldout_data: pipeline_lib.Pipeline | None
+    train_data: stage_lib.Data
+    heldout_data: stage_lib.Data | None
     programs: compiled.CompiledStage
     checkpointer: checkpoint.Checkpointer
     writer: metric_writer.MetricWriter
@@ -65,6 +65,7 @@ class Run:
     watchdog: watchdog_lib.Watchdog
     say: Callable[[str], None]
     num_nonfinite: int = 0
+    warned: set[str] = dataclasses.field(default_factory=set)
 
 
 def take_steps(this: Run, state: Any, step: int) -> Outcome:
@@ -128,7 +129,8 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
         this.programs.compile("eval_step")
         watchdog.beat("evaluation")
         evaluated, leaving = _evaluate(this, state, step)
-    if not leaving and (at_end or step % config.loop.sample_every == 0):
+    makes_sound = this.stage.sample is not None
+    if makes_sound and not leaving and (at_end or step % config.loop.sample_every == 0):
         watchdog.disarm()
         this.programs.compile("sample")
         watchdog.beat("samples")
@@ -152,6 +154,10 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         values["data/replaced"] = float(this.train_data.replaced)
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
+        for topic, sentence in this.stage.warnings(values).items():
+            if topic not in this.warned:
+                this.warned.add(topic)
+                this.say(f"warning: {sentence}")
 
 
 def _write_nonfinite(this: Run, step: int) -> None:

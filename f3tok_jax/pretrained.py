@@ -15,6 +15,7 @@ from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import bottleneck
 from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
+from f3tok_jax import fingerprint
 from f3tok_jax import sharding
 
 
@@ -50,6 +51,33 @@ def abstract_autoencoder(autoencoder: autoencoder_lib.Autoencoder) -> Any:
     return jax.eval_shape(
         functools.partial(init_params, autoencoder), jax.random.key(0), waveform
     )
+
+
+def autoencoder_fingerprint(workdir: str, step: int = 0) -> tuple[int, str]:
+    """The step of a run's autoencoder and its fingerprint, from what was kept when it was saved.
+
+    Equal to `fingerprint.autoencoder_fingerprint` of the restored parameters; restoring compares
+    them with the same record.
+
+    Args:
+        workdir: run folder of the autoencoder stage.
+        step: of the checkpoint; 0 for the newest.
+
+    Raises:
+        ValueError: where the folder is not such a run or holds no checkpoint.
+    """
+    read_config(workdir, "autoencoder")
+    step = step or checkpoint.latest_step(workdir)
+    if step is None:
+        raise ValueError(f"{workdir} must hold a checkpoint, got none; train it first")
+    prefix = "ema_params/generator/"
+    prints = checkpoint.read_meta(workdir, step)["fingerprints"]
+    own = {
+        f"params/{name.removeprefix(prefix)}": value
+        for name, value in prints.items()
+        if name.startswith(prefix)
+    }
+    return step, fingerprint.digest_of(own)
 
 
 def restore_autoencoder(

@@ -377,18 +377,18 @@ def perplexity(usage: jax.Array) -> jax.Array:
 
 def collapse_warnings(
     perplexities: Sequence[float], *, codebook_size: int, min_share: float = 0.4
-) -> list[str]:
-    """One sentence for each codebook that is used too little to teach anything.
+) -> dict[int, str]:
+    """Index -> one sentence, for each codebook that is used too little to teach anything.
 
     Args:
         perplexities: per codebook; of many more frames than codes.
         codebook_size: V.
         min_share: of V that the perplexity should reach.
     """
-    return [
-        f"codebook {index} of RQ-MTP has collapsed: its codes have perplexity {float(value):.1f}, "
+    return {
+        index: f"codebook {index} of RQ-MTP has collapsed: its codes have perplexity {float(value):.1f}, "
         f"below {min_share:.0%} of {codebook_size}; check the statistics that standardise its "
         "input, or use fewer codes"
         for index, value in enumerate(perplexities)
         if not float(value) >= min_share * codebook_size
-    ]
+    }

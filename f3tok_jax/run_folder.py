@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's folder, apart from checkpoints and metrics: config, environment, logs/ and DONE."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import fcntl
 import json
@@ -17,6 +17,7 @@ from f3tok_jax import config as config_lib
 from f3tok_jax import multihost
 
 _DONE = "DONE"
+_FROZEN = "frozen.json"
 
 
 def done_step(workdir: str) -> int | None:
@@ -105,6 +106,37 @@ def prepare(
             f"--workdir must be one folder that all processes see, got {workdir}, which "
             "some do not; give a bucket or a shared disk"
         )
+
+
+def settle_frozen(
+    workdir: str, fingerprints: Mapping[str, str], measure: Callable[[], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Returns what was measured when the run began, and holds it to the frozen models it had.
+
+    Measured by process 0 on a fresh run and kept in the folder; all processes must call it.
+
+    Args:
+        workdir: run folder, prepared.
+        fingerprints: name -> fingerprint of each frozen model.
+        measure: gives values ready for JSON.
+
+    Raises:
+        ValueError: where a frozen model is not the one the run began with.
+    """
+    path = epath.Path(workdir) / _FROZEN
+    if jax.process_index() == 0 and not path.exists():
+        content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
+        _write_whole(path, json.dumps(content) + "\n")
+    multihost.barrier("run_folder_frozen")
+    content = json.loads(path.read_text())
+    for name, before in content["fingerprints"].items():
+        if fingerprints.get(name) != before:
+            raise ValueError(
+                f"{workdir} was begun with the {name} of fingerprint {before}, got "
+                f"{fingerprints.get(name)}: give the folder and the step it was begun with, or "
+                "another --workdir"
+            )
+    return content["measured"]
 
 
 def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:

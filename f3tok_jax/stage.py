@@ -37,8 +37,13 @@ class Data(Protocol):
         """Where the rows of the global batch of `step` came from."""
 
 
-def _load_nothing(shardings: Any) -> Any:
-    del shardings
+def _load_nothing(shardings: Any, measured: Any) -> Any:
+    del shardings, measured
+    return {}
+
+
+def _warn_of_nothing(values: Mapping[str, float]) -> dict[str, str]:
+    del values
     return {}
 
 
@@ -53,13 +58,19 @@ class Stage:
             process_count=) -> batches of `batch_spec`.
         abstract_frozen: shapes and dtypes of the arrays that the step reads and nothing trains:
             neither differentiated, donated nor saved.
-        load_frozen: shardings, a tree like `abstract_frozen` -> the arrays, placed so.
+        load_frozen: (shardings, measured) -> the arrays, placed by `shardings`, a tree like
+            `abstract_frozen`; `measured` is what `measure` gave when the run began.
+        frozen_fingerprints: name -> fingerprint of each model in `abstract_frozen`; a run goes on
+            with the ones it began with.
+        measure: numbers that are taken from the data once, before the first step, ready for JSON.
         train_step: (state, frozen, batch) -> (state, metrics); pure, compiled once, `state`
             donated.
         eval_step: (state, frozen, batch) -> metrics, with the averaged weights and no noise.
-        sample: (state, frozen, batch) -> name -> waveforms [b, n] in [-1, 1] to listen to.
+        sample: (state, frozen, batch) -> name -> waveforms [b, n] in [-1, 1] to listen to; None
+            where a stage makes no sound.
         best_metric: the metric of `eval_step` by which the best checkpoint is kept; lower is
             better.
+        warnings: values of a log line -> topic -> a sentence to be said, each topic once.
         sample_rate: Hz, of the waveforms in batches and samples.
         seconds_per_batch: seconds of sound in a global batch.
     """
@@ -68,12 +79,15 @@ class Stage:
     init_state: Callable[[jax.Array], train_state.TrainState]
     open_data: Callable[..., Data]
     abstract_frozen: Any = dataclasses.field(default_factory=dict)
-    load_frozen: Callable[[Any], Any] = _load_nothing
+    load_frozen: Callable[[Any, Mapping[str, Any]], Any] = _load_nothing
+    frozen_fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    measure: Callable[[], Mapping[str, Any]] = dict
     train_step: Callable[
         [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
     ]
     eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
-    sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]]
+    sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None
     best_metric: str
+    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = _warn_of_nothing
     sample_rate: int
     seconds_per_batch: float

@@ -32,7 +32,6 @@ from absl import logging
 import jax
 import ml_collections
 
-from data_pipelines import pipeline as pipeline_lib
 from f3tok_jax import autoencoder_stage
 from f3tok_jax import checkpoint
 from f3tok_jax import checkpoint_meta
@@ -58,7 +57,7 @@ _EXIT_CODES = {
 }
 
 STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
-    "autoencoder": autoencoder_stage.make_stage
+    "autoencoder": autoencoder_stage.make_stage,
 }
 
 
@@ -88,9 +87,9 @@ def run(
     config_lib.validate(config)
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(
-        config.data.batch_size,
+        config.data.batch_size // (config.packing.examples if "packing" in config else 1),
         mesh,
-        f"config.data.batch_size of configs/{config.stage}.py:{config.preset}",
+        f"rows of config.data.batch_size of configs/{config.stage}.py:{config.preset}",
     )
     if config_lib.exists(workdir):
         config_lib.check_same_run(config, workdir)
@@ -105,7 +104,11 @@ def run(
         preemption, watchdog = _start_guards(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = compiled.CompiledStage(
-            stage, mesh=mesh, seed=config.seed, min_shard_size=config.mesh.min_shard_size
+            stage,
+            mesh=mesh,
+            seed=config.seed,
+            min_shard_size=config.mesh.min_shard_size,
+            measured=run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure),
         )
         state, step = _first_state(programs, checkpointer, say)
         _compile(programs, stage, mesh, say)
@@ -147,7 +150,7 @@ def _open_folder(
     config: ml_collections.ConfigDict,
     workdir: str,
     stage: stage_lib.Stage,
-    train_data: pipeline_lib.Pipeline,
+    train_data: stage_lib.Data,
     say: Callable[[str], None],
     stack: contextlib.ExitStack,
 ) -> checkpoint.Checkpointer:

@@ -44,6 +44,7 @@ _FLOORS = (
         ("stage", "run_folder", "checkpoint_meta", "optimizer"),
         ("checkpoint", "compiled", "startup", "microbatches"),
         ("loop", "pretrained"),
+        ("frozen_models",),
     ),
     # 3: stages
     (("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),),

@@ -1,5 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
+"""Packing: everything valid moves to the front and back, and nothing else does."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

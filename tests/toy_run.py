@@ -119,7 +119,7 @@ def make_stage(config) -> stage.Stage:
             max_replaced=config.data.max_replaced,
         ),
         abstract_frozen={"window": jax.ShapeDtypeStruct((FRAME,), jnp.float32)},
-        load_frozen=lambda shardings: jax.device_put(
+        load_frozen=lambda shardings, measured: jax.device_put(
             {"window": np.hanning(FRAME).astype(np.float32)}, shardings
         ),
         train_step=functools.partial(_train_step, optimizers=optimizers, config=config),
