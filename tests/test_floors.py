@@ -15,8 +15,8 @@ _FLOORS = (
     (("audio", "stft", "phase", "packing"), ("losses", "metrics")),
     # 1: modules
     (
-        ("bottleneck", "upsampling", "attention"),
-        ("transformer",),
+        ("bottleneck", "upsampling", "attention", "stacked_layers"),
+        ("transformer", "period_discriminators", "stft_discriminators"),
         (
             "autoencoder",
             "discriminators",
