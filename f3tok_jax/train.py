@@ -98,6 +98,17 @@ def run(
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     stage = (make_stage or _find_stage(config))(config)
+    return _EXIT_CODES[_train(config, workdir, stage, mesh, say)]
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    stage: stage_lib.Stage,
+    mesh: jax.sharding.Mesh,
+    say: Callable[[str], None],
+) -> loop.Outcome:
+    """Opens all that a run needs, compiles, and takes the steps."""
     with contextlib.ExitStack() as stack:
         train_data, heldout_data = startup.open_data(config, stage)
         checkpointer = _open_folder(config, workdir, stage, train_data, say, stack)
@@ -135,7 +146,7 @@ def run(
             watchdog=watchdog,
             say=say,
         )
-        return _EXIT_CODES[loop.take_steps(this, state, step)]
+        return loop.take_steps(this, state, step)
 
 
 def _find_stage(
