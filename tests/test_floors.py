@@ -41,7 +41,7 @@ _FLOORS = (
             "watchdog",
             "fingerprint",
         ),
-        ("stage", "run_folder", "checkpoint_meta", "optimizer"),
+        ("stage", "run_folder", "checkpoint_meta", "optimizer", "language_model_folder"),
         ("checkpoint", "compiled", "startup", "microbatches"),
         ("loop", "pretrained"),
         ("frozen_models",),
