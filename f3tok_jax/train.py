@@ -42,6 +42,7 @@ from f3tok_jax import metric_writer
 from f3tok_jax import multihost
 from f3tok_jax import preemption as preemption_lib
 from f3tok_jax import progress as progress_lib
+from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
@@ -58,6 +59,7 @@ _EXIT_CODES = {
 
 STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
     "autoencoder": autoencoder_stage.make_stage,
+    "representation": representation_stage.make_stage,
 }
 
 

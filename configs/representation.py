@@ -1,0 +1,259 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe of the representation stage: RQ-MTP and the supervision of a frozen language model.
+
+    python -m f3tok_jax.train --config=configs/representation.py:tiny \
+        --config.autoencoder.workdir=runs/autoencoder --config.language_model.folder=MODEL \
+        --config.data.train=DIR/train --config.data.heldout=DIR/test --workdir=runs/representation
+
+Presets:
+    tiny    minutes on two CPU cores, with the embedded language model
+    base    one TPU host and more, made for Qwen3-0.6B
+    large   pods, made for Qwen3-4B
+
+"F3" marks a value of arXiv 2606.06357, "NEST-RQ" one of arXiv 2409.08680, "BEST-RQ" one of arXiv
+2202.01855, "Qwen3" one of that model's published config.json; everything else is chosen.
+"""
+
+import ml_collections
+
+PRESETS = ("tiny", "base", "large")
+
+
+def get_config(preset: str = "base") -> ml_collections.ConfigDict:
+    """Returns the recipe named `preset`; raises ValueError for another name."""
+    if preset not in PRESETS:
+        raise ValueError(
+            f"preset must be one of {PRESETS}, got {preset!r} (configs/representation.py)"
+        )
+    config = _base()
+    if preset == "tiny":
+        _make_tiny(config)
+    if preset == "large":
+        _make_large(config)
+    config.preset = preset
+    return config
+
+
+def _base() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.stage = "representation"
+    config.preset = ""
+    config.seed = 0
+    config.num_steps = 200_000
+
+    config.autoencoder = ml_collections.ConfigDict(
+        dict(
+            workdir="",  # run of the autoencoder stage, whose latents are the input
+            step=0,  # of its checkpoint; 0 for the newest
+            # The latents, where there is no run to read this from: compile_check needs no weights.
+            sample_rate=24_000,  # Hz
+            samples_per_latent=960,  # 25 Hz (F3)
+            latent_dim=64,  # F3
+        )
+    )
+    config.language_model = ml_collections.ConfigDict(
+        dict(
+            folder="",  # Hugging Face folder of a qwen2 or qwen3 model, frozen
+            # Its config.json, where there is no folder: compile_check needs no weights.
+            shape=dict(  # Qwen3-0.6B
+                model_type="qwen3",
+                hidden_size=1024,
+                intermediate_size=3072,
+                num_hidden_layers=28,
+                num_attention_heads=16,
+                num_key_value_heads=8,
+                head_dim=128,
+                vocab_size=151_936,
+                max_position_embeddings=40_960,
+                rms_norm_eps=1e-6,
+                rope_theta=1e6,
+                tie_word_embeddings=True,
+            ),
+            compute_dtype="bfloat16",
+            remat="block",  # what the backward pass computes again: "none", "dots" or "block"
+        )
+    )
+    config.model = ml_collections.ConfigDict(
+        dict(  # the encoder: 85 M parameters
+            num_layers=12,
+            width=768,
+            hidden_width=2048,
+            num_heads=12,
+            num_kv_heads=12,
+            head_dim=64,
+            rope_theta=10_000.0,
+            norm_epsilon=1e-6,
+            qk_norm=True,
+            window=250,  # latents that attention sees: 10 s; 0 for all
+            input_noise=0.2,  # alpha ~ U(0, this), one per example, on the input only
+            remat="block",
+            compute_dtype="bfloat16",
+        )
+    )
+    config.rq = ml_collections.ConfigDict(
+        dict(
+            weight=1.0,  # of this loss; 0 leaves it out
+            target="latents",  # or "log_mel", which needs sound
+            mel_bands=80,  # of "log_mel"
+            mel_frames=4,  # of "log_mel", side by side in one target
+            layer_norm=True,  # of the standardised frames, before the projection
+            statistics_batches=64,  # from which mean and standard deviation are measured
+            num_codebooks=4,
+            codebook_size=2048,
+            code_dim=16,  # BEST-RQ
+            num_heads=5,  # frames ahead (NEST-RQ)
+            head="linear",  # or "bottleneck"
+            bottleneck_dim=512,
+            min_perplexity=0.4,  # of codebook_size, below which a codebook is said to collapse
+        )
+    )
+    config.supervision = ml_collections.ConfigDict(
+        dict(
+            weight=1.0,  # of this loss; 0 leaves it out, language model and all
+            start=0.25,  # share of the run after which it joins RQ-MTP
+            patch=2,  # latents per audio token: 12.5 Hz (F3)
+            projector="swiglu",  # or "linear"
+            max_tokens=80,  # of an instruction with its answer
+            # Share of each task among the examples that have what it asks for.
+            tasks=dict(
+                transcription=4.0,
+                caption=2.0,
+                language=1.0,
+                voice=0.0,
+                gender=0.0,
+                instrument=1.0,
+                event=1.0,
+                digit=0.0,
+            ),
+        )
+    )
+    config.packing = ml_collections.ConfigDict(
+        dict(
+            examples=4,  # of the batch that share a row
+            frames=1250,  # of a row of the encoder; 0 for all that its examples can have
+            positions=840,  # of a row of the language model; 0 likewise
+        )
+    )
+    config.data = ml_collections.ConfigDict(
+        dict(
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
+            heldout="",  # likewise, for the evaluation during training; "" for none
+            latents=False,  # True: shards of latents, written by f3tok_jax.encode_shards
+            batch_size=512,  # examples over the whole mesh
+            crop_frames=500,  # latents per example, 20 s; longer records are cut there
+            max_replaced=1000,  # unreadable records replaced before the run stops
+        )
+    )
+    config.optimizer = ml_collections.ConfigDict(
+        dict(
+            encoder=dict(
+                learning_rate=5e-4,
+                warmup_steps=5000,
+                schedule="cosine",  # "exponential", "cosine" or "constant"
+                decay=1.0,  # per step, of "exponential"
+                final_fraction=0.1,  # of the learning rate, at the end of "cosine"
+                b1=0.9,
+                b2=0.95,
+                weight_decay=0.1,
+                clip_norm=1.0,
+            ),
+            ema_decay=0.999,  # of all weights, per step
+            accumulate=1,  # microbatches per step
+        )
+    )
+    config.mesh = ml_collections.ConfigDict(
+        dict(
+            replica=1,  # slices, over the data-centre network
+            fsdp=-1,  # chips of a slice; -1: all that are left
+            tensor=1,
+            min_shard_size=2**18,  # elements; smaller leaves are replicated over fsdp
+        )
+    )
+    config.checkpoint = ml_collections.ConfigDict(
+        dict(
+            every_steps=2000,
+            keep_last=2,
+            keep_best=1,  # by the loss on the held-out shards
+        )
+    )
+    config.loop = ml_collections.ConfigDict(
+        dict(
+            log_every=50,  # steps
+            eval_every=2000,  # steps
+            eval_batches=8,
+            sample_every=2000,  # steps; this stage has no sounds to write
+            max_nonfinite=20,  # skipped steps before the run stops
+            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
+        )
+    )
+    return config
+
+
+def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    config.num_steps = 400
+    config.autoencoder.update(dict(sample_rate=16_000, samples_per_latent=640, latent_dim=32))
+    config.language_model.update(dict(compute_dtype="float32", remat="none"))
+    config.language_model.shape.update(
+        dict(
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            vocab_size=512,
+            max_position_embeddings=1024,
+            rope_theta=1e4,
+        )
+    )
+    config.model.update(
+        dict(
+            num_layers=4,
+            width=128,
+            hidden_width=384,
+            num_heads=4,
+            num_kv_heads=4,
+            head_dim=32,
+            window=0,
+            input_noise=0.2,
+            remat="none",
+            compute_dtype="float32",
+        )
+    )
+    config.rq.update(dict(statistics_batches=16, num_codebooks=4, codebook_size=64, num_heads=3))
+    config.supervision.update(dict(start=0.1, projector="linear", max_tokens=64))
+    config.packing.update(dict(examples=1, frames=0, positions=0))
+    config.data.update(dict(batch_size=16, crop_frames=100))
+    config.optimizer.encoder.update(dict(learning_rate=1e-3, warmup_steps=40, weight_decay=0.05))
+    config.optimizer.ema_decay = 0.99
+    config.mesh.min_shard_size = 2**14
+    config.checkpoint.update(dict(every_steps=200))
+    config.loop.update(dict(log_every=20, eval_every=200, eval_batches=4, sample_every=1_000_000))
+
+
+def _make_large(config: ml_collections.ConfigDict) -> None:
+    config.num_steps = 300_000
+    config.autoencoder.update(dict(sample_rate=48_000, samples_per_latent=1920))
+    config.language_model.shape.update(  # Qwen3-4B
+        dict(
+            hidden_size=2560,
+            intermediate_size=9728,
+            num_hidden_layers=36,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+        )
+    )
+    config.model.update(  # 634 M parameters
+        dict(
+            num_layers=32,
+            width=1280,
+            hidden_width=3456,
+            num_heads=20,
+            num_kv_heads=20,
+            window=750,  # 30 s
+        )
+    )
+    config.rq.update(dict(codebook_size=8192, head="bottleneck"))
+    config.data.batch_size = 4096
+    config.optimizer.encoder.learning_rate = 2e-4

@@ -1,0 +1,222 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the representation stage reads and never trains: autoencoder, language model, labels."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from data_pipelines import pipeline
+from f3tok_jax import config as config_lib
+from f3tok_jax import language_model as language_model_lib
+from f3tok_jax import language_model_folder
+from f3tok_jax import pretrained
+from f3tok_jax import rq_mtp
+from f3tok_jax import sharding
+from f3tok_jax import stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """What latents are of: Hz, samples, channels."""
+
+    sample_rate: int
+    samples_per_latent: int
+    latent_dim: int
+
+
+class FrozenModels:
+    """The frozen models of a run: shapes from configs at once, weights when they are asked for.
+
+    Attributes:
+        sound: of the latents.
+        autoencoder: module, None where no run is named.
+        language_model: module, None without supervision.
+        fingerprints: "autoencoder" and "language_model", of the weights that are named.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Reads configs and fingerprints.
+
+        Raises:
+            ValueError: where a folder is not what it must be.
+        """
+        self._config = config
+        self.fingerprints: dict[str, str] = {}
+        self.autoencoder = self.language_model = None
+        self.sound = Sound(**config_lib.latents_of(config))
+        section = config.autoencoder
+        if section.workdir:
+            self._step, digest = pretrained.autoencoder_fingerprint(section.workdir, section.step)
+            self.fingerprints["autoencoder"] = digest
+            found = pretrained.read_config(section.workdir, "autoencoder")
+            self.autoencoder = pretrained.make_autoencoder(found)
+        if config.supervision.weight:
+            section = config.language_model
+            fields = dict(compute_dtype=section.compute_dtype, remat=section.remat)
+            if section.folder:
+                self.language_model = language_model_folder.read(section.folder, **fields)
+                digest = language_model_folder.fingerprint(section.folder)
+                self.fingerprints["language_model"] = digest
+            else:
+                self.language_model = language_model_lib.make(section.shape.to_dict(), **fields)
+
+    def abstract(self) -> dict[str, Any]:
+        """Shapes and dtypes of what `load` gives."""
+        tree = {}
+        if self.autoencoder is not None and not self._config.data.latents:
+            tree["autoencoder"] = pretrained.abstract_autoencoder(self.autoencoder)
+        if self.language_model is not None:
+            dtype = jnp.dtype(self._config.language_model.compute_dtype)
+            tree["language_model"] = language_model_lib.abstract_params(self.language_model, dtype)
+            tree["embedding_rms"] = jax.ShapeDtypeStruct((), jnp.float32)
+        if self._config.rq.weight:
+            rq, width = self._config.rq, self._target_dim
+            size = rq.num_codebooks * rq.codebook_size
+            tree["table"] = jax.ShapeDtypeStruct((width, size), jnp.float32)
+            tree |= {name: jax.ShapeDtypeStruct((width,), jnp.float32) for name in ("mean", "std")}
+        return tree
+
+    def load(self, shardings: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """Loads every weight to where it belongs.
+
+        Args:
+            shardings: a tree like `abstract()`.
+            measured: what `measure` gave when the run began.
+
+        Raises:
+            ValueError: where a model is not named, or its files are not whole.
+        """
+        self._check_named()
+        arrays = {}
+        if self._config.rq.weight:
+            rq = self._config.rq
+            arrays["table"] = rq_mtp.make_table(
+                self._config.seed,
+                input_dim=self._target_dim,
+                num_codebooks=rq.num_codebooks,
+                codebook_size=rq.codebook_size,
+                code_dim=rq.code_dim,
+            )
+            arrays |= {name: np.asarray(measured[name], np.float32) for name in ("mean", "std")}
+        placed = jax.device_put(arrays, {name: shardings[name] for name in arrays})
+        if "autoencoder" in shardings:
+            _, placed["autoencoder"], *_ = pretrained.restore_autoencoder(
+                self._config.autoencoder.workdir, self._step, shardings=shardings["autoencoder"]
+            )
+        if self.language_model is not None:
+            placed["language_model"] = language_model_folder.load_params(
+                self._config.language_model.folder,
+                self.language_model,
+                shardings["language_model"],
+                jnp.dtype(self._config.language_model.compute_dtype),
+            )
+            rms = jax.jit(_rms, out_shardings=shardings["embedding_rms"])
+            placed["embedding_rms"] = rms(self.language_model.table(placed["language_model"]))
+        return placed
+
+    def measure(self) -> dict[str, list[float]]:
+        """Mean and standard deviation per channel of what is quantized, over training batches.
+
+        The same on every mesh: one process reads the global batches, on one device.
+        """
+        config = self._config
+        if not config.rq.weight:
+            return {}
+        self._check_named()
+        batches = pipeline.Pipeline(
+            config.data.train,
+            sample_rate=self.sound.sample_rate,
+            crop_length=config.data.crop_frames * self.sound.samples_per_latent,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            random_crop=False,
+            autoencoder=self.fingerprints.get("autoencoder"),
+            max_replaced=config.data.max_replaced,
+        )
+        frozen = {}
+        if not config.data.latents:
+            _, frozen["autoencoder"], *_ = pretrained.restore_autoencoder(
+                config.autoencoder.workdir, self._step
+            )
+
+        @jax.jit
+        def sums_of(frozen, batch):
+            latents, mask = self.latents(frozen, batch)
+            return rq_mtp.measure_statistics(self._targets(batch, latents), mask)
+
+        sums = [np.float64(0.0)] * 3
+        for step in range(config.rq.statistics_batches):
+            more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
+            sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
+        mean, std = rq_mtp.finish_statistics(sums)
+        return {"mean": mean.tolist(), "std": std.tolist()}
+
+    def latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
+        """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""
+        if "latents" in batch:
+            return batch["latents"], batch["mask"]
+        waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
+        with jax.named_scope("autoencoder"):
+            params = sharding.gather(frozen["autoencoder"])
+            latents = self.autoencoder.apply(
+                {"params": params}, waveform, method="waveform_to_latents"
+            )
+        mask = self.frame_mask(batch)
+        return jax.lax.stop_gradient(jnp.where(mask[..., None], latents, 0.0)), mask
+
+    def frame_mask(self, batch: stage.Batch) -> jax.Array:
+        """[b, t] bool: latents with any sound in them."""
+        mask = batch["mask"]
+        if "latents" in batch:
+            return mask
+        return jnp.any(mask.reshape(mask.shape[0], -1, self.sound.samples_per_latent), axis=-1)
+
+    def labels(self, frozen: Any, batch: stage.Batch, latents: jax.Array) -> jax.Array:
+        """Labels of RQ-MTP [b, t, G] int32."""
+        features = rq_mtp.standardize(
+            self._targets(batch, latents),
+            frozen["mean"],
+            frozen["std"],
+            layer_norm=self._config.rq.layer_norm,
+        )
+        return rq_mtp.codes_of(
+            features, frozen["table"], num_codebooks=self._config.rq.num_codebooks
+        )
+
+    @property
+    def _target_dim(self) -> int:
+        if self._config.rq.target == "latents":
+            return self.sound.latent_dim
+        return self._config.rq.mel_bands * self._config.rq.mel_frames
+
+    def _targets(self, batch: stage.Batch, latents: jax.Array) -> jax.Array:
+        if self._config.rq.target == "latents":
+            return latents
+        return rq_mtp.log_mel_frames(
+            jnp.where(batch["mask"], batch["waveform"], 0.0),
+            sample_rate=self.sound.sample_rate,
+            samples_per_latent=self.sound.samples_per_latent,
+            num_mels=self._config.rq.mel_bands,
+            frames_per_latent=self._config.rq.mel_frames,
+        )
+
+    def _check_named(self) -> None:
+        if self.autoencoder is None:
+            raise ValueError(
+                "config.autoencoder.workdir must name a run of the autoencoder stage, got ''"
+            )
+        if self.language_model is not None and not self._config.language_model.folder:
+            raise ValueError(
+                "config.language_model.folder must name a Hugging Face folder of a qwen2 or qwen3 "
+                "model, got ''; or set config.supervision.weight=0"
+            )
+
+
+def _rms(table: jax.Array) -> jax.Array:
+    return jnp.sqrt(jnp.mean(jnp.square(table.astype(jnp.float32))))
