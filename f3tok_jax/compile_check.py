@@ -41,6 +41,7 @@ import ml_collections
 from f3tok_jax import autoencoder_stage
 from f3tok_jax import config as config_lib
 from f3tok_jax import hlo_cost
+from f3tok_jax import representation_stage
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
 from f3tok_jax import tpu_slice
@@ -49,6 +50,7 @@ EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 PARTS = ("all", "generator")
 STAGES: dict[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
     "autoencoder": autoencoder_stage.make_stage,
+    "representation": representation_stage.make_stage,
 }
 
 
@@ -77,10 +79,12 @@ def fit_config(
     config = ml_collections.ConfigDict(config.to_dict())
     if config.mesh.replica == 1:
         config.mesh.replica = target.num_slices
-    if part == "generator":
+    if part == "generator" and config.stage == "autoencoder":
         config.losses.adversarial_start = config.num_steps
     if seconds_per_chip:
-        seconds = config.data.crop_frames * _samples_per_latent(config) / config.model.sample_rate
+        latents = config_lib.latents_of(config)
+        rate = latents["sample_rate"] / latents["samples_per_latent"]
+        seconds = config.data.crop_frames / rate
         per_device = max(1, round(seconds_per_chip / seconds / target.chip.devices))
         config.data.batch_size = per_device * target.chip.devices * target.num_chips
     config.lock()
@@ -144,7 +148,10 @@ def measure(
     num_bytes = totals["bytes accessed"] + repeated.bytes
     modules = program.costs()
     cycles = sum(cost.cycles for cost in modules.values())
-    own = sum(modules[name].flops for name in ("encoder", "decoder", "discriminators"))
+    products = sum(cost.flops for cost in modules.values())
+    own = stage.model_flops / target.num_chips or sum(
+        modules[name].flops * chip.devices for name in ("encoder", "decoder", "discriminators")
+    )
     seconds = stage.seconds_per_batch / target.num_chips
     compute_seconds = flops * chip.devices / chip.peak_flops
     memory_seconds = num_bytes * chip.devices / chip.bandwidth
@@ -165,7 +172,8 @@ def measure(
         },
         "flops": flops * chip.devices,
         "bytes_accessed": num_bytes * chip.devices,
-        "model_flops_share": own / max(flops, sum(cost.flops for cost in modules.values())),
+        "model_flops_share": own / (max(flops, products) * chip.devices),
+        "estimated_mfu": own * chip.clock / (cycles * chip.peak_flops) if cycles else 0.0,
         "roofline": _rate(max(compute_seconds, memory_seconds), seconds)
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
@@ -177,6 +185,7 @@ def measure(
                 "estimated_share": cost.cycles / cycles if cycles else 0.0,
             }
             for name, cost in modules.items()
+            if cost.flops or cost.bytes
         },
         "collectives": _collectives(program, target),
         "dearest_operations": [
@@ -199,12 +208,13 @@ def format_table(cost: dict[str, Any]) -> str:
         f"{cost['audio_seconds']:.2f} s of sound per chip and step",
         f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
         f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % "
-        f"of them the products of encoder, decoder and discriminators",
+        f"of them the model's own",
         f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
         f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
         f"{roofline['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
         f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
-        f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
+        f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second, "
+        f"{100 * cost['estimated_mfu']:.0f} % of the chip's peak are the model's own FLOPs",
         f"  compiled in      {cost['compile_seconds']:.0f} s "
         f"({cost['compile_cpu_seconds']:.0f} s of CPU)",
         f"  {'':16} {'GFLOP':>9} {'GB':>7} {'XLA ms':>8} {'share':>6}",
@@ -295,13 +305,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _rate(seconds: float, audio_seconds: float) -> dict[str, float]:
     rate = audio_seconds / seconds if seconds else 0.0
     return {"seconds": seconds, "audio_seconds_per_chip_second": rate}
-
-
-def _samples_per_latent(config: ml_collections.ConfigDict) -> int:
-    samples = config.model.hop_length
-    for time_stride, _ in config.model.strides:
-        samples *= time_stride
-    return samples
 
 
 def _collectives(program: hlo_cost.Program, target: tpu_slice.Slice) -> list[dict[str, Any]]:

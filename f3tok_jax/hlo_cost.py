@@ -19,7 +19,18 @@ from f3tok_jax import hlo_text
 
 # Scopes of the model's parts, as they appear in op_name. A gradient keeps its scope, as in
 # "jit(step)/transpose(jvp(Autoencoder))/encoder/...".
-MODULES = ("encoder", "decoder", "discriminators", "losses", "optimizer")
+MODULES = (
+    "encoder",
+    "decoder",
+    "discriminators",
+    "losses",
+    "autoencoder",
+    "representation_encoder",
+    "rq_mtp",
+    "projector",
+    "language_model",
+    "optimizer",
+)
 OTHER = "other"
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')

@@ -65,7 +65,7 @@ def parse(text: str) -> Text:
     computations: dict[str, dict[str, Instruction]] = {}
     texts: dict[str, list[str]] = {}
     entry, current = "", ""
-    for line in text.splitlines():
+    for line in _joined(text):
         if line and not line[0].isspace():
             header = re.match(r"(ENTRY )?%?([\w.\-]+) .*\{$", line)
             current = header.group(2) if header and "->" in line else ""
@@ -82,6 +82,17 @@ def parse(text: str) -> Text:
             "the text must be a compiled HLO module with an ENTRY computation, got none"
         )
     return Text(computations, entry, {name: "\n".join(lines) for name, lines in texts.items()})
+
+
+def _joined(text: str) -> list[str]:
+    """Lines of `text`; attributes of kernels that span several are put back into one."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(('"', "}}")) and lines:
+            lines[-1] += line
+        else:
+            lines.append(line)
+    return lines
 
 
 def shape_bytes(shape: str) -> float:

@@ -27,6 +27,7 @@ from f3tok_jax import rq_mtp
 from f3tok_jax import stage
 from f3tok_jax import supervision
 from f3tok_jax import train_state
+from f3tok_jax import transformer
 
 PLAYER = "encoder"  # the one that an optimizer moves
 
@@ -121,7 +122,41 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         sample_rate=sound.sample_rate,
         seconds_per_batch=config.data.batch_size * crop_length / sound.sample_rate,
+        model_flops=model_flops(model),
     )
+
+
+def model_flops(model: Model) -> float:
+    """Multiplications and additions of a step's products that no implementation can do without.
+
+    Six per weight and position that is trained, four per weight of the frozen language model (no
+    gradient of its weights), twelve per pair of attention. Frozen autoencoder not counted.
+    """
+    config = model.config
+    rows = config.data.batch_size // config.packing.examples
+    frames = config.packing.examples * config.data.crop_frames
+    frames = min(config.packing.frames or frames, frames)
+    total = 3.0 * sum(transformer.forward_flops(model.encoder, frames))
+    if model.heads is not None:
+        rq = config.rq
+        labels = rq.num_codebooks * rq.codebook_size
+        width = config.model.width if rq.head == "linear" else rq.bottleneck_dim
+        weights = rq.num_heads * width * labels
+        weights += (rq.head != "linear") * rq.num_heads * config.model.width * width
+        total += 6.0 * weights * frames
+    if model.projector is None:
+        return rows * total
+    section, language_model = config.supervision, model.frozen.language_model
+    length = config.packing.examples * supervision.num_positions(
+        config.data.crop_frames, section.max_tokens, patch=section.patch
+    )
+    length = min(config.packing.positions or length, length)
+    # Forward, and backward through activations: attention's two products have two gradients each.
+    dense, attended = transformer.forward_flops(language_model.transformer, length)
+    total += 2.0 * dense + 3.0 * attended
+    scored = config.packing.examples * section.max_tokens
+    total += 4.0 * scored * language_model.vocabulary_size * language_model.width
+    return rows * total
 
 
 def _batch_spec(

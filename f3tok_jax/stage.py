@@ -73,6 +73,8 @@ class Stage:
         warnings: values of a log line -> topic -> a sentence to be said, each topic once.
         sample_rate: Hz, of the waveforms in batches and samples.
         seconds_per_batch: seconds of sound in a global batch.
+        model_flops: of the products that a step needs, nothing computed twice; 0 where they are
+            counted in the compiled program.
     """
 
     batch_spec: Mapping[str, jax.ShapeDtypeStruct]
@@ -91,3 +93,4 @@ class Stage:
     warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = _warn_of_nothing
     sample_rate: int
     seconds_per_batch: float
+    model_flops: float = 0.0

@@ -232,6 +232,22 @@ def check_shape(model) -> None:
             )
 
 
+def forward_flops(model, length: int) -> tuple[float, float]:
+    """Multiplications and additions of one row of `length`: of the weights, and of attention.
+
+    Attention counts all pairs within the window, as model FLOPs utilisation is usually stated
+    (PaLM, arXiv 2204.02311), although a causal one needs half.
+
+    Args:
+        model: a Transformer or anything with its fields.
+        length: positions.
+    """
+    queries, values = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    weights = model.width * (2 * queries + 2 * values + 3 * model.hidden_width)
+    pairs = length * min(length, model.window or length)
+    return 2.0 * model.num_layers * weights * length, 4.0 * model.num_layers * queries * pairs
+
+
 class _Block(_Fields):
     """Attention and feed-forward layer, each on the norm of what it is added to."""
 

@@ -61,3 +61,18 @@ def test_convolutions_count_products_with_real_inputs(window, sizes, products):
 def test_text_without_entry_is_refused():
     with pytest.raises(ValueError, match="ENTRY computation"):
         hlo_text.parse("HloModule nothing\n")
+
+
+def test_attributes_of_a_kernel_over_several_lines_do_not_end_its_computation():
+    text = """HloModule m
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %k = f32[4]{0} custom-call(%p), frontend_attributes={kernel_metadata={
+"blocks":"{128}"
+}}, metadata={op_name="attention"}
+  ROOT %n = f32[4]{0} negate(%k)
+}
+"""
+    computation = hlo_text.parse(text).computations["main"]
+    assert list(computation) == ["p", "k", "n"]
+    assert computation["k"].op_name == "attention"
