@@ -6,7 +6,7 @@ Two losses teach it: to predict random-quantized labels of the frames ahead (RQ-
 understood by a frozen language model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -18,12 +18,16 @@ import optax
 
 from data_pipelines import pipeline
 from data_pipelines import tasks
+from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
 from f3tok_jax import frozen_models
 from f3tok_jax import microbatches
 from f3tok_jax import optimizer
 from f3tok_jax import packing
+from f3tok_jax import pretrained
 from f3tok_jax import representation_encoder as encoder_lib
 from f3tok_jax import rq_mtp
+from f3tok_jax import sharding
 from f3tok_jax import stage
 from f3tok_jax import supervision
 from f3tok_jax import train_state
@@ -410,3 +414,48 @@ def _collapse_warnings(
         min_share=section["min_perplexity"],
     )
     return {names[index]: sentence for index, sentence in sentences.items()}
+
+
+def load_representation_encoder(
+    workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
+) -> tuple[encoder_lib.RepresentationEncoder, Any, ml_collections.ConfigDict]:
+    """The encoder of a run with its averaged weights, and the run's config; see `restore`."""
+    config = pretrained.read_config(workdir, "representation")
+    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
+    params, _ = restore(workdir, {"encoder": abstract_encoder(encoder)}, step, say=say)
+    return encoder, params["encoder"], config
+
+
+def abstract_encoder(encoder: encoder_lib.RepresentationEncoder) -> Any:
+    """Shapes and dtypes of an encoder's parameters."""
+    latents = jnp.zeros((1, 1, encoder.latent_dim))
+    return sharding.unbox(jax.eval_shape(encoder.init, jax.random.key(0), latents)["params"])
+
+
+def abstract_projector(projector: supervision.Projector, width: int) -> Any:
+    """Shapes and dtypes of a projector's parameters; `width` is that of the representations."""
+    states = jnp.zeros((1, 1, width))
+    return sharding.unbox(jax.eval_shape(projector.init, jax.random.key(0), states)["params"])
+
+
+def restore(
+    workdir: str,
+    abstract: Mapping[str, Any],
+    step: int | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> tuple[dict[str, Any], int]:
+    """Averaged weights of a run, of the modules that are asked for alone, and their step.
+
+    Args:
+        workdir: run folder of this stage.
+        abstract: "encoder" and perhaps "projector" -> shapes and dtypes of their parameters.
+        step: of the checkpoint; the newest whole one if None.
+        say: where messages to the user go: which steps are damaged.
+
+    Raises:
+        ValueError: where the folder holds no such checkpoint.
+        checkpoint.CheckpointError: where no checkpoint asked for is whole.
+    """
+    found, step = checkpoint.restore_params(workdir, {PLAYER: dict(abstract)}, step=step, say=say)
+    return found[PLAYER], step
