@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from f3tok_jax import compiled
+
 POOLINGS = ("mean", "mean_std", "thirds")
 
 _LAYER_NORM_EPSILON = 1e-5  # PyTorch's, which X-ARES uses
@@ -91,12 +93,15 @@ def linear_probe(
         [seeds, m] int32, predicted classes.
     """
     check_examples(train, labels, test)
+    starts = [initial_params(seed, train.shape[1], num_classes) for seed in seeds]
+    params = {name: np.stack([start[name] for start in starts]) for name in starts[0]}
+    orders = [batches(seed, len(train), recipe=recipe) for seed in seeds]
+    indices, weights = (np.stack(arrays) for arrays in zip(*orders))
     fit = jax.vmap(
-        functools.partial(_fit_and_predict, num_classes=num_classes, recipe=recipe),
-        in_axes=(0, None, None, None),
+        functools.partial(_fit_and_predict, recipe=recipe), in_axes=(0, 0, 0, None, None, None)
     )
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    return np.asarray(jax.jit(fit)(keys, train, labels.astype(np.int32), test))
+    labels = labels.astype(np.int32)
+    return np.asarray(compiled.run_once(fit, params, indices, weights, train, labels, test))
 
 
 def nearest_neighbours(
@@ -156,10 +161,8 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-def _fit_and_predict(key, train, labels, test, *, num_classes: int, recipe: Recipe) -> jax.Array:
+def _fit_and_predict(params, indices, weights, train, labels, test, *, recipe: Recipe) -> jax.Array:
     """One seed: [m] int32."""
-    initial_key, order_key = jax.random.split(key)
-    indices, weights = batches(order_key, len(train), recipe=recipe)
     schedule = optax.cosine_decay_schedule(
         recipe.learning_rate, len(indices), alpha=recipe.final_fraction
     )
@@ -177,36 +180,37 @@ def _fit_and_predict(key, train, labels, test, *, num_classes: int, recipe: Reci
         updates, state = optimizer.update(grads, state)
         return (optax.apply_updates(params, updates), state), None
 
-    params = initial_params(initial_key, train.shape[1], num_classes)
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), (indices, weights))
     return jnp.argmax(_logits(params, test), axis=-1).astype(jnp.int32)
 
 
-def initial_params(key: jax.Array, width: int, num_classes: int) -> dict[str, jax.Array]:
-    """Of a linear probe, as PyTorch initialises both layers."""
+def initial_params(seed: int, width: int, num_classes: int) -> dict[str, np.ndarray]:
+    """Of a linear probe, float32, as PyTorch initialises both layers."""
+    draw = np.random.default_rng([seed, 0])
     bound = width**-0.5
-    keys = jax.random.split(key)
-    return {
-        "scale": jnp.ones(width),
-        "shift": jnp.zeros(width),
-        "kernel": jax.random.uniform(keys[0], (width, num_classes), minval=-bound, maxval=bound),
-        "bias": jax.random.uniform(keys[1], (num_classes,), minval=-bound, maxval=bound),
+    params = {
+        "scale": np.ones(width),
+        "shift": np.zeros(width),
+        "kernel": draw.uniform(-bound, bound, (width, num_classes)),
+        "bias": draw.uniform(-bound, bound, num_classes),
     }
+    return {name: value.astype(np.float32) for name, value in params.items()}
 
 
-def batches(key: jax.Array, num_examples: int, *, recipe: Recipe) -> tuple[jax.Array, jax.Array]:
+def batches(seed: int, num_examples: int, *, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """The examples of every step: a new order each epoch, whose last batch may be smaller.
 
     Returns:
         Indices [steps, batch_size] int32, and weights of 1, or 0 where a batch has no more.
     """
-    size = recipe.batch_size
-    steps = -(-num_examples // size)
-    keys = jax.random.split(key, recipe.num_epochs)
-    orders = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(keys)
-    padding = ((0, 0), (0, steps * size - num_examples))
-    weights = jnp.pad(jnp.ones((recipe.num_epochs, num_examples)), padding)
-    return jnp.pad(orders, padding).reshape(-1, size), weights.reshape(-1, size)
+    # On the host: XLA takes longer to compile a permutation than all the rest.
+    draw = np.random.default_rng([seed, 1])
+    size, missing = recipe.batch_size, -num_examples % recipe.batch_size
+    orders = [draw.permutation(num_examples) for _ in range(recipe.num_epochs)]
+    indices = np.pad(np.stack(orders), ((0, 0), (0, missing))).astype(np.int32)
+    weights = np.pad(np.ones(num_examples, np.float32), (0, missing))
+    weights = np.broadcast_to(weights, indices.shape)
+    return indices.reshape(-1, size), weights.reshape(-1, size)
 
 
 def _logits(params: dict[str, jax.Array], features: jax.Array) -> jax.Array:
