@@ -34,6 +34,7 @@ from f3tok_jax import fingerprint
 from f3tok_jax import pretrained
 from f3tok_jax import probe_features
 from f3tok_jax import probing
+from f3tok_jax import representation_stage
 
 FORMAT = "f3tok probe 1"
 TITLES = {
@@ -62,17 +63,15 @@ def load_models(
             f"{workdir} must be a run of the autoencoder or the representation stage, got "
             f"{config.stage!r}"
         )
-    encoder, autoencoder_dir, step = None, workdir, None
+    encoders, autoencoder_dir, step = {}, workdir, None
     if config.stage == "representation":
-        from f3tok_jax import representation_stage
-
-        module, params, config = representation_stage.load_representation_encoder(workdir)
-        encoder = module, params
+        module, params, config = representation_stage.load_representation_encoder(workdir, say=say)
+        encoders[probe_features.REPRESENTATIONS] = module, params
         autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
     autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
     return probe_features.Models(
         autoencoder=(autoencoder, params, fingerprint.autoencoder_fingerprint(params)),
-        encoder=encoder,
+        encoders=encoders,
         sample_rate=found.model.sample_rate,
         batch_size=batch_size,
     )
@@ -156,6 +155,47 @@ def measure(
     return {"classes": list(classes), "num_train": len(train.labels), "tests": result}
 
 
+def read_examples(
+    shards: str,
+    test_shards: Mapping[str, str],
+    models: probe_features.Models,
+    *,
+    exclude: Sequence[Filter] = (),
+    only: Sequence[Filter] = (),
+    pooling: str = "mean",
+    say: Callable[[str], None] = print,
+) -> tuple[probe_features.Examples, dict[str, probe_features.Examples]]:
+    """Computes the features of what is learnt and of what is tested.
+
+    Args:
+        shards: set to learn from; where there is no other, a fifth of its sources is tested.
+        test_shards: name -> set to test on.
+        models: that make the features.
+        exclude, only, pooling, say: as for `probe`.
+
+    Returns:
+        The examples to learn from, and name -> those to test on.
+
+    Raises:
+        ValueError: if a set does not fit the models, or cannot be read.
+    """
+    read = functools.partial(probe_features.read, models=models, pooling=pooling, say=say)
+    train = read(shards)
+    if test_shards:
+        tests = {name: read(folder) for name, folder in test_shards.items()}
+    else:
+        is_test = [zlib.crc32(group.encode()) % _TEST_SHARE == 0 for group in train.groups]
+        tests = {shards: train.select(is_test)}
+        train = train.select(~np.array(is_test))
+    train = train.select([not _matches(record, exclude) for record in train.labels])
+    if only:
+        tests = {
+            name: test.select([_matches_all(record, only) for record in test.labels])
+            for name, test in tests.items()
+        }
+    return train, tests
+
+
 def probe(
     workdir: str,
     shards: str,
@@ -201,20 +241,15 @@ def probe(
         )
     folders = _folders(shards, test_shards)
     models = load_models(workdir, batch_size=batch_size, say=say)
-    read = functools.partial(probe_features.read, models=models, pooling=pooling, say=say)
-    train = read(folders[0])
-    if len(folders) > 1:
-        tests = {folder: read(folder) for folder in folders[1:]}
-    else:
-        is_test = [zlib.crc32(group.encode()) % _TEST_SHARE == 0 for group in train.groups]
-        tests = {shards: train.select(is_test)}
-        train = train.select(~np.array(is_test))
-    train = train.select([not _matches(record, exclude) for record in train.labels])
-    if only:
-        tests = {
-            name: test.select([_matches_all(record, only) for record in test.labels])
-            for name, test in tests.items()
-        }
+    train, tests = read_examples(
+        folders[0],
+        {folder: folder for folder in folders[1:]},
+        models,
+        exclude=exclude,
+        only=only,
+        pooling=pooling,
+        say=say,
+    )
     results = {
         "format": FORMAT,
         "workdir": str(workdir),

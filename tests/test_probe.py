@@ -3,7 +3,6 @@
 """The probing program: which examples are learnt and tested, the table, and what is refused."""
 
 import json
-import types
 
 import jax
 import numpy as np
@@ -59,7 +58,10 @@ def quick(monkeypatch):
 
 def _models(**changes):
     fields = dict(
-        autoencoder=(None, None, "abc"), encoder=(_Double(), 2.0), sample_rate=16_000, batch_size=5
+        autoencoder=(None, None, "abc"),
+        encoders={"representations": (_Double(), 2.0), "halved": (_Double(), 1.0)},
+        sample_rate=16_000,
+        batch_size=5,
     )
     return probe_features.Models(**(fields | changes))
 
@@ -76,13 +78,14 @@ def test_features_are_pooled_over_valid_frames(shards, tmp_path):
         np.testing.assert_allclose(found.features["latents"][i], latents.mean(0), rtol=1e-5)
         expected = 2 * np.concatenate([latents, -latents], -1).mean(0)
         np.testing.assert_allclose(found.features["representations"][i], expected, rtol=1e-5)
+        np.testing.assert_allclose(found.features["halved"][i], expected / 2, rtol=1e-5)
         reference = probe_features.log_mel_statistics(waveform, sample_rate=16_000)
         np.testing.assert_array_equal(found.features["log_mel"][i], reference)
     sound = sources.ShardSet(shards)
     content = manifest.Latents("abc", _DIM, _HOP, "")
     latent_writer.build(sound, tmp_path, _Encoder(), latents=content, say=lambda line: None)
     cached = probe_features.read(str(tmp_path), _models(), pooling="mean", say=lambda line: None)
-    assert set(cached.features) == {"latents", "representations"}
+    assert set(cached.features) == {"latents", "representations", "halved"}
     np.testing.assert_allclose(
         cached.features["representations"], found.features["representations"], rtol=1e-5
     )
@@ -196,11 +199,11 @@ def test_a_representation_run_brings_its_autoencoder(workdir, monkeypatch):
     settings.unlock()
     settings.stage = "representation"
     settings.autoencoder = dict(workdir=workdir, step=0)
-    module = types.SimpleNamespace(
-        load_representation_encoder=lambda folder: ("module", "params", settings)
+    monkeypatch.setattr(
+        probe.representation_stage,
+        "load_representation_encoder",
+        lambda folder, say: ("module", "params", settings),
     )
-    monkeypatch.setitem(__import__("sys").modules, "f3tok_jax.representation_stage", module)
-    monkeypatch.setattr("f3tok_jax.representation_stage", module, raising=False)
     monkeypatch.setattr(probe.config_lib, "load", lambda folder: settings)
     monkeypatch.setattr(
         probe.pretrained,
@@ -208,7 +211,8 @@ def test_a_representation_run_brings_its_autoencoder(workdir, monkeypatch):
         lambda folder, step, say: ("ae", {}, tiny_models.config(), 3),
     )
     models = probe.load_models("somewhere")
-    assert models.encoder == ("module", "params") and models.autoencoder[0] == "ae"
+    assert models.encoders == {"representations": ("module", "params")}
+    assert models.autoencoder[0] == "ae"
     assert models.sample_rate == 16_000
 
 
