@@ -37,6 +37,7 @@ from f3tok_jax import checkpoint
 from f3tok_jax import checkpoint_meta
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
+from f3tok_jax import language_model_stage
 from f3tok_jax import loop
 from f3tok_jax import metric_writer
 from f3tok_jax import multihost
@@ -59,6 +60,7 @@ _EXIT_CODES = {
 
 STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
     "autoencoder": autoencoder_stage.make_stage,
+    "language_model": language_model_stage.make_stage,
     "representation": representation_stage.make_stage,
 }
 

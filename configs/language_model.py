@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe of the language-model stage: the embedded default that is frozen for the next stage.
+
+    python -m data_pipelines.train_tokenizer --shards=DIR/train --output=tokenizer.json
+    python -m f3tok_jax.train --config=configs/language_model.py:tiny \
+        --config.tokenizer=tokenizer.json --config.data.train=DIR/train \
+        --config.data.heldout=DIR/test --workdir=runs/language_model
+    python -m f3tok_jax.export_language_model --workdir=runs/language_model --output=MODEL
+
+Presets:
+    tiny    a minute on two CPU cores
+    small   30 M parameters, one TPU host; for corpora of more text than the embedded ones
+
+Where a published Qwen2.5 or Qwen3 folder is at hand, none of this is needed. Shapes are named as in
+a Hugging Face config.json. Every value is chosen.
+"""
+
+import ml_collections
+
+PRESETS = ("tiny", "small")
+
+
+def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
+    """Returns the recipe named `preset`; raises ValueError for another name."""
+    if preset not in PRESETS:
+        raise ValueError(
+            f"preset must be one of {PRESETS}, got {preset!r} (configs/language_model.py)"
+        )
+    config = _base()
+    if preset == "tiny":
+        _make_tiny(config)
+    config.preset = preset
+    return config
+
+
+def _base() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.stage = "language_model"
+    config.preset = ""
+    config.seed = 0
+    config.num_steps = 20_000
+    config.tokenizer = ""  # tokenizer.json, of at most model.shape.vocab_size tokens
+
+    config.model = ml_collections.ConfigDict(
+        dict(
+            shape=dict(
+                model_type="qwen3",
+                hidden_size=512,
+                intermediate_size=1536,
+                num_hidden_layers=8,
+                num_attention_heads=8,
+                num_key_value_heads=4,
+                head_dim=64,
+                vocab_size=8192,
+                max_position_embeddings=4096,
+                rms_norm_eps=1e-6,
+                rope_theta=1e4,
+                tie_word_embeddings=True,
+            ),
+            compute_dtype="bfloat16",
+            remat="none",  # what the backward pass computes again: "none", "dots" or "block"
+        )
+    )
+    config.data = ml_collections.ConfigDict(
+        dict(
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"; of sound or of latents
+            heldout="",  # likewise, for the evaluation during training; "" for none
+            batch_size=128,  # rows over the whole mesh
+            length=512,  # tokens of a row
+            documents_per_row=24,  # that are tried; those that do not fit are left out
+            context=0.7,  # share of the documents that say first what there is to hear
+            max_repeats=4,  # of each token there: sound lasts longer than its words
+            # Share of each task among the documents of records that have what it asks for.
+            tasks=dict(
+                transcription=4.0,
+                caption=2.0,
+                language=1.0,
+                voice=0.0,
+                gender=0.0,
+                instrument=1.0,
+                event=1.0,
+                digit=0.0,
+            ),
+            max_replaced=1000,  # unreadable records replaced before the run stops
+        )
+    )
+    config.optimizer = ml_collections.ConfigDict(
+        dict(
+            language_model=dict(
+                learning_rate=1e-3,
+                warmup_steps=500,
+                schedule="cosine",  # "exponential", "cosine" or "constant"
+                decay=1.0,  # per step, of "exponential"
+                final_fraction=0.05,  # of the learning rate, at the end of "cosine"
+                b1=0.9,
+                b2=0.95,
+                weight_decay=0.1,
+                clip_norm=1.0,
+            ),
+            ema_decay=0.999,  # of all weights, per step
+            accumulate=1,  # microbatches per step
+        )
+    )
+    config.mesh = ml_collections.ConfigDict(
+        dict(
+            replica=1,  # slices, over the data-centre network
+            fsdp=-1,  # chips of a slice; -1: all that are left
+            tensor=1,
+            min_shard_size=2**18,  # elements; smaller leaves are replicated over fsdp
+        )
+    )
+    config.checkpoint = ml_collections.ConfigDict(
+        dict(
+            every_steps=1000,
+            keep_last=2,
+            keep_best=1,  # by the loss on the held-out shards
+        )
+    )
+    config.loop = ml_collections.ConfigDict(
+        dict(
+            log_every=50,  # steps
+            eval_every=1000,  # steps
+            eval_batches=8,
+            sample_every=1_000_000,  # steps; this stage has no sounds to write
+            max_nonfinite=20,  # skipped steps before the run stops
+            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
+        )
+    )
+    return config
+
+
+def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    config.num_steps = 300
+    config.model.update(dict(compute_dtype="float32"))
+    config.model.shape.update(
+        dict(
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            vocab_size=512,
+            max_position_embeddings=1024,
+        )
+    )
+    config.data.update(dict(batch_size=8, length=192, documents_per_row=12, max_repeats=3))
+    config.optimizer.language_model.update(
+        dict(learning_rate=3e-3, warmup_steps=30, weight_decay=0.05)
+    )
+    config.optimizer.ema_decay = 0.98
+    config.mesh.min_shard_size = 2**14
+    config.checkpoint.update(dict(every_steps=150))
+    config.loop.update(dict(log_every=20, eval_every=150, eval_batches=4))
