@@ -29,13 +29,13 @@ class Models:
 
     Attributes:
         autoencoder: module, parameters and fingerprint.
-        encoder: module and parameters of a representation encoder; None for none.
+        encoders: name of a feature -> module and parameters of a representation encoder.
         sample_rate: Hz.
         batch_size: sounds at a time.
     """
 
     autoencoder: tuple[Any, Any, str]
-    encoder: tuple[Any, Any] | None
+    encoders: Mapping[str, tuple[Any, Any]]
     sample_rate: int
     batch_size: int = 32
 
@@ -93,7 +93,9 @@ def read(
             batch_size=models.batch_size,
             max_samples=longest or max(len(source.waveform(i)) for i in range(len(source))),
         )
-    represent = Represent(*models.encoder, models.batch_size) if models.encoder else None
+    represent = {
+        name: Represent(*encoder, models.batch_size) for name, encoder in models.encoders.items()
+    }
     pooled: dict[str, list[np.ndarray]] = {}
     labels, groups = [], []
     for found in _chunks(source):
@@ -105,8 +107,8 @@ def read(
             statistics = [log_mel_statistics(sound, sample_rate=rate) for sound in sounds]
             pooled.setdefault(LOG_MEL, []).extend(statistics)
             frames = {LATENTS: encode(sounds)}
-        if represent is not None:
-            frames[REPRESENTATIONS] = represent(frames[LATENTS])
+        for name, encoder in represent.items():
+            frames[name] = encoder(frames[LATENTS])
         for name, sequences in frames.items():
             vectors = [probing.pool(sequence, pooling) for sequence in sequences]
             pooled.setdefault(name, []).extend(vectors)
