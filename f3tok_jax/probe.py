@@ -265,7 +265,7 @@ def probe(
             for label in labels
         },
     }
-    _write_json(output, results)
+    write_json(output, results)
     return results
 
 
@@ -298,8 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.output,
             labels=[name for name in given.label.split(",") if name],
             test_shards=given.test_shards,
-            exclude=[_filter(text, "--exclude") for text in given.exclude],
-            only=[_filter(text, "--only") for text in given.only],
+            exclude=[parse_filter(text, "--exclude") for text in given.exclude],
+            only=[parse_filter(text, "--only") for text in given.only],
             num_seeds=given.num_seeds,
             pooling=given.pooling,
             recipe=probing.Recipe(num_epochs=given.num_epochs),
@@ -335,7 +335,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _filter(text: str, flag: str) -> Filter:
+def parse_filter(text: str, flag: str) -> Filter:
+    """Reads "label=value"; raises ValueError, which names `flag`, for anything else."""
     label, equals, value = text.partition("=")
     if not label or not equals:
         raise ValueError(f"{flag} must be label=value, got {text!r}")
@@ -365,7 +366,7 @@ def _folders(shards: str, test_shards: Sequence[str]) -> list[str]:
     return [shards, *test_shards]
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes under a temporary name, which is renamed when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
