@@ -71,7 +71,7 @@ def _base() -> ml_collections.ConfigDict:
                 tie_word_embeddings=True,
             ),
             compute_dtype="bfloat16",
-            remat="block",  # what the backward pass computes again: "none", "dots" or "block"
+            remat="dots",  # what the backward pass computes again: "none", "dots" or "block"
         )
     )
     config.model = ml_collections.ConfigDict(
@@ -87,7 +87,7 @@ def _base() -> ml_collections.ConfigDict:
             qk_norm=True,
             window=250,  # latents that attention sees: 10 s; 0 for all
             input_noise=0.2,  # alpha ~ U(0, this), one per example, on the input only
-            remat="block",
+            remat="dots",
             compute_dtype="bfloat16",
         )
     )
@@ -131,8 +131,8 @@ def _base() -> ml_collections.ConfigDict:
     config.packing = ml_collections.ConfigDict(
         dict(
             examples=4,  # of the batch that share a row
-            frames=1250,  # of a row of the encoder; 0 for all that its examples can have
-            positions=840,  # of a row of the language model; 0 likewise
+            frames=1280,  # of a row of the encoder; 0 for all that its examples can have
+            positions=896,  # of a row of the language model; 0 likewise; multiples of 128 for TPUs
         )
     )
     config.data = ml_collections.ConfigDict(
@@ -254,6 +254,7 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
             window=750,  # 30 s
         )
     )
+    config.language_model.remat = config.model.remat = "block"
     config.rq.update(dict(codebook_size=8192, head="bottleneck"))
     config.data.batch_size = 4096
     config.optimizer.encoder.learning_rate = 2e-4

@@ -145,7 +145,10 @@ def measure(
     chip, program = target.chip, hlo_cost.parse(compiled.as_text())
     totals, repeated = compiled.cost_analysis(), program.repeated()
     flops = totals["flops"] + repeated.flops
-    num_bytes = totals["bytes accessed"] + repeated.bytes
+    # XLA counts a loop's body once, and of a stack that it slices layer by layer the whole.
+    num_bytes = totals["bytes accessed"]
+    if repeated.bytes:
+        num_bytes = sum(cost.bytes for cost in program.costs().values())
     modules = program.costs()
     cycles = sum(cost.cycles for cost in modules.values())
     products = sum(cost.flops for cost in modules.values())

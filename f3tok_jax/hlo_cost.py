@@ -78,8 +78,8 @@ class Cost:
     Attributes:
         cycles: by XLA's own estimate; collectives and custom kernels have none.
         flops: of convolutions and matrix products.
-        bytes: operands and results of every instruction outside fusions; an upper bound of traffic,
-            as it ignores that slices read a part of their operand.
+        bytes: operands and results of every instruction outside fusions; of an operand that is only
+            sliced, the slices, and of one that is updated in place, the update.
     """
 
     cycles: float = 0.0
@@ -226,8 +226,53 @@ class Program:
         return Cost(
             cycles=float(cycles.group(1)) if cycles else 0.0,
             flops=flops,
-            bytes=self._operand_bytes(instruction) + hlo_text.shape_bytes(instruction.shape),
+            bytes=self._traffic(instruction),
         )
+
+    def _traffic(self, instruction: hlo_text.Instruction) -> float:
+        """Bytes that an instruction reads and writes."""
+        if instruction.opcode == "dynamic-slice":
+            return 2.0 * hlo_text.shape_bytes(instruction.shape)
+        if instruction.opcode == "dynamic-update-slice":
+            return 2.0 * hlo_text.shape_bytes(self._shapes.get(instruction.operands[1], ""))
+        if instruction.opcode != "fusion":
+            return self._operand_bytes(instruction) + hlo_text.shape_bytes(instruction.shape)
+        (name,) = _CALLED.findall(instruction.text)
+        read = {
+            operand: self._read(name, index) for index, operand in enumerate(instruction.operands)
+        }
+        return sum(read.values()) + self._written(name, instruction.shape)
+
+    def _read(self, computation: str, index: int) -> float:
+        """Bytes that a fused computation reads of its parameter `index`."""
+        inner = self.text.computations[computation]
+        parameter = next(
+            found
+            for found in inner.values()
+            if found.opcode == "parameter" and found.operands == (str(index),)
+        )
+        whole, read = hlo_text.shape_bytes(parameter.shape), 0.0
+        for user in inner.values():
+            if user.opcode == "parameter" or parameter.name not in user.operands:
+                continue
+            if user.opcode == "dynamic-slice":
+                read += hlo_text.shape_bytes(user.shape)
+            elif user.opcode == "fusion":
+                (called,) = _CALLED.findall(user.text)
+                places = [i for i, name in enumerate(user.operands) if name == parameter.name]
+                read += sum(self._read(called, place) for place in places)
+            elif user.opcode != "dynamic-update-slice" or user.operands[0] != parameter.name:
+                return whole
+        return min(whole, read)
+
+    def _written(self, computation: str, shape: str) -> float:
+        """Bytes that a fused computation writes of its result."""
+        written = hlo_text.shape_bytes(shape)
+        for inner in self.text.computations[computation].values():
+            if inner.opcode == "dynamic-update-slice":
+                update = hlo_text.shape_bytes(self._shapes.get(inner.operands[1], ""))
+                written -= max(0.0, hlo_text.shape_bytes(inner.shape) - update)
+        return max(0.0, written)
 
     @functools.cached_property
     def _shapes(self) -> dict[str, str]:

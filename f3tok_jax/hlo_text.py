@@ -22,7 +22,7 @@ class Instruction:
         name: unique in its module.
         shape: text of the result's shape, a tuple's in brackets.
         opcode: such as "fusion".
-        operands: names.
+        operands: names; of a parameter, its number.
         text: everything after the operands: attributes, metadata, backend's configuration.
     """
 
@@ -183,6 +183,8 @@ def _parse_instruction(line: str) -> Instruction | None:
         return None
     end = _closing(rest, start)
     operands = tuple(_NAME.findall(rest[start:end]))
+    if rest[:start] == "parameter":
+        operands = (rest[start + 1 : end],)
     return Instruction(name, shape, rest[:start], operands, rest[end + 1 :])
 
 
