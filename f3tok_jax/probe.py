@@ -35,6 +35,7 @@ from f3tok_jax import pretrained
 from f3tok_jax import probe_features
 from f3tok_jax import probing
 from f3tok_jax import representation_stage
+from f3tok_jax import run_folder
 
 FORMAT = "f3tok probe 1"
 TITLES = {
@@ -54,7 +55,7 @@ def load_models(
     """The models of a run of the autoencoder or the representation stage.
 
     Raises:
-        ValueError: where the folder is no such run.
+        ValueError: where the folder is no such run, or its autoencoder is not that of its training.
         checkpoint.CheckpointError: where it has no whole checkpoint.
     """
     config = config_lib.load(workdir)
@@ -69,8 +70,15 @@ def load_models(
         encoders[probe_features.REPRESENTATIONS] = module, params
         autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
     autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
+    digest = fingerprint.autoencoder_fingerprint(params)
+    wanted = run_folder.frozen_fingerprints(workdir).get("autoencoder", digest)
+    if digest != wanted:
+        raise ValueError(
+            f"{workdir} was trained on the latents of autoencoder {wanted}, got {digest} in "
+            f"{autoencoder_dir}: give that run its old checkpoint back"
+        )
     return probe_features.Models(
-        autoencoder=(autoencoder, params, fingerprint.autoencoder_fingerprint(params)),
+        autoencoder=(autoencoder, params, digest),
         encoders=encoders,
         sample_rate=found.model.sample_rate,
         batch_size=batch_size,

@@ -139,6 +139,12 @@ def settle_frozen(
     return content["measured"]
 
 
+def frozen_fingerprints(workdir: str) -> dict[str, str]:
+    """Name -> fingerprint of each frozen model that a run began with; empty where it kept none."""
+    path = epath.Path(workdir) / _FROZEN
+    return dict(json.loads(path.read_text())["fingerprints"]) if path.exists() else {}
+
+
 def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:
     """Process 0 appends a JSON line to logs/`name`; for rare entries: buckets rewrite the file."""
     if jax.process_index() != 0:

@@ -16,6 +16,7 @@ from data_pipelines import sources
 from f3tok_jax import probe
 from f3tok_jax import probe_features
 from f3tok_jax import probing
+from f3tok_jax import run_folder
 
 _HOP, _DIM = 640, 8
 
@@ -194,7 +195,7 @@ def test_a_value_is_kept_out_of_training_and_tested_alone(shards, workdir, tmp_p
     assert test["num_unseen"] == wanted  # only bob says odd digits
 
 
-def test_a_representation_run_brings_its_autoencoder(workdir, monkeypatch):
+def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path, monkeypatch):
     settings = tiny_models.config()
     settings.unlock()
     settings.stage = "representation"
@@ -210,10 +211,17 @@ def test_a_representation_run_brings_its_autoencoder(workdir, monkeypatch):
         "restore_autoencoder",
         lambda folder, step, say: ("ae", {}, tiny_models.config(), 3),
     )
-    models = probe.load_models("somewhere")
+    models = probe.load_models(str(tmp_path))
     assert models.encoders == {"representations": ("module", "params")}
     assert models.autoencoder[0] == "ae"
     assert models.sample_rate == 16_000
+    own = {"autoencoder": models.autoencoder[2]}
+    run_folder.settle_frozen(str(tmp_path), own, dict)
+    assert probe.load_models(str(tmp_path)).autoencoder == models.autoencoder
+    other = {"autoencoder": "5eed"}
+    monkeypatch.setattr(probe.run_folder, "frozen_fingerprints", lambda folder: other)
+    with pytest.raises(ValueError, match="was trained on the latents of autoencoder 5eed, got "):
+        probe.load_models(str(tmp_path))
 
 
 @pytest.mark.parametrize(
