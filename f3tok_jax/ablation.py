@@ -1,0 +1,287 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Trains the representation stage with and without each of its losses, and probes what comes out.
+
+    python -m f3tok_jax.ablation --config=configs/representation.py:tiny \
+        --config.autoencoder.workdir=runs/autoencoder --config.language_model.folder=MODEL \
+        --config.data.train=DIR/train --config.data.heldout=DIR/test --workdir=runs/ablation \
+        --shards=DIR/train --test_shards=test=DIR/test --label=digit,speaker --seeds=0,1 \
+        --output=runs/ablation/ablation.json
+
+Every arm and seed is an ordinary run of f3tok_jax.train in its folder below --workdir, with the same
+data and steps. The same command goes on where it was stopped. More arms, each a change of the full
+one, come by
+
+    ... --arm="eight layers: model.num_layers=8" --arm="two codebooks: rq.num_codebooks=2"
+
+Exit codes: 0 finished, 1 wrong arguments, data or work folder (one sentence on stderr says which),
+others as f3tok_jax.train gave them.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import pathlib
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from data_pipelines import sources
+from f3tok_jax import ablation_runs
+from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
+from f3tok_jax import probe
+from f3tok_jax import probe_features
+from f3tok_jax import probing
+from f3tok_jax import representation_stage
+
+FORMAT = "f3tok ablation 1"
+
+
+def load_models(
+    runs: Sequence[ablation_runs.Training],
+    *,
+    batch_size: int = 32,
+    say: Callable[[str], None] = print,
+) -> probe_features.Models:
+    """The autoencoder that all runs share, and the encoder of each by the run's name."""
+    models = probe.load_models(runs[0].workdir, batch_size=batch_size, say=say)
+    load = representation_stage.load_representation_encoder
+    encoders = {run.name: load(run.workdir, say=say)[:2] for run in runs}
+    return dataclasses.replace(models, encoders=encoders)
+
+
+def summarize(
+    measured: Mapping[str, Any], runs: Sequence[ablation_runs.Training]
+) -> dict[str, Any]:
+    """What `probe.measure` found, with the runs of an arm in one row.
+
+    Args:
+        measured: of one label; features are named by runs.
+        runs: of all arms.
+
+    Returns:
+        The same with "rows" in place of "features": "name", "title", and "linear" and
+        "neighbours", each with "mean" and "std" over all its "values", a list per run.
+    """
+    sources_of = {name: [name] for name in (probe_features.LOG_MEL, probe_features.LATENTS)}
+    for run in runs:
+        sources_of.setdefault(run.arm.name, []).append(run.name)
+    tests = {}
+    for test_name, test in measured["tests"].items():
+        found, rows = test["features"], []
+        for name, features in sources_of.items():
+            features = [feature for feature in features if feature in found]
+            if features:
+                row = {"name": name, "title": probe.TITLES.get(name, name)}
+                row["linear"] = _spread([found[f]["linear"]["values"] for f in features])
+                row["neighbours"] = _spread([[found[f]["neighbours"]] for f in features])
+                rows.append(row)
+        kept = {key: value for key, value in test.items() if key != "features"}
+        tests[test_name] = kept | {"rows": rows}
+    return {**measured, "tests": tests}
+
+
+def _spread(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+    return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+
+
+def ablate(
+    runs: Sequence[ablation_runs.Training],
+    shards: str,
+    test_shards: Mapping[str, str],
+    output: pathlib.Path,
+    *,
+    labels: Sequence[str],
+    exclude: Sequence[probe.Filter] = (),
+    only: Sequence[probe.Filter] = (),
+    num_seeds: int = 5,
+    pooling: str = "mean",
+    recipe: probing.Recipe = probing.Recipe(),
+    batch_size: int = 32,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Trains what is not trained yet, probes every run, writes `output`.
+
+    Args:
+        runs: see `ablation_runs.plan`.
+        shards: set that probes learn from.
+        test_shards: name -> set that they are tested on.
+        output: JSON file to write.
+        labels: names of what to predict.
+        exclude, only, num_seeds, pooling, recipe, batch_size: of the probes, see `probe.probe`.
+        say: where messages go.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: if runs, data and labels do not fit together.
+        TrainingStopped: if a run ended before its last step.
+        checkpoint.CheckpointError: where a run has no whole checkpoint.
+    """
+    if num_seeds < 1 or batch_size < 1 or not labels:
+        raise ValueError(
+            f"--label must name a label, --num_seeds and --batch_size be at least 1, got "
+            f"{','.join(labels)!r}, {num_seeds} and {batch_size}"
+        )
+    for folder in (shards, *test_shards.values()):
+        _check_labels(folder, labels, runs[0].config)
+    for run in runs:
+        ablation_runs.train(run, say=say)
+    models = load_models(runs, batch_size=batch_size, say=say)
+    learnt, tested = probe.read_examples(
+        shards, test_shards, models, exclude=exclude, only=only, pooling=pooling, say=say
+    )
+    measure = functools.partial(probe.measure, seeds=range(num_seeds), recipe=recipe)
+    results = {
+        "format": FORMAT,
+        "autoencoder": models.autoencoder[2],
+        "num_steps": runs[0].config.num_steps,
+        "seeds": sorted({run.seed for run in runs}),
+        "arms": {run.arm.name: list(run.arm.changes) for run in runs},
+        "shards": shards,
+        "test_shards": dict(test_shards),
+        "exclude": ["=".join(pair) for pair in exclude],
+        "only": ["=".join(pair) for pair in only],
+        "pooling": pooling,
+        "num_seeds": num_seeds,
+        "recipe": vars(recipe),
+        "labels": {label: summarize(measure(learnt, tested, label), runs) for label in labels},
+    }
+    probe.write_json(output, results)
+    return results
+
+
+def _check_labels(folder: str, labels: Sequence[str], config: ml_collections.ConfigDict) -> None:
+    """Refuses a set without one of the labels, before hours of training rather than after."""
+    rate = config_lib.latents_of(config)["sample_rate"]
+    source = sources.open_source(folder, sample_rate=rate)
+    missing = set(labels)
+    for index in range(len(source)):
+        if not missing:
+            return
+        missing -= set(source[index].labels)
+    if missing:
+        raise ValueError(
+            f"--label must name labels of the records of {folder}, got {min(missing)!r}, "
+            "which none of them has"
+        )
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+    """The accuracies as text: a line per label, test set and kind of probe, a column per row."""
+    tests = [
+        (label, name, test)
+        for label, found in results["labels"].items()
+        for name, test in found["tests"].items()
+    ]
+    titles = list(dict.fromkeys(row["title"] for *_, test in tests for row in test["rows"]))
+    widths = [max(13, len(title)) for title in titles]
+    head = f"{'label':10} {'tested on':22} {'probe':10}"
+    lines = [head + "".join(f"  {t:>{width}}" for t, width in zip(titles, widths))]
+    for label, name, test in tests:
+        where = f"{test['num_examples']} of {name}"
+        for kind in ("linear", "neighbours"):
+            cells = {
+                row["title"]: f"{row[kind]['mean']:.3f} ± {row[kind]['std']:.3f}"
+                for row in test["rows"]
+            }
+            line = f"{label:10} {where:22} {kind:10}"
+            line += "".join(f"  {cells.get(t, ''):>{width}}" for t, width in zip(titles, widths))
+            lines.append(line)
+    lines.append(
+        f"mean ± standard deviation over {len(results['seeds'])} seeds of the training and "
+        f"{results['num_seeds']} of the linear probe"
+    )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    overrides, rest = config_lib.split_arguments(arguments)
+    given = _parser().parse_args(rest)
+    try:
+        runs = ablation_runs.plan(
+            given.config,
+            overrides,
+            arms=(*ablation_runs.ARMS, *map(ablation_runs.parse_arm, given.arm)),
+            seeds=_parse_seeds(given.seeds),
+            workdir=given.workdir,
+        )
+        results = ablate(
+            runs,
+            given.shards,
+            _parse_sets(given.test_shards),
+            given.output,
+            labels=[name for name in given.label.split(",") if name],
+            exclude=[probe.parse_filter(text, "--exclude") for text in given.exclude],
+            only=[probe.parse_filter(text, "--only") for text in given.only],
+            num_seeds=given.num_seeds,
+            pooling=given.pooling,
+            recipe=probing.Recipe(num_epochs=given.num_epochs),
+            batch_size=given.batch_size,
+            say=functools.partial(print, flush=True),
+        )
+    except ablation_runs.TrainingStopped as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return error.code if error.code > 0 else 1
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return 1
+    print(format_table(results))
+    print(given.output)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.ablation",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", required=True, help="FILE.py:PRESET; change values by --config.KEY=VALUE")
+    add("--workdir", required=True, help="folder of the runs' folders")
+    add("--shards", required=True, help="labelled set that probes learn from")
+    add("--test_shards", required=True, help="NAME=DIR[,NAME=DIR] that they are tested on")
+    add("--label", required=True, help="what to predict: one label, or several with commas")
+    add("--seeds", default="0", help="of the training, with commas")
+    add("--arm", action="append", default=[], help="NAME: KEY=VALUE [KEY=VALUE], one more arm")
+    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    add("--exclude", action="append", default=[], help="label=value kept out of what probes learn")
+    add("--only", action="append", default=[], help="label=value that alone is tested")
+    add("--num_seeds", type=int, default=5, help="of the linear probe, per run")
+    add("--num_epochs", type=int, default=10, help="of the linear probe")
+    add("--pooling", choices=probing.POOLINGS, default="mean", help="of frames over time")
+    add("--batch_size", type=int, default=32, help="sounds encoded at a time")
+    return parser
+
+
+def _parse_seeds(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--seeds must be whole numbers with commas between, got {text!r}")
+    return [int(part) for part in parts]
+
+
+def _parse_sets(text: str) -> dict[str, str]:
+    """Reads "NAME=DIR,NAME=DIR"."""
+    sets: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, folder = part.partition("=")
+        if not name or not equals or not folder or name in sets:
+            raise ValueError(
+                f"--test_shards must be NAME=DIR[,NAME=DIR] with different names, got {text!r}"
+            )
+        sets[name] = folder
+    return sets
+
+
+if __name__ == "__main__":
+    sys.exit(main())
