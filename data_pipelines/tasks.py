@@ -181,6 +181,24 @@ class TextTasks:
         """Tokens, added ones too; the embedding table must have at least as many rows."""
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def end_of_text(self) -> int:
+        """The token that ends an answer."""
+        return self._end
+
+    def instruction(self, name: str) -> list[int]:
+        """Token ids of what a task asks.
+
+        Raises:
+            ValueError: for a task that is not in the mixture.
+        """
+        if name not in self._instructions:
+            raise ValueError(
+                f"task must be one of {', '.join(self._instructions)}, got {name!r}: the others "
+                "were not trained"
+            )
+        return list(self._instructions[name])
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids, without the tokens that are not text."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)

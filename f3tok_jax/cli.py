@@ -5,9 +5,12 @@
     f3tok info --model=RUN
     f3tok encode speech.wav out.npz --model=RUN
     f3tok decode out.npz back.wav --model=RUN
+    f3tok represent speech.wav out.npz --model=RUN
+    f3tok transcribe speech.wav --model=RUN
 
-RUN is the work folder of an autoencoder run. Without --model it is $F3TOK_MODEL, or else
-runs/demo/autoencoder, where launch/tpu_train.sh leaves its run.
+RUN is the work folder of an autoencoder run, for the first three, or of a representation run, which
+knows its autoencoder. Without --model it is $F3TOK_MODEL, or else the one that launch/tpu_train.sh
+leaves: runs/demo/autoencoder or runs/demo/representation.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import os
 import sys
 
 _DEFAULT_MODEL = "runs/demo/autoencoder"
+_DEFAULT_LISTENER = "runs/demo/representation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="f3tok", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="{info,encode,decode}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--model",
-        default=os.environ.get("F3TOK_MODEL", _DEFAULT_MODEL),
-        help="run folder (%(default)s)",
+    commands = parser.add_subparsers(
+        required=True, metavar="{info,encode,decode,represent,transcribe}"
     )
-    common.add_argument("--step", type=int, help="checkpoint to use; default the newest whole one")
+    common = _common(_DEFAULT_MODEL)
+    listening = _common(_DEFAULT_LISTENER)
 
     info = commands.add_parser("info", parents=[common], help="what the model is, as JSON")
     info.set_defaults(command=_info)
@@ -61,7 +62,36 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("input", help=".npz that encode wrote")
     decode.add_argument("output", help=".wav, .flac or .ogg")
     decode.set_defaults(command=_decode)
+
+    represent = commands.add_parser(
+        "represent", parents=[listening], help="sound file to representations (.npz)"
+    )
+    represent.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
+    represent.add_argument("output", help=".npz")
+    represent.add_argument("--channels", choices=("mix", "keep"), default="mix")
+    represent.set_defaults(command=_represent)
+
+    transcribe = commands.add_parser(
+        "transcribe", parents=[listening], help="sound file to text, on the console"
+    )
+    transcribe.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
+    transcribe.add_argument(
+        "--task",
+        default="transcription",
+        help="what is asked: any task that the run was trained on, such as language (%(default)s)",
+    )
+    transcribe.set_defaults(command=_transcribe)
     return parser
+
+
+def _common(model: str) -> argparse.ArgumentParser:
+    """The flags that say which model."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--model", default=os.environ.get("F3TOK_MODEL", model), help="run folder (%(default)s)"
+    )
+    common.add_argument("--step", type=int, help="checkpoint to use; default the newest whole one")
+    return common
 
 
 def _load(arguments: argparse.Namespace):
@@ -71,6 +101,13 @@ def _load(arguments: argparse.Namespace):
     # Standard output is for the result alone: `info` is JSON there.
     say = functools.partial(print, file=sys.stderr)
     return tokenizer.Tokenizer.load(arguments.model, arguments.step, say=say)
+
+
+def _load_listener(arguments: argparse.Namespace):
+    from f3tok_jax import listener
+
+    say = functools.partial(print, file=sys.stderr)
+    return listener.Listener.load(arguments.model, arguments.step, say=say)
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -101,13 +138,28 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _encode(arguments: argparse.Namespace) -> int:
     encoded = _load(arguments).encode_file(arguments.input, channels=arguments.channels)
-    encoded.save(arguments.output)
+    return _save(encoded, arguments.output)
+
+
+def _save(encoded, output: str) -> int:
+    encoded.save(output)
     channels, frames, width = encoded.latents.shape
     print(
-        f"{arguments.output}: {channels} x {frames} latents of {width} at "
+        f"{output}: {channels} x {frames} {encoded.kind} of {width} at "
         f"{encoded.latent_rate:g} Hz, from {encoded.num_samples} samples at "
         f"{encoded.sample_rate} Hz"
     )
+    return 0
+
+
+def _represent(arguments: argparse.Namespace) -> int:
+    listener = _load_listener(arguments)
+    represented = listener.represent_file(arguments.input, channels=arguments.channels)
+    return _save(represented, arguments.output)
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    print(_load_listener(arguments).answer_file(arguments.input, task=arguments.task))
     return 0
 
 

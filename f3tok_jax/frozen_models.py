@@ -116,7 +116,7 @@ class FrozenModels:
                 shardings["language_model"],
                 jnp.dtype(self._config.language_model.compute_dtype),
             )
-            rms = jax.jit(_rms, out_shardings=shardings["embedding_rms"])
+            rms = jax.jit(embedding_rms, out_shardings=shardings["embedding_rms"])
             placed["embedding_rms"] = rms(self.language_model.table(placed["language_model"]))
         return placed
 
@@ -218,5 +218,6 @@ class FrozenModels:
             )
 
 
-def _rms(table: jax.Array) -> jax.Array:
+def embedding_rms(table: jax.Array) -> jax.Array:
+    """Root mean square of a language model's token table: the scale of its inputs, float32."""
     return jnp.sqrt(jnp.mean(jnp.square(table.astype(jnp.float32))))

@@ -9,7 +9,9 @@ import zipfile
 
 import numpy as np
 
-_VERSION = 1
+LATENTS, REPRESENTATIONS = "latents", "representations"
+
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,7 @@ class LatentFile:
         sample_rate: Hz, of the sound that was encoded.
         num_samples: per channel, at `sample_rate`; decoding gives back exactly as many.
         fingerprint: of the autoencoder's weights; others decode to noise.
+        kind: LATENTS, or REPRESENTATIONS, which no decoder understands.
     """
 
     latents: np.ndarray
@@ -29,6 +32,7 @@ class LatentFile:
     sample_rate: int
     num_samples: int
     fingerprint: str
+    kind: str = LATENTS
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the file under a temporary name first."""
@@ -65,4 +69,5 @@ def load(path: str | pathlib.Path) -> LatentFile:
         sample_rate=int(values["sample_rate"]),
         num_samples=int(values["num_samples"]),
         fingerprint=str(values["fingerprint"]),
+        kind=str(values["kind"]),
     )

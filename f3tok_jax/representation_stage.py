@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -21,6 +22,7 @@ from data_pipelines import tasks
 from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
 from f3tok_jax import frozen_models
+from f3tok_jax import language_model_folder
 from f3tok_jax import microbatches
 from f3tok_jax import optimizer
 from f3tok_jax import packing
@@ -71,12 +73,7 @@ def make_model(config: ml_collections.ConfigDict) -> Model:
             compute_dtype=config.model.compute_dtype,
         )
     if config.supervision.weight:
-        projector = supervision.Projector(
-            patch=config.supervision.patch,
-            width=frozen.language_model.width,
-            kind=config.supervision.projector,
-            compute_dtype=config.model.compute_dtype,
-        )
+        projector = make_projector(config, frozen.language_model.width)
     encoder = make_encoder(config, frozen.sound.latent_dim)
     return Model(encoder=encoder, heads=heads, projector=projector, frozen=frozen, config=config)
 
@@ -86,6 +83,16 @@ def make_encoder(
 ) -> encoder_lib.RepresentationEncoder:
     """The representation encoder of a run's config."""
     return encoder_lib.RepresentationEncoder(latent_dim=latent_dim, **config.model)
+
+
+def make_projector(config: ml_collections.ConfigDict, width: int) -> supervision.Projector:
+    """The projector of a run's config to a language model of `width`."""
+    return supervision.Projector(
+        patch=config.supervision.patch,
+        width=width,
+        kind=config.supervision.projector,
+        compute_dtype=config.model.compute_dtype,
+    )
 
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
@@ -422,20 +429,31 @@ def load_representation_encoder(
     """The encoder of a run with its averaged weights, and the run's config; see `restore`."""
     config = pretrained.read_config(workdir, "representation")
     encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
-    params, _ = restore(workdir, {"encoder": abstract_encoder(encoder)}, step, say=say)
+    params, _ = restore(workdir, {"encoder": _abstract(encoder, encoder.latent_dim)}, step, say=say)
     return encoder, params["encoder"], config
 
 
-def abstract_encoder(encoder: encoder_lib.RepresentationEncoder) -> Any:
-    """Shapes and dtypes of an encoder's parameters."""
-    latents = jnp.zeros((1, 1, encoder.latent_dim))
-    return sharding.unbox(jax.eval_shape(encoder.init, jax.random.key(0), latents)["params"])
+def abstract_modules(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Shapes and dtypes of the parameters of a run's encoder, and of its projector if it has one.
+
+    Args:
+        config: of the run; of a supervised one the folder of the language model must be there.
+    """
+    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
+    modules = {"encoder": _abstract(encoder, encoder.latent_dim)}
+    if config.supervision.weight:
+        section = config.language_model
+        language_model = language_model_folder.read(
+            section.folder, compute_dtype=section.compute_dtype, remat=section.remat
+        )
+        projector = make_projector(config, language_model.width)
+        modules["projector"] = _abstract(projector, config.model.width)
+    return modules
 
 
-def abstract_projector(projector: supervision.Projector, width: int) -> Any:
-    """Shapes and dtypes of a projector's parameters; `width` is that of the representations."""
-    states = jnp.zeros((1, 1, width))
-    return sharding.unbox(jax.eval_shape(projector.init, jax.random.key(0), states)["params"])
+def _abstract(module: nn.Module, input_width: int) -> Any:
+    inputs = jnp.zeros((1, 1, input_width))
+    return sharding.unbox(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"])
 
 
 def restore(

@@ -171,6 +171,8 @@ class Tokenizer:
         path = pathlib.Path(path)
         if path.suffix.lower() not in _FORMATS:
             raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
+        if source.kind != latent_file.LATENTS:
+            raise ValueError(f"only latents can be decoded, got {source.kind}")
         if source.fingerprint != self.fingerprint:
             raise ValueError(
                 f"these latents were made by weights {source.fingerprint}, the model has "

@@ -35,7 +35,7 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch, capsys
 
 def test_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["transcribe"])
+        cli.main(["compose"])
     assert "invalid choice" in capsys.readouterr().err
 
 
