@@ -23,6 +23,8 @@ _EXTRAS = {
     "tensorflow": ["tensorflow>=2.21"],
     "dev": ["ruff>=0.14"],  # the formatter: ruff format
     "test": ["pytest>=8.0", "pytest-xdist>=3.6", "scipy>=1.14"],
+    # What our language models are compared with; without it those tests are skipped and say so.
+    "parity": ["torch>=2.13", "transformers>=5.23"],
 }
 
 setuptools.setup(
@@ -51,6 +53,9 @@ setuptools.setup(
         "importlib_resources>=6.0",
         "soundfile>=0.13",
         "soxr>=1.0",
+        # Language models in Hugging Face's formats, without transformers: weights and tokenizers.
+        "safetensors>=0.8",
+        "tokenizers>=0.23",
     ],
     extras_require=_EXTRAS,
     entry_points={"console_scripts": ["f3tok=f3tok_jax.cli:main"]},
