@@ -9,6 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+import tokenizers
 from absl import flags
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -25,3 +26,16 @@ def shared_data() -> pathlib.Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip(f"real recordings not found at {_SHARED_DATA}")
     return _SHARED_DATA
+
+
+@pytest.fixture
+def tokenizer_of():
+    """num_tokens -> a tokenizer with so many words: "t0", "t1", ..."""
+
+    def make(num_tokens: int):
+        words = {f"t{index}": index for index in range(num_tokens)}
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t0"))
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        return tokenizer
+
+    return make
