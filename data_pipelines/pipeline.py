@@ -123,7 +123,7 @@ class Pipeline:
         self._check_beginnings(train and random_crop, train and tuple(gain_db) != (0.0, 0.0), text)
         self._text = text
         if text is not None:
-            batches.check_texts(text, self._sources, self._layout)
+            batches.check_texts(text, self._sources, self._layout, train=train)
         self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
         self.sample_rate = sample_rate
