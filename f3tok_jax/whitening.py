@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whitening: a linear map after which channels have variance 1 and no correlation.
+
+For the random quantizer in place of a standard deviation per channel. Latents whose variance lies
+in few directions fall into few of its codes otherwise: of the tiny autoencoder's, spoken digits, 4
+codebooks of 64, per channel 42 % of the codes are in use by perplexity, whitened 82 %; of 2048, 8 %
+and 42 %.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_PRECISION = jax.lax.Precision.HIGHEST
+
+
+def measure(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sums over the valid frames of a batch; add those of all batches on the host, in float64.
+
+    Args:
+        features: [b, t, d].
+        mask: [b, t], bool, True where a frame is valid.
+
+    Returns:
+        Sum [d], sum of products [d, d] and number of frames, float32.
+    """
+    features = jnp.where(mask[..., None], features.astype(jnp.float32), 0.0)
+    products = jnp.einsum("btc,btd->cd", features, features, precision=_PRECISION)
+    return jnp.sum(features, axis=(0, 1)), products, jnp.sum(mask, dtype=jnp.float32)
+
+
+def finish(sums: Sequence[np.ndarray], *, floor: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and whitening matrix of added `measure`.
+
+    Args:
+        sums: of all batches.
+        floor: added to every variance, as a share of the largest: directions with less hold noise.
+
+    Returns:
+        Mean [d] and matrix [d, d], float32: (features - mean) @ matrix is white.
+
+    Raises:
+        ValueError: if there was no valid frame, or the sums are not finite.
+    """
+    total, products, count = (np.asarray(value, np.float64) for value in sums)
+    if not count > 0 or not np.isfinite(total).all() or not np.isfinite(products).all():
+        raise ValueError(
+            f"whitening needs finite values of at least one valid frame, got {int(count)} frames"
+        )
+    mean = total / count
+    variances, directions = np.linalg.eigh(products / count - np.outer(mean, mean))
+    variances = np.maximum(variances, 0.0)
+    scale = 1.0 / np.sqrt(variances + floor * max(variances[-1], 1e-12))
+    # Back to the channels: symmetric, so that a sign or an order of directions decides nothing.
+    matrix = (directions * scale) @ directions.T
+    return mean.astype(np.float32), matrix.astype(np.float32)
+
+
+def into_table(matrix: np.ndarray, std: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """A quantizer's table that whitens what was standardised per channel, by one product as before.
+
+    Args:
+        matrix: [d, d], from `finish`.
+        std: [d], by which the frames were divided.
+        table: [d, n], of rq_mtp.make_table.
+
+    Returns:
+        [d, n] float32: frames / std times it are frames times `matrix` times `table`.
+    """
+    product = std[:, None].astype(np.float64) * (matrix.astype(np.float64) @ table)
+    return product.astype(np.float32)
