@@ -35,10 +35,11 @@ from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
 from f3tok_jax import probe
 from f3tok_jax import probe_features
+from f3tok_jax import probe_results
 from f3tok_jax import probing
 from f3tok_jax import representation_stage
 
-FORMAT = "f3tok ablation 1"
+FORMAT = probe_results.ABLATION
 
 
 def load_models(
@@ -76,7 +77,7 @@ def summarize(
         for name, features in sources_of.items():
             features = [feature for feature in features if feature in found]
             if features:
-                row = {"name": name, "title": probe.TITLES.get(name, name)}
+                row = {"name": name, "title": probe_results.TITLES.get(name, name)}
                 row["linear"] = _spread([found[f]["linear"]["values"] for f in features])
                 row["neighbours"] = _spread([[found[f]["neighbours"]] for f in features])
                 rows.append(row)

@@ -9,30 +9,64 @@ from typing import Any
 from f3tok_jax import figures
 from f3tok_jax import listening
 from f3tok_jax import markup
+from f3tok_jax import probe_results
+from f3tok_jax import probe_tables
 from f3tok_jax import result_tables
 from f3tok_jax import run_history
 
-_INTRODUCTION = """
-An autoencoder turns sound into a short sequence of latent vectors and back. This page shows how
-well it
-does: first figures on sounds that it was not trained on, then those sounds to listen to, then how
-training went. Two references without any training loop stand beside it at the same number of values
-per second, so
-that the figures have a scale."""
+# What a run of each stage is called, and what its part of the page shows.
+_STAGES = {
+    "autoencoder": (
+        "Audio autoencoder",
+        "An autoencoder turns sound into a short sequence of latent vectors and back. This page "
+        "shows how well it does: first figures on sounds that it was not trained on, then those "
+        "sounds to listen to, then how training went. Two references without any training loop "
+        "stand beside it at the same number of values per second, so that the figures have a "
+        "scale.",
+    ),
+    "language_model": (
+        "Language model",
+        "A language model learns the texts that go with the sounds. Frozen, it then teaches the "
+        "representation encoder.",
+    ),
+    "representation": (
+        "Representation encoder",
+        "A representation encoder turns the latents of a frozen autoencoder into vectors that say "
+        "what is in the sound. It learns by predicting quantized latents some frames ahead "
+        "(RQ-MTP), and by making itself understood to a frozen language model that answers "
+        "questions on the sound. Probes show what it gains over raw latents.",
+    ),
+}
 
 # What comes first among the curves; the rest follows in the order of the file.
-_FIRST_CURVES = ("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator")
+_FIRST_CURVES = (
+    *("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"),
+    *("rq_loss", "rq_accuracy", "answer_loss", "answer_accuracy", "code_perplexity"),
+)
+_TOGETHER = {"code_perplexity": "a line per codebook"}  # parts of a quantity that share a chart
+_CURVE_WORDS = {
+    "rq_loss": "Cross entropy, in nats, of the quantized latents k frames ahead.",
+    "rq_accuracy": "Share of those that are predicted exactly.",
+    "answer_loss": "Cross entropy, in nats per token, of the frozen language model's answers.",
+    "answer_accuracy": "Share of the answers' tokens that it finds most likely, given those before.",
+    "code_perplexity": "How many codes of a codebook are in use: the exponential of the entropy of "
+    "their frequencies.",
+}
 
 
-def render(runs: Sequence[run_history.RunHistory]) -> str:
+def render(
+    runs: Sequence[run_history.RunHistory], tables: Mapping[str, probe_results.Table]
+) -> str:
     """Returns the page as HTML.
 
     Args:
         runs: at least one, with different names.
+        tables: name -> accuracies of probes that are in no run's folder.
     """
     colors = {run.name: figures.COLORS[i % len(figures.COLORS)] for i, run in enumerate(runs)}
     sections = [
         ("results", "Results on held-out sound", result_tables.render(runs, colors)),
+        ("probes", "What the features know", probe_tables.render(runs, colors, tables)),
         ("listen", "Listen", listening.render(runs)),
         ("curves", "Training", _curves(runs, colors)),
         ("latents", "Latents", _latents(runs, colors)),
@@ -40,7 +74,11 @@ def render(runs: Sequence[run_history.RunHistory]) -> str:
         ("words", "What the words mean", _glossary(runs)),
     ]
     sections = [section for section in sections if section[2]]
-    title = "Audio autoencoder: " + ", ".join(run.name for run in runs)
+    stages = [name for name in _STAGES if any(run.config.get("stage") == name for run in runs)]
+    stages = stages or ["autoencoder"]
+    kind = _STAGES[stages[0]][0] if len(stages) == 1 else "Audio tokenizer"
+    title = f"{kind}: " + ", ".join(run.name for run in runs)
+    introduction = "".join(f"<p>{_STAGES[name][1]}</p>" for name in stages)
     links = "".join(
         f'<li><a href="#{name}">{markup.text(head)}</a></li>' for name, head, _ in sections
     )
@@ -52,7 +90,7 @@ def render(runs: Sequence[run_history.RunHistory]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{markup.text(title)}</title><style>{markup.STYLE}</style></head><body><main>"
-        f"<h1>{markup.text(title)}</h1><p>{_INTRODUCTION}</p><nav><ul>{links}</ul></nav>"
+        f"<h1>{markup.text(title)}</h1>{introduction}<nav><ul>{links}</ul></nav>"
         f"{_summary(runs, colors)}{body}</main></body></html>\n"
     )
 
@@ -61,6 +99,8 @@ def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) 
     """One line per run: what it is, and how far it went."""
     rows = []
     for run in runs:
+        if not (run.config or run.curves or run.results):
+            continue
         flat = run_history.flatten(run.config)
         step = max((curve.steps[-1] for curve in run.curves.values()), default=0)
         speed = run.curves.get("time/audio_seconds_per_second")
@@ -68,7 +108,7 @@ def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) 
         rows.append(
             [
                 f"{markup.key(colors[run.name], run.name)}",
-                markup.text(flat.get("preset", flat.get("stage", ""))),
+                markup.text(", ".join(flat[key] for key in ("stage", "preset") if key in flat)),
                 f"{flat['model.sample_rate']:,} Hz" if "model.sample_rate" in flat else "",
                 f"{step:,.0f} of {flat.get('num_steps', step):,}"
                 + ("" if run.is_done else " (not finished)"),
@@ -76,7 +116,7 @@ def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) 
                 f"{sorted(speed.values)[len(speed.values) // 2]:.1f}" if speed else "",
             ]
         )
-    head = ["run", "preset", "sample rate", "steps", "time", "seconds of sound per second"]
+    head = ["run", "stage", "sample rate", "steps", "time", "seconds of sound per second"]
     notes = [
         f'<div class="note">{markup.text(run.name)}: {markup.text(note)}</div>'
         for run in runs
@@ -101,18 +141,21 @@ def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -
             part, _, quantity = name.partition("/")
             if part not in ("train", "eval"):
                 quantity = name
+            if _family(quantity) in _TOGETHER:
+                quantity = _family(quantity)
             quantities.setdefault(quantity, []).append((run.name, name))
     by_name = {run.name: run for run in runs}
     order = {name: i for i, name in enumerate(_FIRST_CURVES)}
     charts = []
-    for quantity in sorted(quantities, key=lambda q: (order.get(q, len(order)), "/" in q)):
+    for quantity in sorted(quantities, key=lambda q: (order.get(_family(q), len(order)), "/" in q)):
         series, has_heldout = [], False
         for run_name, name in quantities[quantity]:
             curve, is_heldout = by_name[run_name].curves[name], name.startswith("eval/")
             has_heldout |= is_heldout
+            part = f" {name.rsplit('/', 1)[1]}" if quantity in _TOGETHER else ""
             series.append(
                 figures.Series(
-                    name=f"{run_name}, {'held-out' if is_heldout else 'training'}",
+                    name=f"{run_name}{part}, {'held-out' if is_heldout else 'training'}",
                     x=curve.steps,
                     y=curve.values,
                     color=colors[run_name],
@@ -120,7 +163,9 @@ def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -
                 )
             )
         title = quantity.replace("_", " ").replace("/", ": ")
-        note = " <small>dots: held-out sound</small>" if has_heldout else ""
+        notes = [_TOGETHER[quantity]] if quantity in _TOGETHER else []
+        notes += ["dots: held-out sound"] if has_heldout else []
+        note = f" <small>{'; '.join(notes)}</small>" if notes else ""
         charts.append(
             markup.figure(markup.text(title) + note, figures.line_chart(series, title=title))
         )
@@ -128,6 +173,11 @@ def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -
         return ""
     legend = "<p>" + "".join(markup.key(colors[run.name], run.name) for run in runs) + "</p>"
     return f'{legend if len(runs) > 1 else ""}<div class="grid">{"".join(charts)}</div>'
+
+
+def _family(quantity: str) -> str:
+    """What a quantity is a part of: of rq_loss/k1, rq_loss."""
+    return quantity.split("/", 1)[0]
 
 
 def _latents(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
@@ -214,6 +264,10 @@ def _glossary(runs: Sequence[run_history.RunHistory]) -> str:
             entries.setdefault(row["title"], row["description"])
         for metric in result["metrics"].values():
             entries.setdefault(metric["title"], metric["explanation"])
+    drawn = {_family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
+    for name, said in _CURVE_WORDS.items():
+        if name in drawn:
+            entries[name.replace("_", " ")] = said
     terms = "".join(
         f"<dt>{markup.text(title)}</dt><dd>{markup.text(said)}</dd>"
         for title, said in entries.items()

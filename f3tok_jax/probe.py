@@ -33,16 +33,12 @@ from f3tok_jax import config as config_lib
 from f3tok_jax import fingerprint
 from f3tok_jax import pretrained
 from f3tok_jax import probe_features
+from f3tok_jax import probe_results
 from f3tok_jax import probing
 from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 
-FORMAT = "f3tok probe 1"
-TITLES = {
-    probe_features.LOG_MEL: "log-mel statistics",
-    probe_features.LATENTS: "raw latents",
-    probe_features.REPRESENTATIONS: "representations",
-}
+FORMAT, TITLES = probe_results.PROBE, probe_results.TITLES
 
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
 

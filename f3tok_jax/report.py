@@ -3,8 +3,10 @@
 """Writes one HTML page about one run or several side by side, with everything it shows inside it.
 
     python -m f3tok_jax.report --runs runs/a runs/b --output=report.html
+    python -m f3tok_jax.report --runs runs/ablation/full_0 --tables runs/ablation.json ...
 
-Reads config.json, metrics.jsonl, results*.json with their listen/ folder, and samples/ of each run.
+Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe*.json, ablation*.json
+and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
 The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
 
 Exit codes: 0 finished, 1 a folder that is not a run; one sentence on stderr says which.
@@ -20,13 +22,28 @@ from f3tok_jax import page
 from f3tok_jax import run_history
 
 
-def write_report(folders: Sequence[str], output: pathlib.Path) -> int:
+def write_report(
+    folders: Sequence[str], output: pathlib.Path, *, tables: Sequence[str] = ()
+) -> int:
     """Writes the page about runs; returns its bytes.
 
+    Args:
+        folders: of the runs.
+        output: HTML file to write.
+        tables: files that probe or ablation wrote, beside those in the folders.
+
     Raises:
-        ValueError: if a folder is not a run.
+        ValueError: if a folder is not a run, or a file no table.
     """
-    text = page.render(run_history.read_all(folders))
+    runs = run_history.read_all(folders)
+    inside = {run.folder / name for run in runs for name in run.tables}
+    paths = [pathlib.Path(path).resolve() for path in tables]
+    named = {
+        "/".join(path.parts[-2:]): run_history.read_table(path)
+        for path in paths
+        if path not in inside
+    }
+    text = page.render(runs, named)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
@@ -40,10 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m f3tok_jax.report", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--runs", nargs="+", required=True, metavar="DIR", help="run folders")
+    parser.add_argument(
+        "--tables", nargs="+", default=[], metavar="FILE", help="JSON files of probe and ablation"
+    )
     parser.add_argument("--output", required=True, type=pathlib.Path, help="HTML file to write")
     given = parser.parse_args(arguments)
     try:
-        num_bytes = write_report(given.runs, given.output)
+        num_bytes = write_report(given.runs, given.output, tables=given.tables)
     except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1

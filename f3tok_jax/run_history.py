@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from f3tok_jax import probe_results
+
 _MAX_JSON_BYTES = 2**28
 _SAMPLE_NAME = re.compile(r"(\d+)_(\w+)\.wav")
 
@@ -35,6 +37,7 @@ class RunHistory:
         config: nested, {} if there is none.
         curves: metric -> its curve, in the order in which they appear.
         results: the evaluations, each what `evaluate` wrote with "folder", where its sounds lie.
+        tables: file name -> accuracies of probes that lie in the folder.
         samples: step -> index -> name -> sound file, of the sounds written while it trained.
         is_done: whether it was finished.
         notes: what was missing or damaged, as sentences.
@@ -45,6 +48,7 @@ class RunHistory:
     config: Mapping[str, Any]
     curves: Mapping[str, Curve]
     results: Sequence[Mapping[str, Any]]
+    tables: Mapping[str, probe_results.Table]
     samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]
     is_done: bool
     notes: Sequence[str]
@@ -87,25 +91,63 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
             results.append(result | {"folder": path.parent, "file": path.name})
         elif result:
             notes.append(f"{path.name} is not an evaluation and is left out.")
-    if not (config or curves or results):
+    tables = {}
+    for path in sorted([*folder.glob("probe*.json"), *folder.glob("ablation*.json")]):
+        try:
+            tables[path.name] = read_table(path)
+        except ValueError as error:
+            notes.append(f"{error}.")
+    if not (config or curves or results or tables):
         raise ValueError(
             f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of "
             f"a run"
         )
-    if not results:
-        notes.append(
-            "No results*.json: run python -m f3tok_jax.evaluate with --output inside the folder."
-        )
+    if not (config or curves or results):
+        notes = []  # the folder of an ablation, whose runs lie below it
+    elif not results and not tables:
+        notes += _missing(config.get("stage"))
     return RunHistory(
         name=name,
         folder=folder,
         config=config,
         curves=curves,
         results=results,
+        tables=tables,
         samples=_find_samples(folder / "samples"),
         is_done=(folder / "DONE").exists(),
         notes=notes,
     )
+
+
+def read_table(path: pathlib.Path) -> probe_results.Table:
+    """Reads what `probe` or `ablation` wrote.
+
+    Raises:
+        ValueError: if the file is not there, or something else.
+    """
+    notes: list[str] = []
+    content = _read_json(path, notes)
+    if notes:
+        raise ValueError(notes[0].removesuffix("."))
+    try:
+        return probe_results.parse(content)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no table of probes: {error}") from error
+
+
+def _missing(stage: Any) -> list[str]:
+    """Which program would tell more about a run that has curves alone."""
+    if stage == "language_model":
+        return []
+    wanted, program = (
+        ("probe*.json", "probe")
+        if stage == "representation"
+        else (
+            "results*.json",
+            "evaluate",
+        )
+    )
+    return [f"No {wanted}: run python -m f3tok_jax.{program} with --output inside the folder."]
 
 
 def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tuple[np.ndarray, int]:

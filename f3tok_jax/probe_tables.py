@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a report with the accuracies of probes: a run's own, and those of ablations."""
+
+from collections.abc import Mapping, Sequence
+
+from f3tok_jax import markup
+from f3tok_jax import probe_results
+from f3tok_jax import run_history
+
+_REFERENCES = (probe_results.COMMONEST, "log_mel", "latents")
+
+_Entry = tuple[str, str, tuple[probe_results.Cell | None, ...]]  # row's name, title, cells
+
+
+def render(
+    runs: Sequence[run_history.RunHistory],
+    colors: Mapping[str, str],
+    named: Mapping[str, probe_results.Table],
+) -> str:
+    """HTML of every table; "" where there is none.
+
+    Args:
+        runs: with the tables in their folders; probes of several runs share a table.
+        colors: of the runs.
+        named: name -> table that is in no run's folder.
+    """
+    groups: dict[tuple, list[tuple[str, probe_results.Table]]] = {}
+    ablations: dict[str, probe_results.Table] = {}
+    tables = [(run.name, file, table) for run in runs for file, table in run.tables.items()]
+    for owner, file, table in [*tables, *(("", name, table) for name, table in named.items())]:
+        name = f"{owner} {file}".strip()
+        if table.arms:
+            ablations[name] = table
+        else:
+            title = markup.key(colors[owner], owner) if owner else markup.text(name)
+            groups.setdefault((table.columns, table.seeds, table.facts), []).append((title, table))
+    if not groups and not ablations:
+        return ""
+    parts = [
+        "<p>What simple classifiers read off the features of a sound, pooled over time: the "
+        "share of right answers of a linear layer, and below it its standard deviation over seeds "
+        "and the share of the ten nearest neighbours. Green marks the best of a column.</p>"
+    ]
+    parts += [_probes(members) for members in groups.values()]
+    parts += [_ablation(name, table) for name, table in ablations.items()]
+    return "".join(parts)
+
+
+def _probes(members: Sequence[tuple[str, probe_results.Table]]) -> str:
+    """One table of the probes of several runs; what is the same of all is shown once."""
+    entries: list[_Entry] = []
+    names = list(dict.fromkeys(name for _, table in members for name in table.cells))
+    for name in names:
+        having = [(title, table.cells[name]) for title, table in members if name in table.cells]
+        title = markup.text(probe_results.TITLES.get(name, name))
+        if len(members) > 1 and (
+            len({cells for _, cells in having}) > 1 or name not in _REFERENCES
+        ):
+            entries += [(name, f"{title}<small>{of}</small>", cells) for of, cells in having]
+        else:
+            entries.append((name, title, having[0][1]))
+    return _table(members[0][1], entries)
+
+
+def _ablation(name: str, table: probe_results.Table) -> str:
+    entries = [
+        (row, markup.text(probe_results.TITLES.get(row, row)), cells)
+        for row, cells in table.cells.items()
+    ]
+    arms = "".join(
+        f"<dt>{markup.text(arm)}</dt><dd><code>{markup.text(changes)}</code></dd>"
+        for arm, changes in table.arms.items()
+    )
+    return f"<h3>Ablation: {markup.text(name)}</h3>{_table(table, entries)}<dl>{arms}</dl>"
+
+
+def _table(table: probe_results.Table, entries: Sequence[_Entry]) -> str:
+    """Rows of features, columns of labels and test sets."""
+    latents = next((cells for name, _, cells in entries if name == "latents"), None)
+    head, best = [""], []
+    for index, column in enumerate(table.columns):
+        unseen = f", {column.num_unseen:,} of unseen classes" if column.num_unseen else ""
+        head.append(
+            f"{markup.text(column.label)}<small>{markup.text(column.test)}: "
+            f"{column.num_examples:,}{unseen}</small>"
+        )
+        best.append(max(cells[index].linear for *_, cells in entries if cells[index]))
+    rows = [
+        [
+            title,
+            *(
+                _cell(
+                    cell,
+                    best[index],
+                    None if name in _REFERENCES or not latents else latents[index],
+                )
+                for index, cell in enumerate(cells)
+            ),
+        ]
+        for name, title, cells in entries
+    ]
+    said = f"Mean and spread over {table.seeds}. {' '.join(table.facts)}"
+    return f'{markup.table(head, rows)}<p class="soft">{markup.text(said)}</p>'
+
+
+def _cell(cell: probe_results.Cell | None, best: float, latents: probe_results.Cell | None) -> str:
+    if cell is None:
+        return ""
+    small = ""
+    if cell.spread is not None:
+        small = f"<small>± {cell.spread:.3f}</small><small>neighbours {cell.neighbours:.3f}</small>"
+    if latents is not None:
+        small += f"<small>{cell.linear - latents.linear:+.3f} to raw latents</small>"
+    kind = ' class="best"' if cell.linear == best else ""
+    return f"<td{kind}>{cell.linear:.3f}{small}</td>"
