@@ -287,6 +287,7 @@ class _Tensors(contextlib.ExitStack):
         return np.stack(parts) if source.is_stacked else parts[0]
 
 
+@functools.lru_cache(maxsize=4)
 def _stored(model: language_model.LanguageModel) -> dict[str, _Stored]:
     """Path of every parameter -> where it is stored."""
     shapes = sharding.unbox(language_model.abstract_params(model))
