@@ -3,6 +3,7 @@
 """Batches with text, and batches of latents: the same examples as those of the sound."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -243,3 +244,21 @@ def test_a_set_of_latents_is_built_once_and_continued(shards, tmp_path):
         "refusals.jsonl",
         *(shard.name for shard in content.shards),
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.pop("autoencoder"),
+        lambda fields: fields.update(autoencoder=7),
+        lambda fields: fields.update(latent_dim=0),
+        lambda fields: fields.update(samples_per_latent="400"),
+        lambda fields: fields.update(more=1),
+    ],
+)
+def test_manifests_that_do_not_say_whose_latents_are_refused(change, latents, tmp_path):
+    fields = json.loads((latents / manifest.FILE_NAME).read_text())
+    change(fields["latents"])
+    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="is not a whole manifest"):
+        manifest.read(tmp_path)
