@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import types
 from typing import Any
 
 import ml_collections
@@ -38,6 +39,8 @@ from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import probing
 from f3tok_jax import representation_stage
+from f3tok_jax import run_folder
+from f3tok_jax import transcripts
 
 FORMAT = probe_results.ABLATION
 
@@ -52,6 +55,13 @@ def load_models(
     models = probe.load_models(runs[0].workdir, batch_size=batch_size, say=say)
     load = representation_stage.load_representation_encoder
     encoders = {run.name: load(run.workdir, say=say)[:2] for run in runs}
+    for run in runs:
+        found = run_folder.frozen_fingerprints(run.workdir).get("autoencoder")
+        if found != models.autoencoder[2]:
+            raise ValueError(
+                f"all runs must be of one autoencoder, got {found} in {run.workdir} and "
+                f"{models.autoencoder[2]} in {runs[0].workdir}: train into another --workdir"
+            )
     return dataclasses.replace(models, encoders=encoders)
 
 
@@ -86,7 +96,47 @@ def summarize(
     return {**measured, "tests": tests}
 
 
-def _spread(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+def transcribe(
+    runs: Sequence[ablation_runs.Training],
+    shards: Mapping[str, str],
+    *,
+    num_examples: int,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Error rates of the arms that have a language model and were trained to transcribe.
+
+    Args:
+        runs: of all arms, trained.
+        shards: name -> set of speech with its texts.
+        num_examples: of each set at most.
+        say: where progress goes.
+
+    Returns:
+        Name of a set -> "num_examples" and "rows": "name", "characters" and "words", each with
+        "mean" and "std" over its "values", one per run.
+    """
+    results = {}
+    for set_name, folder in shards.items():
+        rows: dict[str, list] = {}
+        for run in runs:
+            section = run.config.supervision
+            if section.weight and section.tasks[transcripts.TASK]:
+                found = transcripts.measure(run.workdir, folder, num_examples=num_examples, say=say)
+                rows.setdefault(run.arm.name, []).append(found)
+        results[set_name] = {
+            "num_examples": max(
+                (one["num_examples"] for f in rows.values() for one in f), default=0
+            ),
+            "rows": [
+                {"name": name, "title": name}
+                | {kind: _spread([one[kind] for one in found]) for kind in ("characters", "words")}
+                for name, found in rows.items()
+            ],
+        }
+    return results
+
+
+def _spread(values: Sequence) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
 
 
@@ -103,6 +153,8 @@ def ablate(
     pooling: str = "mean",
     recipe: probing.Recipe = probing.Recipe(),
     batch_size: int = 32,
+    speech: Mapping[str, str] = types.MappingProxyType({}),
+    num_transcripts: int = 50,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Trains what is not trained yet, probes every run, writes `output`.
@@ -114,6 +166,8 @@ def ablate(
         output: JSON file to write.
         labels: names of what to predict.
         exclude, only, num_seeds, pooling, recipe, batch_size: of the probes, see `probe.probe`.
+        speech: name -> set whose sentences are transcribed.
+        num_transcripts: of each of these sets at most.
         say: where messages go.
 
     Returns:
@@ -152,6 +206,7 @@ def ablate(
         "num_seeds": num_seeds,
         "recipe": vars(recipe),
         "labels": {label: summarize(measure(learnt, tested, label), runs) for label in labels},
+        "transcripts": transcribe(runs, speech, num_examples=num_transcripts, say=say),
     }
     probe.write_json(output, results)
     return results
@@ -175,25 +230,25 @@ def _check_labels(folder: str, labels: Sequence[str], config: ml_collections.Con
 
 def format_table(results: Mapping[str, Any]) -> str:
     """The accuracies as text: a line per label, test set and kind of probe, a column per row."""
-    tests = [
-        (label, name, test)
+    parts = [
+        (label, f"{test['num_examples']} of {name}", kind, test["rows"])
         for label, found in results["labels"].items()
         for name, test in found["tests"].items()
+        for kind in ("linear", "neighbours")
+    ] + [
+        ("errors", f"{found['num_examples']} of {name}", kind, found["rows"])
+        for name, found in results["transcripts"].items()
+        for kind in ("characters", "words")
     ]
-    titles = list(dict.fromkeys(row["title"] for *_, test in tests for row in test["rows"]))
+    titles = list(dict.fromkeys(row["title"] for *_, rows in parts for row in rows))
     widths = [max(13, len(title)) for title in titles]
     head = f"{'label':10} {'tested on':22} {'probe':10}"
     lines = [head + "".join(f"  {t:>{width}}" for t, width in zip(titles, widths))]
-    for label, name, test in tests:
-        where = f"{test['num_examples']} of {name}"
-        for kind in ("linear", "neighbours"):
-            cells = {
-                row["title"]: f"{row[kind]['mean']:.3f} ± {row[kind]['std']:.3f}"
-                for row in test["rows"]
-            }
-            line = f"{label:10} {where:22} {kind:10}"
-            line += "".join(f"  {cells.get(t, ''):>{width}}" for t, width in zip(titles, widths))
-            lines.append(line)
+    for label, where, kind, rows in parts:
+        cells = {row["title"]: f"{row[kind]['mean']:.3f} ± {row[kind]['std']:.3f}" for row in rows}
+        line = f"{label:10} {where:22} {kind:10}"
+        line += "".join(f"  {cells.get(t, ''):>{width}}" for t, width in zip(titles, widths))
+        lines.append(line)
     lines.append(
         f"mean ± standard deviation over {len(results['seeds'])} seeds of the training and "
         f"{results['num_seeds']} of the linear probe"
@@ -217,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = ablate(
             runs,
             given.shards,
-            _parse_sets(given.test_shards),
+            _parse_sets(given.test_shards, "--test_shards"),
             given.output,
             labels=[name for name in given.label.split(",") if name],
             exclude=[probe.parse_filter(text, "--exclude") for text in given.exclude],
@@ -226,6 +281,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pooling=given.pooling,
             recipe=probing.Recipe(num_epochs=given.num_epochs),
             batch_size=given.batch_size,
+            speech=_parse_sets(given.transcribe, "--transcribe") if given.transcribe else {},
+            num_transcripts=given.num_transcripts,
             say=functools.partial(print, flush=True),
         )
     except ablation_runs.TrainingStopped as error:
@@ -261,6 +318,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_epochs", type=int, default=10, help="of the linear probe")
     add("--pooling", choices=probing.POOLINGS, default="mean", help="of frames over time")
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
+    add("--transcribe", default="", help="NAME=DIR[,NAME=DIR] of speech to transcribe")
+    add("--num_transcripts", type=int, default=50, help="sentences of each of these at most")
     return parser
 
 
@@ -271,14 +330,14 @@ def _parse_seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _parse_sets(text: str) -> dict[str, str]:
+def _parse_sets(text: str, flag: str) -> dict[str, str]:
     """Reads "NAME=DIR,NAME=DIR"."""
     sets: dict[str, str] = {}
     for part in text.split(","):
         name, equals, folder = part.partition("=")
         if not name or not equals or not folder or name in sets:
             raise ValueError(
-                f"--test_shards must be NAME=DIR[,NAME=DIR] with different names, got {text!r}"
+                f"{flag} must be NAME=DIR[,NAME=DIR] with different names, got {text!r}"
             )
         sets[name] = folder
     return sets

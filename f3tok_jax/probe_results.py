@@ -8,7 +8,8 @@ import math
 import pathlib
 from typing import Any
 
-PROBE, ABLATION = "f3tok probe 1", "f3tok ablation 1"  # "format" of the files
+# "format" of the files
+PROBE, ABLATION, TRANSCRIPTS = "f3tok probe 1", "f3tok ablation 1", "f3tok transcripts 1"
 COMMONEST = "commonest"  # name of the row that knows nothing of the sound
 TITLES = {
     COMMONEST: "always the commonest",
@@ -25,14 +26,15 @@ class Column:
     label: str
     test: str
     num_examples: int
-    num_unseen: int  # of them of classes that were not learnt
+    num_unseen: int = 0  # of them of classes that were not learnt
+    is_error: bool = False  # of transcripts: the less the better
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Accuracies: of the linear probe with its standard deviation over seeds, and of neighbours."""
+    """An accuracy of the linear probe, or an error rate, its spread, and that of neighbours."""
 
-    linear: float
+    mean: float
     spread: float | None = None
     neighbours: float | None = None
 
@@ -78,6 +80,16 @@ def _parse(content: Mapping[str, Any]) -> Table:
             counts = int(test["num_examples"]), int(test["num_unseen"])
             columns.append(Column(label, _short(name, names), *counts))
             found.append({COMMONEST: Cell(_finite(test["majority"])), **_cells(test)})
+    for name, of_set in content.get("transcripts", {}).items():
+        for kind in ("characters", "words"):
+            label = f"wrong {kind}"
+            columns.append(Column(label, name, int(of_set["num_examples"]), is_error=True))
+            found.append(
+                {
+                    str(row["name"]): Cell(_finite(row[kind]["mean"]), _finite(row[kind]["std"]))
+                    for row in of_set["rows"]
+                }
+            )
     rows = list(dict.fromkeys(name for cells in found for name in cells))
     is_ablation = content["format"] == ABLATION
     seeds = f"{int(content['num_seeds'])} seeds of the linear probe"
@@ -93,6 +105,35 @@ def _parse(content: Mapping[str, Any]) -> Table:
             for name, changes in (content["arms"].items() if is_ablation else ())
         },
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcripts:
+    """Error rates of a run's transcripts, and some of them as (what was said, what was heard)."""
+
+    num_examples: int
+    characters: float
+    words: float
+    pairs: tuple[tuple[str, str], ...]
+
+
+def parse_transcripts(content: Mapping[str, Any]) -> Transcripts:
+    """Makes rates of what `transcripts` wrote.
+
+    Raises:
+        ValueError: if it is something else, or damaged.
+    """
+    if content.get("format") != TRANSCRIPTS:
+        raise ValueError(f"its format must be {TRANSCRIPTS!r}")
+    try:
+        return Transcripts(
+            int(content["num_examples"]),
+            _finite(content["characters"]),
+            _finite(content["words"]),
+            tuple((str(one["reference"]), str(one["hypothesis"])) for one in content["examples"]),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"it is damaged: {type(error).__name__}, {error}") from error
 
 
 def _cells(test: Mapping[str, Any]) -> dict[str, Cell]:

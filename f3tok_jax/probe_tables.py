@@ -35,8 +35,9 @@ def render(
         else:
             title = markup.key(colors[owner], owner) if owner else markup.text(name)
             groups.setdefault((table.columns, table.seeds, table.facts), []).append((title, table))
+    heard = "".join(_heard(run) for run in runs)
     if not groups and not ablations:
-        return ""
+        return heard
     parts = [
         "<p>What simple classifiers read off the features of a sound, pooled over time: the "
         "share of right answers of a linear layer, and below it its standard deviation over seeds "
@@ -44,6 +45,23 @@ def render(
     ]
     parts += [_probes(members) for members in groups.values()]
     parts += [_ablation(name, table) for name, table in ablations.items()]
+    return "".join([*parts, heard])
+
+
+def _heard(run: run_history.RunHistory) -> str:
+    """What a run's language model made of sentences."""
+    parts = []
+    for file, found in run.transcripts.items():
+        pairs = [
+            [markup.text(said), f'<td class="text">{markup.text(heard)}</td>']
+            for said, heard in found.pairs
+        ]
+        parts.append(
+            f"<h3>Transcripts: {markup.text(run.name)} {markup.text(file)}</h3>"
+            f"<p>Of {found.num_examples:,} sentences, {100 * found.characters:.1f} % of the "
+            f"characters and {100 * found.words:.1f} % of the words were wrong.</p>"
+            f"{markup.table(['said', 'heard'], pairs)}"
+        )
     return "".join(parts)
 
 
@@ -85,7 +103,8 @@ def _table(table: probe_results.Table, entries: Sequence[_Entry]) -> str:
             f"{markup.text(column.label)}<small>{markup.text(column.test)}: "
             f"{column.num_examples:,}{unseen}</small>"
         )
-        best.append(max(cells[index].linear for *_, cells in entries if cells[index]))
+        means = [cells[index].mean for *_, cells in entries if cells[index]]
+        best.append((min if column.is_error else max)(means, default=None))
     rows = [
         [
             title,
@@ -109,8 +128,10 @@ def _cell(cell: probe_results.Cell | None, best: float, latents: probe_results.C
         return ""
     small = ""
     if cell.spread is not None:
-        small = f"<small>± {cell.spread:.3f}</small><small>neighbours {cell.neighbours:.3f}</small>"
+        small = f"<small>± {cell.spread:.3f}</small>"
+    if cell.neighbours is not None:
+        small += f"<small>neighbours {cell.neighbours:.3f}</small>"
     if latents is not None:
-        small += f"<small>{cell.linear - latents.linear:+.3f} to raw latents</small>"
-    kind = ' class="best"' if cell.linear == best else ""
-    return f"<td{kind}>{cell.linear:.3f}{small}</td>"
+        small += f"<small>{cell.mean - latents.mean:+.3f} to raw latents</small>"
+    kind = ' class="best"' if cell.mean == best else ""
+    return f"<td{kind}>{cell.mean:.3f}{small}</td>"

@@ -5,8 +5,8 @@
     python -m f3tok_jax.report --runs runs/a runs/b --output=report.html
     python -m f3tok_jax.report --runs runs/ablation/full_0 --tables runs/ablation.json ...
 
-Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe*.json, ablation*.json
-and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
+Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe*.json, ablation*.json,
+transcripts*.json and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
 The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
 
 Exit codes: 0 finished, 1 a folder that is not a run; one sentence on stderr says which.

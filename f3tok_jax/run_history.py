@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run folder tells afterwards: config, curves, results, sounds; read without trust."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import math
@@ -38,6 +38,7 @@ class RunHistory:
         curves: metric -> its curve, in the order in which they appear.
         results: the evaluations, each what `evaluate` wrote with "folder", where its sounds lie.
         tables: file name -> accuracies of probes that lie in the folder.
+        transcripts: file name -> error rates that lie in the folder.
         samples: step -> index -> name -> sound file, of the sounds written while it trained.
         is_done: whether it was finished.
         notes: what was missing or damaged, as sentences.
@@ -49,6 +50,7 @@ class RunHistory:
     curves: Mapping[str, Curve]
     results: Sequence[Mapping[str, Any]]
     tables: Mapping[str, probe_results.Table]
+    transcripts: Mapping[str, probe_results.Transcripts]
     samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]
     is_done: bool
     notes: Sequence[str]
@@ -91,12 +93,8 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
             results.append(result | {"folder": path.parent, "file": path.name})
         elif result:
             notes.append(f"{path.name} is not an evaluation and is left out.")
-    tables = {}
-    for path in sorted([*folder.glob("probe*.json"), *folder.glob("ablation*.json")]):
-        try:
-            tables[path.name] = read_table(path)
-        except ValueError as error:
-            notes.append(f"{error}.")
+    tables = _read_each(folder, ("probe*.json", "ablation*.json"), read_table, notes)
+    transcripts = _read_each(folder, ("transcripts*.json",), read_transcripts, notes)
     if not (config or curves or results or tables):
         raise ValueError(
             f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of "
@@ -113,6 +111,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         curves=curves,
         results=results,
         tables=tables,
+        transcripts=transcripts,
         samples=_find_samples(folder / "samples"),
         is_done=(folder / "DONE").exists(),
         notes=notes,
@@ -125,14 +124,39 @@ def read_table(path: pathlib.Path) -> probe_results.Table:
     Raises:
         ValueError: if the file is not there, or something else.
     """
+    return _parsed(path, probe_results.parse, "table of probes")
+
+
+def read_transcripts(path: pathlib.Path) -> probe_results.Transcripts:
+    """Reads what `transcripts` wrote; raises ValueError as `read_table` does."""
+    return _parsed(path, probe_results.parse_transcripts, "file of transcripts")
+
+
+def _parsed(path: pathlib.Path, parse: Callable[[Mapping[str, Any]], Any], kind: str) -> Any:
     notes: list[str] = []
     content = _read_json(path, notes)
     if notes:
         raise ValueError(notes[0].removesuffix("."))
     try:
-        return probe_results.parse(content)
+        return parse(content)
     except ValueError as error:
-        raise ValueError(f"{path.name} is no table of probes: {error}") from error
+        raise ValueError(f"{path.name} is no {kind}: {error}") from error
+
+
+def _read_each(
+    folder: pathlib.Path,
+    patterns: Sequence[str],
+    read: Callable[[pathlib.Path], Any],
+    notes: list[str],
+) -> dict[str, Any]:
+    """File name -> content of the files that can be read, and notes on the others."""
+    found = {}
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        try:
+            found[path.name] = read(path)
+        except ValueError as error:
+            notes.append(f"{error}.")
+    return found
 
 
 def _missing(stage: Any) -> list[str]:

@@ -199,7 +199,13 @@ def _ablation() -> dict:
         "pooling": "mean",
         "num_seeds": 5,
         "labels": {"digit": {"classes": ["0"], "tests": {"test": test}}},
+        "transcripts": {"test": {"num_examples": 20, "rows": [_errors("full", 0.25)]}},
     }
+
+
+def _errors(name: str, rate: float) -> dict:
+    values = {"std": 0.01, "values": [rate]}
+    return {"name": name, "characters": {"mean": rate, **values}, "words": {"mean": 0.5, **values}}
 
 
 def _write_representation_run(folder: pathlib.Path, accuracy: float, **files) -> str:
@@ -372,7 +378,8 @@ def test_an_ablation_is_one_table_with_its_arms(tmp_path, is_named):
     path.write_text(json.dumps(_ablation()))
     said = "".join(_write_page(tmp_path, [run], "--tables", str(path)).said)
     assert said.count("Ablation: ") == 1
-    assert "full0.874± 0.020neighbours 0.774+0.104 to raw latents" in said
+    assert "full0.874± 0.020neighbours 0.774+0.104 to raw latents0.250± 0.0100.500" in said
+    assert "wrong characterstest: 20" in said
     assert "without RQ-MTPrq.weight=0.0" in said and "fullboth losses" in said
     assert "2 seeds of the training and 5 seeds of the linear probe" in said
     assert "trained for 4,000 steps" in said and "Tested alone: speaker=ada." in said
@@ -410,3 +417,19 @@ def test_a_damaged_table_is_said(tmp_path, capsys, content, message):
     assert report.main(["--runs", run, "--tables", str(table), f"--output={tmp_path}/b.html"]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_transcripts_are_shown_with_their_rates(tmp_path):
+    examples = [{"key": "a", "reference": "one <two>", "hypothesis": "one too"}]
+    content = {
+        "format": "f3tok transcripts 1",
+        "num_examples": 30,
+        "characters": 0.125,
+        "words": 0.5,
+        "examples": examples,
+    }
+    run = _write_representation_run(tmp_path / "a", 0.8, transcripts=content, transcripts_bad={})
+    said = "".join(_write_page(tmp_path, [run]).said)
+    assert "Of 30 sentences, 12.5 % of the characters and 50.0 % of the words were wrong." in said
+    assert "one <two>one too" in said
+    assert "transcripts_bad.json is no file of transcripts: its format must be" in said
