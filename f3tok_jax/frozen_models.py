@@ -92,7 +92,7 @@ class FrozenModels:
         Raises:
             ValueError: where a model is not named, or its files are not whole.
         """
-        self._check_named()
+        self.check_named()
         arrays = {}
         if self._config.rq.weight:
             rq = self._config.rq
@@ -128,7 +128,7 @@ class FrozenModels:
         config = self._config
         if not config.rq.weight:
             return {}
-        self._check_named()
+        self.check_named()
         batches = pipeline.Pipeline(
             config.data.train,
             sample_rate=self.sound.sample_rate,
@@ -206,7 +206,8 @@ class FrozenModels:
             frames_per_latent=self._config.rq.mel_frames,
         )
 
-    def _check_named(self) -> None:
+    def check_named(self) -> None:
+        """Raises ValueError where a model has a shape, for compile_check, and no weights."""
         if self.autoencoder is None:
             raise ValueError(
                 "config.autoencoder.workdir must name a run of the autoencoder stage, got ''"

@@ -112,7 +112,8 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         batch_spec=_batch_spec(config, sound),
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
         open_data=functools.partial(
-            pipeline.Pipeline,
+            _open_data,
+            frozen=model.frozen,
             sample_rate=sound.sample_rate,
             crop_length=crop_length,
             batch_size=config.data.batch_size,
@@ -135,6 +136,14 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         seconds_per_batch=config.data.batch_size * crop_length / sound.sample_rate,
         model_flops=model_flops(model),
     )
+
+
+def _open_data(
+    names: str, *, frozen: frozen_models.FrozenModels, **options: Any
+) -> pipeline.Pipeline:
+    """Opens shards, once it is clear that the models are named that will read them."""
+    frozen.check_named()
+    return pipeline.Pipeline(names, **options)
 
 
 def model_flops(model: Model) -> float:

@@ -8,11 +8,16 @@
 
 DEMO_DIR="${DEMO_DIR:-$REPO/runs/demo}"
 DEMO_CLIPS="${DEMO_CLIPS:-300}"  # of each embedded corpus: speech, music, sound events
-DEMO_STEPS="${DEMO_STEPS:-500}"  # about 1 CPU-second each: under five minutes on two cores
+DEMO_STEPS="${DEMO_STEPS:-280}"  # of the autoencoder; about 1 CPU-second each
+DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-240}"  # of the language model; about 0.3 CPU-seconds each
+DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-200}"  # about 0.6 CPU-seconds each
+NUM_STEPS=9
 
 main_job() {
     local python="$VENV/bin/python" started=$SECONDS
-    local shards="$DEMO_DIR/shards" workdir="$DEMO_DIR/autoencoder"
+    local shards="$DEMO_DIR/shards" latents="$DEMO_DIR/latents"
+    local autoencoder="$DEMO_DIR/autoencoder" representation="$DEMO_DIR/representation"
+    local text="$DEMO_DIR/language_model" model="$DEMO_DIR/language_model/model"
     export PYTHONUNBUFFERED=1
 
     begin 1 "environment in $VENV"
@@ -21,41 +26,71 @@ main_job() {
 
     begin 2 "embedded corpora: speech, music and sound events into shards"
     run "$python" -m data_pipelines.build_shards --source=embedded --input=speech,music,events \
-        --output="$shards" --sample_rate=16000 --holdout=0.1 --num_clips="$DEMO_CLIPS"
+        --output="$shards" --sample_rate=16000 --segment_seconds=6 --holdout=0.1 \
+        --num_clips="$DEMO_CLIPS"
 
     begin 3 "training the tiny autoencoder for $DEMO_STEPS steps on: $(find_device)"
     run "$python" -m f3tok_jax.train --config=configs/autoencoder.py:tiny \
         --config.data.train="$shards/train" --config.data.heldout="$shards/test" \
-        --config.num_steps="$DEMO_STEPS" --workdir="$workdir"
+        --config.num_steps="$DEMO_STEPS" --workdir="$autoencoder"
 
-    begin 4 "evaluating on the clips that were held out"
-    once "$workdir/results.json" \
-        "$python" -m f3tok_jax.evaluate --workdir="$workdir" --shards="$shards/test" \
-        --output="$workdir/results.json" --num_examples=48
+    begin 4 "evaluating it on the clips that were held out"
+    once "$autoencoder/results.json" "$autoencoder/DONE" \
+        "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
+        --output="$autoencoder/results.json" --num_examples=32
 
-    begin 5 "writing the listening page"
-    run "$python" -m f3tok_jax.report --runs "$workdir" --output="$DEMO_DIR/report.html"
+    begin 5 "encoding all clips into latents, once"
+    run "$python" -m f3tok_jax.encode_shards --workdir="$autoencoder" --shards="$shards" \
+        --output="$latents"
+
+    begin 6 "training a small language model on the corpora's text for $DEMO_TEXT_STEPS steps"
+    once "$text/tokenizer.json" "$shards/train/manifest.json" \
+        "$python" -m data_pipelines.train_tokenizer --shards="$shards/train" \
+        --output="$text/tokenizer.json" --vocabulary_size=512
+    run "$python" -m f3tok_jax.train --config=configs/language_model.py:tiny \
+        --config.tokenizer="$text/tokenizer.json" --config.data.train="$shards/train" \
+        --config.data.heldout="$shards/test" --config.num_steps="$DEMO_TEXT_STEPS" --workdir="$text"
+    once "$model/config.json" "$text/DONE" \
+        "$python" -m f3tok_jax.export_language_model --workdir="$text" --output="$model"
+
+    begin 7 "training the representation encoder for $DEMO_REPRESENTATION_STEPS steps"
+    run "$python" -m f3tok_jax.train --config=configs/representation.py:tiny \
+        --config.autoencoder.workdir="$autoencoder" --config.language_model.folder="$model" \
+        --config.data.latents=True --config.data.train="$latents/train" \
+        --config.data.heldout="$latents/test" --config.num_steps="$DEMO_REPRESENTATION_STEPS" \
+        --workdir="$representation"
+
+    begin 8 "probing it: language, instrument and kind of sound"
+    once "$representation/probe.json" "$representation/DONE" \
+        "$python" -m f3tok_jax.probe --workdir="$representation" --shards="$shards/train" \
+        --test_shards "$shards/test" --label=language,instrument,class \
+        --output="$representation/probe.json"
+
+    begin 9 "writing the report"
+    run "$python" -m f3tok_jax.report --runs "$autoencoder" "$text" "$representation" \
+        --output="$DEMO_DIR/report.html"
 
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
     say ""
     say "done in $(minutes $((SECONDS - started)))"
-    say "  checkpoint      $workdir/checkpoints"
+    say "  checkpoints     $autoencoder/checkpoints $representation/checkpoints"
     say "  listening page  $DEMO_DIR/report.html"
-    say "  figures         $workdir/results.json"
-    say "  curves          $workdir/metrics.jsonl"
-    say "  use it          $VENV/bin/f3tok info --model=$workdir"
+    say "  figures         $autoencoder/results.json $representation/probe.json"
+    say "  curves          $autoencoder/metrics.jsonl $representation/metrics.jsonl"
+    say "  use it          $VENV/bin/f3tok info --model=$autoencoder"
+    say "                  $VENV/bin/f3tok transcribe SOUND.wav --model=$representation"
 }
 
 begin() {
     say ""
-    if [[ "$DRY_RUN" == 1 ]]; then say "[$1/5] $2"; else say "[$1/5] $(minutes "$SECONDS") $2"; fi
+    if [[ "$DRY_RUN" == 1 ]]; then say "[$1/$NUM_STEPS] $2"; else say "[$1/$NUM_STEPS] $(minutes "$SECONDS") $2"; fi
 }
 
-# Runs a command unless its result is there already and newer than the run it describes.
+# Runs a command unless its result is there already and newer than what it is made from.
 once() {
-    local result="$1"
-    shift
-    if [[ "$DRY_RUN" != 1 && -s "$result" && "$result" -nt "$(dirname "$result")/DONE" ]]; then
+    local result="$1" source="$2"
+    shift 2
+    if [[ "$DRY_RUN" != 1 && -s "$result" && "$result" -nt "$source" ]]; then
         say "already there: $result"
     else
         run "$@"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import sounds
 
 from configs import autoencoder as recipe
 from f3tok_jax import autoencoder as autoencoder_lib
@@ -19,6 +20,9 @@ from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
+from f3tok_jax import language_model
+from f3tok_jax import language_model_folder
+from f3tok_jax import sharding
 
 
 def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
@@ -59,13 +63,13 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
     return autoencoder, {"params": params}
 
 
-def write_run(folder: str | os.PathLike, *, train: str = "") -> None:
+def write_run(folder: str | os.PathLike, *, train: str = "", seed: int = 0) -> None:
     """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards."""
     settings = config()
     settings.data.train = train
     config_lib.save(settings, str(folder))
     stage = autoencoder_stage.make_stage(settings)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def weights(leaf):  # compiling the real initialisation would take longer than most tests
         return jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
@@ -84,3 +88,30 @@ def add_damaged_step(folder: str | os.PathLike) -> None:
     shutil.copytree(checkpoints / "3", checkpoints / "5")
     for path in (checkpoints / "5" / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_language_model(folder: pathlib.Path, *, seed: int = 0) -> str:
+    """Writes a Hugging Face folder: random weights, one layer, a token per byte; returns it."""
+    fields = dict(
+        model_type="qwen3",
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        vocab_size=260,
+        max_position_embeddings=256,
+        rms_norm_eps=1e-6,
+        rope_theta=1e4,
+        tie_word_embeddings=True,
+    )
+    model = language_model.make(fields, compute_dtype="float32", remat="none")
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype),
+        sharding.unbox(language_model.abstract_params(model)),
+    )
+    tokenizer = sounds.tokenizer(folder / "tokenizer") / "tokenizer.json"
+    language_model_folder.write(folder / "model", model, params, tokenizer)
+    return str(folder / "model")
