@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Embedded corpora: speech, music and sound events made from a seed, where there is no data.
+"""Embedded corpora: speech, digits, music and sound events made from a seed, where there is no data.
 
     generate("speech", 17, seed=0, sample_rate=16_000)
 
@@ -9,13 +9,14 @@ process, the same clip is the same numbers. Every index is valid; a corpus has n
 """
 
 from data_pipelines import clip as clip_lib
+from data_pipelines import digits
 from data_pipelines import music
 from data_pipelines import sound_events
 from data_pipelines import speech
 
 Clip = clip_lib.Clip
 
-_SOURCES = {"speech": speech, "music": music, "events": sound_events}
+_SOURCES = {"speech": speech, "digits": digits, "music": music, "events": sound_events}
 CORPORA = tuple(_SOURCES)
 
 _MIN_SAMPLE_RATE = 8_000  # Hz; below it the sounds lose what names them

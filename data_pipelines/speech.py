@@ -96,6 +96,20 @@ def generate(index: int, *, seed: int, sample_rate: int) -> tuple[np.ndarray, st
     text = sentences.compose(kind, rng, language=language)
     if kind == "sentence" and rng.uniform() < 0.4:
         text = f"{text} {sentences.compose(kind, rng, language=language)}"
+    waveform = say(text, voice=voice, rng=rng, sample_rate=sample_rate)
+    labels = voice_labels(voice, language) | {"kind": kind}
+    return waveform, sentences.transcript(text), labels
+
+
+def say(text: str, *, voice: str, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """Returns [samples] float: `text` in a voice of VOICES, a little different every time.
+
+    Args:
+        text: with the punctuation that a voice reads as pauses and melody.
+        voice: one of VOICES.
+        rng: decides pitch, tempo, margins, level and noise floor.
+        sample_rate: Hz.
+    """
     # A voice has its own pitch and tempo, the same everywhere, and varies a little around them.
     habit = synthesis.generator("voice", voice)
     samples = espeak.speak(
@@ -107,17 +121,16 @@ def generate(index: int, *, seed: int, sample_rate: int) -> tuple[np.ndarray, st
         seed=int(rng.integers(1, 2**31)),
     )
     waveform = soxr.resample(_trim(samples, rng) / 32768.0, espeak.SAMPLE_RATE, sample_rate)
-    labels = {
+    return synthesis.finish(waveform, rng, sample_rate=sample_rate)
+
+
+def voice_labels(voice: str, language: str) -> dict[str, str]:
+    """Returns the labels that follow from who speaks."""
+    return {
         "language": language,
         "voice": voice,
         "gender": _GENDERS[voice.rpartition("+")[2]],
-        "kind": kind,
     }
-    return (
-        synthesis.finish(waveform, rng, sample_rate=sample_rate),
-        sentences.transcript(text),
-        labels,
-    )
 
 
 def _trim(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
