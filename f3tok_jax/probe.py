@@ -172,7 +172,8 @@ def read_examples(
     """Computes the features of what is learnt and of what is tested.
 
     Args:
-        shards: set to learn from; where there is no other, a fifth of its sources is tested.
+        shards: sets to learn from, with commas between; where there is no other, a fifth of their
+            sources is tested.
         test_shards: name -> set to test on.
         models: that make the features.
         exclude, only, pooling, say: as for `probe`.
@@ -184,7 +185,7 @@ def read_examples(
         ValueError: if a set does not fit the models, or cannot be read.
     """
     read = functools.partial(probe_features.read, models=models, pooling=pooling, say=say)
-    train = read(shards)
+    train = probe_features.join([read(folder) for folder in shards.split(",")])
     if test_shards:
         tests = {name: read(folder) for name, folder in test_shards.items()}
     else:
@@ -326,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workdir", required=True, help="run folder of an autoencoder or representation encoder")
-    add("--shards", required=True, help="labelled set of sound or latents to learn from")
+    add("--shards", required=True, help="labelled sets of sound or latents to learn from: DIR or DIR,DIR")
     add("--test_shards", nargs="+", default=[], help="sets to test on")
     add("--label", required=True, help="what to predict: one label, or several with commas")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")

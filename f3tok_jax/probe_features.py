@@ -64,6 +64,16 @@ class Examples:
         )
 
 
+def join(sets: Sequence[Examples]) -> Examples:
+    """The examples of several sets, with the features that all of them have."""
+    names = [name for name in sets[0].features if all(name in found.features for found in sets)]
+    return Examples(
+        {name: np.concatenate([found.features[name] for found in sets]) for name in names},
+        [labels for found in sets for labels in found.labels],
+        [group for found in sets for group in found.groups],
+    )
+
+
 def read(
     folder: str, models: Models, *, pooling: str, say: Callable[[str], None] = print
 ) -> Examples:

@@ -242,3 +242,19 @@ def test_what_does_not_fit_is_one_sentence(change, message, workdir, shards, tmp
     assert probe.main([*arguments, f"--output={tmp_path / 'x.json'}", change]) == 1
     error = capsys.readouterr().err
     assert error.startswith("probe: ") and error.count("\n") == 1 and message in error
+
+
+def test_several_sets_are_learnt_from_together():
+    one, two = (
+        probe_features.Examples(
+            {"a": np.full((2, 3), value, np.float32)} | extra,
+            [{"digit": str(value)}] * 2,
+            [f"group {value}"] * 2,
+        )
+        for value, extra in ((1, {"b": np.zeros((2, 1), np.float32)}), (2, {}))
+    )
+    joined = probe_features.join([one, two])
+    assert list(joined.features) == ["a"]
+    np.testing.assert_array_equal(joined.features["a"][:, 0], [1, 1, 2, 2])
+    assert [labels["digit"] for labels in joined.labels] == ["1", "1", "2", "2"]
+    assert list(joined.groups) == ["group 1"] * 2 + ["group 2"] * 2
