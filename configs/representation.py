@@ -97,7 +97,10 @@ def _base() -> ml_collections.ConfigDict:
             target="latents",  # or "log_mel", which needs sound
             mel_bands=80,  # of "log_mel"
             mel_frames=4,  # of "log_mel", side by side in one target
-            layer_norm=True,  # of the standardised frames, before the projection
+            # BEST-RQ standardises each channel. Where variance lies in few directions that leaves most
+            # codes unused (of 64, the tiny preset: 42 %, whitened 82 %).
+            whiten=True,  # no correlation between channels either; False: per channel alone
+            layer_norm=True,  # of frames that are standardised per channel, before the projection
             statistics_batches=64,  # from which mean and standard deviation are measured
             num_codebooks=4,
             codebook_size=2048,

@@ -19,6 +19,7 @@ from f3tok_jax import pretrained
 from f3tok_jax import rq_mtp
 from f3tok_jax import sharding
 from f3tok_jax import stage
+from f3tok_jax import whitening
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,9 @@ class FrozenModels:
                 code_dim=rq.code_dim,
             )
             arrays |= {name: np.asarray(measured[name], np.float32) for name in ("mean", "std")}
+            if rq.whiten:
+                matrix = np.asarray(measured["matrix"], np.float32)
+                arrays["table"] = whitening.into_table(matrix, arrays["std"], arrays["table"])
         placed = jax.device_put(arrays, {name: shardings[name] for name in arrays})
         if "autoencoder" in shardings:
             _, placed["autoencoder"], *_ = pretrained.restore_autoencoder(
@@ -121,7 +125,7 @@ class FrozenModels:
         return placed
 
     def measure(self) -> dict[str, list[float]]:
-        """Mean and standard deviation per channel of what is quantized, over training batches.
+        """Statistics of what is quantized, over training batches: its mean and its scale or whitening.
 
         The same on every mesh: one process reads the global batches, on one device.
         """
@@ -140,6 +144,9 @@ class FrozenModels:
             max_replaced=config.data.max_replaced,
         )
         frozen = {}
+        measure, finish = rq_mtp.measure_statistics, rq_mtp.finish_statistics
+        if config.rq.whiten:
+            measure, finish = whitening.measure, whitening.finish
         if not config.data.latents:
             _, frozen["autoencoder"], *_ = pretrained.restore_autoencoder(
                 config.autoencoder.workdir, self._step
@@ -148,14 +155,16 @@ class FrozenModels:
         @jax.jit
         def sums_of(frozen, batch):
             latents, mask = self.latents(frozen, batch)
-            return rq_mtp.measure_statistics(self._targets(batch, latents), mask)
+            return measure(self._targets(batch, latents), mask)
 
         sums = [np.float64(0.0)] * 3
         for step in range(config.rq.statistics_batches):
             more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
             sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
-        mean, std = rq_mtp.finish_statistics(sums)
-        return {"mean": mean.tolist(), "std": std.tolist()}
+        mean, scale = finish(sums)
+        if config.rq.whiten:
+            return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": scale.tolist()}
+        return {"mean": mean.tolist(), "std": scale.tolist()}
 
     def latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
         """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""
@@ -183,7 +192,7 @@ class FrozenModels:
             self._targets(batch, latents),
             frozen["mean"],
             frozen["std"],
-            layer_norm=self._config.rq.layer_norm,
+            layer_norm=self._config.rq.layer_norm and not self._config.rq.whiten,
         )
         return rq_mtp.codes_of(
             features, frozen["table"], num_codebooks=self._config.rq.num_codebooks

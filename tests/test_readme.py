@@ -11,17 +11,32 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import tiny_models
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A model that compiles in seconds and runs of a few steps; everything else is as the README says.
 _SMALL = {
-    "f3tok_jax.train": (
+    "data_pipelines.build_shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
+    "configs/autoencoder.py:tiny_24khz": (
         "--config.num_steps=4 --config.optimizer.generator.warmup_steps=2 --config.data.batch_size=4 "
         "--config.model.encoder_channels=(8,8,8,8) --config.model.decoder_channels=(8,8,8,8) "
         "--config.losses.mel_windows=(256,) --config.losses.mel_bands=(20,)"
     ),
+    "configs/representation.py:base": (
+        "--config.num_steps=4 --config.optimizer.encoder.warmup_steps=2 --config.data.batch_size=4 "
+        "--config.data.crop_frames=50 --config.packing.examples=2 --config.rq.statistics_batches=1 "
+        "--config.packing.frames=0 --config.packing.positions=0 --config.rq.codebook_size=16 "
+        "--config.model.num_layers=1 --config.model.width=32 --config.model.hidden_width=32 "
+        "--config.model.num_heads=2 --config.model.num_kv_heads=2 --config.model.head_dim=16 "
+        + " ".join(
+            f"--config.supervision.tasks.{name}=0.0"
+            for name in ("transcription", "caption", "language", "instrument", "event")
+        )
+        + " --config.supervision.tasks.voice=1.0"
+    ),
     "f3tok_jax.evaluate": "--num_examples=2",
+    "transcribe": "--task=voice",
 }
 
 
@@ -41,8 +56,10 @@ def folder(tmp_path_factory):
         time = np.arange(rate) / rate
         tone = 0.3 * np.sin(2 * np.pi * 110 * (index + 2) * time) + 0.01 * rng.normal(size=rate)
         (root / "sounds").mkdir(exist_ok=True)
-        soundfile.write(root / "sounds" / f"tone_{index}.{suffix}", tone, rate)
+        name = f"{('tone', 'hum')[index % 2]}_{index}.{suffix}"
+        soundfile.write(root / "sounds" / name, tone, rate)
     (root / "sounds" / "broken.wav").write_bytes(b"RIFF")
+    tiny_models.write_language_model(root / "text")
     soundfile.write(root / "speech.wav", 0.1 * rng.normal(size=30_001), 22_050)
     return root
 
@@ -51,19 +68,24 @@ def test_commands_work_in_their_order(folder):
     words = {
         "DIR": "sounds",
         "SHARDS": "shards",
+        "LATENTS": "latents",
+        "QWEN3": "text/model",
         ".venv/bin/f3tok": f"{sys.executable} -m f3tok_jax.cli",
     }
     # What is trained first is used afterwards.
     commands = sorted(
-        (command for command in _commands() if "compile_check" not in command),
+        (
+            command
+            for command in _commands()
+            if "compile_check" not in command and "--help" not in command
+        ),
         key=lambda command: command.startswith(".venv"),
     )
-    assert len(commands) == 7
+    assert len(commands) == 12
     environment = {
         **os.environ,
         "PYTHONPATH": str(_ROOT),
         "JAX_PLATFORMS": "cpu",
-        "F3TOK_MODEL": "runs/mine",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
     }
     for command in commands:
@@ -73,8 +95,10 @@ def test_commands_work_in_their_order(folder):
             command = command.replace(word, replacement)
         arguments = shlex.split(command.replace("configs/", f"{_ROOT}/configs/"))
         arguments += shlex.split(
-            next((more for name, more in _SMALL.items() if name in arguments), "")
+            next((more for name, more in _SMALL.items() if name in command), "")
         )
+        is_listening = any(name in arguments for name in ("represent", "transcribe"))
+        environment["F3TOK_MODEL"] = "runs/representation" if is_listening else "runs/mine"
         done = subprocess.run(
             arguments, cwd=folder, env=environment, capture_output=True, text=True
         )
