@@ -228,7 +228,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.supervision.update(dict(start=0.1, projector="linear", max_tokens=64))
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, frames=384, positions=384))
-    config.data.update(dict(batch_size=32, crop_frames=150))
+    config.data.update(dict(batch_size=16, crop_frames=150))
     config.optimizer.encoder.update(dict(learning_rate=1e-3, warmup_steps=40, weight_decay=0.05))
     config.optimizer.ema_decay = 0.99
     config.mesh.min_shard_size = 2**14

@@ -7,10 +7,10 @@
 # continues after any interruption. `rm -r runs/demo` starts over.
 
 DEMO_DIR="${DEMO_DIR:-$REPO/runs/demo}"
-DEMO_CLIPS="${DEMO_CLIPS:-300}"  # of each embedded corpus: speech, music, sound events
-DEMO_STEPS="${DEMO_STEPS:-280}"  # of the autoencoder; about 1 CPU-second each
-DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-240}"  # of the language model; about 0.3 CPU-seconds each
-DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-200}"  # about 0.6 CPU-seconds each
+DEMO_CLIPS="${DEMO_CLIPS:-160}"  # of each embedded corpus: speech, music, sound events
+DEMO_STEPS="${DEMO_STEPS:-230}"  # of the autoencoder; about 1 CPU-second each
+DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-200}"  # of the language model; about 0.3 CPU-seconds each
+DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-180}"  # about 0.8 CPU-seconds each
 NUM_STEPS=9
 
 main_job() {
@@ -37,7 +37,7 @@ main_job() {
     begin 4 "evaluating it on the clips that were held out"
     once "$autoencoder/results.json" "$autoencoder/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
-        --output="$autoencoder/results.json" --num_examples=32
+        --output="$autoencoder/results.json" --num_examples=24
 
     begin 5 "encoding all clips into latents, once"
     run "$python" -m f3tok_jax.encode_shards --workdir="$autoencoder" --shards="$shards" \
