@@ -63,7 +63,7 @@ main_job() {
     begin 8 "probing it: language, instrument and kind of sound"
     once "$representation/probe.json" "$representation/DONE" \
         "$python" -m f3tok_jax.probe --workdir="$representation" --shards="$shards/train" \
-        --test_shards "$shards/test" --label=language,instrument,class \
+        --test_shards "$shards/test" --label=language,instrument,class --num_epochs=100 \
         --output="$representation/probe.json"
 
     begin 9 "writing the report"
