@@ -161,7 +161,7 @@ def ablate(
 
     Args:
         runs: see `ablation_runs.plan`.
-        shards: set that probes learn from.
+        shards: sets that probes learn from, with commas between.
         test_shards: name -> set that they are tested on.
         output: JSON file to write.
         labels: names of what to predict.
@@ -183,8 +183,8 @@ def ablate(
             f"--label must name a label, --num_seeds and --batch_size be at least 1, got "
             f"{','.join(labels)!r}, {num_seeds} and {batch_size}"
         )
-    for folder in (shards, *test_shards.values()):
-        _check_labels(folder, labels, runs[0].config)
+    for folders in (shards.split(","), *([folder] for folder in test_shards.values())):
+        _check_labels(folders, labels, runs[0].config)
     for run in runs:
         ablation_runs.train(run, say=say)
     models = load_models(runs, batch_size=batch_size, say=say)
@@ -212,19 +212,22 @@ def ablate(
     return results
 
 
-def _check_labels(folder: str, labels: Sequence[str], config: ml_collections.ConfigDict) -> None:
-    """Refuses a set without one of the labels, before hours of training rather than after."""
+def _check_labels(
+    folders: Sequence[str], labels: Sequence[str], config: ml_collections.ConfigDict
+) -> None:
+    """Refuses sets without one of the labels, before hours of training rather than after."""
     rate = config_lib.latents_of(config)["sample_rate"]
-    source = sources.open_source(folder, sample_rate=rate)
     missing = set(labels)
-    for index in range(len(source)):
-        if not missing:
-            return
-        missing -= set(source[index].labels)
+    for folder in folders:
+        source = sources.open_source(folder, sample_rate=rate)
+        for index in range(len(source)):
+            if not missing:
+                break
+            missing -= set(source[index].labels)
     if missing:
         raise ValueError(
-            f"--label must name labels of the records of {folder}, got {min(missing)!r}, "
-            "which none of them has"
+            f"--label must name labels of the records of {', '.join(folders)}, got "
+            f"{min(missing)!r}, which none of them has"
         )
 
 
@@ -306,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config", required=True, help="FILE.py:PRESET; change values by --config.KEY=VALUE")
     add("--workdir", required=True, help="folder of the runs' folders")
-    add("--shards", required=True, help="labelled set that probes learn from")
+    add("--shards", required=True, help="labelled sets that probes learn from")
     add("--test_shards", required=True, help="NAME=DIR[,NAME=DIR] that they are tested on")
     add("--label", required=True, help="what to predict: one label, or several with commas")
     add("--seeds", default="0", help="of the training, with commas")

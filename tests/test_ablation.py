@@ -4,6 +4,7 @@
 
 import json
 import pathlib
+import signal
 import sys
 
 import jax
@@ -237,10 +238,20 @@ def test_a_run_that_stops_stops_the_program_with_its_code(
     assert "full_0 ended with exit code 42" in capsys.readouterr().err
 
 
-def test_training_is_a_program_of_its_own(tmp_path, capfd):
-    command = [sys.executable, "-m", "f3tok_jax.train", f"--config={_RECIPE}"]
-    assert ablation_runs._wait_for([*command, f"--workdir={tmp_path / 'run'}"]) == 1
-    assert "f3tok_jax.train: config.autoencoder.workdir" in capfd.readouterr().err
+def test_training_is_a_process_of_its_own_that_is_told_to_leave():
+    code = "import f3tok_jax, sys; sys.exit(7)"
+    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 7
+    # It tells the program to leave, which tells it to save.
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
+        "time.sleep(1.0)\n"  # until the program listens
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(30.0)\n"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 42
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def _arguments(overrides, shards, tmp_path) -> list[str]:
