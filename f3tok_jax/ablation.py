@@ -34,11 +34,11 @@ from data_pipelines import sources
 from f3tok_jax import ablation_runs
 from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
+from f3tok_jax import pretrained
 from f3tok_jax import probe
 from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import probing
-from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 from f3tok_jax import transcripts
 
@@ -53,7 +53,7 @@ def load_models(
 ) -> probe_features.Models:
     """The autoencoder that all runs share, and the encoder of each by the run's name."""
     models = probe.load_models(runs[0].workdir, batch_size=batch_size, say=say)
-    load = representation_stage.load_representation_encoder
+    load = pretrained.load_representation_encoder
     encoders = {run.name: load(run.workdir, say=say)[:2] for run in runs}
     for run in runs:
         found = run_folder.frozen_fingerprints(run.workdir).get("autoencoder")

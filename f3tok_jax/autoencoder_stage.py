@@ -103,7 +103,9 @@ def init_state(
     key_of = functools.partial(train_state.step_key, key, 0)
     params = {"generator": pretrained.init_params(autoencoder, key_of("generator"), waveform)}
     if discriminators is not None:
-        params["discriminator"] = pretrained.init_params(discriminators, key_of("discriminator"), waveform)
+        params["discriminator"] = pretrained.init_params(
+            discriminators, key_of("discriminator"), waveform
+        )
     return train_state.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -233,9 +233,7 @@ def latents_of(config: ml_collections.ConfigDict) -> dict[str, int]:
         section = config.autoencoder
         if section.workdir:
             return latents_of(load(section.workdir))
-        return {
-            name: section[name] for name in ("sample_rate", "samples_per_latent", "latent_dim")
-        }
+        return {name: section[name] for name in ("sample_rate", "samples_per_latent", "latent_dim")}
     model = config.model
     return {
         "sample_rate": model.sample_rate,

@@ -3,7 +3,6 @@
 """What the representation stage reads and never trains: autoencoder, language model, labels."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax

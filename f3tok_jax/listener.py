@@ -19,7 +19,6 @@ from f3tok_jax import frozen_models
 from f3tok_jax import language_model_folder
 from f3tok_jax import latent_file
 from f3tok_jax import pretrained
-from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 from f3tok_jax import tokenizer as tokenizer_lib
 
@@ -47,9 +46,7 @@ class Listener:
         """
         self.config, self.tokenizer, self.step = config, tokenizer, step
         self._params = params
-        self.encoder = representation_stage.make_encoder(
-            config, config_lib.latents_of(config)["latent_dim"]
-        )
+        self.encoder = pretrained.make_encoder(config, config_lib.latents_of(config)["latent_dim"])
         self._step = jax.jit(functools.partial(self.encoder.apply, method="step"))
 
     @classmethod
@@ -69,8 +66,8 @@ class Listener:
         """
         config = pretrained.read_config(workdir, "representation")
         try:
-            params, step = representation_stage.restore(
-                workdir, representation_stage.abstract_modules(config), step, say=say
+            params, step = pretrained.restore_modules(
+                workdir, pretrained.abstract_modules(config), step, say=say
             )
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
@@ -160,7 +157,7 @@ class Transcriber:
         dtype = jnp.dtype(section.compute_dtype)
         params = language_model_folder.load_params(section.folder, self._model, dtype=dtype)
         self._variables = {"params": params}
-        self._projector = representation_stage.make_projector(config, self._model.width)
+        self._projector = pretrained.make_projector(config, self._model.width)
         self._projector_variables = {"params": projector_params}
         self._rms = float(frozen_models.embedding_rms(self._model.table(params)))
         weights = {name: weight for name, weight in self._section.tasks.items() if weight}

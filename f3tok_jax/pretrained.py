@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of finished runs, as later stages and programs need them: averaged weights alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
@@ -16,7 +16,12 @@ from f3tok_jax import bottleneck
 from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
 from f3tok_jax import fingerprint
+from f3tok_jax import language_model_folder
+from f3tok_jax import representation_encoder as encoder_lib
 from f3tok_jax import sharding
+from f3tok_jax import supervision
+
+ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
 
 
 def make_autoencoder(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
@@ -48,9 +53,7 @@ def read_config(workdir: str, stage: str) -> ml_collections.ConfigDict:
 def abstract_autoencoder(autoencoder: autoencoder_lib.Autoencoder) -> Any:
     """Shapes and dtypes of an autoencoder's parameters."""
     waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
-    return jax.eval_shape(
-        functools.partial(init_params, autoencoder), jax.random.key(0), waveform
-    )
+    return jax.eval_shape(functools.partial(init_params, autoencoder), jax.random.key(0), waveform)
 
 
 def autoencoder_fingerprint(workdir: str, step: int = 0) -> tuple[int, str]:
@@ -109,3 +112,78 @@ def restore_autoencoder(
         abstract = sharding.abstract(abstract, shardings)
     params, step = checkpoint.restore_params(workdir, {"generator": abstract}, step=step, say=say)
     return autoencoder, params["generator"], config, step
+
+
+def make_encoder(
+    config: ml_collections.ConfigDict, latent_dim: int
+) -> encoder_lib.RepresentationEncoder:
+    """The representation encoder of a run's config."""
+    return encoder_lib.RepresentationEncoder(latent_dim=latent_dim, **config.model)
+
+
+def make_projector(config: ml_collections.ConfigDict, width: int) -> supervision.Projector:
+    """The projector of a run's config to a language model of `width`."""
+    return supervision.Projector(
+        patch=config.supervision.patch,
+        width=width,
+        kind=config.supervision.projector,
+        compute_dtype=config.model.compute_dtype,
+    )
+
+
+def load_representation_encoder(
+    workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
+) -> tuple[encoder_lib.RepresentationEncoder, Any, ml_collections.ConfigDict]:
+    """The encoder of a run with its averaged weights, and the run's config; see `restore_modules`."""
+    config = read_config(workdir, "representation")
+    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
+    params, _ = restore_modules(
+        workdir, {"encoder": _abstract(encoder, encoder.latent_dim)}, step, say=say
+    )
+    return encoder, params["encoder"], config
+
+
+def abstract_modules(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Shapes and dtypes of the parameters of a run's encoder, and of its projector if it has one.
+
+    Args:
+        config: of the run; of a supervised one the folder of the language model must be there.
+    """
+    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
+    modules = {"encoder": _abstract(encoder, encoder.latent_dim)}
+    if config.supervision.weight:
+        section = config.language_model
+        language_model = language_model_folder.read(
+            section.folder, compute_dtype=section.compute_dtype, remat=section.remat
+        )
+        projector = make_projector(config, language_model.width)
+        modules["projector"] = _abstract(projector, config.model.width)
+    return modules
+
+
+def _abstract(module: nn.Module, input_width: int) -> Any:
+    inputs = jnp.zeros((1, 1, input_width))
+    return sharding.unbox(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"])
+
+
+def restore_modules(
+    workdir: str,
+    abstract: Mapping[str, Any],
+    step: int | None = None,
+    *,
+    say: Callable[[str], None] = print,
+) -> tuple[dict[str, Any], int]:
+    """Averaged weights of a run, of the modules that are asked for alone, and their step.
+
+    Args:
+        workdir: run folder of the representation stage.
+        abstract: "encoder" and perhaps "projector" -> shapes and dtypes of their parameters.
+        step: of the checkpoint; the newest whole one if None.
+        say: where messages to the user go: which steps are damaged.
+
+    Raises:
+        ValueError: where the folder holds no such checkpoint.
+        checkpoint.CheckpointError: where no checkpoint asked for is whole.
+    """
+    found, step = checkpoint.restore_params(workdir, {ENCODER: dict(abstract)}, step=step, say=say)
+    return found[ENCODER], step

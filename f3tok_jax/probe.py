@@ -35,7 +35,6 @@ from f3tok_jax import pretrained
 from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import probing
-from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 
 FORMAT, TITLES = probe_results.PROBE, probe_results.TITLES
@@ -62,7 +61,7 @@ def load_models(
         )
     encoders, autoencoder_dir, step = {}, workdir, None
     if config.stage == "representation":
-        module, params, config = representation_stage.load_representation_encoder(workdir, say=say)
+        module, params, config = pretrained.load_representation_encoder(workdir, say=say)
         encoders[probe_features.REPRESENTATIONS] = module, params
         autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
     autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
@@ -327,7 +326,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workdir", required=True, help="run folder of an autoencoder or representation encoder")
-    add("--shards", required=True, help="labelled sets of sound or latents to learn from: DIR or DIR,DIR")
+    add(
+        "--shards",
+        required=True,
+        help="labelled sets of sound or latents to learn from: DIR or DIR,DIR",
+    )
     add("--test_shards", nargs="+", default=[], help="sets to test on")
     add("--label", required=True, help="what to predict: one label, or several with commas")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")

@@ -6,12 +6,11 @@ Two losses teach it: to predict random-quantized labels of the frames ahead (RQ-
 understood by a frozen language model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -19,23 +18,17 @@ import optax
 
 from data_pipelines import pipeline
 from data_pipelines import tasks
-from f3tok_jax import checkpoint
-from f3tok_jax import config as config_lib
 from f3tok_jax import frozen_models
-from f3tok_jax import language_model_folder
 from f3tok_jax import microbatches
 from f3tok_jax import optimizer
 from f3tok_jax import packing
 from f3tok_jax import pretrained
 from f3tok_jax import representation_encoder as encoder_lib
 from f3tok_jax import rq_mtp
-from f3tok_jax import sharding
 from f3tok_jax import stage
 from f3tok_jax import supervision
 from f3tok_jax import train_state
 from f3tok_jax import transformer
-
-PLAYER = "encoder"  # the one that an optimizer moves
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -73,33 +66,18 @@ def make_model(config: ml_collections.ConfigDict) -> Model:
             compute_dtype=config.model.compute_dtype,
         )
     if config.supervision.weight:
-        projector = make_projector(config, frozen.language_model.width)
-    encoder = make_encoder(config, frozen.sound.latent_dim)
+        projector = pretrained.make_projector(config, frozen.language_model.width)
+    encoder = pretrained.make_encoder(config, frozen.sound.latent_dim)
     return Model(encoder=encoder, heads=heads, projector=projector, frozen=frozen, config=config)
-
-
-def make_encoder(
-    config: ml_collections.ConfigDict, latent_dim: int
-) -> encoder_lib.RepresentationEncoder:
-    """The representation encoder of a run's config."""
-    return encoder_lib.RepresentationEncoder(latent_dim=latent_dim, **config.model)
-
-
-def make_projector(config: ml_collections.ConfigDict, width: int) -> supervision.Projector:
-    """The projector of a run's config to a language model of `width`."""
-    return supervision.Projector(
-        patch=config.supervision.patch,
-        width=width,
-        kind=config.supervision.projector,
-        compute_dtype=config.model.compute_dtype,
-    )
 
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The representation stage as the training loop sees it."""
     model = make_model(config)
     sound = model.frozen.sound
-    optimizers = {PLAYER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)}
+    optimizers = {
+        pretrained.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
+    }
     crop_length = config.data.crop_frames * sound.samples_per_latent
     text = None
     if model.projector is not None and config.language_model.folder:
@@ -218,9 +196,9 @@ def init_state(
         params["projector"] = model.projector.init(key_of("projector"), states)["params"]
     return train_state.TrainState(
         step=jnp.zeros((), jnp.int32),
-        params={PLAYER: params},
+        params={pretrained.ENCODER: params},
         opt_state={name: tx.init(params) for name, tx in optimizers.items()},
-        ema_params={PLAYER: params},
+        ema_params={pretrained.ENCODER: params},
     )
 
 
@@ -240,7 +218,7 @@ def train_step(
 
     def gradients(microbatch, index):
         grads, metrics = jax.grad(_loss, has_aux=True)(
-            state.params[PLAYER],
+            state.params[pretrained.ENCODER],
             frozen,
             microbatch,
             totals,
@@ -248,7 +226,7 @@ def train_step(
             is_supervised=state.step >= first_supervised,
             noise_key=jax.random.fold_in(noise_key, index),
         )
-        return {PLAYER: grads}, metrics
+        return {pretrained.ENCODER: grads}, metrics
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
     norm = optax.tree.norm(grads)
@@ -256,7 +234,7 @@ def train_step(
     state = optimizer.advance(
         state,
         grads,
-        {PLAYER: finite},
+        {pretrained.ENCODER: finite},
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
     )
@@ -271,7 +249,7 @@ def eval_step(
     """Both losses of the averaged weights, without noise."""
     totals = _totals(batch, model)
     _, metrics = _loss(
-        state.ema_params[PLAYER],
+        state.ema_params[pretrained.ENCODER],
         frozen,
         batch,
         totals,
@@ -430,59 +408,3 @@ def _collapse_warnings(
         min_share=section["min_perplexity"],
     )
     return {names[index]: sentence for index, sentence in sentences.items()}
-
-
-def load_representation_encoder(
-    workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
-) -> tuple[encoder_lib.RepresentationEncoder, Any, ml_collections.ConfigDict]:
-    """The encoder of a run with its averaged weights, and the run's config; see `restore`."""
-    config = pretrained.read_config(workdir, "representation")
-    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
-    params, _ = restore(workdir, {"encoder": _abstract(encoder, encoder.latent_dim)}, step, say=say)
-    return encoder, params["encoder"], config
-
-
-def abstract_modules(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Shapes and dtypes of the parameters of a run's encoder, and of its projector if it has one.
-
-    Args:
-        config: of the run; of a supervised one the folder of the language model must be there.
-    """
-    encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
-    modules = {"encoder": _abstract(encoder, encoder.latent_dim)}
-    if config.supervision.weight:
-        section = config.language_model
-        language_model = language_model_folder.read(
-            section.folder, compute_dtype=section.compute_dtype, remat=section.remat
-        )
-        projector = make_projector(config, language_model.width)
-        modules["projector"] = _abstract(projector, config.model.width)
-    return modules
-
-
-def _abstract(module: nn.Module, input_width: int) -> Any:
-    inputs = jnp.zeros((1, 1, input_width))
-    return sharding.unbox(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"])
-
-
-def restore(
-    workdir: str,
-    abstract: Mapping[str, Any],
-    step: int | None = None,
-    *,
-    say: Callable[[str], None] = print,
-) -> tuple[dict[str, Any], int]:
-    """Averaged weights of a run, of the modules that are asked for alone, and their step.
-
-    Args:
-        workdir: run folder of this stage.
-        abstract: "encoder" and perhaps "projector" -> shapes and dtypes of their parameters.
-        step: of the checkpoint; the newest whole one if None.
-        say: where messages to the user go: which steps are damaged.
-
-    Raises:
-        ValueError: where the folder holds no such checkpoint.
-        checkpoint.CheckpointError: where no checkpoint asked for is whole.
-    """
-    found, step = checkpoint.restore_params(workdir, {PLAYER: dict(abstract)}, step=step, say=say)
-    return found[PLAYER], step

@@ -60,9 +60,7 @@ class Tokenizer:
             ValueError: where the folder is no such run, or no checkpoint asked for is whole.
         """
         try:
-            autoencoder, params, _, step = pretrained.restore_autoencoder(
-                model, step, say=say
-            )
+            autoencoder, params, _, step = pretrained.restore_autoencoder(model, step, say=say)
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
         return cls(autoencoder, params, step=step)
