@@ -150,12 +150,13 @@ def test_embedded_hours_are_met_roughly():
 
 
 def test_corpora_that_cannot_be_made_are_said_or_refused(monkeypatch):
-    reasons = {"speech": "install the extra demo", "music": None, "events": None}
+    reason = "install the extra demo"
+    reasons = {"speech": reason, "digits": reason, "music": None, "events": None}
     monkeypatch.setattr(corpora, "available", reasons.get)
     said = []
     options = dict(num_clips=1, hours=0.0, seed=0, sample_rate=16_000, say=said.append)
     assert inputs.embedded([], **options).corpora == ("music", "events")
-    assert said == ["without the speech corpus: install the extra demo"]
+    assert said == [f"without the {name} corpus: {reason}" for name in ("speech", "digits")]
     with pytest.raises(ValueError, match="speech cannot be made: install the extra demo"):
         inputs.embedded(["speech", "music"], **options)
 

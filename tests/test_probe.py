@@ -201,7 +201,7 @@ def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path, monkeypa
     settings.stage = "representation"
     settings.autoencoder = dict(workdir=workdir, step=0)
     monkeypatch.setattr(
-        probe.representation_stage,
+        probe.pretrained,
         "load_representation_encoder",
         lambda folder, say: ("module", "params", settings),
     )
