@@ -18,8 +18,6 @@ from f3tok_jax import ablation
 from f3tok_jax import ablation_runs
 from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
-from f3tok_jax import language_model
-from f3tok_jax import language_model_folder
 from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import representation_stage
@@ -28,33 +26,6 @@ from f3tok_jax import sharding
 from f3tok_jax import transcripts
 
 _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "representation.py") + ":tiny"
-
-
-def _write_language_model(folder: pathlib.Path) -> str:
-    """A Hugging Face folder with random weights, one layer and a token for every byte."""
-    fields = dict(
-        model_type="qwen3",
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        vocab_size=260,
-        max_position_embeddings=256,
-        rms_norm_eps=1e-6,
-        rope_theta=1e4,
-        tie_word_embeddings=True,
-    )
-    model = language_model.make(fields, compute_dtype="float32", remat="none")
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype),
-        sharding.unbox(language_model.abstract_params(model)),
-    )
-    tokenizer = sounds.tokenizer(folder / "tokenizer") / "tokenizer.json"
-    language_model_folder.write(folder / "model", model, params, tokenizer)
-    return str(folder / "model")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +40,7 @@ def overrides(tmp_path_factory, shards):
     changes = dict(
         num_steps=4,
         autoencoder=dict(workdir=folder / "autoencoder"),
-        language_model=dict(folder=_write_language_model(folder)),
+        language_model=dict(folder=tiny_models.write_language_model(folder)),
         model=dict(
             num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=2, head_dim=8
         ),
