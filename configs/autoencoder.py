@@ -19,6 +19,8 @@ Presets:
 
 import ml_collections
 
+from configs import sections
+
 # (time, frequency) strides after folding, by sample rate (Hz) and fold. The number of frequency
 # bins, sample_rate / 100 without Nyquist, is divided by the fold and by every frequency stride; 5
 # remain. Time is divided by 4: 100 Hz STFT frames become 25 Hz latents (F3).
@@ -148,31 +150,9 @@ def _base() -> ml_collections.ConfigDict:
             accumulate=1,  # microbatches per step
         )
     )
-    config.mesh = ml_collections.ConfigDict(
-        dict(
-            replica=1,  # slices, over the data-centre network
-            fsdp=-1,  # chips of a slice; -1: all that are left
-            tensor=1,
-            min_shard_size=2**20,  # elements; smaller leaves are replicated over fsdp
-        )
-    )
-    config.checkpoint = ml_collections.ConfigDict(
-        dict(
-            every_steps=5000,
-            keep_last=2,
-            keep_best=1,  # by the stage's best metric on the held-out shards
-        )
-    )
-    config.loop = ml_collections.ConfigDict(
-        dict(
-            log_every=50,  # steps
-            eval_every=5000,  # steps
-            eval_batches=8,
-            sample_every=5000,  # steps between sounds written to samples/ and TensorBoard
-            max_nonfinite=20,  # skipped steps before the run stops
-            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
-        )
-    )
+    config.mesh = sections.mesh(min_shard_size=2**20)
+    config.checkpoint = sections.checkpoint(every_steps=5000)
+    config.loop = sections.loop(eval_every=5000, sample_every=5000)
     return config
 
 

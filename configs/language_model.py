@@ -18,6 +18,8 @@ a Hugging Face config.json. Every value is chosen.
 
 import ml_collections
 
+from configs import sections
+
 PRESETS = ("tiny", "small")
 
 
@@ -72,79 +74,29 @@ def _base() -> ml_collections.ConfigDict:
             context=0.7,  # share of the documents that say first what there is to hear
             max_repeats=4,  # of each token there: sound lasts longer than its words
             # Share of each task among the documents of records that have what it asks for.
-            tasks=dict(
-                transcription=4.0,
-                caption=2.0,
-                language=1.0,
-                voice=0.0,
-                gender=0.0,
-                instrument=1.0,
-                event=1.0,
-                digit=0.0,
-            ),
+            tasks=sections.tasks(),
             max_replaced=1000,  # unreadable records replaced before the run stops
         )
     )
     config.optimizer = ml_collections.ConfigDict(
         dict(
-            language_model=dict(
-                learning_rate=1e-3,
-                warmup_steps=500,
-                schedule="cosine",  # "exponential", "cosine" or "constant"
-                decay=1.0,  # per step, of "exponential"
-                final_fraction=0.05,  # of the learning rate, at the end of "cosine"
-                b1=0.9,
-                b2=0.95,
-                weight_decay=0.1,
-                clip_norm=1.0,
+            language_model=sections.transformer_optimizer(
+                learning_rate=1e-3, warmup_steps=500, final_fraction=0.05
             ),
             ema_decay=0.999,  # of all weights, per step
             accumulate=1,  # microbatches per step
         )
     )
-    config.mesh = ml_collections.ConfigDict(
-        dict(
-            replica=1,  # slices, over the data-centre network
-            fsdp=-1,  # chips of a slice; -1: all that are left
-            tensor=1,
-            min_shard_size=2**18,  # elements; smaller leaves are replicated over fsdp
-        )
-    )
-    config.checkpoint = ml_collections.ConfigDict(
-        dict(
-            every_steps=1000,
-            keep_last=2,
-            keep_best=1,  # by the loss on the held-out shards
-        )
-    )
-    config.loop = ml_collections.ConfigDict(
-        dict(
-            log_every=50,  # steps
-            eval_every=1000,  # steps
-            eval_batches=8,
-            sample_every=1_000_000,  # steps; this stage has no sounds to write
-            max_nonfinite=20,  # skipped steps before the run stops
-            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
-        )
-    )
+    config.mesh = sections.mesh(min_shard_size=2**18)
+    config.checkpoint = sections.checkpoint(every_steps=1000)
+    config.loop = sections.loop(eval_every=1000, sample_every=1_000_000)
     return config
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.num_steps = 300
     config.model.update(dict(compute_dtype="float32"))
-    config.model.shape.update(
-        dict(
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            vocab_size=512,
-            max_position_embeddings=1024,
-        )
-    )
+    config.model.shape.update(sections.TINY_LANGUAGE_MODEL)
     config.data.update(dict(batch_size=8, length=192, documents_per_row=12, max_repeats=3))
     config.optimizer.language_model.update(
         dict(learning_rate=3e-3, warmup_steps=30, weight_decay=0.05)

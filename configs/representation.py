@@ -17,6 +17,8 @@ Presets:
 
 import ml_collections
 
+from configs import sections
+
 PRESETS = ("tiny", "base", "large")
 
 
@@ -119,16 +121,7 @@ def _base() -> ml_collections.ConfigDict:
             projector="swiglu",  # or "linear"
             max_tokens=80,  # of an instruction with its answer
             # Share of each task among the examples that have what it asks for.
-            tasks=dict(
-                transcription=4.0,
-                caption=2.0,
-                language=1.0,
-                voice=0.0,
-                gender=0.0,
-                instrument=1.0,
-                event=1.0,
-                digit=0.0,
-            ),
+            tasks=sections.tasks(),
         )
     )
     config.packing = ml_collections.ConfigDict(
@@ -150,46 +143,16 @@ def _base() -> ml_collections.ConfigDict:
     )
     config.optimizer = ml_collections.ConfigDict(
         dict(
-            encoder=dict(
-                learning_rate=5e-4,
-                warmup_steps=5000,
-                schedule="cosine",  # "exponential", "cosine" or "constant"
-                decay=1.0,  # per step, of "exponential"
-                final_fraction=0.1,  # of the learning rate, at the end of "cosine"
-                b1=0.9,
-                b2=0.95,
-                weight_decay=0.1,
-                clip_norm=1.0,
+            encoder=sections.transformer_optimizer(
+                learning_rate=5e-4, warmup_steps=5000, final_fraction=0.1
             ),
             ema_decay=0.999,  # of all weights, per step
             accumulate=1,  # microbatches per step
         )
     )
-    config.mesh = ml_collections.ConfigDict(
-        dict(
-            replica=1,  # slices, over the data-centre network
-            fsdp=-1,  # chips of a slice; -1: all that are left
-            tensor=1,
-            min_shard_size=2**18,  # elements; smaller leaves are replicated over fsdp
-        )
-    )
-    config.checkpoint = ml_collections.ConfigDict(
-        dict(
-            every_steps=2000,
-            keep_last=2,
-            keep_best=1,  # by the loss on the held-out shards
-        )
-    )
-    config.loop = ml_collections.ConfigDict(
-        dict(
-            log_every=50,  # steps
-            eval_every=2000,  # steps
-            eval_batches=8,
-            sample_every=2000,  # steps; this stage has no sounds to write
-            max_nonfinite=20,  # skipped steps before the run stops
-            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
-        )
-    )
+    config.mesh = sections.mesh(min_shard_size=2**18)
+    config.checkpoint = sections.checkpoint(every_steps=2000)
+    config.loop = sections.loop(eval_every=2000, sample_every=2000)
     return config
 
 
@@ -197,19 +160,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.num_steps = 400
     config.autoencoder.update(dict(sample_rate=16_000, samples_per_latent=640, latent_dim=32))
     config.language_model.update(dict(compute_dtype="float32", remat="none"))
-    config.language_model.shape.update(
-        dict(
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            vocab_size=512,
-            max_position_embeddings=1024,
-            rope_theta=1e4,
-        )
-    )
+    config.language_model.shape.update(sections.TINY_LANGUAGE_MODEL)
     config.model.update(
         dict(
             num_layers=4,

@@ -13,7 +13,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -56,6 +56,29 @@ def parse_mixture(text: str) -> tuple[tuple[str, float], ...]:
             )
         parsed.append((folder, value))
     return tuple(parsed)
+
+
+def prefetched(
+    local_batch: Callable[[int], dict[str, np.ndarray]],
+    start_step: int,
+    stop_step: int | None,
+    *,
+    num_threads: int,
+    num_prefetched: int,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yields (step, local_batch(step)) in order, prepared by background threads.
+
+    Args:
+        local_batch: step -> batch; called by several threads.
+        start_step: the first.
+        stop_step: where to end, before that step; None never ends.
+        num_threads: that prepare batches.
+        num_prefetched: batches that wait ready.
+    """
+    steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
+    made = steps.map(lambda step: (step, local_batch(step)))
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_prefetched)
+    return iter(made.to_iter_dataset(options))
 
 
 class Pipeline:
@@ -216,12 +239,13 @@ class Pipeline:
             start_step: the first.
             stop_step: where to end, before that step; None never ends.
         """
-        steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
-        batches = steps.map(lambda step: (step, self.local_batch(step)))
-        options = grain.ReadOptions(
-            num_threads=self._num_threads, prefetch_buffer_size=self._num_prefetched
+        return prefetched(
+            self.local_batch,
+            start_step,
+            stop_step,
+            num_threads=self._num_threads,
+            num_prefetched=self._num_prefetched,
         )
-        return iter(batches.to_iter_dataset(options))
 
     def _places(self, step: int) -> list[tuple[sources.ShardSet, int]]:
         """The source and the index in it of every row of the global batch."""

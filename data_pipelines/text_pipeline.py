@@ -18,7 +18,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-import grain
 import numpy as np
 
 from data_pipelines import batches
@@ -32,7 +31,6 @@ from data_pipelines import tasks
 # What "scored" says of a token.
 NOT_SCORED, SCORED, SCORED_IN_CONTEXT = 0, 1, 2
 
-_LAST_STEP = 2**62
 _MAX_REMEMBERED = 2**20  # records' texts; reading one reads its sound too
 
 
@@ -177,9 +175,9 @@ class TextPipeline:
             start_step: the first.
             stop_step: where to end, before that step; None never ends.
         """
-        steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
-        made = steps.map(lambda step: (step, self.local_batch(step)))
-        return iter(made.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+        return pipeline.prefetched(
+            self.local_batch, start_step, stop_step, num_threads=1, num_prefetched=4
+        )
 
     def _places(self, step: int, row: int) -> list[tuple[int, int]]:
         """The sources and records of the documents that a row tries."""

@@ -39,6 +39,7 @@ from f3tok_jax import probe
 from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import probing
+from f3tok_jax import results_file
 from f3tok_jax import run_folder
 from f3tok_jax import transcripts
 
@@ -208,7 +209,7 @@ def ablate(
         "labels": {label: summarize(measure(learnt, tested, label), runs) for label in labels},
         "transcripts": transcribe(runs, speech, num_examples=num_transcripts, say=say),
     }
-    probe.write_json(output, results)
+    results_file.write(output, results)
     return results
 
 
@@ -277,16 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.shards,
             _parse_sets(given.test_shards, "--test_shards"),
             given.output,
-            labels=[name for name in given.label.split(",") if name],
-            exclude=[probe.parse_filter(text, "--exclude") for text in given.exclude],
-            only=[probe.parse_filter(text, "--only") for text in given.only],
-            num_seeds=given.num_seeds,
-            pooling=given.pooling,
-            recipe=probing.Recipe(num_epochs=given.num_epochs),
-            batch_size=given.batch_size,
             speech=_parse_sets(given.transcribe, "--transcribe") if given.transcribe else {},
             num_transcripts=given.num_transcripts,
-            say=functools.partial(print, flush=True),
+            **probe.options_of(given),
         )
     except ablation_runs.TrainingStopped as error:
         print(f"ablation: {error}", file=sys.stderr)
@@ -311,18 +305,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--workdir", required=True, help="folder of the runs' folders")
     add("--shards", required=True, help="labelled sets that probes learn from")
     add("--test_shards", required=True, help="NAME=DIR[,NAME=DIR] that they are tested on")
-    add("--label", required=True, help="what to predict: one label, or several with commas")
     add("--seeds", default="0", help="of the training, with commas")
     add("--arm", action="append", default=[], help="NAME: KEY=VALUE [KEY=VALUE], one more arm")
-    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
-    add("--exclude", action="append", default=[], help="label=value kept out of what probes learn")
-    add("--only", action="append", default=[], help="label=value that alone is tested")
-    add("--num_seeds", type=int, default=5, help="of the linear probe, per run")
-    add("--num_epochs", type=int, default=10, help="of the linear probe")
-    add("--pooling", choices=probing.POOLINGS, default="mean", help="of frames over time")
-    add("--batch_size", type=int, default=32, help="sounds encoded at a time")
     add("--transcribe", default="", help="NAME=DIR[,NAME=DIR] of speech to transcribe")
     add("--num_transcripts", type=int, default=50, help="sentences of each of these at most")
+    probe.add_options(parser)
     return parser
 
 

@@ -61,13 +61,16 @@ def normalize(latents: jax.Array, *, epsilon: float) -> jax.Array:
     return centred * jax.lax.rsqrt(variance + epsilon)
 
 
-def perturb(latents: jax.Array, key: jax.Array, *, gamma: float) -> jax.Array:
+def perturb(
+    latents: jax.Array, key: jax.Array, *, gamma: float, segments: jax.Array | None = None
+) -> jax.Array:
     """Adds alpha * eps: eps standard normal, alpha ~ U(0, gamma), one alpha per example.
 
     Args:
         latents: [b, t, d] float32.
         key: a typed PRNG key.
         gamma: largest noise rms.
+        segments: [b, t] int32 from 0 to t, the examples of each row; default one per row.
 
     Returns:
         [b, t, d] float32.
@@ -75,5 +78,10 @@ def perturb(latents: jax.Array, key: jax.Array, *, gamma: float) -> jax.Array:
     Source: F3-Tokenizer Eq. 2.
     """
     alpha_key, noise_key = jax.random.split(key)
-    alpha = jax.random.uniform(alpha_key, (latents.shape[0], 1, 1), maxval=gamma)
-    return latents + alpha * jax.random.normal(noise_key, latents.shape)
+    batch_size, length, _ = latents.shape
+    if segments is None:
+        alpha = jax.random.uniform(alpha_key, (batch_size, 1), maxval=gamma)
+    else:
+        per_segment = jax.random.uniform(alpha_key, (batch_size, length + 1), maxval=gamma)
+        alpha = jnp.take_along_axis(per_segment, segments, axis=1)
+    return latents + alpha[..., None] * jax.random.normal(noise_key, latents.shape)

@@ -14,8 +14,7 @@ memory.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-import json
+from collections.abc import Sequence
 import os
 import pathlib
 import re
@@ -38,20 +37,16 @@ if __name__ == "__main__":
 import jax
 import ml_collections
 
-from f3tok_jax import autoencoder_stage
 from f3tok_jax import config as config_lib
 from f3tok_jax import hlo_cost
-from f3tok_jax import representation_stage
+from f3tok_jax import results_file
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
+from f3tok_jax import stages
 from f3tok_jax import tpu_slice
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 PARTS = ("all", "generator")
-STAGES: dict[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
-    "autoencoder": autoencoder_stage.make_stage,
-    "representation": representation_stage.make_stage,
-}
 
 
 class MemoryDoesNotFitError(ValueError):
@@ -81,6 +76,11 @@ def fit_config(
         config.mesh.replica = target.num_slices
     if part == "generator" and config.stage == "autoencoder":
         config.losses.adversarial_start = config.num_steps
+    if seconds_per_chip and "crop_frames" not in config.data:
+        raise ValueError(
+            f"--seconds_per_chip needs a stage that hears sound, got {config.stage!r}: change "
+            "config.data.batch_size"
+        )
     if seconds_per_chip:
         latents = config_lib.latents_of(config)
         rate = latents["sample_rate"] / latents["samples_per_latent"]
@@ -101,13 +101,12 @@ def compile_step(
         MemoryDoesNotFitError: with what it needs and what there is.
         ValueError: where config and slices do not fit together.
     """
-    if config.stage not in STAGES:
-        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
+    make_stage = stages.find(config)
     mesh = sharding.make_mesh(config.mesh, tpu_slice.devices(target))
     sharding.check_batch(
         config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
     )
-    stage = STAGES[config.stage](config)
+    stage = make_stage(config)
     state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
     minimum = config.mesh.min_shard_size
     shardings = sharding.state_shardings(state, mesh, minimum)
@@ -146,10 +145,10 @@ def measure(
     totals, repeated = compiled.cost_analysis(), program.repeated()
     flops = totals["flops"] + repeated.flops
     # XLA counts a loop's body once, and of a stack that it slices layer by layer the whole.
+    modules = program.costs()
     num_bytes = totals["bytes accessed"]
     if repeated.bytes:
-        num_bytes = sum(cost.bytes for cost in program.costs().values())
-    modules = program.costs()
+        num_bytes = sum(cost.bytes for cost in modules.values())
     cycles = sum(cost.cycles for cost in modules.values())
     products = sum(cost.flops for cost in modules.values())
     own = stage.model_flops / target.num_chips or sum(
@@ -284,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             compiled, stage = compile_step(config, target)
         except MemoryDoesNotFitError as error:
-            _write_json(given.output, {"topology": str(target), "fits": False, "error": str(error)})
+            _write(given.output, {"topology": str(target), "fits": False, "error": str(error)})
             print(f"compile_check: {error}", file=sys.stderr)
             return EXIT_DOES_NOT_FIT
         cost = {
@@ -298,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"compile_check: {error}", file=sys.stderr)
         return EXIT_REFUSED
-    _write_json(given.output, cost)
+    _write(given.output, cost)
     if given.hlo is not None:
         given.hlo.write_text(compiled.as_text(), encoding="utf-8")
     print(format_table(cost))
@@ -342,14 +341,9 @@ def _explained(
     )
 
 
-def _write_json(path: pathlib.Path | None, value: Any) -> None:
-    """Writes under a temporary name, which is renamed when whole."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def _write(path: pathlib.Path | None, cost: dict[str, Any]) -> None:
+    if path is not None:
+        results_file.write(path, cost)
 
 
 if __name__ == "__main__":

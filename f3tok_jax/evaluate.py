@@ -14,7 +14,6 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-import json
 import os
 import pathlib
 import sys
@@ -33,6 +32,7 @@ from f3tok_jax import checkpoint
 from f3tok_jax import contenders as contenders_lib
 from f3tok_jax import metrics
 from f3tok_jax import references
+from f3tok_jax import results_file
 from f3tok_jax import scores as scores_lib
 
 FORMAT = "f3tok evaluation 1"
@@ -270,7 +270,7 @@ def evaluate(
         **scores_lib.table(contenders, scores),
         "listen": listener.index(),
     }
-    _write_json(output, results)
+    results_file.write(output, results)
     return results
 
 
@@ -369,14 +369,6 @@ def _spaced(total: int, wanted: int) -> list[int]:
     if wanted == 0 or wanted >= total:
         return list(range(total))
     return [total * i // wanted for i in range(wanted)]
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes under a temporary name, which is renamed when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

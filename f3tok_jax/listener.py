@@ -19,7 +19,6 @@ from f3tok_jax import frozen_models
 from f3tok_jax import language_model_folder
 from f3tok_jax import latent_file
 from f3tok_jax import pretrained
-from f3tok_jax import run_folder
 from f3tok_jax import tokenizer as tokenizer_lib
 
 _CHUNK = 50  # latents per compiled step: 2 s at 25 Hz
@@ -73,12 +72,7 @@ class Listener:
             raise ValueError(str(error)) from error
         section = config.autoencoder
         tokenizer = tokenizer_lib.Tokenizer.load(section.workdir, section.step or None, say=say)
-        wanted = run_folder.frozen_fingerprints(workdir).get("autoencoder")
-        if tokenizer.fingerprint != wanted:
-            raise ValueError(
-                f"{workdir} was trained on the autoencoder {wanted}, got {tokenizer.fingerprint} "
-                f"in {section.workdir}: give that folder its old checkpoint back"
-            )
+        pretrained.check_autoencoder(workdir, tokenizer.fingerprint, section.workdir)
         return cls(config, params, tokenizer, step=step)
 
     @functools.cached_property

@@ -18,6 +18,7 @@ from f3tok_jax import config as config_lib
 from f3tok_jax import fingerprint
 from f3tok_jax import language_model_folder
 from f3tok_jax import representation_encoder as encoder_lib
+from f3tok_jax import run_folder
 from f3tok_jax import sharding
 from f3tok_jax import supervision
 
@@ -187,3 +188,19 @@ def restore_modules(
     """
     found, step = checkpoint.restore_params(workdir, {ENCODER: dict(abstract)}, step=step, say=say)
     return found[ENCODER], step
+
+
+def check_autoencoder(workdir: str, digest: str, autoencoder_dir: str) -> None:
+    """Refuses an autoencoder that is not the one whose latents a run was trained on.
+
+    Args:
+        workdir: run folder of the representation stage.
+        digest: fingerprint of the autoencoder that is there now.
+        autoencoder_dir: where.
+    """
+    wanted = run_folder.frozen_fingerprints(workdir).get("autoencoder")
+    if digest != wanted:
+        raise ValueError(
+            f"{workdir} was trained on the latents of autoencoder {wanted}, got {digest} in "
+            f"{autoencoder_dir}: give that run its old checkpoint back"
+        )

@@ -18,8 +18,6 @@ import argparse
 import collections
 from collections.abc import Callable, Mapping, Sequence
 import functools
-import json
-import os
 import pathlib
 import sys
 from typing import Any
@@ -35,6 +33,7 @@ from f3tok_jax import pretrained
 from f3tok_jax import probe_features
 from f3tok_jax import probe_results
 from f3tok_jax import probing
+from f3tok_jax import results_file
 from f3tok_jax import run_folder
 
 FORMAT, TITLES = probe_results.PROBE, probe_results.TITLES
@@ -66,12 +65,8 @@ def load_models(
         autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
     autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
     digest = fingerprint.autoencoder_fingerprint(params)
-    wanted = run_folder.frozen_fingerprints(workdir).get("autoencoder", digest)
-    if digest != wanted:
-        raise ValueError(
-            f"{workdir} was trained on the latents of autoencoder {wanted}, got {digest} in "
-            f"{autoencoder_dir}: give that run its old checkpoint back"
-        )
+    if run_folder.frozen_fingerprints(workdir):
+        pretrained.check_autoencoder(workdir, digest, autoencoder_dir)
     return probe_features.Models(
         autoencoder=(autoencoder, params, digest),
         encoders=encoders,
@@ -269,7 +264,7 @@ def probe(
             for label in labels
         },
     }
-    write_json(output, results)
+    results_file.write(output, results)
     return results
 
 
@@ -300,15 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.workdir,
             given.shards,
             given.output,
-            labels=[name for name in given.label.split(",") if name],
             test_shards=given.test_shards,
-            exclude=[parse_filter(text, "--exclude") for text in given.exclude],
-            only=[parse_filter(text, "--only") for text in given.only],
-            num_seeds=given.num_seeds,
-            pooling=given.pooling,
-            recipe=probing.Recipe(num_epochs=given.num_epochs),
-            batch_size=given.batch_size,
-            say=functools.partial(print, flush=True),
+            **options_of(given),
         )
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         print(f"probe: {error}", file=sys.stderr)
@@ -332,6 +320,13 @@ def _parser() -> argparse.ArgumentParser:
         help="labelled sets of sound or latents to learn from: DIR or DIR,DIR",
     )
     add("--test_shards", nargs="+", default=[], help="sets to test on")
+    add_options(parser)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that every program which probes has: those of `options_of`, and the output."""
+    add = parser.add_argument
     add("--label", required=True, help="what to predict: one label, or several with commas")
     add("--output", required=True, type=pathlib.Path, help="JSON file to write")
     add("--exclude", action="append", default=[], help="label=value kept out of training")
@@ -340,7 +335,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--num_epochs", type=int, default=10, help="of the linear probe")
     add("--pooling", choices=probing.POOLINGS, default="mean", help="of frames over time")
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
-    return parser
+
+
+def options_of(given: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `probe` from the flags of `add_options`, and where messages go."""
+    return dict(
+        labels=[name for name in given.label.split(",") if name],
+        exclude=[parse_filter(text, "--exclude") for text in given.exclude],
+        only=[parse_filter(text, "--only") for text in given.only],
+        num_seeds=given.num_seeds,
+        pooling=given.pooling,
+        recipe=probing.Recipe(num_epochs=given.num_epochs),
+        batch_size=given.batch_size,
+        say=functools.partial(print, flush=True),
+    )
 
 
 def parse_filter(text: str, flag: str) -> Filter:
@@ -372,14 +380,6 @@ def _folders(shards: str, test_shards: Sequence[str]) -> list[str]:
     if not test_shards and is_pair and not (folder / manifest.FILE_NAME).is_file():
         return [str(part) for part in parts]
     return [shards, *test_shards]
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes under a temporary name, which is renamed when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

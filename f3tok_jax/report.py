@@ -14,10 +14,10 @@ Exit codes: 0 finished, 1 a folder that is not a run; one sentence on stderr say
 
 import argparse
 from collections.abc import Sequence
-import os
 import pathlib
 import sys
 
+from data_pipelines import manifest
 from f3tok_jax import page
 from f3tok_jax import run_history
 
@@ -45,9 +45,7 @@ def write_report(
     }
     text = page.render(runs, named)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, output)
+    manifest.write_atomically(output, text)
     return output.stat().st_size
 
 

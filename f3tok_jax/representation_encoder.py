@@ -4,8 +4,8 @@
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
+from f3tok_jax import bottleneck
 from f3tok_jax import transformer
 
 
@@ -68,7 +68,9 @@ class RepresentationEncoder(nn.Module):
         """
         self._check(latents)
         if noise_key is not None and self.input_noise:
-            latents = perturb(latents, noise_key, scale=self.input_noise, segments=segments)
+            latents = bottleneck.perturb(
+                latents, noise_key, gamma=self.input_noise, segments=segments
+            )
         return self.transformer(self.input(latents), positions=positions, segments=segments)
 
     @nn.nowrap
@@ -116,27 +118,3 @@ class RepresentationEncoder(nn.Module):
                 f"the representation encoder takes latents [b, t, {self.latent_dim}], got "
                 f"{list(latents.shape)}"
             )
-
-
-def perturb(
-    latents: jax.Array, key: jax.Array, *, scale: float, segments: jax.Array | None = None
-) -> jax.Array:
-    """Adds alpha * eps: eps standard normal, alpha ~ U(0, scale), one alpha per example.
-
-    Args:
-        latents: [b, t, d] float32.
-        key: a typed PRNG key.
-        scale: largest noise rms.
-        segments: [b, t] int32 from 0 to t, the examples of each row; default one per row.
-
-    Returns:
-        [b, t, d] float32.
-    """
-    alpha_key, noise_key = jax.random.split(key)
-    batch_size, length, _ = latents.shape
-    if segments is None:
-        alpha = jax.random.uniform(alpha_key, (batch_size, 1), maxval=scale)
-    else:
-        per_segment = jax.random.uniform(alpha_key, (batch_size, length + 1), maxval=scale)
-        alpha = jnp.take_along_axis(per_segment, segments, axis=1)
-    return latents + alpha[..., None] * jax.random.normal(noise_key, latents.shape)

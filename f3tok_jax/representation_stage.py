@@ -292,8 +292,7 @@ def _loss(
             labels = model.frozen.labels(frozen, batch, latents)
             labels = packing.take(plan, rows(labels))
             outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
-            rq_loss = jnp.mean(outcome.loss / totals["targets"])
-            loss += config.rq.weight * rq_loss
+            loss += config.rq.weight * outcome.total(totals["targets"])
             metrics |= outcome.metrics() | _usage_metrics(labels, segments, config)
     if model.projector is not None:
         back = packing.put_back(plan, states).reshape(*mask.shape, -1)
@@ -361,8 +360,8 @@ def _totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
         _, valid = rq_mtp.shifted_targets(
             labels, mask.astype(jnp.int32), num_heads=model.config.rq.num_heads
         )
-        count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32) * model.config.rq.num_codebooks
-        totals["targets"] = jnp.maximum(count, 1.0)
+        count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
+        totals["targets"] = count * model.config.rq.num_codebooks
     if model.projector is not None:
         answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
         totals["answers"] = jnp.maximum(answers, 1.0)

@@ -212,9 +212,14 @@ class Outcome:
     correct: jax.Array
     weight: jax.Array
 
-    def total(self) -> jax.Array:
-        """The loss to train on: the mean over heads of each head's mean, 0 without any target."""
-        return jnp.mean(self.loss / jnp.maximum(self.weight, 1.0))
+    def total(self, weight: jax.Array | None = None) -> jax.Array:
+        """The loss to train on: the mean over heads of each head's mean, 0 without any target.
+
+        Args:
+            weight: [K], of the whole batch where this is a part of it; default its own.
+        """
+        weight = self.weight if weight is None else weight
+        return jnp.mean(self.loss / jnp.maximum(weight, 1.0))
 
     def metrics(self) -> dict[str, tuple[jax.Array, jax.Array]]:
         """(sum, weight) of loss and accuracy per head: "rq_loss/k1", "rq_accuracy/k1", ..."""

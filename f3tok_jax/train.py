@@ -18,7 +18,7 @@ Exit codes:
     137  killed from outside, often for host memory
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import os
@@ -32,21 +32,19 @@ from absl import logging
 import jax
 import ml_collections
 
-from f3tok_jax import autoencoder_stage
 from f3tok_jax import checkpoint
 from f3tok_jax import checkpoint_meta
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
-from f3tok_jax import language_model_stage
 from f3tok_jax import loop
 from f3tok_jax import metric_writer
 from f3tok_jax import multihost
 from f3tok_jax import preemption as preemption_lib
 from f3tok_jax import progress as progress_lib
-from f3tok_jax import representation_stage
 from f3tok_jax import run_folder
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
+from f3tok_jax import stages
 from f3tok_jax import startup
 from f3tok_jax import watchdog as watchdog_lib
 
@@ -56,12 +54,6 @@ _EXIT_CODES = {
     loop.Outcome.DONE: EXIT_DONE,
     loop.Outcome.NONFINITE: EXIT_NONFINITE,
     loop.Outcome.PREEMPTED: EXIT_PREEMPTED,
-}
-
-STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage_lib.Stage]] = {
-    "autoencoder": autoencoder_stage.make_stage,
-    "language_model": language_model_stage.make_stage,
-    "representation": representation_stage.make_stage,
 }
 
 
@@ -101,7 +93,7 @@ def run(
         if done_step is not None and done_step >= config.num_steps:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
-    stage = (make_stage or _find_stage(config))(config)
+    stage = (make_stage or stages.find(config))(config)
     return _EXIT_CODES[_train(config, workdir, stage, mesh, say)]
 
 
@@ -151,14 +143,6 @@ def _train(
             say=say,
         )
         return loop.take_steps(this, state, step)
-
-
-def _find_stage(
-    config: ml_collections.ConfigDict,
-) -> Callable[[ml_collections.ConfigDict], stage_lib.Stage]:
-    if config.stage not in STAGES:
-        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
-    return STAGES[config.stage]
 
 
 def _open_folder(

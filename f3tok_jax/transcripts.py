@@ -26,8 +26,8 @@ from data_pipelines import transforms
 from f3tok_jax import checkpoint
 from f3tok_jax import error_rates
 from f3tok_jax import listener as listener_lib
-from f3tok_jax import probe
 from f3tok_jax import probe_results
+from f3tok_jax import results_file
 
 TASK = "transcription"
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = measure(given.workdir, given.shards, num_examples=given.num_examples, say=say)
         results = {"format": probe_results.TRANSCRIPTS, "shards": given.shards, **found}
-        probe.write_json(given.output, results)
+        results_file.write(given.output, results)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         print(f"transcripts: {error}", file=sys.stderr)
         return 1

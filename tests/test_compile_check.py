@@ -15,6 +15,7 @@ import pytest
 from f3tok_jax import compile_check
 from f3tok_jax import config as config_lib
 from f3tok_jax import stage
+from f3tok_jax import stages
 from f3tok_jax import tpu_slice
 from f3tok_jax import train_state
 
@@ -94,9 +95,7 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
 
 
 def _run(monkeypatch, capsys, *arguments, width: int = _WIDTH):
-    monkeypatch.setitem(
-        compile_check.STAGES, "autoencoder", functools.partial(_make_stage, width=width)
-    )
+    monkeypatch.setitem(stages.STAGES, "autoencoder", functools.partial(_make_stage, width=width))
     code = compile_check.main([f"--config={_RECIPE}:tiny", *arguments])
     return code, capsys.readouterr()
 

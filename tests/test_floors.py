@@ -43,11 +43,14 @@ _FLOORS = (
         ),
         ("stage", "run_folder", "checkpoint_meta", "optimizer", "language_model_folder"),
         ("checkpoint", "compiled", "startup", "microbatches"),
-        ("loop", "pretrained"),
+        ("loop", "pretrained", "results_file"),
         ("frozen_models",),
     ),
     # 3: stages
-    (("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),),
+    (
+        ("autoencoder_stage", "language_model_stage", "representation_stage", "generation_stage"),
+        ("stages",),
+    ),
 )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from f3tok_jax import bottleneck
 from f3tok_jax import representation_encoder
 
 _FIELDS = dict(
@@ -102,7 +103,7 @@ def test_noise_is_on_the_input_of_training_alone_and_of_one_strength_per_example
     assert np.abs(np.asarray(clean) - noisy).max() > 0.01
     zeros = jnp.zeros((64, 50, 40))
     segments = jnp.asarray(np.repeat([[1, 2]], 64, 0).repeat(25, 1).astype(np.int32))
-    perturb = functools.partial(representation_encoder.perturb, scale=0.5)
+    perturb = functools.partial(bottleneck.perturb, gamma=0.5)
     for given in (None, segments):
         noise = np.asarray(perturb(zeros, jax.random.key(2), segments=given))
         rms = np.sqrt((noise**2).mean(-1).reshape(64, 2, 25).mean(-1))

@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sections that the recipes of several stages have in common."""
+
+import ml_collections
+
+# The language model that the project trains itself, as in a Hugging Face config.json: preset tiny
+# of configs/language_model.py, and what configs/representation.py:tiny freezes.
+TINY_LANGUAGE_MODEL = dict(
+    hidden_size=128,
+    intermediate_size=384,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,
+    vocab_size=512,
+    max_position_embeddings=1024,
+    rope_theta=1e4,
+)
+
+
+def tasks() -> dict[str, float]:
+    """Returns the weight of every text task, 0 for those that are off; see data_pipelines.tasks."""
+    return dict(
+        transcription=4.0,
+        caption=2.0,
+        language=1.0,
+        voice=0.0,
+        gender=0.0,
+        instrument=1.0,
+        event=1.0,
+        digit=0.0,
+    )
+
+
+def transformer_optimizer(
+    *, learning_rate: float, warmup_steps: int, final_fraction: float
+) -> dict[str, object]:
+    """Returns the section of a transformer's optimizer: AdamW on a cosine."""
+    return dict(
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        schedule="cosine",  # "exponential", "cosine" or "constant"
+        decay=1.0,  # per step, of "exponential"
+        final_fraction=final_fraction,  # of the learning rate, at the end of "cosine"
+        b1=0.9,
+        b2=0.95,
+        weight_decay=0.1,
+        clip_norm=1.0,
+    )
+
+
+def mesh(*, min_shard_size: int) -> ml_collections.ConfigDict:
+    """Returns config.mesh: a slice's chips all on fsdp."""
+    return ml_collections.ConfigDict(
+        dict(
+            replica=1,  # slices, over the data-centre network
+            fsdp=-1,  # chips of a slice; -1: all that are left
+            tensor=1,
+            min_shard_size=min_shard_size,  # elements; smaller leaves are replicated over fsdp
+        )
+    )
+
+
+def checkpoint(*, every_steps: int) -> ml_collections.ConfigDict:
+    """Returns config.checkpoint."""
+    return ml_collections.ConfigDict(
+        dict(
+            every_steps=every_steps,
+            keep_last=2,
+            keep_best=1,  # by the stage's best metric on the held-out shards
+        )
+    )
+
+
+def loop(*, eval_every: int, sample_every: int) -> ml_collections.ConfigDict:
+    """Returns config.loop; a stage that makes no sound does not read `sample_every`."""
+    return ml_collections.ConfigDict(
+        dict(
+            log_every=50,  # steps
+            eval_every=eval_every,  # steps
+            eval_batches=8,
+            sample_every=sample_every,  # steps between sounds in samples/ and TensorBoard
+            max_nonfinite=20,  # skipped steps before the run stops
+            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
+        )
+    )
