@@ -62,6 +62,19 @@ def mesh(*, min_shard_size: int) -> ml_collections.ConfigDict:
     )
 
 
+def compiler() -> ml_collections.ConfigDict:
+    """Returns config.compiler: options of XLA for each platform, "name=value,name=value"."""
+    return ml_collections.ConfigDict(
+        dict(
+            # The share of a convolution's best estimated speed at which XLA stops to look for
+            # better windows. On one of base (3 x 3, 256 channels, with gradients; v5e, libtpu
+            # 0.0.42) 1.0, the compiler's own value, searches 43 s of CPU, 0.98 searches 10 s and
+            # costs 0.6 % more cycles, 0.9 searches 6 s and costs 48 % more.
+            tpu="xla_jf_convolution_performance_target=0.98",
+        )
+    )
+
+
 def checkpoint(*, every_steps: int) -> ml_collections.ConfigDict:
     """Returns config.checkpoint."""
     return ml_collections.ConfigDict(

@@ -37,6 +37,7 @@ if __name__ == "__main__":
 import jax
 import ml_collections
 
+from f3tok_jax import compiler_options
 from f3tok_jax import config as config_lib
 from f3tok_jax import hlo_cost
 from f3tok_jax import results_file
@@ -121,7 +122,8 @@ def compile_step(
         arguments = sharding.unbox((state, stage.abstract_frozen))
         lowered = step.lower(*arguments, dict(stage.batch_spec))
         try:
-            return lowered.compile(), stage
+            options = compiler_options.parse(config.compiler, "tpu")
+            return lowered.compile(compiler_options=options), stage
         except jax.errors.JaxRuntimeError as error:
             raise _explained(error, config, target) from error
 

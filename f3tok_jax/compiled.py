@@ -42,6 +42,7 @@ class CompiledStage:
         mesh: jax.sharding.Mesh,
         seed: int,
         min_shard_size: int,
+        options: Mapping[str, str] | None = None,
         measured: Mapping[str, Any] | None = None,
     ):
         """Lays out the state; compiles nothing.
@@ -51,9 +52,10 @@ class CompiledStage:
             mesh: of the program.
             seed: of the fresh state.
             min_shard_size: elements; smaller leaves are replicated.
+            options: of XLA, for the programs of the mesh.
             measured: for stage.load_frozen.
         """
-        self._stage = stage
+        self._stage, self._options = stage, dict(options or {})
         # Boxes tell where the arrays live; the state itself has none.
         boxed = jax.eval_shape(stage.init_state, jax.random.key(seed))
         self._make_state = lambda: sharding.unbox(stage.init_state(jax.random.key(seed)))
@@ -89,7 +91,7 @@ class CompiledStage:
         if getattr(self, name) is None:
             batch = dict(self._stage.batch_spec)
             lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
-            setattr(self, name, lowered.compile())
+            setattr(self, name, lowered.compile(compiler_options=self._options or None))
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
         sounds = {**self._stage.sample(state, frozen, batch), "mask": batch["mask"]}

@@ -35,6 +35,7 @@ import ml_collections
 from f3tok_jax import checkpoint
 from f3tok_jax import checkpoint_meta
 from f3tok_jax import compiled
+from f3tok_jax import compiler_options
 from f3tok_jax import config as config_lib
 from f3tok_jax import loop
 from f3tok_jax import metric_writer
@@ -115,6 +116,7 @@ def _train(
             mesh=mesh,
             seed=config.seed,
             min_shard_size=config.mesh.min_shard_size,
+            options=compiler_options.parse(config.compiler, jax.default_backend()),
             measured=run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure),
         )
         state, step = _first_state(programs, checkpointer, say)

@@ -40,6 +40,7 @@ _FLOORS = (
             "progress",
             "watchdog",
             "fingerprint",
+            "compiler_options",
         ),
         ("stage", "run_folder", "checkpoint_meta", "optimizer", "language_model_folder"),
         ("checkpoint", "compiled", "startup", "microbatches"),
