@@ -32,6 +32,8 @@ RESUMABLE = (
     "autoencoder.workdir",
     "autoencoder.step",
     "language_model.folder",
+    "representation.workdir",
+    "representation.step",
 )
 
 
@@ -229,6 +231,8 @@ def latents_of(config: ml_collections.ConfigDict) -> dict[str, int]:
     A stage that hears latents reads them from the run of the autoencoder that it names, and takes
     its own values where it names none.
     """
+    if config.stage == "generation":
+        return latents_of(representation_of(config))
     if config.stage != "autoencoder":
         section = config.autoencoder
         if section.workdir:
@@ -240,6 +244,12 @@ def latents_of(config: ml_collections.ConfigDict) -> dict[str, int]:
         "samples_per_latent": model.hop_length * math.prod(time for time, _ in model.strides),
         "latent_dim": model.latent_dim,
     }
+
+
+def representation_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the config of the representation run that a generation run names, or its recipe's."""
+    section = config.representation
+    return load(section.workdir) if section.workdir else section.recipe
 
 
 def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -320,6 +330,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _validate_autoencoder(config, source)
     if config.stage == "representation":
         _validate_representation(config, source)
+    if config.stage == "generation":
+        _validate_generation(config, source)
 
 
 def _positive(config: ml_collections.ConfigDict, source: str, names: Sequence[str]) -> None:
@@ -350,7 +362,7 @@ def _validate_autoencoder(config: ml_collections.ConfigDict, source: str) -> Non
 
 
 def _validate_representation(config: ml_collections.ConfigDict, source: str) -> None:
-    rq, supervision, rows = config.rq, config.supervision, config.packing
+    rq, supervision = config.rq, config.supervision
     _positive(config, source, ("supervision.patch", "supervision.max_tokens", "packing.examples"))
     if rq.weight < 0 or supervision.weight < 0 or not rq.weight + supervision.weight > 0:
         raise ValueError(
@@ -371,14 +383,34 @@ def _validate_representation(config: ml_collections.ConfigDict, source: str) -> 
             f"config.rq.target='log_mel' ({source}) needs sound, got config.data.latents=True: "
             "train on shards of sound, or on the target 'latents'"
         )
-    microbatch = config.data.batch_size // config.optimizer.accumulate
-    if microbatch % rows.examples:
-        raise ValueError(
-            f"config.packing.examples={rows.examples} ({source}) must divide the {microbatch} "
-            "examples of a microbatch"
-        )
+    _check_rows(config, source)
     if supervision.weight and not any(supervision.tasks.values()):
         raise ValueError(
             f"config.supervision.tasks ({source}) must give some task a weight above 0, or "
             "config.supervision.weight be 0"
+        )
+
+
+def _validate_generation(config: ml_collections.ConfigDict, source: str) -> None:
+    _positive(config, source, ("flow.draws", "text.max_tokens", "packing.examples"))
+    for name in ("flow.condition_drop", "flow.history_drop", "text.drop"):
+        value = flatten(config)[name]
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"config.{name} must be a share in [0, 1], got {value} ({source})")
+    for name in ("history_noise", "encoder_noise", "stop_weight", "text_weight"):
+        if config.flow[name] < 0:
+            raise ValueError(
+                f"config.flow.{name} must not be negative, got {config.flow[name]} ({source})"
+            )
+    if not any(config.text.tasks.values()):
+        raise ValueError(f"config.text.tasks ({source}) must give some task a weight above 0")
+    _check_rows(config, source)
+
+
+def _check_rows(config: ml_collections.ConfigDict, source: str) -> None:
+    microbatch = config.data.batch_size // config.optimizer.accumulate
+    if microbatch % config.packing.examples:
+        raise ValueError(
+            f"config.packing.examples={config.packing.examples} ({source}) must divide the "
+            f"{microbatch} examples of a microbatch"
         )

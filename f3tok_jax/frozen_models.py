@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the representation stage reads and never trains: autoencoder, language model, labels."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -19,15 +18,6 @@ from f3tok_jax import rq_mtp
 from f3tok_jax import sharding
 from f3tok_jax import stage
 from f3tok_jax import whitening
-
-
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """What latents are of: Hz, samples, channels."""
-
-    sample_rate: int
-    samples_per_latent: int
-    latent_dim: int
 
 
 class FrozenModels:
@@ -49,7 +39,7 @@ class FrozenModels:
         self._config = config
         self.fingerprints: dict[str, str] = {}
         self.autoencoder = self.language_model = None
-        self.sound = Sound(**config_lib.latents_of(config))
+        self.sound = pretrained.Sound(**config_lib.latents_of(config))
         section = config.autoencoder
         if section.workdir:
             self._step, digest = pretrained.autoencoder_fingerprint(section.workdir, section.step)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of finished runs, as later stages and programs need them: averaged weights alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -23,6 +24,15 @@ from f3tok_jax import sharding
 from f3tok_jax import supervision
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """What latents are of: Hz, samples, channels."""
+
+    sample_rate: int
+    samples_per_latent: int
+    latent_dim: int
 
 
 def make_autoencoder(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
@@ -71,15 +81,26 @@ def autoencoder_fingerprint(workdir: str, step: int = 0) -> tuple[int, str]:
         ValueError: where the folder is not such a run or holds no checkpoint.
     """
     read_config(workdir, "autoencoder")
+    return _averages_fingerprint(workdir, step, "generator", ("",))
+
+
+def modules_fingerprint(workdir: str, names: Sequence[str], step: int = 0) -> tuple[int, str]:
+    """The step of a representation run's modules and their fingerprint; see the autoencoder's."""
+    return _averages_fingerprint(workdir, step, ENCODER, [f"{name}/" for name in names])
+
+
+def _averages_fingerprint(
+    workdir: str, step: int, player: str, parts: Sequence[str]
+) -> tuple[int, str]:
     step = step or checkpoint.latest_step(workdir)
     if step is None:
         raise ValueError(f"{workdir} must hold a checkpoint, got none; train it first")
-    prefix = "ema_params/generator/"
+    prefix = f"ema_params/{player}/"
     prints = checkpoint.read_meta(workdir, step)["fingerprints"]
     own = {
         f"params/{name.removeprefix(prefix)}": value
         for name, value in prints.items()
-        if name.startswith(prefix)
+        if name.startswith(tuple(prefix + part for part in parts))
     }
     return step, fingerprint.digest_of(own)
 
@@ -144,20 +165,41 @@ def load_representation_encoder(
     return encoder, params["encoder"], config
 
 
-def abstract_modules(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def sound_spec(config: ml_collections.ConfigDict, sound: Sound) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a batch must have of sound: latents, or waveforms, and their mask.
+
+    Args:
+        config: of a stage that hears latents.
+        sound: of them.
+    """
+    rows, frames = config.data.batch_size, config.data.crop_frames
+    if config.data.latents:
+        shape = (rows, frames)
+        heard = {"latents": jax.ShapeDtypeStruct((*shape, sound.latent_dim), jnp.float32)}
+    else:
+        shape = (rows, frames * sound.samples_per_latent)
+        heard = {"waveform": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    return heard | {"mask": jax.ShapeDtypeStruct(shape, jnp.bool_)}
+
+
+def abstract_modules(
+    config: ml_collections.ConfigDict, language_model_width: int = 0
+) -> dict[str, Any]:
     """Shapes and dtypes of the parameters of a run's encoder, and of its projector if it has one.
 
     Args:
-        config: of the run; of a supervised one the folder of the language model must be there.
+        config: of the run.
+        language_model_width: of a supervised one; 0 to read it from the language model's folder.
     """
     encoder = make_encoder(config, config_lib.latents_of(config)["latent_dim"])
     modules = {"encoder": _abstract(encoder, encoder.latent_dim)}
     if config.supervision.weight:
-        section = config.language_model
-        language_model = language_model_folder.read(
-            section.folder, compute_dtype=section.compute_dtype, remat=section.remat
-        )
-        projector = make_projector(config, language_model.width)
+        section, width = config.language_model, language_model_width
+        if not width:
+            width = language_model_folder.read(
+                section.folder, compute_dtype=section.compute_dtype, remat=section.remat
+            ).width
+        projector = make_projector(config, width)
         modules["projector"] = _abstract(projector, config.model.width)
     return modules
 

@@ -158,24 +158,11 @@ def model_flops(model: Model) -> float:
 
 
 def _batch_spec(
-    config: ml_collections.ConfigDict, sound: frozen_models.Sound
+    config: ml_collections.ConfigDict, sound: pretrained.Sound
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    rows, frames = config.data.batch_size, config.data.crop_frames
-    if config.data.latents:
-        spec = {
-            "latents": jax.ShapeDtypeStruct((rows, frames, sound.latent_dim), jnp.float32),
-            "mask": jax.ShapeDtypeStruct((rows, frames), jnp.bool_),
-        }
-    else:
-        shape = (rows, frames * sound.samples_per_latent)
-        spec = {
-            "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
-            "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
-        }
+    spec = pretrained.sound_spec(config, sound)
     if config.supervision.weight:
-        shape = (rows, config.supervision.max_tokens)
-        spec["text"] = jax.ShapeDtypeStruct(shape, jnp.int32)
-        spec |= {name: jax.ShapeDtypeStruct(shape, jnp.bool_) for name in ("answer", "text_mask")}
+        spec |= supervision.text_spec(config.data.batch_size, config.supervision.max_tokens)
     return spec
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from f3tok_jax import autoencoder_stage
+from f3tok_jax import generation_stage
 from f3tok_jax import language_model_stage
 from f3tok_jax import representation_stage
 from f3tok_jax import stage
 
 STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage.Stage]] = {
     "autoencoder": autoencoder_stage.make_stage,
+    "generation": generation_stage.make_stage,
     "language_model": language_model_stage.make_stage,
     "representation": representation_stage.make_stage,
 }

@@ -5,7 +5,8 @@
     [audio start] r_1 ... r_N [audio end] instruction answer end-of-text
 
 The language model reads this and is scored on the answer. Its weights stay as they are; the
-gradient goes through its activations into the projector and the representations.
+gradient goes through its activations into the projector and the representations. The generation
+stage has it read the same parts in another order: text, then the sound that is made of it.
 """
 
 from collections.abc import Callable
@@ -93,6 +94,7 @@ class Sequences:
         scored: [r, a] int32, positions whose next token is to be predicted.
         targets: [r, a] int32, those tokens.
         weight: [r, a] bool, True where there is one.
+        plan: how slots became rows: those of each example in turn, num_slots of them.
     """
 
     embeddings: jax.Array
@@ -101,6 +103,7 @@ class Sequences:
     scored: jax.Array
     targets: jax.Array
     weight: jax.Array
+    plan: packing.Packing
 
 
 def make_sequences(
@@ -112,12 +115,14 @@ def make_sequences(
     answer: jax.Array,
     *,
     embed: Callable[[jax.Array], jax.Array],
+    text_first: bool = False,
     examples_per_row: int = 1,
     length: int = 0,
 ) -> Sequences:
     """Builds the rows that the language model reads.
 
-    An example without text takes no room at all.
+    To be asked about sound, an example is [start] audio [end] text, and one without text takes no
+    room at all. To speak, it is text [start] audio, and text may be missing.
 
     Args:
         audio: [b, n, width] audio tokens, at the scale of the token embeddings.
@@ -127,6 +132,7 @@ def make_sequences(
         text_mask: [b, s] bool, True where a token is.
         answer: [b, s] bool, True where it is to be predicted.
         embed: token ids [...] to embeddings [..., width].
+        text_first: True to speak.
         examples_per_row: neighbours in the batch that share a row.
         length: positions of a row; 0 for as many as its examples could ever need.
 
@@ -134,13 +140,22 @@ def make_sequences(
         b / examples_per_row rows.
     """
     batch_size, num_audio, width = audio.shape
-    has_text = jnp.any(text_mask, axis=1, keepdims=True)
     edges = jnp.broadcast_to(boundaries[:, None, None], (2, batch_size, 1, width))
-    slots = jnp.concatenate([edges[0], audio, edges[1], embed(text).astype(jnp.float32)], axis=1)
-    mask = jnp.concatenate([has_text, audio_mask & has_text, has_text, text_mask], axis=1)
-    before = jnp.zeros((batch_size, num_audio + 2), jnp.int32)
-    tokens = jnp.concatenate([before, text], axis=1)
-    answers = jnp.concatenate([before.astype(bool), answer & text_mask], axis=1)
+    embedded = embed(text).astype(jnp.float32)
+    none = jnp.zeros((batch_size, num_audio + 2 - text_first), jnp.int32)
+    if text_first:
+        present = jnp.any(audio_mask, axis=1, keepdims=True)
+        slots = [embedded, edges[0], audio]
+        mask = [text_mask & present, present, audio_mask]
+        tokens, answers = [text, none], [answer & text_mask & present, none.astype(bool)]
+    else:
+        present = jnp.any(text_mask, axis=1, keepdims=True)
+        slots = [edges[0], audio, edges[1], embedded]
+        mask = [present, audio_mask & present, present, text_mask]
+        tokens, answers = [none, text], [none.astype(bool), answer & text_mask]
+    slots, mask, tokens, answers = (
+        jnp.concatenate(parts, axis=1) for parts in (slots, mask, tokens, answers)
+    )
     positions = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
     segments = jnp.broadcast_to(
         (1 + jnp.arange(batch_size, dtype=jnp.int32) % examples_per_row)[:, None], mask.shape
@@ -164,7 +179,17 @@ def make_sequences(
         scored=scored.order,
         targets=packing.take(scored, following),
         weight=scored.valid,
+        plan=plan,
     )
+
+
+def to_slots(sequences: Sequences, hidden: jax.Array, *, num_examples: int) -> jax.Array:
+    """States [r, t, d] of packed rows back where each example has its parts: [b, slots, d].
+
+    The slots are those of `make_sequences`, text, start and audio; zeros where nothing was read.
+    """
+    slots = packing.put_back(sequences.plan, hidden)
+    return slots.reshape(num_examples, -1, hidden.shape[-1])
 
 
 @flax.struct.dataclass
@@ -204,6 +229,13 @@ def score(
         correct=jax.lax.stop_gradient(jnp.sum(correct, dtype=jnp.float32)),
         weight=jnp.sum(sequences.weight, dtype=jnp.float32),
     )
+
+
+def text_spec(batch_size: int, max_tokens: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a batch must have of text, as data_pipelines.tasks writes it."""
+    shape = (batch_size, max_tokens)
+    spec = {"text": jax.ShapeDtypeStruct(shape, jnp.int32)}
+    return spec | {name: jax.ShapeDtypeStruct(shape, jnp.bool_) for name in ("answer", "text_mask")}
 
 
 def num_positions(num_frames: int, num_text: int, *, patch: int) -> int:

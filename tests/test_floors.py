@@ -25,6 +25,7 @@ _FLOORS = (
             "language_model",
             "supervision",
             "flow_head",
+            "adaptation",
         ),
         ("generator",),
     ),
@@ -46,6 +47,7 @@ _FLOORS = (
         ("checkpoint", "compiled", "startup", "microbatches"),
         ("loop", "pretrained", "results_file"),
         ("frozen_models",),
+        ("generation_models",),
     ),
     # 3: stages
     (

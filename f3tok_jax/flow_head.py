@@ -1,0 +1,315 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The flow head: what a language model's state becomes, a patch of clean latents.
+
+Conventions, here and wherever a time or a guidance scale is named: t = 0 is noise and t = 1 is data,
+x_t = t x + (1 - t) e, and the velocity is x - e. Guidance w goes from the velocity u without
+condition to the velocity c with it, u + w (c - u): 0 ignores the condition, 1 is the condition
+alone. A time of others that counts from data to noise is 1 - t; a scale s of those who write
+c + s (c - u) is our w - 1.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+
+from flax import linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from f3tok_jax import transformer as transformer_lib
+
+SOLVERS = ("euler", "midpoint")
+
+_TIME_FEATURES = 256  # sinusoids of the time
+_TIME_SCALE = 1000.0  # of t in [0, 1], so that the sinusoids tell neighbours apart
+_EPSILON = 1e-5  # of the variance, as of the bottleneck
+
+
+class FlowHead(nn.Module):
+    """A bidirectional transformer over [condition and time, previous patches, noisy patch].
+
+    Source: the local diffusion transformer of VoxCPM (github.com/OpenBMB/VoxCPM) and of DiTAR
+    (arXiv 2502.03930); flow matching with linear paths (arXiv 2210.02747).
+    """
+
+    latent_dim: int
+    patch: int  # latents that one state of the language model becomes
+    history: int  # patches before it that are seen clean; 0 for none
+    num_layers: int
+    width: int
+    hidden_width: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_epsilon: float
+    qk_norm: bool
+    use_token: bool  # whether the condition has the representation beside the state
+    remat: str  # one of transformer.REMATS
+    compute_dtype: str  # one of transformer.COMPUTE_DTYPES
+
+    @property
+    def window(self) -> int:
+        """0: every position sees all others; for transformer.forward_flops."""
+        return 0
+
+    def setup(self):
+        if self.patch < 1 or self.history < 0 or self.latent_dim < 1:
+            raise ValueError(
+                "the flow head needs a patch and a latent_dim of at least 1 and a history of at "
+                f"least 0, got {self.patch}, {self.latent_dim} and {self.history}"
+            )
+        # Without biases: a condition of zeros is none.
+        self.state_in = self._dense(self.width, use_bias=False)
+        if self.use_token:
+            self.token_in = self._dense(self.width, use_bias=False)
+        self.time_hidden = self._dense(self.width)
+        self.time_out = self._dense(self.width)
+        self.latents_in = self._dense(self.width)
+        self.roles = self.param(
+            "roles",
+            nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed")),
+            (2, self.width),
+            jnp.float32,
+        )
+        self.transformer = transformer_lib.Transformer(
+            num_layers=self.num_layers,
+            width=self.width,
+            hidden_width=self.hidden_width,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            rope_theta=self.rope_theta,
+            norm_epsilon=self.norm_epsilon,
+            qk_norm=self.qk_norm,
+            attention="bidirectional",
+            remat=self.remat,
+            compute_dtype=self.compute_dtype,
+        )
+        # The first velocity is 0, its loss the variance of x - e.
+        self.latents_out = self._dense(self.latent_dim, into=False, init=nn.initializers.zeros)
+        self.stop_hidden = self._dense(self.width)
+        self.stop_out = self._dense(1, into=False, init=nn.initializers.zeros)
+
+    def __call__(
+        self,
+        states: jax.Array,
+        tokens: jax.Array,
+        time: jax.Array,
+        noisy: jax.Array,
+        history: jax.Array,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Velocities and stop logits in one call, for initialising and for tests."""
+        condition = self.condition(states, tokens)
+        return self.velocity(condition, time, noisy, history), self.stop_logits(states)
+
+    def condition(self, states: jax.Array, tokens: jax.Array) -> jax.Array:
+        """What a patch is made from; zeros stand for no condition.
+
+        Args:
+            states: [..., d] of the language model, after the last patch that was read.
+            tokens: [..., d] audio token of that patch, zeros before the first.
+
+        Returns:
+            [..., width] float32.
+        """
+        condition = self.state_in(states)
+        if self.use_token:
+            condition = condition + self.token_in(tokens)
+        return condition.astype(jnp.float32)
+
+    def velocity(
+        self, condition: jax.Array, time: jax.Array, noisy: jax.Array, history: jax.Array
+    ) -> jax.Array:
+        """The velocity at `noisy`.
+
+        Args:
+            condition: [n, width], of `condition`; zeros for none.
+            time: [n] float32 in [0, 1].
+            noisy: [n, patch, latent_dim], x_t.
+            history: [n, history * patch, latent_dim] clean latents before the patch, zeros where
+                there are none.
+
+        Returns:
+            [n, patch, latent_dim] float32.
+        """
+        with jax.named_scope("flow_head"):
+            half = _TIME_FEATURES // 2
+            exponents = jnp.arange(half, dtype=jnp.float32) / half
+            angles = _TIME_SCALE * time[:, None] * (10_000.0**-exponents)[None]
+            features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+            time_token = self.time_out(nn.silu(self.time_hidden(features)))
+            first = (condition + time_token)[:, None].astype(self.compute_dtype)
+            roles = self.roles.astype(self.compute_dtype)
+            past = self.latents_in(history) + roles[None, :1]
+            current = self.latents_in(noisy) + roles[None, 1:]
+            x = self.transformer(jnp.concatenate([first, past, current], axis=1))
+            return self.latents_out(x[:, -self.patch :]).astype(jnp.float32)
+
+    def stop_logits(self, states: jax.Array) -> jax.Array:
+        """[...] float32: above 0 where the patch that the state has read last was the last."""
+        hidden = nn.silu(self.stop_hidden(states))
+        return self.stop_out(hidden)[..., 0].astype(jnp.float32)
+
+    def _dense(
+        self,
+        features: int,
+        *,
+        use_bias: bool = True,
+        into: bool = True,
+        init: Callable[..., jax.Array] | None = None,
+    ) -> nn.Dense:
+        """A layer into the transformer's width, or out of it."""
+        axes = (None, "embed") if into else ("embed", None)
+        init = init or nn.initializers.lecun_normal()
+        return nn.Dense(
+            features,
+            use_bias=use_bias,
+            dtype=self.compute_dtype,
+            kernel_init=nn.with_logical_partitioning(init, axes),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+        )
+
+
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [n, p, d], t [n]) -> [n, p, d]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How noise is carried to a patch; part of a compiled program.
+
+    Attributes:
+        num_steps: of the solver.
+        solver: "euler", or "midpoint" with two velocities per step.
+        sway: bends the times, t + sway (cos(pi t / 2) - 1 + t): -1 takes small steps near the
+            noise, 0 equal ones (F5-TTS, arXiv 2410.06885).
+        guidance: w of u + w (c - u), at least 0; see the module.
+        temperature: standard deviation of the noise that is carried.
+        renormalize: whether each latent is brought back to mean 0 and rms 1 over its channels, as
+            the bottleneck makes them.
+    """
+
+    num_steps: int = 10
+    solver: str = "euler"
+    sway: float = -1.0
+    guidance: float = 2.0
+    temperature: float = 1.0
+    renormalize: bool = True
+
+    def __post_init__(self):
+        if self.num_steps < 1:
+            raise ValueError(f"sampling steps must be at least 1, got {self.num_steps}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {SOLVERS}, got {self.solver!r}")
+        if not -1.0 <= self.sway <= 2.0 / (math.pi - 2.0):
+            raise ValueError(
+                f"sway must be in [-1, {2.0 / (math.pi - 2.0):.2f}], where time still rises, got "
+                f"{self.sway}"
+            )
+        if not self.guidance >= 0:
+            raise ValueError(f"guidance must be at least 0 (1 is none), got {self.guidance}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def times(self) -> list[float]:
+        """num_steps + 1 times from 0 to 1."""
+        even = [step / self.num_steps for step in range(self.num_steps + 1)]
+        bent = [t + self.sway * (math.cos(math.pi * t / 2) - 1 + t) for t in even]
+        return [0.0, *bent[1:-1], 1.0]
+
+    def __call__(self, velocity: Velocity, noise: jax.Array) -> jax.Array:
+        """Carries noise [n, p, d] of standard deviation 1 to patches [n, p, d]."""
+        times = jnp.asarray(self.times(), jnp.float32)
+
+        def at(x, t):
+            return velocity(x, jnp.full(x.shape[:1], t))
+
+        def advance(x, ends):
+            start, end = ends
+            step = end - start
+            slope = at(x, start)
+            if self.solver == "midpoint":
+                slope = at(x + 0.5 * step * slope, start + 0.5 * step)
+            return x + step * slope, None
+
+        x, _ = jax.lax.scan(advance, self.temperature * noise, (times[:-1], times[1:]))
+        return normalized(x) if self.renormalize else x
+
+
+def guided(
+    velocity: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    condition: jax.Array,
+    guidance: float,
+) -> Velocity:
+    """A velocity under guidance: of (condition, time, x), both branches in one batch.
+
+    Args:
+        velocity: (condition [n, w], time [n], x [n, p, d]) -> [n, p, d], for any n that is a
+            multiple of the rows of `condition`.
+        condition: [n, w].
+        guidance: w of u + w (c - u).
+    """
+
+    def at(x: jax.Array, time: jax.Array) -> jax.Array:
+        if guidance == 1.0:
+            return velocity(condition, time, x)
+        pair = jnp.concatenate([condition, jnp.zeros_like(condition)])
+        with_it, without = jnp.split(
+            velocity(pair, jnp.concatenate([time, time]), jnp.concatenate([x, x])), 2
+        )
+        return without + guidance * (with_it - without)
+
+    return at
+
+
+def normalized(latents: jax.Array) -> jax.Array:
+    """Latents [..., d] brought to mean 0 and rms 1 over their channels."""
+    centred = latents - jnp.mean(latents, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + _EPSILON)
+
+
+@flax.struct.dataclass
+class Draw:
+    """One noisy patch on its way, and where it is going.
+
+    Attributes:
+        time: [n] float32.
+        noisy: [n, p, d], x_t.
+        velocity: [n, p, d], x - e.
+    """
+
+    time: jax.Array
+    noisy: jax.Array
+    velocity: jax.Array
+
+
+def draw(key: jax.Array, target: jax.Array) -> Draw:
+    """Draws times of a logit-normal (arXiv 2403.03206) and noise for patches [n, p, d]."""
+    time_key, noise_key = jax.random.split(key)
+    time = jax.nn.sigmoid(jax.random.normal(time_key, target.shape[:1]))
+    noise = jax.random.normal(noise_key, target.shape)
+    t = time[:, None, None]
+    return Draw(time=time, noisy=t * target + (1 - t) * noise, velocity=target - noise)
+
+
+def patches_of(latents: jax.Array, patch: int) -> jax.Array:
+    """[b, t, d] to [b, t // patch, patch, d]; what does not fill a patch is left out."""
+    count = latents.shape[1] // patch
+    whole = latents[:, : count * patch]
+    return whole.reshape(latents.shape[0], count, patch, latents.shape[2])
+
+
+def latents_of(patches: jax.Array) -> jax.Array:
+    """[b, n, patch, d] to [b, n * patch, d]."""
+    return patches.reshape(patches.shape[0], -1, patches.shape[3])
+
+
+def history_of(patches: jax.Array, count: int) -> jax.Array:
+    """The patches before each of [b, n, patch, d]: [b, n, count * patch, d], zeros before all."""
+    total = patches.shape[1]
+    padded = jnp.pad(patches, ((0, 0), (count, 0), (0, 0), (0, 0)))
+    windows = [padded[:, offset : offset + total] for offset in range(count)]
+    shape = (*patches.shape[:2], count * patches.shape[2], patches.shape[3])
+    return jnp.concatenate(windows, axis=2) if count else jnp.zeros(shape, patches.dtype)

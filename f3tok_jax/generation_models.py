@@ -1,0 +1,110 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the generation stage builds on: the models of a representation run, and the head's module."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from f3tok_jax import config as config_lib
+from f3tok_jax import flow_head
+from f3tok_jax import frozen_models
+from f3tok_jax import generator
+from f3tok_jax import pretrained
+from f3tok_jax import sharding
+
+_MODULES = ("encoder", "projector")
+
+
+class GenerationModels:
+    """Frozen models of a generation run: shapes from configs at once, weights when asked for.
+
+    Attributes:
+        heard: config of the representation run, as this run uses it.
+        frozen: its autoencoder and language model.
+        generator: the modules of generation, the head's among them.
+        fingerprints: of the weights that are named.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Reads configs and fingerprints.
+
+        Args:
+            config: of the generation run.
+
+        Raises:
+            ValueError: where a folder is not what it must be, or the run had no language model.
+        """
+        section = config.representation
+        if section.workdir:
+            pretrained.read_config(section.workdir, "representation")
+        heard = ml_collections.ConfigDict(config_lib.representation_of(config).to_dict())
+        if not heard.supervision.weight:
+            raise ValueError(
+                "config.representation.workdir must name a run with supervision, whose projector "
+                f"the language model understands, got {section.workdir} with "
+                "config.supervision.weight=0"
+            )
+        heard.rq.weight = 0.0
+        heard.data.latents = config.data.latents
+        heard.model.input_noise = config.flow.encoder_noise
+        for name in ("compute_dtype", "remat"):
+            heard.language_model[name] = config.language_model[name]
+        self.heard, self._workdir = heard, section.workdir
+        self.frozen = frozen_models.FrozenModels(heard)
+        width, latent_dim = self.frozen.language_model.width, self.frozen.sound.latent_dim
+        self.generator = generator.Generator(
+            encoder=pretrained.make_encoder(heard, latent_dim),
+            projector=pretrained.make_projector(heard, width),
+            language_model=self.frozen.language_model,
+            head=flow_head.FlowHead(
+                latent_dim=latent_dim, patch=heard.supervision.patch, **config.model
+            ),
+        )
+        self.fingerprints = dict(self.frozen.fingerprints)
+        if section.workdir:
+            self._step, digest = pretrained.modules_fingerprint(
+                section.workdir, _MODULES, section.step
+            )
+            self.fingerprints["representation"] = digest
+
+    def abstract(self) -> dict[str, Any]:
+        """Shapes and dtypes of what `load` gives."""
+        modules = pretrained.abstract_modules(self.heard, self.frozen.language_model.width)
+        return self.frozen.abstract() | {name: modules[name] for name in _MODULES}
+
+    def load(self, shardings: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Loads every weight to where it belongs.
+
+        Args:
+            shardings: a tree like `abstract()`.
+            measured: nothing.
+
+        Raises:
+            ValueError: where a model is not named, or its files are not whole.
+        """
+        self.check_named()
+        own = {name: shardings[name] for name in shardings if name not in _MODULES}
+        arrays = self.frozen.load(own, dict(measured))
+        return arrays | self.load_modules({name: shardings[name] for name in _MODULES})
+
+    def load_modules(
+        self,
+        shardings: Mapping[str, Any] | None = None,
+        *,
+        say: Callable[[str], None] = print,
+    ) -> dict[str, Any]:
+        """Encoder and projector of the representation run, averaged weights; see `load`."""
+        abstract = pretrained.abstract_modules(self.heard, self.frozen.language_model.width)
+        if shardings is not None:
+            abstract = sharding.abstract(abstract, shardings)
+        return pretrained.restore_modules(self._workdir, abstract, self._step, say=say)[0]
+
+    def check_named(self) -> None:
+        """Raises ValueError where there are shapes, for compile_check, and no weights."""
+        if not self._workdir:
+            raise ValueError(
+                "config.representation.workdir must name a run of the representation stage, got ''"
+            )
+        self.frozen.check_named()
