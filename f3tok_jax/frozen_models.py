@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the representation stage reads and never trains: autoencoder, language model, labels."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -103,15 +104,23 @@ class FrozenModels:
                 self._config.autoencoder.workdir, self._step, shardings=shardings["autoencoder"]
             )
         if self.language_model is not None:
-            placed["language_model"] = language_model_folder.load_params(
-                self._config.language_model.folder,
-                self.language_model,
-                shardings["language_model"],
-                jnp.dtype(self._config.language_model.compute_dtype),
-            )
-            rms = jax.jit(embedding_rms, out_shardings=shardings["embedding_rms"])
-            placed["embedding_rms"] = rms(self.language_model.table(placed["language_model"]))
+            placed |= self.load_language_model(shardings)
         return placed
+
+    def load_language_model(self, shardings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """"language_model" and "embedding_rms", by default on the first device; see `load`."""
+        section = self._config.language_model
+        params = language_model_folder.load_params(
+            section.folder,
+            self.language_model,
+            shardings and shardings["language_model"],
+            jnp.dtype(section.compute_dtype),
+        )
+        rms = jax.jit(embedding_rms, out_shardings=shardings and shardings["embedding_rms"])
+        return {
+            "language_model": params,
+            "embedding_rms": rms(self.language_model.table(params)),
+        }
 
     def measure(self) -> dict[str, list[float]]:
         """Statistics of what is quantized, over training batches: its mean and its scale or whitening.

@@ -89,6 +89,11 @@ class GenerationModels:
         arrays = self.frozen.load(own, dict(measured))
         return arrays | self.load_modules({name: shardings[name] for name in _MODULES})
 
+    def load_on_one_device(self, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+        """Everything that `load` gives but the autoencoder, on the first device."""
+        frozen = self.frozen.load_language_model()
+        return frozen | self.load_modules(say=say)
+
     def load_modules(
         self,
         shardings: Mapping[str, Any] | None = None,

@@ -232,6 +232,22 @@ def restore_modules(
     return found[ENCODER], step
 
 
+def check_fingerprints(workdir: str, found: Mapping[str, str]) -> None:
+    """Refuses models that are not those that a run was trained on.
+
+    Args:
+        workdir: run folder of a stage that reads frozen models.
+        found: name of a model -> fingerprint of the weights that are there now.
+    """
+    wanted = run_folder.frozen_fingerprints(workdir)
+    for name, digest in found.items():
+        if digest != wanted.get(name):
+            raise ValueError(
+                f"{workdir} was trained on {name.replace('_', ' ')} {wanted.get(name)}, got "
+                f"{digest}: give that run its old weights back"
+            )
+
+
 def check_autoencoder(workdir: str, digest: str, autoencoder_dir: str) -> None:
     """Refuses an autoencoder that is not the one whose latents a run was trained on.
 

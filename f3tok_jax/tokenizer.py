@@ -111,17 +111,41 @@ class Tokenizer:
 
         Together they have t * samples_per_latent samples.
         """
+        starts = range(0, latents.shape[1], _CHUNK_LATENTS)
+        parts = (latents[:, start : start + _CHUNK_LATENTS] for start in starts)
+        return self.decode_stream(parts, channels=latents.shape[0])
+
+    def decode_stream(
+        self, parts: Iterable[np.ndarray], *, channels: int = 1, chunk: int = _CHUNK_LATENTS
+    ) -> Iterator[np.ndarray]:
+        """Decodes latents as they come.
+
+        Args:
+            parts: [channels, any number, latent_dim].
+            channels: number of channels; they are decoded side by side.
+            chunk: latents per compiled step: what must be there before there is sound.
+
+        Yields:
+            [channels, k], as `decode_blocks`.
+        """
         late = self.autoencoder.decoder_lookahead
         hop = self.autoencoder.samples_per_latent
-        state = self.autoencoder.apply(self._variables, latents.shape[0], method="decoder_state")
-        remaining = latents.shape[1] * hop
-        for start in range(0, latents.shape[1] + late, _CHUNK_LATENTS):
-            chunk = latents[:, start : start + _CHUNK_LATENTS]
-            chunk = np.pad(chunk, ((0, 0), (0, _CHUNK_LATENTS - chunk.shape[1]), (0, 0)))
-            state, waveform = self._decode_step(self._variables, state, chunk)
-            waveform = np.asarray(waveform)[:, late * hop if start == 0 else 0 :][:, :remaining]
-            remaining -= waveform.shape[1]
-            yield waveform
+        state = self.autoencoder.apply(self._variables, channels, method="decoder_state")
+        held = np.zeros((channels, 0, self.autoencoder.latent_dim), np.float32)
+        arrived = decoded = 0
+        for part in itertools.chain(parts, [None]):
+            if part is None:
+                # The sound of the last latents comes out with zeros that follow them.
+                wanted = -(-(arrived + late - decoded) // chunk) * chunk
+                part = np.zeros((channels, wanted - held.shape[1], held.shape[2]), np.float32)
+            else:
+                arrived += part.shape[1]
+            held = np.concatenate([held, part], axis=1)
+            while held.shape[1] >= chunk:
+                state, waveform = self._decode_step(self._variables, state, held[:, :chunk])
+                first, held = decoded - late, held[:, chunk:]
+                decoded += chunk
+                yield np.asarray(waveform)[:, max(0, -first) * hop : (arrived - first) * hop]
 
     def encode_file(
         self, path: str | pathlib.Path, *, channels: str = "mix"
