@@ -7,10 +7,12 @@
     f3tok decode out.npz back.wav --model=RUN
     f3tok represent speech.wav out.npz --model=RUN
     f3tok transcribe speech.wav --model=RUN
+    f3tok generate --text="seven three nine" --output=out.wav --model=RUN
 
-RUN is the work folder of an autoencoder run, for the first three, or of a representation run, which
-knows its autoencoder. Without --model it is $F3TOK_MODEL, or else the one that launch/tpu_train.sh
-leaves: runs/demo/autoencoder or runs/demo/representation.
+RUN is the work folder of an autoencoder run, for the first three, of a representation run, which
+knows its autoencoder, or of a generation run, which knows both. Without --model it is $F3TOK_MODEL,
+or else the one that launch/tpu_train.sh leaves in runs/demo: autoencoder, representation,
+generation.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import sys
 
 _DEFAULT_MODEL = "runs/demo/autoencoder"
 _DEFAULT_LISTENER = "runs/demo/representation"
+_DEFAULT_SPEAKER = "runs/demo/generation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="f3tok", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
-        required=True, metavar="{info,encode,decode,represent,transcribe}"
+        required=True, metavar="{info,encode,decode,represent,transcribe,generate}"
     )
     common = _common(_DEFAULT_MODEL)
     listening = _common(_DEFAULT_LISTENER)
@@ -81,7 +84,27 @@ def _parser() -> argparse.ArgumentParser:
         help="what is asked: any task that the run was trained on, such as language (%(default)s)",
     )
     transcribe.set_defaults(command=_transcribe)
+    _add_generate(commands)
     return parser
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
+    generate = commands.add_parser(
+        "generate", parents=[_common(_DEFAULT_SPEAKER)], help="text to sound file"
+    )
+    add = generate.add_argument
+    add("--text", default="", help="what to say, or the caption of a sound (see --task)")
+    add("--output", required=True, help=".wav, .flac or .ogg")
+    add("--prompt", help="recording to continue; --text may then be left out")
+    add("--task", help="how the text is meant, such as transcription (speech) or caption")
+    add("--max_seconds", type=float, default=10.0, help="of sound at most (%(default)g)")
+    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--guidance", type=float, help="1 none, more is closer to the text; default the run's")
+    add("--steps", type=int, dest="num_steps", help="of the sampler; default the run's")
+    add("--solver", choices=("euler", "midpoint"), help="default the run's")
+    add("--temperature", type=float, help="standard deviation of the noise; default the run's")
+    add("--stream", action="store_true", help="write sound while it is being made")
+    generate.set_defaults(command=_generate)
 
 
 def _common(model: str) -> argparse.ArgumentParser:
@@ -160,6 +183,28 @@ def _represent(arguments: argparse.Namespace) -> int:
 
 def _transcribe(arguments: argparse.Namespace) -> int:
     print(_load_listener(arguments).answer_file(arguments.input, task=arguments.task))
+    return 0
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from f3tok_jax import speaker as speaker_lib
+
+    say = functools.partial(print, file=sys.stderr)
+    speaker = speaker_lib.Speaker.load(arguments.model, arguments.step, say=say)
+    options = ("guidance", "num_steps", "solver", "temperature")
+    changes = {name: getattr(arguments, name) for name in options}
+    sound = speaker.write_file(
+        arguments.output,
+        text=arguments.text,
+        task=arguments.task,
+        prompt=arguments.prompt,
+        max_seconds=arguments.max_seconds,
+        seed=arguments.seed,
+        sampler={name: value for name, value in changes.items() if value is not None},
+        stream=arguments.stream,
+        say=say,
+    )
+    print(f"{arguments.output}: {sound.seconds:.2f} s at {sound.sample_rate} Hz, {sound.ending}")
     return 0
 
 

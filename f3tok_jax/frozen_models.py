@@ -108,7 +108,7 @@ class FrozenModels:
         return placed
 
     def load_language_model(self, shardings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """"language_model" and "embedding_rms", by default on the first device; see `load`."""
+        """ "language_model" and "embedding_rms", by default on the first device; see `load`."""
         section = self._config.language_model
         params = language_model_folder.load_params(
             section.folder,

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained generator at work: text, and perhaps a recording, to sound."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
 import math
 import pathlib
 from typing import Any
@@ -12,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import soundfile
 
 from data_pipelines import tasks
 from f3tok_jax import checkpoint
 from f3tok_jax import flow_head
 from f3tok_jax import generation_models
 from f3tok_jax import generation_stage
-from f3tok_jax import generator as generator_lib
 from f3tok_jax import pretrained
 from f3tok_jax import sharding
 from f3tok_jax import tokenizer as tokenizer_lib
@@ -55,6 +56,30 @@ class Request:
     text: str
     task: str
     prompt: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """A sound file that was generated.
+
+    Attributes:
+        num_samples: of it.
+        sample_rate: Hz.
+        is_cut: whether it had to end before the model would have ended it.
+    """
+
+    num_samples: int
+    sample_rate: int
+    is_cut: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    @property
+    def ending(self) -> str:
+        """How it ended, for the console."""
+        return "cut at its limit" if self.is_cut else "ended by itself"
 
 
 class Speaker:
@@ -179,9 +204,7 @@ class Speaker:
             )
         # Few programs for all lengths; how many patches there may be is no part of them.
         room = _ROOM * 2 ** max(0, math.ceil(math.log2(max_patches / _ROOM)))
-        speech = self._begin(
-            self._weights, text, text_mask, prompt, prompt_mask, max_patches=room
-        )
+        speech = self._begin(self._weights, text, text_mask, prompt, prompt_mask, max_patches=room)
         limit = jnp.full((len(requests),), max_patches, jnp.int32)
         key, is_done = jax.random.key(seed), np.zeros(len(requests), bool)
         while not is_done.all():
@@ -224,6 +247,79 @@ class Speaker:
     def prompt_of(self, path: str | pathlib.Path) -> np.ndarray:
         """Latents [t, latent_dim] of a recording, for Request.prompt."""
         return self.tokenizer.encode_file(path).latents[0]
+
+    def write_file(
+        self,
+        path: str | pathlib.Path,
+        *,
+        text: str = "",
+        task: str | None = None,
+        prompt: str | pathlib.Path | None = None,
+        max_seconds: float,
+        seed: int = 0,
+        sampler: Mapping[str, Any] | None = None,
+        stream: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> Written:
+        """Generates a sound file.
+
+        Args:
+            path: .wav, .flac or .ogg.
+            text: see Request.
+            task: see Request; default the run's task of the greatest weight.
+            prompt: recording that is continued.
+            max_seconds: of what follows; the language model's window may allow less, which is said.
+            seed: of the noise.
+            sampler: what differs from the config's sampler.
+            stream: write each block as it is made; otherwise the file appears when it is whole.
+            say: where messages to the user go.
+
+        Raises:
+            ValueError: for what cannot be generated, before anything is written.
+        """
+        path = pathlib.Path(path)
+        form = tokenizer_lib.format_of(path)
+        changed = dataclasses.replace(self.sampler, **(sampler or {}))
+        weights = self.text.weights
+        request = Request(
+            text=text,
+            task=task or max(weights, key=weights.get),
+            prompt=None if prompt is None else self.prompt_of(prompt),
+        )
+        wanted = self.patches_of(max_seconds)
+        max_patches = min(wanted, self._free_patches(request))
+        if max_patches < wanted:
+            say(
+                f"{max_seconds:g} s are more than the language model's window of "
+                f"{self.generator.language_model.max_length} positions allows: at most "
+                f"{max_patches / self.patches_per_second:g} s will be made"
+            )
+        blocks = self.say(request, max_patches=max_patches, seed=seed, sampler=changed)
+        first = next(blocks)  # what is wrong with the request shows here
+        rate = self.tokenizer.autoencoder.sample_rate
+        target = path if stream else path.with_name(path.name + ".tmp")
+        num_samples = 0
+        with soundfile.SoundFile(target, "w", rate, 1, format=form) as file:
+            for block in itertools.chain([first], blocks):
+                file.write(block)
+                num_samples += len(block)
+                if stream:
+                    file.flush()
+        if not stream:
+            target.replace(path)
+        most = max_patches * self.generator.patch * self.tokenizer.autoencoder.samples_per_latent
+        return Written(num_samples=num_samples, sample_rate=rate, is_cut=num_samples >= most)
+
+    def _free_patches(self, request: Request) -> int:
+        used = 0 if request.prompt is None else len(request.prompt) // self.generator.patch
+        used = _ROOM * -(-used // _ROOM)
+        if used >= self.max_patches:
+            raise ValueError(
+                f"the prompt must be shorter than {self.max_patches / self.patches_per_second:g} s,"
+                f" which the language model's window allows, got "
+                f"{used / self.patches_per_second:g} s"
+            )
+        return self.max_patches - used
 
     def _text_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
         limit = self.config.text.max_tokens

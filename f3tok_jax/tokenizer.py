@@ -191,8 +191,7 @@ class Tokenizer:
             ValueError: for latents of other weights, or a file ending that cannot be written.
         """
         path = pathlib.Path(path)
-        if path.suffix.lower() not in _FORMATS:
-            raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
+        form = format_of(path)
         if source.kind != latent_file.LATENTS:
             raise ValueError(f"only latents can be decoded, got {source.kind}")
         if source.fingerprint != self.fingerprint:
@@ -208,7 +207,7 @@ class Tokenizer:
         temporary = path.with_name(path.name + ".tmp")
         remaining = source.num_samples
         with soundfile.SoundFile(
-            temporary, "w", source.sample_rate, num_channels, format=_FORMATS[path.suffix.lower()]
+            temporary, "w", source.sample_rate, num_channels, format=form
         ) as file:
             for waveform, last in _with_last(self.decode_blocks(source.latents)):
                 resampled = [
@@ -220,6 +219,17 @@ class Tokenizer:
             # Rates that do not divide may leave the last sample unsaid.
             file.write(np.zeros((remaining, num_channels), np.float32))
         temporary.replace(path)
+
+
+def format_of(path: pathlib.Path) -> str:
+    """Returns libsndfile's name of the format that a file's ending asks for.
+
+    Raises:
+        ValueError: for an ending that cannot be written.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
+    return _FORMATS[path.suffix.lower()]
 
 
 class _Input:
