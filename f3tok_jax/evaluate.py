@@ -6,7 +6,8 @@
 
 Rows of the table: the model, the model decoding latents with noise of strength alpha added,
 principal components of raw frames, and a mel spectrum with Griffin-Lim. Writes the table as JSON
-and some of the sounds to listen/ beside it.
+and some of the sounds to listen/ beside it. A run of the generation stage is measured by
+evaluate_generation, which has arguments of its own.
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
 """
@@ -22,14 +23,16 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-import soundfile
 
 from data_pipelines import pipeline
 from data_pipelines import sources
 from data_pipelines import transforms
 from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
+from f3tok_jax import config as config_lib
 from f3tok_jax import contenders as contenders_lib
+from f3tok_jax import evaluate_generation
+from f3tok_jax import listening_folder
 from f3tok_jax import metrics
 from f3tok_jax import references
 from f3tok_jax import results_file
@@ -37,38 +40,6 @@ from f3tok_jax import scores as scores_lib
 
 FORMAT = "f3tok evaluation 1"
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
-
-
-class Listener:
-    """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
-
-    def __init__(
-        self,
-        output: pathlib.Path,
-        examples: Sequence[contenders_lib.Example],
-        *,
-        num_listen: int,
-        sample_rate: int,
-    ):
-        self._root, self._sample_rate = output.parent, sample_rate
-        self._folder = output.parent / "listen" / output.stem
-        chosen = _spaced(len(examples), num_listen or -1)
-        self._entries = {index: {"key": examples[index].key, "files": {}} for index in chosen}
-        for index in chosen:
-            self.write(index, "original", examples[index].waveform)
-
-    def write(self, index: int, row: str, waveform: np.ndarray) -> None:
-        """Writes one sound if its example was chosen."""
-        if index not in self._entries:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{index:04d}_{row}.wav"
-        soundfile.write(path, np.clip(waveform, -1.0, 1.0), self._sample_rate, subtype="PCM_16")
-        self._entries[index]["files"][row] = str(path.relative_to(self._root))
-
-    def index(self) -> list[dict[str, Any]]:
-        """Per example its key and row -> path relative to the results."""
-        return list(self._entries.values())
 
 
 def read_examples(
@@ -87,7 +58,7 @@ def read_examples(
         ValueError: if none could be read.
     """
     examples, unreadable = [], []
-    for index in _spaced(len(source), num_examples):
+    for index in listening_folder.spaced(len(source), num_examples):
         try:
             record = source[index]
         except sources.Unreadable as error:
@@ -243,7 +214,9 @@ def evaluate(
     )
     for name, reason in metrics.missing().items():
         say(f"{name}: {reason}")
-    listener = Listener(output, examples, num_listen=num_listen, sample_rate=sample_rate)
+    listener = listening_folder.ListeningFolder(
+        output, examples, num_listen=num_listen, sample_rate=sample_rate
+    )
     scores, latents = score(
         contenders,
         examples,
@@ -276,6 +249,8 @@ def evaluate(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    if _stage_of(arguments) == "generation":
+        return evaluate_generation.main(arguments)
     parser = argparse.ArgumentParser(
         prog="python -m f3tok_jax.evaluate",
         description=__doc__.split("\n\n")[0],
@@ -333,6 +308,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _stage_of(arguments: Sequence[str] | None) -> str | None:
+    """The stage of the run that --workdir names, None where it cannot be told."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--workdir")
+    workdir = parser.parse_known_args(arguments)[0].workdir
+    if not workdir or not config_lib.exists(workdir):
+        return None
+    try:
+        return config_lib.load(workdir).stage
+    except ValueError:
+        return None
+
+
 def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """The run's own mixture, if its folders are still there."""
     names = [name for name, _ in pipeline.parse_mixture(config.data.train or "?")]
@@ -351,7 +339,7 @@ def _visqol_keys(
 ) -> set[str]:
     """Keys of examples of a second or more: ViSQOL has no value for shorter ones."""
     long = [example.key for example in examples if len(example.waveform) >= sample_rate]
-    return {long[index] for index in _spaced(len(long), wanted or -1)}
+    return {long[index] for index in listening_folder.spaced(len(long), wanted or -1)}
 
 
 def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int) -> dict[str, Any]:
@@ -362,13 +350,6 @@ def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int)
         "seconds": source.seconds,
         "sample_rate": sample_rate,
     }
-
-
-def _spaced(total: int, wanted: int) -> list[int]:
-    """`wanted` indices evenly spaced over `total`; 0 for all, less for none."""
-    if wanted == 0 or wanted >= total:
-        return list(range(total))
-    return [total * i // wanted for i in range(wanted)]
 
 
 if __name__ == "__main__":

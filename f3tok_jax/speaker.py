@@ -110,8 +110,9 @@ class Speaker:
         self.text = tasks.TextTasks(
             models.heard.language_model.folder, chosen, config.text.max_tokens
         )
-        self._weights = weights
+        self.weights = weights
         self._begin = jax.jit(self.generator.begin, static_argnames="max_patches")
+        self._follow = jax.jit(self._follow_all, static_argnames="sampler")
         self._advance = jax.jit(
             self.generator.advance, static_argnames=("sampler", "num_patches"), donate_argnums=1
         )
@@ -204,12 +205,12 @@ class Speaker:
             )
         # Few programs for all lengths; how many patches there may be is no part of them.
         room = _ROOM * 2 ** max(0, math.ceil(math.log2(max_patches / _ROOM)))
-        speech = self._begin(self._weights, text, text_mask, prompt, prompt_mask, max_patches=room)
+        speech = self._begin(self.weights, text, text_mask, prompt, prompt_mask, max_patches=room)
         limit = jnp.full((len(requests),), max_patches, jnp.int32)
         key, is_done = jax.random.key(seed), np.zeros(len(requests), bool)
         while not is_done.all():
             speech, patches, mask = self._advance(
-                self._weights,
+                self.weights,
                 speech,
                 key,
                 limit,
@@ -235,6 +236,59 @@ class Speaker:
         latents = [np.concatenate(row) for row in parts]
         stopped = np.array([len(row) < max_patches * self.generator.patch for row in latents])
         return latents, stopped
+
+    def follow(
+        self,
+        requests: Sequence[Request],
+        latents: np.ndarray,
+        mask: np.ndarray,
+        *,
+        seed: int = 0,
+        sampler: flow_head.Sampler | None = None,
+    ) -> np.ndarray:
+        """Makes each patch of recordings after the true ones before it.
+
+        Args:
+            requests: what is said in them.
+            latents: [b, t, latent_dim], t a multiple of the patch.
+            mask: [b, t] bool.
+            seed: of the noise.
+            sampler: of the head; default the config's.
+
+        Returns:
+            [b, t, latent_dim].
+        """
+        text, text_mask = self._text_rows(requests)
+        return np.asarray(
+            self._follow(
+                self.weights,
+                latents,
+                mask,
+                text,
+                text_mask,
+                jax.random.key(seed),
+                sampler=sampler or self.sampler,
+            )
+        )
+
+    def _follow_all(self, weights, latents, mask, text, text_mask, key, *, sampler):
+        taught = self.generator.teach(
+            weights, latents, mask, text, text_mask, jnp.zeros_like(text_mask)
+        )
+        shape = taught.targets.shape
+
+        def flat(x):
+            return x.reshape(-1, *x.shape[2:])
+
+        made = self.generator.sample(
+            weights,
+            flat(taught.states[:, :-1]),
+            flat(taught.tokens[:, :-1]),
+            flat(taught.history),
+            jax.random.normal(key, (shape[0] * shape[1], *shape[2:])),
+            sampler=sampler,
+        )
+        return flow_head.latents_of(made.reshape(shape))
 
     def say(self, request: Request, *, max_patches: int, **options: Any) -> Iterator[np.ndarray]:
         """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate."""

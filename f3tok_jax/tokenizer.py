@@ -71,6 +71,11 @@ class Tokenizer:
         return fingerprint.autoencoder_fingerprint(self._variables["params"])
 
     @property
+    def params(self):
+        """Of the autoencoder, averaged."""
+        return self._variables["params"]
+
+    @property
     def num_parameters(self) -> int:
         """Of encoder and decoder together."""
         return sum(leaf.size for leaf in jax.tree.leaves(self._variables))

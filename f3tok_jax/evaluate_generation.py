@@ -1,0 +1,380 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Measures sound that a run of the generation stage makes from the texts of held-out records.
+
+    python -m f3tok_jax.evaluate --workdir=runs/generation --shards=DIR/test --output=results.json \
+        --judge_shards=DIR/train --judge_label=digit --guidance=1,2,3
+
+Rows of the table: the recordings, the autoencoder's reconstructions, patches made one by one after
+the true ones, and sound made from text alone for every combination of settings. A judge that was
+trained on recordings alone says what it hears in each. Writes the table as JSON and some of the
+sounds to listen/ beside it.
+
+Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import itertools
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import sources
+from data_pipelines import transforms
+from f3tok_jax import checkpoint
+from f3tok_jax import encode_shards
+from f3tok_jax import flow_head
+from f3tok_jax import generation_scores
+from f3tok_jax import judge as judge_lib
+from f3tok_jax import listening_folder
+from f3tok_jax import probe_features
+from f3tok_jax import results_file
+from f3tok_jax import speaker as speaker_lib
+
+FORMAT = "f3tok generation 1"
+
+_LONGER = 2.0  # than the longest recording, generated sound may be
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """A held-out recording: its key, samples [n] float32, what it is asked as, its label."""
+
+    key: str
+    waveform: np.ndarray
+    request: speaker_lib.Request
+    label: str
+
+
+def read_examples(
+    shards: str,
+    speaker: speaker_lib.Speaker,
+    *,
+    num_examples: int,
+    label: str,
+) -> list[Example]:
+    """Recordings with a text that the run can speak, evenly spaced over a set.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    source = sources.open_sound(shards, sample_rate=speaker.tokenizer.autoencoder.sample_rate)
+    examples = []
+    for index in range(len(source)):
+        record = source[index]
+        answers = speaker.text.answers(record, is_whole=source.is_whole(record))
+        if answers and (not label or label in record.labels):
+            task = max(answers, key=lambda name: speaker.text.weights[name])
+            examples.append(
+                Example(
+                    key=record.key,
+                    waveform=record.waveform.astype(np.float32) / transforms.FULL_SCALE,
+                    request=speaker_lib.Request(text=answers[task], task=task),
+                    label=record.labels.get(label, ""),
+                )
+            )
+    if not examples or num_examples < 1:
+        raise ValueError(
+            f"--shards must hold records with texts of the tasks "
+            f"{', '.join(speaker.text.weights)}{f' and the label {label}' if label else ''}, and "
+            f"--num_examples be at least 1, got {len(examples)} in {shards} and {num_examples}"
+        )
+    places = np.linspace(0, len(examples) - 1, min(num_examples, len(examples)))
+    return [examples[index] for index in np.unique(places.round()).astype(int)]
+
+
+def train_judge(
+    shards: str, label: str, *, sample_rate: int, say: Callable[[str], None]
+) -> tuple[judge_lib.Judge, list[str]]:
+    """A judge of the recordings of a set, and its classes in order."""
+    source = sources.open_sound(shards, sample_rate=sample_rate)
+    heard = [record for record in map(source.__getitem__, range(len(source)))]
+    heard = [record for record in heard if label in record.labels]
+    classes = sorted({record.labels[label] for record in heard})
+    if len(classes) < 2:
+        raise ValueError(
+            f"--judge_shards must hold records of at least two values of the label {label!r}, got "
+            f"{len(classes)} in {shards}"
+        )
+    say(f"training the judge of {label!r} on {len(heard)} recordings")
+    judge = judge_lib.train(
+        [record.waveform.astype(np.float32) / transforms.FULL_SCALE for record in heard],
+        np.array([classes.index(record.labels[label]) for record in heard]),
+        sample_rate=sample_rate,
+        num_classes=len(classes),
+        seed=0,
+    )
+    return judge, classes
+
+
+class Studio:
+    """Makes the rows of the table: lists of waveforms, one for each example."""
+
+    def __init__(self, speaker: speaker_lib.Speaker, examples: Sequence[Example]):
+        self._speaker, self._examples = speaker, examples
+        tokenizer = speaker.tokenizer
+        longest = max(len(example.waveform) for example in examples)
+        hop = tokenizer.autoencoder.samples_per_latent * speaker.generator.patch
+        self.max_patches = int(_LONGER * -(-longest // hop))
+        self._encoder = encode_shards.Encoder(
+            tokenizer.autoencoder,
+            tokenizer.params,
+            batch_size=_BATCH,
+            max_samples=int(_LONGER * longest) + 2 * hop,
+        )
+        self._represent = probe_features.Represent(
+            speaker.generator.encoder, speaker.weights["encoder"], _BATCH
+        )
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Latents [t, d] of each waveform."""
+        return self._encoder(waveforms)
+
+    def represent(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Representations [t, d] of latents."""
+        return self._represent(latents)
+
+    def decode(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Waveforms of latents [t, d]."""
+        decode = self._speaker.tokenizer.decode_blocks
+        return [np.concatenate([block[0] for block in decode(row[None])]) for row in latents]
+
+    def generate(
+        self, sampler: flow_head.Sampler, *, seed: int
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Latents from the examples' texts alone, and which of them ended by themselves."""
+        rows, stopped = [], []
+        for index, batch in enumerate(self._batches()):
+            latents, ended = self._speaker.speak_latents(
+                [example.request for example in batch],
+                max_patches=self.max_patches,
+                seed=seed + index,
+                sampler=sampler,
+            )
+            rows += latents
+            stopped += list(ended)
+        count = len(self._examples)
+        return rows[:count], np.array(stopped[:count])
+
+    def follow(
+        self, latents: Sequence[np.ndarray], sampler: flow_head.Sampler, *, seed: int
+    ) -> list[np.ndarray]:
+        """Each patch made after the true patches before it: latents as long as the true ones."""
+        speaker = self._speaker
+        patch = speaker.generator.patch
+        length = patch * -(-max(len(row) for row in latents) // patch)
+        rows = []
+        for index, batch in enumerate(self._batches()):
+            first = index * _BATCH
+            true = np.zeros((_BATCH, length, latents[0].shape[1]), np.float32)
+            mask = np.zeros((_BATCH, length), bool)
+            for place, row in enumerate(latents[first : first + _BATCH]):
+                true[place, : len(row)], mask[place, : len(row)] = row, True
+            made = speaker.follow(
+                [example.request for example in batch],
+                true,
+                mask,
+                sampler=sampler,
+                seed=seed + index,
+            )
+            rows += [
+                made[place, : len(row) // patch * patch]
+                for place, row in enumerate(latents[first : first + _BATCH])
+            ]
+        return rows
+
+    def _batches(self) -> Iterator[list[Example]]:
+        """Examples in batches of one size; the last is filled up with its first."""
+        for start in range(0, len(self._examples), _BATCH):
+            batch = list(self._examples[start : start + _BATCH])
+            yield batch + batch[:1] * (_BATCH - len(batch))
+
+
+def evaluate(
+    workdir: str,
+    shards: str,
+    output: pathlib.Path,
+    *,
+    step: int | None = None,
+    num_examples: int = 200,
+    judge_shards: str = "",
+    judge_label: str = "",
+    changes: Sequence[dict[str, Any]] = ({},),
+    seed: int = 0,
+    num_listen: int = 4,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Evaluates a run; writes `output` and the sounds beside it.
+
+    Args:
+        workdir: of a generation run.
+        shards: held-out sound with texts.
+        output: JSON file to write.
+        step: of the checkpoint; None for the newest whole one.
+        num_examples: evenly spaced over the set.
+        judge_shards: recordings that the judge is trained on; "" for no judge.
+        judge_label: what it tells apart.
+        changes: a row of generated sound for each: what differs from the run's sampler.
+        seed: of the noise.
+        num_listen: examples of which sounds are written.
+        say: where messages go.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: if the run, the data or the numbers do not fit together.
+    """
+    if bool(judge_shards) != bool(judge_label):
+        raise ValueError("--judge_shards and --judge_label go together, got one of them")
+    speaker = speaker_lib.Speaker.load(workdir, step, say=say)
+    sample_rate = speaker.tokenizer.autoencoder.sample_rate
+    examples = read_examples(shards, speaker, num_examples=num_examples, label=judge_label)
+    studio = Studio(speaker, examples)
+    truth = studio.encode([example.waveform for example in examples])
+    listen = listening_folder.ListeningFolder(
+        output, examples, num_listen=num_listen, sample_rate=sample_rate
+    )
+    hear = labels = None
+    if judge_label:
+        judge, classes = train_judge(judge_shards, judge_label, sample_rate=sample_rate, say=say)
+        hear = judge.predict
+        places = {name: place for place, name in enumerate(classes)}
+        labels = np.array([places.get(example.label, -1) for example in examples])
+    scores = generation_scores.GenerationScores(
+        truth=truth,
+        represent=studio.represent,
+        seconds_per_latent=1 / speaker.tokenizer.autoencoder.latent_rate,
+        hear=hear,
+        labels=labels,
+    )
+    recordings = [example.waveform for example in examples]
+    rows = [{"name": "recording", "title": "recording", **scores.row(recordings, truth)}]
+
+    def add(name: str, title: str, latents, stopped=None) -> None:
+        waveforms = studio.decode(latents)
+        for index, waveform in enumerate(waveforms):
+            listen.write(index, name, waveform)
+        rows.append({"name": name, "title": title, **scores.row(waveforms, latents, stopped)})
+
+    add("reconstruction", "reconstruction", truth)
+    add("after_true", "patches after true ones", studio.follow(truth, speaker.sampler, seed=seed))
+    for number, change in enumerate(changes):
+        sampler = dataclasses.replace(speaker.sampler, **change)
+        title = ", ".join(["generated", *(f"{name} {value}" for name, value in change.items())])
+        say(f"{title}: {len(examples)} sounds")
+        add(f"generated_{number}", title, *studio.generate(sampler, seed=seed))
+    results = {
+        "format": FORMAT,
+        "workdir": str(workdir),
+        "step": speaker.step,
+        "shards": shards,
+        "num_examples": len(examples),
+        "judge": {"shards": judge_shards, "label": judge_label},
+        "sampler": dataclasses.asdict(speaker.sampler),
+        "max_seconds": studio.max_patches / speaker.patches_per_second,
+        "rows": rows,
+        "texts": {example.key: example.request.text for example in examples},
+        "listen": listen.index(),
+    }
+    results_file.write(output, results)
+    return results
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """The rows for a console."""
+    columns = {
+        "judge_accuracy": "judge",
+        "never_stopped": "never stopped",
+        "stopped_at_once": "at once",
+        "seconds": "seconds",
+        "duration_error": "error, s",
+        "frechet_distance": "Frechet",
+    }
+    width = max(len(row["title"]) for row in results["rows"])
+    lines = [" " * width + "".join(f"{head:>15}" for head in columns.values())]
+    for row in results["rows"]:
+        cells = [f"{row[key]:15.3f}" if key in row else " " * 15 for key in columns]
+        lines.append(f"{row['title']:{width}}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.evaluate",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, help="run folder of the generation stage")
+    add("--shards", required=True, help="held-out shard set of sound with texts")
+    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    add("--num_examples", type=int, default=200, help="evenly spaced over the set")
+    add("--judge_shards", default="", help="recordings that the judge is trained on")
+    add("--judge_label", default="", help="what it tells apart, such as digit")
+    lists = "; several values, with commas, for a row of the table each"
+    add("--guidance", default="", help="default the run's" + lists)
+    add("--steps", default="", help="of the sampler; default the run's" + lists)
+    add("--temperature", default="", help="default the run's" + lists)
+    add("--renormalize", default="", help="true, false; default the run's" + lists)
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--listen", type=int, default=4, help="examples of which sounds are written")
+    given = parser.parse_args(arguments)
+    try:
+        results = evaluate(
+            given.workdir,
+            given.shards,
+            given.output,
+            step=given.step,
+            num_examples=given.num_examples,
+            judge_shards=given.judge_shards,
+            judge_label=given.judge_label,
+            changes=_changes(given),
+            seed=given.seed,
+            num_listen=given.listen,
+            say=functools.partial(print, flush=True),
+        )
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    print(format_table(results))
+    print(f"{results['num_examples']} examples, step {results['step']}: {given.output}")
+    return 0
+
+
+def _changes(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every combination of the values that are given for the sampler."""
+
+    def values(name: str, text: str, parse: Callable[[str], Any]) -> list[dict[str, Any]]:
+        try:
+            return [{name: parse(value)} for value in text.split(",") if value] or [{}]
+        except ValueError:
+            raise ValueError(f"--{name} must be values with commas between, got {text!r}") from None
+
+    parts = (
+        values("guidance", given.guidance, float),
+        values("num_steps", given.steps, int),
+        values("temperature", given.temperature, float),
+        values("renormalize", given.renormalize, _truth),
+    )
+    return [
+        dict(itertools.chain(*(p.items() for p in chosen))) for chosen in itertools.product(*parts)
+    ]
+
+
+def _truth(value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(value)
+    return value.lower() == "true"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured of generated sound: how it ends, how long it is, what is heard in it, and how far
+its latents and representations are from those of recordings."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+_PARTS = 3  # beginning, middle and end, of the drift
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationScores:
+    """Measures rows of sound against recordings of the same texts.
+
+    Attributes:
+        truth: latents [t, d] of each recording.
+        represent: lists of latents to lists of representations [t, width].
+        seconds_per_latent: of sound.
+        hear: waveforms to classes [n], an independent judge; None for none.
+        labels: [n] the classes that should be heard.
+    """
+
+    truth: Sequence[np.ndarray]
+    represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    seconds_per_latent: float
+    hear: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+    labels: np.ndarray | None = None
+
+    def row(
+        self,
+        waveforms: Sequence[np.ndarray],
+        latents: Sequence[np.ndarray],
+        stopped: np.ndarray | None = None,
+    ) -> dict[str, Any]:
+        """Figures of one row, ready for JSON.
+
+        Args:
+            waveforms: [n] float32 of each example.
+            latents: [t, d] of each.
+            stopped: [n] bool, which ended by themselves; None where the length was given.
+
+        Returns:
+            "judge_accuracy" where there is a judge; "frechet_distance" of single representations;
+            "latents", see `latent_figures`; and of generated sound the shares "never_stopped" and
+            "stopped_at_once" (within a quarter of the recording's length), "seconds" on average,
+            and "duration_error", the mean difference from the recording, seconds.
+        """
+        figures: dict[str, Any] = {}
+        if self.hear is not None:
+            figures["judge_accuracy"] = float(np.mean(self.hear(waveforms) == self.labels))
+        figures["frechet_distance"] = frechet_distance(
+            np.concatenate(self.represent(latents)), np.concatenate(self.represent(self.truth))
+        )
+        figures["latents"] = latent_figures(latents, self.truth)
+        if stopped is not None:
+            lengths = np.array([len(row) for row in latents])
+            wanted = np.array([len(row) for row in self.truth])
+            figures |= {
+                "never_stopped": float(np.mean(~stopped)),
+                "stopped_at_once": float(np.mean(lengths * 4 < wanted)),
+                "seconds": float(lengths.mean() * self.seconds_per_latent),
+                "duration_error": float(np.abs(lengths - wanted).mean() * self.seconds_per_latent),
+            }
+        return figures
+
+
+def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Squared Frechet distance of Gaussians fitted to vectors [n, d] and [m, d].
+
+    Source: Frechet audio distance (arXiv 1812.08466), here of whatever vectors are given.
+    """
+    means = one.mean(0), other.mean(0)
+    covariances = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    # The trace of the root of a product of covariances, whose eigenvalues are not negative.
+    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real
+    root = np.sqrt(np.maximum(eigenvalues, 0.0)).sum()
+    gap = np.square(means[0] - means[1]).sum()
+    return float(gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * root)
+
+
+def latent_figures(
+    latents: Sequence[np.ndarray], truth: Sequence[np.ndarray]
+) -> dict[str, list[float] | float]:
+    """How the frames of sounds differ from those of recordings.
+
+    Args:
+        latents: [t, d] of each sound.
+        truth: likewise, of recordings.
+
+    Returns:
+        "mean_error" and "std_error", the root mean square over channels of the difference of each
+        channel's mean and standard deviation; and "drift", the same of the means in the first, the
+        second and the last third of every sound.
+    """
+
+    def gap(statistic, found, wanted) -> float:
+        difference = statistic(np.concatenate(found), axis=0) - statistic(
+            np.concatenate(wanted), axis=0
+        )
+        return float(np.sqrt(np.mean(np.square(difference))))
+
+    thirds = [gap(np.mean, _parts(latents, part), _parts(truth, part)) for part in range(_PARTS)]
+    return {
+        "mean_error": gap(np.mean, latents, truth),
+        "std_error": gap(np.std, latents, truth),
+        "drift": thirds,
+    }
+
+
+def _parts(rows: Sequence[np.ndarray], part: int) -> list[np.ndarray]:
+    """One third of each row; rows of less than three frames have frames in several."""
+    return [
+        row[part * len(row) // _PARTS : max(-(-(part + 1) * len(row) // _PARTS), 1)] for row in rows
+    ]

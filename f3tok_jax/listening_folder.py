@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sounds of some examples beside the results of an evaluation, to be listened to."""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import numpy as np
+import soundfile
+
+
+class ListeningFolder:
+    """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
+
+    def __init__(
+        self,
+        output: pathlib.Path,
+        examples: Sequence[Any],
+        *,
+        num_listen: int,
+        sample_rate: int,
+    ):
+        """Writes the originals.
+
+        Args:
+            output: JSON file of the results.
+            examples: with "key" and "waveform" [n].
+            num_listen: examples that are chosen, evenly spaced.
+            sample_rate: Hz.
+        """
+        self._root, self._sample_rate = output.parent, sample_rate
+        self._folder = output.parent / "listen" / output.stem
+        chosen = spaced(len(examples), num_listen or -1)
+        self._entries = {index: {"key": examples[index].key, "files": {}} for index in chosen}
+        for index in chosen:
+            self.write(index, "original", examples[index].waveform)
+
+    def write(self, index: int, row: str, waveform: np.ndarray) -> None:
+        """Writes one sound if its example was chosen."""
+        if index not in self._entries:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{index:04d}_{row}.wav"
+        soundfile.write(path, np.clip(waveform, -1.0, 1.0), self._sample_rate, subtype="PCM_16")
+        self._entries[index]["files"][row] = str(path.relative_to(self._root))
+
+    def index(self) -> list[dict[str, Any]]:
+        """Per example its key and row -> path relative to the results."""
+        return list(self._entries.values())
+
+
+def spaced(total: int, wanted: int) -> list[int]:
+    """`wanted` indices evenly spaced over `total`; 0 for all, less for none."""
+    if wanted == 0 or wanted >= total:
+        return list(range(total))
+    return [total * i // wanted for i in range(wanted)]
