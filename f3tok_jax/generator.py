@@ -128,29 +128,31 @@ class Generator:
             mask[:, : num_patches * self.patch].reshape(*targets.shape[:2], self.patch), axis=-1
         )
         heard = flow_head.latents_of(targets)
-        states = self.encoder.apply(
-            {"params": weights["encoder"]},
-            heard,
-            segments=jnp.repeat(patch_mask, self.patch, axis=1).astype(jnp.int32),
-            noise_key=noise_key,
-        )
+        with jax.named_scope("representation_encoder"):
+            states = self.encoder.apply(
+                {"params": weights["encoder"]},
+                heard,
+                segments=jnp.repeat(patch_mask, self.patch, axis=1).astype(jnp.int32),
+                noise_key=noise_key,
+            )
         tokens = self._tokens(weights, states)
         model = self.language_model.bind({"params": weights["language_model"]})
-        sequences = supervision.make_sequences(
-            tokens * weights["embedding_rms"],
-            patch_mask,
-            self._boundaries(weights) * weights["embedding_rms"],
-            text,
-            text_mask,
-            answer,
-            embed=model.embed,
-            text_first=True,
-            examples_per_row=examples_per_row,
-            length=length,
-        )
-        hidden = model(
-            sequences.embeddings, positions=sequences.positions, segments=sequences.segments
-        )
+        with jax.named_scope("language_model"):
+            sequences = supervision.make_sequences(
+                tokens * weights["embedding_rms"],
+                patch_mask,
+                self._boundaries(weights) * weights["embedding_rms"],
+                text,
+                text_mask,
+                answer,
+                embed=model.embed,
+                text_first=True,
+                examples_per_row=examples_per_row,
+                length=length,
+            )
+            hidden = model(
+                sequences.embeddings, positions=sequences.positions, segments=sequences.segments
+            )
         slots = supervision.to_slots(sequences, hidden, num_examples=latents.shape[0])
         had_room = supervision.to_slots(
             sequences, sequences.segments[..., None] > 0, num_examples=latents.shape[0]
@@ -332,7 +334,8 @@ class Generator:
         return self._tokens(weights, states), cache
 
     def _tokens(self, weights: Weights, representations: jax.Array) -> jax.Array:
-        return self.projector.apply({"params": weights["projector"]}, representations)
+        with jax.named_scope("projector"):
+            return self.projector.apply({"params": weights["projector"]}, representations)
 
     def _boundaries(self, weights: Weights) -> jax.Array:
         return self.projector.apply({"params": weights["projector"]}, method="start_and_end")

@@ -29,6 +29,7 @@ MODULES = (
     "rq_mtp",
     "projector",
     "language_model",
+    "flow_head",
     "optimizer",
 )
 OTHER = "other"

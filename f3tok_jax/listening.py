@@ -16,7 +16,7 @@ _MAX_STEPS = 4  # of the sounds written during training
 _MAX_TRAINING_SOUNDS = 2
 
 
-class _Shelf:
+class Shelf:
     """Sounds of one example, drawn on the scale of the first."""
 
     def __init__(self):
@@ -100,7 +100,7 @@ def _example(sounds: Mapping[str, tuple[str, pathlib.Path, pathlib.Path]]) -> st
     def rank(place: str) -> int:
         return 0 if place == "original" else 1 if place.startswith("model ") else 2
 
-    clean, noisy = _Shelf(), _Shelf()
+    clean, noisy = Shelf(), Shelf()
     for place in sorted(sounds, key=rank):
         (noisy if place.startswith("model_alpha") else clean).add(*sounds[place])
         noisy.top = clean.top
@@ -121,7 +121,7 @@ def _training(runs: Sequence[run_history.RunHistory]) -> str:
             {steps[round(i * (len(steps) - 1) / (_MAX_STEPS - 1))] for i in range(_MAX_STEPS)}
         )
         for index in sorted(run.samples[steps[-1]])[:_MAX_TRAINING_SOUNDS]:
-            shelf = _Shelf()
+            shelf = Shelf()
             last = run.samples[steps[-1]][index]
             if "reference" in last:
                 shelf.add("original", last["reference"], run.folder)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from f3tok_jax import figures
+from f3tok_jax import generation_tables
 from f3tok_jax import listening
 from f3tok_jax import markup
 from f3tok_jax import probe_results
@@ -36,12 +37,19 @@ _STAGES = {
         "(RQ-MTP), and by making itself understood to a frozen language model that answers "
         "questions on the sound. Probes show what it gains over raw latents.",
     ),
+    "generation": (
+        "Generator",
+        "A generator makes sound from text: the language model reads the text and what has been made "
+        "so far, and a flow head turns its state into the next few latents, which the autoencoder "
+        "decodes.",
+    ),
 }
 
 # What comes first among the curves; the rest follows in the order of the file.
 _FIRST_CURVES = (
     *("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"),
     *("rq_loss", "rq_accuracy", "answer_loss", "answer_accuracy", "code_perplexity"),
+    *("flow_loss", "patch_error", "stop_loss", "stop_missed", "stop_early"),
 )
 _TOGETHER = {"code_perplexity": "a line per codebook"}  # parts of a quantity that share a chart
 _CURVE_WORDS = {
@@ -51,6 +59,12 @@ _CURVE_WORDS = {
     "answer_accuracy": "Share of the answers' tokens that it finds most likely, given those before.",
     "code_perplexity": "How many codes of a codebook are in use: the exponential of the entropy of "
     "their frequencies.",
+    "flow_loss": "Mean square error of the velocity from noise to latents; its parts by the time on "
+    "the way, from noise at 0 to sound at 1.",
+    "patch_error": "Mean square distance of patches, made after the true ones, from the true ones; "
+    "latents have mean square 1.",
+    "stop_missed": "Share of ends that the generator would have passed by.",
+    "stop_early": "Share of other places at which it would have ended.",
 }
 
 
@@ -67,6 +81,7 @@ def render(
     sections = [
         ("results", "Results on held-out sound", result_tables.render(runs, colors)),
         ("probes", "What the features know", probe_tables.render(runs, colors, tables)),
+        ("generated", "Sound from text", generation_tables.render(runs)),
         ("listen", "Listen", listening.render(runs)),
         ("curves", "Training", _curves(runs, colors)),
         ("latents", "Latents", _latents(runs, colors)),

@@ -37,6 +37,7 @@ class RunHistory:
         config: nested, {} if there is none.
         curves: metric -> its curve, in the order in which they appear.
         results: the evaluations, each what `evaluate` wrote with "folder", where its sounds lie.
+        generations: evaluations of generated sound, likewise.
         tables: file name -> accuracies of probes that lie in the folder.
         transcripts: file name -> error rates that lie in the folder.
         samples: step -> index -> name -> sound file, of the sounds written while it trained.
@@ -49,6 +50,7 @@ class RunHistory:
     config: Mapping[str, Any]
     curves: Mapping[str, Curve]
     results: Sequence[Mapping[str, Any]]
+    generations: Sequence[Mapping[str, Any]]
     tables: Mapping[str, probe_results.Table]
     transcripts: Mapping[str, probe_results.Transcripts]
     samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]
@@ -86,23 +88,25 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
     notes = []
     config = _read_json(folder / "config.json", notes)
     curves = _read_curves(folder / "metrics.jsonl", notes)
-    results = []
+    results, generations = [], []
     for path in sorted(folder.glob("results*.json")):
         result = _read_json(path, notes)
         if "rows" in result and "metrics" in result:
             results.append(result | {"folder": path.parent, "file": path.name})
+        elif "rows" in result and "texts" in result:
+            generations.append(result | {"folder": path.parent, "file": path.name})
         elif result:
             notes.append(f"{path.name} is not an evaluation and is left out.")
     tables = _read_each(folder, ("probe*.json", "ablation*.json"), read_table, notes)
     transcripts = _read_each(folder, ("transcripts*.json",), read_transcripts, notes)
-    if not (config or curves or results or tables):
+    if not (config or curves or results or generations or tables):
         raise ValueError(
             f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of "
             f"a run"
         )
     if not (config or curves or results):
         notes = []  # the folder of an ablation, whose runs lie below it
-    elif not results and not tables:
+    elif not (results or generations or tables):
         notes += _missing(config.get("stage"))
     return RunHistory(
         name=name,
@@ -110,6 +114,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         config=config,
         curves=curves,
         results=results,
+        generations=generations,
         tables=tables,
         transcripts=transcripts,
         samples=_find_samples(folder / "samples"),

@@ -11,12 +11,14 @@ DEMO_CLIPS="${DEMO_CLIPS:-160}"  # of each embedded corpus: speech, music, sound
 DEMO_STEPS="${DEMO_STEPS:-230}"  # of the autoencoder; about 1 CPU-second each
 DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-200}"  # of the language model; about 0.3 CPU-seconds each
 DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-180}"  # about 0.8 CPU-seconds each
-NUM_STEPS=9
+DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-150}"  # about 0.5 CPU-seconds each
+NUM_STEPS=11
 
 main_job() {
     local python="$VENV/bin/python" started=$SECONDS
     local shards="$DEMO_DIR/shards" latents="$DEMO_DIR/latents"
     local autoencoder="$DEMO_DIR/autoencoder" representation="$DEMO_DIR/representation"
+    local generation="$DEMO_DIR/generation"
     local text="$DEMO_DIR/language_model" model="$DEMO_DIR/language_model/model"
     export PYTHONUNBUFFERED=1
 
@@ -66,8 +68,20 @@ main_job() {
         --test_shards "$shards/test" --label=language,instrument,class --num_epochs=100 \
         --output="$representation/probe.json"
 
-    begin 9 "writing the report"
-    run "$python" -m f3tok_jax.report --runs "$autoencoder" "$text" "$representation" \
+    begin 9 "training the generator for $DEMO_GENERATION_STEPS steps: text to sound"
+    run "$python" -m f3tok_jax.train --config=configs/generation.py:tiny \
+        --config.representation.workdir="$representation" --config.data.latents=True \
+        --config.data.train="$latents/train" --config.data.heldout="$latents/test" \
+        --config.num_steps="$DEMO_GENERATION_STEPS" --workdir="$generation"
+
+    begin 10 "making sound from the texts of clips that were held out"
+    once "$generation/results.json" "$generation/DONE" \
+        "$python" -m f3tok_jax.evaluate --workdir="$generation" --shards="$shards/test" \
+        --num_examples=8 --output="$generation/results.json"
+
+    begin 11 "writing the report"
+    run "$python" -m f3tok_jax.report \
+        --runs "$autoencoder" "$text" "$representation" "$generation" \
         --output="$DEMO_DIR/report.html"
 
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
@@ -79,6 +93,8 @@ main_job() {
     say "  curves          $autoencoder/metrics.jsonl $representation/metrics.jsonl"
     say "  use it          $VENV/bin/f3tok info --model=$autoencoder"
     say "                  $VENV/bin/f3tok transcribe SOUND.wav --model=$representation"
+    say "                  $VENV/bin/f3tok generate --text='seven three' --output=OUT.wav \\"
+    say "                      --model=$generation"
 }
 
 begin() {
