@@ -74,7 +74,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             norm_epsilon=1e-6,
             qk_norm=True,
             use_token=True,  # F3: the condition is the state and the representation
-            remat="none",
+            remat="block",  # the head's own activations are many: draws x (history + 2) per latent
             compute_dtype="bfloat16",
         )
     )
@@ -151,17 +151,17 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.language_model.update(dict(rank=8, compute_dtype="float32", remat="none"))
     config.model.update(
         dict(
-            history=2,
             num_layers=4,
             width=128,
             hidden_width=384,
             num_heads=4,
             num_kv_heads=4,
             head_dim=32,
+            remat="none",
             compute_dtype="float32",
         )
     )
-    config.flow.draws = 2
+    config.flow.draws = 1
     config.text.max_tokens = 64
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, patches=192, positions=384))

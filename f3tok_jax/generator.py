@@ -235,6 +235,7 @@ class Generator:
         *,
         sampler: flow_head.Sampler,
         num_patches: int,
+        least: jax.Array | int = 0,
     ) -> tuple[Speech, jax.Array, jax.Array]:
         """Samples the next patches of every row that goes on.
 
@@ -247,6 +248,7 @@ class Generator:
                 `begin`.
             sampler: of the head.
             num_patches: at most so many; fewer where all rows are done.
+            least: patches before which no row stops by itself.
 
         Returns:
             The next state, patches [b, num_patches, p, latent_dim] and their mask
@@ -268,7 +270,7 @@ class Generator:
             )  # fmt: skip
             patches = patches.at[:, step].set(jnp.where(going[:, None, None], drawn, 0.0))
             mask = mask.at[:, step].set(going)
-            return step + 1, self._read(weights, speech, drawn, limit), patches, mask
+            return step + 1, self._read(weights, speech, drawn, limit, least), patches, mask
 
         empty = jnp.zeros(shape), jnp.zeros(shape[:2], bool)
         _, speech, patches, mask = jax.lax.while_loop(is_going, one, (jnp.int32(0), speech, *empty))
@@ -294,7 +296,14 @@ class Generator:
         condition = head.condition(states, tokens)
         return sampler(flow_head.guided(velocity, condition, sampler.guidance), noise)
 
-    def _read(self, weights: Weights, speech: Speech, drawn: jax.Array, limit: jax.Array) -> Speech:
+    def _read(
+        self,
+        weights: Weights,
+        speech: Speech,
+        drawn: jax.Array,
+        limit: jax.Array,
+        least: jax.Array | int,
+    ) -> Speech:
         """Reads the patches that rows which go on have just drawn."""
         going = ~speech.is_done
         tokens, encoder_cache = self._listen(
@@ -306,8 +315,8 @@ class Generator:
             tokens * weights["embedding_rms"], speech.language_model, mask=going[:, None]
         )
         head = self.head.bind({"params": weights["head"]})
-        stops = head.stop_logits(hidden[:, 0]) > 0
         index = speech.index + going
+        stops = (head.stop_logits(hidden[:, 0]) > 0) & (index >= least)
         history = jnp.concatenate([speech.history, drawn], axis=1)
         history = history[:, history.shape[1] - speech.history.shape[1] :]
 

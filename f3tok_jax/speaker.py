@@ -177,6 +177,7 @@ class Speaker:
         requests: Sequence[Request],
         *,
         max_patches: int,
+        min_patches: int = 0,
         seed: int = 0,
         sampler: flow_head.Sampler | None = None,
         chunk_patches: int = _CHUNK_PATCHES,
@@ -186,6 +187,7 @@ class Speaker:
         Args:
             requests: of the batch.
             max_patches: of every row, at most; see `patches_of`.
+            min_patches: before which no row ends by itself.
             seed: of the noise.
             sampler: of the head; default the config's.
             chunk_patches: of a piece.
@@ -216,6 +218,7 @@ class Speaker:
                 limit,
                 sampler=sampler or self.sampler,
                 num_patches=chunk_patches,
+                least=min_patches,
             )
             is_done = np.asarray(speech.is_done)
             yield Piece(

@@ -8,10 +8,10 @@
 
 DEMO_DIR="${DEMO_DIR:-$REPO/runs/demo}"
 DEMO_CLIPS="${DEMO_CLIPS:-160}"  # of each embedded corpus: speech, music, sound events
-DEMO_STEPS="${DEMO_STEPS:-230}"  # of the autoencoder; about 1 CPU-second each
-DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-200}"  # of the language model; about 0.3 CPU-seconds each
-DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-180}"  # about 0.8 CPU-seconds each
-DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-150}"  # about 0.5 CPU-seconds each
+DEMO_STEPS="${DEMO_STEPS:-190}"  # of the autoencoder; about 1 CPU-second each
+DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-160}"  # of the language model; about 0.3 CPU-seconds each
+DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-150}"  # about 0.8 CPU-seconds each
+DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-120}"  # about 0.5 CPU-seconds each
 NUM_STEPS=11
 
 main_job() {

@@ -35,8 +35,23 @@ _SMALL = {
         )
         + " --config.supervision.tasks.voice=1.0"
     ),
+    "configs/generation.py:base": (
+        "--config.num_steps=4 --config.optimizer.head.warmup_steps=2 --config.data.batch_size=4 "
+        "--config.data.crop_frames=50 --config.packing.examples=2 --config.packing.patches=0 "
+        "--config.packing.positions=0 --config.model.num_layers=1 --config.model.width=32 "
+        "--config.model.hidden_width=32 --config.model.num_heads=2 --config.model.num_kv_heads=2 "
+        "--config.model.head_dim=16 --config.text.tasks.transcription=0.0 "
+        "--config.text.tasks.caption=0.0 --config.text.tasks.voice=1.0"
+    ),
     "f3tok_jax.evaluate": "--num_examples=2",
     "transcribe": "--task=voice",
+}
+
+# Command of f3tok -> the run it needs, where that is not the autoencoder's.
+_RUNS = {
+    "represent": "runs/representation",
+    "transcribe": "runs/representation",
+    "generate": "runs/generation",
 }
 
 
@@ -81,7 +96,7 @@ def test_commands_work_in_their_order(folder):
         ),
         key=lambda command: command.startswith(".venv"),
     )
-    assert len(commands) == 12
+    assert len(commands) == 15
     environment = {
         **os.environ,
         "PYTHONPATH": str(_ROOT),
@@ -97,8 +112,8 @@ def test_commands_work_in_their_order(folder):
         arguments += shlex.split(
             next((more for name, more in _SMALL.items() if name in command), "")
         )
-        is_listening = any(name in arguments for name in ("represent", "transcribe"))
-        environment["F3TOK_MODEL"] = "runs/representation" if is_listening else "runs/mine"
+        run = next((run for name, run in _RUNS.items() if name in arguments), "runs/mine")
+        environment["F3TOK_MODEL"] = run
         done = subprocess.run(
             arguments, cwd=folder, env=environment, capture_output=True, text=True
         )

@@ -178,6 +178,44 @@ def test_text_from_files_is_escaped(page):
     assert not any(tag == "script" for tag, _ in page.tags)
 
 
+def test_generated_sound_is_shown_with_its_text(tmp_path):
+    folder = pathlib.Path(_write_run(tmp_path / "run"))
+    files = json.loads((folder / "results.json").read_text())["listen"][0]["files"]
+    generation = {
+        "format": "f3tok generation 1",
+        "num_examples": 8,
+        "max_seconds": 2.0,
+        "judge": {"shards": "DIR", "label": "digit"},
+        "sampler": {"guidance": 2.0, "num_steps": 10},
+        "rows": [
+            {"name": "recording", "title": "recording", "judge_accuracy": 0.975},
+            {
+                "name": "generated_0",
+                "title": "generated, guidance 3.0",
+                "judge_accuracy": 0.625,
+                "never_stopped": 0.125,
+            },
+        ],
+        "texts": {"a": "seven <three>"},
+        "listen": [
+            {"key": "a", "files": {"original": files["original"], "generated_0": files["pca"]}}
+        ],
+    }
+    (folder / "results_generation.json").write_text(json.dumps(generation))
+    output = tmp_path / "report.html"
+    report.write_report([str(folder)], output)
+    text = output.read_text()
+    for part in (
+        "generated, guidance 3.0",
+        "62.5%",
+        "12.5%",
+        "seven &lt;three&gt;",
+        "never stopped",
+    ):
+        assert part in text, part
+    assert text.count("<audio") > text.count("spectrogram, generated") >= 1
+
+
 def test_a_run_that_only_has_curves_is_enough(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Autoencoders small enough to run in a test."""
+"""Models small enough to run in a test."""
 
 import functools
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,28 @@ from f3tok_jax import pretrained
 from f3tok_jax import checkpoint
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
+from f3tok_jax import flow_head
+from f3tok_jax import generator as generator_lib
 from f3tok_jax import language_model
 from f3tok_jax import language_model_folder
+from f3tok_jax import representation_encoder
 from f3tok_jax import sharding
+from f3tok_jax import supervision
+
+_TRANSFORMER = dict(
+    num_layers=1,
+    width=16,
+    hidden_width=16,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    rope_theta=1e4,
+    norm_epsilon=1e-6,
+    qk_norm=True,
+    remat="none",
+    compute_dtype="float32",
+)
+_HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True)
 
 
 def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
@@ -88,6 +108,71 @@ def add_damaged_step(folder: str | os.PathLike) -> None:
     shutil.copytree(checkpoints / "3", checkpoints / "5")
     for path in (checkpoints / "5" / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def random_weights(abstract: Any, *, seed: int = 0, scale: float = 0.3) -> Any:
+    """Arrays of the shapes of a tree, boxed or not: gains around 1, the rest around 0.
+
+    Nothing is compiled, and nothing is zero that a fresh model has at zero.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        values = scale * rng.normal(size=leaf.shape)
+        is_gain = path[-1].key in ("scale", "gain", "embedding_rms")
+        return jnp.asarray(values + is_gain, leaf.dtype)
+
+    return jax.tree.map_with_path(draw, sharding.unbox(abstract))
+
+
+def head(**changes) -> flow_head.FlowHead:
+    """A flow head of one layer, for latents of width 4 in patches of 2."""
+    return flow_head.FlowHead(**(_TRANSFORMER | _HEAD | changes))
+
+
+def head_inputs(head: flow_head.FlowHead, width: int, rows: int = 1) -> tuple[jax.Array, ...]:
+    """Arguments of a head's call, all zero, for a language model of `width`."""
+    patch, latent_dim = head.patch, head.latent_dim
+    shapes = ((width,), (width,), (), (patch, latent_dim), (head.history * patch, latent_dim))
+    return tuple(jnp.zeros((rows, *shape)) for shape in shapes)
+
+
+def generator() -> tuple[generator_lib.Generator, dict]:
+    """A generator of random weights: one layer of width 16 everywhere, 11 kinds of text tokens."""
+    encoder = representation_encoder.RepresentationEncoder(
+        latent_dim=4, window=5, input_noise=0.5, **_TRANSFORMER
+    )
+    model = language_model.make(
+        dict(
+            model_type="qwen3",
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            vocab_size=11,
+            max_position_embeddings=64,
+            rms_norm_eps=1e-6,
+            rope_theta=1e4,
+            tie_word_embeddings=True,
+        ),
+        compute_dtype="float32",
+        remat="none",
+    )
+    projector = supervision.Projector(patch=2, width=16)
+    shapes = {"language_model": language_model.abstract_params(model)}
+    for name, module, inputs in (
+        ("encoder", encoder, (jnp.zeros((1, 2, 4)),)),
+        ("projector", projector, (jnp.zeros((1, 2, 16)),)),
+        ("head", head(), head_inputs(head(), 16)),
+    ):
+        shapes[name] = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    shapes["embedding_rms"] = jax.ShapeDtypeStruct((), jnp.float32)
+    made = generator_lib.Generator(
+        encoder=encoder, projector=projector, language_model=model, head=head()
+    )
+    return made, random_weights(shapes)
 
 
 def write_language_model(folder: pathlib.Path, *, seed: int = 0) -> str:
