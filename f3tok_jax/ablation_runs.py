@@ -16,6 +16,7 @@ import ml_collections
 
 from f3tok_jax import config as config_lib
 from f3tok_jax import run_folder
+from f3tok_jax import validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ def plan(
                     f"--config must be a recipe of the representation stage, got {recipe}, which "
                     f"is of the {config.stage} stage"
                 )
-            config_lib.validate(config)
+            validation.validate(config)
             if arm == FULL and not (config.rq.weight and config.supervision.weight):
                 raise ValueError(
                     "the full arm must have both losses, got "

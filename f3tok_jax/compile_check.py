@@ -45,6 +45,7 @@ from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
 from f3tok_jax import stages
 from f3tok_jax import tpu_slice
+from f3tok_jax import validation
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 PARTS = ("all", "generator")
@@ -276,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         target = tpu_slice.parse(given.topology, given.num_slices)
         config = config_lib.read(given.config, overrides)
-        config_lib.validate(config)
+        validation.validate(config)
         config = fit_config(
             config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
         )

@@ -72,7 +72,7 @@ class Listener:
             raise ValueError(str(error)) from error
         section = config.autoencoder
         tokenizer = tokenizer_lib.Tokenizer.load(section.workdir, section.step or None, say=say)
-        pretrained.check_autoencoder(workdir, tokenizer.fingerprint, section.workdir)
+        pretrained.check_fingerprints(workdir, {"autoencoder": tokenizer.fingerprint})
         return cls(config, params, tokenizer, step=step)
 
     @functools.cached_property

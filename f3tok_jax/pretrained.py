@@ -246,19 +246,3 @@ def check_fingerprints(workdir: str, found: Mapping[str, str]) -> None:
                 f"{workdir} was trained on {name.replace('_', ' ')} {wanted.get(name)}, got "
                 f"{digest}: give that run its old weights back"
             )
-
-
-def check_autoencoder(workdir: str, digest: str, autoencoder_dir: str) -> None:
-    """Refuses an autoencoder that is not the one whose latents a run was trained on.
-
-    Args:
-        workdir: run folder of the representation stage.
-        digest: fingerprint of the autoencoder that is there now.
-        autoencoder_dir: where.
-    """
-    wanted = run_folder.frozen_fingerprints(workdir).get("autoencoder")
-    if digest != wanted:
-        raise ValueError(
-            f"{workdir} was trained on the latents of autoencoder {wanted}, got {digest} in "
-            f"{autoencoder_dir}: give that run its old checkpoint back"
-        )

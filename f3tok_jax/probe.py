@@ -66,7 +66,7 @@ def load_models(
     autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
     digest = fingerprint.autoencoder_fingerprint(params)
     if run_folder.frozen_fingerprints(workdir):
-        pretrained.check_autoencoder(workdir, digest, autoencoder_dir)
+        pretrained.check_fingerprints(workdir, {"autoencoder": digest})
     return probe_features.Models(
         autoencoder=(autoencoder, params, digest),
         encoders=encoders,

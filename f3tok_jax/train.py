@@ -47,6 +47,7 @@ from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
 from f3tok_jax import stages
 from f3tok_jax import startup
+from f3tok_jax import validation
 from f3tok_jax import watchdog as watchdog_lib
 
 EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
@@ -81,7 +82,7 @@ def run(
         checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
     """
     say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
-    config_lib.validate(config)
+    validation.validate(config)
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(
         config.data.batch_size // (config.packing.examples if "packing" in config else 1),
@@ -277,7 +278,7 @@ def main(
                 "--config=configs/autoencoder.py:tiny"
             )
         config = config_lib.read(_CONFIG.value, arguments[1:])
-        config_lib.validate(config)
+        validation.validate(config)
         if _PRINT_CONFIG.value:
             print(config_lib.describe(config))
             return EXIT_DONE

@@ -59,7 +59,9 @@ def test_a_difference_of_all_is_a_float32_tree_like_the_weights():
     difference = adaptation.init(jax.random.key(0), _abstract("bfloat16"), kind="all", rank=0)
     assert jax.tree.structure(difference) == jax.tree.structure(_abstract())
     plain = sharding.unbox(difference)
-    jax.tree.map(lambda x, w: np.testing.assert_array_equal(x, np.zeros(w.shape)), plain, _weights())
+    jax.tree.map(
+        lambda x, w: np.testing.assert_array_equal(x, np.zeros(w.shape)), plain, _weights()
+    )
     assert {x.dtype for x in jax.tree.leaves(plain)} == {np.dtype("float32")}
     assert difference["layers"]["query"]["kernel"].names == ("layers", "embed", "heads")
 
@@ -98,7 +100,9 @@ def test_a_difference_is_added_and_one_of_low_rank_multiplied_out():
         factors = low_rank["layers"][name]["kernel"]
         added = np.einsum("lir,lro->lio", factors["left"], factors["right"])
         expected = weights["layers"][name]["kernel"] + added
-        np.testing.assert_allclose(adapted["layers"][name]["kernel"], expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(
+            adapted["layers"][name]["kernel"], expected, rtol=1e-6, atol=1e-6
+        )
     assert adapted["embedding"] is weights["embedding"]
     assert adapted["layers"]["norm"]["scale"] is weights["layers"]["norm"]["scale"]
     whole = tiny_models.random_weights(_abstract(), seed=2)

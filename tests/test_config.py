@@ -8,6 +8,7 @@ import pytest
 
 from configs import autoencoder as recipe
 from f3tok_jax import config as config_lib
+from f3tok_jax import validation
 
 _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "autoencoder.py")
 
@@ -21,7 +22,7 @@ def _read(*overrides: str, preset: str = "tiny"):
 @pytest.mark.parametrize("preset", recipe.PRESETS)
 def test_every_preset_is_valid_and_survives_its_file(preset, tmp_path):
     config = _read(preset=preset)
-    config_lib.validate(config)
+    validation.validate(config)
     config_lib.save(config, str(tmp_path))
     loaded = config_lib.load(str(tmp_path))
     assert loaded == config and config_lib.hash_of(loaded) == config_lib.hash_of(config)
@@ -132,7 +133,7 @@ def test_wrong_recipes(argument, message):
 )
 def test_values_that_do_not_go_together(overrides, message):
     with pytest.raises(ValueError, match=message) as error:
-        config_lib.validate(_read(*overrides))
+        validation.validate(_read(*overrides))
     assert "configs/autoencoder.py:tiny" in str(error.value)
 
 

@@ -283,8 +283,8 @@ def test_a_draw_lies_between_its_noise_and_its_target():
     noise = np.asarray(target - drawn.velocity)
     np.testing.assert_allclose(drawn.noisy, t * target + (1 - t) * noise, atol=1e-5)
     # Standard errors are below 0.01: of noise N(0, 1), of times whose logits are.
-    assert noise.mean() == pytest.approx(0.0, abs=0.03) and noise.std() == pytest.approx(1, abs=0.03)
-    logits = np.log(t / (1 - t))
-    assert logits.mean() == pytest.approx(0, abs=0.03) and logits.std() == pytest.approx(1, abs=0.03)
+    for values in (noise, np.log(t / (1 - t))):
+        assert values.mean() == pytest.approx(0.0, abs=0.03)
+        assert values.std() == pytest.approx(1.0, abs=0.03)
     assert abs(np.corrcoef(t[:, 0, 0], noise[:, 0, 0])[0, 1]) < 0.03
     assert abs(np.corrcoef(noise[:, 0, 0], noise[:, 0, 1])[0, 1]) < 0.03

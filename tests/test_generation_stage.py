@@ -21,6 +21,7 @@ from f3tok_jax import flow_head
 from f3tok_jax import generation_stage
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
+from f3tok_jax import validation
 
 _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "generation.py") + ":tiny"
 _TRANSFORMER = dict(
@@ -461,7 +462,7 @@ def test_the_flops_of_a_step_are_those_of_its_products():
 def test_mistakes_in_the_config_are_one_sentence(change, words):
     config = _config(f"--config.{change}")
     with pytest.raises(ValueError, match=words) as error:
-        config_lib.validate(config)
+        validation.validate(config)
     assert "\n" not in str(error.value)
 
 
@@ -469,7 +470,7 @@ def test_some_task_must_have_a_weight():
     names = _config().text.tasks
     config = _config(*(f"--config.text.tasks.{name}=0.0" for name in names))
     with pytest.raises(ValueError, match="config.text.tasks .* must give some task a weight"):
-        config_lib.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,8 @@ def test_the_text_is_scored_as_the_language_model_alone_scores_it():
     batch["text"] = np.random.default_rng(1).integers(1, 11, (4, _NUM_TEXT))
     batch["answer"] = np.broadcast_to(np.arange(3)[None] > 0, (4, 3))
     score = _teach(batch, examples_per_row=2, score_text=True).text
-    logits = GENERATOR.language_model.apply(
-        {"params": WEIGHTS["language_model"]}, batch["text"], method="predict"
-    )
+    predict = jax.jit(functools.partial(GENERATOR.language_model.apply, method="predict"))
+    logits = predict({"params": WEIGHTS["language_model"]}, batch["text"])
     losses = -jax.nn.log_softmax(logits)[jnp.array([0, 0, 1]), jnp.array([0, 1, 0])]
     picked = losses[jnp.arange(3), batch["text"][[0, 0, 1], [1, 2, 1]]]
     assert score.weight == 3

@@ -220,7 +220,7 @@ def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path, monkeypa
     assert probe.load_models(str(tmp_path)).autoencoder == models.autoencoder
     other = {"autoencoder": "5eed"}
     monkeypatch.setattr(probe.run_folder, "frozen_fingerprints", lambda folder: other)
-    with pytest.raises(ValueError, match="was trained on the latents of autoencoder 5eed, got "):
+    with pytest.raises(ValueError, match="was trained on autoencoder 5eed, got "):
         probe.load_models(str(tmp_path))
 
 
