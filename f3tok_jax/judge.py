@@ -77,6 +77,8 @@ class Recipe:
         dropout: fraction of the pooled features.
         max_stretch: largest change of tempo, as a fraction; the pitch stays.
         max_shift: largest shift of a clip that is not cropped, frames.
+        max_band_shift: largest shift of the spectrum, bands: another throat.
+        max_blur: largest fraction of a level that its neighbours replace, over bands and frames.
         tilt_db: of a smooth random curve over the bands, its rms.
         jitter_db: largest standard deviation of noise on the levels.
         num_masks: of bands, and as many of frames.
@@ -88,8 +90,10 @@ class Recipe:
     dropout: float = 0.3
     max_stretch: float = 0.2
     max_shift: float = 4.0
+    max_band_shift: int = 2
+    max_blur: float = 0.8
     tilt_db: float = 3.0
-    jitter_db: float = 4.0
+    jitter_db: float = 3.0
     num_masks: int = 2
 
     def __post_init__(self):
@@ -98,11 +102,12 @@ class Recipe:
                 "training a judge needs num_steps of at least 1, a learning_rate above 0 and a "
                 f"dropout in [0, 1), got {self}: change the recipe"
             )
-        changes = (self.max_stretch, self.max_shift, self.tilt_db, self.jitter_db, self.num_masks)
-        if min(changes) < 0 or self.max_stretch >= 1:
+        changes = (self.max_stretch, self.max_shift, self.max_band_shift, self.max_blur)
+        changes += (self.tilt_db, self.jitter_db, self.num_masks)
+        if min(changes) < 0 or self.max_stretch >= 1 or self.max_blur > 1:
             raise ValueError(
-                "what training changes about a clip is 0 or more, and max_stretch below 1, got "
-                f"{self}: change the recipe"
+                "what training changes about a clip is 0 or more, with max_stretch below 1 and "
+                f"max_blur up to 1, got {self}: change the recipe"
             )
 
 
@@ -241,7 +246,7 @@ def _fit(
     )
     optimizer = optax.adamw(schedule, weight_decay=recipe.weight_decay)
     weights_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = network.init(weights_key, *_inputs(clips[:1], hearing))["params"]
+    params = jax.jit(network.init)(weights_key, *_inputs(clips[:1], hearing))["params"]
 
     @jax.jit
     def step(params, state, inputs, mask, targets, number):
@@ -279,8 +284,9 @@ def _levels(
 
     def levels(waveform: np.ndarray) -> np.ndarray:
         scaled = waveform / max(np.abs(waveform).max(), np.finfo(np.float32).tiny)
+        # As if silence were around: what is heard of an abrupt end is then the same with it.
         spectrum = audio.centered_stft_on_host(
-            scaled.astype(np.float32), frame_length=window, hop_length=hop
+            np.pad(scaled.astype(np.float32), 4 * hop), frame_length=window, hop_length=hop
         )
         power = np.abs(spectrum[:, : num_bins + 1]) ** 2 @ filters
         energy = power.sum(axis=1)
@@ -324,6 +330,13 @@ def _changed_inputs(
     starts = np.where(excess > 0, draw.uniform(0, 1, count) * excess, shifts)
     levels, mask = _frames(clips, starts, tempo, hearing)
 
+    shift = draw.integers(-recipe.max_band_shift, recipe.max_band_shift + 1, (count, 1))
+    places = np.clip(np.arange(bands) + shift, 0, bands - 1)
+    levels = np.take_along_axis(levels, places[:, None], axis=2)
+    for axis in (1, 2):
+        share = draw.uniform(0, recipe.max_blur, (count, 1, 1)).astype(np.float32)
+        levels = (1 - share) * levels + share * _neighbours(levels, axis)
+
     angles = np.pi * np.arange(1, _CURVES + 1)[:, None] * (np.arange(bands) + 0.5) / bands
     tilt = draw.standard_normal((count, _CURVES)) @ np.cos(angles)
     noise = draw.standard_normal(levels.shape, np.float32)
@@ -339,6 +352,14 @@ def _changed_inputs(
             hidden = (np.arange(size) >= first) & (np.arange(size) < first + width)
             inputs[np.broadcast_to(np.expand_dims(hidden, 3 - axis), inputs.shape)] = 0.0
     return inputs, mask
+
+
+def _neighbours(levels: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of the level before and the level after, along an axis; the ends stand for their own."""
+    last = levels.shape[axis] - 1
+    places = np.arange(last + 1)
+    before, after = np.maximum(places - 1, 0), np.minimum(places + 1, last)
+    return 0.5 * (np.take(levels, before, axis) + np.take(levels, after, axis))
 
 
 def _frames(

@@ -7,10 +7,19 @@ import pathlib
 import pytest
 
 from configs import autoencoder as recipe
+from configs import generation
+from configs import language_model
+from configs import representation
 from f3tok_jax import config as config_lib
 from f3tok_jax import validation
 
 _RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "autoencoder.py")
+
+_LATER_PRESETS = [
+    (module.__name__.split(".")[-1], preset)
+    for module in (language_model, representation, generation)
+    for preset in module.PRESETS
+]
 
 
 def _read(*overrides: str, preset: str = "tiny"):
@@ -29,6 +38,16 @@ def test_every_preset_is_valid_and_survives_its_file(preset, tmp_path):
     assert isinstance(loaded.model.strides, tuple) and isinstance(loaded.model.strides[0], tuple)
     derived = config_lib.derived(config)
     assert derived["latent_rate_hz"] == 25 and derived["bins_left"] == 5
+    config_lib.check_same_run(config, str(tmp_path))
+
+
+@pytest.mark.parametrize("stage, preset", _LATER_PRESETS)
+def test_every_preset_of_the_later_stages_is_valid_and_survives_its_file(stage, preset, tmp_path):
+    recipe_path = pathlib.Path(_RECIPE).with_name(f"{stage}.py")
+    config = config_lib.read(f"{recipe_path}:{preset}")
+    validation.validate(config)
+    config_lib.save(config, str(tmp_path))
+    assert config_lib.load(str(tmp_path)) == config
     config_lib.check_same_run(config, str(tmp_path))
 
 

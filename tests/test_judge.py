@@ -90,6 +90,12 @@ def test_silence_at_the_ends_does_not_count(trained, heldout, before, after):
     )
 
 
+def test_silence_that_moves_the_frames_changes_no_answer(trained, heldout):
+    sounds, _ = heldout
+    padded = [np.pad(sound, (3273, 0)) for sound in sounds]
+    np.testing.assert_array_equal(trained.predict(padded), trained.predict(sounds))
+
+
 def test_content_above_max_hz_does_not_count(trained, heldout):
     sounds, _ = heldout
 
