@@ -133,12 +133,12 @@ class Speaker:
                 those that the run was trained on.
         """
         config = pretrained.read_config(workdir, "generation")
-        models = generation_models.GenerationModels(config)
+        model = generation_stage.make_model(config)
+        models = model.given
         pretrained.check_fingerprints(workdir, models.fingerprints)
         state = jax.eval_shape(
-            lambda: generation_stage.init_state(
-                jax.random.key(0), model=generation_stage.make_model(config), optimizers={}
-            )
+            lambda key: generation_stage.init_state(key, model=model, optimizers={}),
+            jax.random.key(0),
         )
         try:
             params, step = checkpoint.restore_params(
