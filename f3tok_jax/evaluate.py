@@ -39,6 +39,7 @@ from f3tok_jax import results_file
 from f3tok_jax import scores as scores_lib
 
 FORMAT = "f3tok evaluation 1"
+_ORIGINAL = "original"
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
 
 
@@ -103,7 +104,7 @@ def score(
     visqol_keys: set[str],
     say: Callable[[str], None],
     on_sound: Callable[[int, str, np.ndarray], None],
-) -> tuple[scores_lib.Scores, dict[str, Any]]:
+) -> tuple[scores_lib.Scores, dict[str, Any], dict[str, float]]:
     """Codes every example with every contender and compares.
 
     Args:
@@ -118,9 +119,10 @@ def score(
         on_sound: called with (index of the example, row, waveform) for every sound.
 
     Returns:
-        The scores and the latent statistics.
+        The scores, the latent statistics, and row -> Frechet distance of its spectra.
     """
     scores, statistics = scores_lib.Scores(), scores_lib.LatentStatistics(latent_dim)
+    spectra = scores_lib.SpectrumStatistics(sample_rate)
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
     start = time.monotonic()
 
@@ -133,15 +135,18 @@ def score(
             batch = examples[first : first + batch_size]
             for frames in model.frames(batch):
                 statistics.add(frames)
+            for example in batch:
+                spectra.add(_ORIGINAL, example.waveform)
             for contender in contenders:
                 estimates = contender.reconstruct(batch)
                 for compared in pool.map(compare, batch, estimates):
                     scores.add(contender.name, *compared)
                 for index, estimate in enumerate(estimates, first):
+                    spectra.add(contender.name, estimate)
                     on_sound(index, contender.name, estimate)
             done = first + len(batch)
             say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
-    return scores, statistics.summary()
+    return scores, statistics.summary(), spectra.distances(_ORIGINAL)
 
 
 def evaluate(
@@ -217,7 +222,7 @@ def evaluate(
     listener = listening_folder.ListeningFolder(
         output, examples, num_listen=num_listen, sample_rate=sample_rate
     )
-    scores, latents = score(
+    scores, latents, spectra = score(
         contenders,
         examples,
         model=model,
@@ -241,6 +246,7 @@ def evaluate(
         "noise_seed": contenders_lib.NOISE_SEED,
         "latents": {"rate": sample_rate / model.samples_per_latent, "dim": latent_dim} | latents,
         **scores_lib.table(contenders, scores),
+        "spectral_frechet_distance": spectra,
         "listen": listener.index(),
     }
     results_file.write(output, results)
@@ -297,6 +303,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, "
         f"effective "
         f"rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames"
+    )
+    titles = {row["name"]: row["title"] for row in results["rows"]}
+    distances = results["spectral_frechet_distance"].items()
+    print(
+        "Frechet distance of log spectra (lower): "
+        + ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances)
     )
     for name, reason in results["missing"].items():
         print(f"{name}: {reason}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from f3tok_jax import distributions
+
 _PARTS = 3  # beginning, middle and end, of the drift
 
 
@@ -52,9 +54,11 @@ class GenerationScores:
         figures: dict[str, Any] = {}
         if self.hear is not None:
             figures["judge_accuracy"] = float(np.mean(self.hear(waveforms) == self.labels))
-        figures["frechet_distance"] = frechet_distance(
-            np.concatenate(self.represent(latents)), np.concatenate(self.represent(self.truth))
+        found, wanted = (
+            distributions.moments_of(np.concatenate(self.represent(rows)))
+            for rows in (latents, self.truth)
         )
+        figures["frechet_distance"] = distributions.frechet_distance(found, wanted)
         figures["latents"] = latent_figures(latents, self.truth)
         if stopped is not None:
             lengths = np.array([len(row) for row in latents])
@@ -66,20 +70,6 @@ class GenerationScores:
                 "duration_error": float(np.abs(lengths - wanted).mean() * self.seconds_per_latent),
             }
         return figures
-
-
-def frechet_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Squared Frechet distance of Gaussians fitted to vectors [n, d] and [m, d].
-
-    Source: Frechet audio distance (arXiv 1812.08466), here of whatever vectors are given.
-    """
-    means = one.mean(0), other.mean(0)
-    covariances = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
-    # The trace of the root of a product of covariances, whose eigenvalues are not negative.
-    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real
-    root = np.sqrt(np.maximum(eigenvalues, 0.0)).sum()
-    gap = np.square(means[0] - means[1]).sum()
-    return float(gap + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * root)
 
 
 def latent_figures(

@@ -11,6 +11,7 @@ it and none above a frequency, and learns from sounds that are sped up, shifted,
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -124,10 +125,7 @@ class Judge:
             hearing: that it was trained with.
         """
         self.sample_rate, self.num_classes, self.hearing = sample_rate, num_classes, hearing
-        network = _Network(num_classes)
-        self._apply = jax.jit(
-            lambda inputs, mask: jax.nn.softmax(network.apply({"params": params}, inputs, mask))
-        )
+        self._params = params
 
     def probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """How likely each class is for each sound.
@@ -143,11 +141,13 @@ class Judge:
             ValueError: if a waveform is empty, not finite or not one-dimensional.
         """
         clips = _levels(waveforms, self.sample_rate, self.hearing)
+        network = _Network(self.num_classes)
         rows = [np.zeros((0, self.num_classes), np.float32)]
         for start in range(0, len(clips), _BATCH):
             chunk = clips[start : start + _BATCH]
             filled = chunk + chunk[:1] * (_BATCH - len(chunk))  # one shape, one program
-            rows.append(np.asarray(self._apply(*_inputs(filled, self.hearing)))[: len(chunk)])
+            answers = _answer(network, self._params, *_inputs(filled, self.hearing))
+            rows.append(np.asarray(answers)[: len(chunk)])
         return np.concatenate(rows)
 
     def predict(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
@@ -241,34 +241,62 @@ def _fit(
 ) -> Any:
     """The trained parameters."""
     network = _Network(num_classes, dropout=recipe.dropout)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, recipe.learning_rate, min(_WARMUP, recipe.num_steps // 2), recipe.num_steps
-    )
-    optimizer = optax.adamw(schedule, weight_decay=recipe.weight_decay)
+    optimizer = _optimizer(recipe.num_steps, recipe.learning_rate, recipe.weight_decay)
     weights_key, dropout_key = jax.random.split(jax.random.key(seed))
-    params = jax.jit(network.init)(weights_key, *_inputs(clips[:1], hearing))["params"]
-
-    @jax.jit
-    def step(params, state, inputs, mask, targets, number):
-        def loss(params):
-            key = jax.random.fold_in(dropout_key, number)
-            logits = network.apply(
-                {"params": params}, inputs, mask, train=True, rngs={"dropout": key}
-            )
-            wanted = optax.smooth_labels(jax.nn.one_hot(targets, num_classes), _LABEL_SMOOTHING)
-            return jnp.mean(optax.softmax_cross_entropy(logits, wanted))
-
-        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
+    params = _initial_params(network, weights_key, *_inputs(clips[:1], hearing))
     state, draw = optimizer.init(params), np.random.default_rng(seed)
     num_epochs = -(-recipe.num_steps * _BATCH // len(clips))
     order = np.concatenate([draw.permutation(len(clips)) for _ in range(num_epochs)])
     for number in range(recipe.num_steps):
         chosen = order[number * _BATCH : (number + 1) * _BATCH]
         inputs, mask = _changed_inputs([clips[i] for i in chosen], hearing, recipe, draw)
-        params, state = step(params, state, inputs, mask, labels[chosen], number)
+        key = jax.random.fold_in(dropout_key, number)
+        params, state = _step(network, optimizer, params, state, inputs, mask, labels[chosen], key)
     return params
+
+
+# Judges of one shape share their programs, whatever their seeds.
+@functools.lru_cache(maxsize=8)
+def _optimizer(
+    num_steps: int, learning_rate: float, weight_decay: float
+) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, min(_WARMUP, num_steps // 2), num_steps
+    )
+    return optax.adamw(schedule, weight_decay=weight_decay)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initial_params(network: _Network, key: jax.Array, inputs: jax.Array, mask: jax.Array) -> Any:
+    return network.init(key, inputs, mask)["params"]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _answer(network: _Network, params: Any, inputs: jax.Array, mask: jax.Array) -> jax.Array:
+    return jax.nn.softmax(network.apply({"params": params}, inputs, mask))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step(
+    network: _Network,
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    state: Any,
+    inputs: jax.Array,
+    mask: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+) -> tuple[Any, Any]:
+    """One step of training: new parameters and state of the optimizer."""
+
+    def loss(params):
+        logits = network.apply({"params": params}, inputs, mask, train=True, rngs={"dropout": key})
+        wanted = jax.nn.one_hot(labels, network.num_classes)
+        wanted = optax.smooth_labels(wanted, _LABEL_SMOOTHING)
+        return jnp.mean(optax.softmax_cross_entropy(logits, wanted))
+
+    updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def _levels(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from f3tok_jax import distributions
 from f3tok_jax import metrics
 
 
@@ -14,25 +15,43 @@ class LatentStatistics:
     """Moments of latent frames, added up batch by batch."""
 
     def __init__(self, latent_dim: int):
-        self._count, self._sum = 0, np.zeros(latent_dim)
-        self._second_moment = np.zeros((latent_dim, latent_dim))
+        self._moments = distributions.Moments(latent_dim)
 
     def add(self, frames: np.ndarray) -> None:
         """Adds frames [t, d]."""
-        self._count += len(frames)
-        self._sum += frames.sum(axis=0)
-        self._second_moment += frames.T @ frames
+        self._moments.add(frames)
 
     def summary(self) -> dict[str, Any]:
         """Mean and rms per channel, and the effective rank of the centred frames."""
-        mean = self._sum / self._count
-        second_moment = self._second_moment / self._count
+        power = np.diag(self._moments.second_moment)
         return {
-            "num_frames": self._count,
-            "channel_mean": mean.tolist(),
-            "channel_rms": np.sqrt(np.diag(second_moment)).tolist(),
-            "rms": float(np.sqrt(np.mean(np.diag(second_moment)))),
-            "effective_rank": metrics.effective_rank(second_moment - np.outer(mean, mean)),
+            "num_frames": self._moments.count,
+            "channel_mean": self._moments.mean.tolist(),
+            "channel_rms": np.sqrt(power).tolist(),
+            "rms": float(np.sqrt(np.mean(power))),
+            "effective_rank": metrics.effective_rank(self._moments.covariance),
+        }
+
+
+class SpectrumStatistics:
+    """Moments of log spectra, row by row, to tell how far each row's are from the originals'."""
+
+    def __init__(self, sample_rate: int):
+        self._sample_rate = sample_rate
+        self._rows: dict[str, distributions.Moments] = {}
+
+    def add(self, row: str, waveform: np.ndarray) -> None:
+        """Adds one sound [n] of a row."""
+        spectrum = distributions.log_spectrum(waveform, sample_rate=self._sample_rate)
+        self._rows.setdefault(row, distributions.Moments(spectrum.shape[1])).add(spectrum)
+
+    def distances(self, original: str) -> dict[str, float]:
+        """Row -> Frechet distance of its spectra from those of the row `original`."""
+        truth = self._rows[original]
+        return {
+            name: distributions.frechet_distance(moments, truth)
+            for name, moments in self._rows.items()
+            if name != original
         }
 
 

@@ -108,6 +108,14 @@ def test_latents_are_measured(run):
     assert 0.0 <= latents["effective_rank"] <= 8.0
 
 
+def test_spectra_of_every_row_are_compared_with_the_originals(run):
+    results = json.loads(run.read_text())
+    distances = results["spectral_frechet_distance"]
+    assert set(distances) == {row["name"] for row in results["rows"]}
+    # Griffin-Lim keeps the spectrum; an untrained model does not.
+    assert 0.0 < distances["mel_griffin_lim"] < distances["model"]
+
+
 def test_sounds_are_beside_the_results(run):
     results = json.loads(run.read_text())
     assert len(results["listen"]) == 2
@@ -205,7 +213,7 @@ def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
 
     def score(contenders, examples, **others):  # the model is not what is tested here
         coded.extend(contenders[-2].reconstruct(examples))
-        return scores.Scores(), {}
+        return scores.Scores(), {}, {}
 
     monkeypatch.setattr(evaluate, "score", score)
     results = evaluate.evaluate(

@@ -12,10 +12,13 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # Within a floor some files build on others: a later sub-floor may import the earlier ones.
 _FLOORS = (
     # 0: maths
-    (("audio", "stft", "phase", "packing", "whitening", "error_rates"), ("losses", "metrics")),
+    (
+        ("audio", "stft", "phase", "packing", "whitening", "error_rates"),
+        ("losses", "metrics", "distributions"),
+    ),
     # 1: modules
     (
-        ("bottleneck", "upsampling", "attention", "stacked_layers"),
+        ("bottleneck", "upsampling", "attention", "stacked_layers", "judge"),
         ("transformer", "period_discriminators", "stft_discriminators"),
         (
             "autoencoder",

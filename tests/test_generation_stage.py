@@ -49,6 +49,7 @@ _SMALL = (
     "--config.data.latents=True",
     "--config.data.batch_size=8",
     "--config.data.crop_frames=9",
+    "--config.flow.draws=2",
     "--config.text.max_tokens=3",
     "--config.packing.examples=1",
     "--config.packing.patches=0",
@@ -232,7 +233,7 @@ def even():
     "change",
     [
         ("--config.optimizer.accumulate=2",),
-        ("--config.packing.examples=4", "--config.packing.patches=10",
+        ("--config.packing.examples=4", "--config.packing.patches=12",
          "--config.packing.positions=24"),
     ],
     ids=["accumulated", "packed"],

@@ -176,14 +176,14 @@ def _begun(prompt=None, prompt_mask=None, *, weights=None) -> generator_lib.Spee
     return _begin(weights, _TEXT, _TEXT_MASK, prompt, prompt_mask, max_patches=_MOST)
 
 
-def _spoken(speech, *, limit=_MOST, num_patches=8, weights=None, calls=1):
+def _spoken(speech, *, limit=_MOST, num_patches=8, weights=None, calls=1, least=0):
     """(speech, patches [b, k, p, d], mask [b, k]) after some calls."""
     limit = np.broadcast_to(np.array(limit, np.int32), (_ROWS,))
     parts, masks = [], []
     for _ in range(calls):
         speech, patches, mask = _advance(
             weights or _weights(-100.0), speech, _KEY, limit,
-            sampler=_SAMPLER, num_patches=num_patches,
+            sampler=_SAMPLER, num_patches=num_patches, least=least,
         )  # fmt: skip
         parts.append(patches)
         masks.append(mask)
@@ -271,6 +271,11 @@ def test_where_every_state_says_stop_there_is_one_patch(begun):
     speech, _, mask = _spoken(begun, weights=_weights(100.0))
     assert mask.sum(axis=1).tolist() == [1] * _ROWS and mask[:, 0].all()
     assert speech.index.tolist() == [1] * _ROWS and speech.is_done.all()
+
+
+def test_before_the_least_number_of_patches_no_row_stops_by_itself(begun):
+    speech, _, mask = _spoken(begun, weights=_weights(100.0), least=3, limit=[8, 2, 8])
+    assert mask.sum(axis=1).tolist() == [3, 2, 3] and speech.is_done.all()
 
 
 def test_a_row_stops_after_the_first_patch_whose_state_says_so(begun, endless):

@@ -61,12 +61,12 @@ def _requests(*texts: str, prompt=None) -> list[speaker_lib.Request]:
     return [speaker_lib.Request(text=text, task="digit", prompt=prompt) for text in texts]
 
 
-def _latents(speaker, *texts: str, max_patches: int = 6, seed: int = 0, prompt=None):
+def _latents(speaker, *texts: str, max_patches: int = 6, prompt=None, **options):
     return speaker.speak_latents(
         _requests(*texts, prompt=prompt),
         max_patches=max_patches,
-        seed=seed,
         chunk_patches=_CHUNK,
+        **options,
     )
 
 
@@ -109,12 +109,14 @@ def test_pieces_say_what_is_valid_and_which_rows_have_ended(speaker):
 
 
 def test_a_row_whose_states_say_stop_ends_by_itself(speaker, monkeypatch):
-    head = speaker._weights["head"]
+    head = speaker.weights["head"]
     stop_out = head["stop_out"] | {"bias": jnp.full((1,), 100.0)}
-    weights = speaker._weights | {"head": head | {"stop_out": stop_out}}
-    monkeypatch.setattr(speaker, "_weights", weights)
+    weights = speaker.weights | {"head": head | {"stop_out": stop_out}}
+    monkeypatch.setattr(speaker, "weights", weights)
     latents, stopped = _latents(speaker, "seven")
     assert latents[0].shape == (2, 8) and stopped.tolist() == [True]
+    latents, stopped = _latents(speaker, "seven", min_patches=3)
+    assert latents[0].shape == (6, 8) and stopped.tolist() == [True]
 
 
 def test_a_prompt_is_continued_and_not_repeated(speaker, spoken):
@@ -123,6 +125,22 @@ def test_a_prompt_is_continued_and_not_repeated(speaker, spoken):
     assert np.abs(latents[0] - spoken[0][0]).max() > 1e-3
     alone, _ = _latents(speaker, "", prompt=_prompt(3))
     assert np.abs(alone[0] - latents[0]).max() > 1e-3
+
+
+def test_what_follows_a_recording_depends_on_what_was_before_and_on_the_text(speaker):
+    true, mask = _prompt(4)[None, :8], np.ones((1, 8), bool)
+    made = speaker.follow(_requests("seven"), true, mask)
+    assert made.shape == true.shape
+    changed = true.copy()
+    changed[:, 4:6] += 1.0
+    other = speaker.follow(_requests("seven"), changed, mask)
+    np.testing.assert_array_equal(other[:, :6], made[:, :6])
+    assert np.abs(other[:, 6:] - made[:, 6:]).max() > 1e-3
+    for another in (
+        speaker.follow(_requests("eight"), true, mask),
+        speaker.follow(_requests("seven"), true, mask, seed=1),
+    ):
+        assert np.abs(another[:, :2] - made[:, :2]).max() > 1e-4
 
 
 def test_rows_of_prompts_are_padded_to_a_common_length(speaker):
@@ -158,7 +176,7 @@ def test_times_that_are_none_are_refused(speaker, seconds):
     [
         ("", "digit", "text must say something where there is no prompt, got ''"),
         (" \n", "digit", "text must say something where there is no prompt"),
-        ("seven", "caption", "task must be one of voice, digit, got 'caption'"),
+        ("seven", "caption", "task must be one of .*digit.*, got 'caption'"),
         ("seven" * 9, "digit", "has .* tokens for the task 'digit', more than max_tokens=40"),
         ("a<|endoftext|>", "digit", "text must be of characters that the tokenizer knows"),
     ],
