@@ -39,7 +39,7 @@ from f3tok_jax import speaker as speaker_lib
 FORMAT = "f3tok generation 1"
 
 _LONGER = 2.0  # than the longest recording, generated sound may be
-_BATCH = 32
+_BATCH = 32  # examples at a time, at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,17 +119,18 @@ class Studio:
     def __init__(self, speaker: speaker_lib.Speaker, examples: Sequence[Example]):
         self._speaker, self._examples = speaker, examples
         tokenizer = speaker.tokenizer
+        self._batch_size = min(_BATCH, len(examples))
         longest = max(len(example.waveform) for example in examples)
         hop = tokenizer.autoencoder.samples_per_latent * speaker.generator.patch
         self.max_patches = int(_LONGER * -(-longest // hop))
         self._encoder = encode_shards.Encoder(
             tokenizer.autoencoder,
             tokenizer.params,
-            batch_size=_BATCH,
+            batch_size=self._batch_size,
             max_samples=int(_LONGER * longest) + 2 * hop,
         )
         self._represent = probe_features.Represent(
-            speaker.generator.encoder, speaker.weights["encoder"], _BATCH
+            speaker.generator.encoder, speaker.weights["encoder"], self._batch_size
         )
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -171,10 +172,10 @@ class Studio:
         length = patch * -(-max(len(row) for row in latents) // patch)
         rows = []
         for index, batch in enumerate(self._batches()):
-            first = index * _BATCH
-            true = np.zeros((_BATCH, length, latents[0].shape[1]), np.float32)
-            mask = np.zeros((_BATCH, length), bool)
-            for place, row in enumerate(latents[first : first + _BATCH]):
+            first = index * self._batch_size
+            true = np.zeros((self._batch_size, length, latents[0].shape[1]), np.float32)
+            mask = np.zeros((self._batch_size, length), bool)
+            for place, row in enumerate(latents[first : first + self._batch_size]):
                 true[place, : len(row)], mask[place, : len(row)] = row, True
             made = speaker.follow(
                 [example.request for example in batch],
@@ -185,15 +186,15 @@ class Studio:
             )
             rows += [
                 made[place, : len(row) // patch * patch]
-                for place, row in enumerate(latents[first : first + _BATCH])
+                for place, row in enumerate(latents[first : first + self._batch_size])
             ]
         return rows
 
     def _batches(self) -> Iterator[list[Example]]:
         """Examples in batches of one size; the last is filled up with its first."""
-        for start in range(0, len(self._examples), _BATCH):
-            batch = list(self._examples[start : start + _BATCH])
-            yield batch + batch[:1] * (_BATCH - len(batch))
+        for start in range(0, len(self._examples), self._batch_size):
+            batch = list(self._examples[start : start + self._batch_size])
+            yield batch + batch[:1] * (self._batch_size - len(batch))
 
 
 def evaluate(

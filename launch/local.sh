@@ -7,11 +7,11 @@
 # continues after any interruption. `rm -r runs/demo` starts over.
 
 DEMO_DIR="${DEMO_DIR:-$REPO/runs/demo}"
-DEMO_CLIPS="${DEMO_CLIPS:-160}"  # of each embedded corpus: speech, music, sound events
-DEMO_STEPS="${DEMO_STEPS:-190}"  # of the autoencoder; about 1 CPU-second each
-DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-160}"  # of the language model; about 0.3 CPU-seconds each
-DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-150}"  # about 0.8 CPU-seconds each
-DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-120}"  # about 0.5 CPU-seconds each
+DEMO_CLIPS="${DEMO_CLIPS:-140}"  # of each embedded corpus: speech, music, sound events
+DEMO_STEPS="${DEMO_STEPS:-170}"  # of the autoencoder; about 1 CPU-second each
+DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-130}"  # of the language model; about 0.3 CPU-seconds each
+DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-115}"  # about 0.8 CPU-seconds each
+DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-90}"  # about 0.6 CPU-seconds each
 NUM_STEPS=11
 
 main_job() {
@@ -72,12 +72,13 @@ main_job() {
     run "$python" -m f3tok_jax.train --config=configs/generation.py:tiny \
         --config.representation.workdir="$representation" --config.data.latents=True \
         --config.data.train="$latents/train" --config.data.heldout="$latents/test" \
-        --config.num_steps="$DEMO_GENERATION_STEPS" --workdir="$generation"
+        --config.num_steps="$DEMO_GENERATION_STEPS" --config.data.batch_size=8 \
+        --workdir="$generation"
 
     begin 10 "making sound from the texts of clips that were held out"
     once "$generation/results.json" "$generation/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$generation" --shards="$shards/test" \
-        --num_examples=8 --output="$generation/results.json"
+        --num_examples=4 --output="$generation/results.json"
 
     begin 11 "writing the report"
     run "$python" -m f3tok_jax.report \
