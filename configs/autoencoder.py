@@ -222,7 +222,7 @@ def _make_spectrostream(config: ml_collections.ConfigDict) -> None:
 
 
 def _set_sample_rate(config: ml_collections.ConfigDict, sample_rate: int) -> None:
-    """Sets the rate and what follows from it: the 10 ms hop, the strides, the judges' crop."""
+    """Sets the rate and what follows: the 10 ms hop, the strides, the discriminators' crop."""
     # The discriminators cost most of a step. Half of a base example, 0.64 s, is still more than
     # DAC's 0.38 s; a tiny example is heard whole.
     config.losses.adversarial_crop = sample_rate * 16 // 25

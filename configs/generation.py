@@ -45,7 +45,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
 
     config.representation = ml_collections.ConfigDict(
         dict(
-            workdir="",  # run of the representation stage: encoder, projector, autoencoder, language model
+            workdir="",  # run of the representation stage, with all models that it knows
             step=0,  # of its checkpoint; 0 for the newest
             # Its config, where there is no run to read it from: compile_check needs no weights.
             recipe=representation.get_config(preset),

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The first stage: the autoencoder and its judges, trained together in one compiled step."""
+"""The first stage: the autoencoder and its discriminators, in one compiled step."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -131,7 +131,7 @@ def train_step(
     """One step of both players, from the same weights and the same generated sound.
 
     The generator's gradient meets at its output: the reconstruction losses' and, from
-    `adversarial_start` on, the judges'. Before that step the judges cost nothing.
+    `adversarial_start` on, the discriminators'. Before that step they cost nothing.
     """
     del frozen
     params = sharding.gather(state.params)
@@ -178,7 +178,8 @@ def train_step(
     grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
     norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
     finite = jnp.isfinite(sum(norms.values()))
-    # A judge that does not play yet has no gradient, but weight decay and a warm-up would go on.
+    # Discriminators that do not play yet have no gradient, but weight decay and a warm-up would
+    # go on.
     moves = {"generator": finite, "discriminator": finite & is_judged}
     state = optimizer.advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
     metrics |= {f"gradient_norm/{name}": (norm, jnp.float32(1.0)) for name, norm in norms.items()}
@@ -218,8 +219,8 @@ def sample(
 def _reconstruction_loss(
     waveform, reconstruction, mask, num_samples, *, section, sample_rate: int
 ) -> tuple[jax.Array, Metrics]:
-    """Weighted sum of the losses that need no judge, over `num_samples`, and each of them as a
-    metric."""
+    """Weighted sum of the losses that need no discriminator, over `num_samples`, and each of them
+    as a metric."""
     weights = section["weights"]
     terms = {
         "mel": lambda: losses.multi_scale_mel(
@@ -288,7 +289,7 @@ def _judge(
 
 
 def _not_judged(judge, waveform, reconstruction):
-    """What `judge` returns, all zeros: the judges have not been called yet."""
+    """What `judge` returns, all zeros: the discriminators have not been called yet."""
     shapes = jax.eval_shape(judge, waveform, reconstruction)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 

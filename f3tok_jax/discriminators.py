@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judges of adversarial training: multi-period and multi-band complex STFT discriminators.
+"""The discriminators of adversarial training: multi-period and multi-band complex STFT.
 
 Both look at what descript-audio-codec's (DAC) look at, and compute it folded: the published ones
 keep 1 to 32 channels on long maps, a quarter or less of a TPU's 128 lanes. Here neighbouring steps

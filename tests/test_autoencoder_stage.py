@@ -102,7 +102,7 @@ def test_same_step_same_noise_other_step_other_noise():
     stage, state, step = _adversarial()
     mel = lambda state: _ratios(step(state, {}, _batch(stage))[1])["train/mel"]
     assert mel(state) == mel(state)
-    # Step 100 instead of 0 with the same weights: past the start of the judges, too.
+    # Step 100 instead of 0 with the same weights: past the start of the discriminators, too.
     assert mel(state) != mel(state.replace(step=state.step + 100))
 
 
