@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flow head: what a language model's state becomes, a patch of clean latents.
 
-Conventions, here and wherever a time or a guidance scale is named: t = 0 is noise and t = 1 is data,
+Conventions, wherever a time or a guidance scale is named: t = 0 is noise and t = 1 is data,
 x_t = t x + (1 - t) e, and the velocity is x - e. Guidance w goes from the velocity u without
 condition to the velocity c with it, u + w (c - u): 0 ignores the condition, 1 is the condition
 alone. A time of others that counts from data to noise is 1 - t; a scale s of those who write

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the generation stage builds on: the models of a representation run, and the head's module."""
+"""What the generation stage builds on: the models of a representation run, and the head."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured of generated sound: how it ends, how long it is, what is heard in it, and how far
-its latents and representations are from those of recordings."""
+"""What is measured of generated sound: how it ends, how long it is, what is heard in it.
+
+And how far its latents and representations are from those of recordings.
+"""
 
 from collections.abc import Callable, Sequence
 import dataclasses

@@ -48,7 +48,7 @@ def _evaluation(run: run_history.RunHistory, result: Mapping[str, Any]) -> str:
     )
     table = markup.table(["", *(_COLUMNS[name][0] for name in columns)], rows)
     return (
-        f"<h3>{markup.text(run.name)}</h3><p>{result['num_examples']} texts of held-out recordings, "
+        f"<h3>{markup.text(run.name)}</h3><p>{result['num_examples']} texts of held-out clips, "
         f"guidance {result['sampler']['guidance']:g}, {result['sampler']['num_steps']} steps, at "
         f"most {result['max_seconds']:.1f} seconds. {said}The Fr&eacute;chet distance compares the "
         "run's own representations, frame by frame, with those of the recordings.</p>"

@@ -39,8 +39,8 @@ _STAGES = {
     ),
     "generation": (
         "Generator",
-        "A generator makes sound from text: the language model reads the text and what has been made "
-        "so far, and a flow head turns its state into the next few latents, which the autoencoder "
+        "A generator makes sound from text: the language model reads the text and what has been "
+        "made so far, and a flow head turns its state into the next few latents, which the autoencoder "
         "decodes.",
     ),
 }
