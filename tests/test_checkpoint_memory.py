@@ -106,9 +106,10 @@ def _measure(what: str, folder: pathlib.Path) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_saving_and_restoring_take_less_than_two_states_of_host_memory(tmp_path):
-    # Measured 1.3 to 1.5 and 1.5 to 1.8: one copy, what is being compressed, and what malloc keeps for later.
-    for what in ("save", "restore"):
-        assert 0.9 < _measure(what, tmp_path) < 2.0, what
+    # Measured .8 to 1.5 for saving (at most one copy, what is being compressed, and what malloc keeps;
+    # less where leaves are written before others are copied: no fault) and 1.5 to 1.8 for restoring.
+    assert 0.1 < _measure("save", tmp_path) < 2.0
+    assert 0.9 < _measure("restore", tmp_path) < 2.0  # what is there in the end is one state
 
 
 if __name__ == "__main__":
