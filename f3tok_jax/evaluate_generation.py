@@ -26,11 +26,12 @@ import numpy as np
 
 from data_pipelines import sources
 from data_pipelines import transforms
+from f3tok_jax import auditions
 from f3tok_jax import checkpoint
 from f3tok_jax import encode_shards
 from f3tok_jax import flow_head
 from f3tok_jax import generation_scores
-from f3tok_jax import judge as judge_lib
+from f3tok_jax import listener as listener_lib
 from f3tok_jax import listening_folder
 from f3tok_jax import probe_features
 from f3tok_jax import results_file
@@ -89,30 +90,6 @@ def read_examples(
     return [examples[index] for index in np.unique(places.round()).astype(int)]
 
 
-def train_judge(
-    shards: str, label: str, *, sample_rate: int, say: Callable[[str], None]
-) -> tuple[judge_lib.Judge, list[str]]:
-    """A judge of the recordings of a set, and its classes in order."""
-    source = sources.open_sound(shards, sample_rate=sample_rate)
-    heard = [record for record in map(source.__getitem__, range(len(source)))]
-    heard = [record for record in heard if label in record.labels]
-    classes = sorted({record.labels[label] for record in heard})
-    if len(classes) < 2:
-        raise ValueError(
-            f"--judge_shards must hold records of at least two values of the label {label!r}, got "
-            f"{len(classes)} in {shards}"
-        )
-    say(f"training the judge of {label!r} on {len(heard)} recordings")
-    judge = judge_lib.train(
-        [record.waveform.astype(np.float32) / transforms.FULL_SCALE for record in heard],
-        np.array([classes.index(record.labels[label]) for record in heard]),
-        sample_rate=sample_rate,
-        num_classes=len(classes),
-        seed=0,
-    )
-    return judge, classes
-
-
 class Studio:
     """Makes the rows of the table: lists of waveforms, one for each example."""
 
@@ -140,6 +117,16 @@ class Studio:
     def represent(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Representations [t, d] of latents."""
         return self._represent(latents)
+
+    def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
+        """What the representation run that the speaker builds on answers about each waveform."""
+        section = self._speaker.config.representation
+        listener = listener_lib.Listener.load(section.workdir, section.step or None)
+        heard = zip(self.represent(self.encode(waveforms)), self._examples, strict=True)
+        return [
+            listener.transcriber.answer(row[None], task=example.request.task)
+            for row, example in heard
+        ]
 
     def decode(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waveforms of latents [t, d]."""
@@ -206,6 +193,7 @@ def evaluate(
     num_examples: int = 200,
     judge_shards: str = "",
     judge_label: str = "",
+    transcribe: bool = False,
     changes: Sequence[dict[str, Any]] = ({},),
     seed: int = 0,
     num_listen: int = 4,
@@ -220,7 +208,8 @@ def evaluate(
         step: of the checkpoint; None for the newest whole one.
         num_examples: evenly spaced over the set.
         judge_shards: recordings that the judge is trained on; "" for no judge.
-        judge_label: what it tells apart.
+        judge_label: what it tells apart; see auditions.Labels for labels of several classes.
+        transcribe: whether the representation run that this one builds on writes down what it hears.
         changes: a row of generated sound for each: what differs from the run's sampler.
         seed: of the noise.
         num_listen: examples of which sounds are written.
@@ -242,18 +231,20 @@ def evaluate(
     listen = listening_folder.ListeningFolder(
         output, examples, num_listen=num_listen, sample_rate=sample_rate
     )
-    hear = labels = None
+    auditioned: dict[str, Callable[[Sequence[np.ndarray]], float]] = {}
     if judge_label:
-        judge, classes = train_judge(judge_shards, judge_label, sample_rate=sample_rate, say=say)
-        hear = judge.predict
-        places = {name: place for place, name in enumerate(classes)}
-        labels = np.array([places.get(example.label, -1) for example in examples])
+        labels = [example.label for example in examples]
+        auditioned["judge_accuracy"] = auditions.Labels.learn(
+            judge_shards, judge_label, labels, sample_rate=sample_rate, say=say
+        )
+    if transcribe:
+        texts = [example.request.text for example in examples]
+        auditioned["character_error_rate"] = auditions.Texts(studio.transcribe, texts)
     scores = generation_scores.GenerationScores(
         truth=truth,
         represent=studio.represent,
         seconds_per_latent=1 / speaker.tokenizer.autoencoder.latent_rate,
-        hear=hear,
-        labels=labels,
+        auditions=auditioned,
     )
     recordings = [example.waveform for example in examples]
     rows = [{"name": "recording", "title": "recording", **scores.row(recordings, truth)}]
@@ -292,6 +283,7 @@ def format_table(results: dict[str, Any]) -> str:
     """The rows for a console."""
     columns = {
         "judge_accuracy": "judge",
+        "character_error_rate": "own CER",
         "never_stopped": "never stopped",
         "stopped_at_once": "at once",
         "seconds": "seconds",
@@ -321,6 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--num_examples", type=int, default=200, help="evenly spaced over the set")
     add("--judge_shards", default="", help="recordings that the judge is trained on")
     add("--judge_label", default="", help="what it tells apart, such as digit")
+    add(
+        "--transcribe",
+        action="store_true",
+        help="character error rate by the run's own representation encoder and language model",
+    )
     lists = "; several values, with commas, for a row of the table each"
     add("--guidance", default="", help="default the run's" + lists)
     add("--steps", default="", help="of the sampler; default the run's" + lists)
@@ -338,6 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             num_examples=given.num_examples,
             judge_shards=given.judge_shards,
             judge_label=given.judge_label,
+            transcribe=given.transcribe,
             changes=_changes(given),
             seed=given.seed,
             num_listen=given.listen,

@@ -5,7 +5,7 @@
 And how far its latents and representations are from those of recordings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -24,15 +24,15 @@ class GenerationScores:
         truth: latents [t, d] of each recording.
         represent: lists of latents to lists of representations [t, width].
         seconds_per_latent: of sound.
-        hear: waveforms to classes [n], an independent judge; None for none.
-        labels: [n] the classes that should be heard.
+        auditions: name of a figure -> waveforms to that figure; see `auditions`.
     """
 
     truth: Sequence[np.ndarray]
     represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
     seconds_per_latent: float
-    hear: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
-    labels: np.ndarray | None = None
+    auditions: Mapping[str, Callable[[Sequence[np.ndarray]], float]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def row(
         self,
@@ -48,14 +48,14 @@ class GenerationScores:
             stopped: [n] bool, which ended by themselves; None where the length was given.
 
         Returns:
-            "judge_accuracy" where there is a judge; "frechet_distance" of single representations;
+            Those of the auditions; "frechet_distance" of single representations;
             "latents", see `latent_figures`; and of generated sound the shares "never_stopped" and
             "stopped_at_once" (within a quarter of the recording's length), "seconds" on average,
             and "duration_error", the mean difference from the recording, seconds.
         """
-        figures: dict[str, Any] = {}
-        if self.hear is not None:
-            figures["judge_accuracy"] = float(np.mean(self.hear(waveforms) == self.labels))
+        figures: dict[str, Any] = {
+            name: audition(waveforms) for name, audition in self.auditions.items()
+        }
         found, wanted = (
             distributions.moments_of(np.concatenate(self.represent(rows)))
             for rows in (latents, self.truth)

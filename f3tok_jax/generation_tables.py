@@ -12,6 +12,7 @@ from f3tok_jax import run_history
 # Figure of a row -> head of its column, and how it is written.
 _COLUMNS = {
     "judge_accuracy": ("heard right by the judge", "{:.1%}"),
+    "character_error_rate": ("character error rate, own transcription", "{:.3f}"),
     "never_stopped": ("never stopped", "{:.1%}"),
     "stopped_at_once": ("stopped at once", "{:.1%}"),
     "seconds": ("seconds", "{:.2f}"),

@@ -208,7 +208,9 @@ def _fingerprint(run: str) -> str:
 def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     output = tmp_path / "results.json"
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
-    code = evaluate.main([*arguments, "--num_examples=3", "--guidance=1,2", "--listen=1"])
+    code = evaluate.main(
+        [*arguments, "--num_examples=3", "--guidance=1,2", "--listen=1", "--transcribe"]
+    )
     assert code == 0, capsys.readouterr().err
     results = json.loads(output.read_text())
     titles = [row["title"] for row in results["rows"]]
@@ -219,6 +221,7 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
         "generated, guidance 1.0",
         "generated, guidance 2.0",
     ]
+    assert all(row["character_error_rate"] >= 0 for row in results["rows"])
     for row in results["rows"][3:]:
         assert 0 <= row["never_stopped"] <= 1 and row["frechet_distance"] > 0
     files = results["listen"][0]["files"]

@@ -43,11 +43,12 @@ def test_endings_and_lengths():
     assert row["seconds"] == pytest.approx(0.04 * 35 / 4)
 
 
-def test_a_judge_is_asked_of_every_sound():
+def test_auditions_are_held_with_every_row():
     truth = _rows(1)
-    heard = np.array([0, 1, 2, 3, 4, 9])
-    scores = _scores(truth, hear=lambda waveforms: heard, labels=np.arange(6))
-    assert scores.row(truth, truth)["judge_accuracy"] == pytest.approx(5 / 6)
+    scores = _scores(truth, auditions={"loudest": lambda rows: max(row.max() for row in rows)})
+    shifted = [row + 1 for row in truth]
+    gained = scores.row(shifted, shifted)["loudest"] - scores.row(truth, truth)["loudest"]
+    assert gained == pytest.approx(1.0)
 
 
 def test_sounds_shorter_than_three_frames_have_thirds():
