@@ -120,6 +120,7 @@ def _base() -> ml_collections.ConfigDict:
             crop_frames=32,  # latent frames per example: 1.28 s at 25 Hz
             gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips
             max_replaced=1000,  # unreadable records replaced before the run stops
+            num_threads=1,  # per host, that prepare batches; more where reading waits for storage
         )
     )
     config.optimizer = ml_collections.ConfigDict(

@@ -121,6 +121,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             batch_size=512,  # examples over the whole mesh
             crop_frames=500,  # latents per example, 20 s; longer records are cut there
             max_replaced=1000,  # unreadable records replaced before the run stops
+            num_threads=1,  # per host, that prepare batches; more where reading waits for storage
         )
     )
     optimizers = {

@@ -100,7 +100,7 @@ class Pipeline:
         text: tasks.TextTasks | None = None,
         autoencoder: str | None = None,
         max_replaced: int = 1000,
-        num_threads: int = 2,
+        num_threads: int = 1,
         num_prefetched: int = 4,
     ):
         """Opens the sources and checks that batches can be formed.
@@ -122,7 +122,8 @@ class Pipeline:
             text: what each record is asked; adds text to the batches.
             autoencoder: fingerprint of the one that shards of latents must be of; None takes any.
             max_replaced: records that may turn out unreadable on this host before it is an error.
-            num_threads: that prepare batches in the background.
+            num_threads: that prepare batches in the background. More than one pay where reading
+                waits for storage; Python decodes in one at a time.
             num_prefetched: batches that wait ready.
 
         Raises:
@@ -371,8 +372,8 @@ def _define_flags() -> None:
     flags.DEFINE_integer("sample_rate", 0, "Hz; 0 for that of the first folder.", lower_bound=0)
     flags.DEFINE_integer("batch_size", 64, "Examples per batch.", lower_bound=1)
     flags.DEFINE_float("crop_seconds", 1.28, "Length of an example, s.", lower_bound=0.001)
-    flags.DEFINE_integer("num_steps", 50, "Batches per round.", lower_bound=1)
-    flags.DEFINE_integer("num_threads", 2, "That prepare batches.", lower_bound=0)
+    flags.DEFINE_integer("num_steps", 500, "Batches per round.", lower_bound=1)
+    flags.DEFINE_integer("num_threads", 1, "That prepare batches.", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> None:

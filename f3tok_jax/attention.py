@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped-query attention: whole sequences, plain or by the TPU's splash kernel, and from a cache.
 
+Heads stand before positions, [b, h, t, d]: that is how the kernel tiles, and a product that writes
+them so costs a TPU nothing, while changing places afterwards does.
+
 Letters in shapes, beside the package's:
     t   queries
     s   keys and values
@@ -43,9 +46,9 @@ def attend(
     """Attends within whole sequences.
 
     Args:
-        query: [b, t, h, d].
-        key: [b, t, g, d].
-        value: [b, t, g, d].
+        query: [b, h, t, d].
+        key: [b, g, t, d].
+        value: [b, g, t, d].
         causal: position i sees none after it.
         window: i sees those less than `window` away; 0 for all.
         segments: [b, t] int32, i sees its own segment only; None for one segment.
@@ -53,7 +56,7 @@ def attend(
             width of a head suit it, else "plain".
 
     Returns:
-        [b, t, h, d] in the query's dtype; softmax in float32.
+        [b, h, t, d] in the query's dtype; softmax in float32.
     """
     options = dict(causal=causal, window=window)
     plain = functools.partial(_attend_plain, **options)
@@ -65,7 +68,7 @@ def attend(
         raise ValueError(
             f"attention_implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
         )
-    if query.shape[1] < _SPLASH_MIN_LENGTH or query.shape[-1] % (_LANES // 2):
+    if query.shape[2] < _SPLASH_MIN_LENGTH or query.shape[-1] % (_LANES // 2):
         return plain(query, key, value, segments)
     return jax.lax.platform_dependent(
         query, key, value, segments, tpu=functools.partial(splash, **options), default=plain
@@ -74,7 +77,7 @@ def attend(
 
 def _attend_plain(query, key, value, segments, *, causal, window):
     """Every score at once, [b, h, t, t]."""
-    length = query.shape[1]
+    length = query.shape[2]
     index = jnp.arange(length)
     distance = index[:, None] - index[None, :]
     allowed = jnp.ones((1, length, length), jnp.bool_)
@@ -102,17 +105,17 @@ def attend_cached(
     """Attends causally to what a cache holds and to the new positions themselves.
 
     Args:
-        query: [b, t, h, d], the new positions.
-        key: [b, t, g, d], theirs.
-        value: [b, t, g, d], theirs.
-        cached_key: [b, s, g, d].
-        cached_value: [b, s, g, d].
+        query: [b, h, t, d], the new positions.
+        key: [b, g, t, d], theirs.
+        value: [b, g, t, d], theirs.
+        cached_key: [b, g, s, d].
+        cached_value: [b, g, s, d].
         positions: [b, t] int32, -1 for one that nothing may see.
         cached_positions: [b, s] int32, -1 for an empty slot.
         window: as in `attend`.
 
     Returns:
-        [b, t, h, d], equal to the last t positions of the whole.
+        [b, h, t, d], equal to the last t positions of the whole.
     """
 
     def allowed(key_positions: jax.Array) -> jax.Array:
@@ -134,10 +137,11 @@ def attend_cached(
 
 def _scores(query: jax.Array, key: jax.Array, allowed: jax.Array) -> jax.Array:
     """[b, g, h / g, t, s] float32, `_FORBIDDEN` where [b or 1, t, s] `allowed` is False."""
-    batch, length, heads, width = query.shape
-    grouped = query.reshape(batch, length, key.shape[2], heads // key.shape[2], width)
+    batch, heads, length, width = query.shape
+    groups = key.shape[1]
+    grouped = query.reshape(batch, groups, heads // groups, length, width)
     scores = jnp.einsum(
-        "btgqd,bsgd->bgqts", grouped, key, preferred_element_type=jnp.float32
+        "bgqtd,bgsd->bgqts", grouped, key, preferred_element_type=jnp.float32
     ) * jnp.float32(width**-0.5)
     return jnp.where(allowed[:, None, None], scores, _FORBIDDEN)
 
@@ -151,10 +155,9 @@ def _softmax(parts: list[jax.Array]) -> list[jax.Array]:
 
 
 def _weighted_sum(weights: jax.Array, value: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """[b, t, h, d] from weights [b, g, h / g, t, s] and values [b, s, g, d]."""
-    grouped = jnp.einsum("bgqts,bsgd->btgqd", weights.astype(dtype), value)
-    batch, length = grouped.shape[:2]
-    return grouped.reshape(batch, length, -1, value.shape[-1])
+    """[b, h, t, d] from weights [b, g, h / g, t, s] and values [b, g, s, d]."""
+    grouped = jnp.einsum("bgqts,bgsd->bgqtd", weights.astype(dtype), value)
+    return grouped.reshape(grouped.shape[0], -1, *grouped.shape[3:])
 
 
 def splash(
@@ -170,21 +173,20 @@ def splash(
     """`attend` by the splash kernel: scores live in tiles only, forbidden tiles are not computed.
 
     Args:
-        query: [b, t, h, d].
-        key: [b, t, g, d].
-        value: [b, t, g, d].
+        query: [b, h, t, d].
+        key: [b, g, t, d].
+        value: [b, g, t, d].
         segments: [b, t] int32 or None.
         causal: as in `attend`.
         window: as in `attend`.
         interpret: runs the kernel as ordinary operations, on any platform.
     """
-    batch, length, _, width = query.shape
+    batch, _, length, width = query.shape
     if segments is None:
         segments = jnp.ones((batch, length), jnp.int32)
     padding = -length % _LANES
     query, key, value = (
-        # Heads before positions, which is how the kernel tiles.
-        jnp.pad(array, ((0, 0), (0, padding), (0, 0), (0, 0))).swapaxes(1, 2)
+        jnp.pad(array, ((0, 0), (0, 0), (0, padding), (0, 0)))
         for array in (query * jnp.asarray(width**-0.5, query.dtype), key, value)
     )
     segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
@@ -197,7 +199,7 @@ def splash(
         ]
         rows = nn.logical_to_mesh_axes(("batch", None))
         local = jax.shard_map(local, in_specs=(*heads, rows), out_specs=heads[0], check_vma=False)
-    return local(query, key, value, segments)[:, :, :length].swapaxes(1, 2)
+    return local(query, key, value, segments)[:, :, :length]
 
 
 def _splash_local(query, key, value, segments, *, causal, window, interpret):

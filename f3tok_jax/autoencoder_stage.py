@@ -73,6 +73,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             seed=config.seed,
             gain_db=config.data.gain_db,
             max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
         ),
         train_step=functools.partial(
             train_step,

@@ -94,6 +94,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             text=tasks.TextTasks(folder, weights, config.text.max_tokens) if folder else None,
             autoencoder=model.given.frozen.fingerprints.get("autoencoder"),
             max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
         ),
         frozen_fingerprints=model.given.fingerprints,
         abstract_frozen=model.given.abstract(),

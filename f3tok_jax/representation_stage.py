@@ -100,6 +100,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             text=text,
             autoencoder=model.frozen.fingerprints.get("autoencoder"),
             max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
         ),
         frozen_fingerprints=model.frozen.fingerprints,
         measure=model.frozen.measure,

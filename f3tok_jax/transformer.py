@@ -12,19 +12,23 @@ from typing import Any
 from flax import linen as nn
 import flax.struct
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
-import numpy as np
 
 from f3tok_jax import attention as attention_lib
+from f3tok_jax import transformer_layers as layers
 
 ATTENTIONS = ("causal", "bidirectional")
 COMPUTE_DTYPES = ("bfloat16", "float32")
+
+_KEPT = "output of a dense layer"  # name for the policy below
+_STREAM = ("batch", "time", "embed")  # axes of what every block adds to
 
 # What the backward pass finds again instead of computing it: everything, the outputs of the dense
 # layers, or the input of each block alone.
 _REMAT_POLICIES = {
     "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(_KEPT),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 REMATS = tuple(_REMAT_POLICIES)
@@ -37,7 +41,7 @@ class Cache:
     Position p lies in slot p modulo the number of slots s.
 
     Attributes:
-        keys: [num_layers, b, s, num_kv_heads, head_dim], compute dtype.
+        keys: [num_layers, b, num_kv_heads, s, head_dim], compute dtype.
         values: as keys.
         positions: [b, s] int32, the position in each slot, -1 for none.
         lengths: [b] int32, positions seen so far.
@@ -103,7 +107,7 @@ class Transformer(_Fields):
             length=self.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(**self.fields())
-        self.final_norm = _RMSNorm(self.norm_epsilon)
+        self.final_norm = layers.RMSNorm(self.norm_epsilon)
 
     def __call__(
         self,
@@ -144,7 +148,7 @@ class Transformer(_Fields):
             raise ValueError(
                 f"a cache without a window needs a max_length of at least 1, got {max_length}"
             )
-        shape = (self.num_layers, batch_size, slots, self.num_kv_heads, self.head_dim)
+        shape = (self.num_layers, batch_size, self.num_kv_heads, slots, self.head_dim)
         return Cache(
             keys=jnp.zeros(shape, self.compute_dtype),
             values=jnp.zeros(shape, self.compute_dtype),
@@ -192,13 +196,13 @@ class Transformer(_Fields):
         return x, Cache(keys, values, _scatter(cache.positions, slots, positions), lengths)
 
     def _enter(self, x: jax.Array) -> jax.Array:
-        return _constrain(x.astype(self.compute_dtype), "batch", "time", "embed")
+        return layers.in_rows(x.astype(self.compute_dtype), *_STREAM)
 
     def _rotation(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Cosines and sines [b or 1, t, 1, head_dim] of the angles of `positions`, each twice."""
+        """Cosines and sines [b or 1, 1, t, head_dim] of the angles of `positions`, each twice."""
         exponents = jnp.arange(0, self.head_dim, 2, dtype=jnp.float32) / self.head_dim
         frequencies = jnp.float32(self.rope_theta) ** -exponents
-        angles = positions.astype(jnp.float32)[:, :, None, None] * frequencies[None, None, None]
+        angles = positions.astype(jnp.float32)[:, None, :, None] * frequencies[None, None, None]
         angles = jnp.concatenate([angles, angles], axis=-1)
         return jnp.cos(angles), jnp.sin(angles)
 
@@ -255,12 +259,13 @@ class _Block(_Fields):
 
     @nn.compact
     def __call__(self, x, memory, shared):
-        norm = _RMSNorm(self.norm_epsilon, name="attention_norm")
-        attended, memory = _Attention(**self.fields(), name="attention")(norm(x), memory, shared)
-        x = _constrain(x + attended, "batch", "time", "embed")
-        norm = _RMSNorm(self.norm_epsilon, name="feed_forward_norm")
-        x = x + _FeedForward(**self.fields(), name="feed_forward")(norm(x))
-        return _constrain(x, "batch", "time", "embed"), memory
+        norm = layers.RMSNorm(self.norm_epsilon, name="attention_norm")
+        attention = _Attention(**self.fields(), name="attention")
+        attended, memory = attention(_unfused(norm(x)), memory, shared)
+        x = layers.in_rows(x + attended, *_STREAM)
+        norm = layers.RMSNorm(self.norm_epsilon, name="feed_forward_norm")
+        x = x + _FeedForward(**self.fields(), name="feed_forward")(_unfused(norm(x)))
+        return layers.in_rows(x, *_STREAM), memory
 
 
 class _Attention(_Fields):
@@ -270,10 +275,10 @@ class _Attention(_Fields):
         key = self._heads("key", self.num_kv_heads, "kv_heads", x)
         value = self._heads("value", self.num_kv_heads, "kv_heads", x)
         if self.qk_norm:
-            query = _RMSNorm(self.norm_epsilon, axis_name=None, name="query_norm")(query)
-            key = _RMSNorm(self.norm_epsilon, axis_name=None, name="key_norm")(key)
-        query = _rotate(query, *shared["rotation"])
-        key = _rotate(key, *shared["rotation"])
+            query = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="query_norm")(query)
+            key = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="key_norm")(key)
+        query = layers.rotate(query, *shared["rotation"])
+        key = layers.rotate(key, *shared["rotation"])
         if memory is None:
             attended = attention_lib.attend(
                 query,
@@ -296,29 +301,29 @@ class _Attention(_Fields):
                 window=self.window,
             )
             memory = tuple(
-                _scatter(old, shared["slots"], new) for old, new in zip(memory, (key, value))
+                _scatter_heads(old, shared["slots"], new) for old, new in zip(memory, (key, value))
             )
-        attended = attended.reshape(*attended.shape[:2], -1)
-        output = _Linear(
+        output = layers.FromHeads(
             self.width,
             axes=("heads", "embed"),
             init_scale=_residual_scale(self.num_layers),
             compute_dtype=self.compute_dtype,
             name="output",
         )
-        return output(attended), memory
+        return _kept(output(_unfused(attended))), memory
 
     def _heads(self, name: str, num_heads: int, axis_name: str, x: jax.Array) -> jax.Array:
-        """[b, t, num_heads, head_dim]"""
-        linear = _Linear(
+        """[b, num_heads, t, head_dim]"""
+        linear = layers.IntoHeads(
             num_heads * self.head_dim,
+            num_heads=num_heads,
             axes=("embed", axis_name),
             use_bias=self.qkv_bias,
             compute_dtype=self.compute_dtype,
             name=name,
         )
-        heads = linear(x).reshape(*x.shape[:2], num_heads, self.head_dim)
-        return _constrain(heads, "batch", "time", axis_name, None)
+        heads = layers.in_rows(linear(x), "batch", axis_name, "time", None)
+        return _unfused(_kept(heads))
 
 
 class _FeedForward(_Fields):
@@ -327,10 +332,12 @@ class _FeedForward(_Fields):
     @nn.compact
     def __call__(self, x):
         dtype, into = self.compute_dtype, ("embed", "hidden")
-        gate = _Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="gate")(x)
-        up = _Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="up")(x)
-        hidden = _constrain(nn.silu(gate) * up, "batch", "time", "hidden")
-        down = _Linear(
+        gate = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="gate")(x)
+        gate = _kept(gate)
+        up = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="up")(x)
+        up = _kept(up)
+        hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
+        down = layers.Linear(
             self.width,
             axes=("hidden", "embed"),
             init_scale=_residual_scale(self.num_layers),
@@ -340,66 +347,9 @@ class _FeedForward(_Fields):
         return down(hidden)
 
 
-class _Linear(nn.Module):
-    """A product with a kernel [in, out], whose parts are gathered first."""
-
-    features: int
-    axes: tuple[str, str]  # logical names of in and out
-    compute_dtype: str
-    use_bias: bool = False
-    init_scale: float = 1.0  # variance, times 1 / in
-
-    @nn.compact
-    def __call__(self, x):
-        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(init, self.axes),
-            (x.shape[-1], self.features),
-            jnp.float32,
-        )
-        # Cast before it is gathered: half the bytes travel.
-        y = x @ _constrain(kernel.astype(self.compute_dtype), *self.axes)
-        if self.use_bias:
-            init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
-            bias = self.param("bias", init, (self.features,), jnp.float32)
-            y = y + bias.astype(self.compute_dtype)[None, None]
-        return y
-
-
-class _RMSNorm(nn.Module):
-    """Divides by the root of the mean square over the last axis, in float32, and scales."""
-
-    epsilon: float
-    axis_name: str | None = "embed"
-
-    @nn.compact
-    def __call__(self, x):
-        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        full = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(full**2, -1, keepdims=True) + self.epsilon)
-        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
-        return (full * inverse * scale).astype(x.dtype)
-
-
 def _residual_scale(num_layers: int) -> float:
     """Of the layers whose outputs are summed: the sum of two per block keeps its variance."""
     return 1.0 / (2 * num_layers)
-
-
-def _rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
-    """Rotates the pairs (i, i + head_dim / 2) of every head, in float32.
-
-    The halves change places by a product with a permutation, which is exact: cutting a head in two
-    would leave half of a TPU's lanes empty in everything that follows.
-    """
-    half = x.shape[-1] // 2
-    swap = np.zeros((2 * half, 2 * half), np.float32)
-    swap[np.arange(half) + half, np.arange(half)] = -1.0
-    swap[np.arange(half), np.arange(half) + half] = 1.0
-    swapped = jnp.matmul(x, jnp.asarray(swap, x.dtype), precision="highest")
-    return (x.astype(jnp.float32) * cosines + swapped.astype(jnp.float32) * sines).astype(x.dtype)
 
 
 def _scatter(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
@@ -408,5 +358,19 @@ def _scatter(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
     return memory.at[rows, slots].set(new, mode="drop")
 
 
-def _constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    return nn.with_logical_constraint(x, names)
+def _scatter_heads(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """`_scatter` of new [b, g, k, d] into memory [b, g, s, d]."""
+    rows = jnp.arange(memory.shape[0])[:, None]
+    return memory.at[rows, :, slots].set(new.swapaxes(1, 2), mode="drop")
+
+
+def _kept(x: jax.Array) -> jax.Array:
+    return ad_checkpoint.checkpoint_name(x, _KEPT)
+
+
+def _unfused(x: jax.Array) -> jax.Array:
+    """Keeps the product on one side, and that of its gradient, free of the norm on the other.
+
+    A product that XLA fuses with sums over its rows takes a TPU up to three times as long.
+    """
+    return jax.lax.optimization_barrier(x)

@@ -19,7 +19,7 @@ def _random(*shape: int, seed: int) -> np.ndarray:
 
 def _inputs(length: int, head_dim: int, batch: int = 2) -> tuple[np.ndarray, ...]:
     return tuple(
-        _random(batch, length, heads, head_dim, seed=seed) for seed, heads in enumerate((4, 2, 2))
+        _random(batch, heads, length, head_dim, seed=seed) for seed, heads in enumerate((4, 2, 2))
     )
 
 
@@ -34,7 +34,7 @@ def _segments(length: int, batch: int = 2) -> np.ndarray:
 def _by_hand(query, key, value, segments, *, causal: bool, window: int) -> np.ndarray:
     """One query at a time, in float64."""
     output = np.zeros(query.shape)
-    batch, length, heads, width = query.shape
+    batch, heads, length, width = query.shape
     for b in range(batch):
         for i in range(length):
             seen = [
@@ -45,10 +45,10 @@ def _by_hand(query, key, value, segments, *, causal: bool, window: int) -> np.nd
                 and not (window and abs(i - j) >= window)
             ]
             for h in range(heads):
-                g = h // (heads // key.shape[2])
-                scores = key[b, seen, g].astype(np.float64) @ query[b, i, h] / np.sqrt(width)
+                g = h // (heads // key.shape[1])
+                scores = key[b, g, seen].astype(np.float64) @ query[b, h, i] / np.sqrt(width)
                 weights = np.exp(scores - scores.max())
-                output[b, i, h] = weights @ value[b, seen, g] / weights.sum()
+                output[b, h, i] = weights @ value[b, g, seen] / weights.sum()
     return output
 
 
@@ -65,7 +65,7 @@ def test_plain_equals_sums_by_hand(causal, window):
 @pytest.mark.parametrize("causal,window", [(True, 0), (False, 0), (False, 50)])
 def test_splash_equals_plain_with_gradients(causal, window):
     inputs, segments = _inputs(200, 64, batch=1), _segments(200, batch=1)
-    is_valid = (segments > 0)[:, :, None, None]
+    is_valid = (segments > 0)[:, None, :, None]
     options = dict(causal=causal, window=window)
 
     def loss(query, key, value, attend):
@@ -93,14 +93,14 @@ def test_splash_runs_on_each_devices_own_rows_and_heads():
     alone = jax.jit(attend)(*inputs, segments)
     with sharding.use(mesh):
         together = jax.jit(attend)(*inputs, segments)
-    assert {shard.data.shape for shard in together.addressable_shards} == {(1, 128, 2, 64)}
+    assert {shard.data.shape for shard in together.addressable_shards} == {(1, 2, 128, 64)}
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
 def test_auto_is_splash_where_length_and_platform_suit():
     def text(length: int, head_dim: int, platform: str) -> str:
         shapes = [
-            jax.ShapeDtypeStruct((1, length, heads, head_dim), jnp.bfloat16) for heads in (2, 1, 1)
+            jax.ShapeDtypeStruct((1, heads, length, head_dim), jnp.bfloat16) for heads in (2, 1, 1)
         ]
         attend = functools.partial(
             attention.attend, causal=True, window=0, segments=None, implementation="auto"

@@ -18,7 +18,7 @@ _FLOORS = (
     ),
     # 1: modules
     (
-        ("bottleneck", "upsampling", "attention", "stacked_layers", "judge"),
+        ("bottleneck", "upsampling", "attention", "stacked_layers", "judge", "transformer_layers"),
         ("transformer", "period_discriminators", "stft_discriminators"),
         (
             "autoencoder",

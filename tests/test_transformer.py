@@ -80,7 +80,7 @@ def test_steps_of_any_size_equal_the_whole(fields):
             start += size
         # float32 sums in another order, through three layers.
         np.testing.assert_allclose(np.concatenate(outputs, 1), whole, atol=2e-5)
-    assert cache.keys.shape[2] == (fields.get("window") or _LENGTH)
+    assert cache.keys.shape[3] == (fields.get("window") or _LENGTH)
 
 
 @pytest.mark.parametrize("window", [0, 4])

@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Layers of a transformer: products, whose kernels are gathered first, a norm, a rotation, and layouts."""
+
+import functools
+import math
+
+from flax import linen as nn
+import jax
+from jax.experimental import layout
+import jax.numpy as jnp
+import numpy as np
+
+
+class Linear(nn.Module):
+    """A product with a kernel [in, out], whose parts are gathered first."""
+
+    features: int
+    axes: tuple[str, str]  # logical names of in and out
+    compute_dtype: str
+    use_bias: bool = False
+    init_scale: float = 1.0  # variance, times 1 / in
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, bias = self._weights(x.shape[-1])
+        return x @ kernel + bias[None, None]
+
+    @nn.nowrap
+    def _weights(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
+        """Kernel [in, out] and bias [out] in the compute dtype."""
+        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
+        kernel = self.param(
+            "kernel",
+            nn.with_logical_partitioning(init, self.axes),
+            (num_inputs, self.features),
+            jnp.float32,
+        )
+        bias = jnp.zeros((self.features,), self.compute_dtype)
+        if self.use_bias:
+            init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            bias = self.param("bias", init, (self.features,), jnp.float32)
+        # Cast before it is gathered: half the bytes travel.
+        kernel = constrain(kernel.astype(self.compute_dtype), *self.axes)
+        return kernel, bias.astype(self.compute_dtype)
+
+
+class IntoHeads(Linear):
+    """[b, t, in] -> [b, num_heads, t, features / num_heads]."""
+
+    num_heads: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, bias = self._weights(x.shape[-1])
+        kernel = kernel.reshape(x.shape[-1], self.num_heads, -1)
+        bias = bias.reshape(1, self.num_heads, 1, -1)
+        return jnp.einsum("bti,ihd->bhtd", x, kernel) + bias
+
+
+class FromHeads(Linear):
+    """[b, heads, t, head_dim] -> [b, t, features]."""
+
+    @nn.compact
+    def __call__(self, x):
+        _, num_heads, _, head_dim = x.shape
+        kernel, bias = self._weights(num_heads * head_dim)
+        kernel = kernel.reshape(num_heads, head_dim, -1)
+        return jnp.einsum("bhtd,hdo->bto", x, kernel) + bias[None, None]
+
+
+class RMSNorm(nn.Module):
+    """Divides by the root of the mean square over the last axis, in float32, and scales."""
+
+    epsilon: float
+    axis_name: str | None = "embed"
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
+        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        full = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(full**2, -1, keepdims=True) + self.epsilon)
+        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (full * inverse * scale).astype(x.dtype)
+
+
+def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:
+    """Rotates the pairs (i, i + head_dim / 2) of every head, in float32.
+
+    The halves change places by a product with a permutation, which is exact: cutting a head in two
+    would leave half of a TPU's lanes empty in everything that follows.
+    """
+    half = x.shape[-1] // 2
+    swap = np.zeros((2 * half, 2 * half), np.float32)
+    swap[np.arange(half) + half, np.arange(half)] = -1.0
+    swap[np.arange(half), np.arange(half) + half] = 1.0
+    swapped = jnp.matmul(x, jnp.asarray(swap, x.dtype), precision="highest")
+    return (x.astype(jnp.float32) * cosines + swapped.astype(jnp.float32) * sines).astype(x.dtype)
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """`x`, sharded by the rules of its axes' logical names."""
+    return nn.with_logical_constraint(x, names)
+
+
+def in_rows(x: jax.Array, *names: str | None) -> jax.Array:
+    """`constrain`, and the last axis next to each other in memory, which is a TPU's lanes.
+
+    Left to itself, XLA lays activations out in columns for the attention kernel's sake, and copies
+    them for every product.
+    """
+    x = constrain(x, *names)
+    pin = functools.partial(
+        layout.with_layout_constraint, layouts=layout.Layout(tuple(range(x.ndim)))
+    )
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return pin(x)
+    # The partitioner has no rule for it and would gather the whole: each device pins its own part.
+    spec = nn.logical_to_mesh_axes(names)
+    counts = [math.prod(mesh.shape[axis] for axis in _axes_of(entry)) for entry in spec]
+    if any(size % count for size, count in zip(x.shape, counts)):
+        return x
+    return jax.shard_map(pin, in_specs=spec, out_specs=spec, check_vma=False)(x)
+
+
+def _axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Mesh axes of one entry of a PartitionSpec."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
