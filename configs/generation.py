@@ -67,13 +67,14 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             num_layers=4,  # VoxCPM
             width=1024,  # VoxCPM
             hidden_width=4096,  # VoxCPM
-            num_heads=16,  # VoxCPM
-            num_kv_heads=16,
-            head_dim=64,
+            num_heads=8,
+            num_kv_heads=8,
+            head_dim=128,  # the lanes of a TPU; VoxCPM has 16 heads of 64
             rope_theta=10_000.0,
             norm_epsilon=1e-6,
             qk_norm=True,
             use_token=True,  # F3: the condition is the state and the representation
+            row=640,  # positions, of many patches; long rows suit TPUs, 0 (each alone) suits CPUs
             remat="block",  # the head's own activations are many: draws x (history + 2) per latent
             compute_dtype="bfloat16",
         )
@@ -158,6 +159,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             num_heads=4,
             num_kv_heads=4,
             head_dim=32,
+            row=0,
             remat="none",
             compute_dtype="float32",
         )
@@ -179,7 +181,7 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
     config.num_steps = 200_000
     config.language_model.remat = "block"
     config.model.update(  # 220 M parameters
-        dict(history=2, num_layers=8, width=1280, hidden_width=5120, num_heads=20, num_kv_heads=20)
+        dict(history=2, num_layers=8, width=1280, hidden_width=5120, num_heads=10, num_kv_heads=10)
     )
     config.data.batch_size = 4096
     config.optimizer.head.learning_rate = 1e-4

@@ -40,6 +40,7 @@ import ml_collections
 from f3tok_jax import compiler_options
 from f3tok_jax import config as config_lib
 from f3tok_jax import hlo_cost
+from f3tok_jax import patch_program
 from f3tok_jax import results_file
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
@@ -48,7 +49,7 @@ from f3tok_jax import tpu_slice
 from f3tok_jax import validation
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
-PARTS = ("all", "generator")
+PARTS = ("all", "generator", "patch")
 
 
 class MemoryDoesNotFitError(ValueError):
@@ -67,7 +68,8 @@ def fit_config(
     Args:
         config: of the run.
         target: slices to compile for.
-        part: "all", or "generator" for the step before the discriminators join.
+        part: "all"; "generator" for the step before the discriminators join; "patch" for what
+            generates.
         seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's
             batch.
     """
@@ -122,16 +124,34 @@ def compile_step(
     with sharding.use(mesh):
         arguments = sharding.unbox((state, stage.abstract_frozen))
         lowered = step.lower(*arguments, dict(stage.batch_spec))
-        try:
-            options = compiler_options.parse(config.compiler, "tpu")
-            return lowered.compile(compiler_options=options), stage
-        except jax.errors.JaxRuntimeError as error:
-            raise _explained(error, config, target) from error
+        return _compile(lowered, config, target), stage
+
+
+def compile_patch(
+    config: ml_collections.ConfigDict,
+    target: tpu_slice.Slice,
+) -> tuple[jax.stages.Compiled, patch_program.PatchProgram]:
+    """Compiles the sampling of one patch for a single chip; raises as `compile_step` does."""
+    if target.num_chips * target.chip.devices != 1:
+        raise ValueError(
+            f"--part=patch is for one chip, such as v5e:1x1 or v5p:1x1x1, got --topology={target}"
+        )
+    program = patch_program.lower(config, tpu_slice.devices(target)[0])
+    return _compile(program.lowered, config, target), program
+
+
+def _compile(
+    lowered: jax.stages.Lowered, config: ml_collections.ConfigDict, target: tpu_slice.Slice
+) -> jax.stages.Compiled:
+    try:
+        return lowered.compile(compiler_options=compiler_options.parse(config.compiler, "tpu"))
+    except jax.errors.JaxRuntimeError as error:
+        raise _explained(error, config, target) from error
 
 
 def measure(
     compiled: jax.stages.Compiled,
-    stage: stage_lib.Stage,
+    work: stage_lib.Stage | patch_program.PatchProgram,
     target: tpu_slice.Slice,
     *,
     compile_seconds: float = 0.0,
@@ -139,8 +159,8 @@ def measure(
     """What the compiled step costs, per chip unless its name says otherwise.
 
     Args:
-        compiled: of `compile_step`.
-        stage: it belongs to.
+        compiled: of `compile_step` or `compile_patch`.
+        work: what it does, of the same.
         target: it was compiled for.
         compile_seconds: to be reported with it.
     """
@@ -154,10 +174,10 @@ def measure(
         num_bytes = sum(cost.bytes for cost in modules.values())
     cycles = sum(cost.cycles for cost in modules.values())
     products = sum(cost.flops for cost in modules.values())
-    own = stage.model_flops / target.num_chips or sum(
+    own = work.model_flops / target.num_chips or sum(
         modules[name].flops * chip.devices for name in ("encoder", "decoder", "discriminators")
     )
-    seconds = stage.seconds_per_batch / target.num_chips
+    seconds = work.seconds_per_batch / target.num_chips
     compute_seconds = flops * chip.devices / chip.peak_flops
     memory_seconds = num_bytes * chip.devices / chip.bandwidth
     memory = compiled.memory_analysis()
@@ -262,7 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--part",
         choices=PARTS,
         default="all",
-        help="generator: the step before the discriminators join",
+        help="generator: the step before the discriminators join; patch: one step of generating, on "
+        "one chip",
     )
     add(
         "--effort",
@@ -284,7 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jax.config.update("jax_exec_time_optimization_effort", given.effort)
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            compiled, stage = compile_step(config, target)
+            compile_part = compile_patch if given.part == "patch" else compile_step
+            compiled, work = compile_part(config, target)
         except MemoryDoesNotFitError as error:
             _write(given.output, {"topology": str(target), "fits": False, "error": str(error)})
             print(f"compile_check: {error}", file=sys.stderr)
@@ -294,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "fits": True,
             "batch_size": config.data.batch_size,
             "effort": given.effort,
-            **measure(compiled, stage, target, compile_seconds=time.monotonic() - wall),
+            **measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
             "compile_cpu_seconds": time.process_time() - cpu,
         }
     except ValueError as error:

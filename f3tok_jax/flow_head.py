@@ -47,6 +47,7 @@ class FlowHead(nn.Module):
     norm_epsilon: float
     qk_norm: bool
     use_token: bool  # whether the condition has the representation beside the state
+    row: int  # positions at most where the sequences of patches go together; see `_transform`
     remat: str  # one of transformer.REMATS
     compute_dtype: str  # one of transformer.COMPUTE_DTYPES
 
@@ -145,13 +146,30 @@ class FlowHead(nn.Module):
             roles = self.roles.astype(self.compute_dtype)
             past = self.latents_in(history) + roles[None, :1]
             current = self.latents_in(noisy) + roles[None, 1:]
-            x = self.transformer(jnp.concatenate([first, past, current], axis=1))
+            x = self._transform(jnp.concatenate([first, past, current], axis=1))
             return self.latents_out(x[:, -self.patch :]).astype(jnp.float32)
 
     def stop_logits(self, states: jax.Array) -> jax.Array:
         """[...] float32: above 0 where the patch that the state has read last was the last."""
         hidden = nn.silu(self.stop_hidden(states))
         return self.stop_out(hidden)[..., 0].astype(jnp.float32)
+
+    def _transform(self, x: jax.Array) -> jax.Array:
+        """The transformer over many short sequences [n, s, width], as many as fit into a row.
+
+        Scores of a few positions leave nearly all of a TPU's lanes empty. In longer rows, where
+        segments keep the sequences apart, they do not, and from 512 positions on the attention
+        kernel has them. A CPU is faster with one sequence per row.
+        """
+        count, length, width = x.shape
+        fitting = range(1, max(self.row // length, 1) + 1)
+        per_row = max(number for number in fitting if count % number == 0)
+        if per_row == 1:
+            return self.transformer(x)
+        rows = x.reshape(count // per_row, per_row * length, width)
+        segments = 1 + jnp.arange(rows.shape[1], dtype=jnp.int32)[None] // length
+        segments = jnp.broadcast_to(segments, rows.shape[:2])
+        return self.transformer(rows, segments=segments).reshape(x.shape)
 
     def _dense(
         self,

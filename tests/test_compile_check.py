@@ -235,6 +235,33 @@ def test_a_small_generator_compiles_for_tpus(tpu_compiler, tmp_path):
     assert modules["other"]["flops"] < 0.05 * cost["flops"]
 
 
+_GENERATION = str(pathlib.Path(_RECIPE).with_name("generation.py"))
+
+
+def test_a_patch_is_sampled_on_one_chip(tpu_compiler, tmp_path):
+    output = tmp_path / "cost.json"
+    command = [f"--config={_GENERATION}:tiny", "--topology=v5e:1x1", "--part=patch"]
+    assert compile_check.main([*command, f"--output={output}"]) == compile_check.EXIT_FITS
+    cost = json.loads(output.read_text(encoding="utf-8"))
+    assert cost["num_chips"] == 1 and cost["audio_seconds"] == 0.08
+    assert cost["modules"]["flow_head"]["flops"] > cost["modules"]["projector"]["flops"]
+    # What is counted by hand is what XLA compiles, but for attention and the layers at the ends.
+    assert cost["model_flops_share"] == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "preset, topology, message",
+    [
+        (f"{_GENERATION}:tiny", "v5e:2x2", "--part=patch is for one chip, such as v5e:1x1"),
+        (f"{_RECIPE}:tiny", "v5e:1x1", "--part=patch needs the stage 'generation', got 'auto"),
+    ],
+)
+def test_a_patch_needs_one_chip_and_a_generator(tpu_compiler, capsys, preset, topology, message):
+    command = [f"--config={preset}", f"--topology={topology}", "--part=patch"]
+    assert compile_check.main(command) == compile_check.EXIT_REFUSED
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset, topology, num_slices, part, at_least", _HELD)
 def test_shipped_configs_keep_their_cost(

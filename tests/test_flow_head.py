@@ -209,8 +209,9 @@ def test_no_condition_is_that_of_a_state_and_a_token_of_zeros(use_token):
     assert (by_token > 0.01) == use_token
 
 
-def test_a_velocity_depends_on_everything_it_is_given_and_on_its_own_row_alone():
-    _, _, velocity = _built()
+@pytest.mark.parametrize("row", [0, 21])  # positions: three sequences of 7
+def test_a_velocity_depends_on_everything_it_is_given_and_on_its_own_patch_alone(row):
+    _, _, velocity = _built(row=row)
     inputs = _velocity_inputs()
     found = np.asarray(velocity(*inputs))
     assert found.shape == (_ROWS, 2, 4) and found.dtype == np.float32
@@ -220,6 +221,15 @@ def test_a_velocity_depends_on_everything_it_is_given_and_on_its_own_row_alone()
         other = np.asarray(velocity(*changed))
         assert (np.abs(other[1] - found[1]).max(axis=-1) > 1e-3).all(), index
         np.testing.assert_array_equal(other[::2], found[::2])
+
+
+@pytest.mark.parametrize("row", [14, 20, 21, 1000])
+def test_patches_that_share_a_row_have_the_velocities_of_their_own_rows(row):
+    inputs = [jnp.concatenate([value, -value]) for value in _velocity_inputs()]
+    inputs[1] = jnp.abs(inputs[1])
+    alone, together = (_built(row=length)[2](*inputs) for length in (0, row))
+    # float32 sums over more terms, all but 7 of them zero.
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_both_latents_of_a_patch_see_each_other_and_order_counts():

@@ -42,7 +42,7 @@ _TRANSFORMER = dict(
     remat="none",
     compute_dtype="float32",
 )
-_HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True)
+_HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True, row=0)
 
 
 def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
