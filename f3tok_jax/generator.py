@@ -311,9 +311,10 @@ class Generator:
             mask=jnp.broadcast_to(going[:, None], drawn.shape[:2]),
         )  # fmt: skip
         model = self.language_model.bind({"params": weights["language_model"]})
-        hidden, cache = model.step(
-            tokens * weights["embedding_rms"], speech.language_model, mask=going[:, None]
-        )
+        with jax.named_scope("language_model"):
+            hidden, cache = model.step(
+                tokens * weights["embedding_rms"], speech.language_model, mask=going[:, None]
+            )
         head = self.head.bind({"params": weights["head"]})
         index = speech.index + going
         stops = (head.stop_logits(hidden[:, 0]) > 0) & (index >= least)
@@ -337,9 +338,10 @@ class Generator:
         self, weights: Weights, latents: jax.Array, cache: transformer.Cache, *, mask: jax.Array
     ) -> tuple[jax.Array, transformer.Cache]:
         """Audio tokens of the next latents, as a stream."""
-        states, cache = self.encoder.apply(
-            {"params": weights["encoder"]}, latents, cache, mask=mask, method="step"
-        )
+        with jax.named_scope("representation_encoder"):
+            states, cache = self.encoder.apply(
+                {"params": weights["encoder"]}, latents, cache, mask=mask, method="step"
+            )
         return self._tokens(weights, states), cache
 
     def _tokens(self, weights: Weights, representations: jax.Array) -> jax.Array:
