@@ -312,8 +312,7 @@ def _pack(teaching: generator_lib.Teaching, config: ml_collections.ConfigDict) -
     plan = packing.pack(slots, length=length)
 
     def flat(x):
-        packed = packing.take(plan, rows(x))
-        return packed.reshape(-1, *packed.shape[2:])
+        return jax.lax.collapse(packing.take(plan, rows(x)), 0, 2)
 
     return _Learned(
         states=flat(teaching.states[:, :-1]),

@@ -281,7 +281,7 @@ class Speaker:
         shape = taught.targets.shape
 
         def flat(x):
-            return x.reshape(-1, *x.shape[2:])
+            return jax.lax.collapse(x, 0, 2)
 
         made = self.generator.sample(
             weights,

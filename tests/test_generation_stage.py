@@ -204,6 +204,13 @@ def test_the_language_model_is_trained_by_its_difference_where_it_is_to_be(kind)
         assert set(grads[_LM]) == {"transformer"}
 
 
+def test_a_head_without_history_learns_from_its_condition():
+    grads, metrics = _gradients("--config.model.history=0")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert np.abs(grads[_HEAD]["state_in"]["kernel"]).max() > 0
+    assert _value(metrics, "train/flow_loss")[0] > 0
+
+
 def test_without_its_own_weight_the_text_is_not_scored():
     config = _config("--config.language_model.train=all")
     stage = generation_stage.make_stage(config)
