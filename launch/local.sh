@@ -88,10 +88,11 @@ main_job() {
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
     say ""
     say "done in $(minutes $((SECONDS - started)))"
-    say "  checkpoints     $autoencoder/checkpoints $representation/checkpoints"
     say "  listening page  $DEMO_DIR/report.html"
+    say "  checkpoints     in checkpoints/, curves in metrics.jsonl, of each of"
+    say "                  $autoencoder $text $representation $generation"
     say "  figures         $autoencoder/results.json $representation/probe.json"
-    say "  curves          $autoencoder/metrics.jsonl $representation/metrics.jsonl"
+    say "                  $generation/results.json"
     say "  use it          $VENV/bin/f3tok info --model=$autoencoder"
     say "                  $VENV/bin/f3tok transcribe SOUND.wav --model=$representation"
     say "                  $VENV/bin/f3tok generate --text='seven three' --output=OUT.wav \\"
