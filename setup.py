@@ -22,7 +22,7 @@ _EXTRAS = {
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
     "dev": ["ruff>=0.14"],  # the formatter: ruff format
-    "test": ["pytest>=8.0", "pytest-xdist>=3.6", "scipy>=1.14"],
+    "test": ["pytest>=8.0", "pytest-xdist>=3.7", "scipy>=1.14"],
     # What our language models are compared with; without it those tests are skipped and say so.
     "parity": ["torch>=2.13", "transformers>=5.23"],
 }

@@ -22,7 +22,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Grain reads absl flags even where no absl program runs.
 flags.FLAGS.mark_as_parsed()
 
+# Minutes each; begun last, they would leave the other processes without work.
+_LONG_FILES = ("test_readme.py", "test_multiprocess.py", "test_representation_stage.py")
+
 _SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ install_tpu_compiler() {
 install
 install_tpu_compiler
 cd "$REPO"
-# One process per core; a file's tests share what they compile, so they stay together.
-exec "$VENV/bin/python" -m pytest -n auto --dist loadfile \
+# One process per core; a file's tests share what they compile, so they stay together, in the order
+# of conftest.py.
+exec "$VENV/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
     ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
