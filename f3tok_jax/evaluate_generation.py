@@ -118,14 +118,17 @@ class Studio:
         """Representations [t, d] of latents."""
         return self._represent(latents)
 
+    @functools.cached_property
+    def _transcriber(self) -> listener_lib.Transcriber:
+        """Of the representation run that the speaker builds on; loaded once for all rows."""
+        section = self._speaker.config.representation
+        return listener_lib.Listener.load(section.workdir, section.step or None).transcriber
+
     def transcribe(self, waveforms: Sequence[np.ndarray]) -> list[str]:
         """What the representation run that the speaker builds on answers about each waveform."""
-        section = self._speaker.config.representation
-        listener = listener_lib.Listener.load(section.workdir, section.step or None)
         heard = zip(self.represent(self.encode(waveforms)), self._examples, strict=True)
         return [
-            listener.transcriber.answer(row[None], task=example.request.task)
-            for row, example in heard
+            self._transcriber.answer(row[None], task=example.request.task) for row, example in heard
         ]
 
     def decode(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -26,6 +26,7 @@ from f3tok_jax import microbatches
 from f3tok_jax import optimizer
 from f3tok_jax import packing
 from f3tok_jax import pretrained
+from f3tok_jax import sharding
 from f3tok_jax import stage
 from f3tok_jax import supervision
 from f3tok_jax import train_state
@@ -228,6 +229,14 @@ def eval_step(
         is_training=False,
     )
     return {f"eval/{name}": value for name, value in metrics.items()}
+
+
+def abstract_params(model: Model) -> dict[str, Any]:
+    """Shapes and dtypes of what a run trains, without shardings."""
+    state = jax.eval_shape(
+        functools.partial(init_state, model=model, optimizers={}), jax.random.key(0)
+    )
+    return sharding.unbox(state.params)
 
 
 def generator_weights(params: Any, frozen: Any) -> dict[str, Any]:

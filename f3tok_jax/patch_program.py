@@ -43,25 +43,21 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
         raise ValueError(f"--part=patch needs the stage 'generation', got {config.stage!r}")
     model = generation_stage.make_model(config)
     generator, sound = model.generator, model.given.frozen.sound
-    state = jax.eval_shape(
-        functools.partial(generation_stage.init_state, model=model, optimizers={}),
-        jax.random.key(0),
-    )
     weights = jax.eval_shape(
-        generation_stage.generator_weights, *sharding.unbox((state.params, model.given.abstract()))
+        generation_stage.generator_weights,
+        generation_stage.abstract_params(model),
+        sharding.unbox(model.given.abstract()),
     )
     text = jax.ShapeDtypeStruct((1, config.text.max_tokens), jnp.int32)
     prompt = jax.ShapeDtypeStruct((1, 0, generator.patch, sound.latent_dim), jnp.float32)
     speech = jax.eval_shape(
-        functools.partial(
-            generator.begin, max_patches=config.data.crop_frames // generator.patch
-        ),
+        functools.partial(generator.begin, max_patches=config.data.crop_frames // generator.patch),
         weights,
         text,
-        _like(text, bool),
+        jax.ShapeDtypeStruct(text.shape, bool),
         prompt,
         jax.ShapeDtypeStruct((1, 0), bool),
-    )  # fmt: skip
+    )
     limit = jax.ShapeDtypeStruct((1,), jnp.int32)
     arguments = (weights, speech, jax.eval_shape(lambda: jax.random.key(0)), limit)
     here = jax.sharding.SingleDeviceSharding(device)
@@ -76,10 +72,6 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
         seconds_per_batch=generator.patch * sound.samples_per_latent / sound.sample_rate,
         model_flops=_flops(model),
     )
-
-
-def _like(array: jax.ShapeDtypeStruct, dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, dtype)
 
 
 def _flops(model: generation_stage.Model) -> float:

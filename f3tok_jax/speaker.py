@@ -21,7 +21,6 @@ from f3tok_jax import flow_head
 from f3tok_jax import generation_models
 from f3tok_jax import generation_stage
 from f3tok_jax import pretrained
-from f3tok_jax import sharding
 from f3tok_jax import tokenizer as tokenizer_lib
 
 _CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
@@ -136,13 +135,9 @@ class Speaker:
         model = generation_stage.make_model(config)
         models = model.given
         pretrained.check_fingerprints(workdir, models.fingerprints)
-        state = jax.eval_shape(
-            lambda key: generation_stage.init_state(key, model=model, optimizers={}),
-            jax.random.key(0),
-        )
         try:
             params, step = checkpoint.restore_params(
-                workdir, sharding.unbox(state.params), step=step, say=say
+                workdir, generation_stage.abstract_params(model), step=step, say=say
             )
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
