@@ -5,6 +5,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import importlib
 from typing import Any
 
 from flax import linen as nn
@@ -52,11 +53,26 @@ def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
 
 
 def read_config(workdir: str, stage: str) -> ml_collections.ConfigDict:
-    """The config of a run; raises ValueError where the folder is not a run of that stage."""
+    """The config of a run.
+
+    Raises:
+        ValueError: where the folder is not a run of that stage, or one of a version whose models
+            have other fields than this one's.
+    """
     config = config_lib.load(workdir)
     if config.stage != stage:
         raise ValueError(
             f"{workdir} must be a run of the {stage} stage, got stage {config.stage!r}"
+        )
+    wanted = set(importlib.import_module(f"configs.{stage}").get_config().model)
+    found = set(config.model)
+    if wanted != found:
+        differing = [f"without model.{name}" for name in sorted(wanted - found)]
+        differing += [f"with model.{name}" for name in sorted(found - wanted)]
+        raise ValueError(
+            f"{workdir} must be a run of this version of f3tok_jax, got a config.json "
+            f"{', '.join(differing)}; train it again, or use the version that its "
+            "logs/environment.json names"
         )
     return config
 

@@ -285,3 +285,13 @@ def test_a_run_of_another_stage_is_refused(tmp_path):
         speaker_lib.Speaker.load(str(tmp_path))
     with pytest.raises(ValueError, match="must be the work folder of a run"):
         speaker_lib.Speaker.load(str(tmp_path / "nowhere"))
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    config = config_lib.read("configs/generation.py:tiny")
+    with config.unlocked():
+        del config.model.row
+        config.model.rows = 2
+    config_lib.save(config, str(tmp_path))
+    with pytest.raises(ValueError, match="without model.row, with model.rows; train it again"):
+        speaker_lib.Speaker.load(str(tmp_path))
