@@ -89,6 +89,7 @@ def _base() -> ml_collections.ConfigDict:
     )
     config.mesh = sections.mesh(min_shard_size=2**18)
     config.compiler = sections.compiler()
+    config.init_from = sections.init_from()
     config.checkpoint = sections.checkpoint(every_steps=1000)
     config.loop = sections.loop(eval_every=1000, sample_every=1_000_000)
     return config

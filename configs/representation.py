@@ -153,6 +153,7 @@ def _base() -> ml_collections.ConfigDict:
     )
     config.mesh = sections.mesh(min_shard_size=2**18)
     config.compiler = sections.compiler()
+    config.init_from = sections.init_from()
     config.checkpoint = sections.checkpoint(every_steps=2000)
     config.loop = sections.loop(eval_every=2000, sample_every=2000)
     return config

@@ -75,6 +75,16 @@ def compiler() -> ml_collections.ConfigDict:
     )
 
 
+def init_from() -> ml_collections.ConfigDict:
+    """Returns config.init_from: the run of the same stage whose weights a fresh run begins with."""
+    return ml_collections.ConfigDict(
+        dict(
+            workdir="",  # "" for random weights
+            step=0,  # of its checkpoint; 0 for the newest
+        )
+    )
+
+
 def checkpoint(*, every_steps: int) -> ml_collections.ConfigDict:
     """Returns config.checkpoint."""
     return ml_collections.ConfigDict(

@@ -305,14 +305,7 @@ def restore_params(
         ValueError: where there is no such step, or its arrays are of another shape or dtype.
         CheckpointError: where no step asked for is whole.
     """
-    folder = epath.Path(workdir).resolve() / _FOLDER
-    steps = _steps(folder)
-    if not steps or (step is not None and step not in steps):
-        raise ValueError(
-            f"{workdir} must hold a checkpoint"
-            + (f" of step {step}" if step is not None else "")
-            + f", got steps {steps}; train it first, or give another --workdir"
-        )
+    folder, steps = _find(workdir, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = {
         field: jax.tree.map(
@@ -322,7 +315,7 @@ def restore_params(
             abstract_params,
         )
     }
-    for candidate in reversed(steps) if step is None else [step]:
+    for candidate in reversed(steps):
         try:
             meta = checkpoint_meta.read(folder, candidate)
             checkpoint_meta.check_tree(meta["fingerprints"], target, candidate, partial=True)
@@ -349,6 +342,41 @@ def restore_params(
     raise CheckpointError(
         f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
     )
+
+
+def saved_names(workdir: str, field: str, step: int | None = None) -> set[str]:
+    """The names directly below one field of a saved state, such as those of the players.
+
+    Args:
+        workdir: of the run.
+        field: of TrainState.
+        step: to look at; default the newest of which this can be read.
+
+    Raises:
+        ValueError: where there is no such step.
+        CheckpointError: where none tells.
+    """
+    folder, steps = _find(workdir, step)
+    for candidate in reversed(steps):
+        try:
+            paths = checkpoint_meta.read(folder, candidate)["fingerprints"]
+            return {path.split("/")[1] for path in paths if path.startswith(f"{field}/")}
+        except CheckpointError as error:
+            failure = error
+    raise failure
+
+
+def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
+    """The folder of a run's checkpoints, and those asked for: one step, or all, oldest first."""
+    folder = epath.Path(workdir).resolve() / _FOLDER
+    steps = _steps(folder)
+    if not steps or (step is not None and step not in steps):
+        raise ValueError(
+            f"{workdir} must hold a checkpoint"
+            + (f" of step {step}" if step is not None else "")
+            + f", got steps {steps}; train it first, or give another --workdir"
+        )
+    return folder, steps if step is None else [step]
 
 
 def read_meta(workdir: str, step: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from f3tok_jax import checkpoint_meta
 from f3tok_jax import compiled
 from f3tok_jax import compiler_options
 from f3tok_jax import config as config_lib
+from f3tok_jax import initialization
 from f3tok_jax import loop
 from f3tok_jax import metric_writer
 from f3tok_jax import multihost
@@ -89,13 +90,16 @@ def run(
         mesh,
         f"rows of config.data.batch_size of configs/{config.stage}.py:{config.preset}",
     )
-    if config_lib.exists(workdir):
+    is_new = not config_lib.exists(workdir)
+    if not is_new:
         config_lib.check_same_run(config, workdir)
         done_step = run_folder.done_step(workdir)
         if done_step is not None and done_step >= config.num_steps:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     stage = (make_stage or stages.find(config))(config)
+    if is_new and config.init_from.workdir:
+        initialization.check(config.init_from, config.stage, stage.frozen_fingerprints, say=say)
     return _EXIT_CODES[_train(config, workdir, stage, mesh, say)]
 
 
@@ -120,7 +124,7 @@ def _train(
             options=compiler_options.parse(config.compiler, jax.default_backend()),
             measured=run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure),
         )
-        state, step = _first_state(programs, checkpointer, say)
+        state, step = _first_state(config, programs, checkpointer, say)
         _compile(programs, stage, mesh, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
@@ -200,14 +204,17 @@ def _start_guards(
 
 
 def _first_state(
+    config: ml_collections.ConfigDict,
     programs: compiled.CompiledStage,
     checkpointer: checkpoint.Checkpointer,
     say: Callable[[str], None],
 ) -> tuple[Any, int]:
-    """Restores or makes the state. Order: this run's checkpoint, else scratch."""
+    """The state: of this run's checkpoint, else with another run's weights, else from scratch."""
     # Restored first: the fresh state is never in memory beside the restored one.
     state = checkpointer.restore_latest(programs.abstract_state)
     if state is None:
+        if config.init_from.workdir:
+            return initialization.begin(programs.init_state(), config.init_from, say=say), 0
         say("starting from scratch: there is no checkpoint in this work folder")
         return programs.init_state(), 0
     step = int(jax.device_get(state.step))

@@ -56,7 +56,7 @@ _FLOORS = (
         ),
         ("checkpoint", "compiled", "startup", "microbatches"),
         ("loop", "pretrained", "results_file"),
-        ("frozen_models",),
+        ("frozen_models", "initialization"),
         ("generation_models",),
     ),
     # 3: stages

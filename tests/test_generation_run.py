@@ -120,6 +120,23 @@ def _losses(workdir) -> list[float]:
     return [values["train/flow_loss"] for values in found if "train/flow_loss" in values]
 
 
+def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, capsys):
+    config = _config(
+        folders,
+        f"--config.init_from.workdir={run}",
+        "--config.language_model.train=low_rank",
+        "--config.num_steps=1",
+        "--config.loop.eval_every=1",
+    )
+    workdir = str(tmp_path / "whole")
+    assert train.run(config, workdir, devices=jax.devices()[:1]) == train.EXIT_DONE
+    printed = capsys.readouterr().out
+    assert f"head from step 6 of {run}" in printed
+    assert f"language_model from scratch: {run} did not train it" in printed
+    # A fresh difference is zero: the first loss is that of the head alone, after its six steps.
+    assert _losses(workdir)[0] < 0.9 * _losses(run)[0]
+
+
 def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):
     workdir = tmp_path / "resumed"
     shutil.copytree(run, workdir)
