@@ -3,12 +3,17 @@
 """The language model: parity with transformers, published sizes, gradients through frozen weights."""
 
 import functools
+import json
 import math
+import os
+import pathlib
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from f3tok_jax import language_model
 from f3tok_jax import language_model_folder
@@ -47,43 +52,68 @@ _QWEN3_4B = _QWEN3_06B | dict(
 )
 
 
-def _reference(folder, kind: str, **fields):
-    """A random model of transformers, saved; its logits for some ids."""
-    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
-    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
-    torch.manual_seed(0)
-    config = {"qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config}[kind]
-    model = transformers.AutoModelForCausalLM.from_config(config(**_TINY, **fields)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Fresh norms and biases are all ones and zeros, which would hide a mix-up.
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-        model.save_pretrained(folder)
-        ids = np.random.default_rng(0).integers(0, _TINY["vocab_size"], (2, 13))
-        return ids, model(torch.tensor(ids)).logits.numpy()
-
-
-@pytest.mark.parametrize(
-    "kind,heads,kv_heads,head_dim,is_tied",
-    [
-        ("qwen3", 4, 2, 16, True),
-        ("qwen3", 4, 1, 8, False),
-        ("qwen3", 2, 2, 32, True),
-        ("qwen2", 4, 2, None, True),
-        ("qwen2", 3, 3, None, False),
-    ],
+_VARIANTS = (  # kind, heads, key-value heads, head_dim, tied embeddings
+    ("qwen3", 4, 2, 16, True),
+    ("qwen3", 4, 1, 8, False),
+    ("qwen3", 2, 2, 32, True),
+    ("qwen2", 4, 2, None, True),
+    ("qwen2", 3, 3, None, False),
 )
-def test_logits_equal_those_of_transformers(
-    tmp_path, tokenizer_of, kind, heads, kv_heads, head_dim, is_tied
-):
-    fields = dict(num_attention_heads=heads, num_key_value_heads=kv_heads)
-    if head_dim:
-        fields["head_dim"] = head_dim
-    ids, expected = _reference(tmp_path, kind, tie_word_embeddings=is_tied, **fields)
-    tokenizer_of(_TINY["vocab_size"]).save(str(tmp_path / "tokenizer.json"))
-    model = language_model_folder.read(tmp_path, compute_dtype="float32", remat="none")
-    params = language_model_folder.load_params(tmp_path, model)
-    whole = jax.jit(functools.partial(model.apply, method="predict"))({"params": params}, ids)
+_IDS = np.random.default_rng(0).integers(0, _TINY["vocab_size"], (2, 13))
+# What transformers says of the folders that `_write_folder` writes; rewritten, where the extra
+# "parity" is installed, by REWRITE_GOLDEN=1 pytest tests/test_language_model.py.
+_GOLDEN = pathlib.Path(__file__).parent / "golden" / "transformers_logits.npz"
+
+
+def _fields(kind, heads, kv_heads, head_dim, is_tied) -> dict:
+    fields = dict(num_attention_heads=heads, num_key_value_heads=kv_heads, rope_theta=1e4)
+    fields |= dict(tie_word_embeddings=is_tied, model_type=kind)
+    return _TINY | fields | (dict(head_dim=head_dim) if head_dim else {})
+
+
+def _tensors(fields) -> dict[str, np.ndarray]:
+    """Random weights by the names and shapes of Hugging Face, each drawn from its own name."""
+    width, hidden, vocabulary = (
+        fields[name] for name in ("hidden_size", "intermediate_size", "vocab_size")
+    )
+    heads, kv_heads = fields["num_attention_heads"], fields["num_key_value_heads"]
+    head_dim = fields.get("head_dim", width // heads)
+    shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
+    if not fields["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (vocabulary, width)
+    for index in range(fields["num_hidden_layers"]):
+        layer = {"input_layernorm.weight": (width,), "post_attention_layernorm.weight": (width,)}
+        layer |= {f"mlp.{name}_proj.weight": (hidden, width) for name in ("gate", "up")}
+        layer["mlp.down_proj.weight"] = (width, hidden)
+        layer["self_attn.o_proj.weight"] = (width, heads * head_dim)
+        for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads)):
+            layer[f"self_attn.{name}_proj.weight"] = (count * head_dim, width)
+            if fields["model_type"] == "qwen2":
+                layer[f"self_attn.{name}_proj.bias"] = (count * head_dim,)
+            elif name != "v":
+                layer[f"self_attn.{name}_norm.weight"] = (head_dim,)
+        shapes |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
+    return {
+        # Norms of exactly one and biases of zero would hide a mix-up.
+        name: np.float32("norm" in name)
+        + np.random.default_rng(zlib.crc32(name.encode()))
+        .normal(scale=0.1, size=shape)
+        .astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def _write_folder(folder, tokenizer_of, fields) -> None:
+    safetensors.numpy.save_file(_tensors(fields), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(fields))
+    tokenizer_of(fields["vocab_size"]).save(str(folder / "tokenizer.json"))
+
+
+def _check_logits(folder, expected) -> None:
+    """Whole sequences, and token by token from the cache."""
+    model = language_model_folder.read(folder, compute_dtype="float32", remat="none")
+    params = language_model_folder.load_params(folder, model)
+    whole = jax.jit(functools.partial(model.apply, method="predict"))({"params": params}, _IDS)
     np.testing.assert_allclose(whole, expected, atol=1e-4)
 
     def one(cache, token):
@@ -91,8 +121,51 @@ def test_logits_equal_those_of_transformers(
         hidden, cache = bound.step(bound.embed(token[:, None]), cache)
         return cache, bound.logits(hidden[:, 0])
 
-    _, steps = jax.jit(functools.partial(jax.lax.scan, one))(model.initial_cache(2, 13), ids.T)
+    _, steps = jax.jit(functools.partial(jax.lax.scan, one))(model.initial_cache(2, 13), _IDS.T)
     np.testing.assert_allclose(np.swapaxes(steps, 0, 1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", _VARIANTS, ids=str)
+def test_logits_equal_the_stored_ones_of_transformers(tmp_path, tokenizer_of, variant):
+    _write_folder(tmp_path, tokenizer_of, _fields(*variant))
+    with np.load(_GOLDEN) as stored:
+        _check_logits(tmp_path, stored[str(variant)])
+
+
+def _their_logits(folder) -> np.ndarray:
+    """What transformers says of a folder that it reads."""
+    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model.eval()(torch.tensor(_IDS)).logits.numpy()
+
+
+def test_the_stored_logits_are_those_of_transformers(tmp_path, tokenizer_of):
+    found = {}
+    for index, variant in enumerate(_VARIANTS):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        _write_folder(folder, tokenizer_of, _fields(*variant))
+        found[str(variant)] = _their_logits(folder)
+    if os.environ.get("REWRITE_GOLDEN"):
+        np.savez_compressed(_GOLDEN, **found)
+    with np.load(_GOLDEN) as stored:
+        assert set(stored) == set(found)
+        for name, logits in found.items():
+            np.testing.assert_allclose(stored[name], logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [_VARIANTS[1], _VARIANTS[3]], ids=str)
+def test_a_folder_that_transformers_wrote_is_read(tmp_path, tokenizer_of, variant):
+    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
+    torch.manual_seed(0)
+    fields = _fields(*variant)
+    config = transformers.AutoConfig.for_model(**fields)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer_of(fields["vocab_size"]).save(str(tmp_path / "tokenizer.json"))
+    _check_logits(tmp_path, _their_logits(tmp_path))
 
 
 @pytest.mark.parametrize(
