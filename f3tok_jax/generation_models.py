@@ -3,16 +3,20 @@
 """What the generation stage builds on: the models of a representation run, and the head."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 from typing import Any
 
 import ml_collections
 
+from f3tok_jax import adaptation
 from f3tok_jax import config as config_lib
 from f3tok_jax import flow_head
 from f3tok_jax import frozen_models
 from f3tok_jax import generator
 from f3tok_jax import pretrained
 from f3tok_jax import sharding
+
+HEAD, LANGUAGE_MODEL = "head", "language_model"  # the players
 
 _MODULES = ("encoder", "projector")
 
@@ -113,3 +117,51 @@ class GenerationModels:
                 "config.representation.workdir must name a run of the representation stage, got ''"
             )
         self.frozen.check_named()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What the stage trains and what it reads; no arrays.
+
+    Attributes:
+        given: the frozen models and the modules.
+        config: of the run.
+        sampler: of evaluation.
+    """
+
+    given: GenerationModels
+    config: ml_collections.ConfigDict
+    sampler: flow_head.Sampler
+
+    @property
+    def generator(self) -> generator.Generator:
+        return self.given.generator
+
+    @property
+    def trains_language_model(self) -> bool:
+        return self.config.language_model.train != "nothing"
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return (HEAD, LANGUAGE_MODEL) if self.trains_language_model else (HEAD,)
+
+
+def make_model(config: ml_collections.ConfigDict) -> Model:
+    """The modules of a run's config; reads the configs of the runs before it, no weights."""
+    return Model(
+        given=GenerationModels(config),
+        config=config,
+        sampler=flow_head.Sampler(**config.sampling),
+    )
+
+
+def generator_weights(params: Any, frozen: Any) -> dict[str, Any]:
+    """The weights of generator.Generator, of trained parameters and frozen models."""
+    weights = {
+        name: frozen[name] for name in ("encoder", "projector", "language_model", "embedding_rms")
+    }
+    if LANGUAGE_MODEL in params:
+        weights["language_model"] = adaptation.apply(
+            weights["language_model"], params[LANGUAGE_MODEL]
+        )
+    return weights | {"head": params[HEAD]}

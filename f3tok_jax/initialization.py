@@ -3,7 +3,6 @@
 """Where a fresh run's weights come from: random draws, or another run of the same stage."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp

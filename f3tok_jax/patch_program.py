@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from f3tok_jax import generation_models
 from f3tok_jax import generation_stage
 from f3tok_jax import sharding
 from f3tok_jax import transformer
@@ -41,10 +42,10 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
     """
     if config.stage != "generation":
         raise ValueError(f"--part=patch needs the stage 'generation', got {config.stage!r}")
-    model = generation_stage.make_model(config)
+    model = generation_models.make_model(config)
     generator, sound = model.generator, model.given.frozen.sound
     weights = jax.eval_shape(
-        generation_stage.generator_weights,
+        generation_models.generator_weights,
         generation_stage.abstract_params(model),
         sharding.unbox(model.given.abstract()),
     )
@@ -74,7 +75,7 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
     )
 
 
-def _flops(model: generation_stage.Model) -> float:
+def _flops(model: generation_models.Model) -> float:
     generator, sampler = model.generator, model.sampler
     head = generator.head
     velocities = 2 * sampler.num_steps * (2 if sampler.solver == "midpoint" else 1)

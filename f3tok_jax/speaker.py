@@ -132,7 +132,7 @@ class Speaker:
                 those that the run was trained on.
         """
         config = pretrained.read_config(workdir, "generation")
-        model = generation_stage.make_model(config)
+        model = generation_models.make_model(config)
         models = model.given
         pretrained.check_fingerprints(workdir, models.fingerprints)
         try:
@@ -144,7 +144,7 @@ class Speaker:
         frozen = models.load_on_one_device(say=say)
         section = models.heard.autoencoder
         tokenizer = tokenizer_lib.Tokenizer.load(section.workdir, section.step or None, say=say)
-        weights = generation_stage.generator_weights(params, frozen)
+        weights = generation_models.generator_weights(params, frozen)
         return cls(config, weights, models, tokenizer, step=step)
 
     @property

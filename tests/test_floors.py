@@ -58,6 +58,7 @@ _FLOORS = (
         ("loop", "pretrained", "results_file"),
         ("frozen_models", "initialization"),
         ("generation_models",),
+        ("generation_loss",),
     ),
     # 3: stages
     (

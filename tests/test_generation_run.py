@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import run_checks
 import soundfile
 import sounds
 import tiny_models
@@ -138,13 +139,7 @@ def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, ca
 
 
 def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):
-    workdir = tmp_path / "resumed"
-    shutil.copytree(run, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "6")
-    (workdir / "DONE").unlink()
-    assert train.run(_config(folders), str(workdir), devices=jax.devices()[:1]) == train.EXIT_DONE
-    prints = [checkpoint.read_meta(str(path), 6)["fingerprints"] for path in (run, workdir)]
-    assert prints[0] == prints[1]
+    run_checks.check_that_it_resumes_bit_equal(run, _config(folders), tmp_path / "resumed")
 
 
 def test_eight_devices_see_the_losses_of_one(run, folders, tmp_path):

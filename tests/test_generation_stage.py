@@ -18,6 +18,8 @@ import tiny_models
 from f3tok_jax import compiled
 from f3tok_jax import config as config_lib
 from f3tok_jax import flow_head
+from f3tok_jax import generation_loss
+from f3tok_jax import generation_models
 from f3tok_jax import generation_stage
 from f3tok_jax import sharding
 from f3tok_jax import stage as stage_lib
@@ -65,7 +67,7 @@ _CALM = (  # nothing random but times and noise
     "--config.flow.history_noise=0.0",
     "--config.text.drop=0.0",
 )
-_HEAD, _LM = generation_stage.HEAD, generation_stage.LANGUAGE_MODEL
+_HEAD, _LM = generation_models.HEAD, generation_models.LANGUAGE_MODEL
 
 # Latents of sound, of 9: the first and the seventh fill their rows of four patches to the end.
 _FRAMES, _TEXTS = (9, 6, 7, 5, 4, 2, 8, 3), (3, 2, 0, 3, 1, 2, 3, 0)
@@ -109,7 +111,7 @@ def _descent(*more: str):
     """(stage, state of weights, step), one step of which takes the gradients away, unclipped."""
     config = _config(*more)
     stage = generation_stage.make_stage(config)
-    model = generation_stage.make_model(config)
+    model = generation_models.make_model(config)
     state = _state(stage)
     optimizers = {name: optax.sgd(1.0) for name in state.params}
     opt_state = {name: tx.init(state.params[name]) for name, tx in optimizers.items()}
@@ -265,23 +267,23 @@ def test_the_last_patch_of_a_row_that_is_full_is_not_scored(even):
     assert _value(metrics, "train/stop_early")[1] == _NUM_PATCHES - len(_FRAMES)
 
 
-def _teaching(mask) -> generation_stage.generator_lib.Teaching:
+def _teaching(mask) -> generation_loss.generator_lib.Teaching:
     mask = jnp.asarray(mask, bool)
     states = jnp.asarray(np.random.default_rng(0).normal(size=(*mask.shape, 16)), jnp.float32)
     states = jnp.pad(states, ((0, 0), (1, 0), (0, 0)))
-    return generation_stage.generator_lib.Teaching(
+    return generation_loss.generator_lib.Teaching(
         states=states, tokens=states, targets=None, history=None, mask=mask, text=None
     )
 
 
 def test_stop_labels_say_which_patch_is_the_last():
-    model = generation_stage.make_model(_config())
+    model = generation_models.make_model(_config())
     head = model.generator.head
     inputs = tiny_models.head_inputs(head, 16)
     shapes = jax.eval_shape(head.init, jax.random.key(0), *inputs)["params"]
     weights = {"head": tiny_models.random_weights(shapes)}
     teaching = _teaching([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
-    loss, metrics = generation_stage._stop_loss(weights, teaching, model=model)
+    loss, metrics = generation_loss._stop_loss(weights, teaching, model=model)
     logits = np.asarray(
         head.apply({"params": weights["head"]}, teaching.states[:, 1:], method="stop_logits")
     )
@@ -300,14 +302,14 @@ def test_stop_labels_say_which_patch_is_the_last():
 )
 def test_sound_that_packing_cuts_does_not_end_there():
     config = _config("--config.packing.examples=4", "--config.packing.positions=12")
-    stage, model = generation_stage.make_stage(config), generation_stage.make_model(config)
+    stage, model = generation_stage.make_stage(config), generation_models.make_model(config)
     frozen, batch = _frozen(stage), _batch()
-    weights = generation_stage.generator_weights(_state(stage).params, frozen)
+    weights = generation_models.generator_weights(_state(stage).params, frozen)
     teaching = model.generator.teach(
         weights, batch["latents"], batch["mask"], batch["text"], batch["text_mask"],
         batch["answer"], examples_per_row=4, length=12,
     )  # fmt: skip
-    _, metrics = generation_stage._stop_loss(weights, teaching, model=model)
+    _, metrics = generation_loss._stop_loss(weights, teaching, model=model)
     kept = np.asarray(teaching.mask).sum(axis=1)
     ended = [k == f // 2 and k < 4 for k, f in zip(kept, _FRAMES) if k]
     assert 0 < sum(ended) < len(_FRAMES)
@@ -347,7 +349,7 @@ def test_where_nothing_is_dropped_text_and_condition_teach(even):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_conditions_and_histories_are_dropped_by_their_shares_patch_by_patch(share):
     count = 4000
-    learned = generation_stage._Learned(
+    learned = generation_loss._Learned(
         *(jnp.ones((count, 2)) for _ in range(2)), jnp.ones((count, 1, 1)),
         jnp.ones((count, 4, 3)).at[: count // 2, :2].set(0.0), jnp.ones((count,), bool),
     )  # fmt: skip
@@ -356,7 +358,7 @@ def test_conditions_and_histories_are_dropped_by_their_shares_patch_by_patch(sha
         "--config.flow.history_noise=0.5",
     ).flow  # fmt: skip
     keys = functools.partial(lambda name: jax.random.key(len(name)))
-    disturbed = generation_stage._disturb(learned, keys, flow)
+    disturbed = generation_loss._disturb(learned, keys, flow)
     history = np.asarray(disturbed.history)
     kept = (history[:, 2:] != 0).all(axis=(1, 2))
     # Three standard errors of 4000 draws.

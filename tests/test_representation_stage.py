@@ -5,15 +5,14 @@
 import functools
 import json
 import pathlib
-import shutil
 
 import jax
 import numpy as np
 import pytest
+import run_checks
 import sounds
 import tiny_models
 
-from f3tok_jax import checkpoint
 from f3tok_jax import config as config_lib
 from f3tok_jax import encode_shards
 from f3tok_jax import representation_stage
@@ -193,13 +192,7 @@ def test_eight_devices_see_the_losses_of_one(whole, folders, tmp_path):
 
 
 def test_a_resumed_run_ends_bit_equal(whole, folders, tmp_path):
-    workdir = tmp_path / "resumed"
-    shutil.copytree(whole, workdir)
-    shutil.rmtree(workdir / "checkpoints" / "6")
-    (workdir / "DONE").unlink()
-    assert train.run(_config(folders), str(workdir), devices=jax.devices()[:1]) == train.EXIT_DONE
-    prints = [checkpoint.read_meta(str(path), 6)["fingerprints"] for path in (whole, workdir)]
-    assert prints[0] == prints[1]
+    run_checks.check_that_it_resumes_bit_equal(whole, _config(folders), tmp_path / "resumed")
 
 
 def test_another_autoencoder_is_refused(whole, folders, tmp_path):
