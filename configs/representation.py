@@ -183,7 +183,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, frames=384, positions=384))
     config.data.update(dict(batch_size=16, crop_frames=150))
-    config.optimizer.encoder.update(dict(learning_rate=1e-3, warmup_steps=40, weight_decay=0.05))
+    config.optimizer.encoder.update(dict(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05))
     config.optimizer.ema_decay = 0.99
     config.mesh.min_shard_size = 2**14
     config.checkpoint.update(dict(every_steps=200))
