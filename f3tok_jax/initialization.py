@@ -91,6 +91,9 @@ def begin(
             f"config.init_from.workdir must name a run that trained any of {sorted(params)}, got "
             f"{section.workdir}, which did not"
         )
+    unused = sorted(there - params.keys())
+    if unused:
+        say(f"note: {', '.join(unused)} of {section.workdir} stays there: not trained here")
     if fresh:
         say(f"{', '.join(fresh)} from scratch: {section.workdir} did not train it")
     return state.replace(params=params, ema_params=averages)

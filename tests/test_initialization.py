@@ -99,6 +99,9 @@ def test_what_the_other_run_did_not_train_is_drawn(shards, before, tmp_path):
     assert _equal(begun.params["generator"], alone.params["generator"])
     assert _equal(begun.params["discriminator"], fresh.params["discriminator"])
     assert lines[-1].startswith("discriminator from scratch")
+    section = toy_run.make_config(shards, f"--config.init_from.workdir={before}").init_from
+    initialization.begin(alone, section, say=lines.append)
+    assert lines[-1] == f"note: discriminator of {before} stays there: not trained here"
 
 
 def test_a_run_goes_on_without_the_one_it_began_from(shards, before, tmp_path, capsys):
