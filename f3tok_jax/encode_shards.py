@@ -12,7 +12,7 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import functools
 import pathlib
 import sys
@@ -58,7 +58,10 @@ class Encoder:
         self._hop = autoencoder.samples_per_latent
         self._mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.local_devices())
         devices = sharding.num_data_shards(self._mesh)
-        self._batch_size = -(-batch_size // devices) * devices
+        # A shard's few sounds of one length would leave most of a whole batch empty.
+        self._batch_size, self._part = (
+            -(-rows // devices) * devices for rows in (batch_size, -(-batch_size // 4))
+        )
         lengths = {-(-max_samples // (self._hop << i)) * self._hop for i in range(_NUM_LENGTHS)}
         self._lengths = sorted(lengths)
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
@@ -74,9 +77,8 @@ class Encoder:
         result: list[Any] = [None] * len(waveforms)
         for length, shorter in zip(self._lengths, [0, *self._lengths]):
             indices = [i for i, w in enumerate(waveforms) if shorter < len(w) <= length]
-            for start in range(0, len(indices), self._batch_size):
-                chunk = indices[start : start + self._batch_size]
-                batch = np.zeros((self._batch_size, length), np.float32)
+            for chunk, num_rows in self._batches(indices):
+                batch = np.zeros((num_rows, length), np.float32)
                 for row, index in enumerate(chunk):
                     batch[row, : len(waveforms[index])] = waveforms[index]
                 placed = sharding.host_to_global({"waveform": batch}, self._mesh)
@@ -86,6 +88,15 @@ class Encoder:
                     num_frames = -(-len(waveforms[index]) // self._hop)
                     result[index] = latents[row, :num_frames].copy()
         return result
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], int]]:
+        """Indices with the rows to put them into: whole batches, and quarters for what is left."""
+        start = 0
+        while start < len(indices):
+            nearly_whole = len(indices) - start > self._batch_size - self._part
+            num_rows = self._batch_size if nearly_whole else self._part
+            yield indices[start : start + num_rows], num_rows
+            start += num_rows
 
 
 def encode_shards(
