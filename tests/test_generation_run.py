@@ -126,16 +126,16 @@ def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, ca
         folders,
         f"--config.init_from.workdir={run}",
         "--config.language_model.train=low_rank",
-        "--config.num_steps=1",
-        "--config.loop.eval_every=1",
+        "--config.optimizer.language_model.warmup_steps=2",
+        "--config.num_steps=3",
     )
     workdir = str(tmp_path / "whole")
     assert train.run(config, workdir, devices=jax.devices()[:1]) == train.EXIT_DONE
     printed = capsys.readouterr().out
     assert f"head from step 6 of {run}" in printed
     assert f"language_model from scratch: {run} did not train it" in printed
-    # A fresh difference is zero: the first loss is that of the head alone, after its six steps.
-    assert _losses(workdir)[0] < 0.9 * _losses(run)[0]
+    # The same batch and draws, and a fresh difference is zero: the average head of six steps alone.
+    assert _losses(workdir)[0] < _losses(run)[0]
 
 
 def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):
