@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from f3tok_jax import tokenizer
-from tests import tiny_models
+import tiny_models
 
 
 @pytest.fixture(scope="module")
