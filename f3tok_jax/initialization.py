@@ -67,36 +67,33 @@ def begin(
         ValueError: where there is no such step, or its arrays are of other shapes.
         checkpoint.CheckpointError: where no step asked for is whole.
     """
-    params, averages = dict(state.params), dict(state.ema_params)
     step = section.step or None
-    for field, tree in (("ema_params", averages), ("params", params)):
-        there = checkpoint.saved_names(section.workdir, field, step)
-        wanted = [name for name in tree if name in there]
-        if field == "params":  # the rest came with the averages
-            wanted = [name for name in wanted if name not in averages]
-        if not wanted:
-            continue
-        like = {name: jax.tree.map(_abstract, tree[name]) for name in wanted}
-        found, step = checkpoint.restore_params(
-            section.workdir, like, field=field, step=step, say=say
-        )
-        tree |= found
-        if field == "ema_params":
-            # Copies: a step takes over the memory of both.
-            params |= jax.tree.map(jnp.copy, found)
-        say(f"{', '.join(wanted)} from step {step} of {section.workdir}")
-    fresh = [name for name in state.params if params[name] is state.params[name]]
-    if len(fresh) == len(params):
+    there = checkpoint.saved_names(section.workdir, "params", step)
+    averaged = [name for name in state.ema_params if name in there]
+    plain = [name for name in state.params if name in there and name not in averaged]
+    taken = {}
+    for field, names in (("ema_params", averaged), ("params", plain)):
+        if names:
+            like = {name: jax.tree.map(_abstract, state.params[name]) for name in names}
+            found, step = checkpoint.restore_params(
+                section.workdir, like, field=field, step=step, say=say
+            )
+            taken |= found
+            say(f"{', '.join(names)} from step {step} of {section.workdir}")
+    if not taken:
         raise ValueError(
-            f"config.init_from.workdir must name a run that trained any of {sorted(params)}, got "
-            f"{section.workdir}, which did not"
+            f"config.init_from.workdir must name a run that trained any of "
+            f"{sorted(state.params)}, got {section.workdir}, which trained {sorted(there)}"
         )
-    unused = sorted(there - params.keys())
-    if unused:
+    if unused := sorted(there - taken.keys()):
         say(f"note: {', '.join(unused)} of {section.workdir} stays there: not trained here")
-    if fresh:
+    if fresh := sorted(state.params.keys() - taken.keys()):
         say(f"{', '.join(fresh)} from scratch: {section.workdir} did not train it")
-    return state.replace(params=params, ema_params=averages)
+    # Copies: a step takes over the memory of the weights and of their averages.
+    averages = {name: jax.tree.map(jnp.copy, taken[name]) for name in averaged}
+    return state.replace(
+        params={**state.params, **taken}, ema_params={**state.ema_params, **averages}
+    )
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
