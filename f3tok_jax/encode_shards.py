@@ -12,7 +12,7 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import functools
 import pathlib
 import sys
@@ -27,10 +27,9 @@ from data_pipelines import sources
 from f3tok_jax import autoencoder as autoencoder_lib
 from f3tok_jax import checkpoint
 from f3tok_jax import fingerprint
+from f3tok_jax import padded_batches
 from f3tok_jax import pretrained
 from f3tok_jax import sharding
-
-_NUM_LENGTHS = 3  # to which sounds are padded: the segment, its half, its quarter
 
 
 class Encoder:
@@ -59,11 +58,10 @@ class Encoder:
         self._mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.local_devices())
         devices = sharding.num_data_shards(self._mesh)
         # A shard's few sounds of one length would leave most of a whole batch empty.
-        self._batch_size, self._part = (
-            -(-rows // devices) * devices for rows in (batch_size, -(-batch_size // 4))
-        )
-        lengths = {-(-max_samples // (self._hop << i)) * self._hop for i in range(_NUM_LENGTHS)}
-        self._lengths = sorted(lengths)
+        self._batch_sizes = [
+            -(-rows // devices) * devices for rows in (-(-batch_size // 4), batch_size)
+        ]
+        self._lengths = padded_batches.lengths(max_samples, multiple=self._hop)
         self._params = jax.device_put(params, sharding.replicated(self._mesh))
         self._encode = jax.jit(
             lambda params, waveform: autoencoder.apply(
@@ -74,29 +72,19 @@ class Encoder:
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Latents [ceil(n / samples_per_latent), latent_dim] of each waveform [n], in order."""
-        result: list[Any] = [None] * len(waveforms)
-        for length, shorter in zip(self._lengths, [0, *self._lengths]):
-            indices = [i for i, w in enumerate(waveforms) if shorter < len(w) <= length]
-            for chunk, num_rows in self._batches(indices):
-                batch = np.zeros((num_rows, length), np.float32)
-                for row, index in enumerate(chunk):
-                    batch[row, : len(waveforms[index])] = waveforms[index]
-                placed = sharding.host_to_global({"waveform": batch}, self._mesh)
-                latents = np.asarray(self._encode(self._params, placed["waveform"]))
-                for row, index in enumerate(chunk):
-                    # Copied: a view would keep the whole batch.
-                    num_frames = -(-len(waveforms[index]) // self._hop)
-                    result[index] = latents[row, :num_frames].copy()
-        return result
 
-    def _batches(self, indices: Sequence[int]) -> Iterator[tuple[Sequence[int], int]]:
-        """Indices with the rows to put them into: whole batches, and quarters for what is left."""
-        start = 0
-        while start < len(indices):
-            nearly_whole = len(indices) - start > self._batch_size - self._part
-            num_rows = self._batch_size if nearly_whole else self._part
-            yield indices[start : start + num_rows], num_rows
-            start += num_rows
+        def encode(values: np.ndarray, mask: np.ndarray) -> jax.Array:
+            del mask  # silence follows
+            placed = sharding.host_to_global({"waveform": values}, self._mesh)
+            return self._encode(self._params, placed["waveform"])
+
+        return padded_batches.apply(
+            encode,
+            waveforms,
+            lengths=self._lengths,
+            batch_sizes=self._batch_sizes,
+            hop=self._hop,
+        )
 
 
 def encode_shards(

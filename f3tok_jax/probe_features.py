@@ -7,19 +7,20 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines import sources
 from data_pipelines import transforms
 from f3tok_jax import audio
 from f3tok_jax import encode_shards
+from f3tok_jax import padded_batches
 from f3tok_jax import probing
 
 LOG_MEL, LATENTS, REPRESENTATIONS = "log_mel", "latents", "representations"
 NUM_MELS = 80  # of the reference; mean and standard deviation of each
 
 _CHUNK = 256  # records in memory at a time
-_NUM_LENGTHS = 3  # to which latents are padded: the longest, its half, its quarter
 _FLOOR = 1e-5  # of mel magnitudes
 
 
@@ -159,29 +160,21 @@ class Represent:
 
     def __init__(self, module: Any, params: Any, batch_size: int):
         """Compiles nothing yet."""
-        self._batch_size, self._longest = batch_size, 0
+        # Few sequences of one length are no whole batch.
+        self._batch_sizes, self._longest = (-(-batch_size // 4), batch_size), 0
         self._apply = jax.jit(
-            lambda latents, segments: module.apply({"params": params}, latents, segments=segments)
+            lambda latents, mask: module.apply(
+                {"params": params}, latents, segments=mask.astype(jnp.int32)
+            ).astype(jnp.float32)
         )
 
     def __call__(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Representations [t, width] float32 of each sequence of latents [t, d], in order."""
         # The longest so far decides the shapes, so that later lists are padded to the same ones.
         self._longest = max(self._longest, *(len(sequence) for sequence in sequences))
-        lengths = sorted({-(-self._longest // (1 << i)) for i in range(_NUM_LENGTHS)})
-        result: list[Any] = [None] * len(sequences)
-        for length, shorter in zip(lengths, [0, *lengths]):
-            chosen = [i for i, s in enumerate(sequences) if shorter < len(s) <= length]
-            for start in range(0, len(chosen), self._batch_size):
-                chunk = chosen[start : start + self._batch_size]
-                latents = np.zeros(
-                    (self._batch_size, length, sequences[chunk[0]].shape[1]), np.float32
-                )
-                segments = np.zeros((self._batch_size, length), np.int32)
-                for row, index in enumerate(chunk):
-                    latents[row, : len(sequences[index])] = sequences[index]
-                    segments[row, : len(sequences[index])] = 1
-                states = np.asarray(self._apply(latents, segments), np.float32)
-                for row, index in enumerate(chunk):
-                    result[index] = states[row, : len(sequences[index])].copy()
-        return result
+        return padded_batches.apply(
+            self._apply,
+            sequences,
+            lengths=padded_batches.lengths(self._longest),
+            batch_sizes=self._batch_sizes,
+        )

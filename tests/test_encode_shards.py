@@ -59,36 +59,6 @@ def test_latents_from_shards_are_those_of_the_sound(encoded, shards, workdir):
     assert np.std(expected[frames]) > 0.5  # the tolerance says something
 
 
-class _Frames:
-    """In place of an autoencoder: its latents are the samples; the shapes it was compiled for."""
-
-    samples_per_latent = 4
-
-    def __init__(self):
-        self.shapes = []
-
-    def apply(self, params, waveform, *, method):
-        del params, method
-        self.shapes.append(waveform.shape)
-        return waveform.reshape(waveform.shape[0], -1, 4)
-
-
-@pytest.mark.parametrize(
-    "count, rows", [(1, {8}), (20, {8}), (24, {8}), (25, {32}), (32, {32}), (70, {32, 8})]
-)
-def test_few_sounds_are_not_padded_to_a_whole_batch(count, rows):
-    frames = _Frames()
-    encode = encode_shards.Encoder(frames, {}, batch_size=32, max_samples=64)
-    rng = np.random.default_rng(0)
-    sounds_of_two_lengths = [rng.normal(size=13 if i % 2 else 50) for i in range(2 * count)]
-    found = encode(sounds_of_two_lengths)
-    for sound, latents in zip(sounds_of_two_lengths, found, strict=True):
-        assert latents.shape == (-(-len(sound) // 4), 4)
-        np.testing.assert_allclose(latents.reshape(-1)[: len(sound)], sound, rtol=1e-6)
-    assert {shape[0] for shape in frames.shapes} == rows
-    assert len(frames.shapes) == 2 * len(rows)  # each compiled once
-
-
 def test_the_set_says_whose_latents_it_holds(encoded, shards, workdir):
     content = manifest.read(encoded)
     assert content.latents == manifest.Latents(

@@ -45,6 +45,7 @@ _FLOORS = (
             "watchdog",
             "fingerprint",
             "compiler_options",
+            "padded_batches",
         ),
         (
             "stage",
