@@ -7,6 +7,11 @@ x_t = t x + (1 - t) e, and the velocity is x - e. Guidance w goes from the veloc
 condition to the velocity c with it, u + w (c - u): 0 ignores the condition, 1 is the condition
 alone. A time of others that counts from data to noise is 1 - t; a scale s of those who write
 c + s (c - u) is our w - 1.
+
+After each patch the head says how likely the sound is to end there, if it has not ended before. A
+sound is taken to end where it is more likely than not to have ended: at the median of the lengths
+that the head foretells. Asking each patch alone for more than one half would pass by an end of
+which the head is certain, but not of its place.
 """
 
 from collections.abc import Callable
@@ -150,7 +155,7 @@ class FlowHead(nn.Module):
             return self.latents_out(x[:, -self.patch :]).astype(jnp.float32)
 
     def stop_logits(self, states: jax.Array) -> jax.Array:
-        """[...] float32: above 0 where the patch that the state has read last was the last."""
+        """[...] float32, log-odds that the patch which the state has read last was the last."""
         hidden = nn.silu(self.stop_hidden(states))
         return self.stop_out(hidden)[..., 0].astype(jnp.float32)
 
@@ -254,6 +259,16 @@ class Sampler:
 
         x, _ = jax.lax.scan(advance, self.temperature * noise, (times[:-1], times[1:]))
         return normalized(x) if self.renormalize else x
+
+
+def log_survival(stop_logits: jax.Array) -> jax.Array:
+    """Logarithm of how likely sound is to go on after a patch, where it went on until there."""
+    return jax.nn.log_sigmoid(-stop_logits)
+
+
+def has_ended(survival: jax.Array) -> jax.Array:
+    """Whether sound ends, by the sum of `log_survival` over its patches so far."""
+    return survival < -math.log(2)
 
 
 def guided(

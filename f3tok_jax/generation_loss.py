@@ -171,15 +171,16 @@ def _stop_loss(
     """Cross-entropy of "this was the last patch", nats, summed.
 
     Where sound fills its row to the end it may have been cut there, and the last patch is not
-    scored.
+    scored. What the generator would do after the true patches is measured: the share of last
+    patches that it would pass by, and of others which it would not have made any more.
     """
     head = model.generator.head.bind({"params": weights["head"]})
     logits = head.stop_logits(teaching.states[:, 1:])
-    mask = teaching.mask
-    follows = jnp.pad(mask[:, 1:], ((0, 0), (0, 1)))
-    is_last = mask & ~follows
-    is_scored = mask.at[:, -1].set(False)
-    is_last, goes_on = is_last & is_scored, ~is_last & is_scored
+    is_scored = teaching.mask.at[:, -1].set(False)
+    follows = jnp.pad(teaching.sound[:, 1:], ((0, 0), (0, 1)))
+    is_last, goes_on = is_scored & ~follows, is_scored & follows
+    survives = jnp.where(is_scored, flow_head.log_survival(logits), 0.0)
+    has_ended = flow_head.has_ended(jnp.cumsum(survives, axis=1))
     loss = optax.sigmoid_binary_cross_entropy(logits, is_last.astype(jnp.float32))
     loss = jnp.sum(jnp.where(is_scored, loss, 0.0))
 
@@ -188,8 +189,8 @@ def _stop_loss(
 
     return loss, {
         "stop_loss": (loss, jnp.sum(is_scored, dtype=jnp.float32)),
-        "stop_missed": share(logits <= 0, is_last),
-        "stop_early": share(logits > 0, goes_on),
+        "stop_missed": share(~has_ended, is_last),
+        "stop_early": share(has_ended, goes_on),
     }
 
 

@@ -39,7 +39,8 @@ class Teaching:
         tokens: [b, n + 1, d] audio tokens of the same positions, zeros at the first.
         targets: [b, n, p, latent_dim] the patches; n of them follow the first n states.
         history: [b, n, h * p, latent_dim] clean latents before each patch.
-        mask: [b, n] bool, True where a patch is sound as a whole.
+        sound: [b, n] bool, True where a patch is sound as a whole.
+        mask: [b, n] bool, True where it has had room in its row, too, and teaches.
         text: sums of the cross-entropy of the text's answers.
     """
 
@@ -47,6 +48,7 @@ class Teaching:
     tokens: jax.Array
     targets: jax.Array
     history: jax.Array
+    sound: jax.Array
     mask: jax.Array
     text: supervision.Score | None
 
@@ -62,6 +64,7 @@ class Speech:
         token: [b, d] audio token of the last patch, zeros before the first.
         history: [b, h * p, latent_dim] the last latents.
         index: [b] int32, patches sampled so far.
+        survival: [b] logarithm of how likely the sound is to go on after them.
         is_done: [b] bool: the row has stopped, or has as many patches as it may.
     """
 
@@ -71,6 +74,7 @@ class Speech:
     token: jax.Array
     history: jax.Array
     index: jax.Array
+    survival: jax.Array
     is_done: jax.Array
 
 
@@ -162,6 +166,7 @@ class Generator:
             tokens=jnp.pad(tokens, ((0, 0), (1, 0), (0, 0))),
             targets=targets,
             history=flow_head.history_of(targets, self.head.history),
+            sound=patch_mask,
             mask=patch_mask & had_room[:, 1:],
             text=supervision.score(sequences, hidden, model.logits) if score_text else None,
         )
@@ -223,6 +228,7 @@ class Generator:
             token=token,
             history=history,
             index=jnp.zeros((batch_size,), jnp.int32),
+            survival=jnp.zeros((batch_size,)),
             is_done=jnp.zeros((batch_size,), bool),
         )
 
@@ -306,6 +312,10 @@ class Generator:
     ) -> Speech:
         """Reads the patches that rows which go on have just drawn."""
         going = ~speech.is_done
+
+        def keep(new, old):
+            return jnp.where(going.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
         tokens, encoder_cache = self._listen(
             weights, drawn, speech.encoder,
             mask=jnp.broadcast_to(going[:, None], drawn.shape[:2]),
@@ -317,12 +327,11 @@ class Generator:
             )
         head = self.head.bind({"params": weights["head"]})
         index = speech.index + going
-        stops = (head.stop_logits(hidden[:, 0]) > 0) & (index >= least)
+        survives = flow_head.log_survival(head.stop_logits(hidden[:, 0]))
+        survives = jnp.where(index >= least, survives, 0.0)
+        survival = keep(speech.survival + survives, speech.survival)
         history = jnp.concatenate([speech.history, drawn], axis=1)
         history = history[:, history.shape[1] - speech.history.shape[1] :]
-
-        def keep(new, old):
-            return jnp.where(going.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
         return Speech(
             encoder=encoder_cache,
@@ -331,7 +340,8 @@ class Generator:
             token=keep(tokens[:, 0], speech.token),
             history=keep(history, speech.history),
             index=index,
-            is_done=speech.is_done | stops | (index >= limit),
+            survival=survival,
+            is_done=speech.is_done | flow_head.has_ended(survival) | (index >= limit),
         )
 
     def _listen(

@@ -64,7 +64,7 @@ _CURVE_WORDS = {
     "patch_error": "Mean square distance of patches, made after the true ones, from the true ones; "
     "latents have mean square 1.",
     "stop_missed": "Share of ends that the generator would have passed by.",
-    "stop_early": "Share of other places at which it would have ended.",
+    "stop_early": "Share of other patches that it would not have made any more.",
 }
 
 

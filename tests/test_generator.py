@@ -278,16 +278,20 @@ def test_before_the_least_number_of_patches_no_row_stops_by_itself(begun):
     assert mask.sum(axis=1).tolist() == [3, 2, 3] and speech.is_done.all()
 
 
-def test_a_row_stops_after_the_first_patch_whose_state_says_so(begun, endless):
+def _lengths(logits: np.ndarray) -> np.ndarray:
+    """Patches until it is more likely than not that a row has ended, from stop logits [b, n]."""
+    ended = np.exp(-np.cumsum(np.logaddexp(0.0, logits), axis=1)) < 0.5
+    return np.where(ended.any(axis=1), 1 + ended.argmax(axis=1), _MOST)
+
+
+def test_rows_end_at_the_median_of_the_lengths_that_their_states_foretell(begun, endless):
     head = GENERATOR.head.bind({"params": _weights(0.0)["head"]})
     logits = np.asarray(head.stop_logits(_taught(endless[1]).states[:, 1:]))
-    # Halfway between two logits: rows say stop at different patches, and no rounding decides.
-    order = np.sort(logits.ravel())
-    gap = len(order) // 2 + np.argmax(np.diff(order[len(order) // 2 :]))
-    bias = -(order[gap] + order[gap + 1]) / 2
-    says = logits + bias > 0
-    expected = np.where(says.any(axis=1), 1 + says.argmax(axis=1), _MOST)
-    assert len(set(expected.tolist())) > 1
+    # No patch alone is likely to be the last, and rounding decides nothing.
+    bias = -1.0 - logits.max()
+    expected = _lengths(logits + bias)
+    assert (expected == _lengths(logits + bias + 1e-3)).all()
+    assert len(set(expected.tolist())) > 1 and (expected < _MOST).any()
     speech, patches, mask = _spoken(begun, weights=_weights(bias))
     assert mask.sum(axis=1).tolist() == expected.tolist()
     np.testing.assert_array_equal(mask, np.arange(_MOST)[None] < expected[:, None])
