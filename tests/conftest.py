@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every test shares: eight CPU devices, strict ranks, and the optional real recordings."""
 
+import atexit
 import os
 import pathlib
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # The tests, and most programs that they start, compile far more than they compute: with less effort
@@ -11,6 +14,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # 0 of jaxlib 0.10 a trained classifier answers with NaNs, at 1 and above it does not.
 _FLAGS = "--xla_backend_optimization_level=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
+
+# What one process of a test run has compiled, or one test before, the others load. The processes
+# that pytest-xdist starts inherit the folder; the one that made it removes it.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _PROGRAMS = tempfile.mkdtemp(prefix="f3tok_jax_programs_")
+    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import pytest
