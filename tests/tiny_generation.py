@@ -22,22 +22,12 @@ RECIPE = str(pathlib.Path(__file__).parents[1] / "configs" / "generation.py") + 
 _TRANSFORMER = dict(
     num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8
 )
-_LANGUAGE_MODEL = dict(
-    hidden_size=16,
-    intermediate_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    num_key_value_heads=1,
-    head_dim=8,
-    vocab_size=11,
-    max_position_embeddings=64,
-)
 _SMALL = (
     "--config.representation.recipe.autoencoder.latent_dim=4",
     *(f"--config.representation.recipe.model.{k}={v}" for k, v in _TRANSFORMER.items()),
     *(
         f"--config.representation.recipe.language_model.shape.{k}={v}"
-        for k, v in _LANGUAGE_MODEL.items()
+        for k, v in tiny_models.LANGUAGE_MODEL.items()
     ),
     *(f"--config.model.{k}={v}" for k, v in _TRANSFORMER.items()),
     "--config.num_steps=6",

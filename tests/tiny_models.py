@@ -42,6 +42,18 @@ _TRANSFORMER = dict(
     remat="none",
     compute_dtype="float32",
 )
+# Of a language model of one layer, 11 kinds of tokens.
+LANGUAGE_MODEL = dict(
+    hidden_size=16,
+    intermediate_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=8,
+    vocab_size=11,
+    max_position_embeddings=64,
+)
+_QWEN = dict(model_type="qwen3", rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True)
 _HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True, row=0)
 
 
@@ -143,20 +155,7 @@ def generator() -> tuple[generator_lib.Generator, dict]:
         latent_dim=4, window=5, input_noise=0.5, **_TRANSFORMER
     )
     model = language_model.make(
-        dict(
-            model_type="qwen3",
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            vocab_size=11,
-            max_position_embeddings=64,
-            rms_norm_eps=1e-6,
-            rope_theta=1e4,
-            tie_word_embeddings=True,
-        ),
+        LANGUAGE_MODEL | _QWEN,
         compute_dtype="float32",
         remat="none",
     )
@@ -177,20 +176,7 @@ def generator() -> tuple[generator_lib.Generator, dict]:
 
 def write_language_model(folder: pathlib.Path, *, seed: int = 0) -> str:
     """Writes a Hugging Face folder: random weights, one layer, a token per byte; returns it."""
-    fields = dict(
-        model_type="qwen3",
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        vocab_size=260,
-        max_position_embeddings=256,
-        rms_norm_eps=1e-6,
-        rope_theta=1e4,
-        tie_word_embeddings=True,
-    )
+    fields = LANGUAGE_MODEL | _QWEN | dict(vocab_size=260, max_position_embeddings=256)
     model = language_model.make(fields, compute_dtype="float32", remat="none")
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
