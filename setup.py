@@ -35,7 +35,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["f3tok_jax", "data_pipelines", "configs"],
+    packages=setuptools.find_packages(include=["f3tok_jax*", "data_pipelines*", "configs"]),
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",

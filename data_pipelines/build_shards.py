@@ -9,25 +9,25 @@ leaves no manifest, hence nothing that passes for a shard set; the same command 
 """
 
 import collections
+from collections.abc import Callable, Sequence
 import functools
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
 
 from absl import app
 from absl import flags
 
-from data_pipelines import audio_files
-from data_pipelines import build_plan
-from data_pipelines import inputs
-from data_pipelines import manifest
-from data_pipelines import shard_writer
-from data_pipelines import staging
-from data_pipelines import tfds_input
-from data_pipelines import transforms
-from data_pipelines import workers
+from data_pipelines.building import plan as build_plan
+from data_pipelines.building import shard_writer
+from data_pipelines.building import staging
+from data_pipelines.building import workers
+from data_pipelines.records import manifest
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+from data_pipelines.sound import tfds_input
+from data_pipelines.sound import transforms
 
 
 def build(

@@ -6,17 +6,17 @@
         --vocabulary_size=512
 """
 
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+import pathlib
 
-import tokenizers
 from absl import app
 from absl import flags
+import tokenizers
 
-from data_pipelines import manifest
-from data_pipelines import pipeline
-from data_pipelines import sources
-from data_pipelines import tasks
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
+from data_pipelines.records import manifest
 
 END_OF_TEXT = "<|endoftext|>"
 

@@ -119,18 +119,18 @@ def _common(model: str) -> argparse.ArgumentParser:
 
 def _load(arguments: argparse.Namespace):
     # Imported late: --help and a wrong command need no JAX.
-    from f3tok_jax import tokenizer
+    from f3tok_jax.inference import codec
 
     # Standard output is for the result alone: `info` is JSON there.
     say = functools.partial(print, file=sys.stderr)
-    return tokenizer.Tokenizer.load(arguments.model, arguments.step, say=say)
+    return codec.Tokenizer.load(arguments.model, arguments.step, say=say)
 
 
 def _load_listener(arguments: argparse.Namespace):
-    from f3tok_jax import listener
+    from f3tok_jax.inference import represent as represent_lib
 
     say = functools.partial(print, file=sys.stderr)
-    return listener.Listener.load(arguments.model, arguments.step, say=say)
+    return represent_lib.Listener.load(arguments.model, arguments.step, say=say)
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -176,8 +176,8 @@ def _save(encoded, output: str) -> int:
 
 
 def _represent(arguments: argparse.Namespace) -> int:
-    listener = _load_listener(arguments)
-    represented = listener.represent_file(arguments.input, channels=arguments.channels)
+    represent_lib = _load_listener(arguments)
+    represented = represent_lib.represent_file(arguments.input, channels=arguments.channels)
     return _save(represented, arguments.output)
 
 
@@ -187,10 +187,10 @@ def _transcribe(arguments: argparse.Namespace) -> int:
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    from f3tok_jax import speaker as speaker_lib
+    from f3tok_jax.inference import generate as generate_lib
 
     say = functools.partial(print, file=sys.stderr)
-    speaker = speaker_lib.Speaker.load(arguments.model, arguments.step, say=say)
+    speaker = generate_lib.Speaker.load(arguments.model, arguments.step, say=say)
     options = ("guidance", "num_steps", "solver", "temperature")
     changes = {name: getattr(arguments, name) for name in options}
     sound = speaker.write_file(
@@ -209,7 +209,7 @@ def _generate(arguments: argparse.Namespace) -> int:
 
 
 def _decode(arguments: argparse.Namespace) -> int:
-    from f3tok_jax import latent_file
+    from f3tok_jax.inference import latent_file
 
     source = latent_file.load(arguments.input)
     _load(arguments).decode_file(source, arguments.output)

@@ -17,7 +17,6 @@ import argparse
 from collections.abc import Sequence
 import os
 import pathlib
-import re
 import sys
 import time
 from typing import Any
@@ -35,226 +34,14 @@ if __name__ == "__main__":
     os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
 
 import jax
-import ml_collections
 
-from f3tok_jax import compiler_options
-from f3tok_jax import config as config_lib
-from f3tok_jax import hlo_cost
-from f3tok_jax import patch_program
-from f3tok_jax import results_file
-from f3tok_jax import sharding
-from f3tok_jax import stage as stage_lib
-from f3tok_jax import stages
-from f3tok_jax import tpu_slice
-from f3tok_jax import validation
+from f3tok_jax.cost import step as cost_step
+from f3tok_jax.devices import slices
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import results_file
+from f3tok_jax.training import validation
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
-PARTS = ("all", "generator", "patch")
-
-
-class MemoryDoesNotFitError(ValueError):
-    """The compiled step needs more memory than a chip has."""
-
-
-def fit_config(
-    config: ml_collections.ConfigDict,
-    target: tpu_slice.Slice,
-    *,
-    part: str = "all",
-    seconds_per_chip: float = 0.0,
-) -> ml_collections.ConfigDict:
-    """The config for `target`: its slices on the replica axis, its part, its batch.
-
-    Args:
-        config: of the run.
-        target: slices to compile for.
-        part: "all"; "generator" for the step before the discriminators join; "patch" for what
-            generates.
-        seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's
-            batch.
-    """
-    if part not in PARTS:
-        raise ValueError(f"--part must be one of {PARTS}, got {part!r}")
-    config = ml_collections.ConfigDict(config.to_dict())
-    if config.mesh.replica == 1:
-        config.mesh.replica = target.num_slices
-    if part == "generator" and config.stage == "autoencoder":
-        config.losses.adversarial_start = config.num_steps
-    if seconds_per_chip and "crop_frames" not in config.data:
-        raise ValueError(
-            f"--seconds_per_chip needs a stage that hears sound, got {config.stage!r}: change "
-            "config.data.batch_size"
-        )
-    if seconds_per_chip:
-        latents = config_lib.latents_of(config)
-        rate = latents["sample_rate"] / latents["samples_per_latent"]
-        seconds = config.data.crop_frames / rate
-        per_device = max(1, round(seconds_per_chip / seconds / target.chip.devices))
-        config.data.batch_size = per_device * target.chip.devices * target.num_chips
-    config.lock()
-    return config
-
-
-def compile_step(
-    config: ml_collections.ConfigDict,
-    target: tpu_slice.Slice,
-) -> tuple[jax.stages.Compiled, stage_lib.Stage]:
-    """Compiles the train step of the config's stage as the training loop does.
-
-    Raises:
-        MemoryDoesNotFitError: with what it needs and what there is.
-        ValueError: where config and slices do not fit together.
-    """
-    make_stage = stages.find(config)
-    mesh = sharding.make_mesh(config.mesh, tpu_slice.devices(target))
-    sharding.check_batch(
-        config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
-    )
-    stage = make_stage(config)
-    state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
-    minimum = config.mesh.min_shard_size
-    shardings = sharding.state_shardings(state, mesh, minimum)
-    frozen = sharding.state_shardings(stage.abstract_frozen, mesh, minimum)
-    step = jax.jit(
-        stage.train_step,
-        in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
-    with sharding.use(mesh):
-        arguments = sharding.unbox((state, stage.abstract_frozen))
-        lowered = step.lower(*arguments, dict(stage.batch_spec))
-        return _compile(lowered, config, target), stage
-
-
-def compile_patch(
-    config: ml_collections.ConfigDict,
-    target: tpu_slice.Slice,
-) -> tuple[jax.stages.Compiled, patch_program.PatchProgram]:
-    """Compiles the sampling of one patch for a single chip; raises as `compile_step` does."""
-    if target.num_chips * target.chip.devices != 1:
-        raise ValueError(
-            f"--part=patch is for one chip, such as v5e:1x1 or v5p:1x1x1, got --topology={target}"
-        )
-    program = patch_program.lower(config, tpu_slice.devices(target)[0])
-    return _compile(program.lowered, config, target), program
-
-
-def _compile(
-    lowered: jax.stages.Lowered, config: ml_collections.ConfigDict, target: tpu_slice.Slice
-) -> jax.stages.Compiled:
-    try:
-        return lowered.compile(compiler_options=compiler_options.parse(config.compiler, "tpu"))
-    except jax.errors.JaxRuntimeError as error:
-        raise _explained(error, config, target) from error
-
-
-def measure(
-    compiled: jax.stages.Compiled,
-    work: stage_lib.Stage | patch_program.PatchProgram,
-    target: tpu_slice.Slice,
-    *,
-    compile_seconds: float = 0.0,
-) -> dict[str, Any]:
-    """What the compiled step costs, per chip unless its name says otherwise.
-
-    Args:
-        compiled: of `compile_step` or `compile_patch`.
-        work: what it does, of the same.
-        target: it was compiled for.
-        compile_seconds: to be reported with it.
-    """
-    chip, program = target.chip, hlo_cost.parse(compiled.as_text())
-    totals, repeated = compiled.cost_analysis(), program.repeated()
-    flops = totals["flops"] + repeated.flops
-    # XLA counts a loop's body once, and of a stack that it slices layer by layer the whole.
-    modules = program.costs()
-    num_bytes = totals["bytes accessed"]
-    if repeated.bytes:
-        num_bytes = sum(cost.bytes for cost in modules.values())
-    cycles = sum(cost.cycles for cost in modules.values())
-    products = sum(cost.flops for cost in modules.values())
-    own = work.model_flops / target.num_chips or sum(
-        modules[name].flops * chip.devices for name in ("encoder", "decoder", "discriminators")
-    )
-    seconds = work.seconds_per_batch / target.num_chips
-    compute_seconds = flops * chip.devices / chip.peak_flops
-    memory_seconds = num_bytes * chip.devices / chip.bandwidth
-    memory = compiled.memory_analysis()
-    return {
-        "topology": str(target),
-        "num_chips": target.num_chips,
-        "audio_seconds": seconds,
-        "compile_seconds": compile_seconds,
-        "memory_bytes": {
-            "limit": chip.memory * 2**30,
-            "peak": memory.peak_memory_in_bytes,
-            "arguments": memory.argument_size_in_bytes,
-            "outputs": memory.output_size_in_bytes,
-            "donated": memory.alias_size_in_bytes,
-            "temporary": memory.temp_size_in_bytes,
-            "code": memory.generated_code_size_in_bytes,
-        },
-        "flops": flops * chip.devices,
-        "bytes_accessed": num_bytes * chip.devices,
-        "model_flops_share": own / (max(flops, products) * chip.devices),
-        "estimated_mfu": own * chip.clock / (cycles * chip.peak_flops) if cycles else 0.0,
-        "roofline": _rate(max(compute_seconds, memory_seconds), seconds)
-        | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
-        "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
-        "modules": {
-            name: {
-                "flops": cost.flops,
-                "bytes": cost.bytes,
-                "estimated_seconds": cost.cycles / chip.clock,
-                "estimated_share": cost.cycles / cycles if cycles else 0.0,
-            }
-            for name, cost in modules.items()
-            if cost.flops or cost.bytes
-        },
-        "collectives": _collectives(program, target),
-        "dearest_operations": [
-            {
-                "op_name": name,
-                "estimated_seconds": cost.cycles / chip.clock,
-                "flops": cost.flops,
-                "bytes": cost.bytes,
-            }
-            for name, cost in list(program.operations().items())[:40]
-        ],
-    }
-
-
-def format_table(cost: dict[str, Any]) -> str:
-    """The figures of `measure` for a console."""
-    memory, roofline, estimated = cost["memory_bytes"], cost["roofline"], cost["estimated"]
-    lines = [
-        f"{cost['config']} on {cost['topology']}, {cost['num_chips']} chips, "
-        f"{cost['audio_seconds']:.2f} s of sound per chip and step",
-        f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
-        f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % "
-        f"of them the model's own",
-        f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
-        f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
-        f"{roofline['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
-        f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
-        f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second, "
-        f"{100 * cost['estimated_mfu']:.0f} % of the chip's peak are the model's own FLOPs",
-        f"  compiled in      {cost['compile_seconds']:.0f} s "
-        f"({cost['compile_cpu_seconds']:.0f} s of CPU)",
-        f"  {'':16} {'GFLOP':>9} {'GB':>7} {'XLA ms':>8} {'share':>6}",
-    ]
-    for name, part in cost["modules"].items():
-        lines.append(
-            f"  {name:16} {part['flops'] / 1e9:9.1f} {part['bytes'] / 1e9:7.2f} "
-            f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%"
-        )
-    for kind in cost["collectives"]:
-        lines.append(
-            f"  {kind['opcode']:16} {kind['count']:4d} x  "
-            f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}"
-        )
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -280,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--hlo", type=pathlib.Path, help="file for the text of the compiled program")
     add(
         "--part",
-        choices=PARTS,
+        choices=cost_step.PARTS,
         default="all",
         help="generator: the step before the discriminators join; patch: one step of generating, on "
         "one chip",
@@ -296,18 +83,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(rest)
     try:
-        target = tpu_slice.parse(given.topology, given.num_slices)
+        target = slices.parse(given.topology, given.num_slices)
         config = config_lib.read(given.config, overrides)
         validation.validate(config)
-        config = fit_config(
+        config = cost_step.fit_config(
             config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
         )
         jax.config.update("jax_exec_time_optimization_effort", given.effort)
         wall, cpu = time.monotonic(), time.process_time()
         try:
-            compile_part = compile_patch if given.part == "patch" else compile_step
+            compile_part = (
+                cost_step.compile_patch if given.part == "patch" else cost_step.compile_step
+            )
             compiled, work = compile_part(config, target)
-        except MemoryDoesNotFitError as error:
+        except cost_step.MemoryDoesNotFitError as error:
             _write(given.output, {"topology": str(target), "fits": False, "error": str(error)})
             print(f"compile_check: {error}", file=sys.stderr)
             return EXIT_DOES_NOT_FIT
@@ -316,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "fits": True,
             "batch_size": config.data.batch_size,
             "effort": given.effort,
-            **measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
+            **cost_step.measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
             "compile_cpu_seconds": time.process_time() - cpu,
         }
     except ValueError as error:
@@ -325,45 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _write(given.output, cost)
     if given.hlo is not None:
         given.hlo.write_text(compiled.as_text(), encoding="utf-8")
-    print(format_table(cost))
+    print(cost_step.format_table(cost))
     return EXIT_FITS
-
-
-def _rate(seconds: float, audio_seconds: float) -> dict[str, float]:
-    rate = audio_seconds / seconds if seconds else 0.0
-    return {"seconds": seconds, "audio_seconds_per_chip_second": rate}
-
-
-def _collectives(program: hlo_cost.Program, target: tpu_slice.Slice) -> list[dict[str, Any]]:
-    """Communication by kind and network: bytes per chip and step."""
-    per_slice = target.num_chips * target.chip.devices // target.num_slices
-    kinds: dict[tuple[str, str], list[float]] = {}
-    for found in program.collectives():
-        crosses = found.leaves_slice or any(
-            len({device // per_slice for device in group}) > 1 for group in found.groups
-        )
-        total = kinds.setdefault((found.opcode, "DCN" if crosses else "ICI"), [0, 0.0])
-        total[0] += found.times
-        total[1] += found.times * found.num_bytes
-    return [
-        {"opcode": opcode, "network": network, "count": int(count), "bytes": num_bytes}
-        for (opcode, network), (count, num_bytes) in sorted(kinds.items())
-    ]
-
-
-def _explained(
-    error: Exception, config: ml_collections.ConfigDict, target: tpu_slice.Slice
-) -> Exception:
-    """The compiler's refusal for lack of memory as one sentence; any other error as it is."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return error
-    sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", str(error))
-    needed, available = sizes.groups() if sizes else ("more", "less")
-    return MemoryDoesNotFitError(
-        f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it "
-        f"needs {needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} "
-        f"examples per chip; lower config.data.batch_size or raise config.optimizer.accumulate"
-    )
 
 
 def _write(path: pathlib.Path | None, cost: dict[str, Any]) -> None:

@@ -13,250 +13,24 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
-import os
+from collections.abc import Callable, Sequence
+import functools
+import itertools
 import pathlib
 import sys
-import time
 from typing import Any
 
-import ml_collections
-import numpy as np
-
-from data_pipelines import pipeline
-from data_pipelines import sources
-from data_pipelines import transforms
-from f3tok_jax import pretrained
-from f3tok_jax import checkpoint
-from f3tok_jax import config as config_lib
-from f3tok_jax import contenders as contenders_lib
-from f3tok_jax import evaluate_generation
-from f3tok_jax import listening_folder
-from f3tok_jax import metrics
-from f3tok_jax import references
-from f3tok_jax import results_file
-from f3tok_jax import scores as scores_lib
-
-FORMAT = "f3tok evaluation 1"
-_ORIGINAL = "original"
-_MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
-
-
-def read_examples(
-    source: sources.ShardSet | sources.TfdsExamples, num_examples: int
-) -> tuple[list[contenders_lib.Example], list[str]]:
-    """Reads records that are evenly spaced over a source, in its order.
-
-    Args:
-        source: to read from.
-        num_examples: how many; 0 for all.
-
-    Returns:
-        The examples, and a reason for each record that could not be read.
-
-    Raises:
-        ValueError: if none could be read.
-    """
-    examples, unreadable = [], []
-    for index in listening_folder.spaced(len(source), num_examples):
-        try:
-            record = source[index]
-        except sources.Unreadable as error:
-            unreadable.append(str(error))
-            continue
-        waveform = record.waveform.astype(np.float32) / transforms.FULL_SCALE
-        examples.append(contenders_lib.Example(key=record.key, waveform=waveform))
-    if not examples:
-        raise ValueError(
-            f"no record of {source.name} can be read, the first because: {unreadable[0]}"
-        )
-    return examples, unreadable
-
-
-def fit_pca(
-    mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int
-) -> references.PcaCodec:
-    """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
-    parts = [
-        sources.open_sound(name, sample_rate=sample_rate)
-        for name, _ in pipeline.parse_mixture(mixture)
-    ]
-
-    def waveforms() -> Iterator[np.ndarray]:
-        for part in parts:
-            mean_seconds = part.seconds / len(part)
-            wanted = int(_MAX_FIT_SECONDS / len(parts) / mean_seconds) + 1
-            examples, _ = read_examples(part, wanted)
-            yield from (example.waveform for example in examples)
-
-    return references.fit_pca(waveforms(), frame_length=frame_length, latent_dim=latent_dim)
-
-
-def score(
-    contenders: Sequence[contenders_lib.Contender],
-    examples: Sequence[contenders_lib.Example],
-    *,
-    model: contenders_lib.Model,
-    latent_dim: int,
-    sample_rate: int,
-    batch_size: int,
-    visqol_keys: set[str],
-    say: Callable[[str], None],
-    on_sound: Callable[[int, str, np.ndarray], None],
-) -> tuple[scores_lib.Scores, dict[str, Any], dict[str, float]]:
-    """Codes every example with every contender and compares.
-
-    Args:
-        contenders: rows of the table.
-        examples: held-out sounds.
-        model: whose latents are measured.
-        latent_dim: their width.
-        sample_rate: Hz.
-        batch_size: examples at a time.
-        visqol_keys: of the examples that ViSQOL hears; it takes seconds per second of sound.
-        say: where progress goes.
-        on_sound: called with (index of the example, row, waveform) for every sound.
-
-    Returns:
-        The scores, the latent statistics, and row -> Frechet distance of its spectra.
-    """
-    scores, statistics = scores_lib.Scores(), scores_lib.LatentStatistics(latent_dim)
-    spectra = scores_lib.SpectrumStatistics(sample_rate)
-    names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
-    start = time.monotonic()
-
-    def compare(example: contenders_lib.Example, estimate: np.ndarray):
-        chosen = tuple(n for n in names if n != "visqol" or example.key in visqol_keys)
-        return metrics.compare(example.waveform, estimate, sample_rate=sample_rate, names=chosen)
-
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(examples), batch_size):
-            batch = examples[first : first + batch_size]
-            for frames in model.frames(batch):
-                statistics.add(frames)
-            for example in batch:
-                spectra.add(_ORIGINAL, example.waveform)
-            for contender in contenders:
-                estimates = contender.reconstruct(batch)
-                for compared in pool.map(compare, batch, estimates):
-                    scores.add(contender.name, *compared)
-                for index, estimate in enumerate(estimates, first):
-                    spectra.add(contender.name, estimate)
-                    on_sound(index, contender.name, estimate)
-            done = first + len(batch)
-            say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
-    return scores, statistics.summary(), spectra.distances(_ORIGINAL)
-
-
-def evaluate(
-    workdir: str,
-    shards: str,
-    output: pathlib.Path,
-    *,
-    step: int | None = None,
-    num_examples: int = 200,
-    fit_shards: str = "",
-    batch_size: int = 8,
-    visqol_examples: int = 2,
-    num_listen: int = 4,
-    say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Evaluates a run; writes `output` and the sounds beside it.
-
-    Args:
-        workdir: of an autoencoder run.
-        shards: held-out shard set, or tfds:NAME@SPLIT#FEATURE.
-        output: JSON file to write.
-        step: of the checkpoint; None for the newest whole one.
-        num_examples: evenly spaced over the set; 0 for all.
-        fit_shards: the same, or a mixture, for the PCA reference; "" for the run's training data.
-        batch_size: sounds coded at a time.
-        visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
-            of a core per second of sound.
-        num_listen: examples of which sounds are written.
-        say: where messages go.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ValueError: if the run, the data or the numbers do not fit together.
-    """
-    for name, value, least in (
-        ("num_examples", num_examples, 0),
-        ("batch_size", batch_size, 1),
-        ("visqol_examples", visqol_examples, 0),
-        ("listen", num_listen, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}")
-    module, params, config, step = pretrained.restore_autoencoder(workdir, step, say=say)
-    sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
-    source = sources.open_sound(shards, sample_rate=sample_rate)
-    fit_shards = fit_shards or _training_data(config, workdir)
-    examples, unreadable = read_examples(source, num_examples)
-    model = contenders_lib.Model(
-        module,
-        params,
-        batch_size=batch_size,
-        num_samples=max(len(example.waveform) for example in examples),
-    )
-    say(f"fitting the PCA reference on {fit_shards}")
-    contenders = contenders_lib.make_contenders(
-        model,
-        fit_pca(
-            fit_shards,
-            sample_rate=sample_rate,
-            frame_length=model.samples_per_latent,
-            latent_dim=latent_dim,
-        ),
-        references.MelCodec(
-            sample_rate=sample_rate,
-            samples_per_latent=model.samples_per_latent,
-            latent_dim=latent_dim,
-        ),
-    )
-    for name, reason in metrics.missing().items():
-        say(f"{name}: {reason}")
-    listener = listening_folder.ListeningFolder(
-        output, examples, num_listen=num_listen, sample_rate=sample_rate
-    )
-    scores, latents, spectra = score(
-        contenders,
-        examples,
-        model=model,
-        latent_dim=latent_dim,
-        sample_rate=sample_rate,
-        batch_size=batch_size,
-        say=say,
-        on_sound=listener.write,
-        visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate),
-    )
-    results = {
-        "format": FORMAT,
-        "workdir": str(workdir),
-        "step": step,
-        "config": config.to_dict(),
-        "shards": _describe(source, sample_rate),
-        "fit_shards": fit_shards,
-        "num_examples": len(examples),
-        "seconds": sum(len(example.waveform) for example in examples) / sample_rate,
-        "unreadable": unreadable,
-        "noise_seed": contenders_lib.NOISE_SEED,
-        "latents": {"rate": sample_rate / model.samples_per_latent, "dim": latent_dim} | latents,
-        **scores_lib.table(contenders, scores),
-        "spectral_frechet_distance": spectra,
-        "listen": listener.index(),
-    }
-    results_file.write(output, results)
-    return results
+from f3tok_jax.evaluation import generation as generation_evaluation
+from f3tok_jax.evaluation import reconstruction as reconstruction_evaluation
+from f3tok_jax.evaluation import scores as scores_lib
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import config as config_lib
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     if _stage_of(arguments) == "generation":
-        return evaluate_generation.main(arguments)
+        return _main_of_generation(arguments)
     parser = argparse.ArgumentParser(
         prog="python -m f3tok_jax.evaluate",
         description=__doc__.split("\n\n")[0],
@@ -283,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--listen", type=int, default=4, help="examples of which sounds are written")
     given = parser.parse_args(arguments)
     try:
-        results = evaluate(
+        results = reconstruction_evaluation.evaluate(
             given.workdir,
             given.shards,
             given.output,
@@ -333,35 +107,81 @@ def _stage_of(arguments: Sequence[str] | None) -> str | None:
         return None
 
 
-def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
-    """The run's own mixture, if its folders are still there."""
-    names = [name for name, _ in pipeline.parse_mixture(config.data.train or "?")]
-    folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]
-    absent = [folder for folder in folders if not pathlib.Path(folder).is_dir()]
-    if absent:
-        raise ValueError(
-            f"the PCA reference is fitted on the training data of {workdir}, config.data.train="
-            f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR"
+def _main_of_generation(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m f3tok_jax.evaluate",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--workdir", required=True, help="run folder of the generation stage")
+    add("--shards", required=True, help="held-out shard set of sound with texts")
+    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    add("--num_examples", type=int, default=200, help="evenly spaced over the set")
+    add("--judge_shards", default="", help="recordings that the judge is trained on")
+    add("--judge_label", default="", help="what it tells apart, such as digit")
+    add(
+        "--transcribe",
+        action="store_true",
+        help="character error rate by the run's own representation encoder and language model",
+    )
+    lists = "; several values, with commas, for a row of the table each"
+    add("--guidance", default="", help="default the run's" + lists)
+    add("--steps", default="", help="of the sampler; default the run's" + lists)
+    add("--temperature", default="", help="default the run's" + lists)
+    add("--renormalize", default="", help="true, false; default the run's" + lists)
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--listen", type=int, default=4, help="examples of which sounds are written")
+    given = parser.parse_args(arguments)
+    try:
+        results = generation_evaluation.evaluate(
+            given.workdir,
+            given.shards,
+            given.output,
+            step=given.step,
+            num_examples=given.num_examples,
+            judge_shards=given.judge_shards,
+            judge_label=given.judge_label,
+            transcribe=given.transcribe,
+            changes=_changes(given),
+            seed=given.seed,
+            num_listen=given.listen,
+            say=functools.partial(print, flush=True),
         )
-    return config.data.train
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    print(generation_evaluation.format_table(results))
+    print(f"{results['num_examples']} examples, step {results['step']}: {given.output}")
+    return 0
 
 
-def _visqol_keys(
-    examples: Sequence[contenders_lib.Example], wanted: int, sample_rate: int
-) -> set[str]:
-    """Keys of examples of a second or more: ViSQOL has no value for shorter ones."""
-    long = [example.key for example in examples if len(example.waveform) >= sample_rate]
-    return {long[index] for index in listening_folder.spaced(len(long), wanted or -1)}
+def _changes(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every combination of the values that are given for the sampler."""
+
+    def values(name: str, text: str, parse: Callable[[str], Any]) -> list[dict[str, Any]]:
+        try:
+            return [{name: parse(value)} for value in text.split(",") if value] or [{}]
+        except ValueError:
+            raise ValueError(f"--{name} must be values with commas between, got {text!r}") from None
+
+    parts = (
+        values("guidance", given.guidance, float),
+        values("num_steps", given.steps, int),
+        values("temperature", given.temperature, float),
+        values("renormalize", given.renormalize, _truth),
+    )
+    return [
+        dict(itertools.chain(*(p.items() for p in chosen))) for chosen in itertools.product(*parts)
+    ]
 
 
-def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int) -> dict[str, Any]:
-    return {
-        "path": source.name,
-        "fingerprint": source.fingerprint,
-        "num_records": len(source),
-        "seconds": source.seconds,
-        "sample_rate": sample_rate,
-    }
+def _truth(value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise ValueError(value)
+    return value.lower() == "true"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from f3tok_jax import checkpoint
-from f3tok_jax import language_model_stage
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.stages import language_model as language_model_stage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

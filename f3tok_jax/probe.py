@@ -15,293 +15,29 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 """
 
 import argparse
-import collections
-from collections.abc import Callable, Mapping, Sequence
-import functools
-import pathlib
+from collections.abc import Sequence
 import sys
-from typing import Any
-import zlib
 
-import numpy as np
-
-from data_pipelines import manifest
-from f3tok_jax import checkpoint
-from f3tok_jax import config as config_lib
-from f3tok_jax import fingerprint
-from f3tok_jax import pretrained
-from f3tok_jax import probe_features
-from f3tok_jax import probe_results
-from f3tok_jax import probing
-from f3tok_jax import results_file
-from f3tok_jax import run_folder
-
-FORMAT, TITLES = probe_results.PROBE, probe_results.TITLES
-
-_TEST_SHARE = 5  # one source in this many is tested where there is no test set
-
-Filter = tuple[str, str]  # label and value
-
-
-def load_models(
-    workdir: str, *, batch_size: int = 32, say: Callable[[str], None] = print
-) -> probe_features.Models:
-    """The models of a run of the autoencoder or the representation stage.
-
-    Raises:
-        ValueError: where the folder is no such run, or its autoencoder is not that of its training.
-        checkpoint.CheckpointError: where it has no whole checkpoint.
-    """
-    config = config_lib.load(workdir)
-    if config.stage not in ("autoencoder", "representation"):
-        raise ValueError(
-            f"{workdir} must be a run of the autoencoder or the representation stage, got "
-            f"{config.stage!r}"
-        )
-    encoders, autoencoder_dir, step = {}, workdir, None
-    if config.stage == "representation":
-        module, params, config = pretrained.load_representation_encoder(workdir, say=say)
-        encoders[probe_features.REPRESENTATIONS] = module, params
-        autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
-    autoencoder, params, found, _ = pretrained.restore_autoencoder(autoencoder_dir, step, say=say)
-    digest = fingerprint.autoencoder_fingerprint(params)
-    if run_folder.frozen_fingerprints(workdir):
-        pretrained.check_fingerprints(workdir, {"autoencoder": digest})
-    return probe_features.Models(
-        autoencoder=(autoencoder, params, digest),
-        encoders=encoders,
-        sample_rate=found.model.sample_rate,
-        batch_size=batch_size,
-    )
-
-
-def measure(
-    train: probe_features.Examples,
-    tests: Mapping[str, probe_features.Examples],
-    label: str,
-    *,
-    seeds: Sequence[int],
-    recipe: probing.Recipe = probing.Recipe(),
-) -> dict[str, Any]:
-    """Probes every feature for one label.
-
-    Args:
-        train: examples to learn from; those without the label are left out.
-        tests: name -> examples to be tested on, likewise.
-        label: name.
-        seeds: of the linear probe.
-        recipe: of the linear probe.
-
-    Returns:
-        "classes", "num_train", and per test its "num_examples", how many of them are of a class
-        that training never saw ("num_unseen", which count as wrong), the accuracy of always saying
-        the commonest class ("majority"), and per feature "linear" (mean, std over seeds, values)
-        and "neighbours".
-
-    Raises:
-        ValueError: if a label has less than two classes to learn, or nothing to test.
-    """
-    train = train.select([label in labels for labels in train.labels])
-    tests = {
-        name: test.select([label in labels for labels in test.labels])
-        for name, test in tests.items()
-    }
-    counts = collections.Counter(labels[label] for labels in train.labels)
-    if len(counts) < 2:
-        raise ValueError(
-            f"the label {label!r} must have at least two values in the training shards, got "
-            f"{sorted(counts) or 'none'}: name another label, or build shards with it"
-        )
-    for name, test in tests.items():
-        if not test.labels:
-            raise ValueError(f"no record to test in {name} has the label {label!r}")
-    classes = {value: index for index, value in enumerate(sorted(counts))}
-    wanted = {
-        name: np.array([classes.get(labels[label], -1) for labels in test.labels])
-        for name, test in tests.items()
-    }
-    commonest = classes[counts.most_common(1)[0][0]]
-    result = {
-        name: {
-            "num_examples": len(answers),
-            "num_unseen": int(np.sum(answers < 0)),
-            "majority": float(np.mean(answers == commonest)),
-            "features": {},
-        }
-        for name, answers in wanted.items()
-    }
-    answers_of_train = np.array([classes[labels[label]] for labels in train.labels])
-    ends = np.cumsum([len(answers) for answers in wanted.values()])
-    for feature, values in train.features.items():
-        if not all(feature in test.features for test in tests.values()):
-            continue
-        together = np.concatenate([test.features[feature] for test in tests.values()])
-        arrays = values, answers_of_train, together
-        linear = probing.linear_probe(*arrays, num_classes=len(classes), seeds=seeds, recipe=recipe)
-        nearest = probing.nearest_neighbours(*arrays, num_classes=len(classes))
-        for (name, answers), end in zip(wanted.items(), ends):
-            part = slice(end - len(answers), end)
-            accuracies = np.mean(linear[:, part] == answers[None], axis=1)
-            result[name]["features"][feature] = {
-                "linear": {
-                    "mean": float(accuracies.mean()),
-                    "std": float(accuracies.std()),
-                    "values": accuracies.tolist(),
-                },
-                "neighbours": float(np.mean(nearest[part] == answers)),
-            }
-    return {"classes": list(classes), "num_train": len(train.labels), "tests": result}
-
-
-def read_examples(
-    shards: str,
-    test_shards: Mapping[str, str],
-    models: probe_features.Models,
-    *,
-    exclude: Sequence[Filter] = (),
-    only: Sequence[Filter] = (),
-    pooling: str = "mean",
-    say: Callable[[str], None] = print,
-) -> tuple[probe_features.Examples, dict[str, probe_features.Examples]]:
-    """Computes the features of what is learnt and of what is tested.
-
-    Args:
-        shards: sets to learn from, with commas between; where there is no other, a fifth of their
-            sources is tested.
-        test_shards: name -> set to test on.
-        models: that make the features.
-        exclude, only, pooling, say: as for `probe`.
-
-    Returns:
-        The examples to learn from, and name -> those to test on.
-
-    Raises:
-        ValueError: if a set does not fit the models, or cannot be read.
-    """
-    read = functools.partial(probe_features.read, models=models, pooling=pooling, say=say)
-    train = probe_features.join([read(folder) for folder in shards.split(",")])
-    if test_shards:
-        tests = {name: read(folder) for name, folder in test_shards.items()}
-    else:
-        is_test = [zlib.crc32(group.encode()) % _TEST_SHARE == 0 for group in train.groups]
-        tests = {shards: train.select(is_test)}
-        train = train.select(~np.array(is_test))
-    train = train.select([not _matches(record, exclude) for record in train.labels])
-    if only:
-        tests = {
-            name: test.select([_matches_all(record, only) for record in test.labels])
-            for name, test in tests.items()
-        }
-    return train, tests
-
-
-def probe(
-    workdir: str,
-    shards: str,
-    output: pathlib.Path,
-    *,
-    labels: Sequence[str],
-    test_shards: Sequence[str] = (),
-    exclude: Sequence[Filter] = (),
-    only: Sequence[Filter] = (),
-    num_seeds: int = 5,
-    pooling: str = "mean",
-    recipe: probing.Recipe = probing.Recipe(),
-    batch_size: int = 32,
-    say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Probes a run; writes `output`.
-
-    Args:
-        workdir: of an autoencoder or a representation run.
-        shards: set to learn from; with no `test_shards`, a folder with the sets `train` and `test`,
-            or one set of which a fifth of the sources, by a hash, is tested.
-        output: JSON file to write.
-        labels: names of what to predict.
-        test_shards: sets to test on.
-        exclude: label and value of what is kept out of the training set.
-        only: label and value of what alone is tested; values of one label are alternatives.
-        num_seeds: of the linear probe.
-        pooling: one of probing.POOLINGS.
-        recipe: of the linear probe.
-        batch_size: sounds encoded at a time.
-        say: where messages go.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ValueError: if the run, the data and the labels do not fit together.
-        checkpoint.CheckpointError: where the run has no whole checkpoint.
-    """
-    if num_seeds < 1 or batch_size < 1:
-        raise ValueError(
-            f"--num_seeds and --batch_size must be at least 1, got {num_seeds} and {batch_size}"
-        )
-    folders = _folders(shards, test_shards)
-    models = load_models(workdir, batch_size=batch_size, say=say)
-    train, tests = read_examples(
-        folders[0],
-        {folder: folder for folder in folders[1:]},
-        models,
-        exclude=exclude,
-        only=only,
-        pooling=pooling,
-        say=say,
-    )
-    results = {
-        "format": FORMAT,
-        "workdir": str(workdir),
-        "autoencoder": models.autoencoder[2],
-        "shards": folders[0],
-        "exclude": ["=".join(pair) for pair in exclude],
-        "only": ["=".join(pair) for pair in only],
-        "pooling": pooling,
-        "num_seeds": num_seeds,
-        "recipe": vars(recipe),
-        "labels": {
-            label: measure(train, tests, label, seeds=range(num_seeds), recipe=recipe)
-            for label in labels
-        },
-    }
-    results_file.write(output, results)
-    return results
-
-
-def format_table(results: Mapping[str, Any]) -> str:
-    """The accuracies as text, a line per label, test set and feature."""
-    lines = [f"{'label':12} {'features':20} {'linear probe':>16} {'10 neighbours':>14}  tested on"]
-    for label, found in results["labels"].items():
-        for name, test in found["tests"].items():
-            unseen = f", {test['num_unseen']} of unseen classes" if test["num_unseen"] else ""
-            where = f"{test['num_examples']} of {name}{unseen}"
-            lines.append(
-                f"{label:12} {'always the commonest':20} {test['majority']:16.3f} {'':>14}  {where}"
-            )
-            for feature, row in test["features"].items():
-                linear = f"{row['linear']['mean']:.3f} ± {row['linear']['std']:.3f}"
-                lines.append(
-                    f"{label:12} {TITLES.get(feature, feature):20} {linear:>16} "
-                    f"{row['neighbours']:14.3f}  {where}"
-                )
-    return "\n".join(lines)
+from f3tok_jax.probing import options
+from f3tok_jax.probing import probes
+from f3tok_jax.runs import checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     given = _parser().parse_args(arguments)
     try:
-        results = probe(
+        results = probes.probe(
             given.workdir,
             given.shards,
             given.output,
             test_shards=given.test_shards,
-            **options_of(given),
+            **options.options_of(given),
         )
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         print(f"probe: {error}", file=sys.stderr)
         return 1
-    print(format_table(results))
+    print(probes.format_table(results))
     print(given.output)
     return 0
 
@@ -320,66 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         help="labelled sets of sound or latents to learn from: DIR or DIR,DIR",
     )
     add("--test_shards", nargs="+", default=[], help="sets to test on")
-    add_options(parser)
+    options.add_options(parser)
     return parser
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that every program which probes has: those of `options_of`, and the output."""
-    add = parser.add_argument
-    add("--label", required=True, help="what to predict: one label, or several with commas")
-    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
-    add("--exclude", action="append", default=[], help="label=value kept out of training")
-    add("--only", action="append", default=[], help="label=value that alone is tested")
-    add("--num_seeds", type=int, default=5, help="of the linear probe")
-    add("--num_epochs", type=int, default=10, help="of the linear probe")
-    add("--pooling", choices=probing.POOLINGS, default="mean", help="of frames over time")
-    add("--batch_size", type=int, default=32, help="sounds encoded at a time")
-
-
-def options_of(given: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `probe` from the flags of `add_options`, and where messages go."""
-    return dict(
-        labels=[name for name in given.label.split(",") if name],
-        exclude=[parse_filter(text, "--exclude") for text in given.exclude],
-        only=[parse_filter(text, "--only") for text in given.only],
-        num_seeds=given.num_seeds,
-        pooling=given.pooling,
-        recipe=probing.Recipe(num_epochs=given.num_epochs),
-        batch_size=given.batch_size,
-        say=functools.partial(print, flush=True),
-    )
-
-
-def parse_filter(text: str, flag: str) -> Filter:
-    """Reads "label=value"; raises ValueError, which names `flag`, for anything else."""
-    label, equals, value = text.partition("=")
-    if not label or not equals:
-        raise ValueError(f"{flag} must be label=value, got {text!r}")
-    return label, value
-
-
-def _matches(labels: Mapping[str, str], filters: Sequence[Filter]) -> bool:
-    """Whether any filter holds."""
-    return any(labels.get(label) == value for label, value in filters)
-
-
-def _matches_all(labels: Mapping[str, str], filters: Sequence[Filter]) -> bool:
-    """Whether for every label that is filtered one of its values holds."""
-    allowed = collections.defaultdict(set)
-    for label, value in filters:
-        allowed[label].add(value)
-    return all(labels.get(label) in values for label, values in allowed.items())
-
-
-def _folders(shards: str, test_shards: Sequence[str]) -> list[str]:
-    """The set to learn from, and those to test on, if they are sets of their own."""
-    folder = pathlib.Path(shards)
-    parts = [folder / name for name in ("train", "test")]
-    is_pair = all((part / manifest.FILE_NAME).is_file() for part in parts)
-    if not test_shards and is_pair and not (folder / manifest.FILE_NAME).is_file():
-        return [str(part) for part in parts]
-    return [shards, *test_shards]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from data_pipelines import manifest
-from f3tok_jax import page
-from f3tok_jax import run_history
+from data_pipelines.records import manifest
+from f3tok_jax.reporting import page
+from f3tok_jax.runs import history as run_history
 
 
 def write_report(

@@ -42,7 +42,7 @@ runtime_of() {
 
 # Flags for LIBTPU_INIT_ARGS, by set (--flags SET) and generation. The default is none: libtpu's own
 # defaults overlap collectives from v5 on, and no set has been measured here on hardware. Flags belong
-# to a libtpu version; tests/test_launch.py --slow asks the pinned one whether it knows each.
+# to a libtpu version; tests/launch/test_launch.py --slow asks the pinned one whether it knows each.
 FLAG_SETS="default overlap data_parallel windowed debug"
 
 tpu_flags() {

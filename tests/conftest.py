@@ -23,10 +23,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+from absl import flags
 import jax
 import pytest
 import tokenizers
-from absl import flags
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,7 +34,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 # Minutes each; begun last, they would leave the other processes without work.
-_LONG_FILES = ("test_readme.py", "test_multiprocess.py", "test_representation_stage.py")
+_LONG_FILES = ("test_readme.py", "test_multiprocess.py", "test_representation.py")
 
 _SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 

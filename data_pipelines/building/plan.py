@@ -1,0 +1,149 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of a build: what was asked, which sounds are held out, and which go into which shard.
+
+A plan depends on the input and the settings alone, never on the number of workers or on what a
+killed build left behind.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+
+# A shard's share of the input, in bytes: as many shards as _NUM_SHARDS until they reach the larger
+# size, so that small inputs are still built in parallel and large ones do not make files by the
+# thousand.
+_NUM_SHARDS, _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 64, 2**21, 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One shard to write: the part it belongs to, its file name, and the sounds to read for it."""
+
+    part: str
+    shard_name: str
+    items: tuple[inputs.Item, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.part or 'all'}-{self.shard_name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a build will do.
+
+    Attributes:
+        settings: what was asked, ready for JSON.
+        sources: SHA-256 over the names and sizes of all sounds.
+        skipped: ending -> count of files that are not sound.
+        parts: "" or "train" and "test" -> how many sounds it was given.
+        tasks: the shards of all parts, in order.
+    """
+
+    settings: dict
+    sources: str
+    skipped: dict[str, int]
+    parts: dict[str, int]
+    tasks: tuple[Task, ...]
+
+    def refuse_other(self, folder: str | os.PathLike, settings: dict, sources: str) -> None:
+        """Raises ValueError naming what differs, unless the build found in `folder` is this one."""
+        for name in sorted(self.settings.keys() | settings.keys()):
+            wanted, found = self.settings.get(name), settings.get(name)
+            if wanted != found:
+                raise ValueError(
+                    f"{folder} holds another build: {name} is {found!r} there and {wanted!r} now; "
+                    "choose another --output or delete that folder"
+                )
+        if self.sources != sources:
+            raise ValueError(
+                f"{folder} holds a build of other sounds than the input has now (names or sizes "
+                "differ); choose another --output or delete that folder"
+            )
+
+
+def make_plan(source: inputs.Input, recipe: audio_files.Recipe, *, holdout: float) -> Plan:
+    """Lists the input and decides where every sound goes.
+
+    Args:
+        source: what to read.
+        recipe: what becomes of it.
+        holdout: fraction of the sounds, by a hash of their keys, that goes to the part "test".
+
+    Raises:
+        ValueError: if there is nothing to read, or nothing that could be held out.
+    """
+    listing = source.listing()
+    settings = source.settings() | dataclasses.asdict(recipe) | {"holdout": holdout}
+    settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
+    if not listing.items:
+        passed_over = ", ".join(f"{count} {kind}" for kind, count in listing.skipped.items())
+        raise ValueError(
+            f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check "
+            "--input, --include and --exclude"
+        )
+    parts = _split(listing.items, holdout)
+    return Plan(
+        settings=settings,
+        sources=_digest(listing.items),
+        skipped=listing.skipped,
+        parts={part: len(items) for part, items in parts.items()},
+        tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
+    )
+
+
+def part_folder(output: pathlib.Path, part: str) -> pathlib.Path:
+    """The folder of one shard set of a build; an undivided one is `output` itself."""
+    return output / part if part else output
+
+
+def _digest(items: Sequence[inputs.Item]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(f"{item.key}\0{item.num_bytes}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _split(items: Sequence[inputs.Item], holdout: float) -> dict[str, list[inputs.Item]]:
+    """Part -> its items. A key alone decides, except that neither part stays empty."""
+    if not 0.0 <= holdout < 1.0:
+        raise ValueError(f"--holdout={holdout} must be a fraction, at least 0 and below 1")
+    if holdout == 0.0:
+        return {"": list(items)}
+    if len(items) < 2:
+        raise ValueError(f"--holdout={holdout} needs two sounds, the input has {len(items)}")
+    places = [_hash(item.key) for item in items]
+    threshold = min(max(int(holdout * 2**64), min(places) + 1), max(places))
+    parts = {"train": [], "test": []}
+    for item, place in zip(items, places):
+        parts["test" if place < threshold else "train"].append(item)
+    return parts
+
+
+def _hash(key: str) -> int:
+    """A number below 2**64 that is the same on every machine and in every version of Python."""
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def _tasks(part: str, items: Sequence[inputs.Item]) -> list[Task]:
+    total = sum(item.num_bytes for item in items)
+    limit = min(max(total // _NUM_SHARDS, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
+    groups, size = [[]], 0
+    for item in items:
+        if groups[-1] and size + item.num_bytes > limit:
+            groups.append([])
+            size = 0
+        groups[-1].append(item)
+        size += item.num_bytes
+    return [
+        Task(part, f"shard-{index:05d}.array_record", tuple(group))
+        for index, group in enumerate(groups)
+    ]

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes one shard from a list of sounds; runs in a worker process."""
+
+import collections
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+
+from array_record.python import array_record_module
+import numpy as np
+
+from data_pipelines.building import plan as build_plan
+from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+
+# PCM16 barely compresses, and inflating it would cost several times as much as reading it.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+_SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
+
+MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
+
+
+def write_shard(
+    task: build_plan.Task,
+    *,
+    source: inputs.Input,
+    recipe: audio_files.Recipe,
+    folder: str,
+    crashed: dict[str, str],
+    report: Callable[[str], None],
+) -> dict:
+    """Writes the shard of `task` under a temporary name and returns what went into it.
+
+    Args:
+        task: what to write.
+        source: opens the sounds.
+        recipe: what becomes of them.
+        folder: where unfinished work lies.
+        crashed: key -> detail of sounds that ended an earlier worker; refused unread.
+        report: told each sound's key before it is read.
+
+    Returns:
+        Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the
+        fields of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples";
+        "refused", a list of {"path", "reason", "detail"}; "labels", name -> values.
+    """
+    partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
+    totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
+    refused, labels, num_records = [], collections.defaultdict(set), 0
+    writer = array_record_module.ArrayRecordWriter(str(partial), WRITER_OPTIONS)
+    for item in task.items:
+        report(item.key)
+        try:
+            if item.key in crashed:
+                raise audio_files.Refused("crashed", crashed[item.key])
+            for record in _segments(item, source, recipe, folder, totals):
+                writer.write(sound_records.encode(record))
+                num_records += 1
+                totals["num_samples"] += record.waveform.size
+                totals["num_texts"] += bool(record.text)
+        except audio_files.Refused as refusal:
+            refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
+            continue
+        totals["num_used"] += 1
+        for name, value in record.labels.items():
+            if len(labels[name]) <= MAX_LABEL_VALUES:
+                labels[name].add(value)
+    writer.close()
+    shard = whole_shard(task.shard_name, partial, num_records)
+    return {
+        "partial": partial.name if shard else None,
+        "shard": shard,
+        **totals,
+        "refused": refused,
+        "labels": {name: sorted(values) for name, values in sorted(labels.items())},
+    }
+
+
+def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | None:
+    """Fields of manifest.Shard of a shard that is written; None, and no file, if it is empty."""
+    if not num_records:
+        partial.unlink()
+        return None
+    # The bytes must be on the disk before a name promises them.
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    shard = manifest.Shard(name, num_records, partial.stat().st_size, manifest.sha256(partial))
+    return dataclasses.asdict(shard)
+
+
+def _segments(
+    item: inputs.Item,
+    source: inputs.Input,
+    recipe: audio_files.Recipe,
+    folder: str,
+    totals: dict[str, int],
+) -> Iterator[sound_records.Record]:
+    """Yields the segments of one sound, once the whole of it has proved usable."""
+    # A NaN may come at the end of ten hours, when the first segments would long be written.
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
+        with contextlib.ExitStack() as stack:
+            sound = _open(source, item, stack)
+            for pcm in audio_files.pcm16_blocks(sound, recipe, totals):
+                spool.write(pcm.astype("<i2", copy=False).tobytes())
+        spool.seek(0)
+        offset = 0
+        while segment := spool.read(2 * recipe.segment_length):
+            yield sound_records.Record(
+                key=f"{item.key}#{offset // recipe.segment_length:05d}",
+                waveform=np.frombuffer(segment, "<i2"),
+                sample_rate=recipe.sample_rate,
+                source=item.key,
+                offset=offset,
+                text=sound.text,
+                task=sound.task,
+                labels=sound.labels,
+            )
+            offset += recipe.segment_length
+
+
+def _open(
+    source: inputs.Input, item: inputs.Item, stack: contextlib.ExitStack
+) -> audio_files.Sound:
+    """Opens a sound until `stack` closes; whatever goes wrong refuses this sound and no other."""
+    try:
+        return stack.enter_context(source.opened(item))
+    except audio_files.Refused:
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise audio_files.Refused("undecodable", detail) from error

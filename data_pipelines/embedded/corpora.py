@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Embedded corpora: speech, digits, music and sound events made from a seed, where there is no data.
+
+    generate("speech", 17, seed=0, sample_rate=16_000)
+
+A clip is a function of (corpus, seed, index) alone: alone or after others, here or in a worker
+process, the same clip is the same numbers. Every index is valid; a corpus has no end.
+"""
+
+from data_pipelines.embedded import clip as clip_lib
+from data_pipelines.embedded.music import music
+from data_pipelines.embedded.sound_events import sound_events
+from data_pipelines.embedded.speech import digits
+from data_pipelines.embedded.speech import speech
+
+Clip = clip_lib.Clip
+
+_SOURCES = {"speech": speech, "digits": digits, "music": music, "events": sound_events}
+CORPORA = tuple(_SOURCES)
+
+_MIN_SAMPLE_RATE = 8_000  # Hz; below it the sounds lose what names them
+_MAX_SAMPLE_RATE = 192_000  # Hz
+
+
+def available(name: str) -> str | None:
+    """Returns None when the corpus can be made here, else a sentence saying what is missing."""
+    return _source(name).missing()
+
+
+def generate(name: str, index: int, *, seed: int, sample_rate: int) -> Clip:
+    """Returns clip `index` of a corpus.
+
+    Args:
+        name: one of CORPORA.
+        index: which clip, 0 or more.
+        seed: another seed gives other clips.
+        sample_rate: Hz, 8000 to 192000.
+
+    Returns:
+        The clip; 0.4 to 8 seconds, peak at -20 to -1 dBFS.
+
+    Raises:
+        ValueError: an unknown corpus, a negative index or a rate out of range.
+        ModuleNotFoundError: the corpus needs an extra that is not installed.
+    """
+    source = _source(name)
+    if index < 0:
+        raise ValueError(f"index of a clip of corpus {name!r} must be 0 or more, got {index}")
+    if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
+        raise ValueError(
+            f"sample_rate of an embedded corpus must be {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} "
+            f"Hz, got {sample_rate}"
+        )
+    reason = source.missing()
+    if reason:
+        raise ModuleNotFoundError(reason)
+    waveform, text, labels = source.generate(index, seed=seed, sample_rate=sample_rate)
+    return Clip(
+        key=f"{name}-{seed}-{index:07d}",
+        waveform=waveform,
+        text=text,
+        task=source.TASK,
+        labels=labels,
+    )
+
+
+def _source(name: str):
+    if name not in _SOURCES:
+        raise ValueError(f"embedded corpus must be one of {CORPORA}, got {name!r}")
+    return _SOURCES[name]

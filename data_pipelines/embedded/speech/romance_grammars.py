@@ -1,0 +1,306 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Words and templates of French, Spanish and Italian."""
+
+from data_pipelines.embedded.speech import grammar
+
+FRENCH = grammar.Grammar(
+    first_names=tuple(
+        (
+            "Alice Bruno Claire Denis Élise Fabien Hélène Hugo Jeanne Julien Louise Luc Marie "
+            "Nicolas Odile Pierre Rose Simon Sylvie Thomas"
+        ).split()
+    ),
+    last_names=tuple(
+        (
+            "Bernard Blanc Chevalier Dubois Durand Fontaine Garnier Lambert Leroy Martin Mercier "
+            "Moreau Petit Renard Rousseau Simon Vidal"
+        ).split()
+    ),
+    things=(
+        "la lettre",
+        "le vieux livre",
+        "une tasse de thé",
+        "le manteau bleu",
+        "du pain",
+        "la fenêtre",
+        "la petite clé",
+        "le sac vert",
+        "deux pommes",
+        "la carte",
+        "la porte du jardin",
+        "un verre d'eau",
+        "la radio",
+        "le journal",
+        "la boîte blanche",
+    ),
+    places=(
+        "à la maison",
+        "dans la cuisine",
+        "près de la rivière",
+        "à la gare",
+        "sur la colline",
+        "dans le jardin",
+        "au bord de la mer",
+        "en ville",
+        "au marché",
+        "derrière l'école",
+        "dans la petite boutique",
+        "sur le pont",
+    ),
+    times=(
+        "aujourd'hui",
+        "demain",
+        "lundi",
+        "vendredi",
+        "le matin",
+        "à midi",
+        "chaque soir",
+        "après le dîner",
+        "la semaine prochaine",
+        "en été",
+        "avant le petit déjeuner",
+        "la nuit",
+    ),
+    numbers=(
+        "{number}",
+        "{number}",
+        "chambre {number}",
+        "la réponse est {number}",
+        "page {number}",
+        "cela coûte {number} euros",
+        "il a compté jusqu'à {number}",
+        "le numéro {number}, s'il vous plaît",
+    ),
+    names=(
+        "{first}",
+        "{first} {last}",
+        "je m'appelle {first}",
+        "ici {first} {last}",
+        "appelle {first}, s'il te plaît",
+        "est-ce que {first} est là?",
+        "bonjour, {first}",
+        "{first} et {friend}",
+    ),
+    sentences=(
+        "{first} pose {thing} sur la table.",
+        "je cherche {thing}.",
+        "on se retrouve {place} {time}.",
+        "j'ai perdu {thing} {place}.",
+        "il fait beau {time}.",
+        "apporte {thing} {time}, s'il te plaît.",
+        "tout est calme {place}.",
+        "{first} habite {place} avec {friend}.",
+        "tu vois {thing}?",
+        "le train part {time}.",
+        "je voudrais {thing}, merci.",
+        "ouvre la porte.",
+        "{friend} attend {place}.",
+        "bonne nuit.",
+        "il n'y avait personne {place} {time}.",
+        "c'est loin?",
+        "un chien dormait {place}.",
+        "il pleut {time}.",
+        "merci beaucoup.",
+    ),
+)
+SPANISH = grammar.Grammar(
+    first_names=tuple(
+        (
+            "Alba Bruno Carla Diego Elena Felipe Gloria Hugo Inés Jorge Laura Manuel Nuria Óscar "
+            "Pablo Rosa Sara Tomás Vera Yago"
+        ).split()
+    ),
+    last_names=tuple(
+        (
+            "Aguilar Blanco Castro Delgado Flores García Herrera Iglesias Molina Navarro Ortega "
+            "Prieto Ramos Serrano Torres Vega"
+        ).split()
+    ),
+    things=(
+        "la carta",
+        "el libro viejo",
+        "una taza de té",
+        "el abrigo azul",
+        "el pan",
+        "la ventana",
+        "la llave pequeña",
+        "la bolsa verde",
+        "dos manzanas",
+        "el mapa",
+        "la puerta del jardín",
+        "un vaso de agua",
+        "la radio",
+        "el periódico",
+        "la caja blanca",
+    ),
+    places=(
+        "en casa",
+        "en la cocina",
+        "cerca del río",
+        "en la estación",
+        "en la colina",
+        "en el jardín",
+        "junto al mar",
+        "en la ciudad",
+        "en el mercado",
+        "detrás de la escuela",
+        "en la pequeña tienda",
+        "en el puente",
+    ),
+    times=(
+        "hoy",
+        "mañana",
+        "el lunes",
+        "el viernes",
+        "por la mañana",
+        "al mediodía",
+        "cada tarde",
+        "después de la cena",
+        "la próxima semana",
+        "en verano",
+        "antes del desayuno",
+        "por la noche",
+    ),
+    numbers=(
+        "{number}",
+        "{number}",
+        "habitación {number}",
+        "la respuesta es {number}",
+        "página {number}",
+        "es el número {number}",
+        "él contó hasta {number}",
+        "número {number}, por favor",
+    ),
+    names=(
+        "{first}",
+        "{first} {last}",
+        "me llamo {first}",
+        "habla {first} {last}",
+        "llama a {first}, por favor",
+        "¿está {first}?",
+        "buenos días, {first}",
+        "{first} con {friend}",
+    ),
+    sentences=(
+        "{first} pone {thing} sobre la mesa.",
+        "¿dónde está {first}?",
+        "nos vemos {place} {time}.",
+        "perdí {thing} {place}.",
+        "hace buen tiempo {time}.",
+        "trae {thing} {time}, por favor.",
+        "todo está tranquilo {place}.",
+        "{first} vive {place} con {friend}.",
+        "¿ves {thing}?",
+        "el tren sale {time}.",
+        "quiero {thing}, gracias.",
+        "abre la puerta.",
+        "{friend} espera {place}.",
+        "buenas noches.",
+        "no había nadie {place} {time}.",
+        "¿está lejos?",
+        "un perro dormía {place}.",
+        "llueve {time}.",
+        "muchas gracias.",
+    ),
+)
+ITALIAN = grammar.Grammar(
+    first_names=tuple(
+        (
+            "Alba Bruno Carla Dario Elena Fabio Gina Luca Irene Marco Laura Nicola Olga Paolo "
+            "Rosa Sandro Silvia Tullio Vera Zeno"
+        ).split()
+    ),
+    last_names=tuple(
+        (
+            "Amato Bianchi Colombo Conti Ferrari Fontana Galli Greco Leone Marino Neri Ricci "
+            "Romano Russo Serra Villa"
+        ).split()
+    ),
+    things=(
+        "la lettera",
+        "il vecchio libro",
+        "una tazza di tè",
+        "il cappotto blu",
+        "il pane",
+        "la finestra",
+        "la piccola chiave",
+        "la borsa verde",
+        "due mele",
+        "la mappa",
+        "il cancello del giardino",
+        "un bicchiere d'acqua",
+        "la radio",
+        "il giornale",
+        "la scatola bianca",
+    ),
+    places=(
+        "a casa",
+        "in cucina",
+        "vicino al fiume",
+        "alla stazione",
+        "sulla collina",
+        "in giardino",
+        "al mare",
+        "in città",
+        "al mercato",
+        "dietro la scuola",
+        "nel piccolo negozio",
+        "sul ponte",
+    ),
+    times=(
+        "oggi",
+        "domani",
+        "lunedì",
+        "venerdì",
+        "di mattina",
+        "a mezzogiorno",
+        "ogni sera",
+        "dopo cena",
+        "la prossima settimana",
+        "in estate",
+        "prima di colazione",
+        "di notte",
+    ),
+    numbers=(
+        "{number}",
+        "{number}",
+        "camera {number}",
+        "la risposta è {number}",
+        "pagina {number}",
+        "costa {number} euro",
+        "ha contato fino a {number}",
+        "numero {number}, per favore",
+    ),
+    names=(
+        "{first}",
+        "{first} {last}",
+        "mi chiamo {first}",
+        "qui parla {first} {last}",
+        "chiama {first}, per favore",
+        "c'è {first}?",
+        "buongiorno, {first}",
+        "{first} con {friend}",
+    ),
+    sentences=(
+        "{first} mette {thing} sul tavolo.",
+        "cerco {thing}.",
+        "ci vediamo {place} {time}.",
+        "ho perso {thing} {place}.",
+        "il tempo è bello {time}.",
+        "porta {thing} {time}, per favore.",
+        "è tutto tranquillo {place}.",
+        "{first} abita {place} con {friend}.",
+        "vedi {thing}?",
+        "il treno parte {time}.",
+        "vorrei {thing}, grazie.",
+        "apri la porta.",
+        "{friend} aspetta {place}.",
+        "buona notte.",
+        "non c'era nessuno {place} {time}.",
+        "è lontano?",
+        "un cane dormiva {place}.",
+        "piove {time}.",
+        "grazie mille.",
+    ),
+)

@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch consists of: arrays of sound or of latents, and of text; how a record fills a row."""
+
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
+from data_pipelines.records import latents as latent_records
+from data_pipelines.records import sound as sound_records
+from data_pipelines.sound import transforms
+
+_MAX_TEXTS_CHECKED = 1000  # records per source, when it is opened
+
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
+
+
+class Sound:
+    """Rows of "waveform" [b, samples] float32 and "mask" [b, samples] bool."""
+
+    def __init__(self, crop_length: int):
+        """Rows of `crop_length` samples."""
+        self._crop_length = crop_length
+
+    def spec(self, num_rows: int) -> Spec:
+        """Name -> (shape, dtype)."""
+        shape = (num_rows, self._crop_length)
+        return {"waveform": (shape, np.dtype(np.float32)), "mask": (shape, np.dtype(np.bool_))}
+
+    def empty(self, num_rows: int) -> dict[str, np.ndarray]:
+        """A batch of silence that `write` fills; its waveform is int16 until `finish`."""
+        shape = (num_rows, self._crop_length)
+        return {"waveform": np.zeros(shape, np.int16), "mask": np.zeros(shape, np.bool_)}
+
+    def read(self, source: sources.ShardSet | sources.TfdsExamples, index: int) -> np.ndarray:
+        """What `write` needs of a record, and no more."""
+        return source.waveform(index)
+
+    def content(self, record: sound_records.Record) -> np.ndarray:
+        """The same, of a record that was read whole."""
+        return record.waveform
+
+    def fits(self, record: sound_records.Record) -> bool:
+        """Whether all of a record goes into a row."""
+        return record.waveform.size <= self._crop_length
+
+    def write(self, batch: dict, row: int, content: np.ndarray, position: float) -> None:
+        """Writes one crop, which lies at `position` in [0, 1) of the room it has."""
+        num_valid = transforms.crop(content, position, out=batch["waveform"][row])
+        batch["mask"][row, :num_valid] = True
+
+    def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
+        """Turns PCM16 into float32 in [-1, 1], with a gain in dB per row, or None."""
+        batch["waveform"] = transforms.to_float(batch["waveform"], gains_db)
+
+
+class Latents:
+    """Rows of "latents" [b, frames, dim] float32 and "mask" [b, frames] bool."""
+
+    def __init__(self, num_frames: int, latent_dim: int):
+        """Rows of `num_frames` latents; a longer record gives its beginning."""
+        self._num_frames, self._latent_dim = num_frames, latent_dim
+
+    def spec(self, num_rows: int) -> Spec:
+        """Name -> (shape, dtype)."""
+        shape = (num_rows, self._num_frames)
+        return {
+            "latents": ((*shape, self._latent_dim), np.dtype(np.float32)),
+            "mask": (shape, np.dtype(np.bool_)),
+        }
+
+    def empty(self, num_rows: int) -> dict[str, np.ndarray]:
+        """A batch of zeros that `write` fills."""
+        return {name: np.zeros(*pair) for name, pair in self.spec(num_rows).items()}
+
+    def read(self, source: sources.LatentSet, index: int) -> np.ndarray:
+        """What `write` needs of a record, and no more."""
+        return source.latents(index)
+
+    def content(self, record: latent_records.LatentRecord) -> np.ndarray:
+        """The same, of a record that was read whole."""
+        return record.latents
+
+    def fits(self, record: latent_records.LatentRecord) -> bool:
+        """Whether all of a record goes into a row."""
+        return len(record.latents) <= self._num_frames
+
+    def write(self, batch: dict, row: int, content: np.ndarray, position: float) -> None:
+        """Writes the beginning of a record; `position` is that of its sound, and 0."""
+        content = content[: self._num_frames]
+        batch["latents"][row, : len(content)] = content
+        batch["mask"][row, : len(content)] = True
+
+    def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
+        """Nothing is left to do."""
+
+
+def text_spec(num_rows: int, max_tokens: int) -> Spec:
+    """Name -> (shape, dtype) of the text that goes with a batch."""
+    shape = (num_rows, max_tokens)
+    return {
+        "text": (shape, np.dtype(np.int32)),
+        "answer": (shape, np.dtype(np.bool_)),
+        "text_mask": (shape, np.dtype(np.bool_)),
+    }
+
+
+def layout_of(opened: list[Any], *, crop_length: int, autoencoder: str | None) -> Sound | Latents:
+    """The layout for what the sources hold, which must be the same kind everywhere.
+
+    Args:
+        opened: sources.
+        crop_length: samples per row, of sound or of what the latents stand for.
+        autoencoder: fingerprint that latents must have; None takes any.
+
+    Raises:
+        ValueError: if sound and latents are mixed, or latents are not of one kind and length.
+    """
+    of_latents = [source for source in opened if isinstance(source, sources.LatentSet)]
+    if not of_latents:
+        return Sound(crop_length)
+    if len(of_latents) < len(opened):
+        other = next(source for source in opened if source not in of_latents)
+        raise ValueError(
+            f"a mixture is of sound or of latents, got sound in {other.name} and latents in "
+            f"{of_latents[0].name}: encode the former too"
+        )
+    for source in of_latents:
+        source.check_autoencoder(autoencoder or of_latents[0].manifest.latents.autoencoder)
+    found = of_latents[0].manifest.latents
+    if crop_length % found.samples_per_latent:
+        raise ValueError(
+            f"crop_length={crop_length} must be a multiple of the {found.samples_per_latent} "
+            f"samples of a latent in {of_latents[0].name}"
+        )
+    return Latents(crop_length // found.samples_per_latent, found.latent_dim)
+
+
+def check_texts(
+    text: tasks.TextTasks, opened: list[Any], layout: Sound | Latents, *, train: bool
+) -> None:
+    """Refuses tasks that nothing answers, and texts that are too long, before anything runs.
+
+    Of a large set some evenly spaced records are read; what is too long in the others goes without
+    text when its turn comes, is counted and said.
+
+    Raises:
+        ValueError: naming the task, or the record.
+    """
+    manifests = [getattr(source, "manifest", None) for source in opened]
+    # What is held out may lack a task. A TFDS data set does not say beforehand what it holds.
+    if train and None not in manifests:
+        text.check(manifests)
+    for source in opened:
+        step = max(1, len(source) // _MAX_TEXTS_CHECKED)
+        for index in range(0, len(source), step):
+            try:
+                record = source[index]
+            except sources.Unreadable:
+                continue  # Counted when its turn comes.
+            is_whole = source.is_whole(record) and layout.fits(record)
+            for name, answer in text.answers(record, is_whole=is_whole).items():
+                text.tokens(name, answer, key=record.key)

@@ -1,0 +1,332 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Random access to records: of a set of sound or of latents, or of a TFDS data set directly."""
+
+import bisect
+import collections
+from collections.abc import Callable
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import threading
+from typing import Any
+
+from absl import logging
+from array_record.python import array_record_module
+import numpy as np
+
+from data_pipelines.records import latents as latent_records
+from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import tfds_input
+
+# Records are read one at a time and far apart, so reading ahead would only cost.
+_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
+
+
+_MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
+TFDS_PREFIX = "tfds:"
+_NUM_MEASURED = 16  # examples of a data set from which its length is estimated
+
+
+def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsExamples":
+    """Opens a folder of shards, or a TFDS data set by `tfds:NAME@SPLIT#FEATURE`.
+
+    The manifest of a folder says whether its shards hold sound or latents.
+
+    Args:
+        name: of the folder; or, of a data set, its name as TFDS writes it or the folder where it
+            was prepared, the split ("train" if not said), and which feature is the sound, if
+            several could be.
+        sample_rate: Hz that the records have, or to which the data set is resampled.
+
+    Raises:
+        ValueError: if it is not whole, has another rate or cannot be read.
+    """
+    if not str(name).startswith(TFDS_PREFIX) and manifest.read(name).latents is not None:
+        return LatentSet(name, sample_rate=sample_rate)
+    return open_sound(name, sample_rate=sample_rate)
+
+
+def open_sound(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
+    """Opens what `open_source` does, but latents: ValueError for those."""
+    if not str(name).startswith(TFDS_PREFIX):
+        return ShardSet(name, sample_rate=sample_rate)
+    rest, _, feature = str(name).removeprefix(TFDS_PREFIX).partition("#")
+    data_set, _, split = rest.partition("@")
+    return TfdsExamples(
+        tfds_input.Tfds(data_set, split=split or "train", audio_feature=feature),
+        sample_rate=sample_rate,
+    )
+
+
+class Unreadable(ValueError):
+    """A record that cannot be read: its bytes are damaged or are not a record of this set."""
+
+
+class _RecordFiles:
+    """The records of a folder of shards, by their index. Safe to share between threads."""
+
+    _decode: Callable[[bytes], Any]  # of a whole record
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        sample_rate: int | None = None,
+        checksums: bool = False,
+    ):
+        """Opens the set and compares its files with its manifest.
+
+        Args:
+            folder: of the set.
+            sample_rate: Hz that the records must have; None takes any.
+            checksums: compare every byte of every shard too, which reads the whole set.
+
+        Raises:
+            ValueError: if the set is not whole or has another rate.
+        """
+        self.folder = pathlib.Path(folder)
+        self.manifest = manifest.read(folder)
+        self._check_kind()
+        if sample_rate is not None and self.manifest.sample_rate != sample_rate:
+            raise ValueError(
+                f"the shards in {folder} hold sound at {self.manifest.sample_rate} Hz, the model "
+                f"needs {sample_rate} Hz: build them with --sample_rate={sample_rate} or change "
+                "the config"
+            )
+        manifest.verify(self.manifest, folder, checksums=checksums)
+        self.name, self.fingerprint = str(folder), self.manifest.fingerprint
+        self._shards = self.manifest.shards
+        self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
+        self._readers = {}
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns the record at `index`.
+
+        Raises:
+            Unreadable: if its bytes are damaged.
+            IndexError: if there is no such index.
+        """
+        return self._read(index, self._decode)
+
+    def is_whole(self, record: Any) -> bool:
+        """Whether a record is all of its source, rather than a part of something longer.
+
+        One that is exactly as long as a segment counts as a part: nothing tells.
+        """
+        return record.offset == 0 and _num_samples(record) < self.manifest.segment_length
+
+    def _check_kind(self) -> None:
+        """Raises ValueError where the records are of another kind."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self)} records)"
+
+    def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
+        shard_index = bisect.bisect_right(self._starts, index) - 1
+        place = int(index) - self._starts[shard_index]
+        try:
+            (data,) = self._reader(shard_index).read([place])
+            return decode(data)
+        except (RuntimeError, ValueError, OSError) as error:
+            shard = self.folder / self._shards[shard_index].name
+            message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
+            raise Unreadable(message) from None
+
+    def _reader(self, shard_index: int) -> array_record_module.ArrayRecordReader:
+        reader = self._readers.get(shard_index)
+        if reader is None:
+            shard = self._shards[shard_index]
+            path = str(self.folder / shard.name)
+            reader = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
+            num_records = reader.num_records()
+            if num_records != shard.num_records:
+                raise ValueError(f"the shard has {num_records} records, not {shard.num_records}")
+            while len(self._readers) >= _MAX_OPEN_SHARDS:
+                # Dropped, not closed: another thread may be reading from it.
+                self._readers.pop(next(iter(self._readers)), None)
+            self._readers[shard_index] = reader
+        return reader
+
+
+class ShardSet(_RecordFiles):
+    """The records of one set of sound, by their index; items are records.Record."""
+
+    _decode = staticmethod(sound_records.decode)
+
+    @property
+    def seconds(self) -> float:
+        """Of sound in all records."""
+        return self.manifest.seconds
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
+        return self._read(index, sound_records.decode_waveform)
+
+    def _check_kind(self) -> None:
+        if self.manifest.latents is not None:
+            raise ValueError(
+                f"the shards in {self.folder} hold latents, and sound is needed: give the shards "
+                "that were encoded"
+            )
+
+
+class LatentSet(_RecordFiles):
+    """The records of one set of latents; items are latent_records.LatentRecord."""
+
+    def latents(self, index: int) -> np.ndarray:
+        """Returns the latents of the record at `index`, [frames, dim] float32; raises likewise."""
+        decode = latent_records.decode_latents
+        return self._read(index, functools.partial(decode, latent_dim=self._dim))
+
+    def check_autoencoder(self, fingerprint: str) -> None:
+        """Raises ValueError unless the autoencoder of that fingerprint made these latents."""
+        found = self.manifest.latents.autoencoder
+        if found != fingerprint:
+            raise ValueError(
+                f"the latents in {self.folder} were made by autoencoder {found}, the run uses "
+                f"{fingerprint}: encode the shards again with python -m f3tok_jax.encode_shards, "
+                "or name the autoencoder that made them"
+            )
+
+    @property
+    def _dim(self) -> int:
+        return self.manifest.latents.latent_dim
+
+    def _decode(self, data: bytes) -> latent_records.LatentRecord:
+        return latent_records.decode(data, latent_dim=self._dim)
+
+    def _check_kind(self) -> None:
+        if self.manifest.latents is None:
+            raise ValueError(
+                f"the shards in {self.folder} hold sound, and latents are needed: encode them "
+                "with python -m f3tok_jax.encode_shards"
+            )
+
+
+def _num_samples(record: Any) -> int:
+    if isinstance(record, latent_records.LatentRecord):
+        return record.num_samples
+    return record.waveform.size
+
+
+class TfdsExamples:
+    """The examples of a TFDS data set, decoded, mixed down and resampled each time they are read.
+
+    For data sets that are not worth a build: shards hold the same sound ready to be read.
+    """
+
+    def __init__(self, data_set: tfds_input.Tfds, *, sample_rate: int):
+        """Opens one split; sounds are resampled to `sample_rate`, Hz."""
+        self._data_set, self._items = data_set, data_set.listing().items
+        self._recipe = audio_files.Recipe(
+            sample_rate=sample_rate,
+            segment_length=sound_records.MAX_SAMPLES,
+            mono="mean",
+            min_seconds=0.0,
+            max_seconds=sound_records.MAX_SAMPLES / sample_rate,
+        )
+        self.name = f"{TFDS_PREFIX}{data_set.name}@{data_set.split}#{data_set.audio_feature}"
+        content = [data_set.settings(), len(self._items), sample_rate]
+        self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @functools.cached_property
+    def seconds(self) -> float:
+        """Of sound in all examples, about: a few are read, and those that can be are counted."""
+        lengths = []
+        for measured in range(min(_NUM_MEASURED, len(self))):
+            with contextlib.suppress(Unreadable):
+                index = measured * len(self) // min(_NUM_MEASURED, len(self))
+                lengths.append(len(self.waveform(index)))
+        mean = np.mean(lengths) if lengths else 0.0
+        return float(mean * len(self) / self._recipe.sample_rate)
+
+    def __getitem__(self, index: int) -> sound_records.Record:
+        """Returns the example at `index`; raises Unreadable if it would be refused by a build."""
+        item = self._items[index]
+        try:
+            with self._data_set.opened(item) as sound:
+                blocks = audio_files.pcm16_blocks(sound, self._recipe, collections.Counter())
+                waveform = np.concatenate(list(blocks))
+        except (audio_files.Refused, RuntimeError, ValueError, OSError) as error:
+            raise Unreadable(f"example {item.key} cannot be read: {str(error)[:300]}") from None
+        return sound_records.Record(
+            key=item.key,
+            waveform=waveform,
+            sample_rate=self._recipe.sample_rate,
+            source=item.key,
+            text=sound.text,
+            task=sound.task,
+            labels=sound.labels,
+        )
+
+    def waveform(self, index: int) -> np.ndarray:
+        """Returns the samples of the example at `index`, [num_samples] int16; raises likewise."""
+        return self[index].waveform
+
+    def is_whole(self, record: sound_records.Record) -> bool:
+        """Whether a record is all of its source: examples are never cut."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"TfdsExamples({self.name!r}, {len(self)} examples)"
+
+
+class Substitute:
+    """Reads the next record where one cannot be read: counted, and within a budget."""
+
+    def __init__(self, max_replaced: int):
+        """Allows for `max_replaced` unreadable records."""
+        self._max_replaced = max_replaced
+        self._lock = threading.Lock()  # Several threads read.
+        self.num_replaced = 0
+
+    def read(
+        self, read: Callable[[int], Any], index: int, length: int, *, count: bool = True
+    ) -> Any:
+        """Returns `read(index)`, or of the next index that can be read: the same on every replay.
+
+        Args:
+            read: of a source; raises Unreadable.
+            index: of the record that is wanted.
+            length: of the source; after the last record comes the first.
+            count: whether this reading counts.
+
+        Raises:
+            ValueError: if the budget is used up, or a long run of records cannot be read.
+        """
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                return read((index + attempt) % length)
+            except Unreadable as error:
+                last = error
+                if count:
+                    self._count(error)
+        raise ValueError(f"{_MAX_ATTEMPTS} records in a row cannot be read, the last: {last}")
+
+    def _count(self, error: Unreadable) -> None:
+        with self._lock:
+            self.num_replaced += 1
+            num_replaced = self.num_replaced
+        if num_replaced > self._max_replaced:
+            raise ValueError(
+                f"more than max_replaced={self._max_replaced} records could not be read, the last: "
+                f"{error}; check the disk or rebuild the set"
+            ) from None
+        logging.warning("%s; the next record takes its place", error)

@@ -1,0 +1,317 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Text tasks: what a record's sound can be asked about, as instruction and answer in token ids.
+
+    instruction | answer | end of text
+
+A task is named in a mixture with its weight; a record takes part in those that its text and labels
+can answer. Only the answer and the end of the text are to be predicted.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import threading
+
+from absl import logging
+import numpy as np
+import tokenizers
+
+from data_pipelines.embedded.speech import numerals
+from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
+
+LABEL_PREFIX = "label:"  # of tasks on labels that have no name of their own
+TOKENIZER_NAME = "tokenizer.json"
+
+_MAX_TOKENIZER_BYTES = 2**28  # those of large models take about a tenth
+
+_LANGUAGE_NAMES = {
+    "de": "german",
+    "en": "english",
+    "es": "spanish",
+    "fr": "french",
+    "it": "italian",
+    "ja": "japanese",
+    "ko": "korean",
+    "pt": "portuguese",
+    "ru": "russian",
+    "zh": "chinese",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is asked, and where the answer stands.
+
+    Attributes:
+        instruction: text before the answer.
+        labels: names of the label that is the answer; the first that a record has. Empty: the
+            answer is the record's text.
+        kinds: of text (records.Record.task) that answer; of tasks without labels.
+        spell: label's value -> words.
+        needs_whole: whether a part of the sound cannot be answered, as where all that is said is to
+            be written down.
+    """
+
+    instruction: str
+    labels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    spell: Callable[[str], str] = str
+    needs_whole: bool = False
+
+    def answer(self, record: sound_records.Record, *, is_whole: bool) -> str:
+        """The answer for a record, "" if it has none."""
+        if self.needs_whole and not is_whole:
+            return ""
+        if not self.labels:
+            return record.text if record.task in self.kinds else ""
+        values = (record.labels[name] for name in self.labels if name in record.labels)
+        return self.spell(next(values, ""))
+
+
+def _digit_words(value: str) -> str:
+    return numerals.digit(int(value), language="en") if value in tuple("0123456789") else value
+
+
+def _language_name(value: str) -> str:
+    return _LANGUAGE_NAMES.get(value, value)
+
+
+TASKS: Mapping[str, Task] = {
+    "transcription": Task(
+        "what is said:", kinds=("transcribe", "transcription", "speech"), needs_whole=True
+    ),
+    "caption": Task("what is heard:", kinds=("caption", "music", "events")),
+    "language": Task("language:", labels=("language",), spell=_language_name),
+    "voice": Task("voice:", labels=("voice", "speaker")),
+    "gender": Task("gender of the voice:", labels=("gender",)),
+    "instrument": Task("instrument:", labels=("instrument",)),
+    "event": Task("kind of sound:", labels=("class", "event")),
+    "digit": Task("digit:", labels=("digit",), spell=_digit_words),
+}
+
+
+def find(name: str) -> Task:
+    """Returns the task of a name: one of TASKS, or "label:NAME" for the values of any label.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    label = name.removeprefix(LABEL_PREFIX)
+    if label and label != name:
+        return Task(f"{label}:", labels=(label,))
+    raise ValueError(
+        f"text task must be one of {', '.join(TASKS)} or {LABEL_PREFIX}NAME, got {name!r}"
+    )
+
+
+class TextTooLong(ValueError):
+    """Instruction, answer and end of text have more tokens than a batch has room for."""
+
+
+class TextTasks:
+    """A weighted mixture of tasks, and the tokenizer that writes them. Safe between threads."""
+
+    def __init__(
+        self,
+        tokenizer_path: str | os.PathLike,
+        weights: Mapping[str, float],
+        max_tokens: int,
+        *,
+        end_of_text: str = "<|endoftext|>",
+    ):
+        """Reads the tokenizer.
+
+        Args:
+            tokenizer_path: a tokenizer.json, or the folder of a model that has one.
+            weights: name of a task -> its weight, above 0.
+            max_tokens: of instruction, answer and end of text together.
+            end_of_text: the token that ends an answer.
+
+        Raises:
+            ValueError: for an unknown task, a weight that is none, or a file that is no tokenizer
+                or lacks the token.
+        """
+        if not weights or not all(0.0 < weight < float("inf") for weight in weights.values()):
+            raise ValueError(
+                f"text tasks need names with weights above 0, got {dict(weights)}; leave out what "
+                "is not wanted"
+            )
+        if max_tokens < 2:
+            raise ValueError(f"max_tokens of the text must be at least 2, got {max_tokens}")
+        self.weights, self.max_tokens = dict(weights), max_tokens
+        self._tasks = {name: find(name) for name in weights}
+        self._tokenizer, self._digest = _read_tokenizer(pathlib.Path(tokenizer_path))
+        self._end = self._tokenizer.token_to_id(end_of_text)
+        if self._end is None:
+            raise ValueError(
+                f"the tokenizer {tokenizer_path} has no token {end_of_text!r}: give the one that "
+                "ends a text there as end_of_text"
+            )
+        self._instructions = {
+            name: self._ids(task.instruction) for name, task in self._tasks.items()
+        }
+        self._lock = threading.Lock()
+        self._without = collections.Counter()
+
+    @property
+    def fingerprint(self) -> list:
+        """What decides which text comes when, ready for JSON."""
+        return [self._digest, self._end, self.max_tokens, sorted(self.weights.items())]
+
+    @property
+    def without(self) -> dict[str, int]:
+        """Reason -> rows that had no text so far.
+
+        "no task" fits the record; it is "cut", and its transcript would say more than is heard; the
+        text was "too long" for a row.
+        """
+        with self._lock:
+            return dict(self._without)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens, added ones too; the embedding table must have at least as many rows."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def end_of_text(self) -> int:
+        """The token that ends an answer."""
+        return self._end
+
+    def instruction(self, name: str) -> list[int]:
+        """Token ids of what a task asks.
+
+        Raises:
+            ValueError: for a task that is not in the mixture.
+        """
+        if name not in self._instructions:
+            raise ValueError(
+                f"task must be one of {', '.join(self._instructions)}, got {name!r}: the others "
+                "were not trained"
+            )
+        return list(self._instructions[name])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids, without the tokens that are not text."""
+        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def answers(self, record: sound_records.Record, *, is_whole: bool) -> dict[str, str]:
+        """Name -> answer, of the tasks that `record` can answer.
+
+        Args:
+            record: with its text and labels.
+            is_whole: whether all of its source is in the batch; a part has no transcript.
+        """
+        answers = {
+            name: task.answer(record, is_whole=is_whole) for name, task in self._tasks.items()
+        }
+        return {name: answer for name, answer in answers.items() if answer}
+
+    def tokens(self, name: str, answer: str, *, key: str) -> tuple[list[int], int]:
+        """Token ids of a task, the last one the end of text, and how many are instruction.
+
+        Raises:
+            TextTooLong: naming the record `key`; nothing is ever cut.
+        """
+        instruction = self._instructions[name]
+        # By themselves: whether a token belongs to the answer must not depend on how they join.
+        ids = [*instruction, *self._ids(" " + answer), self._end]
+        if len(ids) > self.max_tokens:
+            raise TextTooLong(
+                f"the text of record {key!r} has {len(ids)} tokens for the task {name!r}, more "
+                f"than max_tokens={self.max_tokens}: raise it, or leave the record out"
+            )
+        return ids, len(instruction)
+
+    def write_row(
+        self, record: sound_records.Record, draw: float, *, is_whole: bool, batch: Mapping, row: int
+    ) -> None:
+        """Writes one row of "text", "answer" and "text_mask", all zero before.
+
+        Args:
+            record: of the row.
+            draw: in [0, 1), which of the record's tasks.
+            is_whole: as in `answers`.
+            batch: of arrays [b, max_tokens]: int32 ids, and two masks.
+            row: in the batch.
+        """
+        answers = self.answers(record, is_whole=is_whole)
+        if not answers:
+            cut = not is_whole and self.answers(record, is_whole=True)
+            self._count("cut" if cut else "no task")
+            return
+        name = _weighted(list(answers), [self.weights[name] for name in answers], draw)
+        try:
+            ids, num_instruction = self.tokens(name, answers[name], key=record.key)
+        except TextTooLong as error:
+            self._count("too long")
+            logging.warning("%s; it goes without", error)
+            return
+        batch["text"][row, : len(ids)] = ids
+        batch["answer"][row, num_instruction : len(ids)] = True
+        batch["text_mask"][row, : len(ids)] = True
+
+    def check(self, manifests: Sequence[manifest.Manifest]) -> None:
+        """Refuses a task that no record of the sets can answer, as far as manifests tell.
+
+        Raises:
+            ValueError: naming the task and what its records would need.
+        """
+        for name, task in self._tasks.items():
+            if task.labels and not any(
+                label in found.labels for found in manifests for label in task.labels
+            ):
+                raise ValueError(
+                    f"the text task {name!r} needs records with the label "
+                    f"{' or '.join(task.labels)}, and the shards have none: build them with "
+                    "--label_pattern or --metadata, or leave the task out"
+                )
+            if not task.labels and not any(found.num_texts for found in manifests):
+                raise ValueError(
+                    f"the text task {name!r} needs records with text, and the shards have none: "
+                    "build them with --metadata, or leave the task out"
+                )
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _count(self, reason: str) -> None:
+        with self._lock:
+            self._without[reason] += 1
+
+
+def _weighted(names: Sequence[str], weights: Sequence[float], draw: float) -> str:
+    """The name in whose share of [0, 1) the draw falls."""
+    edges = np.cumsum(weights) / np.sum(weights)
+    return names[min(int(np.searchsorted(edges, draw, side="right")), len(names) - 1)]
+
+
+def _read_tokenizer(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, str]:
+    """Reads a tokenizer and the SHA-256 of its file."""
+    if path.is_dir():
+        path = path / TOKENIZER_NAME
+    if not path.is_file() or path.stat().st_size > _MAX_TOKENIZER_BYTES:
+        raise ValueError(
+            f"{path} must be a {TOKENIZER_NAME} of the tokenizers library, got "
+            f"{'a file that is too large' if path.is_file() else 'no such file'}"
+        )
+    content = path.read_bytes()
+    try:
+        json.loads(content)
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises nothing narrower
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} must be a {TOKENIZER_NAME} of the tokenizers library, got: {reason}"
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer, hashlib.sha256(content).hexdigest()

@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of packed text documents, by their step, from what shard sets say about their sound.
+
+A document is what a language model will be asked about sound, in one of two forms:
+
+    instruction | answer | end of text
+    context | instruction | answer | end of text
+
+The context is everything that is known of the record, in any order, each token said several times
+over: it stands where the sound will stand, so that the model learns to answer from it. Only then
+can it, frozen, tell an encoder what is worth hearing.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+import hashlib
+import json
+
+import numpy as np
+
+from data_pipelines.reading import batches
+from data_pipelines.reading import mixture as mixtures
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
+from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
+
+# What "scored" says of a token.
+NOT_SCORED, SCORED, SCORED_IN_CONTEXT = 0, 1, 2
+
+_MAX_REMEMBERED = 2**20  # records' texts; reading one reads its sound too
+
+
+@dataclasses.dataclass(frozen=True)
+class Forms:
+    """How documents are made.
+
+    Attributes:
+        context: share of the documents that have one.
+        max_repeats: how often, at most, each token of a context is said.
+    """
+
+    context: float
+    max_repeats: int
+
+
+class TextPipeline:
+    """Rows of whole documents, one after another; those that do not fit their row are left out."""
+
+    def __init__(
+        self,
+        mixture: str | Sequence[tuple[str, float]],
+        *,
+        text: tasks.TextTasks,
+        forms: Forms,
+        length: int,
+        documents_per_row: int,
+        batch_size: int,
+        seed: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+        train: bool = True,
+        max_replaced: int = 1000,
+    ):
+        """Opens the sets and checks that they have something to say.
+
+        Args:
+            mixture: ((name, weight), ...) or what pipeline.parse_mixture reads; of sound or latents.
+            text: the tasks and their tokenizer.
+            forms: of the documents.
+            length: tokens of a row.
+            documents_per_row: that are tried, in their order.
+            batch_size: rows over all hosts.
+            seed: of order and forms.
+            process_index: which host this is.
+            process_count: hosts.
+            train: False goes through the records in order.
+            max_replaced: records that may turn out unreadable on this host before it is an error.
+
+        Raises:
+            ValueError: if a set is not whole or no record answers any task, or the numbers do not
+                fit together.
+        """
+        pairs = pipeline.parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
+        if not 0 <= process_index < process_count or batch_size % process_count:
+            raise ValueError(
+                f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and "
+                f"process_index={process_index} one of them"
+            )
+        if not 0.0 <= forms.context <= 1.0 or forms.max_repeats < 1 or documents_per_row < 1:
+            raise ValueError(
+                "documents need a share of contexts in [0, 1], max_repeats and documents_per_row "
+                f"of at least 1, got {forms.context}, {forms.max_repeats} and {documents_per_row}"
+            )
+        names, weights = zip(*pairs)
+        self._sources = [
+            sources.open_source(name, sample_rate=manifest.read(name).sample_rate) for name in names
+        ]
+        if train:  # what is held out may lack a task
+            text.check([source.manifest for source in self._sources])
+        lengths = [len(source) for source in self._sources]
+        self.num_records = sum(lengths)
+        self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
+        self._text, self._forms = text, forms
+        self._length, self._documents = length, documents_per_row
+        self._batch_size, self._seed = batch_size, seed
+        rows = batch_size // process_count
+        self._rows = range(process_index * rows, (process_index + 1) * rows)
+        self._substitute = sources.Substitute(max_replaced)
+        self._answers = functools.lru_cache(maxsize=_MAX_REMEMBERED)(self._read_answers)
+        decisive = [
+            [source.fingerprint for source in self._sources],
+            weights,
+            text.fingerprint,
+            dataclasses.astuple(forms),
+            length,
+            documents_per_row,
+            batch_size,
+            seed,
+            train,
+        ]
+        self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+    @property
+    def batch_spec(self) -> batches.Spec:
+        """Name -> (shape, dtype) of the global batch.
+
+        "text" are token ids; "segments" number a row's documents from 1, 0 is padding; "scored" is
+        NOT_SCORED, SCORED, or SCORED_IN_CONTEXT for an answer after its context.
+        """
+        shape = (self._batch_size, self._length)
+        return {name: (shape, np.dtype(np.int32)) for name in ("text", "segments", "scored")}
+
+    @property
+    def replaced(self) -> int:
+        """Records that could not be read on this host so far, each replaced by another."""
+        return self._substitute.num_replaced
+
+    def local_batch(self, step: int) -> dict[str, np.ndarray]:
+        """Returns this host's rows of the batch of `step`, by `batch_spec`."""
+        shape = (len(self._rows), self._length)
+        batch = {name: np.zeros(shape, np.int32) for name in self.batch_spec}
+        for place, row in enumerate(self._rows):
+            filled, segment = 0, 0
+            generator = np.random.Generator(np.random.Philox(key=[self._seed, step * 2**20 + row]))
+            for source, index in self._places(step, row):
+                ids, scored = self._document(source, index, generator)
+                end = filled + len(ids)
+                if not ids or end > self._length:
+                    continue
+                segment += 1
+                batch["text"][place, filled:end] = ids
+                batch["scored"][place, filled:end] = scored
+                batch["segments"][place, filled:end] = segment
+                filled = end
+        return batch
+
+    def example_keys(self, step: int) -> list[str]:
+        """Returns the keys of the records that the global batch of `step` tries, in its order."""
+        keys = []
+        for row in range(self._batch_size):
+            for source, index in self._places(step, row):
+                keys.append(self._answers(source, index)[0])
+        return keys
+
+    def iterate(
+        self, start_step: int = 0, stop_step: int | None = None
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Yields (step, this host's rows), prepared by a background thread.
+
+        Args:
+            start_step: the first.
+            stop_step: where to end, before that step; None never ends.
+        """
+        return pipeline.prefetched(
+            self.local_batch, start_step, stop_step, num_threads=1, num_prefetched=4
+        )
+
+    def _places(self, step: int, row: int) -> list[tuple[int, int]]:
+        """The sources and records of the documents that a row tries."""
+        start = (step * self._batch_size + row) * self._documents
+        positions = np.arange(start, start + self._documents, dtype=np.int64)
+        return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
+
+    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, str]]:
+        """The key of a record, and its answers by task."""
+        source = self._sources[source_index]
+        record = self._substitute.read(source.__getitem__, index, len(source))
+        return f"{source.name}:{record.key}", answers_of(self._text, record)
+
+    def _document(
+        self, source_index: int, index: int, generator: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of one document, and for each how it is scored; empty if there is none."""
+        key, answers = self._answers(source_index, index)
+        # Always as many draws: a document does not move those after it.
+        draws = generator.random(4)
+        if not answers:
+            return [], []
+        names = sorted(answers)
+        edges = np.cumsum([self._text.weights[name] for name in names])
+        name = names[int(np.searchsorted(edges, draws[0] * edges[-1], side="right"))]
+        try:
+            ids, num_instruction = self._text.tokens(name, answers[name], key=key)
+            if draws[1] >= self._forms.context:
+                return ids, [SCORED] * len(ids)
+            context = self._context(answers, key, draws[2:])
+        except tasks.TextTooLong:
+            return [], []
+        scored = [NOT_SCORED] * (len(context) + num_instruction)
+        return context + ids, scored + [SCORED_IN_CONTEXT] * (len(ids) - num_instruction)
+
+    def _context(self, answers: dict[str, str], key: str, draws: np.ndarray) -> list[int]:
+        """All answers in an order, each token said equally often."""
+        names = sorted(answers)
+        repeats = 1 + int(draws[0] * self._forms.max_repeats)
+        order = np.random.Generator(np.random.Philox(int(draws[1] * 2**32))).permutation(len(names))
+        context = []
+        for place in order:
+            ids, num_instruction = self._text.tokens(names[place], answers[names[place]], key=key)
+            context += ids[num_instruction:-1]
+        return [token for token in context for _ in range(repeats)]
+
+
+def answers_of(text: tasks.TextTasks, record: sound_records.Record) -> dict[str, str]:
+    """Answers by task; also of a part of a sound, because here nothing is heard."""
+    return text.answers(record, is_whole=True)

@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The on-disk record of a segment's latents: the header of its sound's record, then the latents.
+
+    b"F3TL" | version, uint32 | header length, uint32 | header | float32 latents, frame by frame
+
+Little-endian and aligned as in `records`. Text and labels come along, so that whatever trains on
+sound can train on its latents.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data_pipelines.records import sound as sound_records
+
+MAGIC = b"F3TL"
+MAX_DIM = 2**16  # values per latent frame
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LatentRecord:
+    """The latents of one segment of sound; the other fields are those of its records.Record.
+
+    Attributes:
+        latents: [frames, latent_dim], float32.
+        num_samples: of the sound; every begun frame has a latent.
+    """
+
+    key: str
+    latents: np.ndarray
+    num_samples: int
+    sample_rate: int
+    source: str = ""
+    offset: int = 0
+    text: str = ""
+    task: str = ""
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def from_sound(record: sound_records.Record, latents: np.ndarray) -> LatentRecord:
+    """The record of the latents [frames, latent_dim] of `record`."""
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    num_samples = fields.pop("waveform").size
+    return LatentRecord(latents=latents, num_samples=num_samples, **fields)
+
+
+def encode(record: LatentRecord) -> bytes:
+    """Returns the bytes of `record`.
+
+    Raises:
+        ValueError: if a field is out of range or the latents are not finite [frames, dim] float32.
+    """
+    latents = record.latents
+    if (
+        latents.dtype != np.float32
+        or latents.ndim != 2
+        or not len(latents)
+        or not 1 <= latents.shape[1] <= MAX_DIM
+        or not np.isfinite(latents).all()
+    ):
+        raise ValueError(
+            f"latents of {record.key!r} must be finite float32 [frames, 1 to {MAX_DIM}], got "
+            f"{latents.dtype} {list(latents.shape)}"
+        )
+    fields = {name: getattr(record, name) for name in sound_records.FIELDS}
+    fields["labels"] = dict(sorted(record.labels.items()))
+    header = sound_records.encode_header(fields, magic=MAGIC)
+    return header + latents.astype("<f4", copy=False).tobytes()
+
+
+def decode(data: bytes, *, latent_dim: int) -> LatentRecord:
+    """Returns the record in `data`; its latents are a read-only view, so nothing is copied.
+
+    Raises:
+        ValueError: if `data` is not a whole record of a version this code reads.
+    """
+    fields, _ = sound_records.decode_header(data, magic=MAGIC)
+    return LatentRecord(latents=decode_latents(data, latent_dim=latent_dim), **fields)
+
+
+def decode_latents(data: bytes, *, latent_dim: int) -> np.ndarray:
+    """Returns the latents alone, [frames, latent_dim] float32: less work than all of a record.
+
+    Raises:
+        ValueError: if `data` has no latents or is not a record of a version this code reads.
+    """
+    start = sound_records.header_end(data, magic=MAGIC)
+    num_bytes = len(data) - start
+    if not num_bytes or num_bytes % (4 * latent_dim):
+        raise ValueError(
+            f"a record has frames of {latent_dim} latents of four bytes, got {num_bytes} bytes"
+        )
+    return np.frombuffer(data, "<f4", offset=start).reshape(-1, latent_dim)

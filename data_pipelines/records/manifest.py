@@ -1,0 +1,226 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest of a shard set: what a folder of shards holds, and whether it still does.
+
+A set is a folder with `manifest.json`, the shards that it names, and `refusals.jsonl`. The manifest
+is written last, so a folder without one is not a set; it holds no time and no machine's name, so
+that the same build gives the same bytes.
+"""
+
+from collections.abc import Collection
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+
+FILE_NAME = "manifest.json"
+REFUSALS_NAME = "refusals.jsonl"
+STAGING_NAME = ".building"  # the folder of a build's unfinished work
+FORMAT = "f3tok shard set 1"
+
+_MAX_BYTES = 2**28  # of a manifest; a million shards take a tenth of it
+_SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.array_record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of records: its name inside the set, records, bytes, and SHA-256 in hexadecimal."""
+
+    name: str
+    num_records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """Which autoencoder encoded a set, and into what.
+
+    Attributes:
+        autoencoder: fingerprint of its weights.
+        latent_dim: width.
+        samples_per_latent: samples at the set's rate.
+        sound: fingerprint of the set of sound that was encoded, record by record.
+    """
+
+    autoencoder: str
+    latent_dim: int
+    samples_per_latent: int
+    sound: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a shard set holds.
+
+    Attributes:
+        sample_rate: Hz, of every record.
+        segment_length: samples; every record is this long or, at the end of a source, shorter.
+        num_samples: valid samples in all records together.
+        shards: in the order in which their records are numbered.
+        settings: what was asked of the build.
+        sources: SHA-256 over the names and sizes of all that was offered to the build.
+        num_sources: how many files or examples were offered, and how many of them were used.
+        num_used: see `num_sources`.
+        refused: reason -> count; the files are in `refusals.jsonl`.
+        skipped: ending -> count of files that are not sound.
+        clipped_samples: samples that were beyond full scale and were limited to it.
+        labels: label name -> values seen, sorted; None for a label with too many values to list.
+        num_texts: records with a transcript or caption.
+        latents: of whom, if the records hold latents of that sound instead of it.
+    """
+
+    sample_rate: int
+    segment_length: int
+    num_samples: int
+    shards: tuple[Shard, ...]
+    settings: dict
+    sources: str
+    num_sources: int
+    num_used: int
+    refused: dict[str, int]
+    skipped: dict[str, int]
+    clipped_samples: int
+    labels: dict[str, list[str] | None]
+    num_texts: int
+    latents: "Latents | None" = None
+
+    @property
+    def num_records(self) -> int:
+        return sum(shard.num_records for shard in self.shards)
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the sound alone: sets with equal records agree, wherever they were built."""
+        content = [self.sample_rate, [(shard.sha256, shard.num_records) for shard in self.shards]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def is_output(names: Collection[str]) -> bool:
+    """Whether a folder with entries of these names is a shard set, or a build is writing to it."""
+    return STAGING_NAME in names or (FILE_NAME in names and REFUSALS_NAME in names)
+
+
+def write(manifest: Manifest, folder: str | os.PathLike) -> None:
+    """Writes the manifest of `folder` under a temporary name and renames it."""
+    fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
+    fields |= dataclasses.asdict(manifest)
+    if manifest.latents is None:
+        del fields["latents"]
+    write_atomically(pathlib.Path(folder) / FILE_NAME, json.dumps(fields, indent=1) + "\n")
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes `text` to `path` so that the file is whole or absent, also after a power cut."""
+    # One name for all attempts: the next one clears away what a killed one left.
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read(folder: str | os.PathLike) -> Manifest:
+    """Reads the manifest of a shard set.
+
+    Raises:
+        ValueError: if the folder is not a shard set or its manifest is damaged.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / FILE_NAME
+    if not path.is_file():
+        parts = sorted(child.parent.name for child in folder.glob(f"*/{FILE_NAME}"))
+        hint = (
+            f"; its sets are {', '.join(parts)}: name one"
+            if parts
+            else (": build one with python -m data_pipelines.build_shards")
+        )
+        raise ValueError(f"{folder} is not a finished shard set, it has no {FILE_NAME}{hint}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than a manifest can have")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT!r}")
+        num_records = fields.pop("num_records")
+        del fields["seconds"]
+        fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
+        if fields.get("latents") is not None:
+            fields["latents"] = Latents(**fields["latents"])
+        manifest = Manifest(**fields)
+        _check(manifest, num_records)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a whole manifest ({error}): rebuild the set") from None
+    return manifest
+
+
+def _check(manifest: Manifest, num_records: int) -> None:
+    for name in ("sample_rate", "segment_length", "num_samples"):
+        if type(getattr(manifest, name)) is not int or getattr(manifest, name) < 1:
+            raise ValueError(f"{name} is {getattr(manifest, name)!r}")
+    for shard in manifest.shards:
+        # The name is joined to the folder: it must not lead out of it.
+        if not _SHARD_NAME.fullmatch(shard.name):
+            raise ValueError(f"{shard.name!r} is no name for a shard")
+        if type(shard.num_records) is not int or shard.num_records < 1:
+            raise ValueError(f"{shard.name} claims {shard.num_records!r} records")
+        if type(shard.num_bytes) is not int or type(shard.sha256) is not str:
+            raise ValueError(f"{shard.name} has no size or checksum")
+    if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
+        raise ValueError("a shard is named twice")
+    latents = manifest.latents
+    if latents is not None:
+        for name in ("autoencoder", "sound"):
+            if type(getattr(latents, name)) is not str:
+                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
+        for name in ("latent_dim", "samples_per_latent"):
+            if type(getattr(latents, name)) is not int or getattr(latents, name) < 1:
+                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
+    if manifest.num_records != num_records:
+        raise ValueError(f"its shards hold {manifest.num_records} records, it says {num_records!r}")
+
+
+def verify(manifest: Manifest, folder: str | os.PathLike, *, checksums: bool = False) -> None:
+    """Compares the files of a set with its manifest.
+
+    Args:
+        manifest: of the set.
+        folder: of the set.
+        checksums: also read every byte; without it, presence and size alone.
+
+    Raises:
+        ValueError: naming the first shard that is missing, of another size or of other content.
+    """
+    folder = pathlib.Path(folder)
+    if not manifest.shards:
+        raise ValueError(f"the shard set {folder} has no shards: rebuild it")
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise ValueError(
+                f"shard {path} is missing; {FILE_NAME} names it: copy it again or rebuild the set"
+            )
+        num_bytes = path.stat().st_size
+        if num_bytes != shard.num_bytes:
+            raise ValueError(
+                f"shard {path} has {num_bytes} bytes, {FILE_NAME} says {shard.num_bytes}: it is "
+                f"{'empty' if num_bytes == 0 else 'damaged'}, copy it again or rebuild the set"
+            )
+        if checksums and sha256(path) != shard.sha256:
+            raise ValueError(
+                f"shard {path} differs from its SHA-256 in {FILE_NAME}: copy it again or rebuild "
+                "the set"
+            )
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The program that samples a patch for one listener, by shapes alone: what it will cost on a chip."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from f3tok_jax.devices import sharding
+from f3tok_jax.models.transformer import transformer
+from f3tok_jax.pretrained import generation as pretrained_generation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatchProgram:
+    """Sampling one patch of one row, as `f3tok generate` does it again and again.
+
+    Attributes:
+        lowered: to be compiled.
+        seconds_per_batch: of sound in a patch.
+        model_flops: of the products with weights, for both branches of guidance and every step of
+            the solver; what the caches are read for is not counted.
+    """
+
+    lowered: jax.stages.Lowered
+    seconds_per_batch: float
+    model_flops: float
+
+
+def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
+    """Lowers the program of a generation config for one device, which need not exist.
+
+    Caches have room for a sound as long as the examples of training.
+
+    Raises:
+        ValueError: where the config is of another stage.
+    """
+    if config.stage != "generation":
+        raise ValueError(f"--part=patch needs the stage 'generation', got {config.stage!r}")
+    model = pretrained_generation.make_model(config)
+    generator, sound = model.generator, model.given.frozen.sound
+    weights = jax.eval_shape(
+        pretrained_generation.generator_weights,
+        pretrained_generation.abstract_params(model),
+        sharding.unbox(model.given.abstract()),
+    )
+    text = jax.ShapeDtypeStruct((1, config.text.max_tokens), jnp.int32)
+    prompt = jax.ShapeDtypeStruct((1, 0, generator.patch, sound.latent_dim), jnp.float32)
+    speech = jax.eval_shape(
+        functools.partial(generator.begin, max_patches=config.data.crop_frames // generator.patch),
+        weights,
+        text,
+        jax.ShapeDtypeStruct(text.shape, bool),
+        prompt,
+        jax.ShapeDtypeStruct((1, 0), bool),
+    )
+    limit = jax.ShapeDtypeStruct((1,), jnp.int32)
+    arguments = (weights, speech, jax.eval_shape(lambda: jax.random.key(0)), limit)
+    here = jax.sharding.SingleDeviceSharding(device)
+    advance = jax.jit(
+        functools.partial(generator.advance, sampler=model.sampler, num_patches=1),
+        in_shardings=here,
+        out_shardings=here,
+        donate_argnums=1,
+    )
+    return PatchProgram(
+        lowered=advance.lower(*arguments),
+        seconds_per_batch=generator.patch * sound.samples_per_latent / sound.sample_rate,
+        model_flops=_flops(model),
+    )
+
+
+def _flops(model: pretrained_generation.Model) -> float:
+    generator, sampler = model.generator, model.sampler
+    head = generator.head
+    velocities = 2 * sampler.num_steps * (2 if sampler.solver == "midpoint" else 1)
+    sequence = 1 + (head.history + 1) * head.patch
+    drawn = velocities * sum(transformer.forward_flops(head, sequence))
+    heard = transformer.forward_flops(generator.encoder, generator.patch)[0]
+    return drawn + heard + transformer.forward_flops(generator.language_model.transformer, 1)[0]

@@ -1,0 +1,134 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Auditions of sounds that should say something known: how much of it is heard.
+
+`Labels` asks a judge that has learned from recordings alone; `Texts` asks the project's own
+transcription, which knows the same autoencoder and is no independent witness.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from data_pipelines.reading import sources
+from data_pipelines.sound import transforms
+from f3tok_jax.evaluation import classifier
+from f3tok_jax.evaluation import error_rates
+
+
+class Labels:
+    """Whether a judge hears the right label in each sound.
+
+    A label of several classes, such as "3 1 4" where the judge knows digits, says what is heard in
+    as many equal parts of the sound, one after the other.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Sequence[np.ndarray]], np.ndarray],
+        classes: Sequence[str],
+        labels: Sequence[str],
+    ):
+        """Takes a judge and what it should hear.
+
+        Args:
+            predict: waveforms [n] to classes [number of waveforms].
+            classes: their names, in order.
+            labels: of each sound.
+
+        Raises:
+            ValueError: for a label that is no class and no sequence of classes.
+        """
+        places = {name: place for place, name in enumerate(classes)}
+        self._predict = predict
+        self._wanted = [
+            [places.get(part) for part in ([label] if label in places else label.split())]
+            for label in labels
+        ]
+        for label, wanted in zip(labels, self._wanted):
+            if not wanted or None in wanted:
+                raise ValueError(
+                    f"--judge_shards must hold every label that is to be heard, got {label!r} to "
+                    f"hear and recordings of {', '.join(classes)}"
+                )
+
+    @classmethod
+    def learn(
+        cls,
+        shards: str,
+        name: str,
+        labels: Sequence[str],
+        *,
+        sample_rate: int,
+        say: Callable[[str], None],
+    ) -> "Labels":
+        """Trains a judge on a set of recordings.
+
+        Args:
+            shards: the set.
+            name: of the label that the judge tells apart.
+            labels: of the sounds of the audition.
+            sample_rate: of them, Hz.
+            say: where progress goes.
+
+        Raises:
+            ValueError: where the set has less than two values of the label, or lacks one of
+                `labels`.
+        """
+        source = sources.open_sound(shards, sample_rate=sample_rate)
+        heard = [record for record in map(source.__getitem__, range(len(source)))]
+        heard = [record for record in heard if name in record.labels]
+        classes = sorted({record.labels[name] for record in heard})
+        if len(classes) < 2:
+            raise ValueError(
+                f"--judge_shards must hold records of at least two values of the label {name!r}, "
+                f"got {len(classes)} in {shards}"
+            )
+        say(f"training the judge of {name!r} on {len(heard)} recordings")
+        judge = classifier.train(
+            [record.waveform.astype(np.float32) / transforms.FULL_SCALE for record in heard],
+            np.array([classes.index(record.labels[name]) for record in heard]),
+            sample_rate=sample_rate,
+            num_classes=len(classes),
+            seed=0,
+        )
+        return cls(judge.predict, classes, labels)
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> float:
+        """The share of labels that is heard in the sounds [n], or in their parts."""
+        parts = [
+            part
+            for waveform, wanted in zip(waveforms, self._wanted, strict=True)
+            for part in _equal_parts(waveform, len(wanted))
+        ]
+        return float(np.mean(self._predict(parts) == np.concatenate(self._wanted)))
+
+
+class Texts:
+    """How far what is written down of each sound is from its text."""
+
+    def __init__(
+        self, transcribe: Callable[[Sequence[np.ndarray]], Sequence[str]], texts: Sequence[str]
+    ):
+        """Takes who writes and what should be written.
+
+        Args:
+            transcribe: waveforms [n] to what is heard in them.
+            texts: of each sound.
+        """
+        self._transcribe, self._texts = transcribe, texts
+
+    def __call__(self, waveforms: Sequence[np.ndarray]) -> float:
+        """Edits over characters of all texts together; may be above 1."""
+        pairs = zip(self._texts, self._transcribe(waveforms), strict=True)
+        edits, lengths = zip(*(error_rates.characters(*pair) for pair in pairs))
+        return sum(edits) / sum(lengths)
+
+
+def _equal_parts(waveform: np.ndarray, count: int) -> list[np.ndarray]:
+    """The parts of a sound, one after the other; one sample each where there are too few."""
+    bounds = np.linspace(0, len(waveform), count + 1).round().astype(int)
+    return [
+        waveform[first : max(last, first + 1)] if first < len(waveform) else waveform[-1:]
+        for first, last in zip(bounds, bounds[1:])
+    ]

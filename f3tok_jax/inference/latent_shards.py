@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Shards of sound into shards of latents."""
+
+from collections.abc import Callable, Sequence
+import pathlib
+
+from data_pipelines.building import latent_writer
+from data_pipelines.reading import sources
+from data_pipelines.records import manifest
+from f3tok_jax.inference import batched
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.runs import fingerprint
+
+
+def encode_shards(
+    workdir: str,
+    shards: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    step: int | None = None,
+    batch_size: int = 32,
+    say: Callable[[str], None] = print,
+) -> list[manifest.Manifest]:
+    """Encodes a set, or the sets `train` and `test` in a folder, with the autoencoder of a run.
+
+    Args:
+        workdir: run folder of the autoencoder stage.
+        shards: folder of the sound.
+        output: folder of the latents.
+        step: of the checkpoint; the newest whole one if None.
+        batch_size: sounds at a time.
+        say: where messages go.
+
+    Returns:
+        The manifests of what was written.
+
+    Raises:
+        ValueError: if the run, the shards and the output do not fit together.
+        checkpoint.CheckpointError: where no checkpoint asked for is whole.
+    """
+    if batch_size < 1:
+        raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
+    autoencoder, params, config, step = pretrained_autoencoder.restore_autoencoder(
+        workdir, step, say=say
+    )
+    latents = manifest.Latents(
+        autoencoder=fingerprint.autoencoder_fingerprint(params),
+        latent_dim=config.model.latent_dim,
+        samples_per_latent=autoencoder.samples_per_latent,
+        sound="",
+    )
+    say(f"autoencoder {latents.autoencoder} of {workdir}, step {step}")
+    sets = {
+        name: sources.ShardSet(
+            pathlib.Path(shards) / name, sample_rate=config.model.sample_rate, checksums=True
+        )
+        for name in _sets(pathlib.Path(shards))
+    }
+    max_samples = max(sound.manifest.segment_length for sound in sets.values())
+    encode = batched.Encoder(autoencoder, params, batch_size=batch_size, max_samples=max_samples)
+    written = []
+    for name, sound in sets.items():
+        folder = pathlib.Path(output) / name
+        written.append(latent_writer.build(sound, folder, encode, latents=latents, say=say))
+        say(f"{folder}: {written[-1].num_records} records, {written[-1].seconds / 3600:.3f} h")
+    return written
+
+
+def _sets(shards: pathlib.Path) -> Sequence[str]:
+    """Names of the sets in a folder; "" if it is one itself."""
+    parts = [name for name in ("train", "test") if (shards / name / manifest.FILE_NAME).is_file()]
+    return parts if parts and not (shards / manifest.FILE_NAME).is_file() else [""]

@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimises: pure functions that return (sum, weight)."""

@@ -1,0 +1,153 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training losses of the autoencoder and its discriminators.
+
+Every loss returns (sum, weight), two float32 scalars; sum / weight is the loss, formed once after
+the pairs of all microbatches have been added. `mask` is boolean [b, n], True where a sample is
+valid: what lies elsewhere, NaN included, reaches neither a loss nor a gradient.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from f3tok_jax.signal import spectra
+
+Loss = tuple[jax.Array, jax.Array]
+
+
+def multi_scale_mel(
+    target: jax.Array,
+    output: jax.Array,
+    mask: jax.Array,
+    *,
+    sample_rate: int,
+    windows: Sequence[int],
+    bands: Sequence[int],
+    unit_area: bool = True,
+    method: str = "auto",
+) -> Loss:
+    """L1 distance of log10 mel spectra, summed over windows.
+
+    Each window's part is the mean over bands and frames, the hop a quarter of the window. A frame
+    weighs as many samples as its hop has valid ones, so the weight is the same for every window.
+
+    Args:
+        target: [b, n], float32; no gradient flows to it.
+        output: [b, n], float32.
+        mask: [b, n], bool.
+        sample_rate: Hz.
+        windows: samples.
+        bands: mel bands, one number per window.
+        unit_area: of the mel filters, see `audio.mel_filterbank`; True is DAC's, False what
+            `metrics.mel_distance` measures: quiet sound counts for more.
+        method: of the STFT, see `audio.stft`.
+
+    Returns:
+        (sum, weight); the weight is the number of valid samples.
+
+    Source: descript-audio-codec's MelSpectrogramLoss with log weight 1, magnitude weight 0, clamp
+    1e-5 and power 1; differs in padding with zeros instead of reflections, and in the mask.
+    """
+    _check_waveforms(target, output, mask)
+    if len(windows) != len(bands):
+        raise ValueError(
+            f"windows and bands must be equally many, got {len(windows)} and {len(bands)}"
+        )
+    target, output = _masked(target, output, mask)
+
+    def log_mel(waveform: jax.Array, window: int, num_mels: int) -> jax.Array:
+        return spectra.log10_mel(
+            spectra.mel_spectrogram(
+                waveform,
+                sample_rate=sample_rate,
+                frame_length=window,
+                num_mels=num_mels,
+                unit_area=unit_area,
+                method=method,
+            )
+        )
+
+    total = jnp.float32(0.0)
+    for window, num_mels in zip(windows, bands):
+        difference = jnp.abs(log_mel(target, window, num_mels) - log_mel(output, window, num_mels))
+        total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
+    return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+def multi_resolution_stft(
+    target: jax.Array,
+    output: jax.Array,
+    mask: jax.Array,
+    *,
+    windows: Sequence[int],
+    method: str = "auto",
+) -> Loss:
+    """L1 distance of magnitudes plus L1 distance of log10 squared magnitudes, summed over windows.
+
+    No spectral convergence: its ratio of norms does not add over batches.
+
+    Args:
+        target: [b, n], float32; no gradient flows to it.
+        output: [b, n], float32.
+        mask: [b, n], bool.
+        windows: samples; the hop is a quarter.
+        method: of the STFT, see `audio.stft`.
+
+    Returns:
+        (sum, weight); the weight is the number of valid samples.
+
+    Source: descript-audio-codec's MultiScaleSTFTLoss (clamp 1e-5, power 2, both weights 1).
+    """
+    _check_waveforms(target, output, mask)
+    target, output = _masked(target, output, mask)
+
+    def spectrum(waveform: jax.Array, window: int) -> jax.Array:
+        return spectra.magnitude(
+            *spectra.centered_stft(
+                waveform, frame_length=window, hop_length=window // 4, method=method
+            )
+        )
+
+    total = jnp.float32(0.0)
+    for window in windows:
+        target_magnitude, output_magnitude = spectrum(target, window), spectrum(output, window)
+        difference = jnp.abs(target_magnitude - output_magnitude) + 2.0 * jnp.abs(
+            spectra.log10_mel(target_magnitude) - spectra.log10_mel(output_magnitude)
+        )
+        total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
+    return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+def waveform_l1(target: jax.Array, output: jax.Array, mask: jax.Array) -> Loss:
+    """Absolute difference of samples; the weight is the number of valid samples."""
+    _check_waveforms(target, output, mask)
+    target, output = _masked(target, output, mask)
+    return jnp.sum(jnp.abs(target - output)), jnp.sum(mask, dtype=jnp.float32)
+
+
+def _masked(target: jax.Array, output: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both waveforms in float32 with zeros where they are not valid, the target detached."""
+    target = jax.lax.stop_gradient(target).astype(jnp.float32)
+    return jnp.where(mask, target, 0.0), jnp.where(mask, output.astype(jnp.float32), 0.0)
+
+
+def _frame_weight(mask: jax.Array, hop_length: int) -> jax.Array:
+    """Valid samples in each hop: [b, ceil(n / hop_length)], float32."""
+    batch_size, num_samples = mask.shape
+    count = spectra.num_frames(num_samples, hop_length)
+    mask = jnp.pad(mask, ((0, 0), (0, count * hop_length - num_samples)))
+    return jnp.sum(mask.reshape(batch_size, count, hop_length), axis=-1, dtype=jnp.float32)
+
+
+def _check_waveforms(target: jax.Array, output: jax.Array, mask: jax.Array) -> None:
+    if not target.ndim == 2 or not target.shape == output.shape == mask.shape:
+        raise ValueError(
+            "target, output and mask must be [batch, samples] of one shape, got "
+            f"{target.shape}, {output.shape} and {mask.shape}; trim the output to the target's "
+            f"length"
+        )
+    if mask.dtype != np.bool_:
+        raise ValueError(f"mask must be boolean, True where valid, got {mask.dtype}")

@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""How noise becomes latents along a velocity: times, solvers, guidance."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+_EPSILON = 1e-5  # of the variance, as of the bottleneck
+
+SOLVERS = ("euler", "midpoint")
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [n, p, d], t [n]) -> [n, p, d]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How noise is carried to a patch; part of a compiled program.
+
+    Attributes:
+        num_steps: of the solver.
+        solver: "euler", or "midpoint" with two velocities per step.
+        sway: bends the times, t + sway (cos(pi t / 2) - 1 + t): -1 takes small steps near the
+            noise, 0 equal ones (F5-TTS, arXiv 2410.06885).
+        guidance: w of u + w (c - u), at least 0; see the module.
+        temperature: standard deviation of the noise that is carried.
+        renormalize: whether each latent is brought back to mean 0 and rms 1 over its channels, as
+            the bottleneck makes them.
+    """
+
+    num_steps: int = 10
+    solver: str = "euler"
+    sway: float = -1.0
+    guidance: float = 2.0
+    temperature: float = 1.0
+    renormalize: bool = True
+
+    def __post_init__(self):
+        if self.num_steps < 1:
+            raise ValueError(f"sampling steps must be at least 1, got {self.num_steps}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {SOLVERS}, got {self.solver!r}")
+        if not -1.0 <= self.sway <= 2.0 / (math.pi - 2.0):
+            raise ValueError(
+                f"sway must be in [-1, {2.0 / (math.pi - 2.0):.2f}], where time still rises, got "
+                f"{self.sway}"
+            )
+        if not self.guidance >= 0:
+            raise ValueError(f"guidance must be at least 0 (1 is none), got {self.guidance}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+
+    def times(self) -> list[float]:
+        """num_steps + 1 times from 0 to 1."""
+        even = [step / self.num_steps for step in range(self.num_steps + 1)]
+        bent = [t + self.sway * (math.cos(math.pi * t / 2) - 1 + t) for t in even]
+        return [0.0, *bent[1:-1], 1.0]
+
+    def __call__(self, velocity: Velocity, noise: jax.Array) -> jax.Array:
+        """Carries noise [n, p, d] of standard deviation 1 to patches [n, p, d]."""
+        times = jnp.asarray(self.times(), jnp.float32)
+
+        def at(x, t):
+            return velocity(x, jnp.full(x.shape[:1], t))
+
+        def advance(x, ends):
+            start, end = ends
+            step = end - start
+            slope = at(x, start)
+            if self.solver == "midpoint":
+                slope = at(x + 0.5 * step * slope, start + 0.5 * step)
+            return x + step * slope, None
+
+        x, _ = jax.lax.scan(advance, self.temperature * noise, (times[:-1], times[1:]))
+        return normalized(x) if self.renormalize else x
+
+
+def guided(
+    velocity: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    condition: jax.Array,
+    guidance: float,
+) -> Velocity:
+    """A velocity under guidance: of (condition, time, x), both branches in one batch.
+
+    Args:
+        velocity: (condition [n, w], time [n], x [n, p, d]) -> [n, p, d], for any n that is a
+            multiple of the rows of `condition`.
+        condition: [n, w].
+        guidance: w of u + w (c - u).
+    """
+
+    def at(x: jax.Array, time: jax.Array) -> jax.Array:
+        if guidance == 1.0:
+            return velocity(condition, time, x)
+        pair = jnp.concatenate([condition, jnp.zeros_like(condition)])
+        with_it, without = jnp.split(
+            velocity(pair, jnp.concatenate([time, time]), jnp.concatenate([x, x])), 2
+        )
+        return without + guidance * (with_it - without)
+
+    return at
+
+
+def normalized(latents: jax.Array) -> jax.Array:
+    """Latents [..., d] brought to mean 0 and rms 1 over their channels."""
+    centred = latents - jnp.mean(latents, axis=-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + _EPSILON)

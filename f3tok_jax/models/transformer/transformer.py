@@ -1,0 +1,376 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The transformer of the language model, the representation encoder and the flow head.
+
+Logical axes of its parameters: layers, embed, heads, kv_heads, hidden; of its activations: batch,
+time, embed, heads, kv_heads, hidden.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import flax.struct
+import jax
+from jax import ad_checkpoint
+import jax.numpy as jnp
+
+from f3tok_jax.models.transformer import attention as attention_lib
+from f3tok_jax.models.transformer import layers
+
+ATTENTIONS = ("causal", "bidirectional")
+COMPUTE_DTYPES = ("bfloat16", "float32")
+
+_KEPT = "output of a dense layer"  # name for the policy below
+_STREAM = ("batch", "time", "embed")  # axes of what every block adds to
+
+# What the backward pass finds again instead of computing it: everything, the outputs of the dense
+# layers, or the input of each block alone.
+_REMAT_POLICIES = {
+    "none": None,
+    "dots": jax.checkpoint_policies.save_only_these_names(_KEPT),
+    "block": jax.checkpoint_policies.nothing_saveable,
+}
+REMATS = tuple(_REMAT_POLICIES)
+
+
+@flax.struct.dataclass
+class Cache:
+    """What a transformer remembers of the positions it has seen, row by row.
+
+    Position p lies in slot p modulo the number of slots s.
+
+    Attributes:
+        keys: [num_layers, b, num_kv_heads, s, head_dim], compute dtype.
+        values: as keys.
+        positions: [b, s] int32, the position in each slot, -1 for none.
+        lengths: [b] int32, positions seen so far.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    positions: jax.Array
+    lengths: jax.Array
+
+
+class _Fields(nn.Module):
+    """The config, which every part of a transformer has whole."""
+
+    num_layers: int
+    width: int
+    hidden_width: int  # of the feed-forward layer
+    num_heads: int
+    num_kv_heads: int  # a divisor of num_heads
+    head_dim: int
+    rope_theta: float = 10_000.0
+    norm_epsilon: float = 1e-6
+    qk_norm: bool = False  # RMSNorm over each head of queries and keys (Qwen3)
+    qkv_bias: bool = False  # biases of the projections before attention (Qwen2)
+    attention: str = "causal"  # or "bidirectional"
+    window: int = 0  # positions that attention spans, itself included; 0 for all
+    remat: str = "none"  # one of REMATS
+    compute_dtype: str = "float32"
+    attention_implementation: str = "auto"  # one of attention.IMPLEMENTATIONS
+
+    @nn.nowrap
+    def fields(self) -> dict[str, Any]:
+        """The config by name, for a part."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in ("parent", "name")}
+
+
+class Transformer(_Fields):
+    """RMSNorm, rotary grouped-query attention and SwiGLU, with a last RMSNorm; no embeddings.
+
+    Parameters are float32, or whatever the caller gives; products are in `compute_dtype`; norms,
+    rotations and softmax in float32. Layers are scanned: every parameter has a leading axis
+    "layers". Inside the scan one layer's weights are gathered over the axes by which they are
+    merely stored in parts, while the axes of their rules stay.
+
+    Fields are those of the config below a transformer's section, in `_Fields`.
+
+    Source: the blocks of Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv 2505.09388), whose weights load.
+    """
+
+    def setup(self):
+        check_shape(self)
+        block = _Block
+        if self.remat != "none":
+            # The scan is a loop, in which nothing can be merged anyhow.
+            block = nn.remat(block, policy=_REMAT_POLICIES[self.remat], prevent_cse=False)
+        self.layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            out_axes=0,
+            length=self.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(**self.fields())
+        self.final_norm = layers.RMSNorm(self.norm_epsilon)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        positions: jax.Array | None = None,
+        segments: jax.Array | None = None,
+    ) -> jax.Array:
+        """Runs over whole sequences.
+
+        Args:
+            x: [b, t, width].
+            positions: [b, t] int32, for the rotation alone; default 0, 1, ...: only differences
+                matter, so that packed segments need none.
+            segments: [b, t] int32; a position attends to its own segment only. 0 is padding, whose
+                output means nothing.
+
+        Returns:
+            [b, t, width] in the compute dtype.
+        """
+        self._check_width(x)
+        if positions is None:
+            positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+        shared = {"rotation": self._rotation(positions), "segments": segments}
+        x, _ = self.layers(self._enter(x), None, shared)
+        return self.final_norm(x)
+
+    @nn.nowrap
+    def initial_cache(self, batch_size: int, max_length: int = 0) -> Cache:
+        """Memory of a transformer that has seen nothing; needs no parameters.
+
+        Args:
+            batch_size: rows.
+            max_length: positions per row. With a window there is no limit and this is not read.
+        """
+        slots = self.window or max_length
+        if slots < 1:
+            raise ValueError(
+                f"a cache without a window needs a max_length of at least 1, got {max_length}"
+            )
+        shape = (self.num_layers, batch_size, self.num_kv_heads, slots, self.head_dim)
+        return Cache(
+            keys=jnp.zeros(shape, self.compute_dtype),
+            values=jnp.zeros(shape, self.compute_dtype),
+            positions=jnp.full((batch_size, slots), -1, jnp.int32),
+            lengths=jnp.zeros((batch_size,), jnp.int32),
+        )
+
+    def step(
+        self, x: jax.Array, cache: Cache, *, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, Cache]:
+        """Runs over the next positions of sequences, with the numbers of the whole.
+
+        Args:
+            x: [b, k, width].
+            cache: from `initial_cache` or the previous step.
+            mask: [b, k] bool, False for padding: it is neither remembered nor counted, so that
+                rows of different lengths go together. Default all True.
+
+        Returns:
+            [b, k, width] in the compute dtype, and the next cache. A row longer than a cache
+            without a window gives NaNs.
+        """
+        self._check_width(x)
+        if self.attention != "causal":
+            raise ValueError(f"a cache needs attention='causal', got {self.attention!r}")
+        if mask is None:
+            mask = jnp.ones(x.shape[:2], jnp.bool_)
+        counts = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
+        lengths = cache.lengths + counts[:, -1]
+        positions = jnp.where(mask, cache.lengths[:, None] + counts - 1, -1)
+        num_slots = cache.positions.shape[1]
+        # Slots of positions that the same step overwrites, and of padding, lie outside: dropped.
+        kept = mask & (positions >= lengths[:, None] - num_slots)
+        slots = jnp.where(kept, positions % num_slots, num_slots)
+        shared = {
+            "rotation": self._rotation(positions),
+            "positions": positions,
+            "cached_positions": cache.positions,
+            "slots": slots,
+        }
+        x, (keys, values) = self.layers(self._enter(x), (cache.keys, cache.values), shared)
+        x = self.final_norm(x)
+        if not self.window:
+            x = jnp.where((lengths > num_slots)[:, None, None], jnp.nan, x)
+        return x, Cache(keys, values, _scatter(cache.positions, slots, positions), lengths)
+
+    def _enter(self, x: jax.Array) -> jax.Array:
+        return layers.in_rows(x.astype(self.compute_dtype), *_STREAM)
+
+    def _rotation(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cosines and sines [b or 1, 1, t, head_dim] of the angles of `positions`, each twice."""
+        exponents = jnp.arange(0, self.head_dim, 2, dtype=jnp.float32) / self.head_dim
+        frequencies = jnp.float32(self.rope_theta) ** -exponents
+        angles = positions.astype(jnp.float32)[:, None, :, None] * frequencies[None, None, None]
+        angles = jnp.concatenate([angles, angles], axis=-1)
+        return jnp.cos(angles), jnp.sin(angles)
+
+    @nn.nowrap
+    def _check_width(self, x: jax.Array) -> None:
+        if x.ndim != 3 or x.shape[-1] != self.width:
+            raise ValueError(f"the input must be [b, t, {self.width}], got {list(x.shape)}")
+
+
+def check_shape(model) -> None:
+    """Raises ValueError unless the fields of `model` (a Transformer or its config) fit together."""
+    for name in ("num_layers", "width", "hidden_width", "num_heads", "num_kv_heads", "head_dim"):
+        if getattr(model, name) < 1:
+            raise ValueError(f"transformer {name} must be at least 1, got {getattr(model, name)}")
+    if model.num_heads % model.num_kv_heads:
+        raise ValueError(
+            f"transformer num_heads={model.num_heads} must be a multiple of "
+            f"num_kv_heads={model.num_kv_heads}"
+        )
+    if model.head_dim % 2:
+        raise ValueError(f"transformer head_dim must be even, got {model.head_dim}")
+    if model.window < 0:
+        raise ValueError(f"transformer window must be at least 0 (for all), got {model.window}")
+    for name, allowed in (
+        ("attention", ATTENTIONS),
+        ("remat", REMATS),
+        ("compute_dtype", COMPUTE_DTYPES),
+        ("attention_implementation", attention_lib.IMPLEMENTATIONS),
+    ):
+        if getattr(model, name) not in allowed:
+            raise ValueError(
+                f"transformer {name} must be one of {allowed}, got {getattr(model, name)!r}"
+            )
+
+
+def forward_flops(model, length: int) -> tuple[float, float]:
+    """Multiplications and additions of one row of `length`: of the weights, and of attention.
+
+    Attention counts all pairs within the window, as model FLOPs utilisation is usually stated
+    (PaLM, arXiv 2204.02311), although a causal one needs half.
+
+    Args:
+        model: a Transformer or anything with its fields.
+        length: positions.
+    """
+    queries, values = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
+    weights = model.width * (2 * queries + 2 * values + 3 * model.hidden_width)
+    pairs = length * min(length, model.window or length)
+    return 2.0 * model.num_layers * weights * length, 4.0 * model.num_layers * queries * pairs
+
+
+class _Block(_Fields):
+    """Attention and feed-forward layer, each on the norm of what it is added to."""
+
+    @nn.compact
+    def __call__(self, x, memory, shared):
+        norm = layers.RMSNorm(self.norm_epsilon, name="attention_norm")
+        attention = _Attention(**self.fields(), name="attention")
+        attended, memory = attention(_unfused(norm(x)), memory, shared)
+        x = layers.in_rows(x + attended, *_STREAM)
+        norm = layers.RMSNorm(self.norm_epsilon, name="feed_forward_norm")
+        x = x + _FeedForward(**self.fields(), name="feed_forward")(_unfused(norm(x)))
+        return layers.in_rows(x, *_STREAM), memory
+
+
+class _Attention(_Fields):
+    @nn.compact
+    def __call__(self, x, memory, shared):
+        query = self._heads("query", self.num_heads, "heads", x)
+        key = self._heads("key", self.num_kv_heads, "kv_heads", x)
+        value = self._heads("value", self.num_kv_heads, "kv_heads", x)
+        if self.qk_norm:
+            query = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="query_norm")(query)
+            key = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="key_norm")(key)
+        query = layers.rotate(query, *shared["rotation"])
+        key = layers.rotate(key, *shared["rotation"])
+        if memory is None:
+            attended = attention_lib.attend(
+                query,
+                key,
+                value,
+                causal=self.attention == "causal",
+                window=self.window,
+                segments=shared["segments"],
+                implementation=self.attention_implementation,
+            )
+        else:
+            attended = attention_lib.attend_cached(
+                query,
+                key,
+                value,
+                cached_key=memory[0],
+                cached_value=memory[1],
+                positions=shared["positions"],
+                cached_positions=shared["cached_positions"],
+                window=self.window,
+            )
+            memory = tuple(
+                _scatter_heads(old, shared["slots"], new) for old, new in zip(memory, (key, value))
+            )
+        output = layers.FromHeads(
+            self.width,
+            axes=("heads", "embed"),
+            init_scale=_residual_scale(self.num_layers),
+            compute_dtype=self.compute_dtype,
+            name="output",
+        )
+        return _kept(output(_unfused(attended))), memory
+
+    def _heads(self, name: str, num_heads: int, axis_name: str, x: jax.Array) -> jax.Array:
+        """[b, num_heads, t, head_dim]"""
+        linear = layers.IntoHeads(
+            num_heads * self.head_dim,
+            num_heads=num_heads,
+            axes=("embed", axis_name),
+            use_bias=self.qkv_bias,
+            compute_dtype=self.compute_dtype,
+            name=name,
+        )
+        heads = layers.in_rows(linear(x), "batch", axis_name, "time", None)
+        return _unfused(_kept(heads))
+
+
+class _FeedForward(_Fields):
+    """SwiGLU."""
+
+    @nn.compact
+    def __call__(self, x):
+        dtype, into = self.compute_dtype, ("embed", "hidden")
+        gate = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="gate")(x)
+        gate = _kept(gate)
+        up = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="up")(x)
+        up = _kept(up)
+        hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
+        down = layers.Linear(
+            self.width,
+            axes=("hidden", "embed"),
+            init_scale=_residual_scale(self.num_layers),
+            compute_dtype=dtype,
+            name="down",
+        )
+        return down(hidden)
+
+
+def _residual_scale(num_layers: int) -> float:
+    """Of the layers whose outputs are summed: the sum of two per block keeps its variance."""
+    return 1.0 / (2 * num_layers)
+
+
+def _scatter(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """Writes new [b, k, ...] into memory [b, s, ...] at slots [b, k]; slot s is nowhere."""
+    rows = jnp.arange(memory.shape[0])[:, None]
+    return memory.at[rows, slots].set(new, mode="drop")
+
+
+def _scatter_heads(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
+    """`_scatter` of new [b, g, k, d] into memory [b, g, s, d]."""
+    rows = jnp.arange(memory.shape[0])[:, None]
+    return memory.at[rows, :, slots].set(new.swapaxes(1, 2), mode="drop")
+
+
+def _kept(x: jax.Array) -> jax.Array:
+    return ad_checkpoint.checkpoint_name(x, _KEPT)
+
+
+def _unfused(x: jax.Array) -> jax.Array:
+    """Keeps the product on one side, and that of its gradient, free of the norm on the other.
+
+    A product that XLA fuses with sums over its rows takes a TPU up to three times as long.
+    """
+    return jax.lax.optimization_barrier(x)

@@ -1,0 +1,399 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Language models in Hugging Face folders: config.json, safetensors and tokenizer.json.
+
+Weights are read slice by slice, straight into the shardings of a mesh.
+"""
+
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+import tokenizers
+
+from f3tok_jax.devices import sharding
+from f3tok_jax.models import language_model
+
+CONFIG_NAME = "config.json"
+TOKENIZER_NAME = "tokenizer.json"
+_WEIGHTS_NAME = "model.safetensors"
+_INDEX_NAME = "model.safetensors.index.json"
+
+_MAX_JSON_BYTES = 2**26  # an index of 10^5 tensors has about a tenth
+_MAX_TOKENIZER_BYTES = 2**28
+
+# Rows of the table that no token uses: models pad theirs to a multiple of 64 up to 1024.
+_MAX_UNUSED_ROWS = 1024
+
+_LAYER = "model.layers.{layer}."
+# Path of a parameter -> (name of the tensor, whether it is stored [out, in]).
+_TENSORS = {
+    "embedding": ("model.embed_tokens.weight", False),
+    "head": ("lm_head.weight", False),
+    "transformer/final_norm/scale": ("model.norm.weight", False),
+    "transformer/layers/attention_norm/scale": (_LAYER + "input_layernorm.weight", False),
+    "transformer/layers/feed_forward_norm/scale": (
+        _LAYER + "post_attention_layernorm.weight",
+        False,
+    ),
+    "transformer/layers/attention/query_norm/scale": (_LAYER + "self_attn.q_norm.weight", False),
+    "transformer/layers/attention/key_norm/scale": (_LAYER + "self_attn.k_norm.weight", False),
+    **{
+        f"transformer/layers/attention/{ours}/{what}": (
+            f"{_LAYER}self_attn.{theirs}_proj.{'weight' if what == 'kernel' else 'bias'}",
+            what == "kernel",
+        )
+        for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "o"))
+        for what in ("kernel", "bias")
+    },
+    **{
+        f"transformer/layers/feed_forward/{name}/kernel": (_LAYER + f"mlp.{name}_proj.weight", True)
+        for name in ("gate", "up", "down")
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """One parameter as the tensors of a folder: one, or one per layer."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]  # of each tensor, as stored
+    is_stacked: bool
+    is_transposed: bool
+
+
+def read(
+    folder: str | os.PathLike, *, compute_dtype: str, remat: str
+) -> language_model.LanguageModel:
+    """Returns the module of a folder; its weights are read by `load_params`.
+
+    Args:
+        folder: with config.json, safetensors and tokenizer.json.
+        compute_dtype: of the products.
+        remat: one of transformer.REMATS.
+
+    Raises:
+        ValueError: where the folder is no model, or none that can be read: a model_type that is
+            not built in, tensors that are missing, left over or of another shape, a tokenizer that
+            does not match the table.
+    """
+    fields = _read_json(_inside(folder, CONFIG_NAME))
+    try:
+        model = language_model.make(fields, compute_dtype=compute_dtype, remat=remat)
+    except ValueError as error:
+        raise ValueError(f"{error} ({pathlib.Path(folder) / CONFIG_NAME})") from error
+    check_tokenizer(folder, model.vocabulary_size)
+    with _Tensors(folder) as tensors:
+        tensors.check(_stored(model), is_tied=model.is_tied)
+    return model
+
+
+def check_tokenizer(folder: str | os.PathLike, vocabulary_size: int) -> None:
+    """Refuses a tokenizer whose tokens are not the rows of a table.
+
+    Args:
+        folder: with a tokenizer.json, or such a file.
+        vocabulary_size: rows of the table.
+
+    Raises:
+        ValueError: where there is none, or it has tokens beyond the table, or far too few.
+    """
+    path = pathlib.Path(folder)
+    path = path if path.is_file() else _inside(folder, TOKENIZER_NAME)
+    if path.stat().st_size > _MAX_TOKENIZER_BYTES:
+        raise ValueError(f"{path} must be a tokenizer, got a file of {path.stat().st_size} bytes")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(
+            f"{path} must be a file of the tokenizers library, got: {str(error)[:200]}"
+        ) from None
+    num_ids = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not vocabulary_size - _MAX_UNUSED_ROWS <= num_ids <= vocabulary_size or not num_ids:
+        raise ValueError(
+            f"the tokenizer must match the embedding table of {vocabulary_size} rows, got "
+            f"{num_ids} tokens in {path}; give the tokenizer that the model was trained with"
+        )
+
+
+def load_params(
+    folder: str | os.PathLike,
+    model: language_model.LanguageModel,
+    shardings: Any = None,
+    dtype: jnp.dtype = jnp.float32,
+) -> Any:
+    """Reads the weights of a folder, each device's part by itself.
+
+    The host holds no more than one parameter's local parts at a time.
+
+    Args:
+        folder: from which `model` was read.
+        model: of the parameters.
+        shardings: tree like the parameters, from sharding.state_shardings; default one device.
+        dtype: of the arrays.
+
+    Returns:
+        Plain parameters of `model`.
+
+    Raises:
+        ValueError: for tensors that are missing, left over or of another shape.
+    """
+    shapes = sharding.unbox(language_model.abstract_params(model, dtype))
+    if shardings is None:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: device, shapes)
+    with _Tensors(folder) as tensors:
+        stored = _stored(model)
+        tensors.check(stored, is_tied=model.is_tied)
+
+        def load(path, leaf, where):
+            source = stored[_path_name(path)]
+            part = functools.lru_cache(maxsize=None)(
+                lambda key: tensors.part(source, [slice(*limits) for limits in key], leaf.dtype)
+            )
+            return jax.make_array_from_callback(
+                leaf.shape, where, lambda index: part(_limits(index, leaf.shape))
+            )
+
+        return jax.tree.map_with_path(load, shapes, shardings)
+
+
+def write(
+    folder: str | os.PathLike,
+    model: language_model.LanguageModel,
+    params: Any,
+    tokenizer_path: str | os.PathLike,
+    *,
+    max_file_bytes: int = 2**32,
+) -> None:
+    """Writes a folder that `read` and Hugging Face's transformers load.
+
+    Args:
+        folder: made if need be; config.json comes last, so that a folder with one is whole.
+        model: of the parameters.
+        params: plain, on this process's devices or in memory; in their own dtype.
+        tokenizer_path: tokenizer.json that goes with it.
+        max_file_bytes: above which weights go to several files with an index.
+    """
+    check_tokenizer(tokenizer_path, model.vocabulary_size)
+    target = pathlib.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    leaves = {_path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    dtypes = {np.dtype(leaf.dtype).name for leaf in leaves.values()}
+    sizes = {
+        name: leaves[path].nbytes // len(source.names)
+        for path, source in _stored(model).items()
+        for name in source.names
+    }
+    files = _split(sizes, max_file_bytes)
+    for file, names in files.items():
+        tensors = _tensors_of(model, leaves, set(names))
+        _write_whole(
+            target / file,
+            functools.partial(safetensors_numpy.save_file, tensors, metadata={"format": "pt"}),
+        )
+    if len(files) > 1:
+        index = {
+            "metadata": {"total_size": sum(sizes.values())},
+            "weight_map": {name: file for file, names in files.items() for name in names},
+        }
+        _write_json(target / _INDEX_NAME, index)
+    content = pathlib.Path(tokenizer_path).read_bytes()
+    _write_whole(target / TOKENIZER_NAME, lambda path: pathlib.Path(path).write_bytes(content))
+    fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
+    _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """Returns 16 hexadecimal digits that tell one model's weights from another's.
+
+    Of config.json and of every weight file's name, size, and content: all of it up to 64 MB, else
+    its beginning and 1024 places spread over it, because hashing a large model takes minutes.
+    """
+    digest = hashlib.sha256(_inside(folder, CONFIG_NAME).read_bytes())
+    for path in sorted(_weight_files(folder)):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with open(path, "rb") as file:
+            if size <= 2**26:
+                digest.update(file.read())
+                continue
+            for place in np.linspace(0, size - 2**12, 1025, dtype=np.int64).tolist():
+                file.seek(place)
+                digest.update(file.read(2**12))
+    return digest.hexdigest()[:16]
+
+
+class _Tensors(contextlib.ExitStack):
+    """The open weight files of a folder."""
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__()
+        self._folder = folder
+        self._file_of: dict[str, Any] = {}
+        for path in _weight_files(folder):
+            try:
+                file = self.enter_context(safetensors.safe_open(path, framework="numpy"))
+            except (safetensors.SafetensorError, OSError) as error:
+                self.close()
+                raise ValueError(f"{path} must be a safetensors file, got: {error}") from None
+            self._file_of.update({name: file for name in file.keys()})
+
+    def check(self, stored: Mapping[str, _Stored], *, is_tied: bool) -> None:
+        """Refuses tensors that are missing, left over or of another shape."""
+        wanted = {name: source.shape for source in stored.values() for name in source.names}
+        left_over = set(self._file_of) - set(wanted)
+        if is_tied:
+            left_over.discard("lm_head.weight")  # some folders hold the table twice
+        for problem, names in (("lacks", set(wanted) - set(self._file_of)), ("has", left_over)):
+            if names:
+                raise ValueError(
+                    f"the weights in {self._folder} must be those of its {CONFIG_NAME}, which "
+                    f"they are not: it {problem} {'tensors beyond it, ' * (problem == 'has')}"
+                    f"{_listed(names)}"
+                )
+        for name, shape in wanted.items():
+            found = tuple(self._file_of[name].get_slice(name).get_shape())
+            if found != shape:
+                raise ValueError(
+                    f"the tensor {name} in {self._folder} must have the shape {shape} of its "
+                    f"{CONFIG_NAME}, got {found}"
+                )
+
+    def part(self, source: _Stored, index: list[slice], dtype: jnp.dtype) -> np.ndarray:
+        """The part `index` of a parameter."""
+        layers, inner = range(len(source.names)), tuple(index)
+        if source.is_stacked:
+            layers, inner = range(*index[0].indices(len(source.names))), tuple(index[1:])
+        if source.is_transposed:
+            inner = inner[::-1]
+        parts = []
+        for layer in layers:
+            name = source.names[layer]
+            array = self._file_of[name].get_slice(name)[inner].astype(dtype)
+            parts.append(array.T if source.is_transposed else array)
+        return np.stack(parts) if source.is_stacked else parts[0]
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(model: language_model.LanguageModel) -> dict[str, _Stored]:
+    """Path of every parameter -> where it is stored."""
+    shapes = sharding.unbox(language_model.abstract_params(model))
+    stored = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        template, is_transposed = _TENSORS[_path_name(path)]
+        is_stacked = template.startswith(_LAYER)
+        layers = range(model.transformer.num_layers) if is_stacked else range(1)
+        shape = leaf.shape[1:] if is_stacked else leaf.shape
+        stored[_path_name(path)] = _Stored(
+            tuple(template.format(layer=layer) for layer in layers),
+            shape[::-1] if is_transposed else shape,
+            is_stacked,
+            is_transposed,
+        )
+    return stored
+
+
+def _tensors_of(model, leaves: Mapping[str, Any], wanted: set[str]) -> dict[str, np.ndarray]:
+    """The tensors `wanted`, from parameters by path."""
+    tensors = {}
+    for path, source in _stored(model).items():
+        for layer, name in enumerate(source.names):
+            if name in wanted:
+                leaf = leaves[path][layer] if source.is_stacked else leaves[path]
+                array = np.asarray(jax.device_get(leaf))
+                tensors[name] = np.ascontiguousarray(array.T if source.is_transposed else array)
+    return tensors
+
+
+def _split(sizes: Mapping[str, int], max_file_bytes: int) -> dict[str, list[str]]:
+    """File -> tensors, in their order, each file as full as it may be."""
+    groups, filled = [[]], 0
+    for name, size in sizes.items():
+        if groups[-1] and filled + size > max_file_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    if len(groups) == 1:
+        return {_WEIGHTS_NAME: groups[0]}
+    return {
+        f"model-{index:05d}-of-{len(groups):05d}.safetensors": names
+        for index, names in enumerate(groups, 1)
+    }
+
+
+def _weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The files that hold weights: the single one, or those of the index."""
+    root = pathlib.Path(folder)
+    if not (root / _INDEX_NAME).is_file():
+        return [_inside(folder, _WEIGHTS_NAME)]
+    weight_map = _read_json(root / _INDEX_NAME).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{root / _INDEX_NAME} must have a weight_map of tensors to files")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if pathlib.PurePath(name).name != name:
+            raise ValueError(f"{root / _INDEX_NAME} must name files in its folder, got {name!r}")
+    return [_inside(folder, name) for name in names]
+
+
+def _inside(folder: str | os.PathLike, name: str) -> pathlib.Path:
+    path = pathlib.Path(folder) / name
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} must be a Hugging Face folder of a model, with {CONFIG_NAME}, "
+            f"{_WEIGHTS_NAME} (or its index and parts) and {TOKENIZER_NAME}, got no {name} there"
+        )
+    return path
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(f"{path} must be a small JSON file, got {path.stat().st_size} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be a JSON object, got: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2) + "\n"
+    _write_whole(path, lambda temporary: pathlib.Path(temporary).write_text(text))
+
+
+def _write_whole(path: pathlib.Path, write_to: Callable[[str], Any]) -> None:
+    """Writes under a temporary name first."""
+    temporary = path.with_name(path.name + ".tmp")
+    write_to(os.fspath(temporary))
+    os.replace(temporary, path)
+
+
+def _limits(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The index of a device's part as what can be a key: equal parts are read once."""
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _path_name(path: Any) -> str:
+    return "/".join(entry.key for entry in path)
+
+
+def _listed(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    more = f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
+    return ", ".join(first) + more

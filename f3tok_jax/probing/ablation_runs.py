@@ -1,0 +1,175 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The runs of an ablation: its arms, their configs, and training them one after another."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import ml_collections
+
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.training import validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train: its name, and what it changes of the config, as "key=value"."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its name as a part of a path."""
+        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+
+
+FULL = Arm("full")
+ARMS = (
+    FULL,
+    # Nothing to warm up with: the language model's loss counts from the first step.
+    Arm("without RQ-MTP", ("rq.weight=0.0", "supervision.start=0.0")),
+    Arm("without language model", ("supervision.weight=0.0",)),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One run: of which arm and seed, its folder, its arguments for train, and its config."""
+
+    arm: Arm
+    seed: int
+    workdir: str
+    arguments: tuple[str, ...]
+    config: ml_collections.ConfigDict
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return pathlib.PurePath(self.workdir).name
+
+
+class TrainingStopped(Exception):
+    """A run ended before its last step; `code` is train's."""
+
+    def __init__(self, workdir: str, code: int):
+        super().__init__(
+            f"training in {workdir} ended with exit code {code}: see above, then run the same "
+            "command again"
+        )
+        self.code = code
+
+
+def plan(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    arms: Sequence[Arm] = ARMS,
+    seeds: Sequence[int],
+    workdir: str,
+) -> list[Training]:
+    """The runs of an ablation, all checked before the first starts.
+
+    Args:
+        recipe: file and preset of the representation stage.
+        overrides: "--config.key=value" arguments for all arms.
+        arms: at least one, the full one first.
+        seeds: of the training.
+        workdir: folder of the runs' folders.
+
+    Returns:
+        One run per arm and seed, in that order.
+
+    Raises:
+        ValueError: if a config cannot be, arms or seeds are alike, or a folder holds another run.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"--seeds must be different numbers, got {list(seeds)}")
+    if len({arm.folder for arm in arms}) < len(arms):
+        raise ValueError(f"arms must have different names, got {[arm.name for arm in arms]}")
+    for argument in overrides:
+        if argument.startswith("--config.seed="):
+            raise ValueError(f"--seeds says which seeds are trained, got {argument}: leave it out")
+    runs = []
+    for arm in arms:
+        for seed in seeds:
+            changes = [f"--config.{change}" for change in (*arm.changes, f"seed={seed}")]
+            config = config_lib.read(recipe, [*overrides, *changes])
+            if config.stage != "representation":
+                raise ValueError(
+                    f"--config must be a recipe of the representation stage, got {recipe}, which "
+                    f"is of the {config.stage} stage"
+                )
+            validation.validate(config)
+            if arm == FULL and not (config.rq.weight and config.supervision.weight):
+                raise ValueError(
+                    "the full arm must have both losses, got "
+                    f"config.rq.weight={config.rq.weight} and "
+                    f"config.supervision.weight={config.supervision.weight}"
+                )
+            folder = os.path.join(workdir, f"{arm.folder}_{seed}")
+            if config_lib.exists(folder):
+                config_lib.check_same_run(config, folder)
+            arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}")
+            runs.append(
+                Training(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config)
+            )
+    return runs
+
+
+def parse_arm(text: str) -> Arm:
+    """Reads "NAME: KEY=VALUE KEY=VALUE"; raises ValueError for anything else."""
+    name, colon, changes = text.partition(":")
+    arm = Arm(name.strip(), tuple(shlex.split(changes)))
+    if not colon or not arm.folder or not all("=" in change for change in arm.changes):
+        raise ValueError(f"--arm must be NAME: KEY=VALUE [KEY=VALUE], got {text!r}")
+    for change in arm.changes:
+        if change.startswith(("seed=", "autoencoder.")):
+            raise ValueError(
+                f"all arms must have the same seeds and autoencoder, got {change!r} in --arm "
+                f"{arm.name!r}"
+            )
+    return arm
+
+
+def train(run: Training, *, say: Callable[[str], None] = print) -> None:
+    """Trains a run to its end, unless it is there already.
+
+    In a process of its own, so that this one does not hold the accelerator meanwhile.
+
+    Raises:
+        TrainingStopped: if it ended otherwise.
+    """
+    step = run_folder.done_step(run.workdir)
+    if step is not None and step >= run.config.num_steps:
+        say(f"{run.workdir} is done: it has all {step} steps")
+        return
+    say(f"training {run.arm.name}, seed {run.seed}, in {run.workdir}")
+    code = _wait_for([sys.executable, "-m", "f3tok_jax.train", *run.arguments])
+    if code:
+        raise TrainingStopped(run.workdir, code)
+
+
+def _wait_for(command: Sequence[str]) -> int:
+    """Runs a command, passing on what asks this program to leave; its exit code."""
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+    # Ctrl-C reaches the child by itself: both must wait until it has saved.
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+    }
+    try:
+        return child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,153 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Features of labelled shards for probes: log-mel statistics, latents, representations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.reading import sources
+from data_pipelines.sound import transforms
+from f3tok_jax.inference import batched
+from f3tok_jax.probing import classifiers
+from f3tok_jax.signal import spectra
+
+LOG_MEL, LATENTS, REPRESENTATIONS = "log_mel", "latents", "representations"
+NUM_MELS = 80  # of the reference; mean and standard deviation of each
+
+_CHUNK = 256  # records in memory at a time
+_FLOOR = 1e-5  # of mel magnitudes
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What makes features of sound or latents.
+
+    Attributes:
+        autoencoder: module, parameters and fingerprint.
+        encoders: name of a feature -> module and parameters of a representation encoder.
+        sample_rate: Hz.
+        batch_size: sounds at a time.
+    """
+
+    autoencoder: tuple[Any, Any, str]
+    encoders: Mapping[str, tuple[Any, Any]]
+    sample_rate: int
+    batch_size: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Records of one set, as they are probed.
+
+    Attributes:
+        features: name -> [n, d] float32, pooled over time.
+        labels: one mapping of name to value per record.
+        groups: per record, where its sound came from: parts of one source are alike.
+    """
+
+    features: Mapping[str, np.ndarray]
+    labels: Sequence[Mapping[str, str]]
+    groups: Sequence[str]
+
+    def select(self, keep: Sequence[bool]) -> "Examples":
+        """The examples whose flag is set."""
+        indices = np.flatnonzero(np.asarray(keep, bool))
+        return Examples(
+            {name: values[indices] for name, values in self.features.items()},
+            [self.labels[i] for i in indices],
+            [self.groups[i] for i in indices],
+        )
+
+
+def join(sets: Sequence[Examples]) -> Examples:
+    """The examples of several sets, with the features that all of them have."""
+    names = [name for name in sets[0].features if all(name in found.features for found in sets)]
+    return Examples(
+        {name: np.concatenate([found.features[name] for found in sets]) for name in names},
+        [labels for found in sets for labels in found.labels],
+        [group for found in sets for group in found.groups],
+    )
+
+
+def read(
+    folder: str, models: Models, *, pooling: str, say: Callable[[str], None] = print
+) -> Examples:
+    """Computes the features of every record of a set.
+
+    A set of latents must be of the same autoencoder and has no log-mel features.
+
+    Args:
+        folder: of the set.
+        models: see there.
+        pooling: of latents and representations, one of probing.POOLINGS.
+        say: where progress goes.
+
+    Raises:
+        ValueError: if the set does not fit the models, or a record cannot be read.
+    """
+    source = sources.open_source(folder, sample_rate=models.sample_rate)
+    module, params, fingerprint = models.autoencoder
+    is_latents = isinstance(source, sources.LatentSet)
+    if is_latents:
+        source.check_autoencoder(fingerprint)
+    else:
+        longest = source.manifest.segment_length if hasattr(source, "manifest") else 0
+        encode = batched.Encoder(
+            module,
+            params,
+            batch_size=models.batch_size,
+            max_samples=longest or max(len(source.waveform(i)) for i in range(len(source))),
+        )
+    represent = {
+        name: batched.Represent(*encoder, models.batch_size)
+        for name, encoder in models.encoders.items()
+    }
+    pooled: dict[str, list[np.ndarray]] = {}
+    labels, groups = [], []
+    for found in _chunks(source):
+        if is_latents:
+            frames = {LATENTS: [record.latents for record in found]}
+        else:
+            sounds = [r.waveform.astype(np.float32) / transforms.FULL_SCALE for r in found]
+            rate = models.sample_rate
+            statistics = [log_mel_statistics(sound, sample_rate=rate) for sound in sounds]
+            pooled.setdefault(LOG_MEL, []).extend(statistics)
+            frames = {LATENTS: encode(sounds)}
+        for name, encoder in represent.items():
+            frames[name] = encoder(frames[LATENTS])
+        for name, sequences in frames.items():
+            vectors = [classifiers.pool(sequence, pooling) for sequence in sequences]
+            pooled.setdefault(name, []).extend(vectors)
+        labels += [dict(record.labels) for record in found]
+        groups += [record.source or record.key for record in found]
+        say(f"{folder}: features of {len(labels)} of {len(source)} records")
+    return Examples({name: np.stack(rows) for name, rows in pooled.items()}, labels, groups)
+
+
+def _chunks(source: Any) -> Iterator[list]:
+    for start in range(0, len(source), _CHUNK):
+        yield [source[index] for index in range(start, min(start + _CHUNK, len(source)))]
+
+
+def log_mel_statistics(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
+    """Mean and standard deviation over time of every log-mel band: what anybody has.
+
+    Windows of 25 ms every 10 ms.
+
+    Args:
+        waveform: [n], float32 in [-1, 1].
+        sample_rate: Hz.
+
+    Returns:
+        [2 * NUM_MELS] float32.
+    """
+    frame_length, hop_length = sample_rate // 40, sample_rate // 100
+    spectrum = spectra.centered_stft_on_host(
+        waveform, frame_length=frame_length, hop_length=hop_length
+    )
+    filters = spectra.mel_filterbank(sample_rate, frame_length, NUM_MELS)
+    log_mel = np.log10(np.maximum(np.abs(spectrum) @ filters, _FLOOR))
+    return np.concatenate([log_mel.mean(0), log_mel.std(0)]).astype(np.float32)

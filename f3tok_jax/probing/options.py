@@ -1,0 +1,46 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Flags that probe and ablation share."""
+
+import argparse
+import functools
+import pathlib
+from typing import Any
+
+from f3tok_jax.probing import classifiers
+from f3tok_jax.probing import probes
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that every program which probes has: those of `options_of`, and the output."""
+    add = parser.add_argument
+    add("--label", required=True, help="what to predict: one label, or several with commas")
+    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    add("--exclude", action="append", default=[], help="label=value kept out of training")
+    add("--only", action="append", default=[], help="label=value that alone is tested")
+    add("--num_seeds", type=int, default=5, help="of the linear probe")
+    add("--num_epochs", type=int, default=10, help="of the linear probe")
+    add("--pooling", choices=classifiers.POOLINGS, default="mean", help="of frames over time")
+    add("--batch_size", type=int, default=32, help="sounds encoded at a time")
+
+
+def options_of(given: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `probe` from the flags of `add_options`, and where messages go."""
+    return dict(
+        labels=[name for name in given.label.split(",") if name],
+        exclude=[parse_filter(text, "--exclude") for text in given.exclude],
+        only=[parse_filter(text, "--only") for text in given.only],
+        num_seeds=given.num_seeds,
+        pooling=given.pooling,
+        recipe=classifiers.Recipe(num_epochs=given.num_epochs),
+        batch_size=given.batch_size,
+        say=functools.partial(print, flush=True),
+    )
+
+
+def parse_filter(text: str, flag: str) -> probes.Filter:
+    """Reads "label=value"; raises ValueError, which names `flag`, for anything else."""
+    label, equals, value = text.partition("=")
+    if not label or not equals:
+        raise ValueError(f"{flag} must be label=value, got {text!r}")
+    return label, value

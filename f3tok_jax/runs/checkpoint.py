@@ -1,0 +1,421 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run: saved asynchronously, fingerprinted, restored from the newest whole step.
+
+A step folder holds `state` (Orbax) and `meta` (JSON: step, config, data fingerprint, fingerprint
+per leaf, metrics, library versions). Orbax restores flipped bits without a word, hence the
+fingerprints.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import json
+import shutil
+from typing import Any
+
+from etils import epath
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from f3tok_jax.devices import multihost
+from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import fingerprint
+
+_FOLDER = "checkpoints"
+_REFUSED_FOLDER = "refused_checkpoints"
+_TEMPORARY_MARK = ".orbax-checkpoint-tmp"
+_SPARE_SPACE = 1.2  # of the state's bytes: what must be free before a save starts
+
+
+# Callers catch it here.
+CheckpointError = checkpoint_meta.CheckpointError
+
+
+class Checkpointer:
+    """Saves and restores the state of one run. Every process calls every method."""
+
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        config_json: str,
+        data_fingerprint: str,
+        best_metric: str = "",
+        keep_last: int = 2,
+        keep_best: int = 1,
+        say: Callable[[str], None] = print,
+    ):
+        """Opens the run's checkpoints, removes what killed saves left behind, and tries the folder.
+
+        Args:
+            workdir: run folder, local or a bucket.
+            config_json: the run's config, kept beside every state.
+            data_fingerprint: of the training data; a checkpoint of other data is refused.
+            best_metric: name of the metric by which the best steps are kept, lower is better.
+            keep_last: newest steps kept.
+            keep_best: best steps kept.
+            say: where messages to the user go.
+
+        Raises:
+            ValueError: where the folder cannot be written.
+        """
+        self._folder = epath.Path(workdir).resolve() / _FOLDER
+        self._refused_folder = self._folder.parent / _REFUSED_FOLDER
+        self._config_json = config_json
+        self._data_fingerprint = data_fingerprint
+        self._best_metric = best_metric
+        self._keep_last = keep_last
+        self._keep_best = keep_best
+        self._say = say
+        self._pending_step: int | None = None
+        self._restored_step: int | None = None
+        if jax.process_index() == 0:
+            _prepare_folder(self._folder, say)
+        multihost.barrier("checkpoint_folder")
+        self._manager = self._open()
+        self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self, enable_async_checkpointing=True
+        )
+        return ocp.CheckpointManager(self._folder, item_names=("state", "meta"), options=options)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax's question which steps stay: the last, the best, and the one that was restored."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scored = sorted(
+            (self._metric_of_step[step], step)
+            for step in steps
+            if self._metric_of_step.get(step) is not None
+        )
+        kept = {
+            *steps[len(steps) - min(self._keep_last, len(steps)) :],
+            *(step for _, step in scored[: self._keep_best]),
+            self._restored_step,
+        }
+        return [step in kept for step in steps]
+
+    def _read_metric(self, step: int) -> float | None:
+        try:
+            metrics = checkpoint_meta.read(self._folder, step)["metrics"]
+            return metrics.get(self._best_metric)
+        except (CheckpointError, KeyError, AttributeError):
+            return None
+
+    def all_steps(self) -> list[int]:
+        """Returns the steps that are there, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
+        """Starts to write the state; returns once it is copied from the devices.
+
+        Args:
+            step: steps taken so far.
+            state: of jax arrays.
+            metrics: of an evaluation of exactly this state, or None.
+
+        Returns:
+            Whether a save was started: not where the step is there already, nor where the state
+            holds a non-finite value, which is said.
+
+        Raises:
+            CheckpointError: where the disk has no room, or the save before this one failed.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            return False
+        prints, nonfinite = fingerprint.of(state)
+        if nonfinite:
+            self._say(
+                f"step {step} is not saved: {checkpoint_meta.listed(nonfinite)} hold non-finite "
+                f"values; the last "
+                "checkpoint stays"
+            )
+            return False
+        self._check_space(step, state)
+        meta = {
+            "step": step,
+            "config": json.loads(self._config_json),
+            "data_fingerprint": self._data_fingerprint,
+            "fingerprints": prints,
+            "metrics": {
+                name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)
+            },
+            "versions": checkpoint_meta.versions(),
+        }
+        self._metric_of_step[step] = meta["metrics"].get(self._best_metric)
+        try:
+            started = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(_write_failure(step, self._folder, error)) from error
+        self._pending_step = step
+        return started
+
+    def _check_space(self, step: int, state: Any) -> None:
+        """Refuses to begin what the disk cannot hold; buckets have no such limit."""
+        if "://" in str(self._folder):
+            return
+        # Processes on one file system share it: the whole state must fit, not this process's part.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * _SPARE_SPACE
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise CheckpointError(
+                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in "
+                f"{self._folder}, got "
+                f"{free / 1e6:.0f} MB; free some space, then run the same command to resume"
+            )
+
+    def poll(self) -> None:
+        """Raises the error of a background save as soon as it has one; call it at every step.
+
+        Orbax keeps the error until the next save asks for it, which may be half an hour later.
+
+        Raises:
+            CheckpointError: where the save failed.
+        """
+        if self._pending_step is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the save in progress.
+
+        Raises:
+            CheckpointError: where the save failed.
+        """
+        step, self._pending_step = self._pending_step, None
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:  # whatever the background thread met
+            raise CheckpointError(_write_failure(step, self._folder, error)) from error
+
+    def close(self) -> None:
+        """Waits for the save in progress and ends the background threads."""
+        self.wait()
+        self._manager.close()
+
+    def restore_latest(self, abstract_state: Any) -> Any | None:
+        """Returns the newest whole state, or None where there is no checkpoint.
+
+        A step that cannot be read or whose fingerprints differ is said, moved to
+        refused_checkpoints/ (nothing is deleted), and the one before it is tried.
+
+        Args:
+            abstract_state: tree of jax.ShapeDtypeStruct with shardings, built from the config.
+
+        Raises:
+            ValueError: where the checkpoint is of other data or of another tree of arrays.
+            CheckpointError: where there are checkpoints and none is whole.
+        """
+        refused = []
+        for step in reversed(self.all_steps()):
+            state, reason = self._try_restore(step, abstract_state)
+            if reason is None:
+                self._restored_step = step
+                self._set_aside(refused)
+                return state
+            self._say(f"checkpoint of step {step} is refused: {reason}")
+            refused.append(step)
+        if refused:
+            raise CheckpointError(
+                f"none of the checkpoints in {self._folder} is whole (steps {refused}); give "
+                f"another --workdir, "
+                "or move them away to start again"
+            )
+        return None
+
+    def _try_restore(self, step: int, abstract_state: Any) -> tuple[Any, str | None]:
+        """Returns the state, or why this step is not whole; all processes agree on it."""
+        state, reason = None, None
+        try:
+            meta = checkpoint_meta.read(self._folder, step)
+            checkpoint_meta.check_data(meta, self._data_fingerprint, step)
+            checkpoint_meta.check_tree(meta["fingerprints"], abstract_state, step)
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            )
+            state = restored.state
+        except ValueError as error:
+            if isinstance(error, checkpoint_meta.Mismatch):
+                raise
+            reason = checkpoint_meta.first_line(error)
+        except Exception as error:  # damaged files raise nearly anything
+            reason = checkpoint_meta.first_line(error)
+        if not multihost.all_agree(reason is None):
+            return None, reason or "another process could not read it"
+        changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(state)[0])
+        if changed:
+            return (
+                None,
+                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one",
+            )
+        return state, None
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        """Moves refused steps out of the way, so that their numbers can be saved again."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            self._refused_folder.mkdir(parents=True, exist_ok=True)
+            for step in steps:
+                attempt = 0
+                while (self._refused_folder / f"{step}_{attempt}").exists():
+                    attempt += 1
+                (self._folder / str(step)).rename(self._refused_folder / f"{step}_{attempt}")
+            self._say(
+                f"restored step {self._restored_step}; the refused steps {list(steps)} are kept in "
+                f"{self._refused_folder}"
+            )
+        multihost.barrier("refused_checkpoints")
+        self._manager.reload()
+
+
+def latest_step(workdir: str) -> int | None:
+    """Returns the newest finished step of a run, or None; reads names only."""
+    steps = _steps(epath.Path(workdir) / _FOLDER)
+    return steps[-1] if steps else None
+
+
+def restore_params(
+    workdir: str,
+    abstract_params: Any,
+    *,
+    field: str = "ema_params",
+    step: int | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[Any, int]:
+    """Returns one field of a saved state, without reading the others, and its step.
+
+    Args:
+        workdir: of the run.
+        abstract_params: tree of jax.ShapeDtypeStruct of that field, or a part of it; with
+            shardings, or without for the first local device.
+        field: of TrainState.
+        step: to restore; default the newest whole one.
+        say: where messages to the user go.
+
+    Raises:
+        ValueError: where there is no such step, or its arrays are of another shape or dtype.
+        CheckpointError: where no step asked for is whole.
+    """
+    folder, steps = _find(workdir, step)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        field: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=leaf.sharding or device
+            ),
+            abstract_params,
+        )
+    }
+    for candidate in reversed(steps):
+        try:
+            meta = checkpoint_meta.read(folder, candidate)
+            checkpoint_meta.check_tree(meta["fingerprints"], target, candidate, partial=True)
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                restored = reader.restore(
+                    folder / str(candidate) / "state",
+                    args=ocp.args.PyTreeRestore(
+                        item=target,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+                        partial_restore=True,
+                    ),
+                )
+            changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(restored)[0])
+            if not changed:
+                return restored[field], candidate
+            reason = (
+                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one"
+            )
+        except checkpoint_meta.Mismatch:
+            raise
+        except Exception as error:  # damaged files raise nearly anything
+            reason = checkpoint_meta.first_line(error)
+        say(f"checkpoint of step {candidate} is refused: {reason}")
+    raise CheckpointError(
+        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
+    )
+
+
+def saved_names(workdir: str, field: str, step: int | None = None) -> set[str]:
+    """The names directly below one field of a saved state, such as those of the players.
+
+    Args:
+        workdir: of the run.
+        field: of TrainState.
+        step: to look at; default the newest of which this can be read.
+
+    Raises:
+        ValueError: where there is no such step.
+        CheckpointError: where none tells.
+    """
+    folder, steps = _find(workdir, step)
+    for candidate in reversed(steps):
+        try:
+            paths = checkpoint_meta.read(folder, candidate)["fingerprints"]
+            return {path.split("/")[1] for path in paths if path.startswith(f"{field}/")}
+        except CheckpointError as error:
+            failure = error
+    raise failure
+
+
+def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
+    """The folder of a run's checkpoints, and those asked for: one step, or all, oldest first."""
+    folder = epath.Path(workdir).resolve() / _FOLDER
+    steps = _steps(folder)
+    if not steps or (step is not None and step not in steps):
+        raise ValueError(
+            f"{workdir} must hold a checkpoint"
+            + (f" of step {step}" if step is not None else "")
+            + f", got steps {steps}; train it first, or give another --workdir"
+        )
+    return folder, steps if step is None else [step]
+
+
+def read_meta(workdir: str, step: int) -> dict[str, Any]:
+    """Returns what is kept beside the state of a step.
+
+    Raises:
+        CheckpointError: where it is missing or damaged.
+    """
+    return checkpoint_meta.read(epath.Path(workdir).resolve() / _FOLDER, step)
+
+
+def _steps(folder: epath.Path) -> list[int]:
+    if not folder.exists():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
+    """Makes the folder, sweeps what killed saves left, and tries to write there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if _TEMPORARY_MARK in path.name:
+                say(f"removing {path.name}, a save that was killed before it was whole")
+                path.rmtree()
+        probe = folder / "write_test"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"the work folder must be writable, got {checkpoint_meta.first_line(error)} in "
+            f"{folder}; change its "
+            "permissions or give another --workdir"
+        ) from error
+
+
+def _write_failure(step: int | None, folder: epath.Path, error: BaseException) -> str:
+    return (
+        f"the checkpoint of step {step} could not be written to {folder}: "
+        f"{checkpoint_meta.first_line(error)}; earlier "
+        "steps are untouched: free space or mend the folder, then run the same command to resume"
+    )

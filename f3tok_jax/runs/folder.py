@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run's folder, apart from checkpoints and metrics: config, environment, logs/ and DONE."""
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import fcntl
+import json
+import os
+from typing import IO, Any
+
+from etils import epath
+import jax
+import ml_collections
+
+from f3tok_jax.devices import multihost
+from f3tok_jax.runs import config as config_lib
+
+_DONE = "DONE"
+_FROZEN = "frozen.json"
+
+
+def done_step(workdir: str) -> int | None:
+    """Returns the step at which a run was finished, or None where it was not."""
+    path = epath.Path(workdir) / _DONE
+    return json.loads(path.read_text())["step"] if path.exists() else None
+
+
+def mark_done(workdir: str, step: int) -> None:
+    """Process 0 writes DONE; all processes must call it."""
+    if jax.process_index() == 0:
+        _write_whole(epath.Path(workdir) / _DONE, json.dumps({"step": step}) + "\n")
+    multihost.barrier("run_folder_done")
+
+
+@contextlib.contextmanager
+def locked(workdir: str) -> Iterator[None]:
+    """Keeps a second run out of the folder; all processes of a run enter together.
+
+    The system frees the lock of a process that dies. Buckets have no locks, and get none.
+
+    Raises:
+        ValueError: where another run is at work in the folder.
+    """
+    handle, is_free = None, True
+    if jax.process_index() == 0 and "://" not in workdir:
+        # A folder that cannot be written is refused by `prepare`.
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.join(workdir, "logs"), exist_ok=True)
+            handle = open(os.path.join(workdir, "logs", "lock"), "a", encoding="utf-8")
+            is_free = _take(handle)
+    try:
+        if not multihost.all_agree(is_free):
+            raise ValueError(
+                f"--workdir must not be in use, got {workdir}, in which another process trains; "
+                "end that one first, or give another folder"
+            )
+        yield
+    finally:
+        if handle:
+            handle.close()
+
+
+def _take(handle: IO[str]) -> bool:
+    """Locks a file unless another process has; file systems without locks raise OSError."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+
+
+def prepare(
+    config: ml_collections.ConfigDict, workdir: str, environment: Mapping[str, Any]
+) -> None:
+    """Process 0 writes the config and the environment; all processes must see them.
+
+    Args:
+        config: of the run, already compared with what the folder holds.
+        workdir: run folder, local or a bucket.
+        environment: what the run was started with, kept in logs/environment.json.
+
+    Raises:
+        ValueError: where the folder cannot be written, or some process does not see it.
+    """
+    folder = epath.Path(workdir)
+    failure = None
+    if jax.process_index() == 0:
+        try:
+            config_lib.save(config, workdir)
+            (folder / "logs").mkdir(parents=True, exist_ok=True)
+            _write_whole(
+                folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n"
+            )
+            # A finished run that is given more steps is not finished any more.
+            (folder / _DONE).unlink(missing_ok=True)
+        except OSError as error:
+            failure = error
+    if not multihost.all_agree(failure is None):
+        raise ValueError(
+            f"--workdir must be a folder that can be written, got {workdir}: "
+            f"{failure or 'process 0 cannot'}; change its permissions or give another"
+        ) from failure
+    if not multihost.all_agree(config_lib.exists(workdir)):
+        raise ValueError(
+            f"--workdir must be one folder that all processes see, got {workdir}, which "
+            "some do not; give a bucket or a shared disk"
+        )
+
+
+def settle_frozen(
+    workdir: str, fingerprints: Mapping[str, str], measure: Callable[[], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Returns what was measured when the run began, and holds it to the frozen models it had.
+
+    Measured by process 0 on a fresh run and kept in the folder; all processes must call it.
+
+    Args:
+        workdir: run folder, prepared.
+        fingerprints: name -> fingerprint of each frozen model.
+        measure: gives values ready for JSON.
+
+    Raises:
+        ValueError: where a frozen model is not the one the run began with.
+    """
+    path = epath.Path(workdir) / _FROZEN
+    if jax.process_index() == 0 and not path.exists():
+        content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
+        _write_whole(path, json.dumps(content) + "\n")
+    multihost.barrier("run_folder_frozen")
+    content = json.loads(path.read_text())
+    for name, before in content["fingerprints"].items():
+        if fingerprints.get(name) != before:
+            raise ValueError(
+                f"{workdir} was begun with the {name} of fingerprint {before}, got "
+                f"{fingerprints.get(name)}: give the folder and the step it was begun with, or "
+                "another --workdir"
+            )
+    return content["measured"]
+
+
+def frozen_fingerprints(workdir: str) -> dict[str, str]:
+    """Name -> fingerprint of each frozen model that a run began with; empty where it kept none."""
+    path = epath.Path(workdir) / _FROZEN
+    return dict(json.loads(path.read_text())["fingerprints"]) if path.exists() else {}
+
+
+def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:
+    """Process 0 appends a JSON line to logs/`name`; for rare entries: buckets rewrite the file."""
+    if jax.process_index() != 0:
+        return
+    path = epath.Path(workdir) / "logs" / name
+    before = path.read_text() if path.exists() else ""
+    _write_whole(path, before + json.dumps(entry) + "\n")
+
+
+def _write_whole(path: epath.Path, text: str) -> None:
+    """Writes under a temporary name, which is renamed when whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

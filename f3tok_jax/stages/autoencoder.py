@@ -1,0 +1,307 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The first stage: the autoencoder and its discriminators, in one compiled step."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from data_pipelines.reading import pipeline
+from f3tok_jax.devices import sharding
+from f3tok_jax.losses import adversarial as adversarial_losses
+from f3tok_jax.losses import reconstruction as reconstruction_losses
+from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models.discriminators import discriminators as discriminators_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.training import microbatches
+from f3tok_jax.training import optimizer
+from f3tok_jax.training import stage
+from f3tok_jax.training import state as train_state
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def is_adversarial(config: ml_collections.ConfigDict) -> bool:
+    """Whether the run ever reaches the step from which the discriminators play."""
+    return config.losses.adversarial_start < config.num_steps
+
+
+def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
+    """The autoencoder stage as the training loop sees it.
+
+    Players: "generator", the autoencoder, and, if the run is adversarial, "discriminator".
+    """
+    autoencoder = pretrained_autoencoder.make_autoencoder(config)
+    discriminators = None
+    players = ["generator"]
+    if is_adversarial(config):
+        discriminators = discriminators_lib.Discriminators(**config.discriminators)
+        players.append("discriminator")
+    num_steps = {
+        "generator": config.num_steps,
+        "discriminator": config.num_steps - config.losses.adversarial_start,
+    }
+    optimizers = {
+        name: optimizer.make_optimizer(config.optimizer[name], num_steps[name]) for name in players
+    }
+    reconstruction_loss = functools.partial(
+        _reconstruction_loss, section=config.losses, sample_rate=config.model.sample_rate
+    )
+    crop = config.data.crop_frames * autoencoder.samples_per_latent
+    shape = (config.data.batch_size, crop)
+    return stage.Stage(
+        batch_spec={
+            "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+        },
+        init_state=functools.partial(
+            init_state,
+            autoencoder=autoencoder,
+            discriminators=discriminators,
+            optimizers=optimizers,
+            crop=crop,
+        ),
+        open_data=functools.partial(
+            pipeline.Pipeline,
+            sample_rate=config.model.sample_rate,
+            crop_length=crop,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            gain_db=config.data.gain_db,
+            max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
+        ),
+        train_step=functools.partial(
+            train_step,
+            autoencoder=autoencoder,
+            discriminators=discriminators,
+            optimizers=optimizers,
+            reconstruction_loss=reconstruction_loss,
+            section=config.losses,
+            seed=config.seed,
+            ema_decay=config.optimizer.ema_decay,
+            accumulate=config.optimizer.accumulate,
+        ),
+        eval_step=functools.partial(
+            eval_step, autoencoder=autoencoder, reconstruction_loss=reconstruction_loss
+        ),
+        sample=functools.partial(sample, autoencoder=autoencoder),
+        best_metric="eval/mel",
+        sample_rate=config.model.sample_rate,
+        seconds_per_batch=config.data.batch_size * crop / config.model.sample_rate,
+    )
+
+
+def init_state(
+    key: jax.Array, *, autoencoder, discriminators, optimizers, crop: int
+) -> train_state.TrainState:
+    """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
+    waveform = jnp.zeros((1, crop))
+    key_of = functools.partial(train_state.step_key, key, 0)
+    params = {
+        "generator": pretrained_autoencoder.init_params(autoencoder, key_of("generator"), waveform)
+    }
+    if discriminators is not None:
+        params["discriminator"] = pretrained_autoencoder.init_params(
+            discriminators, key_of("discriminator"), waveform
+        )
+    return train_state.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
+        ema_params={"generator": params["generator"]},
+    )
+
+
+def train_step(
+    state: train_state.TrainState,
+    frozen: Any,
+    batch: stage.Batch,
+    *,
+    autoencoder: autoencoder_lib.Autoencoder,
+    discriminators: discriminators_lib.Discriminators | None,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    reconstruction_loss: Callable[..., tuple[jax.Array, Metrics]],
+    section: Mapping[str, Any],
+    seed: int,
+    ema_decay: float,
+    accumulate: int,
+) -> tuple[train_state.TrainState, Metrics]:
+    """One step of both players, from the same weights and the same generated sound.
+
+    The generator's gradient meets at its output: the reconstruction losses' and, from
+    `adversarial_start` on, the discriminators'. Before that step they cost nothing.
+    """
+    del frozen
+    params = sharding.gather(state.params)
+    # What the summed losses are divided by, once, over all microbatches.
+    num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+    num_examples = jnp.float32(batch["mask"].shape[0])
+    key_of = functools.partial(train_state.step_key, seed, state.step)
+    is_judged = state.step >= section["adversarial_start"]
+    judge = functools.partial(
+        _judge,
+        params.get("discriminator"),
+        key_of("crop"),
+        discriminators=discriminators,
+        section=section,
+        num_examples=num_examples,
+    )
+
+    def gradients(microbatch, index):
+        waveform = jnp.where(microbatch["mask"], microbatch["waveform"], 0.0)
+        noise_key = jax.random.fold_in(key_of("noise"), index)
+        reconstruction, pull_back, latents = jax.vjp(
+            lambda p: autoencoder.apply({"params": p}, waveform, noise_key=noise_key),
+            params["generator"],
+            has_aux=True,
+        )
+        output_gradient, metrics = jax.grad(reconstruction_loss, argnums=1, has_aux=True)(
+            waveform, reconstruction, microbatch["mask"], num_samples
+        )
+        metrics |= _latent_metrics(latents)
+        result = {}
+        if discriminators is not None:
+            judged, result["discriminator"], judge_metrics = jax.lax.cond(
+                is_judged,
+                judge,
+                functools.partial(_not_judged, judge),
+                waveform,
+                jnp.where(microbatch["mask"], reconstruction, 0.0),
+            )
+            output_gradient += jnp.where(microbatch["mask"], judged, 0.0)
+            metrics |= judge_metrics
+        (result["generator"],) = pull_back(output_gradient)
+        return result, metrics
+
+    grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
+    norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
+    finite = jnp.isfinite(sum(norms.values()))
+    # Discriminators that do not play yet have no gradient, but weight decay and a warm-up would
+    # go on.
+    moves = {"generator": finite, "discriminator": finite & is_judged}
+    state = optimizer.advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
+    metrics |= {f"gradient_norm/{name}": (norm, jnp.float32(1.0)) for name, norm in norms.items()}
+    metrics["nonfinite"] = (jnp.float32(~finite), jnp.float32(1.0))
+    return state, {f"train/{name}": value for name, value in metrics.items()}
+
+
+def eval_step(
+    state: train_state.TrainState,
+    frozen: Any,
+    batch: stage.Batch,
+    *,
+    autoencoder: autoencoder_lib.Autoencoder,
+    reconstruction_loss: Callable[..., tuple[jax.Array, Metrics]],
+) -> Metrics:
+    """The reconstruction losses of the averaged weights through clean latents."""
+    del frozen
+    params = sharding.gather(state.ema_params["generator"])
+    waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
+    reconstruction, latents = autoencoder.apply({"params": params}, waveform)
+    num_samples = jnp.sum(batch["mask"], dtype=jnp.float32)
+    _, metrics = reconstruction_loss(waveform, reconstruction, batch["mask"], num_samples)
+    return {f"eval/{name}": value for name, value in (metrics | _latent_metrics(latents)).items()}
+
+
+def sample(
+    state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, autoencoder
+) -> dict[str, jax.Array]:
+    """The batch and its reconstruction by the averaged weights: waveforms [b, n]."""
+    del frozen
+    params = sharding.gather(state.ema_params["generator"])
+    waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
+    reconstruction, _ = autoencoder.apply({"params": params}, waveform)
+    return {"reference": waveform, "reconstruction": reconstruction}
+
+
+def _reconstruction_loss(
+    waveform, reconstruction, mask, num_samples, *, section, sample_rate: int
+) -> tuple[jax.Array, Metrics]:
+    """Weighted sum of the losses that need no discriminator, over `num_samples`, and each of them
+    as a metric."""
+    weights = section["weights"]
+    terms = {
+        "mel": lambda: reconstruction_losses.multi_scale_mel(
+            waveform,
+            reconstruction,
+            mask,
+            sample_rate=sample_rate,
+            windows=section["mel_windows"],
+            bands=section["mel_bands"],
+        ),
+        "stft": lambda: reconstruction_losses.multi_resolution_stft(
+            waveform, reconstruction, mask, windows=section["stft_windows"]
+        ),
+        "waveform": lambda: reconstruction_losses.waveform_l1(waveform, reconstruction, mask),
+    }
+    with jax.named_scope("losses"):
+        # A term without weight costs nothing; the mel distance is always measured.
+        metrics = {name: term() for name, term in terms.items() if weights[name] or name == "mel"}
+        total = sum(weights[name] * value for name, (value, _) in metrics.items())
+    return total / num_samples, jax.lax.stop_gradient(metrics)
+
+
+def _judge(
+    params, key, waveform, reconstruction, *, discriminators, section, num_examples
+) -> tuple[jax.Array, Any, Metrics]:
+    """Both players' adversarial gradients from one judgement of either sound.
+
+    Returns:
+        The gradient with respect to `reconstruction` of the generator's losses, the gradient of the
+        discriminators' loss with respect to `params`, and metrics.
+    """
+    weights = section["weights"]
+    crop = section["adversarial_crop"] or waveform.shape[1]
+    start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
+
+    def features_of(p, sound):
+        return discriminators.apply(
+            {"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
+        )
+
+    real, pull_back_real = jax.vjp(lambda p: features_of(p, waveform), params)
+    fake, pull_back_fake = jax.vjp(features_of, params, reconstruction)
+
+    def generator_loss(fake):
+        metrics = {
+            "adversarial": adversarial_losses.lsgan_generator([maps[-1] for maps in fake]),
+            "feature_matching": adversarial_losses.feature_matching(real, fake),
+        }
+        total = sum(weights[name] * value for name, (value, _) in metrics.items())
+        return total / num_examples, metrics
+
+    def discriminator_loss(real, fake):
+        total, weight = adversarial_losses.lsgan_discriminator(
+            [maps[-1] for maps in real], [maps[-1] for maps in fake]
+        )
+        return total / num_examples, {"discriminator": (total, weight)}
+
+    generator_pull, metrics = jax.grad(generator_loss, has_aux=True)(fake)
+    pulls, more = jax.grad(discriminator_loss, argnums=(0, 1), has_aux=True)(real, fake)
+    # One pull-back per player; what the other would have got from it is dead code.
+    _, output_gradient = pull_back_fake(generator_pull)
+    params_gradient = jax.tree.map(
+        jnp.add, pull_back_real(pulls[0])[0], pull_back_fake(pulls[1])[0]
+    )
+    return output_gradient, params_gradient, metrics | more
+
+
+def _not_judged(judge, waveform, reconstruction):
+    """What `judge` returns, all zeros: the discriminators have not been called yet."""
+    shapes = jax.eval_shape(judge, waveform, reconstruction)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _latent_metrics(latents: jax.Array) -> Metrics:
+    """Mean and mean square over channels and time, which the bottleneck holds at 0 and 1."""
+    size = jnp.float32(latents.size)
+    return {
+        "latent_mean": (jnp.sum(latents), size),
+        "latent_mean_square": (jnp.sum(jnp.square(latents)), size),
+    }

@@ -1,0 +1,168 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The third stage: a flow head makes latents out of a language model's states.
+
+Autoencoder, representation encoder and projector stay as they are; so does the language model, or a
+difference from its weights is trained with the head.
+"""
+
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import tasks
+from f3tok_jax.models import sequences
+from f3tok_jax.models.transformer import transformer
+from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.runs import lineage
+from f3tok_jax.stages import generation_loss
+from f3tok_jax.training import microbatches
+from f3tok_jax.training import optimizer
+from f3tok_jax.training import stage
+from f3tok_jax.training import state as train_state
+
+
+def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
+    """The generation stage as the training loop sees it."""
+    model = pretrained_generation.make_model(config)
+    sound, folder = model.given.frozen.sound, model.given.heard.language_model.folder
+    optimizers = {
+        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
+        for name in model.players
+    }
+    crop_length = config.data.crop_frames * sound.samples_per_latent
+    weights = {name: weight for name, weight in config.text.tasks.items() if weight}
+    return stage.Stage(
+        batch_spec=_batch_spec(config, model),
+        init_state=functools.partial(
+            pretrained_generation.init_state, model=model, optimizers=optimizers
+        ),
+        open_data=functools.partial(
+            _open_data,
+            model=model,
+            sample_rate=sound.sample_rate,
+            crop_length=crop_length,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            random_crop=False,
+            text=tasks.TextTasks(folder, weights, config.text.max_tokens) if folder else None,
+            autoencoder=model.given.frozen.fingerprints.get("autoencoder"),
+            max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
+        ),
+        frozen_fingerprints=model.given.fingerprints,
+        abstract_frozen=model.given.abstract(),
+        load_frozen=model.given.load,
+        train_step=functools.partial(train_step, model=model, optimizers=optimizers),
+        eval_step=functools.partial(eval_step, model=model),
+        sample=None,
+        best_metric="eval/flow_loss",
+        sample_rate=sound.sample_rate,
+        seconds_per_batch=config.data.batch_size * crop_length / sound.sample_rate,
+        model_flops=model_flops(model),
+    )
+
+
+def _open_data(
+    names: str, *, model: pretrained_generation.Model, **options: Any
+) -> pipeline.Pipeline:
+    """Opens shards, once it is clear that the models are named that will read them."""
+    model.given.check_named()
+    return pipeline.Pipeline(names, **options)
+
+
+def _batch_spec(
+    config: ml_collections.ConfigDict, model: pretrained_generation.Model
+) -> dict[str, jax.ShapeDtypeStruct]:
+    spec = lineage.sound_spec(config, model.given.frozen.sound)
+    return spec | sequences.text_spec(config.data.batch_size, config.text.max_tokens)
+
+
+def model_flops(model: pretrained_generation.Model) -> float:
+    """Multiplications and additions of a step's products that no implementation can do without.
+
+    Two per weight and position of the encoder and the language model that stay as they are, six of
+    what is trained. Frozen autoencoder not counted.
+    """
+    config, generator = model.config, model.generator
+    examples, frames = config.packing.examples, config.data.crop_frames
+    rows = config.data.batch_size // examples
+    num_patches = examples * (frames // generator.patch)
+    num_patches = min(config.packing.patches or num_patches, num_patches)
+    head = generator.head
+    sequence = 1 + (head.history + 1) * head.patch
+    total = 3.0 * num_patches * config.flow.draws * sum(transformer.forward_flops(head, sequence))
+    total += examples * sum(transformer.forward_flops(generator.encoder, frames))
+    length = examples * sequences.num_positions(
+        frames, config.text.max_tokens, patch=generator.patch
+    )
+    length = min(config.packing.positions or length, length)
+    read = sum(transformer.forward_flops(generator.language_model.transformer, length))
+    return rows * (total + (3.0 if model.trains_language_model else 1.0) * read)
+
+
+def train_step(
+    state: train_state.TrainState,
+    frozen: Any,
+    batch: stage.Batch,
+    *,
+    model: pretrained_generation.Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
+) -> tuple[train_state.TrainState, generation_loss.Metrics]:
+    """One step of the head, and of the language model where it is trained."""
+    config = model.config
+    totals = generation_loss.batch_totals(batch, model)
+    key = train_state.step_key(config.seed, state.step, "flow")
+
+    def gradients(microbatch, index):
+        return jax.grad(generation_loss.total_loss, has_aux=True)(
+            state.params,
+            frozen,
+            microbatch,
+            totals,
+            model=model,
+            key=jax.random.fold_in(key, index),
+            is_training=True,
+        )
+
+    grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
+    norms = {name: optax.tree.norm(grads[name]) for name in optimizers}
+    finite = jnp.all(jnp.stack([jnp.isfinite(norm) for norm in norms.values()]))
+    state = optimizer.advance(
+        state,
+        grads,
+        dict.fromkeys(optimizers, finite),
+        optimizers=optimizers,
+        ema_decay=config.optimizer.ema_decay,
+    )
+    for name, norm in norms.items():
+        metrics[f"gradient_norm/{name}"] = norm, jnp.float32(1.0)
+    metrics["nonfinite"] = jnp.float32(~finite), jnp.float32(1.0)
+    return state, {f"train/{name}": value for name, value in metrics.items()}
+
+
+def eval_step(
+    state: train_state.TrainState,
+    frozen: Any,
+    batch: stage.Batch,
+    *,
+    model: pretrained_generation.Model,
+) -> generation_loss.Metrics:
+    """The losses of the averaged weights, and how far sampled patches are from the true ones."""
+    key = train_state.step_key(model.config.seed, 0, "evaluation")
+    _, metrics = generation_loss.total_loss(
+        state.ema_params,
+        frozen,
+        batch,
+        generation_loss.batch_totals(batch, model),
+        model=model,
+        key=key,
+        is_training=False,
+    )
+    return {f"eval/{name}": value for name, value in metrics.items()}

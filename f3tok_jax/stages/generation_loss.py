@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the generation stage lowers: the flow's error, the stop's and the text's cross-entropy."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from f3tok_jax.losses import flow as flow_loss
+from f3tok_jax.models import flow_head
+from f3tok_jax.models import generator as generator_lib
+from f3tok_jax.models import packing
+from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.training import stage
+from f3tok_jax.training import state as train_state
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
+
+_NUM_TIME_BINS = 4  # of the flow loss by time
+
+
+def total_loss(
+    params: Any,
+    frozen: Any,
+    batch: stage.Batch,
+    totals: Mapping[str, jax.Array],
+    *,
+    model: pretrained_generation.Model,
+    key: jax.Array,
+    is_training: bool,
+) -> tuple[jax.Array, Metrics]:
+    """The weighted sum of the losses, nats and squares per patch, and its parts as metrics.
+
+    Args:
+        params: what is trained: "head", and "language_model" where its difference is.
+        frozen: what `generation_models.GenerationModels.load` gave.
+        batch: a microbatch.
+        totals: of the whole batch, from `batch_totals`.
+        model: of the run.
+        key: of all that is drawn.
+        is_training: with what training drops and disturbs; without, sampled patches are measured.
+    """
+    config, generator = model.config, model.generator
+    flow, key_of = config.flow, functools.partial(train_state.step_key, key, 0)
+    weights = pretrained_generation.generator_weights(params, frozen)
+    latents, mask = model.given.frozen.latents(frozen, batch)
+    text_mask = batch["text_mask"]
+    if is_training:
+        silent = jax.random.bernoulli(key_of("text"), config.text.drop, (text_mask.shape[0], 1))
+        text_mask &= ~silent
+    teaching = generator.teach(
+        weights,
+        latents,
+        mask,
+        batch["text"],
+        text_mask,
+        batch["answer"],
+        examples_per_row=config.packing.examples,
+        length=config.packing.positions,
+        noise_key=key_of("encoder_noise") if is_training and flow.encoder_noise else None,
+        score_text=model.trains_language_model and flow.text_weight > 0,
+    )
+    learned = _pack(teaching, config)
+    if is_training:
+        learned = _disturb(learned, key_of, flow)
+    loss, metrics = _flow_loss(weights, learned, key_of("draws"), model=model, totals=totals)
+    stop_loss, stop_metrics = _stop_loss(weights, teaching, model=model)
+    loss += flow.stop_weight * stop_loss / totals["patches"]
+    metrics |= stop_metrics
+    if teaching.text is not None:
+        loss += flow.text_weight * teaching.text.loss / totals["answers"]
+        metrics["text_loss"] = teaching.text.loss, teaching.text.weight
+    if not is_training:
+        metrics["patch_error"] = _patch_error(weights, learned, key_of("sampling"), model=model)
+    return loss, jax.lax.stop_gradient(metrics)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Learned:
+    """Patches without holes, flat: [n, ...] arrays."""
+
+    states: jax.Array
+    tokens: jax.Array
+    targets: jax.Array
+    history: jax.Array
+    mask: jax.Array
+    keeps_condition: jax.Array | None = None
+
+
+def _pack(teaching: generator_lib.Teaching, config: ml_collections.ConfigDict) -> _Learned:
+    """The patches of a batch that are sound, in rows without holes, row after row."""
+
+    def rows(x):
+        examples = config.packing.examples
+        return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
+
+    slots = rows(teaching.mask)
+    length = min(config.packing.patches or slots.shape[1], slots.shape[1])
+    plan = packing.pack(slots, length=length)
+
+    def flat(x):
+        return jax.lax.collapse(packing.take(plan, rows(x)), 0, 2)
+
+    return _Learned(
+        states=flat(teaching.states[:, :-1]),
+        tokens=flat(teaching.tokens[:, :-1]),
+        targets=flat(teaching.targets),
+        history=flat(teaching.history),
+        mask=plan.valid.reshape(-1),
+    )
+
+
+def _disturb(learned: _Learned, key_of: Any, flow: ml_collections.ConfigDict) -> _Learned:
+    """Drops conditions and histories, and adds noise to histories, patch by patch."""
+    count = learned.mask.shape[0]
+    history = learned.history
+    if flow.history_noise:
+        scale = flow.history_noise * jax.random.uniform(key_of("history_scale"), (count, 1, 1))
+        # Where there is nothing before the first patch, there is none of it either.
+        present = jnp.any(history != 0, axis=-1, keepdims=True)
+        noise = jax.random.normal(key_of("history_noise"), history.shape)
+        history = history + jnp.where(present, scale * noise, 0.0)
+    kept = jax.random.uniform(key_of("history_drop"), (count, 1, 1)) >= flow.history_drop
+    keeps = jax.random.uniform(key_of("condition_drop"), (count,)) >= flow.condition_drop
+    return dataclasses.replace(
+        learned, history=jnp.where(kept, history, 0.0), keeps_condition=keeps
+    )
+
+
+def _flow_loss(
+    weights: Any,
+    learned: _Learned,
+    key: jax.Array,
+    *,
+    model: pretrained_generation.Model,
+    totals: Mapping[str, jax.Array],
+) -> tuple[jax.Array, Metrics]:
+    """Mean square error of the velocity, for several draws per state of the language model."""
+    draws, head = model.config.flow.draws, model.generator.head
+    head = head.bind({"params": weights["head"]})
+    condition = head.condition(learned.states, learned.tokens)
+    if learned.keeps_condition is not None:
+        condition = jnp.where(learned.keeps_condition[:, None], condition, 0.0)
+    condition, history, target, mask = (
+        jnp.repeat(x, draws, axis=0)
+        for x in (condition, learned.history, learned.targets, learned.mask)
+    )
+    drawn = flow_loss.draw(key, target)
+    velocity = head.velocity(condition, drawn.time, drawn.noisy, history)
+    error = jnp.mean(jnp.square(velocity - drawn.velocity), axis=(1, 2))
+    error = jnp.where(mask, error, 0.0)
+    metrics = {"flow_loss": (jnp.sum(error), jnp.sum(mask, dtype=jnp.float32))}
+    bins = jnp.minimum((drawn.time * _NUM_TIME_BINS).astype(jnp.int32), _NUM_TIME_BINS - 1)
+    for index in range(_NUM_TIME_BINS):
+        inside = mask & (bins == index)
+        metrics[f"flow_loss/t{index / _NUM_TIME_BINS:g}"] = (
+            jnp.sum(jnp.where(inside, error, 0.0)),
+            jnp.sum(inside, dtype=jnp.float32),
+        )
+    return jnp.sum(error) / (draws * totals["patches"]), metrics
+
+
+def _stop_loss(
+    weights: Any, teaching: generator_lib.Teaching, *, model: pretrained_generation.Model
+) -> tuple[jax.Array, Metrics]:
+    """Cross-entropy of "this was the last patch", nats, summed.
+
+    Where sound fills its row to the end it may have been cut there, and the last patch is not
+    scored. What the generator would do after the true patches is measured: the share of last
+    patches that it would pass by, and of others which it would not have made any more.
+    """
+    head = model.generator.head.bind({"params": weights["head"]})
+    logits = head.stop_logits(teaching.states[:, 1:])
+    is_scored = teaching.mask.at[:, -1].set(False)
+    follows = jnp.pad(teaching.sound[:, 1:], ((0, 0), (0, 1)))
+    is_last, goes_on = is_scored & ~follows, is_scored & follows
+    survives = jnp.where(is_scored, flow_head.log_survival(logits), 0.0)
+    has_ended = flow_head.has_ended(jnp.cumsum(survives, axis=1))
+    loss = optax.sigmoid_binary_cross_entropy(logits, is_last.astype(jnp.float32))
+    loss = jnp.sum(jnp.where(is_scored, loss, 0.0))
+
+    def share(wrong, among):
+        return jnp.sum(wrong & among, dtype=jnp.float32), jnp.sum(among, dtype=jnp.float32)
+
+    return loss, {
+        "stop_loss": (loss, jnp.sum(is_scored, dtype=jnp.float32)),
+        "stop_missed": share(~has_ended, is_last),
+        "stop_early": share(has_ended, goes_on),
+    }
+
+
+def _patch_error(
+    weights: Any, learned: _Learned, key: jax.Array, *, model: pretrained_generation.Model
+) -> tuple[jax.Array, jax.Array]:
+    """Mean square distance of patches sampled after true ones, from the true ones."""
+    noise = jax.random.normal(key, learned.targets.shape)
+    drawn = model.generator.sample(
+        weights, learned.states, learned.tokens, learned.history, noise, sampler=model.sampler
+    )
+    error = jnp.mean(jnp.square(drawn - learned.targets), axis=(1, 2))
+    error = jnp.sum(jnp.where(learned.mask, error, 0.0))
+    return error, jnp.sum(learned.mask, dtype=jnp.float32)
+
+
+def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict[str, jax.Array]:
+    """What the summed losses are divided by, once: patches and answers of the whole batch."""
+    mask = model.given.frozen.frame_mask(batch)
+    patch = model.generator.patch
+    whole = mask[:, : mask.shape[1] // patch * patch].reshape(mask.shape[0], -1, patch)
+    patches = jnp.sum(jnp.all(whole, axis=-1), dtype=jnp.float32)
+    answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
+    return {"patches": jnp.maximum(patches, 1.0), "answers": jnp.maximum(answers, 1.0)}

@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Where a fresh run's weights come from: random draws, or another run of the same stage."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
+from f3tok_jax.training import state as train_state
+
+
+def check(
+    section: ml_collections.ConfigDict,
+    stage_name: str,
+    fingerprints: Mapping[str, str],
+    *,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Compares the run that config.init_from names with the one that begins; nothing is loaded.
+
+    Args:
+        section: config.init_from.
+        stage_name: config.stage.
+        fingerprints: of the frozen models of the run that begins.
+        say: where it is said that another frozen model will be there than before.
+
+    Raises:
+        ValueError: where the folder is no run of this stage, or its latents are of another
+            autoencoder: weights mean nothing to other latents.
+    """
+    lineage.read_config(section.workdir, stage_name)
+    before = run_folder.frozen_fingerprints(section.workdir)
+    for name in sorted(before.keys() & fingerprints.keys()):
+        if before[name] == fingerprints[name]:
+            continue
+        differing = (
+            f"{section.workdir} was trained with the {name} of fingerprint {before[name]}, "
+            f"got {fingerprints[name]}"
+        )
+        if name == "autoencoder":
+            raise ValueError(f"config.init_from.workdir must be of the same latents: {differing}")
+        say(f"note: {differing}")
+
+
+def begin(
+    state: train_state.TrainState,
+    section: ml_collections.ConfigDict,
+    *,
+    say: Callable[[str], None] = print,
+) -> train_state.TrainState:
+    """Gives a fresh state the weights of another run; optimizers and step stay fresh.
+
+    Averaged weights where the other run has averages, as they are what was measured. What it did
+    not train stays as it was drawn: the language model's difference, after a run of the head alone.
+
+    Args:
+        state: fresh, where it will live.
+        section: config.init_from: "workdir", and "step", 0 for the newest whole one.
+        say: where it is said what came from where.
+
+    Raises:
+        ValueError: where there is no such step, or its arrays are of other shapes.
+        checkpoint.CheckpointError: where no step asked for is whole.
+    """
+    step = section.step or None
+    there = checkpoint.saved_names(section.workdir, "params", step)
+    averaged = [name for name in state.ema_params if name in there]
+    plain = [name for name in state.params if name in there and name not in averaged]
+    taken = {}
+    for field, names in (("ema_params", averaged), ("params", plain)):
+        if names:
+            like = {name: jax.tree.map(_abstract, state.params[name]) for name in names}
+            found, step = checkpoint.restore_params(
+                section.workdir, like, field=field, step=step, say=say
+            )
+            taken |= found
+            say(f"{', '.join(names)} from step {step} of {section.workdir}")
+    if not taken:
+        raise ValueError(
+            f"config.init_from.workdir must name a run that trained any of "
+            f"{sorted(state.params)}, got {section.workdir}, which trained {sorted(there)}"
+        )
+    if unused := sorted(there - taken.keys()):
+        say(f"note: {', '.join(unused)} of {section.workdir} stays there: not trained here")
+    if fresh := sorted(state.params.keys() - taken.keys()):
+        say(f"{', '.join(fresh)} from scratch: {section.workdir} did not train it")
+    # Copies: a step takes over the memory of the weights and of their averages.
+    averages = {name: jax.tree.map(jnp.copy, taken[name]) for name in averaged}
+    return state.replace(
+        params={**state.params, **taken}, ema_params={**state.ema_params, **averages}
+    )
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

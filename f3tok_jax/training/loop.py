@@ -1,0 +1,230 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The one training loop, of any stage: steps, and what happens between them."""
+
+from collections.abc import Callable
+import dataclasses
+import enum
+from typing import Any
+
+import jax
+import ml_collections
+
+from f3tok_jax.devices import preemption as preemption_lib
+from f3tok_jax.devices import sharding
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import metric_writer
+from f3tok_jax.training import programs as programs_lib
+from f3tok_jax.training import progress as progress_lib
+from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import watchdog as watchdog_lib
+
+
+class Outcome(enum.Enum):
+    """Why a loop ended."""
+
+    DONE = "all steps are taken, and DONE is written"
+    NONFINITE = "more steps than config.loop.max_nonfinite were not finite"
+    PREEMPTED = "told to leave, and saved"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What the loop works with, open and compiled; all but the count stays from first step to last.
+
+    Attributes:
+        config: of the run.
+        workdir: run folder.
+        stage: that is trained.
+        mesh: on which.
+        train_data: batches to train on.
+        heldout_data: batches to evaluate on, or None.
+        programs: of `stage`; "train_step" is compiled.
+        checkpointer: of `workdir`.
+        writer: of metrics and sounds.
+        progress: for log lines.
+        preemption: whether the run must leave.
+        watchdog: told what the loop is about to do.
+        say: where messages to the user go.
+        num_nonfinite: steps that were skipped since this process started.
+        warned: topics of the stage's warnings that were said.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: str
+    stage: stage_lib.Stage
+    mesh: jax.sharding.Mesh
+    train_data: stage_lib.Data
+    heldout_data: stage_lib.Data | None
+    programs: programs_lib.CompiledStage
+    checkpointer: checkpoint.Checkpointer
+    writer: metric_writer.MetricWriter
+    progress: progress_lib.Progress
+    preemption: preemption_lib.Preemption
+    watchdog: watchdog_lib.Watchdog
+    say: Callable[[str], None]
+    num_nonfinite: int = 0
+    warned: set[str] = dataclasses.field(default_factory=set)
+
+
+def take_steps(this: Run, state: Any, step: int) -> Outcome:
+    """Takes the steps. Step n is dispatched before the metrics of step n-1 are read.
+
+    The order of what happens after a dispatch is fixed: read, poll the save in progress, then
+    evaluate, listen and save, so that a checkpoint carries the evaluation of its own weights.
+
+    Args:
+        this: run, inside sharding.use(this.mesh).
+        state: after `step` steps; donated.
+        step: that many are taken.
+
+    Returns:
+        Why it ended; the checkpointer is closed.
+
+    Raises:
+        checkpoint.CheckpointError: where a checkpoint cannot be written, or the last is not finite.
+    """
+    config, watchdog = this.config, this.watchdog
+    batches = this.train_data.iterate(step)
+    unread = None
+    while step < config.num_steps:
+        with this.progress.waiting_for_data():
+            _, local_batch = next(batches)
+        watchdog.beat("step")
+        batch = sharding.host_to_global(local_batch, this.mesh)
+        with jax.transfer_guard("disallow"):  # nothing else may travel by accident
+            state, metrics = this.programs.train_step(state, this.programs.frozen, batch)
+            step += 1
+            if unread is not None:
+                _read(this, *unread)
+        unread = (step, metrics)
+        this.checkpointer.poll()
+        if this.num_nonfinite > config.loop.max_nonfinite:
+            return _stop_nonfinite(this, step)
+        at_end, leaving = step == config.num_steps, this.preemption.reached()
+        if at_end or leaving or _is_due(config, step):
+            # Read first: the wait for the step itself is training time.
+            _read(this, *unread, log=at_end or leaving)
+            unread = None
+            with this.progress.aside():
+                leaving = _pause(this, state, step, at_end=at_end, leaving=leaving)
+            if leaving and not at_end:
+                return _leave(this, step)
+        watchdog.beat("data")
+    return _finish(this, step)
+
+
+def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:
+    """Whether a step is followed by an evaluation, sounds or a save."""
+    intervals = (config.loop.eval_every, config.loop.sample_every, config.checkpoint.every_steps)
+    return any(step % interval == 0 for interval in intervals)
+
+
+def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> bool:
+    """Evaluates, writes sounds and saves, each if it is due; returns whether the run must leave."""
+    config, watchdog, evaluated = this.config, this.watchdog, None
+    if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
+        watchdog.disarm()  # the first time compiles, which may take long
+        this.programs.compile("eval_step")
+        watchdog.beat("evaluation")
+        evaluated, leaving = _evaluate(this, state, step)
+    makes_sound = this.stage.sample is not None
+    if makes_sound and not leaving and (at_end or step % config.loop.sample_every == 0):
+        watchdog.disarm()
+        this.programs.compile("sample")
+        watchdog.beat("samples")
+        _write_samples(this, state, step)
+    if leaving or at_end or step % config.checkpoint.every_steps == 0:
+        watchdog.beat("save")
+        this.checkpointer.save(step, state, evaluated)
+    return leaving
+
+
+def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False) -> None:
+    """Fetches the metrics of one step, counts it if it was skipped, and logs at intervals."""
+    fetched = jax.device_get(metrics)
+    is_finite = not fetched["train/nonfinite"][0]
+    this.progress.add(fetched, is_finite=is_finite)
+    if not is_finite:
+        this.num_nonfinite += 1
+        _write_nonfinite(this, step)
+    if log or step % this.config.loop.log_every == 0:
+        values = this.progress.values()
+        values["data/replaced"] = float(this.train_data.replaced)
+        this.writer.write(step, values)
+        this.say(this.progress.line(step, values))
+        for topic, sentence in this.stage.warnings(values).items():
+            if topic not in this.warned:
+                this.warned.add(topic)
+                this.say(f"warning: {sentence}")
+
+
+def _write_nonfinite(this: Run, step: int) -> None:
+    """Writes which examples a skipped step had heard."""
+    keys = this.train_data.example_keys(step - 1)
+    this.say(
+        f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples "
+        "are in logs/nonfinite.jsonl"
+    )
+    run_folder.append_log(this.workdir, "nonfinite.jsonl", {"step": step, "examples": keys})
+
+
+def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
+    """Returns the metrics of held-out batches, or None, and whether the run must leave instead."""
+    averages, programs = progress_lib.Averages(), this.programs
+    data, batch_size = this.heldout_data, this.config.data.batch_size
+    # No more batches than there are examples: the pipeline would begin again.
+    for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
+        batch = sharding.host_to_global(data.local_batch(index), this.mesh)
+        # Read one by one: on CPU, independent collectives in flight can deadlock.
+        averages.add(jax.device_get(programs.eval_step(state, programs.frozen, batch)))
+        this.watchdog.beat("evaluation")
+        if this.preemption.reached():
+            return None, True
+    values = averages.ratios()
+    this.writer.write(step, values)
+    this.say(
+        this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()})
+    )
+    return values, False
+
+
+def _write_samples(this: Run, state: Any, step: int) -> None:
+    """Writes a few sounds of the first held-out (or training) batch and their reconstructions."""
+    data = this.heldout_data or this.train_data
+    batch = sharding.host_to_global(data.local_batch(0), this.mesh)
+    sounds = jax.device_get(this.programs.sample(state, this.programs.frozen, batch))
+    lengths = sounds.pop("mask").sum(axis=1)
+    this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
+    this.writer.flush()
+
+
+def _stop_nonfinite(this: Run, step: int) -> Outcome:
+    this.checkpointer.close()
+    this.say(
+        f"stopping at step {step}: {this.num_nonfinite} steps were not finite, more than "
+        f"config.loop.max_nonfinite={this.config.loop.max_nonfinite}; lower the learning rate, "
+        "or look at the examples in logs/nonfinite.jsonl"
+    )
+    return Outcome.NONFINITE
+
+
+def _leave(this: Run, step: int) -> Outcome:
+    this.checkpointer.close()
+    this.say(f"told to leave: saved step {step}; run the same command again to resume")
+    return Outcome.PREEMPTED
+
+
+def _finish(this: Run, step: int) -> Outcome:
+    """Waits for the last save and writes DONE."""
+    this.watchdog.beat("last save")
+    this.checkpointer.close()
+    if checkpoint.latest_step(this.workdir) != step:
+        raise checkpoint.CheckpointError(
+            f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
+            "are not finite; the newest checkpoint there is good"
+        )
+    run_folder.mark_done(this.workdir, step)
+    this.say(f"done: {step} steps, checkpoints in {this.workdir}/checkpoints")
+    return Outcome.DONE

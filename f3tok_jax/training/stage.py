@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the training loop needs to know of a stage."""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from f3tok_jax.training import state as train_state
+
+# Name -> (sum, weight), float32 scalars. The ratio is formed once, on the host, after all sums.
+Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+Batch = Mapping[str, jax.Array]
+
+
+class Data(Protocol):
+    """Batches by their step, as the training loop reads them; see data_pipelines.reading.pipeline."""
+
+    fingerprint: str  # of everything that decides which example comes when
+    num_records: int
+    replaced: int  # records that could not be read so far on this host
+
+    @property
+    def batch_spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
+        """Name -> (shape, dtype) of the global batch."""
+
+    def local_batch(self, step: int) -> dict[str, np.ndarray]:
+        """This host's rows of the batch of `step`."""
+
+    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """(step, this host's rows) from `start_step` on, prepared in the background."""
+
+    def example_keys(self, step: int) -> list[str]:
+        """Where the rows of the global batch of `step` came from."""
+
+
+def _load_nothing(shardings: Any, measured: Any) -> Any:
+    del shardings, measured
+    return {}
+
+
+def _warn_of_nothing(values: Mapping[str, float]) -> dict[str, str]:
+    del values
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training, as pure functions and what they expect.
+
+    Attributes:
+        batch_spec: name -> global shape and dtype of every array in a batch.
+        init_state: key -> initial state; traceable.
+        open_data: (what config.data.train or config.data.heldout names, train=, process_index=,
+            process_count=) -> batches of `batch_spec`.
+        abstract_frozen: shapes and dtypes of the arrays that the step reads and nothing trains:
+            neither differentiated, donated nor saved.
+        load_frozen: (shardings, measured) -> the arrays, placed by `shardings`, a tree like
+            `abstract_frozen`; `measured` is what `measure` gave when the run began.
+        frozen_fingerprints: name -> fingerprint of each model in `abstract_frozen`; a run goes on
+            with the ones it began with.
+        measure: numbers that are taken from the data once, before the first step, ready for JSON.
+        train_step: (state, frozen, batch) -> (state, metrics); pure, compiled once, `state`
+            donated.
+        eval_step: (state, frozen, batch) -> metrics, with the averaged weights and no noise.
+        sample: (state, frozen, batch) -> name -> waveforms [b, n] in [-1, 1] to listen to; None
+            where a stage makes no sound.
+        best_metric: the metric of `eval_step` by which the best checkpoint is kept; lower is
+            better.
+        warnings: values of a log line -> topic -> a sentence to be said, each topic once.
+        sample_rate: Hz, of the waveforms in batches and samples.
+        seconds_per_batch: seconds of sound in a global batch.
+        model_flops: of the products that a step needs, nothing computed twice; 0 where they are
+            counted in the compiled program.
+    """
+
+    batch_spec: Mapping[str, jax.ShapeDtypeStruct]
+    init_state: Callable[[jax.Array], train_state.TrainState]
+    open_data: Callable[..., Data]
+    abstract_frozen: Any = dataclasses.field(default_factory=dict)
+    load_frozen: Callable[[Any, Mapping[str, Any]], Any] = _load_nothing
+    frozen_fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    measure: Callable[[], Mapping[str, Any]] = dict
+    train_step: Callable[
+        [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
+    ]
+    eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
+    sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None
+    best_metric: str
+    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = _warn_of_nothing
+    sample_rate: int
+    seconds_per_batch: float
+    model_flops: float = 0.0

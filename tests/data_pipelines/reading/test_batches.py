@@ -1,0 +1,264 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Batches with text, and batches of latents: the same examples as those of the sound."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from data_pipelines.building import latent_writer
+from data_pipelines.building import plan as build_plan
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
+from data_pipelines.records import manifest
+from tests.support import sounds
+
+_HOP, _DIM = 400, 3  # samples per latent, and their width
+_LATENTS = manifest.Latents("abc", _DIM, _HOP, "")
+
+
+def _encode(waveforms):
+    """Sums of powers of the samples of each hop: any function that is causal will do."""
+    padded = [np.pad(w, (0, -len(w) % _HOP)).reshape(-1, _HOP) for w in waveforms]
+    return [
+        np.stack([(w**power).sum(1) for power in (1, 2, 3)], -1).astype(np.float32) for w in padded
+    ]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_plan, "_MIN_SHARD_BYTES", 80_000)  # several shards
+        return sounds.labelled_set(tmp_path_factory.mktemp("labelled"), num_files=12)
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory, shards):
+    folder = tmp_path_factory.mktemp("latents")
+    sound = sources.ShardSet(shards)
+    latent_writer.build(sound, folder, _encode, latents=_LATENTS, say=lambda line: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return sounds.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def _text(tokenizer, max_tokens=40, **weights):
+    return tasks.TextTasks(tokenizer, weights or {"transcription": 1.0, "digit": 1.0}, max_tokens)
+
+
+def _pipeline(mixture, **changes):
+    options = dict(sample_rate=16_000, crop_length=12_000, batch_size=8, seed=3, random_crop=False)
+    return pipeline.Pipeline(str(mixture), **(options | changes))
+
+
+def _of_all_hosts(mixture, step, num_hosts, **changes):
+    parts = [
+        _pipeline(mixture, process_index=i, process_count=num_hosts, **changes).local_batch(step)
+        for i in range(num_hosts)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_every_row_has_the_text_of_its_own_record(shards, tokenizer):
+    text = _text(tokenizer)
+    loader = _pipeline(shards, text=text)
+    spec = loader.batch_spec
+    assert {name: shape for name, (shape, _) in spec.items()} == {
+        "waveform": (8, 12_000),
+        "mask": (8, 12_000),
+        "text": (8, 40),
+        "answer": (8, 40),
+        "text_mask": (8, 40),
+    }
+    source = sources.ShardSet(shards)
+    by_key = {record.key: record for record in (source[i] for i in range(len(source)))}
+    seen = set()
+    for step in range(6):
+        batch = loader.local_batch(step)
+        assert batch.keys() == spec.keys()
+        for name, (shape, dtype) in spec.items():
+            assert batch[name].shape == shape and batch[name].dtype == dtype
+        for row, key in enumerate(loader.example_keys(step)):
+            record = by_key[key]
+            count = batch["mask"][row].sum()
+            assert count == min(record.waveform.size, 12_000)
+            np.testing.assert_array_equal(
+                batch["waveform"][row, :count], record.waveform[:count] / np.float32(32768)
+            )
+            said = text.decode(batch["text"][row][batch["text_mask"][row]])
+            name, _, answer = said.partition(":")
+            seen.add(name)
+            if name == "digit":
+                assert answer.strip() == tasks.find("digit").answer(record, is_whole=True)
+            else:
+                assert name == "what is said" and answer.strip() == record.text
+                assert "#00000" in key and record.waveform.size <= 12_000
+    assert seen == {"digit", "what is said"}
+
+
+def test_which_task_comes_is_a_function_of_seed_and_step(shards, tokenizer):
+    def texts(step, **changes):
+        return _pipeline(shards, text=_text(tokenizer), **changes).local_batch(step)["text"]
+
+    np.testing.assert_array_equal(texts(4), texts(4))
+    np.testing.assert_array_equal(
+        texts(4, train=False),
+        _pipeline(shards, text=_text(tokenizer), train=False).local_batch(4)["text"],
+    )
+    whole = _of_all_hosts(shards, 4, 1, text=_text(tokenizer))
+    for num_hosts in (2, 4):
+        parts = _of_all_hosts(shards, 4, num_hosts, text=_text(tokenizer))
+        for name, array in whole.items():
+            np.testing.assert_array_equal(parts[name], array)
+
+
+def test_text_changes_neither_order_nor_sound(shards, tokenizer):
+    with_text, without = _pipeline(shards, text=_text(tokenizer)), _pipeline(shards)
+    np.testing.assert_array_equal(
+        with_text.local_batch(2)["waveform"], without.local_batch(2)["waveform"]
+    )
+    prints = [
+        with_text.fingerprint,
+        without.fingerprint,
+        _pipeline(shards, random_crop=True).fingerprint,
+        _pipeline(shards, text=_text(tokenizer, 41)).fingerprint,
+    ]
+    assert len(set(prints)) == 4
+
+
+def test_what_is_cut_or_unasked_goes_without_text_and_is_counted(shards, tokenizer):
+    text = _text(tokenizer, transcription=1.0)
+    loader = _pipeline(shards, text=text)
+    has_text = [loader.local_batch(step)["text_mask"].any(1) for step in range(6)]
+    without = text.without
+    assert sum(without.values()) == np.size(has_text) - np.sum(has_text) > 0
+    assert without["cut"] > 0 and without["no task"] > 0 and not without.get("too long")
+
+
+def test_shards_without_what_is_asked_are_refused_when_opened(shards, tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="task 'instrument' needs records with the label instrum"):
+        _pipeline(shards, text=_text(tokenizer, instrument=1.0, digit=1.0))
+    silent = sounds.labelled_set(tmp_path, num_files=8, texts=False)
+    with pytest.raises(ValueError, match="task 'transcription' needs records with text"):
+        _pipeline(silent, text=_text(tokenizer))
+    _pipeline(f"{shards}=1,{silent}=1", text=_text(tokenizer))
+
+
+def test_texts_that_are_too_long_are_refused_when_opened_by_their_record(shards, tokenizer):
+    with pytest.raises(ValueError, match=r"record '0_ada_0.wav#00000' has 21 tokens .*=20"):
+        _pipeline(shards, text=_text(tokenizer, 20, transcription=1.0))
+
+
+def test_text_needs_whole_records(shards, tokenizer):
+    with pytest.raises(ValueError, match="give random_crop=False with text"):
+        _pipeline(shards, text=_text(tokenizer), random_crop=True)
+
+
+def test_batches_of_latents_are_those_of_the_same_sound(shards, latents, tokenizer):
+    texts = [_text(tokenizer), _text(tokenizer)]
+    sound = _pipeline(shards, text=texts[0])
+    cached = _pipeline(latents, text=texts[1], autoencoder="abc")
+    assert cached.batch_spec["latents"] == ((8, 30, _DIM), np.dtype(np.float32))
+    for step in range(4):
+        live, stored = sound.local_batch(step), cached.local_batch(step)
+        assert stored.keys() == cached.batch_spec.keys()
+        assert sound.example_keys(step) == cached.example_keys(step)
+        expected = np.stack(_encode(live["waveform"]))
+        frames = live["mask"].reshape(8, 30, _HOP).any(-1)
+        np.testing.assert_array_equal(stored["mask"], frames)
+        np.testing.assert_allclose(stored["latents"][frames], expected[frames], rtol=1e-6)
+        assert not stored["latents"][~frames].any()
+        for name in ("text", "answer", "text_mask"):
+            np.testing.assert_array_equal(live[name], stored[name])
+    assert texts[0].without == texts[1].without
+    plain = _pipeline(latents)
+    np.testing.assert_array_equal(plain.local_batch(1)["latents"], cached.local_batch(1)["latents"])
+    short = _pipeline(latents, crop_length=5 * _HOP)
+    np.testing.assert_array_equal(
+        short.local_batch(1)["latents"], plain.local_batch(1)["latents"][:, :5]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(autoencoder="other"), "were made by autoencoder abc, the run uses other"),
+        (dict(random_crop=True), "latents cannot be cropped at random"),
+        (dict(gain_db=(-6.0, 6.0)), "or made louder"),
+        (dict(crop_length=8_100), "crop_length=8100 must be a multiple of the 400 samples"),
+        (dict(sample_rate=24_000), "16000 Hz, the model needs 24000 Hz"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(changes, message, latents):
+    with pytest.raises(ValueError, match=message):
+        _pipeline(latents, **changes)
+
+
+def test_sound_and_latents_do_not_mix(shards, latents):
+    with pytest.raises(ValueError, match="a mixture is of sound or of latents"):
+        _pipeline(f"{shards}=1,{latents}=1")
+    with pytest.raises(ValueError, match="hold latents, and sound is needed"):
+        sources.ShardSet(latents)
+    with pytest.raises(ValueError, match="hold sound, and latents are needed"):
+        sources.LatentSet(shards)
+
+
+def test_a_set_of_latents_is_built_once_and_continued(shards, tmp_path):
+    sound, said, calls = sources.ShardSet(shards), [], []
+    first = dataclasses.replace(_LATENTS, autoencoder="x")
+    num_shards = len(sound.manifest.shards)
+    assert num_shards > 2
+
+    def encode(waveforms):
+        calls.append(len(waveforms))
+        return _encode(waveforms)
+
+    def fails_later(waveforms):
+        if calls:
+            raise KeyboardInterrupt
+        return encode(waveforms)
+
+    with pytest.raises(KeyboardInterrupt):
+        latent_writer.build(sound, tmp_path, fails_later, latents=first, say=said.append)
+    with pytest.raises(ValueError, match="not a finished shard set"):
+        manifest.read(tmp_path)
+    content = latent_writer.build(sound, tmp_path, encode, latents=first, say=said.append)
+    assert len(calls) == num_shards and sum(calls) == len(sound) == content.num_records
+    assert content.latents.sound == sound.fingerprint
+    assert content.num_texts == sound.manifest.num_texts > 0
+    assert manifest.read(tmp_path) == content
+    found = sources.LatentSet(tmp_path, checksums=True)
+    assert [found[i].key for i in range(len(found))] == [sound[i].key for i in range(len(sound))]
+    again = latent_writer.build(sound, tmp_path, fails_later, latents=first, say=said.append)
+    assert again == content and "already encoded" in said[-1]
+    with pytest.raises(ValueError, match="holds another build: autoencoder is 'x' there"):
+        latent_writer.build(sound, tmp_path, encode, latents=_LATENTS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "manifest.json",
+        "refusals.jsonl",
+        *(shard.name for shard in content.shards),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.pop("autoencoder"),
+        lambda fields: fields.update(autoencoder=7),
+        lambda fields: fields.update(latent_dim=0),
+        lambda fields: fields.update(samples_per_latent="400"),
+        lambda fields: fields.update(more=1),
+    ],
+)
+def test_manifests_that_do_not_say_whose_latents_are_refused(change, latents, tmp_path):
+    fields = json.loads((latents / manifest.FILE_NAME).read_text())
+    change(fields["latents"])
+    (tmp_path / manifest.FILE_NAME).write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="is not a whole manifest"):
+        manifest.read(tmp_path)

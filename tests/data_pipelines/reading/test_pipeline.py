@@ -1,0 +1,249 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Batches: the same for any number of hosts and threads and on every replay; masks and damage."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+
+from data_pipelines.building import plan as build_plan
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import sources
+from data_pipelines.records import manifest
+from tests.support import sounds
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return str(sounds.shard_set(tmp_path_factory.mktemp("shards"), num_files=12))
+
+
+@pytest.fixture(scope="module")
+def more_shards(tmp_path_factory):
+    return str(sounds.shard_set(tmp_path_factory.mktemp("more"), num_files=5, segment_length=5_000))
+
+
+def _pipeline(mixture, **changes):
+    options = dict(sample_rate=16_000, crop_length=4_000, batch_size=8, seed=3, gain_db=(-6.0, 6.0))
+    return pipeline.Pipeline(mixture, **(options | changes))
+
+
+def _hash(batch) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(batch):
+        digest.update(np.ascontiguousarray(batch[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _global_hash(mixture, step, num_hosts, **changes) -> str:
+    hosts = [
+        _pipeline(mixture, process_index=index, process_count=num_hosts, **changes)
+        for index in range(num_hosts)
+    ]
+    parts = [host.local_batch(step) for host in hosts]
+    return _hash({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def test_batches_are_as_published(shards):
+    loader = _pipeline(shards, process_index=1, process_count=4)
+    batch = loader.local_batch(0)
+    assert batch.keys() == loader.batch_spec.keys() == {"waveform", "mask"}
+    for name, (shape, dtype) in loader.batch_spec.items():
+        assert shape == (8, 4_000)
+        assert batch[name].shape == (2, 4_000) and batch[name].dtype == dtype
+    assert np.abs(batch["waveform"]).max() <= 1.0
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_global_batches_do_not_depend_on_the_number_of_hosts(shards, more_shards, train):
+    mixture = f"{shards}=0.7,{more_shards}=0.3"
+    for step in (0, 1, 63, 64, 10**9):
+        hashes = {_global_hash(mixture, step, hosts, train=train) for hosts in (1, 2, 4, 8)}
+        assert len(hashes) == 1
+
+
+def test_batches_depend_on_seed_and_step_alone(shards):
+    loader = _pipeline(shards)
+    forward = [_hash(loader.local_batch(step)) for step in range(20)]
+    again = _pipeline(shards)
+    assert [_hash(again.local_batch(step)) for step in reversed(range(20))] == forward[::-1]
+    assert len(set(forward)) == 20
+    assert _hash(_pipeline(shards, seed=4).local_batch(0)) != forward[0]
+
+
+@pytest.mark.parametrize("num_threads", [0, 2, 3])
+def test_background_threads_change_nothing(shards, num_threads):
+    loader = _pipeline(shards, num_threads=num_threads)
+    for step, batch in itertools.islice(loader.iterate(5), 40):
+        assert _hash(batch) == _hash(loader.local_batch(step))
+    assert step == 44
+    assert [step for step, _ in loader.iterate(2, 5)] == [2, 3, 4]
+
+
+def test_prefetching_stays_within_its_buffer(shards, monkeypatch):
+    loader = _pipeline(shards, num_threads=2, num_prefetched=3)
+    made = []
+    monkeypatch.setattr(loader, "local_batch", made.append)
+    next(loader.iterate(0))
+    # The one returned, those in the buffer, and those in the threads' hands.
+    assert len(made) <= 1 + 3 + 2
+
+
+def test_every_epoch_has_every_record_once(shards):
+    loader = _pipeline(shards, batch_size=4)
+    length = loader.num_records
+    keys = list(itertools.chain.from_iterable(map(loader.example_keys, range(8 * length // 4))))
+    epochs = [keys[start : start + length] for start in range(0, len(keys), length)]
+    assert len(epochs) == 8
+    assert all(len(set(epoch)) == length for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+
+
+def test_keys_are_those_of_the_rows(shards):
+    loader = _pipeline(shards, train=False, crop_length=8_000)
+    shard_set = sources.ShardSet(shards)
+    by_key = {shard_set[index].key: shard_set[index] for index in range(len(shard_set))}
+    batch = loader.local_batch(1)
+    for row, key in enumerate(loader.example_keys(1)):
+        waveform = by_key[key].waveform
+        assert batch["mask"][row].sum() == waveform.size
+        np.testing.assert_array_equal(batch["waveform"][row, : waveform.size] * 32768, waveform)
+
+
+def test_evaluation_goes_in_order_from_the_start_and_wraps(shards):
+    loader = _pipeline(shards, train=False, batch_size=3)
+    shard_set = sources.ShardSet(shards)
+    in_order = [shard_set[index].key for index in range(len(shard_set))]
+    keys = list(itertools.chain.from_iterable(loader.example_keys(step) for step in range(40)))
+    assert keys == list(itertools.islice(itertools.cycle(in_order), 120))
+    # More rows than records is no error here: a held-out set may be small.
+    many = _pipeline(shards, train=False, batch_size=1000).local_batch(0)["waveform"]
+    np.testing.assert_array_equal(many[0], many[loader.num_records])
+
+
+def test_short_records_are_padded_and_masked(shards):
+    batch = _pipeline(shards, crop_length=12_000).local_batch(0)
+    lengths = batch["mask"].sum(axis=1)
+    assert (lengths >= 1).all() and (lengths < 12_000).all()
+    for row, length in enumerate(lengths):
+        assert batch["mask"][row, :length].all() and not batch["waveform"][row, length:].any()
+        assert batch["waveform"][row, :length].any()
+
+
+def test_crops_and_gains_vary_and_stay_in_range(shards):
+    loader = _pipeline(shards, crop_length=1_000, gain_db=(-6.0, 3.0))
+    peaks, keys = [], []
+    for step in range(30):
+        batch = loader.local_batch(step)
+        keys += loader.example_keys(step)
+        peaks += np.abs(batch["waveform"]).max(axis=1).tolist()
+        assert batch["mask"].sum(axis=1).min() >= 1
+    full = [peak for key, peak in zip(keys, peaks) if key.endswith("#00000")]
+    # The tones peak at -6 dB.
+    assert 20 * np.log10(min(full)) >= -12.1 and 20 * np.log10(max(full)) <= -2.9
+    assert np.std(full) > 0.05
+
+
+def test_mixture_is_exact_in_every_batch_that_holds_a_period(shards, more_shards):
+    loader = _pipeline(f"{shards}=3,{more_shards}=1", batch_size=8)
+    for step in range(20):
+        keys = loader.example_keys(step)
+        assert sum(key.startswith(f"{shards}:") for key in keys) == 6
+        assert sum(key.startswith(f"{more_shards}:") for key in keys) == 2
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("DIR", (("DIR", 1.0),)),
+        ("DIR=2", (("DIR", 2.0),)),
+        (" a/b=0.7, c=0.3,", (("a/b", 0.7), ("c", 0.3))),
+        ("x=y=0.5,c=1e-2", (("x=y", 0.5), ("c", 0.01))),
+    ],
+)
+def test_mixtures_are_parsed(text, expected):
+    assert pipeline.parse_mixture(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "a,b", "a=0.5,b", "a=0,b=1", "a=-1,b=2", "a=nan,b=1", "=1"]
+)
+def test_bad_mixtures_are_refused(text):
+    with pytest.raises(ValueError):
+        pipeline.parse_mixture(text)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(sample_rate=24_000), "16000 Hz, the model needs 24000 Hz"),
+        (dict(batch_size=1000), "records, fewer than the batch of 1000"),
+        (dict(batch_size=6, process_count=4), "batch_size=6 must be a multiple of the 4 hosts"),
+        (dict(process_index=2, process_count=2), "process_index=2"),
+        (dict(gain_db=(3.0, -3.0)), "gain_db"),
+        (dict(crop_length=0), "crop_length"),
+        (dict(seed=-1), "seed"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message, shards):
+    with pytest.raises(ValueError, match=message):
+        _pipeline(shards, **changes)
+
+
+def test_fingerprint_tells_what_decides_the_order(shards, more_shards):
+    mixture = f"{shards}=0.5,{more_shards}=0.5"
+    variants = [
+        _pipeline(mixture),
+        _pipeline(f"{shards}=0.6,{more_shards}=0.4"),
+        _pipeline(shards),
+        _pipeline(more_shards),
+        _pipeline(mixture, seed=4),
+        _pipeline(mixture, crop_length=3_999),
+        _pipeline(mixture, batch_size=16),
+        _pipeline(mixture, gain_db=(0.0, 0.0)),
+        _pipeline(mixture, train=False),
+    ]
+    fingerprints = [variant.fingerprint for variant in variants]
+    assert len(set(fingerprints)) == len(fingerprints)
+    same = _pipeline(mixture, process_index=1, process_count=2, num_threads=0, max_replaced=5)
+    assert same.fingerprint == fingerprints[0]
+
+
+@pytest.fixture
+def damaged(tmp_path, monkeypatch):
+    """A set of several shards of which the first record is damaged: (folder, its key)."""
+    monkeypatch.setattr(build_plan, "_MIN_SHARD_BYTES", 30_000)
+    folder = sounds.shard_set(tmp_path)
+    shard = folder / manifest.read(folder).shards[0].name
+    record = sources.ShardSet(folder)[0]
+    data = bytearray(shard.read_bytes())
+    data[data.index(record.waveform.tobytes()) + 100] ^= 0xFF
+    shard.write_bytes(data)
+    return str(folder), record.key
+
+
+def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
+    folder, key = damaged
+    loader = _pipeline(folder)
+    batches = [_hash(loader.local_batch(step)) for step in range(12)]
+    assert loader.replaced > 0
+    again = _pipeline(folder)
+    assert [_hash(again.local_batch(step)) for step in range(12)] == batches
+    assert again.replaced == loader.replaced
+    assert _global_hash(folder, 1, 4) == _global_hash(folder, 1, 1)
+    assert all(key not in loader.example_keys(step) for step in range(12))
+
+
+def test_too_many_unreadable_records_are_an_error(damaged):
+    loader = _pipeline(damaged[0], max_replaced=2)
+    with pytest.raises(ValueError, match="more than max_replaced=2 records.*shard-00000"):
+        for step in range(1000):
+            loader.local_batch(step)
+
+
+def test_the_error_reaches_whoever_iterates(damaged):
+    with pytest.raises(ValueError, match="max_replaced=0"):
+        for step, _ in _pipeline(damaged[0], max_replaced=0).iterate(0):
+            assert step < 1000

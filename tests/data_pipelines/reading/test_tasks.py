@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Text tasks: which record can be asked what, and the tokens of question and answer."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from data_pipelines.embedded import corpora
+from data_pipelines.reading import tasks
+from data_pipelines.records import sound as sound_records
+from tests.support import sounds
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return sounds.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def _record(**changes) -> sound_records.Record:
+    fields = dict(key="k", waveform=np.ones(10, np.int16), sample_rate=16_000)
+    return sound_records.Record(**(fields | changes))
+
+
+def _batch(rows=1, width=60):
+    return {
+        "text": np.zeros((rows, width), np.int32),
+        "answer": np.zeros((rows, width), bool),
+        "text_mask": np.zeros((rows, width), bool),
+    }
+
+
+_SPOKEN = dict(text="one two", task="speech", labels={"language": "de", "speaker": "ada"})
+
+
+@pytest.mark.parametrize(
+    "fields, name, answer",
+    [
+        (_SPOKEN, "transcription", "one two"),
+        (dict(text="one", task="transcribe"), "transcription", "one"),
+        (dict(text="a dog", task="caption"), "transcription", None),
+        (dict(text="a dog", task="caption"), "caption", "a dog"),
+        (_SPOKEN, "caption", None),
+        (_SPOKEN, "language", "german"),
+        (dict(labels={"language": "tlh"}), "language", "tlh"),
+        (_SPOKEN, "voice", "ada"),
+        (dict(labels={"voice": "en+f1", "speaker": "x"}), "voice", "en+f1"),
+        (dict(labels={"digit": "7"}), "digit", "seven"),
+        (dict(labels={"class": "rain"}), "event", "rain"),
+        (dict(labels={"instrument": "harp"}), "instrument", "harp"),
+        (dict(labels={"tempo": "90"}), "label:tempo", "90"),
+        (dict(labels={"tempo": "90"}), "label:mode", None),
+    ],
+)
+def test_a_record_answers_what_its_text_and_labels_can(fields, name, answer, tokenizer):
+    found = tasks.TextTasks(tokenizer, {name: 1.0}, 60).answers(_record(**fields), is_whole=True)
+    assert found == ({} if answer is None else {name: answer})
+
+
+def test_the_embedded_corpora_are_asked_something_everywhere(tokenizer):
+    mixture = dict.fromkeys(set(tasks.TASKS) - {"digit"}, 1.0)
+    text = tasks.TextTasks(tokenizer, mixture, 200)
+    expected = {
+        "speech": {"transcription", "language", "voice", "gender"},
+        "music": {"caption", "instrument"},
+        "events": {"caption", "event"},
+    }
+    for name, wanted in expected.items():
+        if corpora.available(name):
+            continue
+        clip = corpora.generate(name, 3, seed=0, sample_rate=8_000)
+        record = _record(text=clip.text, task=clip.task, labels=clip.labels)
+        assert set(text.answers(record, is_whole=True)) == wanted
+
+
+def test_a_part_of_a_sound_has_no_transcript(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"transcription": 1.0, "language": 1.0}, 60)
+    assert set(text.answers(_record(**_SPOKEN), is_whole=False)) == {"language"}
+
+
+def test_rows_hold_instruction_answer_and_end(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"transcription": 1.0}, 60)
+    batch = _batch(rows=2)
+    text.write_row(_record(**_SPOKEN), 0.5, is_whole=True, batch=batch, row=1)
+    ids, mask, answer = (batch[name][1] for name in ("text", "text_mask", "answer"))
+    assert text.decode(ids[mask]) == "what is said: one two"
+    assert text.decode(ids[answer]) == " one two"
+    assert ids[mask][-1] == text.vocabulary_size - 1  # the end of text is to be predicted
+    assert answer[mask][-1] and mask.sum() == len("what is said: one two") + 1
+    assert not ids[~mask].any() and not any(array[0].any() for array in batch.values())
+
+
+def test_tasks_come_by_their_weights(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"voice": 3.0, "digit": 1.0, "language": 1.0}, 60)
+    batch, record = _batch(rows=400), _record(**_SPOKEN)  # has no digit
+    draws = np.random.default_rng(0).random(400)
+    for row, draw in enumerate(draws):
+        text.write_row(record, draw, is_whole=True, batch=batch, row=row)
+    counts = collections.Counter(
+        text.decode(ids[mask & ~answer])
+        for ids, mask, answer in zip(batch["text"], batch["text_mask"], batch["answer"])
+    )
+    assert counts.keys() == {"voice:", "language:"}
+    assert counts["voice:"] / 400 == pytest.approx(0.75, abs=0.07)  # three standard errors
+    for draw in (0.0, np.nextafter(1.0, 0.0)):
+        text.write_row(record, draw, is_whole=True, batch=_batch(), row=0)
+
+
+def test_rows_without_text_are_empty_and_counted(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"transcription": 1.0}, 20)
+    batch = _batch(width=20)
+    text.write_row(_record(), 0.5, is_whole=True, batch=batch, row=0)
+    text.write_row(_record(**_SPOKEN), 0.5, is_whole=False, batch=batch, row=0)
+    text.write_row(_record(**_SPOKEN), 0.5, is_whole=True, batch=batch, row=0)
+    assert not any(array.any() for array in batch.values())  # never cut
+    assert text.without == {"no task": 1, "cut": 1, "too long": 1}
+    message = "record 'k' has 22 tokens for the task 'transcription', more than max_tokens=20"
+    with pytest.raises(tasks.TextTooLong, match=message):
+        text.tokens("transcription", "one two", key="k")
+
+
+@pytest.mark.parametrize(
+    "weights, options, message",
+    [
+        ({"translation": 1.0}, {}, "text task must be one of transcription, .*, got 'translation'"),
+        ({"label:": 1.0}, {}, "label:NAME, got 'label:'"),
+        ({"voice": 0.0}, {}, "weights above 0"),
+        ({}, {}, "weights above 0"),
+        ({"voice": 1.0}, dict(max_tokens=1), "max_tokens"),
+        ({"voice": 1.0}, dict(end_of_text="<eos>"), "has no token '<eos>'"),
+    ],
+)
+def test_what_is_no_mixture_of_tasks_is_refused(weights, options, message, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        tasks.TextTasks(tokenizer, weights, **(dict(max_tokens=60) | options))
+
+
+@pytest.mark.parametrize("content", [None, "", "not json", "{}", '{"model": {"type": "x"}}'])
+def test_a_file_that_is_no_tokenizer_is_refused(content, tmp_path):
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match="must be a tokenizer.json of the tokenizers library"):
+        tasks.TextTasks(tmp_path, {"voice": 1.0}, 60)
+
+
+def test_the_fingerprint_tells_what_decides_the_text(tokenizer):
+    def fingerprint(weights=(("voice", 1.0),), max_tokens=60):
+        return tasks.TextTasks(tokenizer, dict(weights), max_tokens).fingerprint
+
+    variants = [fingerprint(), fingerprint((("voice", 2.0),)), fingerprint(max_tokens=61)]
+    assert len({str(variant) for variant in variants}) == 3 and variants[0] == fingerprint()

@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Packed documents: their forms, what is scored, and that a batch is a function of seed and step."""
+
+import numpy as np
+import pytest
+import tokenizers
+
+from data_pipelines.reading import tasks
+from data_pipelines.reading import text_pipeline
+from tests.support import sounds
+
+_LENGTH = 120
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return str(sounds.labelled_set(folder / "set")), sounds.tokenizer(folder / "tokenizer")
+
+
+@pytest.fixture
+def make(files):
+    """Opens a pipeline; the tokenizer's tokens are bytes."""
+
+    def open_pipeline(*, context=0.5, weights=None, **options):
+        weights = weights or {"transcription": 1.0, "digit": 1.0, "voice": 1.0}
+        fields = dict(
+            text=tasks.TextTasks(files[1], weights, _LENGTH),
+            forms=text_pipeline.Forms(context, 3),
+            length=_LENGTH,
+            documents_per_row=6,
+            batch_size=4,
+            seed=3,
+        )
+        return text_pipeline.TextPipeline(files[0], **(fields | options))
+
+    return open_pipeline
+
+
+def _documents(files, batch) -> list[tuple[str, str, set[int]]]:
+    """What is scored and what is not of each document, as text, and the values of "scored"."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(files[1] / "tokenizer.json"))
+    found = []
+    for text, segments, scored in zip(batch["text"], batch["segments"], batch["scored"]):
+        assert not text[segments == 0].any() and not scored[segments == 0].any()
+        for number in range(1, segments.max() + 1):
+            own, how = text[segments == number], scored[segments == number]
+            assert tokenizer.id_to_token(own[-1]) == "<|endoftext|>" and how[-1] > 0
+            parts = [tokenizer.decode(own[how == 0]), tokenizer.decode(own[how > 0])]
+            found.append((*parts, set(how.tolist())))
+    return found
+
+
+def test_documents_without_context_are_instruction_and_answer(make, files):
+    batch = make(context=0.0).local_batch(0)
+    documents = _documents(files, batch)
+    assert len(documents) > 8
+    for before, text, how in documents:
+        assert (before, how) == ("", {text_pipeline.SCORED})
+        instruction, _, answer = text.partition(": ")
+        assert instruction in ("what is said", "digit", "voice") and answer
+
+
+def test_the_answer_stands_in_its_context(make, files):
+    documents = _documents(files, make(context=1.0).local_batch(1))
+    assert len(documents) > 4
+    several = 0
+    for before, text, how in documents:
+        assert how == {text_pipeline.NOT_SCORED, text_pipeline.SCORED_IN_CONTEXT}
+        context = before.rpartition("what is said:" if "tone" in text else "digit:")[0]
+        context = context or before.rpartition("voice:")[0]
+        # Bytes are tokens here: each is said once, twice or three times.
+        assert any("".join(c * times for c in text) in context for times in (1, 2, 3)), (
+            before,
+            text,
+        )
+        several += "tone" in text and len(context) > 2 * len(text)
+    assert several  # other answers of the record stand there too
+
+
+def test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts(make):
+    one, again = make(), make()
+    assert one.fingerprint == again.fingerprint
+    again.local_batch(7)
+    parts = [make(process_index=index, process_count=2).local_batch(5) for index in range(2)]
+    for name, array in one.local_batch(5).items():
+        np.testing.assert_array_equal(array, again.local_batch(5)[name])
+        np.testing.assert_array_equal(array, np.concatenate([part[name] for part in parts]))
+    assert (one.local_batch(4)["text"] != one.local_batch(5)["text"]).any()
+    (step, batch), *_ = one.iterate(5, 6)
+    assert step == 5
+    np.testing.assert_array_equal(batch["text"], again.local_batch(5)["text"])
+    assert (make(seed=4).local_batch(5)["text"] != batch["text"]).any()
+    for changes in (dict(seed=4), dict(context=0.4), dict(documents_per_row=5)):
+        assert make(**changes).fingerprint != one.fingerprint
+
+
+def test_spec_keys_and_epochs(make):
+    data = make(train=False)
+    batch = data.local_batch(0)
+    assert {name: (a.shape, a.dtype) for name, a in batch.items()} == data.batch_spec
+    keys = data.example_keys(0)
+    epoch = data.num_records
+    assert len(keys) == 24 > epoch == len(set(keys[:epoch]))
+    assert keys[epoch:] == keys[: 24 - epoch]
+    assert data.replaced == 0
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        (dict(context=1.5), "contexts in .*got 1.5"),
+        (dict(documents_per_row=0), "documents_per_row"),
+        (dict(process_count=3), "must be a multiple of the 3 hosts"),
+        (dict(weights={"instrument": 1.0}), "'instrument' needs records with the label"),
+    ],
+)
+def test_impossible_settings_are_refused(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)

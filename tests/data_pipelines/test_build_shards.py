@@ -1,0 +1,324 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Builds: what they contain and refuse, that they repeat bit by bit and survive being killed."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines import build_shards
+from data_pipelines.reading import sources
+from data_pipelines.records import manifest
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+from tests.support import sounds
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0, **changes):
+    if isinstance(source, pathlib.Path):
+        source = inputs.Folder(str(source))
+    return build_shards.build(
+        source, output, sounds.recipe(**changes), holdout=holdout, num_workers=num_workers, say=say
+    )
+
+
+def _files(folder) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _refusals(folder) -> dict[str, str]:
+    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
+    return {refusal["path"]: refusal["reason"] for refusal in map(json.loads, lines)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return sounds.write_folder(tmp_path / "sounds")
+
+
+@pytest.fixture
+def many_shards(monkeypatch):
+    """Shards of about two of the small test files, so that a build has several."""
+    monkeypatch.setattr(build_shards.build_plan, "_MIN_SHARD_BYTES", 30_000)
+
+
+def test_segments_put_together_are_the_file(folder, tmp_path):
+    content = _build(folder, tmp_path / "out")[""]
+    shard_set = sources.ShardSet(tmp_path / "out")
+    by_source = {}
+    for index in range(len(shard_set)):
+        by_source.setdefault(shard_set[index].source, []).append(shard_set[index])
+    assert len(by_source) == content.num_used == 8
+    for name, segments in by_source.items():
+        expected, _ = soundfile.read(folder / name, dtype="int16")
+        np.testing.assert_array_equal(
+            np.concatenate([segment.waveform for segment in segments]), expected
+        )
+        assert [segment.offset for segment in segments] == list(range(0, len(expected), 8_000))
+        assert [segment.key for segment in segments] == [
+            f"{name}#{index:05d}" for index in range(len(segments))
+        ]
+        # The remainder is kept, at its own length.
+        assert [segment.waveform.size for segment in segments[:-1]] == [8_000] * (len(segments) - 1)
+    assert content.num_samples == sum(soundfile.info(folder / name).frames for name in by_source)
+
+
+def test_bad_files_among_good_ones_are_named_and_nothing_more(folder, tmp_path):
+    (folder / "empty.wav").touch()
+    (folder / "noise.flac").write_bytes(os.urandom(3000))
+    (folder / "notes.txt").write_text("not sound")
+    soundfile.write(folder / "short.wav", sounds.tone(0.01), 16_000)
+    soundfile.write(folder / "silent.wav", np.zeros(9000), 16_000)
+    content = _build(folder, tmp_path / "out")[""]
+    assert _refusals(tmp_path / "out") == {
+        "empty.wav": "empty",
+        "noise.flac": "undecodable",
+        "short.wav": "too_short",
+        "silent.wav": "silent",
+    }
+    assert content.refused == {"empty": 1, "silent": 1, "too_short": 1, "undecodable": 1}
+    assert content.skipped == {".txt": 1}
+    assert (content.num_sources, content.num_used) == (12, 8)
+
+
+def test_nothing_usable_is_an_error_with_the_counts(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for index in range(3):
+        (folder / f"{index}.wav").touch()
+    soundfile.write(folder / "silent.wav", np.zeros(9000), 16_000)
+    with pytest.raises(ValueError, match="nothing usable .* among 4 sounds: 3 empty, 1 silent"):
+        _build(folder, tmp_path / "out")
+    assert len(_refusals(tmp_path / "out")) == 4
+    with pytest.raises(ValueError, match="not a finished shard set"):
+        sources.ShardSet(tmp_path / "out")
+    # Mended, the same command works.
+    soundfile.write(folder / "0.wav", sounds.tone(), 16_000)
+    assert _build(folder, tmp_path / "out")[""].num_used == 1
+
+
+def test_folder_without_sound_says_what_it_passed_over(tmp_path):
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ValueError, match="passed over 1 .txt"):
+        _build(tmp_path, tmp_path / "out")
+
+
+def test_builds_repeat_bit_by_bit_with_any_number_of_workers(folder, tmp_path, many_shards):
+    (folder / "empty.wav").touch()
+    _build(folder, tmp_path / "a")
+    _build(folder, tmp_path / "b", num_workers=2)
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    assert len(list((tmp_path / "a").glob("*.array_record"))) > 2
+    assert not (tmp_path / "a" / manifest.STAGING_NAME).exists()
+
+
+def test_a_finished_build_is_recognised(folder, tmp_path):
+    _build(folder, tmp_path / "out")
+    before = _files(tmp_path / "out")
+    said = []
+    _build(folder, tmp_path / "out", say=said.append)
+    assert len(said) == 1 and "already built" in said[0]
+    assert _files(tmp_path / "out") == before
+
+
+def test_a_damaged_build_is_built_again(folder, tmp_path, many_shards):
+    _build(folder, tmp_path / "out")
+    before = _files(tmp_path / "out")
+    next((tmp_path / "out").glob("*.array_record")).write_bytes(b"")
+    _build(folder, tmp_path / "out")
+    assert _files(tmp_path / "out") == before
+
+
+def test_shards_may_lie_below_the_sound(folder):
+    _build(folder, folder / "shards", holdout=0.3)
+    said = []
+    manifests = _build(folder, folder / "shards", holdout=0.3, say=said.append)
+    assert "already built" in said[0]
+    (folder / "shards" / "train" / manifest.FILE_NAME).unlink()
+    (folder / "shards" / manifest.STAGING_NAME).mkdir()
+    assert _build(folder, folder / "shards", holdout=0.3) == manifests
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(segment_length=4_000), "segment_length is 8000 there and 4000 now"),
+        (dict(mono="left"), "mono is 'mean' there"),
+        (dict(holdout=0.5), "holdout is 0.0 there and 0.5 now"),
+    ],
+)
+def test_a_folder_with_another_build_is_refused_by_name(changes, message, folder, tmp_path):
+    _build(folder, tmp_path / "out")
+    before = _files(tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        _build(folder, tmp_path / "out", **changes)
+    assert _files(tmp_path / "out") == before
+
+
+def test_other_files_than_those_built_are_refused(folder, tmp_path):
+    _build(folder, tmp_path / "out")
+    soundfile.write(folder / "new.wav", sounds.tone(), 16_000)
+    with pytest.raises(ValueError, match="other sounds than the input has now"):
+        _build(folder, tmp_path / "out")
+
+
+def test_two_builders_do_not_share_an_output(folder, tmp_path):
+    (tmp_path / "out" / manifest.STAGING_NAME).mkdir(parents=True)
+    with open(tmp_path / "out" / manifest.STAGING_NAME / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another build is writing"):
+            _build(folder, tmp_path / "out")
+    # What a killed builder left unfinished is cleared away.
+    (tmp_path / "out" / manifest.STAGING_NAME / "shard.123.partial").touch()
+    _build(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / manifest.STAGING_NAME).exists()
+
+
+def test_holdout_keeps_whole_files_on_one_side_and_does_not_wander(tmp_path):
+    folder = sounds.write_folder(tmp_path / "sounds", num_files=20)
+    _build(folder, tmp_path / "out", holdout=0.3)
+    parts = {}
+    for part in ("train", "test"):
+        shard_set = sources.ShardSet(tmp_path / "out" / part)
+        parts[part] = {shard_set[index].source for index in range(len(shard_set))}
+    assert not parts["train"] & parts["test"] and len(parts["train"] | parts["test"]) == 20
+    assert parts["test"]
+    # A file more moves no other file to the other side.
+    soundfile.write(folder / "more.wav", sounds.tone(), 16_000)
+    _build(folder, tmp_path / "again", holdout=0.3)
+    shard_set = sources.ShardSet(tmp_path / "again" / "test")
+    again = {shard_set[index].source for index in range(len(shard_set))}
+    assert again - {"more.wav"} == parts["test"]
+
+
+@pytest.mark.parametrize("holdout", [0.0001, 0.9999])
+def test_neither_part_of_a_holdout_is_empty(holdout, folder, tmp_path):
+    manifests = _build(folder, tmp_path / "out", holdout=holdout)
+    assert manifests["train"].num_used + manifests["test"].num_used == 8
+    assert min(manifests["train"].num_used, manifests["test"].num_used) == 1
+
+
+def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_shards.shard_writer, "MAX_LABEL_VALUES", 4)
+    source = inputs.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
+    content = _build(source, tmp_path / "out")[""]
+    assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
+    assert sources.ShardSet(tmp_path / "out")[0].labels == {"speaker": "ada", "index": "0"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Deadly:
+    """An input in which reading one sound kills the process, and another raises."""
+
+    folder: str
+
+    def settings(self):
+        return {"source": "deadly"}
+
+    def listing(self):
+        return inputs.Folder(self.folder).listing()
+
+    @contextlib.contextmanager
+    def opened(self, item):
+        if item.index == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if item.index == 3:
+            raise KeyError("surprise")
+        with inputs.Folder(self.folder).opened(item) as sound:
+            yield sound
+
+
+def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path):
+    content = _build(_Deadly(str(folder)), tmp_path / "out", num_workers=1)[""]
+    assert content.num_used == 6
+    lines = (tmp_path / "out" / manifest.REFUSALS_NAME).read_text().splitlines()
+    crashed, raised = map(json.loads, lines)
+    assert crashed["reason"] == "crashed" and "SIGSEGV" in crashed["detail"]
+    assert raised["reason"] == "undecodable" and "KeyError: 'surprise'" in raised["detail"]
+
+
+def _command(folder, output, *more):
+    return [
+        sys.executable,
+        "-m",
+        "data_pipelines.build_shards",
+        "--source=folder",
+        f"--input={folder}",
+        f"--output={output}",
+        "--sample_rate=16000",
+        "--num_workers=2",
+        *more,
+    ]
+
+
+def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(16):  # 1.1 MB each, a shard of its own from the second on
+        soundfile.write(folder / f"{index:02d}.wav", rng.uniform(-0.5, 0.5, 550_000), 44_100)
+    output = tmp_path / "killed"
+    with subprocess.Popen(_command(folder, output), cwd=ROOT, stdout=subprocess.DEVNULL) as builder:
+        # Killed as soon as the first shard is there, with most of the work to do.
+        while not list(output.glob("*.array_record")):
+            assert builder.poll() is None
+            time.sleep(0.001)
+        builder.kill()
+    with pytest.raises(ValueError, match="not a finished shard set"):
+        sources.ShardSet(output)
+    num_done = len(list(output.glob("*.array_record")))
+    rerun = subprocess.run(
+        _command(folder, output), cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert num_done < 16 and f"continuing: {num_done} of " in rerun.stdout
+    _build(
+        inputs.Folder(str(folder)),
+        tmp_path / "undisturbed",
+        segment_length=64_000,
+        min_seconds=0.1,
+        max_seconds=6 * 3600.0,
+    )
+    assert _files(output) == _files(tmp_path / "undisturbed")
+
+
+def test_user_errors_are_one_line(folder, tmp_path):
+    for more, message in (
+        (["--input=no/such"], "--input=no/such does not exist"),
+        (["--holdout=2"], "--holdout=2.0 must be a fraction"),
+        (["--source=embedded"], "either --num_clips or --hours"),
+        (["--source=tfds", "--input="], "--source=tfds needs --input"),
+    ):
+        run = subprocess.run(
+            _command(folder, tmp_path / "out", *more), cwd=ROOT, capture_output=True, text=True
+        )
+        assert run.returncode == 1
+        assert run.stderr.strip().count("\n") == 0 and message in run.stderr
+
+
+def test_real_recordings_are_built(shared_data, tmp_path):
+    folder = shared_data / "read_speech"
+    source = inputs.Folder(
+        str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text")
+    )
+    content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=96_000)[""]
+    assert content.num_used == 8 and not content.refused and content.skipped == {".csv": 1}
+    record = sources.ShardSet(tmp_path / "out")[0]
+    assert record.text and record.source.endswith(".flac")
+    assert audio_files.REASONS.keys() >= content.refused.keys()

@@ -1,0 +1,36 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Signals of one process; those of several are in test_multiprocess."""
+
+import os
+import signal
+
+import pytest
+
+from f3tok_jax.devices import preemption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noticed_and_the_handlers_are_put_back(number):
+    before = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    notice = preemption.Preemption()
+    try:
+        assert not notice.reached()
+        os.kill(os.getpid(), number)
+        assert notice.reached() and notice.reached()
+    finally:
+        notice.close()
+    assert {name: signal.getsignal(name) for name in before} == before
+
+
+def test_a_second_sigterm_does_not_interrupt_the_save_but_a_second_ctrl_c_does():
+    notice = preemption.Preemption()
+    try:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert notice.reached()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        notice.close()

@@ -1,0 +1,98 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of an evaluation, with a codec that only cuts a waveform into frames."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from f3tok_jax.evaluation import baselines
+from f3tok_jax.evaluation import contenders
+from f3tok_jax.evaluation import examples as examples_lib
+
+
+class _Frames:
+    """An autoencoder whose latents are raw frames times a weight."""
+
+    samples_per_latent = 4
+
+    def apply(self, variables, array, *, method):
+        weight = variables["params"]["weight"]
+        if method == "waveform_to_latents":
+            padded = jnp.pad(array, ((0, 0), (0, -array.shape[1] % 4)))
+            return weight * padded.reshape(len(array), -1, 4)
+        return (array / weight).reshape(len(array), -1)
+
+
+def _model(batch_size: int = 3) -> contenders.Model:
+    params = {"weight": jnp.float32(2.0)}
+    return contenders.Model(_Frames(), params, batch_size=batch_size, num_samples=10)
+
+
+def _examples(*lengths: int) -> list[examples_lib.Example]:
+    rng = np.random.default_rng(0)
+    return [
+        examples_lib.Example(key=f"key {index}", waveform=rng.normal(size=n).astype(np.float32))
+        for index, n in enumerate(lengths)
+    ]
+
+
+def test_clean_sounds_come_back_at_their_lengths():
+    examples = _examples(10, 3)
+    for example, sound in zip(examples, _model().reconstruct(examples, alpha=0.0), strict=True):
+        np.testing.assert_array_equal(sound, example.waveform)
+
+
+def test_frames_leave_out_the_padding():
+    frames = _model().frames(_examples(10, 3, 4))
+    assert [len(one) for one in frames] == [3, 1, 1]
+
+
+def test_noise_depends_on_the_key_and_grows_with_alpha():
+    first, second = _examples(10, 10)
+    together = _model().reconstruct([first, second], alpha=1.0)
+    alone = _model(batch_size=1).reconstruct([second], alpha=1.0)
+    np.testing.assert_array_equal(together[1], alone[0])
+    half = _model().reconstruct([first, second], alpha=0.5)
+    for example, whole, smaller in zip([first, second], together, half, strict=True):
+        # Noise of alpha 1 on latents twice the samples: half of it on the samples.
+        noise = whole - example.waveform
+        assert 0.1 < np.std(noise) < 1.5
+        np.testing.assert_allclose(smaller - example.waveform, 0.5 * noise, atol=1e-6)
+    assert np.any(np.abs((together[0] - first.waveform) - (together[1] - second.waveform)) > 0.1)
+
+
+def test_every_row_is_there_in_order():
+    examples = _examples(10, 7, 9)
+    pca = baselines.fit_pca([e.waveform for e in examples], frame_length=4, latent_dim=4)
+    mel = baselines.MelCodec(sample_rate=16_000, samples_per_latent=4, latent_dim=2)
+    rows = contenders.make_contenders(_model(), pca, mel)
+    names = [row.name for row in rows]
+    assert names == [
+        "model",
+        "model_alpha_0.25",
+        "model_alpha_0.5",
+        "model_alpha_1",
+        "pca",
+        "mel_griffin_lim",
+    ]
+    for row in rows:
+        sounds = row.reconstruct(examples)
+        assert [len(sound) for sound in sounds] == [10, 7, 9]
+    # PCA of as many components as samples is exact.
+    np.testing.assert_allclose(rows[4].reconstruct(examples)[1], examples[1].waveform, atol=1e-6)
+
+
+def test_pca_describes_itself():
+    pca = baselines.fit_pca([np.arange(40.0)], frame_length=4, latent_dim=2)
+    mel = baselines.MelCodec(sample_rate=16_000, samples_per_latent=4, latent_dim=2)
+    description = contenders.make_contenders(_model(), pca, mel)[4].description
+    assert "2 principal components" in description and "fitted on 10 frames" in description
+
+
+@pytest.mark.parametrize("alpha", contenders.ALPHAS)
+def test_repeated_decoding_is_equal(alpha):
+    examples = _examples(10, 5)
+    one, two = (_model().reconstruct(examples, alpha=alpha) for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)

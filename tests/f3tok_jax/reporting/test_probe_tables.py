@@ -1,0 +1,197 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The page about representation runs: curves, probes, ablations and transcripts."""
+
+import json
+import pathlib
+
+import pytest
+
+from f3tok_jax import report
+from tests.support import html_page
+
+_CURVES = ("rq_loss/k1", "rq_loss/k2", "rq_accuracy/k1", "answer_loss", "answer_accuracy")
+
+
+def _probes(representations: float, **changes) -> dict:
+    """What probe writes, of a label and two sets."""
+
+    def row(accuracy):
+        return {
+            "linear": {"mean": accuracy, "std": 0.0125, "values": [accuracy]},
+            "neighbours": accuracy - 0.01,
+        }
+
+    test = {
+        "num_examples": 1234,
+        "num_unseen": 7,
+        "majority": 0.111,
+        "features": {
+            "log_mel": row(0.631),
+            "latents": row(0.772),
+            "representations": row(representations),
+        },
+    }
+    return {
+        "format": "f3tok probe 1",
+        "exclude": ["speaker=<ada>"],
+        "only": [],
+        "pooling": "mean_std",
+        "num_seeds": 5,
+        "labels": {"digit": {"classes": ["0"], "tests": {"/data/set/test": test, "heldout": test}}},
+    } | changes
+
+
+def _ablation() -> dict:
+    """What ablation writes, of a label and a set."""
+    accuracies = {"latents": 0.77, "full": 0.874, "without RQ-MTP": 0.862}
+    rows = [
+        {
+            "name": name,
+            "title": name,
+            "linear": {"mean": accuracy, "std": 0.02, "values": [[accuracy]]},
+            "neighbours": {"mean": accuracy - 0.1, "std": 0.03, "values": [[accuracy]]},
+        }
+        for name, accuracy in accuracies.items()
+    ]
+    test = {"num_examples": 99, "num_unseen": 0, "majority": 0.1, "rows": rows}
+    return {
+        "format": "f3tok ablation 1",
+        "num_steps": 4000,
+        "seeds": [0, 1],
+        "arms": {"full": [], "without RQ-MTP": ["rq.weight=0.0"]},
+        "exclude": [],
+        "only": ["speaker=ada"],
+        "pooling": "mean",
+        "num_seeds": 5,
+        "labels": {"digit": {"classes": ["0"], "tests": {"test": test}}},
+        "transcripts": {"test": {"num_examples": 20, "rows": [_errors("full", 0.25)]}},
+    }
+
+
+def _errors(name: str, rate: float) -> dict:
+    values = {"std": 0.01, "values": [rate]}
+    return {"name": name, "characters": {"mean": rate, **values}, "words": {"mean": 0.5, **values}}
+
+
+def _write_representation_run(folder: pathlib.Path, accuracy: float, **files) -> str:
+    folder.mkdir(parents=True)
+    config = {"stage": "representation", "preset": "tiny", "num_steps": 40, "rq": {"weight": 1.0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    names = [*_CURVES, *(f"code_perplexity/{index}" for index in range(4))]
+    lines = []
+    for step in (20, 40):
+        values = {f"train/{name}": 3.0 - step / 20 for name in names}
+        lines.append({"step": step, **values, "time/seconds": 0.5 * step})
+    lines.append({"step": 40, **{f"eval/{name}": 0.5 for name in names}})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    for name, content in {"probe": _probes(accuracy), **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+def _write_page(tmp_path, runs, *more) -> html_page.Page:
+    output = tmp_path / "report.html"
+    assert report.main(["--runs", *runs, *more, f"--output={output}"]) == 0
+    return html_page.Page(output.read_text())
+
+
+def test_representation_runs_show_their_curves_and_probes(tmp_path):
+    runs = [_write_representation_run(tmp_path / name, a) for name, a in (("a", 0.861), ("b", 0.9))]
+    page = _write_page(tmp_path, runs)
+    said = "".join(page.said)
+    assert {dict(a)["id"] for tag, a in page.tags if tag == "section"} == {
+        *("probes", "curves", "config", "words")
+    }
+    assert "Representation encoder: a, b" in said and "Audio autoencoder" not in said
+    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
+    # First what is optimized, and one chart for all codebooks.
+    assert labels[:5] == [
+        *("rq loss: k1", "rq loss: k2", "rq accuracy: k1", "answer loss", "answer accuracy")
+    ]
+    assert labels.count("code perplexity") == 1 and "a line per codebook" in said
+    # References once, representations of each run, with what they gain.
+    assert said.count("raw latents0.772± 0.013neighbours 0.762") == 1
+    assert "representationsa0.861± 0.013neighbours 0.851+0.089 to raw latents" in said
+    assert "representationsb0.900± 0.013neighbours 0.890+0.128 to raw latents" in said
+    assert "always the commonest0.111" in said and "digittest: 1,234, 7 of unseen classes" in said
+    assert "5 seeds of the linear probe" in said and "by mean_std" in said
+    assert "Kept out of what probes learn: speaker=<ada>." in said
+    best = [i for i, (tag, a) in enumerate(page.tags) if tag == "td" and a.get("class") == "best"]
+    assert len(best) == 2
+    assert "No results" not in said and "/data/set" not in said
+
+
+def test_probes_on_other_data_have_a_table_of_their_own(tmp_path):
+    runs = [
+        _write_representation_run(tmp_path / "a", 0.8),
+        _write_representation_run(tmp_path / "b", 0.9, probe=_probes(0.9, exclude=[])),
+    ]
+    said = "".join(_write_page(tmp_path, runs).said)
+    assert said.count("raw latents0.772") == 2
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_an_ablation_is_one_table_with_its_arms(tmp_path, is_named):
+    run = _write_representation_run(tmp_path / "a", 0.8)
+    path = tmp_path / ("elsewhere" if is_named else "a") / "ablation.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(_ablation()))
+    said = "".join(_write_page(tmp_path, [run], "--tables", str(path)).said)
+    assert said.count("Ablation: ") == 1
+    assert "full0.874± 0.020neighbours 0.774+0.104 to raw latents0.250± 0.0100.500" in said
+    assert "wrong characterstest: 20" in said
+    assert "without RQ-MTPrq.weight=0.0" in said and "fullboth losses" in said
+    assert "2 seeds of the training and 5 seeds of the linear probe" in said
+    assert "trained for 4,000 steps" in said and "Tested alone: speaker=ada." in said
+
+
+def test_the_folder_of_an_ablation_stands_for_a_run(tmp_path):
+    run = _write_representation_run(tmp_path / "runs" / "full_0", 0.8)
+    (tmp_path / "runs" / "ablation.json").write_text(json.dumps(_ablation()))
+    said = "".join(_write_page(tmp_path, [run, str(tmp_path / "runs")]).said)
+    assert "Ablation: runs ablation.json" in said and "No metrics.jsonl" not in said
+
+
+def test_a_run_without_probes_says_how_to_get_them(tmp_path):
+    run = _write_representation_run(tmp_path / "a", 0.8)
+    (tmp_path / "a" / "probe.json").unlink()
+    said = "".join(_write_page(tmp_path, [run]).said)
+    assert "No probe*.json: run python -m f3tok_jax.probe with --output inside" in said
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({}, "its format must be 'f3tok probe 1' or 'f3tok ablation 1'"),
+        (_probes(float("nan")), "it is damaged: ValueError, nan is no finite number"),
+        (_probes(0.5, labels={"digit": 3}), "it is damaged: TypeError"),
+    ],
+)
+def test_a_damaged_table_is_said(tmp_path, capsys, content, message):
+    run = _write_representation_run(tmp_path / "a", 0.8, probe_damaged=content)
+    said = "".join(_write_page(tmp_path, [run]).said)
+    assert f"probe_damaged.json is no table of probes: {message}" in said
+    assert "representations0.800" in said
+    table = tmp_path / "other.json"
+    table.write_text(json.dumps(content))
+    assert report.main(["--runs", run, "--tables", str(table), f"--output={tmp_path}/b.html"]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_transcripts_are_shown_with_their_rates(tmp_path):
+    examples = [{"key": "a", "reference": "one <two>", "hypothesis": "one too"}]
+    content = {
+        "format": "f3tok transcripts 1",
+        "num_examples": 30,
+        "characters": 0.125,
+        "words": 0.5,
+        "examples": examples,
+    }
+    run = _write_representation_run(tmp_path / "a", 0.8, transcripts=content, transcripts_bad={})
+    said = "".join(_write_page(tmp_path, [run]).said)
+    assert "Of 30 sentences, 12.5 % of the characters and 50.0 % of the words were wrong." in said
+    assert "one <two>one too" in said
+    assert "transcripts_bad.json is no file of transcripts: its format must be" in said

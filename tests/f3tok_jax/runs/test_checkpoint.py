@@ -1,0 +1,345 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: what is kept, what is refused, and that what is restored is what was saved."""
+
+import collections
+import json
+import os
+import pathlib
+import shutil
+import stat
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from f3tok_jax.devices import sharding
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.training import state as train_state
+
+
+def _init(key):
+    normal = lambda stream, *shape: jax.random.normal(train_state.step_key(key, 0, stream), shape)
+    params = {
+        "generator": {"kernel": normal("kernel", 64, 128), "bias": normal("bias", 6)},
+        "discriminator": {"kernel": normal("other", 16, 24)},
+    }
+    return train_state.TrainState(
+        step=jnp.int32(7),
+        params=params,
+        opt_state={"mean": params},
+        ema_params={"generator": params["generator"]},
+    )
+
+
+def _abstract(num_devices: int = 1):
+    mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.devices()[:num_devices])
+    shapes = jax.eval_shape(_init, jax.random.key(0))
+    return sharding.abstract(shapes, sharding.state_shardings(shapes, mesh, 256))
+
+
+def _state(seed: int = 0, num_devices: int = 1):
+    return jax.tree.map(
+        lambda leaf, like: jax.device_put(leaf, like.sharding),
+        _init(jax.random.key(seed)),
+        _abstract(num_devices),
+    )
+
+
+def _open(workdir, said=None, **kwargs) -> checkpoint.Checkpointer:
+    kwargs = (
+        dict(
+            config_json="{}",
+            data_fingerprint="data",
+            best_metric="eval/mel",
+            say=(said if said is not None else []).append,
+        )
+        | kwargs
+    )
+    return checkpoint.Checkpointer(str(workdir), **kwargs)
+
+
+def _saved(workdir, steps=(1, 2)) -> None:
+    """A run folder with checkpoints; the state of step n is that of seed n."""
+    checkpointer = _open(workdir)
+    for step in steps:
+        assert checkpointer.save(step, _state(step))
+    checkpointer.close()
+
+
+def _assert_equal(found, expected) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def _largest_file(folder: pathlib.Path) -> pathlib.Path:
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+
+
+def _flip_bit(path: pathlib.Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
+def test_restores_bit_equal_on_another_number_of_devices(tmp_path, num_devices):
+    checkpointer = _open(tmp_path)
+    checkpointer.save(3, _state(num_devices=8))
+    checkpointer.close()
+    restored = _open(tmp_path).restore_latest(_abstract(num_devices))
+    _assert_equal(restored, _state())
+    assert len(restored.params["generator"]["kernel"].sharding.device_set) == num_devices
+    assert not restored.params["generator"]["kernel"].is_fully_replicated or num_devices == 1
+
+
+def test_keeps_the_last_and_the_best_and_the_restored(tmp_path):
+    checkpointer = _open(tmp_path, keep_last=2, keep_best=1)
+    for step, mel in enumerate([3.0, 1.0, 2.0, 5.0, 4.0], start=1):
+        checkpointer.save(step, _state(), {"eval/mel": mel})
+    checkpointer.close()
+    assert checkpointer.all_steps() == [2, 4, 5]
+    again = _open(tmp_path, keep_last=1, keep_best=1)
+    again.restore_latest(_abstract())
+    for step, mel in [(6, 0.5), (7, 6.0)]:
+        again.save(step, _state(), {"eval/mel": mel})
+    again.close()
+    assert again.all_steps() == [5, 6, 7]  # restored, best, last
+
+
+def test_a_save_without_evaluation_is_not_the_best(tmp_path):
+    checkpointer = _open(tmp_path, keep_last=1, keep_best=1)
+    for step, metrics in [
+        (1, {"eval/mel": 2.0}),
+        (2, None),
+        (3, {"eval/mel": float("nan")}),
+        (4, None),
+    ]:
+        checkpointer.save(step, _state(), metrics)
+    checkpointer.close()
+    assert checkpointer.all_steps() == [1, 4]
+
+
+def test_one_flipped_bit_is_refused_by_leaf_and_the_step_before_is_restored(tmp_path):
+    _saved(tmp_path)
+    damaged = _largest_file(tmp_path / "checkpoints" / "2" / "state")
+    _flip_bit(damaged)
+    said = []
+    checkpointer = _open(tmp_path, said)
+    restored = checkpointer.restore_latest(_abstract())
+    _assert_equal(restored, _state(1))
+    assert any("step 2 is refused" in line and "generator/kernel" in line for line in said), said
+    assert any("restored step 1" in line for line in said), said
+    # Nothing is deleted, and the number is free again.
+    assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
+    assert checkpointer.save(2, _state(2))
+    checkpointer.close()
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
+
+
+def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
+    _saved(tmp_path / "original", steps=(1,))
+    files = [
+        path
+        for path in (tmp_path / "original" / "checkpoints" / "1" / "state").rglob("d/*")
+        if path.stat().st_size > 1000
+    ]
+    assert files
+    for number, path in enumerate(files):
+        run = tmp_path / f"run{number}"
+        shutil.copytree(tmp_path / "original", run)
+        _flip_bit(run / path.relative_to(tmp_path / "original"))
+        said = []
+        with pytest.raises(checkpoint.CheckpointError, match="none of the checkpoints"):
+            _open(run, said).restore_latest(_abstract())
+        assert said and "step 1 is refused" in said[0]
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "no manifest", "no meta", "damaged meta", "no metadata", "empty"]
+)
+def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
+    _saved(tmp_path)
+    step = tmp_path / "checkpoints" / "2"
+    if damage == "truncated":
+        path = _largest_file(step / "state")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif damage == "no manifest":
+        for path in step.rglob("manifest.ocdbt"):
+            path.unlink()
+    elif damage == "no meta":
+        shutil.rmtree(step / "meta")
+    elif damage == "damaged meta":
+        (step / "meta" / "metadata").write_text('{"step": 2, "finger')
+    elif damage == "no metadata":
+        (step / "state" / "_METADATA").unlink()
+    elif damage == "empty":
+        shutil.rmtree(step)
+        step.mkdir()
+    said = []
+    _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
+    assert any("step 2 is refused" in line for line in said), said
+    params, found = checkpoint.restore_params(
+        str(tmp_path), _abstract().ema_params, say=said.append
+    )
+    assert found == 1
+    _assert_equal(params, _state(1).ema_params)
+
+
+def test_foreign_folders_and_files_are_left_alone(tmp_path):
+    _saved(tmp_path)
+    (tmp_path / "checkpoints" / "notes").mkdir()
+    (tmp_path / "checkpoints" / "notes" / "a.txt").write_text("mine")
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
+    assert (tmp_path / "checkpoints" / "notes" / "a.txt").exists()
+
+
+def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
+    _saved(tmp_path)
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "part").write_text("x")
+    said = []
+    checkpointer = _open(tmp_path, said)
+    assert not (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").exists()
+    assert "3.orbax-checkpoint-tmp" in said[0]
+    _assert_equal(checkpointer.restore_latest(_abstract()), _state(2))
+
+
+def test_other_data_is_refused_by_fingerprint(tmp_path):
+    _saved(tmp_path)
+    with pytest.raises(ValueError, match="trained on data with fingerprint data, got other"):
+        _open(tmp_path, data_fingerprint="other").restore_latest(_abstract())
+
+
+def test_another_tree_is_refused_by_path(tmp_path):
+    _saved(tmp_path)
+    abstract = _abstract()
+    params = {
+        "generator": {
+            "weights": abstract.params["generator"]["kernel"],
+            "bias": jax.ShapeDtypeStruct((7,), jnp.float32),
+        },
+        "discriminator": {"kernel": jax.ShapeDtypeStruct((16, 24), jnp.bfloat16)},
+    }
+    with pytest.raises(ValueError) as error:
+        _open(tmp_path).restore_latest(abstract.replace(params=params))
+    text = str(error.value)
+    assert "missing: params/generator/weights" in text
+    assert "extra: params/generator/kernel" in text
+    assert "params/generator/bias is float32[6] there and float32[7] here" in text
+    assert "params/discriminator/kernel is float32[16, 24] there and bfloat16[16, 24] here" in text
+    assert (tmp_path / "checkpoints" / "2").is_dir()  # the user's mistake moves nothing
+
+
+def test_non_finite_states_are_not_saved(tmp_path):
+    said = []
+    checkpointer = _open(tmp_path, said)
+    assert checkpointer.save(1, _state())
+    bad = _state()
+    bad.params["generator"]["bias"] = bad.params["generator"]["bias"].at[2].set(jnp.nan)
+    assert not checkpointer.save(2, bad)
+    checkpointer.close()
+    assert checkpointer.all_steps() == [1]
+    assert "params/generator/bias" in said[0]
+
+
+def test_a_step_that_is_there_is_not_written_twice(tmp_path):
+    checkpointer = _open(tmp_path)
+    assert checkpointer.save(1, _state(1))
+    assert not checkpointer.save(1, _state(2))
+    checkpointer.close()
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(1))
+
+
+def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
+    checkpointer = _open(tmp_path)
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(checkpoint.CheckpointError, match="step 4 needs .* MB free"):
+        checkpointer.save(4, _state())
+
+
+def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path):
+    """A disk that fills up during the write: the limit on file sizes stands for it."""
+    resource = pytest.importorskip("resource")
+    checkpointer = _open(tmp_path)
+    assert checkpointer.save(1, _state())
+    checkpointer.wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A write beyond the limit fails with EFBIG, as Python ignores SIGXFSZ.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
+            checkpointer.save(2, _state())
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                checkpointer.poll()
+                time.sleep(0.01)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused_at_the_start(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(ValueError, match="must be writable"):
+            _open(tmp_path / "run")
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match="must be writable"):
+        _open(tmp_path / "run")
+
+
+def test_restore_params_reads_one_field_of_any_step(tmp_path):
+    _saved(tmp_path)
+    params, step = checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=1)
+    assert step == 1
+    _assert_equal(params, _state(1).ema_params)
+    sharded, step = checkpoint.restore_params(str(tmp_path), _abstract(4).params, field="params")
+    assert step == 2
+    _assert_equal(sharded, _state(2).params)
+    assert len(sharded["generator"]["kernel"].sharding.device_set) == 4
+    with pytest.raises(ValueError, match=r"checkpoint of step 9, got steps \[1, 2\]"):
+        checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=9)
+    with pytest.raises(ValueError, match="got steps"):
+        checkpoint.restore_params(str(tmp_path / "nothing"), _abstract().ema_params)
+
+
+def test_restore_params_refuses_a_flipped_bit(tmp_path):
+    _saved(tmp_path)
+    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("d/*"):
+        # Which leaf lies where is Orbax's choice: a bit in every 500 bytes reaches all large ones.
+        data = bytearray(path.read_bytes())
+        for position in range(250, len(data), 500):
+            data[position] ^= 0x10
+        path.write_bytes(data)
+    said = []
+    params, step = checkpoint.restore_params(str(tmp_path), _abstract().ema_params, say=said.append)
+    assert step == 1 and "step 2 is refused" in said[0]
+    _assert_equal(params, _state(1).ema_params)
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint asked for"):
+        checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=2, say=said.append)
+
+
+def test_meta_says_what_the_state_is(tmp_path):
+    checkpointer = _open(tmp_path, config_json='{"seed": 3}')
+    checkpointer.save(5, _state(), {"eval/mel": 1.5})
+    checkpointer.close()
+    meta = checkpoint.read_meta(str(tmp_path), 5)
+    assert (
+        meta["config"] == {"seed": 3} and meta["data_fingerprint"] == "data" and meta["step"] == 5
+    )
+    assert meta["metrics"] == {"eval/mel": 1.5} and "jax" in meta["versions"]
+    assert json.dumps(meta["fingerprints"]["params/generator/bias"]).startswith('"float32[6]:')
+    assert checkpoint.latest_step(str(tmp_path)) == 5

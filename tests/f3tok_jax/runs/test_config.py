@@ -1,0 +1,199 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: every shipped preset is valid, every mistake one sentence with its key."""
+
+import pathlib
+
+import pytest
+
+from configs import autoencoder as recipe
+from configs import generation
+from configs import language_model
+from configs import representation
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.training import validation
+
+_RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
+
+_LATER_PRESETS = [
+    (module.__name__.split(".")[-1], preset)
+    for module in (language_model, representation, generation)
+    for preset in module.PRESETS
+]
+
+
+def _read(*overrides: str, preset: str = "tiny"):
+    return config_lib.read(
+        f"{_RECIPE}:{preset}", [f"--config.{override}" for override in overrides]
+    )
+
+
+@pytest.mark.parametrize("preset", recipe.PRESETS)
+def test_every_preset_is_valid_and_survives_its_file(preset, tmp_path):
+    config = _read(preset=preset)
+    validation.validate(config)
+    config_lib.save(config, str(tmp_path))
+    loaded = config_lib.load(str(tmp_path))
+    assert loaded == config and config_lib.hash_of(loaded) == config_lib.hash_of(config)
+    assert isinstance(loaded.model.strides, tuple) and isinstance(loaded.model.strides[0], tuple)
+    derived = config_lib.derived(config)
+    assert derived["latent_rate_hz"] == 25 and derived["bins_left"] == 5
+    config_lib.check_same_run(config, str(tmp_path))
+
+
+@pytest.mark.parametrize("stage, preset", _LATER_PRESETS)
+def test_every_preset_of_the_later_stages_is_valid_and_survives_its_file(stage, preset, tmp_path):
+    recipe_path = pathlib.Path(_RECIPE).with_name(f"{stage}.py")
+    config = config_lib.read(f"{recipe_path}:{preset}")
+    validation.validate(config)
+    config_lib.save(config, str(tmp_path))
+    assert config_lib.load(str(tmp_path)) == config
+    config_lib.check_same_run(config, str(tmp_path))
+
+
+def test_derived_values_of_the_base_preset():
+    derived = config_lib.derived(_read(preset="base"))
+    assert derived["num_bins"] == 240 and derived["samples_per_latent"] == 960
+    assert derived["values_per_second"] == 25 * 64
+    assert derived["crop_seconds"] == pytest.approx(1.28)
+    assert derived["seconds_per_batch"] == pytest.approx(128 * 1.28)
+
+
+def test_overrides_of_every_kind():
+    config = _read(
+        "model.latent_dim=48",
+        "bottleneck.perturb=False",
+        "bottleneck.gamma=1",
+        "data.train=a=0.7,b=0.3",
+        "model.encoder_channels=(8, 8, 8, 16)",
+        "losses.weights.mel=2.5",
+    )
+    assert (
+        config.model.latent_dim == 48
+        and config.bottleneck.perturb is False
+        and config.bottleneck.gamma == 1.0
+    )
+    assert config.data.train == "a=0.7,b=0.3" and config.losses.weights.mel == 2.5
+    assert config.model.encoder_channels == (8, 8, 8, 16)
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("model.laten_dim=3", "did you mean --config.model.latent_dim?"),
+        ("latent_dim=3", "did you mean --config.model.latent_dim?"),
+        (
+            "optimizer.learning_rate=1",
+            "did you mean --config.optimizer.discriminator.learning_rate?",
+        ),
+        ("model=3", "is a section of"),
+        ("model.latent_dim=wide", "invalid literal for int"),
+        ("data.batch_size=2.5", "invalid literal for int"),
+        ("bottleneck.perturb=perhaps", "perhaps"),
+    ],
+)
+def test_wrong_keys_and_types(override, message):
+    with pytest.raises(ValueError) as error:
+        _read(override)
+    text = str(error.value)
+    assert message in text and "--config." + override.split("=")[0] in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("nowhere.py:tiny", "there is no file 'nowhere.py'"),
+        (_RECIPE + ":small", "preset must be one of"),
+    ],
+)
+def test_wrong_recipes(argument, message):
+    with pytest.raises(ValueError, match=message) as error:
+        config_lib.read(argument)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["num_steps=0"], "config.num_steps must be at least 1, got 0"),
+        (
+            ["optimizer.accumulate=3"],
+            "batch_size=16 .* must be a multiple of config.optimizer.accumulate=3",
+        ),
+        (["optimizer.ema_decay=1.0"], r"ema_decay must be in \[0, 1\), got 1.0"),
+        (
+            ["model.fold=7"],
+            "fold=7 times 4, the frequency strides of .* must divide the 160 frequency bins",
+        ),
+        (
+            ["model.strides=((1, 3), (1, 2), (2, 1), (2, 1))"],
+            "times 6, the frequency strides of .* must divide the 160 frequency bins",
+        ),
+        (
+            ["model.strides=((2, 1), (2, 1))"],
+            r"encoder_channels must have one width per stage .* 2, got \(32, 64, 64, 96\)",
+        ),
+        (
+            ["model.strides=((1, 2), (1, 0), (2, 1), (2, 1))"],
+            "strides must be .* pairs of at least 1",
+        ),
+        (["model.hop_length=100"], "hop_length=100 must be 10 ms"),
+        (["model.sample_rate=24000"], "hop_length=160 must be 10 ms"),
+        (["model.decoder_lookahead=2"], r"decoder_lookahead must be one of \(0, 1\), got 2"),
+        (["model.upsampling=bilinear"], "upsampling must be one of"),
+        (["model.compute_dtype=float16"], "compute_dtype must be one of"),
+        (["losses.mel_bands=(10, 20)"], "mel_bands must have one number per window .* 5, got 2"),
+        (
+            ["losses.adversarial_crop=100000"],
+            "adversarial_crop=100000 .* must be at most the 10240 samples",
+        ),
+        (["data.crop_frames=0"], "crop_frames must be at least 1, got 0"),
+    ],
+)
+def test_values_that_do_not_go_together(overrides, message):
+    with pytest.raises(ValueError, match=message) as error:
+        validation.validate(_read(*overrides))
+    assert "configs/autoencoder.py:tiny" in str(error.value)
+
+
+def test_a_folder_of_another_config_is_refused_by_key(tmp_path):
+    config_lib.save(_read(), str(tmp_path))
+    config_lib.check_same_run(
+        _read("num_steps=5", "loop.log_every=3", "checkpoint.keep_last=9"), str(tmp_path)
+    )
+    with pytest.raises(ValueError) as error:
+        config_lib.check_same_run(
+            _read("model.latent_dim=48", "num_steps=5", "seed=2"), str(tmp_path)
+        )
+    text = str(error.value)
+    assert (
+        "model.latent_dim is 32 there and 48 here" in text and "seed is 0 there and 2 here" in text
+    )
+    assert "num_steps" not in text
+
+
+def test_folders_that_are_no_runs_and_damaged_files(tmp_path):
+    assert not config_lib.exists(str(tmp_path))
+    with pytest.raises(ValueError, match="must be the work folder of a run"):
+        config_lib.load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model": ')
+    with pytest.raises(ValueError, match="damaged"):
+        config_lib.load(str(tmp_path))
+
+
+def test_overrides_are_separated_from_other_arguments():
+    overrides, rest = config_lib.split_arguments(
+        [
+            "train",
+            "--config=a.py",
+            "--config.seed=1",
+            "--config.num_steps",
+            "3",
+            "--noconfig.bottleneck.perturb",
+            "--workdir=x",
+        ]
+    )
+    assert overrides == ["--config.seed=1", "--config.num_steps=3", "--noconfig.bottleneck.perturb"]
+    assert rest == ["train", "--config=a.py", "--workdir=x"]
+    config = config_lib.read(f"{_RECIPE}:tiny", overrides)
+    assert config.seed == 1 and config.num_steps == 3 and config.bottleneck.perturb is False

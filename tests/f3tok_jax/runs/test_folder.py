@@ -1,0 +1,58 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a run folder holds besides checkpoints and metrics."""
+
+import json
+
+import ml_collections
+import pytest
+
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
+
+_CONFIG = ml_collections.ConfigDict(dict(seed=0, sizes=(1, 2))).lock()
+
+
+def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_path):
+    workdir = str(tmp_path / "run")
+    run_folder.prepare(_CONFIG, workdir, {"python": "3.11"})
+    assert config_lib.load(workdir) == _CONFIG
+    assert json.loads((tmp_path / "run" / "logs" / "environment.json").read_text()) == {
+        "python": "3.11"
+    }
+    assert run_folder.done_step(workdir) is None
+    run_folder.mark_done(workdir, 12)
+    assert run_folder.done_step(workdir) == 12
+    run_folder.prepare(_CONFIG, workdir, {})
+    assert run_folder.done_step(workdir) is None
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--workdir must be a folder that can be written"):
+        run_folder.prepare(_CONFIG, str(tmp_path / "file" / "run"), {})
+
+
+def test_logs_are_appended(tmp_path):
+    run_folder.prepare(_CONFIG, str(tmp_path), {})
+    for step in (1, 2):
+        run_folder.append_log(str(tmp_path), "nonfinite.jsonl", {"step": step})
+    lines = (tmp_path / "logs" / "nonfinite.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
+    with run_folder.locked(str(tmp_path)):
+        with pytest.raises(ValueError, match="must not be in use"):
+            with run_folder.locked(str(tmp_path)):
+                pass
+    with run_folder.locked(str(tmp_path)):
+        pass
+
+
+def test_a_run_keeps_what_its_frozen_models_were(tmp_path):
+    assert run_folder.frozen_fingerprints(str(tmp_path)) == {}
+    prints = {"autoencoder": "abc"}
+    run_folder.settle_frozen(str(tmp_path), prints, dict)
+    assert run_folder.frozen_fingerprints(str(tmp_path)) == prints

@@ -1,0 +1,153 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Short-time and mel spectra against SciPy and formulas written here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from f3tok_jax.signal import spectra
+
+
+def _noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_hann_window_is_periodic():
+    signal = pytest.importorskip("scipy.signal")
+    # float32 storage of a float64 formula.
+    np.testing.assert_allclose(
+        spectra.hann_window(480), signal.get_window("hann", 480, fftbins=True), atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    "frame_length, hop_length", [(64, 16), (48, 16), (50, 20), (16, 16), (100, 33)]
+)
+def test_frame_equals_slices(frame_length, hop_length):
+    waveform = _noise(2, 333)
+    frames = spectra.frame(jnp.asarray(waveform), frame_length=frame_length, hop_length=hop_length)
+    count = 1 + (333 - frame_length) // hop_length
+    expected = np.stack(
+        [waveform[:, i * hop_length : i * hop_length + frame_length] for i in range(count)], axis=1
+    )
+    np.testing.assert_array_equal(frames, expected)
+
+
+def test_frame_refuses_a_waveform_shorter_than_a_frame():
+    with pytest.raises(ValueError, match="at least frame_length=64 samples, got 63"):
+        spectra.frame(jnp.zeros((1, 63)), frame_length=64, hop_length=16)
+
+
+@pytest.mark.parametrize("method", spectra.STFT_METHODS)
+@pytest.mark.parametrize("frame_length, hop_length", [(64, 16), (512, 128), (480, 240), (100, 33)])
+def test_stft_equals_scipy(method, frame_length, hop_length):
+    signal = pytest.importorskip("scipy.signal")
+    waveform = _noise(2000)
+    count = 1 + (len(waveform) - frame_length) // hop_length
+    transform = signal.ShortTimeFFT(
+        signal.get_window("hann", frame_length, fftbins=True), hop_length, fs=1.0, phase_shift=None
+    )
+    # Its slice 0 has its middle at sample 0; half a frame of zeros makes it start at sample 0 of
+    # ours.
+    middle = transform.m_num_mid
+    expected = np.stack(
+        [
+            transform.stft(
+                waveform[i * hop_length : i * hop_length + frame_length], p0=q, p1=q + 1, k_offset=k
+            )[:, 0]
+            for i in range(count)
+            for q, k in [(0, middle)]
+        ]
+    )
+    real, imaginary = spectra.stft(
+        jnp.asarray(waveform), frame_length=frame_length, hop_length=hop_length, method=method
+    )
+    # Sums of 512 products of size about 1 in float32.
+    np.testing.assert_allclose(np.asarray(real) + 1j * np.asarray(imaginary), expected, atol=2e-4)
+
+
+def test_stft_methods_have_equal_gradients():
+    waveform, weights = jnp.asarray(_noise(2, 1500)), jnp.asarray(_noise(2, 12, 129, seed=1))
+
+    def gradient(method):
+        def loss(x):
+            real, imaginary = spectra.centered_stft(
+                x, frame_length=256, hop_length=128, method=method
+            )
+            return jnp.sum(weights * spectra.magnitude(real, imaginary))
+
+        return jax.grad(loss)(waveform)
+
+    # A float32 rounding of spectra of size about 10, times the slope 1 of a magnitude.
+    np.testing.assert_allclose(gradient("matmul"), gradient("fft"), atol=1e-4)
+
+
+def test_unknown_method_is_named():
+    with pytest.raises(ValueError, match="got 'dct'"):
+        spectra.stft(jnp.zeros((64,)), frame_length=64, hop_length=16, method="dct")
+
+
+@pytest.mark.parametrize("num_samples", [1, 15, 16, 17, 160])
+def test_centered_stft_has_one_frame_per_begun_hop(num_samples):
+    real, _ = spectra.centered_stft(jnp.ones((3, num_samples)), frame_length=64, hop_length=16)
+    assert real.shape == (3, -(-num_samples // 16), 33)
+
+
+def test_centered_frame_sees_its_hop_in_the_middle():
+    # An impulse in the middle of hop 5 has its largest magnitude in frame 5.
+    waveform = jnp.zeros((160,)).at[5 * 16 + 8].set(1.0)
+    real, imaginary = spectra.centered_stft(waveform, frame_length=64, hop_length=16)
+    energy = np.sum(np.asarray(real) ** 2 + np.asarray(imaginary) ** 2, axis=-1)
+    assert np.argmax(energy) == 5
+
+
+def test_mel_filterbank_equals_its_definition():
+    sample_rate, n_fft, num_mels = 16_000, 512, 40
+
+    def mel(hz):
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * np.log(hz / 1000) / np.log(6.4)
+
+    def hertz(value):
+        return value * 200 / 3 if value < 15 else 1000 * 6.4 ** ((value - 15) / 27)
+
+    points = [hertz(m) for m in np.linspace(0, mel(8000.0), num_mels + 2)]
+    expected = np.zeros((n_fft // 2 + 1, num_mels))
+    for band in range(num_mels):
+        low, centre, high = points[band : band + 3]
+        for k in range(n_fft // 2 + 1):
+            hz = k * sample_rate / n_fft
+            if low < hz <= centre:
+                expected[k, band] = (hz - low) / (centre - low)
+            elif centre < hz < high:
+                expected[k, band] = (high - hz) / (high - centre)
+    np.testing.assert_allclose(
+        spectra.mel_filterbank(sample_rate, n_fft, num_mels, unit_area=False), expected, atol=1e-6
+    )
+    area = 2.0 / (np.array(points[2:]) - np.array(points[:-2]))
+    np.testing.assert_allclose(
+        spectra.mel_filterbank(sample_rate, n_fft, num_mels), expected * area, atol=1e-8
+    )
+
+
+def test_mel_spectrogram_finds_a_tone():
+    time = np.arange(16_000) / 16_000
+    tone = jnp.asarray(np.sin(2 * np.pi * 3000 * time), jnp.float32)
+    mel = spectra.mel_spectrogram(
+        tone, sample_rate=16_000, frame_length=512, num_mels=40, unit_area=False
+    )
+    filters = spectra.mel_filterbank(16_000, 512, 40, unit_area=False)
+    assert mel.shape == (125, 40)
+    assert np.argmax(mel[60]) == np.argmax(filters[round(3000 / 16_000 * 512)])
+
+
+def test_magnitude_has_a_finite_gradient_at_zero():
+    gradient = jax.grad(lambda x: spectra.magnitude(x, x))(jnp.float32(0.0))
+    assert gradient == 0.0
+
+
+def test_cached_arrays_cannot_be_written():
+    for array in (spectra.hann_window(64), spectra.mel_filterbank(16_000, 64, 10)):
+        with pytest.raises(ValueError):
+            array[0] = 1.0

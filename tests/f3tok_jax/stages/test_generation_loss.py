@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The losses of the generation stage: packing, stop labels, what training drops and disturbs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from f3tok_jax.losses import flow as flow_loss
+from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.stages import generation as generation_stage
+from f3tok_jax.stages import generation_loss
+from tests.support import tiny_generation
+from tests.support import tiny_models
+
+_HEAD = pretrained_generation.HEAD
+
+
+def _even_draw(key, target):
+    """A draw that depends on its patch alone: what else is random is off."""
+    time = jax.nn.sigmoid(jnp.sum(target, axis=(1, 2)))
+    noise = jnp.sin(7.0 * target)
+    t = time[:, None, None]
+    return flow_loss.Draw(time=time, noisy=t * target + (1 - t) * noise, velocity=target - noise)
+
+
+@pytest.fixture(scope="module")
+def even():
+    """Gradients and metrics by what is set, with draws that do not depend on their place."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(flow_loss, "draw", _even_draw)
+    yield functools.lru_cache(
+        lambda *more: tiny_generation.gradients_of_step(
+            *tiny_generation.CALM, "--config.seed=1", *more
+        )
+    )
+    patch.undo()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--config.optimizer.accumulate=2",),
+        ("--config.packing.examples=4", "--config.packing.patches=12",
+         "--config.packing.positions=24"),
+    ],
+    ids=["accumulated", "packed"],
+)  # fmt: skip
+def test_packing_and_accumulation_change_nothing_but_the_draws(change, even):
+    grads, metrics = even(*change)
+    expected, plain = even()
+    # Sums in another order, in float32.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), grads, expected
+    )
+    for name, value in plain.items():
+        if name != "train/nonfinite" and not name.startswith("train/gradient_norm"):
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_the_last_patch_of_a_row_that_is_full_is_not_scored(even):
+    _, metrics = even()
+    full = sum(count // 2 == 4 for count in tiny_generation.FRAMES)
+    assert (
+        tiny_generation.value(metrics, "train/stop_loss")[1] == tiny_generation.NUM_PATCHES - full
+    )
+    assert (
+        tiny_generation.value(metrics, "train/stop_missed")[1] == len(tiny_generation.FRAMES) - full
+    )
+    assert tiny_generation.value(metrics, "train/stop_early")[
+        1
+    ] == tiny_generation.NUM_PATCHES - len(tiny_generation.FRAMES)
+
+
+def _teaching(mask) -> generation_loss.generator_lib.Teaching:
+    mask = jnp.asarray(mask, bool)
+    states = jnp.asarray(np.random.default_rng(0).normal(size=(*mask.shape, 16)), jnp.float32)
+    states = jnp.pad(states, ((0, 0), (1, 0), (0, 0)))
+    return generation_loss.generator_lib.Teaching(
+        states=states, tokens=states, targets=None, history=None, sound=mask, mask=mask, text=None
+    )
+
+
+def test_stop_labels_say_which_patch_is_the_last():
+    model = pretrained_generation.make_model(tiny_generation.make_config())
+    head = model.generator.head
+    inputs = tiny_models.head_inputs(head, 16)
+    shapes = jax.eval_shape(head.init, jax.random.key(0), *inputs)["params"]
+    weights = {"head": tiny_models.random_weights(shapes)}
+    teaching = _teaching([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
+    loss, metrics = generation_loss._stop_loss(weights, teaching, model=model)
+    logits = np.asarray(
+        head.apply({"params": weights["head"]}, teaching.states[:, 1:], method="stop_logits")
+    )
+    goes_on = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
+    last = [(0, 2), (2, 0)]
+    expected = sum(np.log1p(np.exp(logits[at])) for at in goes_on)
+    expected += sum(np.log1p(np.exp(-logits[at])) for at in last)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert tiny_generation.value(metrics, "stop_loss") == (
+        pytest.approx(float(expected), rel=1e-5),
+        7.0,
+    )
+    # In turn: the sound is taken to end where it is more likely than not to have ended.
+    ended = np.exp(-np.cumsum(np.logaddexp(0.0, logits), axis=1)) < 0.5
+    missed = sum(not ended[at] for at in last), 2.0
+    early = sum(ended[at] for at in goes_on), 5.0
+    assert tiny_generation.value(metrics, "stop_missed") == missed
+    assert tiny_generation.value(metrics, "stop_early") == early
+
+
+def test_sound_that_packing_cuts_does_not_end_there():
+    config = tiny_generation.make_config(
+        "--config.packing.examples=4", "--config.packing.positions=12"
+    )
+    stage, model = generation_stage.make_stage(config), pretrained_generation.make_model(config)
+    frozen, batch = tiny_generation.random_frozen(stage), tiny_generation.make_batch()
+    weights = pretrained_generation.generator_weights(
+        tiny_generation.random_state(stage).params, frozen
+    )
+    teaching = model.generator.teach(
+        weights, batch["latents"], batch["mask"], batch["text"], batch["text_mask"],
+        batch["answer"], examples_per_row=4, length=12,
+    )  # fmt: skip
+    _, metrics = generation_loss._stop_loss(weights, teaching, model=model)
+    kept = np.asarray(teaching.mask).sum(axis=1)
+    ended = [k == f // 2 and k < 4 for k, f in zip(kept, tiny_generation.FRAMES) if k]
+    assert 0 < sum(ended) < len(tiny_generation.FRAMES)
+    assert tiny_generation.value(metrics, "stop_missed")[1] == sum(ended)
+
+
+def test_what_is_always_dropped_teaches_nothing():
+    grads, metrics = tiny_generation.gradients_of_step(*tiny_generation.DROPPED)
+    for name in ("state_in", "token_in"):
+        np.testing.assert_array_equal(grads[_HEAD][name]["kernel"], 0.0)
+    assert np.abs(grads[_HEAD]["time_out"]["kernel"]).max() > 0
+    _, other = tiny_generation.gradients_of_step(
+        *tiny_generation.DROPPED, batch=tiny_generation.make_batch(text_seed=1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, other, metrics)
+    # Positions do count: without text, the sound is read from the first one on.
+    no_text = tiny_generation.make_batch() | {
+        name: np.zeros_like(tiny_generation.make_batch()[name]) for name in ("text_mask", "answer")
+    }
+    _, silent = tiny_generation.gradients_of_step(*tiny_generation.DROPPED, batch=no_text)
+    jax.tree.map(np.testing.assert_array_equal, silent, metrics)
+
+
+def test_where_nothing_is_dropped_text_and_condition_teach(even):
+    grads, metrics = even()
+    for name in ("state_in", "token_in"):
+        assert np.abs(grads[_HEAD][name]["kernel"]).max() > 0
+    _, other = tiny_generation.gradients_of_step(
+        *tiny_generation.CALM, "--config.seed=1", batch=tiny_generation.make_batch(text_seed=1)
+    )
+    for name in ("train/flow_loss", "train/stop_loss"):
+        assert tiny_generation.value(other, name)[0] != tiny_generation.value(metrics, name)[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_conditions_and_histories_are_dropped_by_their_shares_patch_by_patch(share):
+    count = 4000
+    learned = generation_loss._Learned(
+        *(jnp.ones((count, 2)) for _ in range(2)), jnp.ones((count, 1, 1)),
+        jnp.ones((count, 4, 3)).at[: count // 2, :2].set(0.0), jnp.ones((count,), bool),
+    )  # fmt: skip
+    flow = tiny_generation.make_config(
+        f"--config.flow.condition_drop={share}", f"--config.flow.history_drop={share}",
+        "--config.flow.history_noise=0.5",
+    ).flow  # fmt: skip
+    keys = functools.partial(lambda name: jax.random.key(len(name)))
+    disturbed = generation_loss._disturb(learned, keys, flow)
+    history = np.asarray(disturbed.history)
+    kept = (history[:, 2:] != 0).all(axis=(1, 2))
+    # Three standard errors of 4000 draws.
+    assert 1 - kept.mean() == pytest.approx(share, abs=0.025)
+    assert 1 - np.mean(disturbed.keeps_condition) == pytest.approx(share, abs=0.025)
+    np.testing.assert_array_equal(history[~kept], 0.0)
+    np.testing.assert_array_equal(history[: count // 2, :2], 0.0)  # there was nothing
+    if share < 1:
+        noise = history[kept][:, 2:] - 1.0
+        # Its strength is one per patch, of U(0, 0.5): rms 0.5 / sqrt(3).
+        assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.5 / np.sqrt(3), rel=0.05)
+    np.testing.assert_array_equal(disturbed.targets, learned.targets)

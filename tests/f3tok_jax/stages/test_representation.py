@@ -1,0 +1,229 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The representation stage: what trains and what does not, packing, meshes, latents, refusals."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from f3tok_jax.devices import sharding
+from f3tok_jax.inference import latent_shards
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.stages import representation as representation_stage
+from f3tok_jax.training import session
+from tests.support import run_checks
+from tests.support import sounds
+from tests.support import tiny_models
+
+_RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "representation.py") + ":tiny"
+_SMALL = (
+    "--config.num_steps=6",
+    "--config.model.num_layers=1",
+    "--config.model.width=16",
+    "--config.model.hidden_width=16",
+    "--config.model.num_heads=2",
+    "--config.model.num_kv_heads=1",
+    "--config.model.head_dim=8",
+    "--config.rq.codebook_size=8",
+    "--config.rq.num_codebooks=2",
+    "--config.rq.num_heads=2",
+    "--config.rq.statistics_batches=2",
+    "--config.supervision.start=0.0",
+    "--config.supervision.max_tokens=24",
+    "--config.data.batch_size=8",
+    "--config.data.crop_frames=25",
+    "--config.packing.examples=1",
+    "--config.packing.frames=0",
+    "--config.packing.positions=0",
+    "--config.optimizer.encoder.warmup_steps=2",
+    "--config.mesh.min_shard_size=64",
+    "--config.checkpoint.every_steps=3",
+    "--config.loop.log_every=1",
+    "--config.loop.eval_every=6",
+    *(
+        f"--config.supervision.tasks.{name}=0.0"
+        for name in ("caption", "language", "instrument", "event")
+    ),
+    "--config.supervision.tasks.digit=1.0",
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    """Labelled sound, an autoencoder, its latents of the sound, and a language model."""
+    root = tmp_path_factory.mktemp("representation")
+    shards = sounds.labelled_set(root / "sound", num_files=12)
+    tiny_models.write_run(root / "autoencoder", train=str(shards))
+    latents = root / "latents"
+    latent_shards.encode_shards(str(root / "autoencoder"), shards, latents, say=lambda line: None)
+    return {
+        "shards": str(shards),
+        "latents": str(latents),
+        "autoencoder": str(root / "autoencoder"),
+        "model": tiny_models.write_language_model(root / "text"),
+    }
+
+
+def _config(folders, *more: str, from_latents: bool = True):
+    data = folders["latents"] if from_latents else folders["shards"]
+    return config_lib.read(
+        _RECIPE,
+        [
+            *_SMALL,
+            f"--config.autoencoder.workdir={folders['autoencoder']}",
+            f"--config.language_model.folder={folders['model']}",
+            f"--config.data.latents={from_latents}",
+            f"--config.data.train={data}",
+            f"--config.data.heldout={data}",
+            *more,
+        ],
+    )
+
+
+def _gradients(config):
+    """Loss terms and the first step's gradients by way of the parameters it leaves."""
+    stage = representation_stage.make_stage(config)
+    state = sharding.unbox(jax.jit(stage.init_state)(jax.random.key(0)))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, sharding.unbox(stage.abstract_frozen))
+    frozen = stage.load_frozen(shardings, stage.measure())
+    batch = stage.open_data(
+        config.data.train, train=True, process_index=0, process_count=1
+    ).local_batch(0)
+    state, metrics = jax.jit(stage.train_step)(state, frozen, batch)
+    return jax.device_get(state), jax.device_get(metrics)
+
+
+@pytest.fixture(scope="module")
+def plain(folders):
+    return _gradients(_config(folders, "--config.model.input_noise=0.0"))
+
+
+def test_the_first_losses_are_those_of_a_uniform_guess(plain):
+    _, metrics = plain
+    for k in (1, 2):
+        total, weight = metrics[f"train/rq_loss/k{k}"]
+        assert total / weight == pytest.approx(np.log(8), rel=0.02)  # methods: within 2 % of ln V
+    total, weight = metrics["train/answer_loss"]
+    assert weight > 0 and total / weight == pytest.approx(np.log(260), rel=0.2)
+
+
+def test_frozen_weights_are_in_neither_state_nor_optimizer(plain, folders):
+    state, _ = plain
+    assert set(state.params) == {"encoder"}
+    assert set(state.params["encoder"]) == {"encoder", "heads", "projector"}
+    shapes = {leaf.shape for leaf in jax.tree.leaves(state.opt_state)}
+    assert (260, 16) not in shapes  # the language model's table
+
+
+def test_the_language_model_teaches_the_projector_and_the_encoder(folders):
+    config = _config(folders, "--config.rq.weight=0.0", "--config.model.input_noise=0.0")
+    stage = representation_stage.make_stage(config)
+    before = sharding.unbox(jax.jit(stage.init_state)(jax.random.key(0)))
+    after, metrics = _gradients(config)
+    assert "train/rq_loss/k1" not in metrics and "heads" not in after.params["encoder"]
+    moved = jax.tree.map(
+        lambda a, b: float(np.max(np.abs(a - b))), before.params["encoder"], after.params["encoder"]
+    )
+    assert moved["projector"]["output"]["kernel"] > 0
+    assert moved["encoder"]["input"]["kernel"] > 0
+
+
+def test_before_its_share_of_the_run_the_language_model_is_not_asked(folders):
+    _, metrics = _gradients(_config(folders, "--config.supervision.start=0.5"))
+    assert metrics["train/answer_loss"] == (0.0, 0.0)
+    assert metrics["train/rq_loss/k1"][1] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--config.packing.examples=4",),
+        ("--config.optimizer.accumulate=2",),
+        ("--config.packing.examples=2", "--config.packing.frames=48"),
+    ],
+    ids=["packed", "accumulated", "packed into shorter rows"],
+)
+def test_packing_and_accumulation_change_nothing(change, plain, folders):
+    state, metrics = _gradients(_config(folders, "--config.model.input_noise=0.0", *change))
+    for name, (total, weight) in plain[1].items():
+        if "perplexity" in name:
+            continue  # of a microbatch, not of the batch
+        assert metrics[name][1] == pytest.approx(weight), name
+        # Sums in another order, in float32.
+        assert metrics[name][0] == pytest.approx(total, rel=1e-4, abs=1e-4), name
+    # Adam's first step has the size of the learning rate whatever the gradient's: a tenth of it.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=5e-5), state.params, plain[0].params
+    )
+
+
+def test_latents_and_sound_train_alike(plain, folders):
+    _, live = _gradients(_config(folders, "--config.model.input_noise=0.0", from_latents=False))
+    for name, (total, weight) in plain[1].items():
+        assert live[name][1] == weight, name
+        assert live[name][0] == pytest.approx(total, rel=1e-3, abs=1e-3), name
+
+
+def _losses(workdir) -> list[tuple]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (line["step"], line["train/rq_loss/k1"], line["train/answer_loss"])
+        for line in lines
+        if "train/answer_loss" in line
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """A run of six steps on one device."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert (
+        run_checks.train(_config(folders), str(workdir), devices=jax.devices()[:1])
+        == session.EXIT_DONE
+    )
+    return workdir
+
+
+def test_eight_devices_see_the_losses_of_one(whole, folders, tmp_path):
+    assert (
+        run_checks.train(_config(folders), str(tmp_path), devices=jax.devices())
+        == session.EXIT_DONE
+    )
+    np.testing.assert_allclose(_losses(tmp_path), _losses(whole), rtol=1e-4)
+
+
+def test_a_resumed_run_ends_bit_equal(whole, folders, tmp_path):
+    run_checks.check_that_it_resumes_bit_equal(whole, _config(folders), tmp_path / "resumed")
+
+
+def test_another_autoencoder_is_refused(whole, folders, tmp_path):
+    other = tmp_path / "autoencoder"
+    tiny_models.write_run(other, train=folders["shards"], seed=1)
+    config = _config(folders, f"--config.autoencoder.workdir={other}", from_latents=False)
+    with pytest.raises(ValueError, match="latents|autoencoder"):
+        run_checks.train(config, str(whole), devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("--config.autoencoder.workdir=", "config.autoencoder.workdir must name a run"),
+        ("--config.language_model.folder=", "config.language_model.folder must name"),
+        ("--config.language_model.folder=/nowhere", "must be a Hugging Face folder of a model"),
+        ("--config.supervision.tasks.instrument=1.0", "'instrument' needs records with the label"),
+        ("--config.supervision.max_tokens=6", "more than max_tokens=6"),
+        ("--config.supervision.start=2.0", "must be a share of the run in"),
+        ("--config.packing.examples=3", "config.packing.examples=3"),
+        ("--config.rq.target=log_mel", "needs sound, got config.data.latents=True"),
+        ("--config.rq.target=other", "config.rq.target must be"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_anything_compiles(change, words, folders, tmp_path):
+    with pytest.raises(ValueError, match=words) as error:
+        run_checks.train(_config(folders, change), str(tmp_path / "run"), devices=jax.devices()[:1])
+    assert "\n" not in str(error.value)

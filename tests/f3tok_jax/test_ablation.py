@@ -1,0 +1,266 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ablation: its arms, that finished runs are left alone, its table, and what is refused."""
+
+import json
+import pathlib
+import signal
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from f3tok_jax import ablation
+from f3tok_jax.devices import sharding
+from f3tok_jax.evaluation import transcription
+from f3tok_jax.inference import batched
+from f3tok_jax.probing import ablation as ablation_lib
+from f3tok_jax.probing import ablation_runs
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import results as results_lib
+from f3tok_jax.stages import representation as representation_stage
+from tests.support import sounds
+from tests.support import tiny_models
+
+_RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "representation.py") + ":tiny"
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return str(sounds.labelled_set(tmp_path_factory.mktemp("sound"), num_files=12))
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory, shards):
+    folder = tmp_path_factory.mktemp("frozen")
+    tiny_models.write_run(folder / "autoencoder")
+    changes = dict(
+        num_steps=4,
+        autoencoder=dict(workdir=folder / "autoencoder"),
+        language_model=dict(folder=tiny_models.write_language_model(folder)),
+        model=dict(
+            num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=2, head_dim=8
+        ),
+        rq=dict(num_codebooks=2, codebook_size=8, num_heads=2, statistics_batches=1),
+        supervision=dict(
+            max_tokens=32,
+            tasks=dict(digit=1.0, transcription=0.0, caption=0.0, language=0.0)
+            | dict(instrument=0.0, event=0.0),
+        ),
+        data=dict(train=shards, batch_size=8, crop_frames=10),
+        optimizer=dict(encoder=dict(warmup_steps=1)),
+        loop=dict(log_every=1),
+    )
+    return [f"--config.{key}={value}" for key, value in config_lib.flatten(changes).items()]
+
+
+class _Encoder:
+    """In place of the autoencoder, which takes long to compile: frames of log magnitudes."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __call__(self, waveforms):
+        padded = [np.pad(w, (0, -len(w) % 640)).reshape(-1, 640) for w in waveforms]
+        return [np.abs(np.fft.rfft(w))[:, 4:12].astype(np.float32) for w in padded]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Runs that are done at once, with random weights; what was asked for."""
+    commands = []
+
+    def run(command):
+        assert command[1:3] == ["-m", "f3tok_jax.train"]
+        commands.append(command[3:])
+        recipe, *overrides, workdir = command[3:]
+        config = config_lib.read(recipe.removeprefix("--config="), overrides)
+        _write_run(config, workdir.removeprefix("--workdir="))
+        return 0
+
+    monkeypatch.setattr(ablation_runs, "_wait_for", run)
+    return commands
+
+
+def _write_run(config, workdir: str) -> None:
+    config_lib.save(config, workdir)
+    stage = representation_stage.make_stage(config)
+    run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
+    rng = np.random.default_rng(config.seed)
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype),
+        sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0))),
+    )
+    writer = checkpoint.Checkpointer(
+        workdir, config_json=config_lib.to_json(config), data_fingerprint=""
+    )
+    writer.save(config.num_steps, state)
+    writer.close()
+    run_folder.mark_done(workdir, config.num_steps)
+
+
+def _plan(overrides, tmp_path, **changes):
+    arguments = dict(seeds=(0, 1), workdir=str(tmp_path / "runs")) | changes
+    return ablation_runs.plan(_RECIPE, overrides, **arguments)
+
+
+def test_arms_differ_in_their_losses_alone(overrides, tmp_path):
+    runs = _plan(overrides, tmp_path)
+    assert [run.name for run in runs] == [
+        *("full_0", "full_1", "without_rq_mtp_0", "without_rq_mtp_1"),
+        *("without_language_model_0", "without_language_model_1"),
+    ]
+    flat = {run.name: config_lib.flatten(run.config) for run in runs}
+
+    def differing(first, second):
+        return {key for key in flat[first] if flat[first][key] != flat[second][key]}
+
+    assert differing("full_0", "full_1") == {"seed"}
+    assert differing("full_0", "without_rq_mtp_0") == {"rq.weight", "supervision.start"}
+    assert differing("full_1", "without_language_model_1") == {"supervision.weight"}
+    assert flat["full_1"]["seed"] == 1 and flat["full_1"]["num_steps"] == 4
+
+
+def test_the_program_trains_every_arm_once_and_writes_a_table(
+    overrides, shards, trained, tmp_path, capsys, monkeypatch
+):
+    def transcribe(workdir, folder, *, num_examples, say):
+        rate = len(pathlib.PurePath(workdir).name) / 100
+        return {"num_examples": num_examples - 1, "characters": rate, "words": 0.5}
+
+    monkeypatch.setattr(transcription, "measure", transcribe)
+    monkeypatch.setattr(batched, "Encoder", _Encoder)
+    output = tmp_path / "ablation.json"
+    arguments = [
+        *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}", "--seeds=0"),
+        *(f"--shards={shards}", f"--test_shards=again={shards}"),
+        *("--label=speaker", "--num_seeds=2", "--num_epochs=2", f"--output={output}"),
+        *(f"--transcribe=test={shards}", "--num_transcripts=4"),
+        "--config.supervision.tasks.transcription=0.5",
+    ]
+    assert ablation.main(arguments) == 0
+    assert [command[-1].rsplit("/")[-1] for command in trained] == [
+        *("full_0", "without_rq_mtp_0", "without_language_model_0")
+    ]
+    results = json.loads(output.read_text())
+    assert results["format"] == ablation_lib.FORMAT and list(results["labels"]) == ["speaker"]
+    test = results["labels"]["speaker"]["tests"]["again"]
+    names = ["log_mel", "latents", *(arm.name for arm in ablation_runs.ARMS)]
+    assert [row["name"] for row in test["rows"]] == names
+    encoders = [row["linear"]["values"] for row in test["rows"][2:]]
+    assert all(np.shape(values) == (1, 2) for values in encoders)
+    # Other weights, other accuracies; the arm without a language model transcribes nothing.
+    heard = results["transcripts"]["test"]
+    assert heard["num_examples"] == 3
+    assert {row["name"]: row["characters"]["mean"] for row in heard["rows"]} == {
+        "full": 0.06,
+        "without RQ-MTP": 0.16,
+    }
+    page_rows = results_lib.parse(results).cells
+    assert list(page_rows) == [results_lib.COMMONEST, *names]
+    said = capsys.readouterr().out
+    assert "raw latents" in said and "without RQ-MTP" in said
+    # The same command again leaves the runs alone.
+    overrides = [*overrides, "--config.supervision.tasks.transcription=0.5"]
+    for again in _plan(overrides, tmp_path, seeds=(0,)):
+        ablation_runs.train(again)
+    assert len(trained) == 3
+
+
+def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
+    runs = _plan(overrides, tmp_path)
+
+    def found(first, second, neighbours):
+        return {"linear": {"values": [first, second]}, "neighbours": neighbours}
+
+    features = {run.name: found(0.5, 0.5, 0.5) for run in runs}
+    features |= {"latents": found(0.2, 0.4, 0.1), "full_0": found(0.6, 0.8, 0.5)}
+    features["full_1"] = found(0.8, 1.0, 0.7)
+    test = {"num_examples": 10, "num_unseen": 0, "majority": 0.1, "features": features}
+    summary = ablation_lib.summarize({"classes": ["a", "b"], "tests": {"test": test}}, runs)
+    latents, full, *others = summary["tests"]["test"]["rows"]
+    assert (latents["title"], full["title"], len(others)) == ("raw latents", "full", 2)
+    assert full["linear"]["values"] == [[0.6, 0.8], [0.8, 1.0]]
+    assert full["linear"]["mean"] == pytest.approx(0.8)
+    assert full["linear"]["std"] == pytest.approx(np.std([0.6, 0.8, 0.8, 1.0]))
+    assert full["neighbours"]["mean"] == pytest.approx(0.6)
+    assert latents["linear"]["mean"] == pytest.approx(0.3)
+    assert summary["classes"] == ["a", "b"] and summary["tests"]["test"]["num_examples"] == 10
+
+
+def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
+    arm = ablation_runs.parse_arm("two layers: model.num_layers=2 rq.num_heads=3")
+    *_, run = _plan(overrides, tmp_path, arms=(*ablation_runs.ARMS, arm))
+    assert run.name == "two_layers_1"
+    assert (run.config.model.num_layers, run.config.rq.num_heads) == (2, 3)
+    for text in ("two layers", ": a=1", "two: layers", "a: seed=3", "a: autoencoder.workdir=b"):
+        with pytest.raises(ValueError, match="--arm"):
+            ablation_runs.parse_arm(text)
+
+
+def test_a_run_that_stops_stops_the_program_with_its_code(
+    overrides, shards, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(ablation_runs, "_wait_for", lambda command: 42)
+    assert ablation.main(_arguments(overrides, shards, tmp_path)) == 42
+    assert "full_0 ended with exit code 42" in capsys.readouterr().err
+
+
+def test_training_is_a_process_of_its_own_that_is_told_to_leave():
+    code = "import f3tok_jax, sys; sys.exit(7)"
+    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 7
+    # It tells the program to leave, which tells it to save.
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
+        "time.sleep(1.0)\n"  # until the program listens
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(30.0)\n"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 42
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def _arguments(overrides, shards, tmp_path) -> list[str]:
+    return [
+        *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}", "--seeds=0"),
+        *(f"--shards={shards}", f"--test_shards=all={shards}", "--label=digit"),
+        f"--output={tmp_path / 'ablation.json'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("--seeds=0,0", "--seeds must be different numbers, got [0, 0]"),
+        ("--seeds=one", "--seeds must be whole numbers with commas between, got 'one'"),
+        ("--config.seed=3", "--seeds says which seeds are trained"),
+        ("--config.rq.weight=0.0", "the full arm must have both losses"),
+        ("--config.rq.wieght=0.0", "did you mean --config.rq.weight?"),
+        ("--arm=full: rq.weight=0.5", "arms must have different names"),
+        ("--test_shards=DIR", "--test_shards must be NAME=DIR[,NAME=DIR]"),
+        ("--test_shards=a=/nowhere", "/nowhere is not a finished shard set"),
+        ("--label=digit,colour", "got 'colour', which none of them has"),
+        ("--label=", "--label must name a label"),
+        ("--only=digit", "--only must be label=value, got 'digit'"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_before_training(
+    change, message, overrides, shards, trained, tmp_path, capsys
+):
+    assert ablation.main([*_arguments(overrides, shards, tmp_path), change]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ablation: ") and error.count("\n") == 1 and message in error
+    assert not trained
+
+
+def test_a_folder_with_a_run_of_another_config_is_refused(overrides, trained, tmp_path):
+    (run, *_) = _plan(overrides, tmp_path, seeds=(0,))
+    _write_run(run.config, run.workdir)
+    with pytest.raises(ValueError, match="full_0 holds a run of another config: model.width"):
+        _plan([*overrides, "--config.model.width=32"], tmp_path, seeds=(0,))

@@ -1,0 +1,279 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""compile_check on a stage of two matrix products, whose cost for a slice can be counted by
+hand."""
+
+import functools
+import importlib.util
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from f3tok_jax import compile_check
+from f3tok_jax.cost import step as cost_step
+from f3tok_jax.devices import slices
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.stages import registry
+from f3tok_jax.training import stage
+from f3tok_jax.training import state as train_state
+
+_RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py")
+_WIDTH = 512
+
+
+# What the shipped configs are held to: audio-seconds per chip-second at the roofline, at least.
+# The aim of the design is 300 for the full step and 900 for the generator alone.
+_HELD = [
+    # config, topology, slices, part, at least
+    ("base", "v5e:2x2", 1, "all", 300),
+    ("base", "v5e:2x2", 1, "generator", 900),
+    ("base", "v5e:4x4", 1, "all", 300),
+    ("base", "v5e:4x4", 2, "all", 300),
+    ("base", "v5p:4x4x4", 1, "all", 300),
+    ("base", "v6e:4x4", 1, "all", 300),
+]
+# Compiles several times faster than what training uses, to about the same roofline.
+_QUICK = "--effort=-1"
+
+
+@pytest.fixture(scope="module")
+def tpu_compiler():
+    """The TPU compiler in this process, or a skipped test."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu is not installed (extra tpu): nothing can be compiled for TPUs")
+    effort = jax.config.jax_exec_time_optimization_effort
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in compile_check.LIBTPU_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+    jax.config.update("jax_exec_time_optimization_effort", effort)
+
+
+def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
+    """An "encoder" and a "decoder" of one product each; the width is the only size."""
+
+    def init_state(key):
+        params = {
+            "generator": {
+                name: 0.01 * jax.random.normal(key, (width, width))
+                for name in ("encoder", "decoder")
+            }
+        }
+        return train_state.TrainState(
+            step=jnp.zeros((), jnp.int32), params=params, opt_state={}, ema_params=params
+        )
+
+    def train_step(state, frozen, batch):
+        def loss_of(params):
+            x = batch["waveform"].astype(jnp.bfloat16)
+            for name in ("encoder", "decoder"):
+                with jax.named_scope(name):
+                    x = jnp.tanh(x @ params["generator"][name].astype(jnp.bfloat16))
+            with jax.named_scope("losses"):
+                return jnp.mean(jnp.square(x.astype(jnp.float32)))
+
+        loss, grads = jax.value_and_grad(loss_of)(state.params)
+        with jax.named_scope("optimizer"):
+            params = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+        return state.replace(step=state.step + 1, params=params), {
+            "train/loss": (loss, jnp.float32(1))
+        }
+
+    return stage.Stage(
+        batch_spec={"waveform": jax.ShapeDtypeStruct((config.data.batch_size, width), jnp.float32)},
+        init_state=init_state,
+        open_data=None,
+        train_step=train_step,
+        eval_step=None,
+        sample=None,
+        best_metric="eval/loss",
+        sample_rate=16_000,
+        seconds_per_batch=config.data.batch_size * 1.0,
+    )
+
+
+def _run(monkeypatch, capsys, *arguments, width: int = _WIDTH):
+    monkeypatch.setitem(registry.STAGES, "autoencoder", functools.partial(_make_stage, width=width))
+    code = compile_check.main([f"--config={_RECIPE}:tiny", *arguments])
+    return code, capsys.readouterr()
+
+
+def test_cost_of_a_step_is_counted_credited_and_written(
+    tpu_compiler, monkeypatch, capsys, tmp_path
+):
+    output = tmp_path / "folder" / "cost.json"
+    code, console = _run(
+        monkeypatch,
+        capsys,
+        "--topology=v5e:2x2",
+        f"--output={output}",
+        "--config.data.batch_size=4096",
+        "--config.mesh.min_shard_size=1024",
+    )
+    assert code == compile_check.EXIT_FITS, console.err
+    cost = json.loads(output.read_text(encoding="utf-8"))
+    assert cost["fits"] and cost["num_chips"] == 4 and cost["audio_seconds"] == 1024
+    # Forward and the gradient of the kernel, twice; the gradient of the input once.
+    product = 2 * 1024 * _WIDTH * _WIDTH
+    modules = cost["modules"]
+    assert modules["encoder"]["flops"] == 2 * product
+    assert modules["decoder"]["flops"] == 3 * product
+    # The elementwise operations around the products are not the model's own.
+    assert 5 * product <= cost["flops"] < 1.05 * 5 * product
+    assert 0.95 < cost["model_flops_share"] <= 1.0
+    assert cost["bytes_accessed"] > 1024 * _WIDTH * 4
+    assert 0 < cost["memory_bytes"]["peak"] < cost["memory_bytes"]["limit"] == 15.75 * 2**30
+    roofline = cost["roofline"]
+    assert roofline["seconds"] == max(cost["flops"] / 197e12, cost["bytes_accessed"] / 819e9)
+    assert roofline["audio_seconds_per_chip_second"] == 1024 / roofline["seconds"]
+    assert cost["estimated"]["seconds"] > 0
+    # Two gradients of 512 x 512 are summed over the chips.
+    assert sum(kind["bytes"] for kind in cost["collectives"]) >= 2 * _WIDTH * _WIDTH * 2
+    assert {kind["network"] for kind in cost["collectives"]} == {"ICI"}
+    for word in ("roofline", "encoder", "decoder", "GiB", "v5e:2x2"):
+        assert word in console.out
+
+
+def test_slices_talk_over_the_data_centre_network(tpu_compiler, monkeypatch, capsys, tmp_path):
+    output = tmp_path / "cost.json"
+    code, console = _run(
+        monkeypatch,
+        capsys,
+        "--topology=v5e:2x2",
+        "--num_slices=2",
+        f"--output={output}",
+        "--config.data.batch_size=64",
+        "--config.mesh.min_shard_size=1024",
+    )
+    assert code == compile_check.EXIT_FITS, console.err
+    cost = json.loads(output.read_text(encoding="utf-8"))
+    assert cost["num_chips"] == 8 and cost["audio_seconds"] == 8
+    assert "DCN" in {kind["network"] for kind in cost["collectives"]}
+
+
+def test_too_little_memory_is_an_error_by_name(tpu_compiler, monkeypatch, capsys, tmp_path):
+    output = tmp_path / "cost.json"
+    code, console = _run(
+        monkeypatch, capsys, "--topology=v5e:2x2", f"--output={output}", width=65_536
+    )
+    assert code == compile_check.EXIT_DOES_NOT_FIT
+    assert (
+        "autoencoder:tiny" in console.err and "v5e:2x2" in console.err and "15.75G" in console.err
+    )
+    assert not json.loads(output.read_text(encoding="utf-8"))["fits"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--topology=v7x:2x2"], "--topology must be a generation of"),
+        (["--topology=v5e"], "--topology must be a generation of"),
+        (["--topology=v5e:16x32"], "(512 chips"),
+        (["--topology=v6e:3x3"], "a slice of v6e must be one of"),
+        (["--topology=v5p:16x20x32"], "at most 8960 chips"),
+        (["--topology=v5e:2x2", "--num_slices=0"], "--num_slices must be at least 1"),
+        (["--topology=v5e:2x2", "--config.model.stride=3"], "did you mean"),
+    ],
+)
+def test_what_no_product_has_is_refused_in_one_sentence(monkeypatch, capsys, arguments, message):
+    code, console = _run(monkeypatch, capsys, *arguments)
+    assert code == compile_check.EXIT_REFUSED
+    assert message in console.err and console.err.count("\n") == 1
+
+
+def test_a_batch_that_does_not_divide_is_refused(tpu_compiler, monkeypatch, capsys):
+    code, console = _run(monkeypatch, capsys, "--topology=v5e:2x2", "--config.data.batch_size=6")
+    assert code == compile_check.EXIT_REFUSED
+    assert "batch_size=6" in console.err and "multiple of 4" in console.err
+
+
+def test_slices_part_and_seconds_reach_the_config():
+    config = config_lib.read(f"{_RECIPE}:base")
+    target = slices.parse("v5p:4x4x4", 2)
+    assert target.num_chips == 128 and str(target) == "2 slices of v5p:4x4x4"
+    fitted = cost_step.fit_config(config, target, part="generator", seconds_per_chip=8.0)
+    assert fitted.mesh.replica == 2
+    assert fitted.losses.adversarial_start >= fitted.num_steps
+    assert fitted.data.batch_size == 6 * 128  # 6 x 1.28 s is the nearest to 8 s
+    assert (
+        config.mesh.replica == 1 and config.data.batch_size == 128
+    )  # the given config is left alone
+
+
+def _cost(tmp_path: pathlib.Path, preset: str, *arguments: str) -> dict:
+    """What compile_check writes about a shipped config."""
+    output = tmp_path / "cost.json"
+    command = [f"--config={_RECIPE}:{preset}", f"--output={output}", _QUICK, *arguments]
+    code = compile_check.main(command)
+    assert code == compile_check.EXIT_FITS
+    return json.loads(output.read_text(encoding="utf-8"))
+
+
+def test_a_small_generator_compiles_for_tpus(tpu_compiler, tmp_path):
+    """The real step, with as few layers and losses as leave it one: 26 s of CPU."""
+    cost = _cost(
+        tmp_path,
+        "tiny",
+        "--topology=v5e:2x2",
+        "--part=generator",
+        "--config.model.strides=((2,2),(2,10))",
+        "--config.model.encoder_channels=(64,64)",
+        "--config.model.decoder_channels=(64,64)",
+        "--config.losses.mel_windows=(512,)",
+        "--config.losses.mel_bands=(40,)",
+        "--config.losses.stft_windows=(512,)",
+    )
+    assert cost["fits"] and cost["num_chips"] == 4
+    assert cost["memory_bytes"]["peak"] < 2**30  # measured: 0.07 GiB
+    assert cost["roofline"]["audio_seconds_per_chip_second"] > 2_000  # measured: 2,468
+    modules = cost["modules"]
+    assert all(modules[name]["flops"] > 0 for name in ("encoder", "decoder", "losses"))
+    assert "discriminators" not in modules
+    # Hardly anything is credited to no module.
+    assert modules["other"]["flops"] < 0.05 * cost["flops"]
+
+
+_GENERATION = str(pathlib.Path(_RECIPE).with_name("generation.py"))
+
+
+def test_a_patch_is_sampled_on_one_chip(tpu_compiler, tmp_path):
+    output = tmp_path / "cost.json"
+    command = [f"--config={_GENERATION}:tiny", "--topology=v5e:1x1", "--part=patch"]
+    assert compile_check.main([*command, f"--output={output}"]) == compile_check.EXIT_FITS
+    cost = json.loads(output.read_text(encoding="utf-8"))
+    assert cost["num_chips"] == 1 and cost["audio_seconds"] == 0.08
+    assert cost["modules"]["flow_head"]["flops"] > cost["modules"]["projector"]["flops"]
+    # What is counted by hand is what XLA compiles, but for attention and the layers at the ends.
+    assert cost["model_flops_share"] == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "preset, topology, message",
+    [
+        (f"{_GENERATION}:tiny", "v5e:2x2", "--part=patch is for one chip, such as v5e:1x1"),
+        (f"{_RECIPE}:tiny", "v5e:1x1", "--part=patch needs the stage 'generation', got 'auto"),
+    ],
+)
+def test_a_patch_needs_one_chip_and_a_generator(tpu_compiler, capsys, preset, topology, message):
+    command = [f"--config={preset}", f"--topology={topology}", "--part=patch"]
+    assert compile_check.main(command) == compile_check.EXIT_REFUSED
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset, topology, num_slices, part, at_least", _HELD)
+def test_shipped_configs_keep_their_cost(
+    tpu_compiler, tmp_path, preset, topology, num_slices, part, at_least
+):
+    cost = _cost(
+        tmp_path,
+        preset,
+        f"--topology={topology}",
+        f"--num_slices={num_slices}",
+        f"--part={part}",
+    )
+    assert cost["fits"], cost["error"]
+    assert cost["roofline"]["audio_seconds_per_chip_second"] >= at_least

@@ -1,0 +1,237 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The evaluation program on a tiny untrained model and a few seconds of sound."""
+
+import contextlib
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow_datasets as tfds
+
+from data_pipelines.reading import sources
+from data_pipelines.records import sound as sound_records
+from f3tok_jax import evaluate
+from f3tok_jax.evaluation import examples as examples_lib
+from f3tok_jax.evaluation import metrics
+from f3tok_jax.evaluation import reconstruction as reconstruction_evaluation
+from f3tok_jax.evaluation import scores
+from f3tok_jax.runs import config as config_lib
+from tests.support import sounds
+from tests.support import tiny_models
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> str:
+    return str(sounds.shard_set(tmp_path_factory.mktemp("shards"), num_files=6))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, shards) -> str:
+    """A run folder with one checkpoint of random weights, and a newer one that is damaged."""
+    folder = str(tmp_path_factory.mktemp("run"))
+    tiny_models.write_run(folder, train=shards)
+    tiny_models.add_damaged_step(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said() -> io.StringIO:
+    """What the evaluation of `run` printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, workdir, shards, said):
+    """Evaluates once; the JSON's path."""
+    output = tmp_path_factory.mktemp("results") / "results.json"
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        # Only one of the packages seems to be there: the others must be said to be absent.
+        installed = metrics.importlib.util.find_spec
+        patch.setattr(
+            metrics.importlib.util,
+            "find_spec",
+            lambda name: installed(name) if name == "pystoi" else None,
+        )
+        code = evaluate.main(
+            [
+                f"--workdir={workdir}",
+                f"--shards={shards}",
+                f"--output={output}",
+                "--num_examples=5",
+                "--batch_size=3",
+                "--listen=2",
+            ]
+        )
+    assert code == 0
+    return output
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_evaluated(run, said):
+    assert json.loads(run.read_text())["step"] == 3
+    assert "checkpoint of step 5 is refused" in said.getvalue()
+    assert "step 3" in said.getvalue().splitlines()[-1]
+
+
+def test_table_has_every_row_and_column(run):
+    results = json.loads(run.read_text())
+    assert [row["name"] for row in results["rows"]] == [
+        "model",
+        "model_alpha_0.25",
+        "model_alpha_0.5",
+        "model_alpha_1",
+        "pca",
+        "mel_griffin_lim",
+    ]
+    assert set(results["metrics"]) == set(metrics.METRICS)
+    for row in results["rows"]:
+        for name in set(metrics.METRICS) - set(results["missing"]):
+            cell = row["metrics"][name]
+            assert cell["count"] + sum(cell["undefined"].values()) == 5
+            assert (cell["mean"] is None) == (cell["count"] == 0)
+    assert results["step"] == 3 and results["num_examples"] == 5 and results["unreadable"] == []
+    assert results["config"]["model"]["latent_dim"] == 8
+
+
+def test_absent_packages_are_in_the_results(run):
+    results = json.loads(run.read_text())
+    assert set(results["missing"]) == {"pesq", "visqol"} | (
+        {"stoi"} if "stoi" in metrics.missing() else set()
+    )
+    assert "f3tok_jax[eval]" in results["missing"]["pesq"]
+
+
+def test_latents_are_measured(run):
+    latents = json.loads(run.read_text())["latents"]
+    assert latents["dim"] == len(latents["channel_mean"]) == len(latents["channel_rms"]) == 8
+    assert latents["rate"] == 25.0
+    # The bottleneck holds every frame at rms 1.
+    assert latents["rms"] == pytest.approx(1.0, abs=1e-3)
+    assert 0.0 <= latents["effective_rank"] <= 8.0
+
+
+def test_spectra_of_every_row_are_compared_with_the_originals(run):
+    results = json.loads(run.read_text())
+    distances = results["spectral_frechet_distance"]
+    assert set(distances) == {row["name"] for row in results["rows"]}
+    # Griffin-Lim keeps the spectrum; an untrained model does not.
+    assert 0.0 < distances["mel_griffin_lim"] < distances["model"]
+
+
+def test_sounds_are_beside_the_results(run):
+    results = json.loads(run.read_text())
+    assert len(results["listen"]) == 2
+    for entry in results["listen"]:
+        assert set(entry["files"]) == {"original", *(row["name"] for row in results["rows"])}
+        lengths = set()
+        for path in entry["files"].values():
+            waveform, sample_rate = soundfile.read(run.parent / path)
+            lengths.add(len(waveform))
+            assert sample_rate == 16_000
+        assert len(lengths) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+        (["--shards={nowhere}"], "is not a finished shard set"),
+        (["--workdir={nowhere}"], "nowhere"),
+        (["--fit_shards={other_rate}"], "hold sound at 24000 Hz, the model needs 16000 Hz"),
+        (["--step=4"], "step 4"),
+        (["--step=5"], "no checkpoint asked for"),
+        (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_sentence(
+    workdir, shards, tmp_path, capsys, changes, message
+):
+    places = {"nowhere": tmp_path / "nowhere", "other_rate": tmp_path / "other"}
+    if "other_rate" in changes[0]:
+        places["other_rate"] = sounds.shard_set(
+            places["other_rate"], num_files=2, sample_rate=24_000
+        )
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main(arguments + [change.format(**places) for change in changes]) == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_training_data_that_is_gone_is_named(workdir, shards, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "is_dir", lambda path: str(path) != shards)
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main(arguments) == 1
+    assert "give --fit_shards=DIR" in capsys.readouterr().err
+
+
+def test_unreadable_records_are_counted_and_said():
+    class Shards:
+        name = "SET"
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 1:
+                raise sources.Unreadable("record 1 of SET cannot be read")
+            return sound_records.Record(
+                key=str(index), waveform=np.full(8, 16384, np.int16), sample_rate=16_000
+            )
+
+    examples, unreadable = examples_lib.read_examples(Shards(), 0)
+    assert [example.key for example in examples] == ["0", "2", "3"]
+    assert unreadable == ["record 1 of SET cannot be read"]
+    assert examples[0].waveform[0] == 0.5
+    assert [example.key for example in examples_lib.read_examples(Shards(), 2)[0]] == ["0", "2"]
+
+
+class EvaluatedTones(tfds.core.GeneratorBasedBuilder):
+    """Four tones at the model's rate, of two pitches."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        audio = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+        metadata = tfds.core.MetadataDict(sample_rate=16_000)
+        features = tfds.features.FeaturesDict({"audio": audio})
+        return tfds.core.DatasetInfo(builder=self, features=features, metadata=metadata)
+
+    def _split_generators(self, download_manager):
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self):
+        for index in range(4):
+            tone = sounds.tone(1.0, hertz=300.0 * (1 + index % 2))
+            yield str(index), {"audio": (tone * 32767).astype(np.int16)}
+
+
+def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
+    EvaluatedTones(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    name = f"tfds:{tmp_path}/evaluated_tones@test#audio"
+    coded = []
+
+    def score(contenders, examples, **others):  # the model is not what is tested here
+        coded.extend(contenders[-2].reconstruct(examples))
+        return scores.Scores(), {}, {}
+
+    monkeypatch.setattr(reconstruction_evaluation, "score", score)
+    results = reconstruction_evaluation.evaluate(
+        workdir, name, tmp_path / "results.json", fit_shards=name, say=lambda message: None
+    )
+    assert results["num_examples"] == 4 and results["seconds"] == 4.0
+    assert results["shards"]["path"] == name and results["shards"]["seconds"] == 4.0
+    assert results["shards"]["num_records"] == 4 and results["shards"]["sample_rate"] == 16_000
+    # Two tones need four components, and the model's width is eight: the PCA codes all of it.
+    tones = [sounds.tone(1.0, hertz=hertz) for hertz in (300.0, 600.0)]  # TFDS changes the order
+    errors = [min(np.abs(sound - tone).max() for tone in tones) for sound in coded]
+    assert len(errors) == 4 and max(errors) < 1e-3
+
+
+def test_tfds_training_data_is_no_folder_that_is_gone(workdir):
+    config = config_lib.load(workdir)
+    config.data.train = "tfds:speech@train#audio"
+    assert reconstruction_evaluation._training_data(config, workdir) == config.data.train

@@ -1,0 +1,259 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The page about runs, from folders written here: what it says, and that it loads nothing."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+from f3tok_jax import report
+from f3tok_jax.evaluation import metrics
+from f3tok_jax.runs import history as run_history
+from tests.support import html_page
+
+_ROWS = ("model", "model_alpha_0.5", "model_alpha_1", "pca", "mel_griffin_lim")
+
+
+def _results(folder: pathlib.Path, level: float, *, fingerprint: str = "f") -> dict:
+    def cell(value, undefined=None):
+        return {
+            "mean": value,
+            "standard_error": 0.01,
+            "count": 4 if not undefined else 3,
+            "undefined": undefined or {},
+        }
+
+    rows = []
+    for index, name in enumerate(_ROWS):
+        shift = level if name.startswith("model") else 0.0
+        rows.append(
+            {
+                "name": name,
+                "title": name.replace("_", " "),
+                "description": f"What {name} is.",
+                "metrics": {
+                    "mel_distance": cell(1.0 + index + shift),
+                    "stoi": cell(
+                        0.9 - 0.1 * index - shift, {"too short": 1} if index == 0 else None
+                    ),
+                },
+            }
+        )
+    columns = {name: metrics.METRICS[name] for name in ("mel_distance", "stoi", "pesq")}
+    files = {}
+    (folder / "listen" / "results").mkdir(parents=True)
+    for name in ("original", *_ROWS):
+        path = folder / "listen" / "results" / f"0000_{name}.wav"
+        soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=4000), 16_000)
+        files[name] = str(path.relative_to(folder))
+    return {
+        "format": "f3tok evaluation 1",
+        "step": 40,
+        "num_examples": 4,
+        "seconds": 2.0,
+        "unreadable": [],
+        "shards": {"path": "DIR/test", "fingerprint": fingerprint, "sample_rate": 16_000},
+        "missing": {"pesq": "not installed: pip install 'f3tok_jax[eval]'"},
+        "metrics": {
+            name: {
+                "title": m.title,
+                "unit": m.unit,
+                "higher_is_better": m.higher_is_better,
+                "explanation": m.explanation,
+            }
+            for name, m in columns.items()
+        },
+        "rows": rows,
+        "listen": [{"key": "digit <7>", "files": files}],
+        "latents": {
+            "rate": 25.0,
+            "dim": 2,
+            "num_frames": 50,
+            "channel_mean": [0.1, -0.1],
+            "channel_rms": [1.0, 0.9],
+            "rms": 0.95,
+            "effective_rank": 1.7,
+        },
+    }
+
+
+def _write_run(folder: pathlib.Path, *, level: float = 0.0) -> str:
+    folder.mkdir(parents=True)
+    config = {
+        "stage": "autoencoder",
+        "preset": "tiny",
+        "num_steps": 40,
+        "bottleneck": {"gamma": level},
+        "model": {"sample_rate": 16_000, "note": "<script>alert(1)</script>"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    lines = []
+    for step in range(2, 41, 2):
+        lines.append(
+            {
+                "step": step,
+                "train/mel": 9.0 - 0.1 * step + level,
+                "time/seconds": 0.3 * step,
+                "time/audio_seconds_per_second": 20.0,
+                "train/name": "text",
+                "train/broken": float("nan"),
+            }
+        )
+    lines.append({"step": 40, "eval/mel": 5.0})
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4'
+    )
+    (folder / "results.json").write_text(json.dumps(_results(folder, level)))
+    for step in (20, 40):
+        (folder / "samples" / f"{step:08d}").mkdir(parents=True)
+        for name in ("reference", "reconstruction"):
+            soundfile.write(
+                folder / "samples" / f"{step:08d}" / f"0_{name}.wav", np.zeros(800), 16_000
+            )
+    return str(folder)
+
+
+@pytest.fixture
+def page(tmp_path) -> html_page.Page:
+    runs = [_write_run(tmp_path / "a" / "run"), _write_run(tmp_path / "b" / "run", level=0.25)]
+    assert report.main(["--runs", *runs, f"--output={tmp_path / 'out' / 'report.html'}"]) == 0
+    return html_page.Page((tmp_path / "out" / "report.html").read_text())
+
+
+def test_page_loads_nothing(page, tmp_path):
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    text = (tmp_path / "out" / "report.html").read_text()
+    without_data = re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]*", "", text)
+    assert not re.search(r"https?://|url\(|@import|<script|<link|<iframe", without_data)
+    assert str(tmp_path) not in text
+
+
+def test_page_has_its_parts(page):
+    ids = {attributes["id"] for tag, attributes in page.tags if tag == "section"}
+    assert ids == {"results", "listen", "curves", "latents", "config", "words"}
+    targets = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert targets == ids
+    assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
+    assert all(
+        attributes.get("aria-label") for tag, attributes in page.tags if tag in ("svg", "audio")
+    )
+
+
+def test_runs_are_named_by_what_differs_and_stand_side_by_side(page):
+    said = "".join(page.said)
+    assert "a/run" in said and "b/run" in said
+    # Both runs' models at three strengths of noise, and each reference once.
+    heads = [
+        i
+        for i, (tag, attributes) in enumerate(page.tags)
+        if tag == "th" and attributes.get("scope") == "row"
+    ]
+    assert len(heads) >= 2 * 3 + 2
+    assert said.count("What pca is.") == 1
+    assert "bottleneck.gamma" in said and "0.25" in said
+
+
+def test_sounds_are_inside(page):
+    sounds = [attributes["src"] for tag, attributes in page.tags if tag == "audio"]
+    # Held-out: the original and two references once, three strengths of each run. Training: an
+    # original and two steps of each run.
+    assert len(sounds) == 3 + 2 * 3 + 2 * 3
+    assert all(sound.startswith("data:audio/wav;base64,") for sound in sounds)
+
+
+def test_what_is_missing_is_said(page):
+    said = "".join(page.said)
+    assert "not installed: pip install 'f3tok_jax[eval]'" in said
+    assert "1 of 4: too short" in said
+    assert "1 lines of metrics.jsonl are damaged" in said and "not finite" in said
+
+
+def test_text_from_files_is_escaped(page):
+    said = "".join(page.said)
+    assert "<script>alert(1)</script>" in said and "digit <7>" in said
+    assert not any(tag == "script" for tag, _ in page.tags)
+
+
+def test_generated_sound_is_shown_with_its_text(tmp_path):
+    folder = pathlib.Path(_write_run(tmp_path / "run"))
+    files = json.loads((folder / "results.json").read_text())["listen"][0]["files"]
+    generation = {
+        "format": "f3tok generation 1",
+        "num_examples": 8,
+        "max_seconds": 2.0,
+        "judge": {"shards": "DIR", "label": "digit"},
+        "sampler": {"guidance": 2.0, "num_steps": 10},
+        "rows": [
+            {"name": "recording", "title": "recording", "judge_accuracy": 0.975},
+            {
+                "name": "generated_0",
+                "title": "generated, guidance 3.0",
+                "judge_accuracy": 0.625,
+                "never_stopped": 0.125,
+            },
+        ],
+        "texts": {"a": "seven <three>"},
+        "listen": [
+            {"key": "a", "files": {"original": files["original"], "generated_0": files["pca"]}}
+        ],
+    }
+    (folder / "results_generation.json").write_text(json.dumps(generation))
+    output = tmp_path / "report.html"
+    report.write_report([str(folder)], output)
+    text = output.read_text()
+    for part in (
+        "generated, guidance 3.0",
+        "62.5%",
+        "12.5%",
+        "seven &lt;three&gt;",
+        "never stopped",
+    ):
+        assert part in text, part
+    assert text.count("<audio") > text.count("spectrogram, generated") >= 1
+
+
+def test_a_run_that_only_has_curves_is_enough(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "train/loss": 2.0}\n')
+    assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
+    page = html_page.Page((tmp_path / "report.html").read_text())
+    assert {attributes["id"] for tag, attributes in page.tags if tag == "section"} == {"curves"}
+    assert "python -m f3tok_jax.evaluate" in "".join(page.said)
+
+
+def test_sounds_outside_the_run_are_not_read(tmp_path):
+    folder = pathlib.Path(_write_run(tmp_path / "run"))
+    soundfile.write(tmp_path / "secret.wav", np.zeros(100), 16_000)
+    results = json.loads((folder / "results.json").read_text())
+    results["listen"][0]["files"] = {"original": "../secret.wav"}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
+    assert "leads out of" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [("", "config.json, metrics.jsonl or results*.json"), (None, "is not a folder")],
+)
+def test_what_is_not_a_run_is_said_in_one_sentence(tmp_path, capsys, content, message):
+    folder = tmp_path / "folder"
+    if content is not None:
+        folder.mkdir()
+    assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_repeated_step_counts_the_second_time(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "train/mel": 3.0}\n{"step": 2, "train/mel": 9.0}\n'
+        '{"step": 2, "train/mel": 2.0}\n'
+    )
+    curve = run_history.read(tmp_path, name="run").curves["train/mel"]
+    assert curve == run_history.Curve((1.0, 2.0), (3.0, 2.0))

@@ -1,0 +1,52 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Averages and speeds, with a clock of our own."""
+
+import pytest
+
+from f3tok_jax.training import progress as progress_lib
+
+
+class _Clock:
+    """A clock that the test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_ratios_are_formed_after_the_sums():
+    averages = progress_lib.Averages()
+    averages.add({"loss": (1.0, 1.0), "never": (0.0, 0.0), "latent_mean_square": (18.0, 2.0)})
+    averages.add({"loss": (9.0, 3.0), "never": (0.0, 0.0), "latent_mean_square": (0.0, 0.0)})
+    assert averages.ratios() == {"loss": 2.5, "latent_rms": 3.0}
+
+
+def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace():
+    clock = _Clock()
+    progress = progress_lib.Progress(num_steps=10, seconds_per_batch=8.0, clock=clock)
+    progress.add({"train/loss": (2.0, 1.0)}, is_finite=True)
+    progress.add({"train/loss": (float("nan"), 1.0)}, is_finite=False)
+    with progress.waiting_for_data():
+        clock.now += 0.5
+    clock.now += 1.5
+    with progress.aside():
+        clock.now += 30.0
+    values = progress.values()
+    assert values["train/loss"] == 2.0 and values["train/nonfinite"] == 1.0
+    assert values["time/audio_seconds_per_second"] == pytest.approx(2 * 8.0 / 2.0)
+    assert values["time/data_wait_seconds"] == pytest.approx(0.5)
+    assert values["time/seconds"] == pytest.approx(32.0)
+    assert values["memory/host_gb"] > 0.01
+    clock.now += 1.0
+    again = progress.values()
+    assert "train/loss" not in again and again["train/nonfinite"] == 0.0
+    assert again["time/seconds"] == pytest.approx(33.0)
+
+
+def test_a_line_has_the_step_first_and_short_names():
+    progress = progress_lib.Progress(num_steps=10, seconds_per_batch=8.0, clock=_Clock())
+    line = progress.line(3, {"train/loss": 1.23456, "time/seconds": 7.0})
+    assert line == "step 3/10  loss 1.235  seconds 7"

@@ -1,0 +1,261 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A generation run from the training program to a sound file, on an untrained chain of models."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from f3tok_jax import cli
+from f3tok_jax import evaluate
+from f3tok_jax.devices import sharding
+from f3tok_jax.evaluation import speed
+from f3tok_jax.inference import latent_shards
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.stages import representation as representation_stage
+from f3tok_jax.training import session
+from tests.support import run_checks
+from tests.support import sounds
+from tests.support import tiny_models
+
+_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+_TRANSFORMER = dict(
+    num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8
+)
+_SMALL = [f"--config.model.{name}={value}" for name, value in _TRANSFORMER.items()]
+_TASKS = ("transcription", "caption", "language", "instrument", "event")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, str]:
+    """Labelled sound and its latents, and an autoencoder, a language model and a representation run
+    of random weights."""
+    root = tmp_path_factory.mktemp("generation")
+    shards = sounds.labelled_set(root / "sound", num_files=8)
+    tiny_models.write_run(root / "autoencoder", train=str(shards))
+    latents = root / "latents"
+    latent_shards.encode_shards(str(root / "autoencoder"), shards, latents, say=lambda line: None)
+    model = tiny_models.write_language_model(root / "text")
+    config = config_lib.read(
+        f"{_CONFIGS}/representation.py:tiny",
+        [
+            *_SMALL,
+            f"--config.autoencoder.workdir={root / 'autoencoder'}",
+            f"--config.language_model.folder={model}",
+            "--config.supervision.tasks.digit=1.0",
+        ],
+    )
+    _write_representation_run(root / "representation", config)
+    names = ("autoencoder", "representation")
+    return {name: str(root / name) for name in names} | {
+        "shards": str(shards),
+        "latents": str(latents),
+    }
+
+
+def _write_representation_run(folder: pathlib.Path, config) -> None:
+    """A run folder whose checkpoint of step 3 has random weights."""
+    config_lib.save(config, str(folder))
+    stage = representation_stage.make_stage(config)
+    run_folder.settle_frozen(str(folder), stage.frozen_fingerprints, dict)
+    state = sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), state
+    )
+    writer = checkpoint.Checkpointer(
+        str(folder), config_json=config_lib.to_json(config), data_fingerprint=""
+    )
+    writer.save(3, state)
+    writer.close()
+
+
+def _config(folders, *more: str):
+    return config_lib.read(
+        f"{_CONFIGS}/generation.py:tiny",
+        [
+            *_SMALL,
+            f"--config.representation.workdir={folders['representation']}",
+            "--config.data.latents=True",
+            f"--config.data.train={folders['latents']}",
+            f"--config.data.heldout={folders['latents']}",
+            "--config.num_steps=6",
+            "--config.data.batch_size=8",
+            "--config.data.crop_frames=25",
+            "--config.packing.examples=1",
+            "--config.packing.patches=0",
+            "--config.packing.positions=0",
+            "--config.sampling.num_steps=2",
+            "--config.text.max_tokens=24",
+            *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
+            "--config.text.tasks.digit=1.0",
+            "--config.optimizer.head.warmup_steps=2",
+            "--config.mesh.min_shard_size=64",
+            "--config.checkpoint.every_steps=3",
+            "--config.loop.log_every=1",
+            "--config.loop.eval_every=6",
+            *more,
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def run(folders, tmp_path_factory) -> str:
+    """A run of six steps on one device."""
+    workdir = str(tmp_path_factory.mktemp("run"))
+    assert (
+        run_checks.train(_config(folders), workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
+    )
+    return workdir
+
+
+def _losses(workdir) -> list[float]:
+    lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [values["train/flow_loss"] for values in found if "train/flow_loss" in values]
+
+
+def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, capsys):
+    config = _config(
+        folders,
+        f"--config.init_from.workdir={run}",
+        "--config.language_model.train=low_rank",
+        "--config.optimizer.language_model.warmup_steps=2",
+        "--config.num_steps=3",
+    )
+    workdir = str(tmp_path / "whole")
+    assert run_checks.train(config, workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
+    printed = capsys.readouterr().out
+    assert f"head from step 6 of {run}" in printed
+    assert f"language_model from scratch: {run} did not train it" in printed
+    # The same batch and draws, and a fresh difference is zero: the average head of six steps alone.
+    assert _losses(workdir)[0] < _losses(run)[0]
+
+
+def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):
+    run_checks.check_that_it_resumes_bit_equal(run, _config(folders), tmp_path / "resumed")
+
+
+def test_eight_devices_see_the_losses_of_one(run, folders, tmp_path):
+    assert (
+        run_checks.train(_config(folders), str(tmp_path), devices=jax.devices())
+        == session.EXIT_DONE
+    )
+    # float32 sums in another order.
+    np.testing.assert_allclose(_losses(tmp_path), _losses(run), rtol=1e-4)
+
+
+def test_text_becomes_a_sound_file(run, tmp_path, capsys):
+    output = tmp_path / "out.wav"
+    arguments = [f"--model={run}", "--text=three", f"--output={output}", "--max_seconds=0.5"]
+    assert cli.main(["generate", *arguments]) == 0
+    whole, rate = soundfile.read(output)
+    assert rate == 16_000 and 0 < len(whole) <= 8960  # 7 patches of 0.08 s
+    assert f"{len(whole) / rate:.2f} s at 16000 Hz" in capsys.readouterr().out
+    assert cli.main(["generate", *arguments, "--stream"]) == 0
+    streamed, _ = soundfile.read(output)
+    np.testing.assert_array_equal(streamed, whole)
+
+
+def test_a_recording_is_continued_without_text(run, tmp_path):
+    prompt, output = tmp_path / "prompt.wav", tmp_path / "out.flac"
+    soundfile.write(prompt, 0.1 * np.random.default_rng(0).normal(size=6000), 22_050)
+    arguments = [f"--model={run}", f"--prompt={prompt}", f"--output={output}"]
+    assert cli.main(["generate", *arguments, "--max_seconds=0.3"]) == 0
+    assert soundfile.info(output).frames > 0
+
+
+def test_the_window_decides_where_more_is_asked_for(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("f3tok_jax.inference.generate._ROOM", 8)
+    arguments = [f"--model={run}", "--text=three", f"--output={tmp_path / 'out.wav'}"]
+    assert cli.main(["generate", *arguments, "--max_seconds=1000"]) == 0
+    # 256 positions, less 24 for text and one for the start: 231 patches of 0.08 s.
+    assert "at most 18.48 s will be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--text="], "text must say something"),
+        (["--text=a", "--max_seconds=0"], "seconds of sound must be above 0, got 0"),
+        (["--text=a", "--max_seconds=-1"], "seconds of sound must be above 0, got -1"),
+        (["--text=a", "--guidance=-0.5"], "guidance must be at least 0"),
+        (["--text=a", "--steps=0"], "sampling steps must be at least 1"),
+        (["--text=a", "--task=caption"], "task must be one of digit"),
+        (["--text=" + "a" * 40], "more than max_tokens=24"),
+        (["--text=a", "--prompt=/nowhere.wav"], "nowhere.wav"),
+        (["--text=a", "--model={autoencoder}"], "must be a run of the generation stage"),
+    ],
+)
+def test_what_cannot_be_generated_is_one_sentence(
+    run, folders, tmp_path, capsys, arguments, message
+):
+    output = tmp_path / "out.wav"
+    arguments = [argument.format(**folders) for argument in arguments]
+    assert cli.main(["generate", f"--model={run}", f"--output={output}", *arguments]) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1] and not list(tmp_path.iterdir())
+
+
+def test_another_representation_run_is_refused(run, folders, tmp_path, capsys):
+    folder, other = tmp_path / "run", tmp_path / "representation"
+    shutil.copytree(run, folder)
+    config = config_lib.load(folders["representation"])
+    config.seed = 1
+    _write_representation_run(other, config)
+    meta = folder / "frozen.json"
+    meta.write_text(meta.read_text().replace(_fingerprint(run), "5eed"))
+    arguments = [f"--model={folder}", "--text=a", f"--output={tmp_path / 'out.wav'}"]
+    assert cli.main(["generate", *arguments]) == 1
+    assert "was trained on representation 5eed, got" in capsys.readouterr().err
+
+
+def _fingerprint(run: str) -> str:
+    return run_folder.frozen_fingerprints(run)["representation"]
+
+
+def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
+    code = evaluate.main(
+        [*arguments, "--num_examples=3", "--guidance=1,2", "--listen=1", "--transcribe"]
+    )
+    assert code == 0, capsys.readouterr().err
+    results = json.loads(output.read_text())
+    titles = [row["title"] for row in results["rows"]]
+    assert titles == [
+        "recording",
+        "reconstruction",
+        "patches after true ones",
+        "generated, guidance 1.0",
+        "generated, guidance 2.0",
+    ]
+    assert all(row["character_error_rate"] >= 0 for row in results["rows"])
+    for row in results["rows"][3:]:
+        assert 0 <= row["never_stopped"] <= 1 and row["frechet_distance"] > 0
+    files = results["listen"][0]["files"]
+    assert set(files) == {"original", *(row["name"] for row in results["rows"][1:])}
+    assert all((tmp_path / path).is_file() for path in files.values())
+
+
+def test_a_judge_needs_recordings_and_a_label(run, folders, tmp_path, capsys):
+    arguments = [f"--workdir={run}", f"--shards={folders['shards']}", "--judge_label=digit"]
+    assert evaluate.main([*arguments, f"--output={tmp_path / 'results.json'}"]) == 1
+    assert "--judge_shards and --judge_label go together" in capsys.readouterr().err
+
+
+def test_time_is_measured_by_length(run, tmp_path):
+    output = tmp_path / "benchmark.json"
+    arguments = [f"--workdir={run}", "--text=three", "--seconds=0.5,1", f"--output={output}"]
+    assert speed.main(arguments) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["num_patches"] for row in rows] == [7, 13]
+    assert all(0 < row["first_piece"] <= row["total"] for row in rows)

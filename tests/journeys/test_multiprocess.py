@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two real processes with two devices each against one with four: batches, losses, ends."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import metric_writer
+from tests.support import toy_run
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_NO_EVALUATION = "--config.data.heldout="  # a program less to compile
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> pathlib.Path:
+    return toy_run.build_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def single(shards, cache, tmp_path_factory) -> pathlib.Path:
+    """The run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("single")
+    (result,) = _run(shards, workdir, cache, num_processes=1)
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def _run(
+    shards, workdir, cache, *more, num_processes=2, each=({}, {})
+) -> list[subprocess.CompletedProcess]:
+    """Runs all processes to their end; `each` adds arguments and environment to one process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for index in range(num_processes):
+        own = dict(each[index])
+        distributed = [
+            f"--coordinator=127.0.0.1:{port}",
+            f"--num_processes={num_processes}",
+            f"--process_id={index}",
+            "--heartbeat_seconds=20",
+            "--start_seconds=200",
+        ]
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    str(_ROOT / "tests" / "support" / "toy_run.py"),
+                    f"--config={_ROOT / 'configs' / 'autoencoder.py'}:tiny",
+                    f"--workdir={workdir}",
+                    *toy_run.arguments(shards),
+                    *more,
+                    *own.pop("arguments", ()),
+                    *(distributed if num_processes > 1 else ()),
+                ],
+                env={
+                    **os.environ,
+                    "JAX_PLATFORMS": "cpu",
+                    "JAX_NUM_CPU_DEVICES": str(4 // num_processes),
+                    "PYTHONPATH": str(_ROOT),
+                    "JAX_COMPILATION_CACHE_DIR": cache,
+                    "TF_CPP_MIN_LOG_LEVEL": "3",
+                    "TOY_HASHES": f"{workdir}/../hashes_{workdir.name}_{index}",
+                    **own,
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    results = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=540)
+            results.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()  # SIGTERM does not end a process that waits in a collective
+                process.communicate()
+    return results
+
+
+def _hashes(workdir, index: int) -> dict[int, list[int]]:
+    text = (workdir.parent / f"hashes_{workdir.name}_{index}").read_text()
+    return dict(json.loads(line) for line in text.splitlines())
+
+
+def _losses(workdir) -> list[float]:
+    return [
+        line["train/error"]
+        for line in metric_writer.read_metrics(str(workdir))
+        if "train/error" in line
+    ]
+
+
+def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
+    workdir = tmp_path / "two"
+    first, second = _run(shards, workdir, cache)
+    assert first.returncode == 0, first.stderr
+    assert second.returncode == 0, second.stderr
+    # The same global batches: process 0 has the first rows of each, process 1 the others.
+    whole, parts = _hashes(single, 0), [_hashes(workdir, index) for index in range(2)]
+    for step in range(12):
+        assert parts[0][step] + parts[1][step] == whole[step]
+        assert len(parts[0][step]) == len(parts[1][step]) == 4
+    # The same losses: sums over four devices in both, only the collectives are others.
+    assert len(_losses(workdir)) == 12
+    np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
+    evaluations = [
+        [
+            line["eval/error"]
+            for line in metric_writer.read_metrics(str(folder))
+            if "eval/error" in line
+        ]
+        for folder in (workdir, single)
+    ]
+    np.testing.assert_allclose(*evaluations, rtol=1e-5)
+    # One checkpoint, one DONE, one console.
+    assert checkpoint.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
+    assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
+
+
+def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
+    shards, cache, single, tmp_path
+):
+    workdir = tmp_path / "run"
+    # Slow steps: the processes take a moment to agree on the step after which they leave.
+    slow = {"TOY_STEP_SECONDS": "0.7"}
+    results = _run(
+        shards, workdir, cache, _NO_EVALUATION, each=({"TOY_TERM_AT": "5", **slow}, slow)
+    )
+    assert [result.returncode for result in results] == [42, 42], (
+        results[0].stderr + results[1].stderr
+    )
+    left_at = checkpoint.latest_step(str(workdir))
+    assert 5 < left_at < 12
+    assert f"saved step {left_at}" in results[0].stdout
+    results = _run(shards, workdir, cache, _NO_EVALUATION)
+    assert [result.returncode for result in results] == [0, 0], (
+        results[0].stderr + results[1].stderr
+    )
+    assert f"from its checkpoint of step {left_at}" in results[0].stdout
+    np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
+
+
+def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
+    shards, cache, single, tmp_path
+):
+    workdir = tmp_path / "run"
+    results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_KILL_AT": "10"}, {}))
+    assert results[0].returncode == -signal.SIGKILL
+    assert results[1].returncode not in (0, None)  # SIGABRT by jax.distributed
+    assert checkpoint.latest_step(str(workdir)) in (4, 8)
+    (resumed,) = _run(shards, workdir, cache, _NO_EVALUATION, num_processes=1)
+    assert resumed.returncode == 0, resumed.stderr
+    np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
+
+
+def test_processes_that_differ_are_refused_with_a_table(shards, cache, tmp_path):
+    results = _run(
+        shards,
+        tmp_path / "run",
+        cache,
+        each=({}, {"arguments": ["--config.optimizer.ema_decay=0.5"]}),
+    )
+    assert [result.returncode for result in results] == [1, 1], (
+        results[0].stderr + results[1].stderr
+    )
+    for result in results:
+        assert re.search(
+            r"all processes of a run must start alike, got config: \w+ in processes \[0\], "
+            r"\w+ in processes \[1\]",
+            result.stderr,
+        ), result.stderr
+    assert not (tmp_path / "run" / "config.json").exists()

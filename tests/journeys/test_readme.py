@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The README's commands on a folder of sound, from files to a listening page and back to a file."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.support import tiny_models
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# A model that compiles in seconds and runs of a few steps; everything else is as the README says.
+_SMALL = {
+    "data_pipelines.build_shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
+    "configs/autoencoder.py:tiny_24khz": (
+        "--config.num_steps=4 --config.optimizer.generator.warmup_steps=2 --config.data.batch_size=4 "
+        "--config.model.encoder_channels=(8,8,8,8) --config.model.decoder_channels=(8,8,8,8) "
+        "--config.losses.mel_windows=(256,) --config.losses.mel_bands=(20,)"
+    ),
+    "configs/representation.py:base": (
+        "--config.num_steps=4 --config.optimizer.encoder.warmup_steps=2 --config.data.batch_size=4 "
+        "--config.data.crop_frames=50 --config.packing.examples=2 --config.rq.statistics_batches=1 "
+        "--config.packing.frames=0 --config.packing.positions=0 --config.rq.codebook_size=16 "
+        "--config.model.num_layers=1 --config.model.width=32 --config.model.hidden_width=32 "
+        "--config.model.num_heads=2 --config.model.num_kv_heads=2 --config.model.head_dim=16 "
+        + " ".join(
+            f"--config.supervision.tasks.{name}=0.0"
+            for name in ("transcription", "caption", "language", "instrument", "event")
+        )
+        + " --config.supervision.tasks.voice=1.0"
+    ),
+    "configs/generation.py:base": (
+        "--config.num_steps=4 --config.optimizer.head.warmup_steps=2 --config.data.batch_size=4 "
+        "--config.data.crop_frames=50 --config.packing.examples=2 --config.packing.patches=0 "
+        "--config.packing.positions=0 --config.model.num_layers=1 --config.model.width=32 "
+        "--config.model.hidden_width=32 --config.model.num_heads=2 --config.model.num_kv_heads=2 "
+        "--config.model.head_dim=16 --config.text.tasks.transcription=0.0 "
+        "--config.text.tasks.caption=0.0 --config.text.tasks.voice=1.0"
+    ),
+    "f3tok_jax.evaluate": "--num_examples=2",
+    "transcribe": "--task=voice",
+}
+
+# Command of f3tok -> the run it needs, where that is not the autoencoder's.
+_RUNS = {
+    "represent": "runs/representation",
+    "transcribe": "runs/representation",
+    "generate": "runs/generation",
+}
+
+
+def _commands() -> list[str]:
+    """Indented lines of the README that run one of our programs, continuation lines joined."""
+    text = (_ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return [line for line in lines if line.startswith(("python -m", ".venv/bin/f3tok"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A work folder with sound of several rates, and one file that is none."""
+    root = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    for index, (rate, suffix) in enumerate([(8_000, "wav"), (22_050, "flac"), (44_100, "ogg")] * 4):
+        time = np.arange(rate) / rate
+        tone = 0.3 * np.sin(2 * np.pi * 110 * (index + 2) * time) + 0.01 * rng.normal(size=rate)
+        (root / "sounds").mkdir(exist_ok=True)
+        name = f"{('tone', 'hum')[index % 2]}_{index}.{suffix}"
+        soundfile.write(root / "sounds" / name, tone, rate)
+    (root / "sounds" / "broken.wav").write_bytes(b"RIFF")
+    tiny_models.write_language_model(root / "text")
+    soundfile.write(root / "speech.wav", 0.1 * rng.normal(size=30_001), 22_050)
+    return root
+
+
+def test_commands_work_in_their_order(folder):
+    words = {
+        "DIR": "sounds",
+        "SHARDS": "shards",
+        "LATENTS": "latents",
+        "QWEN3": "text/model",
+        ".venv/bin/f3tok": f"{sys.executable} -m f3tok_jax.cli",
+    }
+    # What is trained first is used afterwards.
+    commands = sorted(
+        (
+            command
+            for command in _commands()
+            if "compile_check" not in command and "--help" not in command
+        ),
+        key=lambda command: command.startswith(".venv"),
+    )
+    assert len(commands) == 15
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(_ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "XLA_FLAGS": "",  # as users run them
+    }
+    for command in commands:
+        if command.startswith("python"):
+            command = command.replace("python", sys.executable, 1)
+        for word, replacement in words.items():
+            command = command.replace(word, replacement)
+        arguments = shlex.split(command.replace("configs/", f"{_ROOT}/configs/"))
+        arguments += shlex.split(
+            next((more for name, more in _SMALL.items() if name in command), "")
+        )
+        run = next((run for name, run in _RUNS.items() if name in arguments), "runs/mine")
+        environment["F3TOK_MODEL"] = run
+        done = subprocess.run(
+            arguments, cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    refused = (folder / "shards" / "train" / "refusals.jsonl").read_text() + (
+        folder / "shards" / "test" / "refusals.jsonl"
+    ).read_text()
+    assert "broken.wav" in refused
+    before, after = soundfile.info(folder / "speech.wav"), soundfile.info(folder / "back.wav")
+    assert (after.samplerate, after.frames) == (before.samplerate, before.frames)
+    assert (folder / "report.html").stat().st_size > 10_000

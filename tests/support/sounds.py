@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sound files and shard sets that the tests of data_pipelines make for themselves."""
+
+import pathlib
+
+import numpy as np
+import soundfile
+import tokenizers
+
+from data_pipelines import build_shards
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+
+
+def tone(seconds: float = 0.5, *, rate: int = 16_000, hertz: float = 440.0) -> np.ndarray:
+    """Returns a tone at half of full scale, [samples], float32."""
+    time = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000) -> pathlib.Path:
+    """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(num_files):
+        sound = tone(0.3 + 0.11 * index, rate=rate, hertz=200.0 + 50.0 * index)
+        name = f"{index % 10}_{('ada', 'bob')[index % 2]}_{index}.wav"
+        soundfile.write(folder / name, sound, rate, subtype="PCM_16")
+    return folder
+
+
+def recipe(**changes) -> audio_files.Recipe:
+    """A recipe at 16 kHz with segments of half a second."""
+    fields = dict(
+        sample_rate=16_000, segment_length=8_000, mono="mean", min_seconds=0.05, max_seconds=3600.0
+    )
+    return audio_files.Recipe(**(fields | changes))
+
+
+def shard_set(folder: pathlib.Path, *, num_files: int = 8, **changes) -> pathlib.Path:
+    """Builds a shard set of `num_files` tones below `folder` and returns the set's folder."""
+    source = inputs.Folder(str(write_folder(folder / "sounds", num_files=num_files)))
+    build_shards.build(source, folder / "shards", recipe(**changes), say=lambda line: None)
+    return folder / "shards"
+
+
+def tokenizer(folder: pathlib.Path) -> pathlib.Path:
+    """Writes a byte-level tokenizer.json: every byte a token, and the end of text; its folder."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    words = {token: index for index, token in enumerate(alphabet)}
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(words, []))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = tokenizers.decoders.ByteLevel()
+    model.add_special_tokens(["<|endoftext|>"])
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True) -> pathlib.Path:
+    """A shard set of tones with the labels digit and speaker and, of every other one, a text.
+
+    They get longer, by 0.11 s from 0.3 s on, and segments are of a second.
+    """
+    files = write_folder(folder / "sounds", num_files=num_files)
+    table = "file,text\n"
+    for index, path in enumerate(sorted(files.iterdir(), key=lambda p: int(p.stem.split("_")[2]))):
+        table += f"{path.name},{f'tone {index}' if index % 2 == 0 else ''}\n"
+    (folder / "texts.csv").write_text(table)
+    source = inputs.Folder(
+        str(files),
+        label_pattern=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_",
+        metadata=str(folder / "texts.csv") if texts else "",
+    )
+    build_shards.build(
+        source, folder / "shards", recipe(segment_length=16_000), say=lambda line: None
+    )
+    return folder / "shards"

@@ -1,0 +1,249 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A stage with two players that trains in milliseconds, its data, and train.main with it, for tests.
+
+    python tests/support/toy_run.py --config=... --workdir=...       like python -m f3tok_jax.train
+
+Environment, for the tests of what goes wrong:
+    TOY_KILL_AT, TOY_TERM_AT, TOY_STALL_AT   step at whose log line the process is killed, terminated or stalls
+    TOY_HASHES                               file that gets a line per batch: step, hash of every row
+"""
+
+import functools
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+import zlib
+
+from absl import app
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import soundfile
+
+from data_pipelines import build_shards
+from data_pipelines.reading import pipeline
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import inputs
+from f3tok_jax import train
+from f3tok_jax.devices import sharding
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import metric_writer
+from f3tok_jax.training import optimizer
+from f3tok_jax.training import stage
+from f3tok_jax.training import state as train_state
+
+SAMPLE_RATE, FRAME, WIDTH = 16_000, 80, 48
+OVERRIDES = (
+    "--config.num_steps=12",
+    "--config.data.batch_size=8",
+    "--config.data.crop_frames=2",
+    "--config.losses.adversarial_crop=0",
+    "--config.checkpoint.every_steps=4",
+    "--config.loop.log_every=1",
+    "--config.loop.eval_every=4",
+    "--config.loop.eval_batches=2",
+    "--config.loop.sample_every=12",
+    "--config.mesh.min_shard_size=256",
+    # Constant, so that a run of any length is the same program with the same numbers.
+    *(
+        f"--config.optimizer.{player}.{key}"
+        for player in ("generator", "discriminator")
+        for key in ("warmup_steps=2", "schedule=constant")
+    ),
+)
+
+
+def build_data(
+    folder: pathlib.Path, *, num_files: int = 24, sample_rate: int = SAMPLE_RATE
+) -> pathlib.Path:
+    """Writes noise-like sounds of different lengths and builds them into a shard set."""
+    sounds = folder / "sounds"
+    sounds.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(num_files):
+        time_axis = np.arange(int(sample_rate * rng.uniform(0.1, 0.4))) / sample_rate
+        waveform = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 1000) * time_axis) + 0.05 * rng.normal(
+            size=time_axis.size
+        )
+        soundfile.write(sounds / f"{index:03d}.wav", waveform, sample_rate)
+    recipe = audio_files.Recipe(
+        sample_rate=sample_rate,
+        segment_length=sample_rate // 2,
+        mono="mean",
+        min_seconds=0.05,
+        max_seconds=60.0,
+    )
+    build_shards.build(
+        inputs.Folder(str(sounds)), folder / "shards", recipe, say=lambda message: None
+    )
+    return folder / "shards"
+
+
+def arguments(shards: pathlib.Path, *more: str) -> list[str]:
+    """The --config arguments of a toy run."""
+    return [*OVERRIDES, f"--config.data.train={shards}", f"--config.data.heldout={shards}", *more]
+
+
+def make_config(shards: pathlib.Path, *more: str):
+    """The config of a toy run."""
+    recipe = pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py"
+    return config_lib.read(f"{recipe}:tiny", arguments(shards, *more))
+
+
+def make_stage(config) -> stage.Stage:
+    """Two linear players on frames of samples; data, noise, clipping and skipping as in the real stages."""
+    crop = config.data.crop_frames * 640
+    shape = (config.data.batch_size, crop)
+    optimizers = {
+        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
+        for name in ("generator", "discriminator")
+    }
+    return stage.Stage(
+        batch_spec={
+            "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
+            "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+        },
+        init_state=functools.partial(_init_state, optimizers=optimizers),
+        open_data=functools.partial(
+            pipeline.Pipeline,
+            sample_rate=SAMPLE_RATE,
+            crop_length=crop,
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            gain_db=config.data.gain_db,
+            max_replaced=config.data.max_replaced,
+        ),
+        abstract_frozen={"window": jax.ShapeDtypeStruct((FRAME,), jnp.float32)},
+        load_frozen=lambda shardings, measured: jax.device_put(
+            {"window": np.hanning(FRAME).astype(np.float32)}, shardings
+        ),
+        train_step=functools.partial(_train_step, optimizers=optimizers, config=config),
+        eval_step=_eval_step,
+        sample=_sample,
+        best_metric="eval/error",
+        sample_rate=SAMPLE_RATE,
+        seconds_per_batch=shape[0] * crop / SAMPLE_RATE,
+    )
+
+
+def _init_state(key, *, optimizers):
+    normal = lambda name, *shape: 0.1 * jax.random.normal(train_state.step_key(key, 0, name), shape)
+    params = {
+        "generator": {
+            "encoder": normal("encoder", FRAME, WIDTH),
+            "decoder": normal("decoder", WIDTH, FRAME),
+            "bias": jnp.zeros(FRAME),
+        },
+        "discriminator": {"kernel": normal("kernel", FRAME, 16), "out": normal("out", 16)},
+    }
+    return train_state.TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
+        ema_params={"generator": params["generator"]},
+    )
+
+
+def _frames(waveform):
+    return waveform.reshape(waveform.shape[0], -1, FRAME)
+
+
+def _reconstruct(params, frames, noise=0.0):
+    return (frames @ params["encoder"] + noise) @ params["decoder"] + params["bias"][None, None]
+
+
+def _train_step(state, frozen, batch, *, optimizers, config):
+    params = sharding.gather(state.params)
+    frames = _frames(jnp.where(batch["mask"], batch["waveform"], 0.0))
+    key = train_state.step_key(config.seed, state.step, "noise")
+    noise = 0.05 * jax.random.normal(key, (*frames.shape[:2], WIDTH))
+
+    def judge(p, sound):
+        return jnp.tanh((sound * frozen["window"][None, None]) @ p["kernel"]) @ p["out"]
+
+    def generator_loss(p):
+        fake = _reconstruct(p, frames, noise)
+        error = jnp.mean(jnp.square(fake - frames))
+        return error + 0.01 * jnp.mean(jnp.square(judge(params["discriminator"], fake) - 1.0)), (
+            error,
+            fake,
+        )
+
+    grads = {}
+    (_, (error, fake)), grads["generator"] = jax.value_and_grad(generator_loss, has_aux=True)(
+        params["generator"]
+    )
+    grads["discriminator"] = jax.grad(
+        lambda p: jnp.mean(jnp.square(judge(p, frames) - 1.0) + jnp.square(judge(p, fake)))
+    )(params["discriminator"])
+    finite = train_state.all_finite(grads)
+    changed = {"params": {}, "opt_state": {}}
+    for name, tx in optimizers.items():
+        updates, changed["opt_state"][name] = tx.update(
+            grads[name], state.opt_state[name], state.params[name]
+        )
+        changed["params"][name] = optax.apply_updates(state.params[name], updates)
+    changed["ema_params"] = train_state.update_ema(
+        state.ema_params, {"generator": changed["params"]["generator"]}, decay=0.9
+    )
+    new = train_state.select_finite(finite, state.replace(**changed), state)
+    one = jnp.float32(1.0)
+    metrics = {
+        "train/error": (error, one),
+        "train/grad_norm": (optax.tree.norm(grads), one),
+        "train/nonfinite": (jnp.float32(~finite), one),
+    }
+    return new.replace(step=state.step + 1), metrics
+
+
+def _eval_step(state, frozen, batch):
+    del frozen
+    frames = _frames(batch["waveform"])
+    error = jnp.square(
+        _reconstruct(sharding.gather(state.ema_params["generator"]), frames) - frames
+    )
+    return {"eval/error": (jnp.sum(error), jnp.float32(error.size))}
+
+
+def _sample(state, frozen, batch):
+    del frozen
+    made = _reconstruct(state.ema_params["generator"], _frames(batch["waveform"]))
+    return {"reference": batch["waveform"], "reconstruction": made.reshape(batch["waveform"].shape)}
+
+
+def _inject_faults() -> None:
+    """Makes the run slow, or misbehave at the steps that the environment names."""
+    write, local_batch = metric_writer.MetricWriter.write, pipeline.Pipeline.local_batch
+
+    def faulty_write(self, step, values):
+        write(self, step, values)
+        time.sleep(float(os.environ.get("TOY_STEP_SECONDS", "0")) * ("train/error" in values))
+        at = lambda name: "train/error" in values and step == int(os.environ.get(name, "-1"))
+        if at("TOY_KILL_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if at("TOY_TERM_AT"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if at("TOY_STALL_AT"):
+            time.sleep(1000)
+
+    def hashed_batch(self, step):
+        batch = local_batch(self, step)
+        if self._train and "TOY_HASHES" in os.environ:
+            rows = [zlib.crc32(row.tobytes()) for row in batch["waveform"]]
+            with open(os.environ["TOY_HASHES"], "a", encoding="utf-8") as file:
+                file.write(json.dumps([step, rows]) + "\n")
+        return batch
+
+    metric_writer.MetricWriter.write = faulty_write
+    pipeline.Pipeline.local_batch = hashed_batch
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
+    _inject_faults()
+    app.run(functools.partial(train.main, make_stage=make_stage), flags_parser=train.parse_flags)
