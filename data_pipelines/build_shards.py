@@ -23,6 +23,7 @@ from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
 from data_pipelines.building import staging
 from data_pipelines.building import workers
+from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
@@ -185,7 +186,7 @@ def _manifest(
 
 def _write_refusals(folder: pathlib.Path, results: list[dict]) -> None:
     refused = [refusal for result in results for refusal in result["refused"]]
-    manifest.write_atomically(
+    atomic.write_text(
         folder / manifest.REFUSALS_NAME, "".join(json.dumps(refusal) + "\n" for refusal in refused)
     )
 

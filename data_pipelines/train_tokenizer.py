@@ -16,6 +16,7 @@ import tokenizers
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
+from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 
 END_OF_TEXT = "<|endoftext|>"
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"train_tokenizer: {error}") from None
     path = pathlib.Path(values.output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(path, tokenizer.to_str(pretty=True) + "\n")
+    atomic.write_text(path, tokenizer.to_str(pretty=True) + "\n")
     num_tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(lines))
     print(
         f"{path}: {tokenizer.get_vocab_size()} tokens from {len(lines)} texts, "

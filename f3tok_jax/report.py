@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import pathlib
 import sys
 
-from data_pipelines.records import manifest
+from data_pipelines.records import atomic
 from f3tok_jax.reporting import page
 from f3tok_jax.runs import history as run_history
 
@@ -45,7 +45,7 @@ def write_report(
     }
     text = page.render(runs, named)
     output.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(output, text)
+    atomic.write_text(output, text)
     return output.stat().st_size
 
 

@@ -12,7 +12,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up; folders of one line lie on the same floor and do not see each other. Files at
 # the top of either package are doors, on the highest floor.
 _FLOORS = (
-    ("data_pipelines/records", "data_pipelines/embedded"),
+    ("data_pipelines/records",),
+    ("data_pipelines/embedded",),
     ("data_pipelines/sound",),
     ("data_pipelines/reading",),
     ("data_pipelines/building",),

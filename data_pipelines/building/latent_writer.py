@@ -19,9 +19,10 @@ from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
 from data_pipelines.building import staging
 from data_pipelines.reading import sources
+from data_pipelines.records import atomic
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
-from data_pipelines.sound import transforms
+from data_pipelines.records import pcm16
 
 # Sounds [n], float32 in [-1, 1] -> the latents of each, [ceil(n / samples_per_latent), dim].
 Encode = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
@@ -72,7 +73,7 @@ def build(
         content = dataclasses.replace(
             sound.manifest, settings=plan.settings, shards=tuple(shards), latents=latents
         )
-        manifest.write_atomically(output / manifest.REFUSALS_NAME, "")
+        atomic.write_text(output / manifest.REFUSALS_NAME, "")
         manifest.write(content, output)
         stage.remove()
     return content
@@ -108,7 +109,7 @@ def _write_shard(
     """Writes one shard under a temporary name."""
     partial = folder / f"{name}.{os.getpid()}.partial"
     found = [sound[index] for index in indices]
-    waveforms = [record.waveform.astype(np.float32) / transforms.FULL_SCALE for record in found]
+    waveforms = [pcm16.to_float(record.waveform) for record in found]
     writer = array_record_module.ArrayRecordWriter(str(partial), shard_writer.WRITER_OPTIONS)
     for record, latents in zip(found, encode(waveforms), strict=True):
         writer.write(latent_records.encode(latent_records.from_sound(record, latents)))

@@ -14,6 +14,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
@@ -87,12 +88,7 @@ def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | No
     if not num_records:
         partial.unlink()
         return None
-    # The bytes must be on the disk before a name promises them.
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.sync(partial)
     shard = manifest.Shard(name, num_records, partial.stat().st_size, manifest.sha256(partial))
     return dataclasses.asdict(shard)
 

@@ -15,6 +15,7 @@ import os
 import pathlib
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 
 
@@ -45,7 +46,7 @@ class Staging:
             found = json.loads(plan_path.read_text(encoding="utf-8"))
             self._plan.refuse_other(self._output, found["settings"], found["sources"])
         content = {"settings": self._plan.settings, "sources": self._plan.sources}
-        manifest.write_atomically(plan_path, json.dumps(content))
+        atomic.write_text(plan_path, json.dumps(content))
         for part in self._plan.parts:
             folder = build_plan.part_folder(self._output, part)
             folder.mkdir(exist_ok=True)
@@ -72,7 +73,7 @@ class Staging:
 
     def keep(self, task: build_plan.Task, result: dict, partial: str | None) -> None:
         """Writes down the result of a task, then gives its shard, if it made one, its name."""
-        manifest.write_atomically(self._result_path(task), json.dumps(result))
+        atomic.write_text(self._result_path(task), json.dumps(result))
         if partial:
             os.replace(self.folder / partial, self._shard_path(task))
 

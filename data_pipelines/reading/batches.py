@@ -53,7 +53,7 @@ class Sound:
 
     def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
         """Turns PCM16 into float32 in [-1, 1], with a gain in dB per row, or None."""
-        batch["waveform"] = transforms.to_float(batch["waveform"], gains_db)
+        batch["waveform"] = transforms.amplify(batch["waveform"], gains_db)
 
 
 class Latents:
@@ -154,8 +154,7 @@ def check_texts(
     if train and None not in manifests:
         text.check(manifests)
     for source in opened:
-        step = max(1, len(source) // _MAX_TEXTS_CHECKED)
-        for index in range(0, len(source), step):
+        for index in sources.spaced(len(source), _MAX_TEXTS_CHECKED):
             try:
                 record = source[index]
             except sources.Unreadable:

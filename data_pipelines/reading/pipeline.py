@@ -24,6 +24,7 @@ from data_pipelines.reading import batches
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
+from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 
 _LAST_STEP = 2**62
@@ -404,7 +405,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"  {what:50}  {figures[name]:10.0f}  {figures[name + '_share']:.2f} of the ceiling")
     print(f"valid seconds per second on the wall, prefetched: {figures['prefetched_wall']:.0f}")
     if values.output:
-        manifest.write_atomically(
+        atomic.write_text(
             pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n"
         )
 

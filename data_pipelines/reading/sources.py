@@ -66,6 +66,12 @@ def open_sound(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
     )
 
 
+def spaced(total: int, wanted: int) -> list[int]:
+    """Returns `wanted` indices evenly spaced over `total`, from the first on, or all there are."""
+    count = min(wanted, total)
+    return [total * place // count for place in range(count)]
+
+
 class Unreadable(ValueError):
     """A record that cannot be read: its bytes are damaged or are not a record of this set."""
 
@@ -250,9 +256,8 @@ class TfdsExamples:
     def seconds(self) -> float:
         """Of sound in all examples, about: a few are read, and those that can be are counted."""
         lengths = []
-        for measured in range(min(_NUM_MEASURED, len(self))):
+        for index in spaced(len(self), _NUM_MEASURED):
             with contextlib.suppress(Unreadable):
-                index = measured * len(self) // min(_NUM_MEASURED, len(self))
                 lengths.append(len(self.waveform(index)))
         mean = np.mean(lengths) if lengths else 0.0
         return float(mean * len(self) / self._recipe.sample_rate)

@@ -15,6 +15,8 @@ import os
 import pathlib
 import re
 
+from data_pipelines.records import atomic
+
 FILE_NAME = "manifest.json"
 REFUSALS_NAME = "refusals.jsonl"
 STAGING_NAME = ".building"  # the folder of a build's unfinished work
@@ -108,23 +110,12 @@ def is_output(names: Collection[str]) -> bool:
 
 
 def write(manifest: Manifest, folder: str | os.PathLike) -> None:
-    """Writes the manifest of `folder` under a temporary name and renames it."""
+    """Writes the manifest of `folder`, whole or not at all."""
     fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
     fields |= dataclasses.asdict(manifest)
     if manifest.latents is None:
         del fields["latents"]
-    write_atomically(pathlib.Path(folder) / FILE_NAME, json.dumps(fields, indent=1) + "\n")
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` to `path` so that the file is whole or absent, also after a power cut."""
-    # One name for all attempts: the next one clears away what a killed one left.
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    atomic.write_text(pathlib.Path(folder) / FILE_NAME, json.dumps(fields, indent=1) + "\n")
 
 
 def read(folder: str | os.PathLike) -> Manifest:

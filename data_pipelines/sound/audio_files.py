@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from data_pipelines.records import pcm16
 from data_pipelines.sound import transforms
 
 # Endings that are taken for sound. libsndfile cannot read the second group; such files are refused
@@ -188,7 +189,7 @@ def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Itera
         if not (math.isfinite(block_lowest) and math.isfinite(block_highest)):
             raise Refused("not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s")
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
-        pcm, clipped = transforms.to_pcm16(resampler(mono, last=following is None))
+        pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
         num_clipped += clipped
         if pcm.size:
             num_written += pcm.size

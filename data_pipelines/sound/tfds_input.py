@@ -16,6 +16,7 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines.records import pcm16
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
 
@@ -207,6 +208,6 @@ def _to_float(values: np.ndarray) -> np.ndarray:
         values = values[:, None]
     if np.issubdtype(values.dtype, np.integer):
         # TFDS decodes 16-bit sound into int64; int32 tensors hold 32-bit sound.
-        full_scale = 2.0**31 if values.dtype == np.int32 else 2.0**15
+        full_scale = 2.0**31 if values.dtype == np.int32 else pcm16.FULL_SCALE
         return (values / full_scale).astype(np.float32)
     return values.astype(np.float32, copy=False)

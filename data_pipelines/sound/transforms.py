@@ -1,14 +1,13 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a sound: channels, rate, PCM16 for shards; crop and gain in training."""
+"""What is done to a sound: channels and rate for shards, crop and gain in training."""
 
 import numpy as np
 import soxr
 
-MONO_POLICIES = ("mean", "left", "right")
+from data_pipelines.records import pcm16
 
-# One more than the largest PCM16 value, so that 16-bit files keep their samples exactly.
-FULL_SCALE = 32768
+MONO_POLICIES = ("mean", "left", "right")
 
 
 def to_mono(block: np.ndarray, *, policy: str) -> np.ndarray:
@@ -50,21 +49,6 @@ class Resampler:
         return self._stream.resample_chunk(np.ascontiguousarray(block), last=last)
 
 
-def to_pcm16(waveform: np.ndarray) -> tuple[np.ndarray, int]:
-    """Rounds to PCM16 and limits what lies beyond full scale.
-
-    Args:
-        waveform: [samples], float32, full scale is [-1, 1].
-
-    Returns:
-        [samples] int16, and how many samples were limited.
-    """
-    scaled = np.rint(waveform * np.float32(FULL_SCALE))
-    # +1.0 itself is one step above the largest PCM16 value; that is rounding, not clipping.
-    num_clipped = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
-    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), num_clipped
-
-
 def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
     """Copies one crop of a record into the front of `out`.
 
@@ -86,8 +70,8 @@ def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
     return out.size
 
 
-def to_float(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:
-    """Returns a batch as float32 in [-1, 1].
+def amplify(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:
+    """Returns a batch as float32 in [-1, 1], each row with a gain.
 
     Args:
         pcm: [batch, samples], int16.
@@ -101,6 +85,6 @@ def to_float(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:
     if louder.any():
         peak = np.maximum(pcm.max(axis=1), -pcm.min(axis=1).astype(np.int32))
         # One step below full scale, because float32 rounding may add half of one; but never a loss.
-        room = np.maximum((FULL_SCALE - 1) / np.maximum(peak, 1), 1.0)
+        room = np.maximum((pcm16.FULL_SCALE - 1) / np.maximum(peak, 1), 1.0)
         gain = np.where(louder, np.minimum(gain, room), gain)
-    return pcm * (gain / FULL_SCALE).astype(np.float32)[:, None]
+    return pcm * (gain / pcm16.FULL_SCALE).astype(np.float32)[:, None]

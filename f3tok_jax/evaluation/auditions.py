@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data_pipelines.reading import sources
-from data_pipelines.sound import transforms
+from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import classifier
 from f3tok_jax.evaluation import error_rates
 
@@ -86,7 +86,7 @@ class Labels:
             )
         say(f"training the judge of {name!r} on {len(heard)} recordings")
         judge = classifier.train(
-            [record.waveform.astype(np.float32) / transforms.FULL_SCALE for record in heard],
+            [pcm16.to_float(record.waveform) for record in heard],
             np.array([classes.index(record.labels[name]) for record in heard]),
             sample_rate=sample_rate,
             num_classes=len(classes),

@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.reading import sources
-from data_pipelines.sound import transforms
-from f3tok_jax.evaluation import listening_folder
+from data_pipelines.records import pcm16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,13 +34,13 @@ def read_examples(
         ValueError: if none could be read.
     """
     examples, unreadable = [], []
-    for index in listening_folder.spaced(len(source), num_examples):
+    for index in sources.spaced(len(source), num_examples or len(source)):
         try:
             record = source[index]
         except sources.Unreadable as error:
             unreadable.append(str(error))
             continue
-        waveform = record.waveform.astype(np.float32) / transforms.FULL_SCALE
+        waveform = pcm16.to_float(record.waveform)
         examples.append(Example(key=record.key, waveform=waveform))
     if not examples:
         raise ValueError(

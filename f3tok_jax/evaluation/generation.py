@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading import sources
-from data_pipelines.sound import transforms
+from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import auditions
 from f3tok_jax.evaluation import generation_scores
 from f3tok_jax.evaluation import listening_folder
@@ -59,7 +59,7 @@ def read_examples(
             examples.append(
                 Example(
                     key=record.key,
-                    waveform=record.waveform.astype(np.float32) / transforms.FULL_SCALE,
+                    waveform=pcm16.to_float(record.waveform),
                     request=generate.Request(text=answers[task], task=task),
                     label=record.labels.get(label, ""),
                 )
@@ -70,8 +70,7 @@ def read_examples(
             f"{', '.join(speaker.text.weights)}{f' and the label {label}' if label else ''}, and "
             f"--num_examples be at least 1, got {len(examples)} in {shards} and {num_examples}"
         )
-    places = np.linspace(0, len(examples) - 1, min(num_examples, len(examples)))
-    return [examples[index] for index in np.unique(places.round()).astype(int)]
+    return [examples[index] for index in sources.spaced(len(examples), num_examples)]
 
 
 class Studio:

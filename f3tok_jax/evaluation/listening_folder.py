@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from data_pipelines.reading import sources
+
 
 class ListeningFolder:
     """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
@@ -31,7 +33,7 @@ class ListeningFolder:
         """
         self._root, self._sample_rate = output.parent, sample_rate
         self._folder = output.parent / "listen" / output.stem
-        chosen = spaced(len(examples), num_listen or -1)
+        chosen = sources.spaced(len(examples), num_listen)
         self._entries = {index: {"key": examples[index].key, "files": {}} for index in chosen}
         for index in chosen:
             self.write(index, "original", examples[index].waveform)
@@ -48,10 +50,3 @@ class ListeningFolder:
     def index(self) -> list[dict[str, Any]]:
         """Per example its key and row -> path relative to the results."""
         return list(self._entries.values())
-
-
-def spaced(total: int, wanted: int) -> list[int]:
-    """`wanted` indices evenly spaced over `total`; 0 for all, less for none."""
-    if wanted == 0 or wanted >= total:
-        return list(range(total))
-    return [total * i // wanted for i in range(wanted)]

@@ -227,7 +227,7 @@ def _visqol_keys(
 ) -> set[str]:
     """Keys of examples of a second or more: ViSQOL has no value for shorter ones."""
     long = [example.key for example in examples if len(example.waveform) >= sample_rate]
-    return {long[index] for index in listening_folder.spaced(len(long), wanted or -1)}
+    return {long[index] for index in sources.spaced(len(long), wanted)}
 
 
 def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
-from data_pipelines.sound import transforms
+from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import error_rates
 from f3tok_jax.inference import represent
 
@@ -46,9 +46,9 @@ def measure(
             f"--shards must hold whole sentences of speech with their texts, and --num_examples be "
             f"at least 1, got {len(found)} in {shards} and {num_examples}"
         )
-    places = np.unique(np.linspace(0, len(found) - 1, min(num_examples, len(found))).round())
+    places = sources.spaced(len(found), num_examples)
     examples = []
-    for index in (found[place] for place in places.astype(int)):
+    for index in (found[place] for place in places):
         representations = listener.represent(_latents(source[index], listener))
         said = listener.transcriber.answer(representations, task=TASK)
         reference = _reference(source, index)
@@ -73,7 +73,7 @@ def _latents(record: Any, listener: represent.Listener) -> np.ndarray:
     """[1, t, d]."""
     if hasattr(record, "latents"):
         return record.latents[None]
-    sound = record.waveform.astype(np.float32)[None] / transforms.FULL_SCALE
+    sound = pcm16.to_float(record.waveform)[None]
     return np.concatenate(list(listener.tokenizer.encode_blocks([sound], 1)), axis=1)
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import soundfile
 
+from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import transforms
 from f3tok_jax.inference import files
@@ -190,7 +191,7 @@ class Tokenizer:
 
         Args:
             source: latents of this tokenizer.
-            path: .wav or .flac (16-bit PCM) or .ogg; written under a temporary name first.
+            path: .wav or .flac (16-bit PCM) or .ogg; written whole or not at all.
 
         Raises:
             ValueError: for latents of other weights, or a file ending that cannot be written.
@@ -209,11 +210,13 @@ class Tokenizer:
             transforms.Resampler(self.autoencoder.sample_rate, source.sample_rate)
             for _ in range(num_channels)
         ]
-        temporary = path.with_name(path.name + ".tmp")
         remaining = source.num_samples
-        with soundfile.SoundFile(
-            temporary, "w", source.sample_rate, num_channels, format=form
-        ) as file:
+        with (
+            atomic.replacing(path) as partial,
+            soundfile.SoundFile(
+                partial, "w", source.sample_rate, num_channels, format=form
+            ) as file,
+        ):
             for waveform, last in files.with_last(self.decode_blocks(source.latents)):
                 resampled = [
                     resample(row, last=last) for resample, row in zip(resamplers, waveform)
@@ -223,4 +226,3 @@ class Tokenizer:
                 remaining -= len(block)
             # Rates that do not divide may leave the last sample unsaid.
             file.write(np.zeros((remaining, num_channels), np.float32))
-        temporary.replace(path)

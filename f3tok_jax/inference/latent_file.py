@@ -9,6 +9,8 @@ import zipfile
 
 import numpy as np
 
+from data_pipelines.records import atomic
+
 LATENTS, REPRESENTATIONS = "latents", "representations"
 
 _VERSION = 2
@@ -35,12 +37,9 @@ class LatentFile:
     kind: str = LATENTS
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the file under a temporary name first."""
-        path = pathlib.Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
+        """Writes the file, whole or not at all."""
+        with atomic.replacing(pathlib.Path(path)) as partial, open(partial, "wb") as file:
             np.savez(file, version=_VERSION, **dataclasses.asdict(self))
-        temporary.replace(path)
 
 
 def load(path: str | pathlib.Path) -> LatentFile:

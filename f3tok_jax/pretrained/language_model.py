@@ -5,7 +5,7 @@
 Weights are read slice by slice, straight into the shardings of a mesh.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import functools
@@ -22,6 +22,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 import tokenizers
 
+from data_pipelines.records import atomic
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model
 
@@ -200,10 +201,8 @@ def write(
     files = _split(sizes, max_file_bytes)
     for file, names in files.items():
         tensors = _tensors_of(model, leaves, set(names))
-        _write_whole(
-            target / file,
-            functools.partial(safetensors_numpy.save_file, tensors, metadata={"format": "pt"}),
-        )
+        with atomic.replacing(target / file) as partial:
+            safetensors_numpy.save_file(tensors, partial, metadata={"format": "pt"})
     if len(files) > 1:
         index = {
             "metadata": {"total_size": sum(sizes.values())},
@@ -211,7 +210,8 @@ def write(
         }
         _write_json(target / _INDEX_NAME, index)
     content = pathlib.Path(tokenizer_path).read_bytes()
-    _write_whole(target / TOKENIZER_NAME, lambda path: pathlib.Path(path).write_bytes(content))
+    with atomic.replacing(target / TOKENIZER_NAME) as partial:
+        partial.write_bytes(content)
     fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
     _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
 
@@ -373,15 +373,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2) + "\n"
-    _write_whole(path, lambda temporary: pathlib.Path(temporary).write_text(text))
-
-
-def _write_whole(path: pathlib.Path, write_to: Callable[[str], Any]) -> None:
-    """Writes under a temporary name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    write_to(os.fspath(temporary))
-    os.replace(temporary, path)
+    atomic.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _limits(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading import sources
-from data_pipelines.sound import transforms
+from data_pipelines.records import pcm16
 from f3tok_jax.inference import batched
 from f3tok_jax.probing import classifiers
 from f3tok_jax.signal import spectra
@@ -111,7 +111,7 @@ def read(
         if is_latents:
             frames = {LATENTS: [record.latents for record in found]}
         else:
-            sounds = [r.waveform.astype(np.float32) / transforms.FULL_SCALE for r in found]
+            sounds = [pcm16.to_float(record.waveform) for record in found]
             rate = models.sample_rate
             statistics = [log_mel_statistics(sound, sample_rate=rate) for sound in sounds]
             pooled.setdefault(LOG_MEL, []).extend(statistics)

@@ -14,8 +14,9 @@ from typing import Any
 from absl import flags
 from etils import epath
 import ml_collections
-
 from ml_collections import config_flags
+
+from data_pipelines.records import atomic
 
 _FILE_NAME = "config.json"
 
@@ -156,12 +157,10 @@ def hash_of(config: ml_collections.ConfigDict) -> str:
 
 
 def save(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Writes config.json into a run folder, under a temporary name first."""
+    """Writes config.json into a run folder, whole or not at all."""
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (_FILE_NAME + ".tmp")
-    temporary.write_text(to_json(config))
-    temporary.replace(folder / _FILE_NAME)
+    atomic.write_text(folder / _FILE_NAME, to_json(config))
 
 
 def exists(workdir: str) -> bool:

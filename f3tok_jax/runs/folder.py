@@ -13,6 +13,7 @@ from etils import epath
 import jax
 import ml_collections
 
+from data_pipelines.records import atomic
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import config as config_lib
 
@@ -29,7 +30,7 @@ def done_step(workdir: str) -> int | None:
 def mark_done(workdir: str, step: int) -> None:
     """Process 0 writes DONE; all processes must call it."""
     if jax.process_index() == 0:
-        _write_whole(epath.Path(workdir) / _DONE, json.dumps({"step": step}) + "\n")
+        atomic.write_text(epath.Path(workdir) / _DONE, json.dumps({"step": step}) + "\n")
     multihost.barrier("run_folder_done")
 
 
@@ -89,7 +90,7 @@ def prepare(
         try:
             config_lib.save(config, workdir)
             (folder / "logs").mkdir(parents=True, exist_ok=True)
-            _write_whole(
+            atomic.write_text(
                 folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n"
             )
             # A finished run that is given more steps is not finished any more.
@@ -126,7 +127,7 @@ def settle_frozen(
     path = epath.Path(workdir) / _FROZEN
     if jax.process_index() == 0 and not path.exists():
         content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
-        _write_whole(path, json.dumps(content) + "\n")
+        atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
     content = json.loads(path.read_text())
     for name, before in content["fingerprints"].items():
@@ -151,11 +152,4 @@ def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:
         return
     path = epath.Path(workdir) / "logs" / name
     before = path.read_text() if path.exists() else ""
-    _write_whole(path, before + json.dumps(entry) + "\n")
-
-
-def _write_whole(path: epath.Path, text: str) -> None:
-    """Writes under a temporary name, which is renamed when whole."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    atomic.write_text(path, before + json.dumps(entry) + "\n")

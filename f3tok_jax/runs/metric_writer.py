@@ -15,6 +15,8 @@ from etils import epath
 import numpy as np
 import soundfile
 
+from data_pipelines.records import atomic
+
 _METRICS_NAME = "metrics.jsonl"
 
 
@@ -58,9 +60,7 @@ class MetricWriter:
             self._local_path = epath.Path(name)
         else:
             self._local_path = self._path
-        temporary = self._local_path.with_name(self._local_path.name + ".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self._local_path)
+        atomic.write_text(self._local_path, "".join(kept))
         self._file = open(self._local_path, "a", encoding="utf-8")
         self._tensorboard = _open_tensorboard(str(workdir), resume_step, say)
 

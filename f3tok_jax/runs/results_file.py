@@ -6,10 +6,10 @@ import json
 import pathlib
 from typing import Any
 
-from data_pipelines.records import manifest
+from data_pipelines.records import atomic
 
 
 def write(path: pathlib.Path, value: Any) -> None:
     """Writes `value` so that the file is whole or absent; makes its folder; refuses NaN."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    atomic.write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

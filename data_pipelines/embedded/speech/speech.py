@@ -12,6 +12,7 @@ import soxr
 from data_pipelines.embedded import synthesis
 from data_pipelines.embedded.speech import espeak
 from data_pipelines.embedded.speech import sentences
+from data_pipelines.records import pcm16
 
 TASK = "transcribe"
 
@@ -120,7 +121,9 @@ def say(text: str, *, voice: str, rng: np.random.Generator, sample_rate: int) ->
         pitch_range=int(habit.integers(30, 75) + rng.integers(-8, 9)),
         seed=int(rng.integers(1, 2**31)),
     )
-    waveform = soxr.resample(_trim(samples, rng) / 32768.0, espeak.SAMPLE_RATE, sample_rate)
+    waveform = soxr.resample(
+        _trim(samples, rng) / pcm16.FULL_SCALE, espeak.SAMPLE_RATE, sample_rate
+    )
     return synthesis.finish(waveform, rng, sample_rate=sample_rate)
 
 

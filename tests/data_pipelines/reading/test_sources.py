@@ -111,3 +111,11 @@ def test_a_shard_that_vanishes_later_is_unreadable(shard_set):
     _shards(shard_set)[0].unlink()
     with pytest.raises(sources.Unreadable, match="cannot be read"):
         opened[0]
+
+
+@pytest.mark.parametrize(
+    "total, wanted, found",
+    [(10, 4, [0, 2, 5, 7]), (3, 3, [0, 1, 2]), (2, 9, [0, 1]), (5, 0, []), (0, 4, [])],
+)
+def test_spaced_indices_are_spread_evenly_from_the_first_on(total, wanted, found):
+    assert sources.spaced(total, wanted) == found

@@ -63,7 +63,7 @@ def test_what_is_written_is_read_back(make_folder, changes):
     folder, model, params = make_folder(**changes)
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     assert (names == ["model.safetensors"]) == ("max_file_bytes" not in changes)
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".*.partial"))
     assert _read(folder) == model
     jax.tree.map(
         np.testing.assert_array_equal, pretrained_language_model.load_params(folder, model), params

@@ -25,7 +25,7 @@ def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_pa
     assert run_folder.done_step(workdir) == 12
     run_folder.prepare(_CONFIG, workdir, {})
     assert run_folder.done_step(workdir) is None
-    assert not list((tmp_path / "run").rglob("*.tmp"))
+    assert not list((tmp_path / "run").rglob("*.partial"))
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

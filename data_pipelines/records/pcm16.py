@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""PCM16, in which records hold sound, from and to float in [-1, 1]."""
+
+import numpy as np
+
+# One more than the largest PCM16 value, so that 16-bit files keep their samples exactly.
+FULL_SCALE = 32768
+
+
+def to_float(pcm: np.ndarray) -> np.ndarray:
+    """Returns int16 samples of any shape as float32 in [-1, 1); exact."""
+    return pcm * np.float32(1 / FULL_SCALE)
+
+
+def from_float(waveform: np.ndarray) -> tuple[np.ndarray, int]:
+    """Rounds to PCM16 and limits what lies beyond full scale.
+
+    Args:
+        waveform: [samples], float32, full scale is [-1, 1].
+
+    Returns:
+        [samples] int16, and how many samples were limited.
+    """
+    scaled = np.rint(waveform * np.float32(FULL_SCALE))
+    # +1.0 itself is one step above the largest PCM16 value; that is rounding, not clipping.
+    num_clipped = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16), num_clipped

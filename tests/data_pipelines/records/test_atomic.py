@@ -1,0 +1,37 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent."""
+
+import os
+
+from etils import epath
+import pytest
+
+from data_pipelines.records import atomic
+
+
+@pytest.mark.parametrize("make", [lambda path: path, epath.Path], ids=["pathlib", "epath"])
+def test_a_file_gets_its_name_when_it_is_whole(make, tmp_path, monkeypatch):
+    path = make(tmp_path) / "results.json"
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with atomic.replacing(path) as partial:
+        partial.write_bytes(b"half")
+        assert not path.exists() and not synced
+    assert path.read_bytes() == b"half" and len(synced) == 1
+    atomic.write_text(path, "gr\u00fcn")
+    assert path.read_text(encoding="utf-8") == "gr\u00fcn"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_what_stood_there_before(error, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("before")
+    with pytest.raises(error), atomic.replacing(path) as partial:
+        partial.write_text("half")
+        raise error
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["results.json"]
+    with pytest.raises(FileNotFoundError), atomic.replacing(path):
+        pass  # nothing was written
+    assert path.read_text() == "before"
