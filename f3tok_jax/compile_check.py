@@ -39,6 +39,7 @@ from f3tok_jax.cost import step as cost_step
 from f3tok_jax.devices import slices
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results_file
+from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
 
 EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         target = slices.parse(given.topology, given.num_slices)
         config = config_lib.read(given.config, overrides)
-        validation.validate(config)
+        validation.validate(config, registry.of(config.stage))
         config = cost_step.fit_config(
             config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
         )

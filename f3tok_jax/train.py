@@ -18,7 +18,7 @@ Exit codes:
     137  killed from outside, often for host memory
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import os
 import sys
 
@@ -32,7 +32,6 @@ from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
-from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import validation
 
 _CONFIG = flags.DEFINE_string(
@@ -69,9 +68,7 @@ _HEARTBEAT = flags.DEFINE_integer(
 _START = flags.DEFINE_integer("start_seconds", 300, "in which all processes must have arrived")
 
 
-def main(
-    arguments: Sequence[str], *, make_stage: Callable[..., stage_lib.Stage] = registry.make
-) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Runs the program; `arguments` are its name and the --config.KEY=VALUE overrides."""
     logging.set_verbosity(logging.WARNING)  # Orbax tells about every save in 20 lines
     try:
@@ -81,9 +78,10 @@ def main(
                 "--config=configs/autoencoder.py:tiny"
             )
         config = config_lib.read(_CONFIG.value, arguments[1:])
-        validation.validate(config)
+        stage = registry.of(config.stage)
+        validation.validate(config, stage)
         if _PRINT_CONFIG.value:
-            print(config_lib.describe(config))
+            print(config_lib.describe(config, stage.derived(config)))
             return session.EXIT_DONE
         if not _WORKDIR.value:
             raise ValueError("--workdir must be a folder for this run, got none")
@@ -96,14 +94,15 @@ def main(
             start_seconds=_START.value,
         )
         if jax.process_index() == 0:
-            print(config_lib.describe(config), flush=True)
+            preset = config_lib.read(_CONFIG.value)
+            print(config_lib.summary(config, preset, stage.derived(config)), flush=True)
         cache = (
             _CACHE.value
             if _CACHE.value is not None
             else os.environ.get("JAX_COMPILATION_CACHE_DIR")
         )
         processes.use_compilation_cache(cache)
-        return session.run(config, _WORKDIR.value, make_stage=make_stage)
+        return session.run(config, _WORKDIR.value, stage=stage)
     except ValueError as error:
         print(f"f3tok_jax.train: {error}", file=sys.stderr, flush=True)
         return session.EXIT_REFUSED

@@ -13,7 +13,6 @@ from f3tok_jax.cost import patch_program
 from f3tok_jax.devices import compiler_options
 from f3tok_jax.devices import sharding
 from f3tok_jax.devices import slices
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
 from f3tok_jax.training import stage as stage_lib
 
@@ -48,15 +47,13 @@ def fit_config(
         config.mesh.replica = target.num_slices
     if part == "generator" and config.stage == "autoencoder":
         config.losses.adversarial_start = config.num_steps
-    if seconds_per_chip and "crop_frames" not in config.data:
-        raise ValueError(
-            f"--seconds_per_chip needs a stage that hears sound, got {config.stage!r}: change "
-            "config.data.batch_size"
-        )
     if seconds_per_chip:
-        latents = config_lib.latents_of(config)
-        rate = latents["sample_rate"] / latents["samples_per_latent"]
-        seconds = config.data.crop_frames / rate
+        seconds = registry.of(config.stage).derived(config).get("crop_seconds")
+        if not seconds:
+            raise ValueError(
+                f"--seconds_per_chip needs a stage that hears sound, got {config.stage!r}: change "
+                "config.data.batch_size"
+            )
         per_device = max(1, round(seconds_per_chip / seconds / target.chip.devices))
         config.data.batch_size = per_device * target.chip.devices * target.num_chips
     config.lock()
@@ -77,7 +74,7 @@ def compile_step(
     sharding.check_batch(
         config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
     )
-    stage = registry.make(config)
+    stage = registry.of(config.stage).make(config)
     state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
     minimum = config.mesh.min_shard_size
     shardings = sharding.state_shardings(state, mesh, minimum)

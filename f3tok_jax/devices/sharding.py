@@ -9,7 +9,7 @@ Mesh axes, outermost first:
 Batches are split over (replica, fsdp), so that their product is the number of data shards.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import math
 from typing import Any
@@ -185,6 +185,37 @@ def constrain(array: jax.Array, *names: str | None) -> jax.Array:
     rules = nn.get_logical_axis_rules() or RULES
     spec = logical_sharding(names, array.shape, mesh, rules).spec
     return jax.lax.with_sharding_constraint(array, spec)
+
+
+def divides(shape: Sequence[int], names: Sequence[str | None]) -> bool:
+    """Whether the mesh in use, if any, splits an array with such logical axes into equal parts."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or not any(
+        size % _num_parts(mesh, axes)
+        for size, axes in zip(shape, nn.logical_to_mesh_axes(names), strict=True)
+    )
+
+
+def on_each_device(
+    function: Callable[..., jax.Array],
+    inputs: Sequence[Sequence[str | None]],
+    output: Sequence[str | None],
+) -> Callable[..., jax.Array]:
+    """Returns `function`, run by each device on its own part: for what the partitioner cannot split.
+
+    Args:
+        function: of arrays; itself where no mesh is in use.
+        inputs: logical names of the axes of each.
+        output: of the result's.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return function
+    return jax.shard_map(
+        function,
+        in_specs=tuple(nn.logical_to_mesh_axes(names) for names in inputs),
+        out_specs=nn.logical_to_mesh_axes(output),
+        check_vma=False,
+    )
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:

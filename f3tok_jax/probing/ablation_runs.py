@@ -16,6 +16,7 @@ import ml_collections
 
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
 
 
@@ -108,7 +109,7 @@ def plan(
                     f"--config must be a recipe of the representation stage, got {recipe}, which "
                     f"is of the {config.stage} stage"
                 )
-            validation.validate(config)
+            validation.validate(config, registry.of(config.stage))
             if arm == FULL and not (config.rq.weight and config.supervision.weight):
                 raise ValueError(
                     "the full arm must have both losses, got "

@@ -14,58 +14,8 @@ from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables as tables_lib
 from f3tok_jax.runs import history as run_history
 from f3tok_jax.runs import results as results_lib
-
-# What a run of each stage is called, and what its part of the page shows.
-_STAGES = {
-    "autoencoder": (
-        "Audio autoencoder",
-        "An autoencoder turns sound into a short sequence of latent vectors and back. This page "
-        "shows how well it does: first figures on sounds that it was not trained on, then those "
-        "sounds to listen to, then how training went. Two references without any training loop "
-        "stand beside it at the same number of values per second, so that the figures have a "
-        "scale.",
-    ),
-    "language_model": (
-        "Language model",
-        "A language model learns the texts that go with the sounds. Frozen, it then teaches the "
-        "representation encoder.",
-    ),
-    "representation": (
-        "Representation encoder",
-        "A representation encoder turns the latents of a frozen autoencoder into vectors that say "
-        "what is in the sound. It learns by predicting quantized latents some frames ahead "
-        "(RQ-MTP), and by making itself understood to a frozen language model that answers "
-        "questions on the sound. Probes show what it gains over raw latents.",
-    ),
-    "generation": (
-        "Generator",
-        "A generator makes sound from text: the language model reads the text and what has been "
-        "made so far, and a flow head turns its state into the next few latents, which the autoencoder "
-        "decodes.",
-    ),
-}
-
-# What comes first among the curves; the rest follows in the order of the file.
-_FIRST_CURVES = (
-    *("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"),
-    *("rq_loss", "rq_accuracy", "answer_loss", "answer_accuracy", "code_perplexity"),
-    *("flow_loss", "patch_error", "stop_loss", "stop_missed", "stop_early"),
-)
-_TOGETHER = {"code_perplexity": "a line per codebook"}  # parts of a quantity that share a chart
-_CURVE_WORDS = {
-    "rq_loss": "Cross entropy, in nats, of the quantized latents k frames ahead.",
-    "rq_accuracy": "Share of those that are predicted exactly.",
-    "answer_loss": "Cross entropy, in nats per token, of the frozen language model's answers.",
-    "answer_accuracy": "Share of the answers' tokens that it finds most likely, given those before.",
-    "code_perplexity": "How many codes of a codebook are in use: the exponential of the entropy of "
-    "their frequencies.",
-    "flow_loss": "Mean square error of the velocity from noise to latents; its parts by the time on "
-    "the way, from noise at 0 to sound at 1.",
-    "patch_error": "Mean square distance of patches, made after the true ones, from the true ones; "
-    "latents have mean square 1.",
-    "stop_missed": "Share of ends that the generator would have passed by.",
-    "stop_early": "Share of other patches that it would not have made any more.",
-}
+from f3tok_jax.stages import registry
+from f3tok_jax.training import stage as stage_lib
 
 
 def render(runs: Sequence[run_history.RunHistory], tables: Mapping[str, results_lib.Table]) -> str:
@@ -87,11 +37,10 @@ def render(runs: Sequence[run_history.RunHistory], tables: Mapping[str, results_
         ("words", "What the words mean", _glossary(runs)),
     ]
     sections = [section for section in sections if section[2]]
-    stages = [name for name in _STAGES if any(run.config.get("stage") == name for run in runs)]
-    stages = stages or ["autoencoder"]
-    kind = _STAGES[stages[0]][0] if len(stages) == 1 else "Audio tokenizer"
+    words = _words(runs)
+    kind = words[0].title if len(words) == 1 else registry.words_of(None).title
     title = f"{kind}: " + ", ".join(run.name for run in runs)
-    introduction = "".join(f"<p>{_STAGES[name][1]}</p>" for name in stages)
+    introduction = "".join(f"<p>{html.text(said.introduction)}</p>" for said in words)
     links = "".join(
         f'<li><a href="#{name}">{html.text(head)}</a></li>' for name, head, _ in sections
     )
@@ -106,6 +55,12 @@ def render(runs: Sequence[run_history.RunHistory], tables: Mapping[str, results_
         f"<h1>{html.text(title)}</h1>{introduction}<nav><ul>{links}</ul></nav>"
         f"{_summary(runs, colors)}{body}</main></body></html>\n"
     )
+
+
+def _words(runs: Sequence[run_history.RunHistory]) -> list[stage_lib.Words]:
+    """What there is to say of the stages of the runs, each once, in the registry's order."""
+    shown = {run.config.get("stage") for run in runs}
+    return [registry.words_of(name) for name in registry.STAGES if name in shown]
 
 
 def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
@@ -133,9 +88,26 @@ def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) 
     notes = [
         f'<div class="note">{html.text(run.name)}: {html.text(note)}</div>'
         for run in runs
-        for note in run.notes
+        for note in (*run.notes, *_unmeasured(run))
     ]
     return html.table(head, rows) + "".join(notes)
+
+
+def _unmeasured(run: run_history.RunHistory) -> list[str]:
+    """Which program would tell more about a run that has curves alone."""
+    words = registry.words_of(run.config.get("stage"))
+    if (
+        not words.program
+        or not (run.config or run.curves)
+        or run.results
+        or run.generations
+        or run.tables
+    ):
+        return []
+    return [
+        f"No {words.results}: run python -m f3tok_jax.{words.program} with --output inside the "
+        "folder."
+    ]
 
 
 def _restarted(seconds: run_history.Curve) -> list[float]:
@@ -148,24 +120,26 @@ def _restarted(seconds: run_history.Curve) -> list[float]:
 
 def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
     """One chart per quantity: lines for training, dotted lines for held-out sound."""
+    words = _words(runs)
+    together = {name: said for w in words for name, said in w.together.items()}
+    order = {name: i for i, name in enumerate(name for w in words for name in w.curves)}
     quantities: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
         for name in run.curves:
             part, _, quantity = name.partition("/")
             if part not in ("train", "eval"):
                 quantity = name
-            if _family(quantity) in _TOGETHER:
+            if _family(quantity) in together:
                 quantity = _family(quantity)
             quantities.setdefault(quantity, []).append((run.name, name))
     by_name = {run.name: run for run in runs}
-    order = {name: i for i, name in enumerate(_FIRST_CURVES)}
     charts = []
     for quantity in sorted(quantities, key=lambda q: (order.get(_family(q), len(order)), "/" in q)):
         series, has_heldout = [], False
         for run_name, name in quantities[quantity]:
             curve, is_heldout = by_name[run_name].curves[name], name.startswith("eval/")
             has_heldout |= is_heldout
-            part = f" {name.rsplit('/', 1)[1]}" if quantity in _TOGETHER else ""
+            part = f" {name.rsplit('/', 1)[1]}" if quantity in together else ""
             series.append(
                 charts_lib.Series(
                     name=f"{run_name}{part}, {'held-out' if is_heldout else 'training'}",
@@ -176,7 +150,7 @@ def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -
                 )
             )
         title = quantity.replace("_", " ").replace("/", ": ")
-        notes = [_TOGETHER[quantity]] if quantity in _TOGETHER else []
+        notes = [together[quantity]] if quantity in together else []
         notes += ["dots: held-out sound"] if has_heldout else []
         note = f" <small>{'; '.join(notes)}</small>" if notes else ""
         charts.append(
@@ -278,8 +252,8 @@ def _glossary(runs: Sequence[run_history.RunHistory]) -> str:
         for metric in result["metrics"].values():
             entries.setdefault(metric["title"], metric["explanation"])
     drawn = {_family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
-    for name, said in _CURVE_WORDS.items():
-        if name in drawn:
+    for name, said in (item for words in _words(runs) for item in words.curves.items()):
+        if said and name in drawn:
             entries[name.replace("_", " ")] = said
     terms = "".join(
         f"<dt>{html.text(title)}</dt><dd>{html.text(said)}</dd>" for title, said in entries.items()

@@ -250,39 +250,32 @@ def representation_of(config: ml_collections.ConfigDict) -> ml_collections.Confi
     return load(section.workdir) if section.workdir else section.recipe
 
 
-def derived(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns what follows from a config, by name with unit."""
-    if "crop_frames" not in config.data:
-        return {}
-    latents, data = latents_of(config), config.data
-    rate = latents["sample_rate"] / latents["samples_per_latent"]
-    seconds_per_batch = data.batch_size * data.crop_frames / rate
-    result = {
-        "latent_rate_hz": rate,
-        "samples_per_latent": latents["samples_per_latent"],
-        "values_per_second": rate * latents["latent_dim"],
-        "crop_samples": data.crop_frames * latents["samples_per_latent"],
-        "crop_seconds": data.crop_frames / rate,
-        "seconds_per_batch": seconds_per_batch,
-        "hours_of_training": config.num_steps * seconds_per_batch / 3600,
-    }
-    if config.stage == "autoencoder":
-        result |= {
-            "num_bins": config.model.frame_length // 2,
-            "bins_left": _bins_left(config.model),
-        }
-    return result
-
-
-def _bins_left(model: ml_collections.ConfigDict) -> float:
-    """Bins that remain after folding and every frequency stride; whole in a valid config."""
-    return (
-        model.frame_length / 2 / model.fold / math.prod(frequency for _, frequency in model.strides)
-    )
-
-
-def describe(config: ml_collections.ConfigDict) -> str:
+def describe(config: ml_collections.ConfigDict, derived: Mapping[str, float]) -> str:
     """Returns every key with its value, then the derived values, one per line."""
     lines = [f"{key} = {value!r}" for key, value in flatten(config).items()]
-    lines += [f"derived: {key} = {value:g}" for key, value in derived(config).items()]
+    lines += [f"derived: {key} = {value:g}" for key, value in derived.items()]
+    return "\n".join(lines)
+
+
+def summary(
+    config: ml_collections.ConfigDict,
+    preset: ml_collections.ConfigDict,
+    derived: Mapping[str, float],
+) -> str:
+    """Returns what differs from the recipe, key by key, and the derived values on one line.
+
+    Args:
+        config: of a run.
+        preset: its recipe, without overrides.
+        derived: what follows from `config`, by name with unit.
+    """
+    flat, plain = flatten(config), flatten(preset)
+    differing = [f"{key} = {flat[key]!r}" for key in flat if flat[key] != plain[key]]
+    lines = [
+        f"{config.stage}:{config.preset}, {len(differing)} of {len(flat)} values are not the "
+        "recipe's (all of them: --print_config, and config.json of the run)",
+        *differing,
+    ]
+    if derived:
+        lines.append("derived: " + ", ".join(f"{key} {value:g}" for key, value in derived.items()))
     return "\n".join(lines)

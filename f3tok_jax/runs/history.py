@@ -106,8 +106,6 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         )
     if not (config or curves or results):
         notes = []  # the folder of an ablation, whose runs lie below it
-    elif not (results or generations or tables):
-        notes += _missing(config.get("stage"))
     return RunHistory(
         name=name,
         folder=folder,
@@ -162,21 +160,6 @@ def _read_each(
         except ValueError as error:
             notes.append(f"{error}.")
     return found
-
-
-def _missing(stage: Any) -> list[str]:
-    """Which program would tell more about a run that has curves alone."""
-    if stage == "language_model":
-        return []
-    wanted, program = (
-        ("probe*.json", "probe")
-        if stage == "representation"
-        else (
-            "results*.json",
-            "evaluate",
-        )
-    )
-    return [f"No {wanted}: run python -m f3tok_jax.{program} with --output inside the folder."]
 
 
 def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tuple[np.ndarray, int]:

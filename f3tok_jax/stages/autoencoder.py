@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,17 +12,20 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from data_pipelines.reading import pipeline
 from f3tok_jax.devices import sharding
 from f3tok_jax.losses import adversarial as adversarial_losses
 from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
+from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
+from f3tok_jax.training import validation
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -29,6 +33,37 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 def is_adversarial(config: ml_collections.ConfigDict) -> bool:
     """Whether the run ever reaches the step from which the discriminators play."""
     return config.losses.adversarial_start < config.num_steps
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Refuses a geometry that does not fit together and losses that do not fit it."""
+    model, losses, source = config.model, config.losses, validation.source(config)
+    try:
+        autoencoder_lib.check_geometry(model)
+    except ValueError as error:
+        raise ValueError(f"{error} ({source})") from error
+    if len(losses.mel_windows) != len(losses.mel_bands):
+        raise ValueError(
+            "config.losses.mel_bands must have one number per window of config.losses.mel_windows, "
+            f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
+        )
+    crop = sound_lib.crop_length(config, lineage.Sound(**config_lib.latents_of(config)))
+    if losses.adversarial_crop > crop:
+        raise ValueError(
+            f"config.losses.adversarial_crop={losses.adversarial_crop} ({source}) must be at most "
+            f"the {crop} samples of an example; lower it or raise config.data.crop_frames"
+        )
+
+
+def derived(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """What follows from a config, by name with unit."""
+    model = config.model
+    # Bins that remain after folding and every frequency stride; whole in a valid config.
+    divisor = model.fold * math.prod(frequency for _, frequency in model.strides)
+    return sound_lib.derived(config) | {
+        "num_bins": model.frame_length // 2,
+        "bins_left": model.frame_length / 2 / divisor,
+    }
 
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
@@ -52,7 +87,8 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     reconstruction_loss = functools.partial(
         _reconstruction_loss, section=config.losses, sample_rate=config.model.sample_rate
     )
-    crop = config.data.crop_frames * autoencoder.samples_per_latent
+    sound = lineage.Sound(**config_lib.latents_of(config))
+    crop = sound_lib.crop_length(config, sound)
     shape = (config.data.batch_size, crop)
     return stage.Stage(
         batch_spec={
@@ -67,14 +103,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             crop=crop,
         ),
         open_data=functools.partial(
-            pipeline.Pipeline,
-            sample_rate=config.model.sample_rate,
-            crop_length=crop,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            gain_db=config.data.gain_db,
-            max_replaced=config.data.max_replaced,
-            num_threads=config.data.num_threads,
+            sound_lib.open_pipeline, config=config, sound=sound, gain_db=config.data.gain_db
         ),
         train_step=functools.partial(
             train_step,
@@ -93,7 +122,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         sample=functools.partial(sample, autoencoder=autoencoder),
         best_metric="eval/mel",
         sample_rate=config.model.sample_rate,
-        seconds_per_batch=config.data.batch_size * crop / config.model.sample_rate,
+        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
     )
 
 
@@ -305,3 +334,24 @@ def _latent_metrics(latents: jax.Array) -> Metrics:
         "latent_mean": (jnp.sum(latents), size),
         "latent_mean_square": (jnp.sum(jnp.square(latents)), size),
     }
+
+
+STAGE = stage.Definition(
+    name="autoencoder",
+    make=make_stage,
+    validate=validate,
+    derived=derived,
+    words=stage.Words(
+        title="Audio autoencoder",
+        introduction="An autoencoder turns sound into a short sequence of latent vectors and back. "
+        "This page shows how well it does: first figures on sounds that it was not trained on, then "
+        "those sounds to listen to, then how training went. Two references without any training "
+        "loop stand beside it at the same number of values per second, so that the figures have a "
+        "scale.",
+        curves=dict.fromkeys(
+            ("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"), ""
+        ),
+        program="evaluate",
+        results="results*.json",
+    ),
+)

@@ -15,17 +15,34 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from data_pipelines.reading import pipeline
-from data_pipelines.reading import tasks
+from f3tok_jax.models import adaptation
 from f3tok_jax.models import sequences
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.runs import lineage
 from f3tok_jax.stages import generation_loss
+from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
+from f3tok_jax.training import validation
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Refuses shares, noises and weights that are none, and what has nothing to learn."""
+    source = validation.source(config)
+    validation.positive(config, "flow.draws", "text.max_tokens")
+    validation.shares(config, "flow.condition_drop", "flow.history_drop", "text.drop")
+    validation.not_negative(
+        config, "flow.history_noise", "flow.encoder_noise", "flow.stop_weight", "flow.text_weight"
+    )
+    if config.language_model.train not in adaptation.KINDS or config.language_model.rank < 1:
+        raise ValueError(
+            f"config.language_model.train must be one of {adaptation.KINDS} and its rank at least "
+            f"1, got {config.language_model.train!r} and {config.language_model.rank} ({source})"
+        )
+    if not any(config.text.tasks.values()):
+        raise ValueError(f"config.text.tasks ({source}) must give some task a weight above 0")
 
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
@@ -36,25 +53,25 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
         for name in model.players
     }
-    crop_length = config.data.crop_frames * sound.samples_per_latent
-    weights = {name: weight for name, weight in config.text.tasks.items() if weight}
+    text = None
+    if folder:
+        text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
     return stage.Stage(
-        batch_spec=_batch_spec(config, model),
+        batch_spec=sound_lib.batch_spec(
+            config, sound, run="representation", autoencoder=model.given.frozen.autoencoder
+        )
+        | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
         init_state=functools.partial(
             pretrained_generation.init_state, model=model, optimizers=optimizers
         ),
         open_data=functools.partial(
-            _open_data,
-            model=model,
-            sample_rate=sound.sample_rate,
-            crop_length=crop_length,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
+            sound_lib.open_pipeline,
+            config=config,
+            sound=sound,
+            check=model.given.check_named,
             random_crop=False,
-            text=tasks.TextTasks(folder, weights, config.text.max_tokens) if folder else None,
+            text=text,
             autoencoder=model.given.frozen.fingerprints.get("autoencoder"),
-            max_replaced=config.data.max_replaced,
-            num_threads=config.data.num_threads,
         ),
         frozen_fingerprints=model.given.fingerprints,
         abstract_frozen=model.given.abstract(),
@@ -64,24 +81,9 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         sample=None,
         best_metric="eval/flow_loss",
         sample_rate=sound.sample_rate,
-        seconds_per_batch=config.data.batch_size * crop_length / sound.sample_rate,
+        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
-
-
-def _open_data(
-    names: str, *, model: pretrained_generation.Model, **options: Any
-) -> pipeline.Pipeline:
-    """Opens shards, once it is clear that the models are named that will read them."""
-    model.given.check_named()
-    return pipeline.Pipeline(names, **options)
-
-
-def _batch_spec(
-    config: ml_collections.ConfigDict, model: pretrained_generation.Model
-) -> dict[str, jax.ShapeDtypeStruct]:
-    spec = lineage.sound_spec(config, model.given.frozen.sound)
-    return spec | sequences.text_spec(config.data.batch_size, config.text.max_tokens)
 
 
 def model_flops(model: pretrained_generation.Model) -> float:
@@ -166,3 +168,28 @@ def eval_step(
         is_training=False,
     )
     return {f"eval/{name}": value for name, value in metrics.items()}
+
+
+STAGE = stage.Definition(
+    name="generation",
+    make=make_stage,
+    validate=validate,
+    derived=sound_lib.derived,
+    words=stage.Words(
+        title="Generator",
+        introduction="A generator makes sound from text: the language model reads the text and what "
+        "has been made so far, and a flow head turns its state into the next few latents, which the "
+        "autoencoder decodes.",
+        curves={
+            "flow_loss": "Mean square error of the velocity from noise to latents; its parts by the "
+            "time on the way, from noise at 0 to sound at 1.",
+            "patch_error": "Mean square distance of patches, made after the true ones, from the "
+            "true ones; latents have mean square 1.",
+            "stop_loss": "",
+            "stop_missed": "Share of ends that the generator would have passed by.",
+            "stop_early": "Share of other patches that it would not have made any more.",
+        },
+        program="evaluate",
+        results="results*.json",
+    ),
+)

@@ -233,3 +233,19 @@ def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | No
     params, step = checkpoint.restore_params(os.fspath(workdir), {PLAYER: abstract}, step=step)
     pretrained_language_model.write(folder, model, params[PLAYER], config.tokenizer)
     return step
+
+
+STAGE = stage.Definition(
+    name=PLAYER,
+    make=make_stage,
+    words=stage.Words(
+        title="Language model",
+        introduction="A language model learns the texts that go with the sounds. Frozen, it then "
+        "teaches the representation encoder.",
+        curves={
+            "loss": "Cross entropy, in nats per token, of the texts that are to be learned.",
+            "context_loss": "The same, of answers that stand in the text before them.",
+            "context_accuracy": "Share of the tokens of those answers that it finds most likely.",
+        },
+    ),
+)

@@ -1,27 +1,42 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""All stages by the name that a recipe gives in config.stage."""
+"""All stages by the name that a recipe gives in config.stage: the only list of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-import ml_collections
-
-from f3tok_jax.stages import autoencoder as autoencoder_stage
-from f3tok_jax.stages import generation as generation_stage
-from f3tok_jax.stages import language_model as language_model_stage
-from f3tok_jax.stages import representation as representation_stage
+from f3tok_jax.stages import autoencoder
+from f3tok_jax.stages import generation
+from f3tok_jax.stages import language_model
+from f3tok_jax.stages import representation
 from f3tok_jax.training import stage
 
-STAGES: Mapping[str, Callable[[ml_collections.ConfigDict], stage.Stage]] = {
-    "autoencoder": autoencoder_stage.make_stage,
-    "generation": generation_stage.make_stage,
-    "language_model": language_model_stage.make_stage,
-    "representation": representation_stage.make_stage,
+# In the order in which one builds on the other.
+STAGES: Mapping[str, stage.Definition] = {
+    definition.name: definition
+    for definition in (
+        autoencoder.STAGE,
+        language_model.STAGE,
+        representation.STAGE,
+        generation.STAGE,
+    )
 }
 
+_UNKNOWN = stage.Words(title="Audio tokenizer", program="evaluate", results="results*.json")
 
-def make(config: ml_collections.ConfigDict) -> stage.Stage:
+
+def of(name: str) -> stage.Definition:
     """Returns the stage that config.stage names; raises ValueError for another name."""
-    if config.stage not in STAGES:
-        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {config.stage!r}")
-    return STAGES[config.stage](config)
+    if name not in STAGES:
+        raise ValueError(f"config.stage must be one of {sorted(STAGES)}, got {name!r}")
+    return STAGES[name]
+
+
+def words_of(name: Any) -> stage.Words:
+    """Returns what a report says of a stage; of one that is not known, what holds for most.
+
+    Args:
+        name: config.stage of a run, read without trust; None where it has no config.
+    """
+    known = STAGES.get(name) if isinstance(name, str) else None
+    return known.words if known else _UNKNOWN

@@ -7,7 +7,6 @@ understood by a frozen language model.
 """
 
 from collections.abc import Mapping
-import dataclasses
 import functools
 from typing import Any
 
@@ -16,92 +15,72 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from data_pipelines.reading import pipeline
-from data_pipelines.reading import tasks
-from f3tok_jax.models import packing
-from f3tok_jax.models import projector as projector_lib
-from f3tok_jax.models import representation_encoder as encoder_lib
-from f3tok_jax.models import rq_mtp
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
-from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import lineage
+from f3tok_jax.stages import representation_loss
+from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
-
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Model:
-    """What the stage trains, and what it asks of frozen models; no arrays.
-
-    Attributes:
-        encoder: latents to representations.
-        heads: of RQ-MTP; None where that loss has no weight.
-        projector: representations to audio tokens; None without supervision.
-        frozen: autoencoder, language model and labels.
-        config: of the run.
-    """
-
-    encoder: encoder_lib.RepresentationEncoder
-    heads: rq_mtp.Heads | None
-    projector: projector_lib.Projector | None
-    frozen: pretrained_representation.FrozenModels
-    config: ml_collections.ConfigDict
+from f3tok_jax.training import validation
 
 
-def make_model(config: ml_collections.ConfigDict) -> Model:
-    """The modules of a run's config; reads the configs of the frozen models, no weights."""
-    frozen = pretrained_representation.FrozenModels(config)
-    heads = projector = None
-    if config.rq.weight:
-        heads = rq_mtp.Heads(
-            num_heads=config.rq.num_heads,
-            num_codebooks=config.rq.num_codebooks,
-            codebook_size=config.rq.codebook_size,
-            kind=config.rq.head,
-            bottleneck_dim=config.rq.bottleneck_dim,
-            compute_dtype=config.model.compute_dtype,
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Refuses losses that teach nothing, and targets that are not there."""
+    rq, supervision, source = config.rq, config.supervision, validation.source(config)
+    validation.positive(config, "supervision.patch", "supervision.max_tokens")
+    if rq.weight < 0 or supervision.weight < 0 or not rq.weight + supervision.weight > 0:
+        raise ValueError(
+            f"config.rq.weight={rq.weight} and config.supervision.weight={supervision.weight} "
+            f"({source}) must not be negative, and one of them above 0"
         )
-    if config.supervision.weight:
-        projector = pretrained_representation.make_projector(config, frozen.language_model.width)
-    encoder = pretrained_representation.make_encoder(config, frozen.sound.latent_dim)
-    return Model(encoder=encoder, heads=heads, projector=projector, frozen=frozen, config=config)
+    validation.shares(config, "supervision.start")
+    if rq.target not in ("latents", "log_mel"):
+        raise ValueError(
+            f"config.rq.target must be 'latents' or 'log_mel', got {rq.target!r} ({source})"
+        )
+    if rq.target == "log_mel" and config.data.latents:
+        raise ValueError(
+            f"config.rq.target='log_mel' ({source}) needs sound, got config.data.latents=True: "
+            "train on shards of sound, or on the target 'latents'"
+        )
+    if supervision.weight and not any(supervision.tasks.values()):
+        raise ValueError(
+            f"config.supervision.tasks ({source}) must give some task a weight above 0, or "
+            "config.supervision.weight be 0"
+        )
 
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The representation stage as the training loop sees it."""
-    model = make_model(config)
+    model = representation_loss.make_model(config)
     sound = model.frozen.sound
     optimizers = {
         lineage.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
     }
-    crop_length = config.data.crop_frames * sound.samples_per_latent
-    text = None
-    if model.projector is not None and config.language_model.folder:
-        text = tasks.TextTasks(
-            config.language_model.folder,
-            {name: weight for name, weight in config.supervision.tasks.items() if weight},
-            config.supervision.max_tokens,
-        )
+    spec = sound_lib.batch_spec(
+        config, sound, run="autoencoder", autoencoder=model.frozen.autoencoder
+    )
+    text, supervision = None, config.supervision
+    if model.projector is not None:
+        spec |= sequences_lib.text_spec(config.data.batch_size, supervision.max_tokens)
+        if config.language_model.folder:
+            text = sound_lib.text_tasks(
+                config.language_model.folder, supervision.tasks, supervision.max_tokens
+            )
     return stage.Stage(
-        batch_spec=_batch_spec(config, sound),
+        batch_spec=spec,
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
         open_data=functools.partial(
-            _open_data,
-            frozen=model.frozen,
-            sample_rate=sound.sample_rate,
-            crop_length=crop_length,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
+            sound_lib.open_pipeline,
+            config=config,
+            sound=sound,
+            check=model.frozen.check_named,
             random_crop=False,
             text=text,
             autoencoder=model.frozen.fingerprints.get("autoencoder"),
-            max_replaced=config.data.max_replaced,
-            num_threads=config.data.num_threads,
         ),
         frozen_fingerprints=model.frozen.fingerprints,
         measure=model.frozen.measure,
@@ -110,23 +89,15 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         sample=None,
-        warnings=functools.partial(_collapse_warnings, section=config.rq),
+        warnings=functools.partial(representation_loss.collapse_warnings, section=config.rq),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         sample_rate=sound.sample_rate,
-        seconds_per_batch=config.data.batch_size * crop_length / sound.sample_rate,
+        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
 
 
-def _open_data(
-    names: str, *, frozen: pretrained_representation.FrozenModels, **options: Any
-) -> pipeline.Pipeline:
-    """Opens shards, once it is clear that the models are named that will read them."""
-    frozen.check_named()
-    return pipeline.Pipeline(names, **options)
-
-
-def model_flops(model: Model) -> float:
+def model_flops(model: representation_loss.Model) -> float:
     """Multiplications and additions of a step's products that no implementation can do without.
 
     Six per weight and position that is trained, four per weight of the frozen language model (no
@@ -159,17 +130,11 @@ def model_flops(model: Model) -> float:
     return rows * total
 
 
-def _batch_spec(
-    config: ml_collections.ConfigDict, sound: lineage.Sound
-) -> dict[str, jax.ShapeDtypeStruct]:
-    spec = lineage.sound_spec(config, sound)
-    if config.supervision.weight:
-        spec |= sequences_lib.text_spec(config.data.batch_size, config.supervision.max_tokens)
-    return spec
-
-
 def init_state(
-    key: jax.Array, *, model: Model, optimizers: Mapping[str, optax.GradientTransformation]
+    key: jax.Array,
+    *,
+    model: representation_loss.Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
 ) -> train_state.TrainState:
     """Fresh parameters and optimizer, boxed in their logical axes."""
     key_of = functools.partial(train_state.step_key, key, 0)
@@ -196,17 +161,17 @@ def train_step(
     frozen: Any,
     batch: stage.Batch,
     *,
-    model: Model,
+    model: representation_loss.Model,
     optimizers: Mapping[str, optax.GradientTransformation],
-) -> tuple[train_state.TrainState, Metrics]:
+) -> tuple[train_state.TrainState, representation_loss.Metrics]:
     """One step: RQ-MTP from the beginning, the language model from its share of the run on."""
     config = model.config
     first_supervised = round(config.supervision.start * config.num_steps)
-    totals = _totals(batch, model)
+    totals = representation_loss.batch_totals(batch, model)
     noise_key = train_state.step_key(config.seed, state.step, "noise")
 
     def gradients(microbatch, index):
-        grads, metrics = jax.grad(_loss, has_aux=True)(
+        grads, metrics = jax.grad(representation_loss.total_loss, has_aux=True)(
             state.params[lineage.ENCODER],
             frozen,
             microbatch,
@@ -233,11 +198,15 @@ def train_step(
 
 
 def eval_step(
-    state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, model: Model
-) -> Metrics:
+    state: train_state.TrainState,
+    frozen: Any,
+    batch: stage.Batch,
+    *,
+    model: representation_loss.Model,
+) -> representation_loss.Metrics:
     """Both losses of the averaged weights, without noise."""
-    totals = _totals(batch, model)
-    _, metrics = _loss(
+    totals = representation_loss.batch_totals(batch, model)
+    _, metrics = representation_loss.total_loss(
         state.ema_params[lineage.ENCODER],
         frozen,
         batch,
@@ -249,150 +218,29 @@ def eval_step(
     return {f"eval/{name}": value for name, value in metrics.items()}
 
 
-def _loss(
-    params: Any,
-    frozen: Any,
-    batch: stage.Batch,
-    totals: Mapping[str, jax.Array],
-    *,
-    model: Model,
-    is_supervised: jax.Array | bool,
-    noise_key: jax.Array | None,
-) -> tuple[jax.Array, Metrics]:
-    """The weighted sum of both losses, divided by the sums of the whole batch, and the metrics."""
-    config = model.config
-    latents, mask = model.frozen.latents(frozen, batch)
-    segments = _segments(mask, config.packing.examples)
-    rows = functools.partial(_rows, examples=config.packing.examples)
-    slots = rows(mask)
-    length = min(config.packing.frames or slots.shape[1], slots.shape[1])
-    plan = packing.pack(slots, length=length)
-    segments = packing.take(plan, rows(segments))
-    with jax.named_scope("representation_encoder"):
-        states = model.encoder.apply(
-            {"params": params["encoder"]},
-            packing.take(plan, rows(latents)),
-            segments=segments,
-            noise_key=noise_key,
-        )
-    loss, metrics = jnp.float32(0.0), {}
-    if model.heads is not None:
-        with jax.named_scope("rq_mtp"):
-            labels = model.frozen.labels(frozen, batch, latents)
-            labels = packing.take(plan, rows(labels))
-            outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
-            loss += config.rq.weight * outcome.total(totals["targets"])
-            metrics |= outcome.metrics() | _usage_metrics(labels, segments, config)
-    if model.projector is not None:
-        back = packing.put_back(plan, states).reshape(*mask.shape, -1)
-        supervised = functools.partial(_supervise, frozen=frozen, batch=batch, model=model)
-        score = jax.lax.cond(
-            is_supervised,
-            supervised,
-            lambda *_: sequences_lib.Score(*[jnp.float32(0.0)] * 3),
-            params["projector"],
-            back,
-            mask,
-        )
-        loss += config.supervision.weight * score.loss / totals["answers"]
-        metrics["answer_loss"] = score.loss, score.weight
-        metrics["answer_accuracy"] = score.correct, score.weight
-    return loss, jax.lax.stop_gradient(metrics)
-
-
-def _supervise(
-    params: Any,
-    states: jax.Array,
-    mask: jax.Array,
-    *,
-    frozen: Any,
-    batch: stage.Batch,
-    model: Model,
-) -> sequences_lib.Score:
-    """What the frozen language model makes of the representations [b, t, d]."""
-    config, projector = model.config, model.projector
-    with jax.named_scope("projector"):
-        audio = projector.apply({"params": params}, states) * frozen["embedding_rms"]
-        boundaries = projector.apply({"params": params}, method="start_and_end")
-    missing = -mask.shape[1] % config.supervision.patch
-    patches = jnp.pad(mask, ((0, 0), (0, missing)))
-    patches = jnp.any(patches.reshape(mask.shape[0], -1, config.supervision.patch), axis=-1)
-    language_model = model.frozen.language_model.bind({"params": frozen["language_model"]})
-    with jax.named_scope("language_model"):
-        sequences = sequences_lib.make_sequences(
-            audio,
-            patches,
-            boundaries * frozen["embedding_rms"],
-            batch["text"],
-            batch["text_mask"],
-            batch["answer"],
-            embed=language_model.embed,
-            examples_per_row=config.packing.examples,
-            length=config.packing.positions,
-        )
-        hidden = language_model(
-            sequences.embeddings, positions=sequences.positions, segments=sequences.segments
-        )
-        return sequences_lib.score(sequences, hidden, language_model.logits)
-
-
-def _totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
-    """What the summed losses are divided by, once: predictions asked for in the whole batch.
-
-    Counted before packing: what has no room in its row weighs nothing, like an example that is not
-    there.
-    """
-    totals = {}
-    if model.heads is not None:
-        mask = model.frozen.frame_mask(batch)
-        labels = jnp.zeros((*mask.shape, 1), jnp.int32)
-        _, valid = rq_mtp.shifted_targets(
-            labels, mask.astype(jnp.int32), num_heads=model.config.rq.num_heads
-        )
-        count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
-        totals["targets"] = count * model.config.rq.num_codebooks
-    if model.projector is not None:
-        answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
-        totals["answers"] = jnp.maximum(answers, 1.0)
-    return totals
-
-
-def _segments(mask: jax.Array, examples: int) -> jax.Array:
-    """[b, t] int32: which example of its row a frame belongs to, from 1; 0 where none is."""
-    number = 1 + jnp.arange(mask.shape[0], dtype=jnp.int32) % examples
-    return jnp.where(mask, number[:, None], 0)
-
-
-def _rows(x: jax.Array, examples: int) -> jax.Array:
-    """[b, t, ...] to [b / examples, examples * t, ...]."""
-    return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
-
-
-def _usage_metrics(
-    labels: jax.Array, segments: jax.Array, config: ml_collections.ConfigDict
-) -> Metrics:
-    usage = rq_mtp.code_usage(labels, segments, codebook_size=config.rq.codebook_size)
-    values = rq_mtp.perplexity(usage)
-    return {
-        _perplexity_name(index): (values[index], jnp.float32(1.0))
-        for index in range(config.rq.num_codebooks)
-    }
-
-
-def _perplexity_name(index: int) -> str:
-    return f"code_perplexity/{index}"
-
-
-def _collapse_warnings(
-    values: Mapping[str, float], *, section: Mapping[str, Any]
-) -> dict[str, str]:
-    """One sentence for each codebook that is used too little, by the name of its metric."""
-    if not section["weight"]:
-        return {}
-    names = [f"train/{_perplexity_name(index)}" for index in range(section["num_codebooks"])]
-    sentences = rq_mtp.collapse_warnings(
-        [values[name] for name in names],
-        codebook_size=section["codebook_size"],
-        min_share=section["min_perplexity"],
-    )
-    return {names[index]: sentence for index, sentence in sentences.items()}
+STAGE = stage.Definition(
+    name="representation",
+    make=make_stage,
+    validate=validate,
+    derived=sound_lib.derived,
+    words=stage.Words(
+        title="Representation encoder",
+        introduction="A representation encoder turns the latents of a frozen autoencoder into "
+        "vectors that say what is in the sound. It learns by predicting quantized latents some "
+        "frames ahead (RQ-MTP), and by making itself understood to a frozen language model that "
+        "answers questions on the sound. Probes show what it gains over raw latents.",
+        curves={
+            "rq_loss": "Cross entropy, in nats, of the quantized latents k frames ahead.",
+            "rq_accuracy": "Share of those that are predicted exactly.",
+            "answer_loss": "Cross entropy, in nats per token, of the frozen language model's "
+            "answers.",
+            "answer_accuracy": "Share of the answers' tokens that it finds most likely, given those "
+            "before.",
+            "code_perplexity": "How many codes of a codebook are in use: the exponential of the "
+            "entropy of their frequencies.",
+        },
+        together={"code_perplexity": "a line per codebook"},
+        program="probe",
+        results="probe*.json",
+    ),
+)

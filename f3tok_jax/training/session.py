@@ -69,9 +69,6 @@ def open_data(
 
 
 EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
-EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
-EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
-EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
 EXIT_PREEMPTED = preemption_lib.EXIT_PREEMPTED
 _EXIT_CODES = {
     loop.Outcome.DONE: EXIT_DONE,
@@ -84,7 +81,7 @@ def run(
     config: ml_collections.ConfigDict,
     workdir: str,
     *,
-    make_stage: Callable[[ml_collections.ConfigDict], stage_lib.Stage],
+    stage: stage_lib.Definition,
     devices: Sequence[Any] | None = None,
 ) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
@@ -92,7 +89,7 @@ def run(
     Args:
         config: of the run, locked or not.
         workdir: run folder, local or a bucket.
-        make_stage: config -> stage; stages.registry has those of config.stage.
+        stage: of config.stage; stages.registry has them.
         devices: to train on; default all of them.
 
     Returns:
@@ -103,7 +100,7 @@ def run(
         checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
     """
     say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
-    validation.validate(config)
+    validation.validate(config, stage)
     mesh = sharding.make_mesh(config.mesh, devices)
     sharding.check_batch(
         config.data.batch_size // (config.packing.examples if "packing" in config else 1),
@@ -117,10 +114,10 @@ def run(
         if done_step is not None and done_step >= config.num_steps:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
-    stage = make_stage(config)
+    made = stage.make(config)
     if is_new and config.init_from.workdir:
-        initialization.check(config.init_from, config.stage, stage.frozen_fingerprints, say=say)
-    return _EXIT_CODES[_train(config, workdir, stage, mesh, say)]
+        initialization.check(config.init_from, config.stage, made.frozen_fingerprints, say=say)
+    return _EXIT_CODES[_train(config, workdir, made, mesh, say)]
 
 
 def _train(

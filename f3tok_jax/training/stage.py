@@ -1,12 +1,17 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the training loop needs to know of a stage."""
+"""What a stage is: `Definition` before a config is given, `Stage` once it is.
+
+A new stage is a file in stages/ that ends in its `Definition`, a line in stages/registry.py and a
+recipe in configs/; whatever trains, checks, measures or reports finds there what it needs.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from typing import Any, Protocol
 
 import jax
+import ml_collections
 import numpy as np
 
 from f3tok_jax.training import state as train_state
@@ -94,3 +99,54 @@ class Stage:
     sample_rate: int
     seconds_per_batch: float
     model_flops: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words:
+    """What a report says of a stage.
+
+    Attributes:
+        title: of a page about its runs alone.
+        introduction: what the stage does and what there is to see, for who has never heard of it.
+        curves: quantity, as in "train/<quantity>" or "train/<quantity>/<part>" -> what it is, in a
+            sentence, "" where its name says it; those to be looked at first come first.
+        together: quantity whose parts share a chart -> what a line of it is.
+        program: which measures a finished run, a module of f3tok_jax; "" for none.
+        results: pattern of the files that it leaves in the folder of the run.
+    """
+
+    title: str
+    introduction: str = ""
+    curves: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    together: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    program: str = ""
+    results: str = ""
+
+
+def _accept(config: ml_collections.ConfigDict) -> None:
+    del config
+
+
+def _derive_nothing(config: ml_collections.ConfigDict) -> dict[str, float]:
+    del config
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Definition:
+    """One of the stages, as all programs know it.
+
+    Attributes:
+        name: what its recipes give in config.stage.
+        make: config -> the stage; reads configs of finished runs, no weights.
+        validate: refuses a config whose values cannot work together, by ValueError; what holds for
+            every stage is checked before.
+        derived: config -> what follows from it, by name with unit.
+        words: for reports.
+    """
+
+    name: str
+    make: Callable[[ml_collections.ConfigDict], Stage]
+    validate: Callable[[ml_collections.ConfigDict], None] = _accept
+    derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = _derive_nothing
+    words: Words

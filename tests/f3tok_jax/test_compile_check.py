@@ -3,6 +3,7 @@
 """compile_check on a stage of two matrix products, whose cost for a slice can be counted by
 hand."""
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -96,7 +97,10 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
 
 
 def _run(monkeypatch, capsys, *arguments, width: int = _WIDTH):
-    monkeypatch.setitem(registry.STAGES, "autoencoder", functools.partial(_make_stage, width=width))
+    toy = dataclasses.replace(
+        registry.of("autoencoder"), make=functools.partial(_make_stage, width=width)
+    )
+    monkeypatch.setitem(registry.STAGES, toy.name, toy)
     code = compile_check.main([f"--config={_RECIPE}:tiny", *arguments])
     return code, capsys.readouterr()
 

@@ -15,7 +15,7 @@ from f3tok_jax.training import session
 
 def train(config: ml_collections.ConfigDict, workdir: str, devices=None) -> int:
     """Runs the stage that the config names to its end; returns the exit code."""
-    return session.run(config, workdir, make_stage=registry.make, devices=devices)
+    return session.run(config, workdir, stage=registry.of(config.stage), devices=devices)
 
 
 def check_that_it_resumes_bit_equal(

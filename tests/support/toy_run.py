@@ -9,6 +9,7 @@ Environment, for the tests of what goes wrong:
     TOY_HASHES                               file that gets a line per batch: step, hash of every row
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -33,6 +34,7 @@ from f3tok_jax import train
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.stages import registry
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
@@ -243,7 +245,12 @@ def _inject_faults() -> None:
     pipeline.Pipeline.local_batch = hashed_batch
 
 
+# In the place of the stage whose recipe it has.
+STAGE = dataclasses.replace(registry.of("autoencoder"), make=make_stage)
+
+
 if __name__ == "__main__":
     sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
     _inject_faults()
-    app.run(functools.partial(train.main, make_stage=make_stage), flags_parser=train.parse_flags)
+    registry.STAGES[STAGE.name] = STAGE
+    app.run(train.main, flags_parser=train.parse_flags)

@@ -15,11 +15,12 @@ Letters in shapes, beside the package's:
 
 import functools
 
-from flax import linen as nn
 import jax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 import jax.numpy as jnp
+
+from f3tok_jax.devices import sharding
 
 IMPLEMENTATIONS = ("auto", "plain", "splash")
 
@@ -191,14 +192,9 @@ def splash(
     )
     segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
     local = functools.partial(_splash_local, causal=causal, window=window, interpret=interpret)
-    if not jax.sharding.get_abstract_mesh().empty:
-        # A kernel is opaque to the partitioner: each device runs its own rows and heads.
-        heads = [
-            nn.logical_to_mesh_axes(("batch", name, None, None))
-            for name in ("heads", "kv_heads", "kv_heads")
-        ]
-        rows = nn.logical_to_mesh_axes(("batch", None))
-        local = jax.shard_map(local, in_specs=(*heads, rows), out_specs=heads[0], check_vma=False)
+    # A kernel is opaque to the partitioner: each device runs its own rows and heads.
+    heads, groups = (("batch", name, None, None) for name in ("heads", "kv_heads"))
+    local = sharding.on_each_device(local, (heads, groups, groups, ("batch", None)), heads)
     return local(query, key, value, segments)[:, :, :length]
 
 

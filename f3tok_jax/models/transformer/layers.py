@@ -3,13 +3,14 @@
 """Layers of a transformer: products, whose kernels are gathered first, a norm, a rotation, and layouts."""
 
 import functools
-import math
 
 from flax import linen as nn
 import jax
 from jax.experimental import layout
 import jax.numpy as jnp
 import numpy as np
+
+from f3tok_jax.devices import sharding
 
 
 class Linear(nn.Module):
@@ -114,17 +115,7 @@ def in_rows(x: jax.Array, *names: str | None) -> jax.Array:
     pin = functools.partial(
         layout.with_layout_constraint, layouts=layout.Layout(tuple(range(x.ndim)))
     )
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return pin(x)
-    # The partitioner has no rule for it and would gather the whole: each device pins its own part.
-    spec = nn.logical_to_mesh_axes(names)
-    counts = [math.prod(mesh.shape[axis] for axis in _axes_of(entry)) for entry in spec]
-    if any(size % count for size, count in zip(x.shape, counts)):
+    if not sharding.divides(x.shape, names):
         return x
-    return jax.shard_map(pin, in_specs=spec, out_specs=spec, check_vma=False)(x)
-
-
-def _axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Mesh axes of one entry of a PartitionSpec."""
-    return (entry,) if isinstance(entry, str) else tuple(entry or ())
+    # The partitioner has no rule for it and would gather the whole: each device pins its own part.
+    return sharding.on_each_device(pin, (names,), names)(x)

@@ -11,6 +11,7 @@ from configs import generation
 from configs import language_model
 from configs import representation
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
@@ -31,12 +32,12 @@ def _read(*overrides: str, preset: str = "tiny"):
 @pytest.mark.parametrize("preset", recipe.PRESETS)
 def test_every_preset_is_valid_and_survives_its_file(preset, tmp_path):
     config = _read(preset=preset)
-    validation.validate(config)
+    validation.validate(config, registry.of(config.stage))
     config_lib.save(config, str(tmp_path))
     loaded = config_lib.load(str(tmp_path))
     assert loaded == config and config_lib.hash_of(loaded) == config_lib.hash_of(config)
     assert isinstance(loaded.model.strides, tuple) and isinstance(loaded.model.strides[0], tuple)
-    derived = config_lib.derived(config)
+    derived = registry.of(config.stage).derived(config)
     assert derived["latent_rate_hz"] == 25 and derived["bins_left"] == 5
     config_lib.check_same_run(config, str(tmp_path))
 
@@ -45,14 +46,14 @@ def test_every_preset_is_valid_and_survives_its_file(preset, tmp_path):
 def test_every_preset_of_the_later_stages_is_valid_and_survives_its_file(stage, preset, tmp_path):
     recipe_path = pathlib.Path(_RECIPE).with_name(f"{stage}.py")
     config = config_lib.read(f"{recipe_path}:{preset}")
-    validation.validate(config)
+    validation.validate(config, registry.of(config.stage))
     config_lib.save(config, str(tmp_path))
     assert config_lib.load(str(tmp_path)) == config
     config_lib.check_same_run(config, str(tmp_path))
 
 
 def test_derived_values_of_the_base_preset():
-    derived = config_lib.derived(_read(preset="base"))
+    derived = registry.of("autoencoder").derived(_read(preset="base"))
     assert derived["num_bins"] == 240 and derived["samples_per_latent"] == 960
     assert derived["values_per_second"] == 25 * 64
     assert derived["crop_seconds"] == pytest.approx(1.28)
@@ -152,7 +153,7 @@ def test_wrong_recipes(argument, message):
 )
 def test_values_that_do_not_go_together(overrides, message):
     with pytest.raises(ValueError, match=message) as error:
-        validation.validate(_read(*overrides))
+        validation.validate(_read(*overrides), registry.of("autoencoder"))
     assert "configs/autoencoder.py:tiny" in str(error.value)
 
 

@@ -232,7 +232,7 @@ def test_the_flops_of_a_step_are_those_of_its_products():
 def test_mistakes_in_the_config_are_one_sentence(change, words):
     config = tiny_generation.make_config(f"--config.{change}")
     with pytest.raises(ValueError, match=words) as error:
-        validation.validate(config)
+        validation.validate(config, generation_stage.STAGE)
     assert "\n" not in str(error.value)
 
 
@@ -240,7 +240,7 @@ def test_some_task_must_have_a_weight():
     names = tiny_generation.make_config().text.tasks
     config = tiny_generation.make_config(*(f"--config.text.tasks.{name}=0.0" for name in names))
     with pytest.raises(ValueError, match="config.text.tasks .* must give some task a weight"):
-        validation.validate(config)
+        validation.validate(config, generation_stage.STAGE)
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_another_autoencoder_is_refused(whole, folders, tmp_path):
         ("--config.language_model.folder=/nowhere", "must be a Hugging Face folder of a model"),
         ("--config.supervision.tasks.instrument=1.0", "'instrument' needs records with the label"),
         ("--config.supervision.max_tokens=6", "more than max_tokens=6"),
-        ("--config.supervision.start=2.0", "must be a share of the run in"),
+        ("--config.supervision.start=2.0", "config.supervision.start must be a share in"),
         ("--config.packing.examples=3", "config.packing.examples=3"),
         ("--config.rq.target=log_mel", "needs sound, got config.data.latents=True"),
         ("--config.rq.target=other", "config.rq.target must be"),

@@ -34,9 +34,7 @@ def before(shards, tmp_path_factory) -> str:
 
 def _train(shards, workdir, *more: str) -> int:
     config = toy_run.make_config(shards, *more)
-    return session.run(
-        config, str(workdir), make_stage=toy_run.make_stage, devices=jax.devices()[:2]
-    )
+    return session.run(config, str(workdir), stage=toy_run.STAGE, devices=jax.devices()[:2])
 
 
 def _first_loss(workdir) -> float:

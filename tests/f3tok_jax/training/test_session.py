@@ -59,11 +59,11 @@ def whole(shards, tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
-def _train(shards, workdir, *more: str, num_devices: int = 2, make_stage=toy_run.make_stage) -> int:
+def _train(shards, workdir, *more: str, num_devices: int = 2, stage=toy_run.STAGE) -> int:
     return session.run(
         toy_run.make_config(shards, *more),
         str(workdir),
-        make_stage=make_stage,
+        stage=stage,
         devices=jax.devices()[:num_devices],
     )
 
@@ -357,7 +357,7 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
     with pytest.raises(
         ValueError, match=r"what the stage needs, .*'text': \(\(8, 10\), 'int32'\).* got "
     ):
-        _train(shards, tmp_path, make_stage=make_stage)
+        _train(shards, tmp_path, stage=dataclasses.replace(toy_run.STAGE, make=make_stage))
 
 
 @pytest.mark.parametrize(

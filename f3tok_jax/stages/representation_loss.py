@@ -1,0 +1,207 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the representation stage lowers: RQ-MTP, and what a frozen language model makes of sound."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from f3tok_jax.models import packing
+from f3tok_jax.models import projector as projector_lib
+from f3tok_jax.models import representation_encoder as encoder_lib
+from f3tok_jax.models import rq_mtp
+from f3tok_jax.models import sequences as sequences_lib
+from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.training import stage
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What the stage trains, and what it asks of frozen models; no arrays.
+
+    Attributes:
+        encoder: latents to representations.
+        heads: of RQ-MTP; None where that loss has no weight.
+        projector: representations to audio tokens; None without supervision.
+        frozen: autoencoder, language model and labels.
+        config: of the run.
+    """
+
+    encoder: encoder_lib.RepresentationEncoder
+    heads: rq_mtp.Heads | None
+    projector: projector_lib.Projector | None
+    frozen: pretrained_representation.FrozenModels
+    config: ml_collections.ConfigDict
+
+
+def make_model(config: ml_collections.ConfigDict) -> Model:
+    """The modules of a run's config; reads the configs of the frozen models, no weights."""
+    frozen = pretrained_representation.FrozenModels(config)
+    heads = projector = None
+    if config.rq.weight:
+        heads = rq_mtp.Heads(
+            num_heads=config.rq.num_heads,
+            num_codebooks=config.rq.num_codebooks,
+            codebook_size=config.rq.codebook_size,
+            kind=config.rq.head,
+            bottleneck_dim=config.rq.bottleneck_dim,
+            compute_dtype=config.model.compute_dtype,
+        )
+    if config.supervision.weight:
+        projector = pretrained_representation.make_projector(config, frozen.language_model.width)
+    encoder = pretrained_representation.make_encoder(config, frozen.sound.latent_dim)
+    return Model(encoder=encoder, heads=heads, projector=projector, frozen=frozen, config=config)
+
+
+def total_loss(
+    params: Any,
+    frozen: Any,
+    batch: stage.Batch,
+    totals: Mapping[str, jax.Array],
+    *,
+    model: Model,
+    is_supervised: jax.Array | bool,
+    noise_key: jax.Array | None,
+) -> tuple[jax.Array, Metrics]:
+    """The weighted sum of both losses, divided by the sums of the whole batch, and the metrics."""
+    config = model.config
+    latents, mask = model.frozen.latents(frozen, batch)
+    segments = _segments(mask, config.packing.examples)
+    rows = functools.partial(_rows, examples=config.packing.examples)
+    slots = rows(mask)
+    length = min(config.packing.frames or slots.shape[1], slots.shape[1])
+    plan = packing.pack(slots, length=length)
+    segments = packing.take(plan, rows(segments))
+    with jax.named_scope("representation_encoder"):
+        states = model.encoder.apply(
+            {"params": params["encoder"]},
+            packing.take(plan, rows(latents)),
+            segments=segments,
+            noise_key=noise_key,
+        )
+    loss, metrics = jnp.float32(0.0), {}
+    if model.heads is not None:
+        with jax.named_scope("rq_mtp"):
+            labels = model.frozen.labels(frozen, batch, latents)
+            labels = packing.take(plan, rows(labels))
+            outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
+            loss += config.rq.weight * outcome.total(totals["targets"])
+            metrics |= outcome.metrics() | _usage_metrics(labels, segments, config)
+    if model.projector is not None:
+        back = packing.put_back(plan, states).reshape(*mask.shape, -1)
+        supervised = functools.partial(_supervise, frozen=frozen, batch=batch, model=model)
+        score = jax.lax.cond(
+            is_supervised,
+            supervised,
+            lambda *_: sequences_lib.Score(*[jnp.float32(0.0)] * 3),
+            params["projector"],
+            back,
+            mask,
+        )
+        loss += config.supervision.weight * score.loss / totals["answers"]
+        metrics["answer_loss"] = score.loss, score.weight
+        metrics["answer_accuracy"] = score.correct, score.weight
+    return loss, jax.lax.stop_gradient(metrics)
+
+
+def _supervise(
+    params: Any,
+    states: jax.Array,
+    mask: jax.Array,
+    *,
+    frozen: Any,
+    batch: stage.Batch,
+    model: Model,
+) -> sequences_lib.Score:
+    """What the frozen language model makes of the representations [b, t, d]."""
+    config, projector = model.config, model.projector
+    with jax.named_scope("projector"):
+        audio = projector.apply({"params": params}, states) * frozen["embedding_rms"]
+        boundaries = projector.apply({"params": params}, method="start_and_end")
+    missing = -mask.shape[1] % config.supervision.patch
+    patches = jnp.pad(mask, ((0, 0), (0, missing)))
+    patches = jnp.any(patches.reshape(mask.shape[0], -1, config.supervision.patch), axis=-1)
+    language_model = model.frozen.language_model.bind({"params": frozen["language_model"]})
+    with jax.named_scope("language_model"):
+        sequences = sequences_lib.make_sequences(
+            audio,
+            patches,
+            boundaries * frozen["embedding_rms"],
+            batch["text"],
+            batch["text_mask"],
+            batch["answer"],
+            embed=language_model.embed,
+            examples_per_row=config.packing.examples,
+            length=config.packing.positions,
+        )
+        hidden = language_model(
+            sequences.embeddings, positions=sequences.positions, segments=sequences.segments
+        )
+        return sequences_lib.score(sequences, hidden, language_model.logits)
+
+
+def batch_totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
+    """What the summed losses are divided by, once: predictions asked for in the whole batch.
+
+    Counted before packing: what has no room in its row weighs nothing, like an example that is not
+    there.
+    """
+    totals = {}
+    if model.heads is not None:
+        mask = model.frozen.frame_mask(batch)
+        labels = jnp.zeros((*mask.shape, 1), jnp.int32)
+        _, valid = rq_mtp.shifted_targets(
+            labels, mask.astype(jnp.int32), num_heads=model.config.rq.num_heads
+        )
+        count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
+        totals["targets"] = count * model.config.rq.num_codebooks
+    if model.projector is not None:
+        answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
+        totals["answers"] = jnp.maximum(answers, 1.0)
+    return totals
+
+
+def _segments(mask: jax.Array, examples: int) -> jax.Array:
+    """[b, t] int32: which example of its row a frame belongs to, from 1; 0 where none is."""
+    number = 1 + jnp.arange(mask.shape[0], dtype=jnp.int32) % examples
+    return jnp.where(mask, number[:, None], 0)
+
+
+def _rows(x: jax.Array, examples: int) -> jax.Array:
+    """[b, t, ...] to [b / examples, examples * t, ...]."""
+    return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
+
+
+def _usage_metrics(
+    labels: jax.Array, segments: jax.Array, config: ml_collections.ConfigDict
+) -> Metrics:
+    usage = rq_mtp.code_usage(labels, segments, codebook_size=config.rq.codebook_size)
+    values = rq_mtp.perplexity(usage)
+    return {
+        _perplexity_name(index): (values[index], jnp.float32(1.0))
+        for index in range(config.rq.num_codebooks)
+    }
+
+
+def _perplexity_name(index: int) -> str:
+    return f"code_perplexity/{index}"
+
+
+def collapse_warnings(values: Mapping[str, float], *, section: Mapping[str, Any]) -> dict[str, str]:
+    """One sentence for each codebook that is used too little, by the name of its metric."""
+    if not section["weight"]:
+        return {}
+    names = [f"train/{_perplexity_name(index)}" for index in range(section["num_codebooks"])]
+    sentences = rq_mtp.collapse_warnings(
+        [values[name] for name in names],
+        codebook_size=section["codebook_size"],
+        min_share=section["min_perplexity"],
+    )
+    return {names[index]: sentence for index, sentence in sentences.items()}

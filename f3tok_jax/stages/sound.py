@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What stages that are trained on sound have in common: their batches, and what follows from
+their configs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from data_pipelines.reading import pipeline
+from data_pipelines.reading import tasks
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
+
+
+def derived(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """Returns what follows from the config of a stage on latents or waveforms, by name with unit."""
+    sound = lineage.Sound(**config_lib.latents_of(config))
+    rate = sound.sample_rate / sound.samples_per_latent
+    seconds = seconds_per_batch(config, sound)
+    return {
+        "latent_rate_hz": rate,
+        "samples_per_latent": sound.samples_per_latent,
+        "values_per_second": rate * sound.latent_dim,
+        "crop_samples": crop_length(config, sound),
+        "crop_seconds": config.data.crop_frames / rate,
+        "seconds_per_batch": seconds,
+        "hours_of_training": config.num_steps * seconds / 3600,
+    }
+
+
+def crop_length(config: ml_collections.ConfigDict, sound: lineage.Sound) -> int:
+    """Samples of an example."""
+    return config.data.crop_frames * sound.samples_per_latent
+
+
+def seconds_per_batch(config: ml_collections.ConfigDict, sound: lineage.Sound) -> float:
+    """Seconds of sound in a global batch."""
+    return config.data.batch_size * crop_length(config, sound) / sound.sample_rate
+
+
+def batch_spec(
+    config: ml_collections.ConfigDict, sound: lineage.Sound, *, run: str, autoencoder: Any
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """What a batch of a stage on latents must have of sound.
+
+    Args:
+        config: of the stage.
+        sound: of the latents.
+        run: key of the config that names the run which knows the autoencoder.
+        autoencoder: through which waveforms pass, None where none is named.
+
+    Raises:
+        ValueError: where waveforms have no autoencoder to pass through.
+    """
+    if autoencoder is None and not config.data.latents:
+        raise ValueError(
+            f"config.{run}.workdir must name a run, got '': with config.data.latents=False sound "
+            "passes through its autoencoder; name one, or set config.data.latents=True for shards "
+            "of latents"
+        )
+    return lineage.sound_spec(config, sound)
+
+
+def open_pipeline(
+    names: str,
+    *,
+    config: ml_collections.ConfigDict,
+    sound: lineage.Sound,
+    check: Callable[[], None] = lambda: None,
+    **options: Any,
+) -> pipeline.Pipeline:
+    """Opens shards for a stage.
+
+    Args:
+        names: folders of shards, as in config.data.train.
+        config: of the stage.
+        sound: of its latents.
+        check: raises ValueError where something is missing without which no batch is of use.
+        **options: of pipeline.Pipeline.
+    """
+    check()
+    return pipeline.Pipeline(
+        names,
+        sample_rate=sound.sample_rate,
+        crop_length=crop_length(config, sound),
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        max_replaced=config.data.max_replaced,
+        num_threads=config.data.num_threads,
+        **options,
+    )
+
+
+def text_tasks(folder: str, weights: Mapping[str, float], max_tokens: int) -> tasks.TextTasks:
+    """The tasks that have a weight, in tokens of the language model in `folder`."""
+    return tasks.TextTasks(
+        folder, {name: weight for name, weight in weights.items() if weight}, max_tokens
+    )
