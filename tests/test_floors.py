@@ -97,10 +97,25 @@ def test_a_door_is_opened_by_nobody():
 
 @pytest.mark.parametrize("file", _files(*_PURE))
 def test_modules_and_losses_are_pure(file):
-    forbidden = {"ml_collections", "absl", "os", "pathlib", "time", "configs", "data_pipelines"}
-    assert not _packages(file) & forbidden
-    processes = ("jax.process_", "jax.distributed", "jax.devices", "jax.sharding")
-    assert not any(use.startswith(processes) for use in _uses(file))
+    packages = {
+        *("configs", "ml_collections"),
+        *("absl", "argparse"),  # flags
+        *("etils", "glob", "io", "os", "pathlib", "shutil", "subprocess", "sys", "tempfile"),
+        *("datetime", "time"),
+        "data_pipelines",
+    }
+    assert not _packages(file) & packages
+    machine = (
+        *("jax.process_", "jax.distributed", "jax.experimental.multihost_utils"),
+        *("jax.devices", "jax.device_count", "jax.local_device"),
+        *("jax.sharding", "jax.experimental.mesh_utils", "jax.make_mesh", "jax.set_mesh"),
+    )
+    assert not any(name.startswith(machine) for name in _uses(file) | _imports(file))
+    # Of what lies below, the sharding of an array by the logical names of its axes, and no more.
+    below = {other for other in _ours(file) if not other.startswith(tuple(f"{p}/" for p in _PURE))}
+    assert below <= {"f3tok_jax/devices/sharding.py"}
+    asked = {use for use in _uses(file) if use.startswith("sharding.")}
+    assert asked <= {"sharding.divides", "sharding.on_each_device"}
 
 
 def test_only_what_it_is_for_knows_a_library():
