@@ -36,6 +36,10 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["f3tok_jax*", "data_pipelines*", "configs"]),
+    package_data={
+        "data_pipelines.embedded.music": ["*.toml"],
+        "data_pipelines.embedded.speech": ["languages/*.toml"],
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",

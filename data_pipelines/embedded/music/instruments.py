@@ -7,7 +7,11 @@ stiff strings, bowed strings a stick-slip sawtooth through body resonances, blow
 that opens with the breath. Equal temperament, A4 = 440 Hz, MIDI numbering.
 """
 
+from collections.abc import Mapping
 import dataclasses
+import pathlib
+import tomllib
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +28,7 @@ class Instrument:
         highest: of the highest.
         verb: what the player does in a caption.
         chords: whether one player can sound several notes at once.
+        model: parameters of the family's model, by the names that instruments.toml explains.
     """
 
     family: str
@@ -31,78 +36,15 @@ class Instrument:
     highest: int
     verb: str = "plays"
     chords: bool = True
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-INSTRUMENTS = {
-    "banjo": Instrument("plucked", 50, 76, "plucks"),
-    "bass": Instrument("plucked", 28, 50, "plucks", chords=False),
-    "bell": Instrument("struck", 55, 82, "rings", chords=False),
-    "cello": Instrument("bowed", 36, 64, "bows"),
-    "clarinet": Instrument("blown", 50, 84, chords=False),
-    "flute": Instrument("blown", 60, 91, chords=False),
-    "glockenspiel": Instrument("struck", 72, 96),
-    "guitar": Instrument("plucked", 40, 76, "plucks"),
-    "harp": Instrument("plucked", 36, 86, "plucks"),
-    "marimba": Instrument("struck", 45, 84),
-    "organ": Instrument("blown", 36, 84),
-    "piano": Instrument("struck", 30, 90),
-    "trumpet": Instrument("blown", 54, 80, chords=False),
-    "viola": Instrument("bowed", 48, 76, "bows"),
-    "violin": Instrument("bowed", 55, 88, "bows"),
-}
+def _read() -> dict[str, Instrument]:
+    text = pathlib.Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+    return {name: Instrument(**fields) for name, fields in tomllib.loads(text).items()}
 
-# Pluck position (fraction of the string), decay of the fundamental at 220 Hz (s), loss that grows
-# with frequency, stiffness.
-_STRINGS = {
-    "banjo": (0.12, 0.35, 0.5, 1e-4),
-    "bass": (0.22, 1.2, 2.0, 5e-5),
-    "guitar": (0.18, 0.9, 0.8, 6e-5),
-    "harp": (0.35, 1.3, 1.0, 2e-5),
-}
-# Frequency ratios, amplitudes, decay of the first mode at 440 Hz (s), and the power of a mode's
-# ratio by which it decays faster. The ratios of a glockenspiel are a free bar's; a marimba's bars
-# are carved until the second mode is near 4.
-_BODIES = {
-    "bell": (
-        (0.5, 1.0, 1.19, 1.5, 2.0, 2.51, 2.66, 3.01, 4.17, 5.43),
-        (0.4, 1.0, 0.6, 0.3, 0.7, 0.25, 0.25, 0.2, 0.15, 0.1),
-        1.6,
-        0.8,
-    ),
-    "glockenspiel": ((1.0, 2.756, 5.404, 8.933), (1.0, 0.45, 0.25, 0.1), 0.9, 1.0),
-    "marimba": ((1.0, 3.98, 9.9, 16.2), (1.0, 0.25, 0.1, 0.04), 0.35, 1.0),
-}
-# Resonances of the body: centre (Hz), gain, width as a fraction of the centre.
-_BOWED_BODIES = {
-    "violin": ((280, 2.0, 0.25), (480, 2.2, 0.25), (1000, 1.0, 0.4), (2600, 2.0, 0.5)),
-    "viola": ((220, 2.0, 0.25), (370, 2.2, 0.25), (800, 1.0, 0.4), (2000, 1.6, 0.5)),
-    "cello": ((100, 1.8, 0.3), (190, 2.2, 0.25), (450, 1.2, 0.4), (1500, 1.4, 0.6)),
-}
-# Harmonics when soft and when loud, attack (s), breath noise, vibrato (cents).
-_PIPES = {
-    "clarinet": (
-        (1, 0.02, 0.35, 0.03, 0.12, 0.03, 0.05, 0.02),
-        (1, 0.04, 0.7, 0.08, 0.5, 0.1, 0.3, 0.1, 0.2, 0.08, 0.1),
-        0.04,
-        0.01,
-        3,
-    ),
-    "flute": ((1, 0.25, 0.08, 0.03), (1, 0.55, 0.3, 0.15, 0.08, 0.04), 0.06, 0.05, 12),
-    "organ": (
-        (1, 0.6, 0.35, 0.4, 0, 0.2, 0, 0.25),
-        (1, 0.6, 0.35, 0.4, 0, 0.2, 0, 0.25),
-        0.03,
-        0.01,
-        0,
-    ),
-    "trumpet": (
-        (1, 0.6, 0.3, 0.15, 0.08),
-        (1, 1.1, 1.1, 0.9, 0.75, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08),
-        0.03,
-        0.006,
-        8,
-    ),
-}
+
+INSTRUMENTS = _read()
 
 
 def frequency(pitch: float) -> float:
@@ -132,11 +74,17 @@ def tone(
     Returns:
         [samples] float64, peak about `loudness` + 0.3.
     """
-    release = 0.2 if INSTRUMENTS[name].family in ("plucked", "struck") else 0.1
+    instrument = INSTRUMENTS[name]
+    release = 0.2 if instrument.family in ("plucked", "struck") else 0.1
     num_samples = int((duration + release) * sample_rate)
     make = {"plucked": _plucked, "struck": _struck, "bowed": _bowed, "blown": _blown}
-    signal = make[INSTRUMENTS[name].family](
-        name, frequency(pitch), loudness, rng, num_samples=num_samples, sample_rate=sample_rate
+    signal = make[instrument.family](
+        instrument.model,
+        frequency(pitch),
+        loudness,
+        rng,
+        num_samples=num_samples,
+        sample_rate=sample_rate,
     )
     signal *= synthesis.envelope(
         (0.0, duration, duration + release),
@@ -152,7 +100,7 @@ def _partials(fundamental: float, sample_rate: int) -> np.ndarray:
 
 
 def _plucked(
-    name: str,
+    model: Mapping[str, Any],
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
@@ -160,15 +108,13 @@ def _plucked(
     num_samples: int,
     sample_rate: int,
 ) -> np.ndarray:
-    position, decay_time, loss, stiffness = _STRINGS[name]
     numbers = _partials(fundamental, sample_rate)
-    position *= rng.uniform(0.8, 1.2)
+    position = model["position"] * rng.uniform(0.8, 1.2)
     # A string drawn aside to a corner: sin(pi h p) / h^2, bent towards 1 / h by a hard, loud pluck.
     amplitudes = np.sin(np.pi * numbers * position) / numbers ** (1.9 - 0.7 * loudness)
-    frequencies = fundamental * numbers * np.sqrt(1.0 + stiffness * numbers**2)
-    decay_times = (
-        decay_time * (220.0 / fundamental) ** 0.5 / (1.0 + loss * (frequencies / 1500.0) ** 1.5)
-    )
+    frequencies = fundamental * numbers * np.sqrt(1.0 + model["stiffness"] * numbers**2)
+    decay_times = model["decay_time"] * (220.0 / fundamental) ** 0.5
+    decay_times /= 1.0 + model["loss"] * (frequencies / 1500.0) ** 1.5
     signal = synthesis.modes(
         frequencies,
         amplitudes=amplitudes,
@@ -183,7 +129,7 @@ def _plucked(
 
 
 def _struck(
-    name: str,
+    model: Mapping[str, Any],
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
@@ -191,7 +137,7 @@ def _struck(
     num_samples: int,
     sample_rate: int,
 ) -> np.ndarray:
-    if name == "piano":
+    if not model:  # a piano's strings
         numbers = _partials(fundamental, sample_rate)
         stiffness = 4e-4 * (fundamental / 440.0) ** 1.2
         frequencies = fundamental * numbers * np.sqrt(1.0 + stiffness * numbers**2)
@@ -207,12 +153,11 @@ def _struck(
         amplitudes = np.concatenate([amplitudes, 0.4 * amplitudes])
         decay_times = np.concatenate([0.4 * decay_times, 1.5 * decay_times])
     else:
-        ratios, amplitudes, decay_time, power = (np.asarray(value) for value in _BODIES[name])
+        ratios = np.asarray(model["ratios"])
         frequencies = fundamental * ratios
-        amplitudes = (
-            amplitudes * ratios ** (0.5 * (loudness - 0.5)) * rng.uniform(0.7, 1.3, len(ratios))
-        )
-        decay_times = decay_time * (440.0 / fundamental) ** 0.5 / ratios**power
+        amplitudes = model["amplitudes"] * ratios ** (0.5 * (loudness - 0.5))
+        amplitudes = amplitudes * rng.uniform(0.7, 1.3, len(ratios))
+        decay_times = model["decay_time"] * (440.0 / fundamental) ** 0.5 / ratios ** model["power"]
     signal = synthesis.modes(
         frequencies,
         amplitudes=amplitudes,
@@ -226,7 +171,7 @@ def _struck(
 
 
 def _bowed(
-    name: str,
+    model: Mapping[str, Any],
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
@@ -237,7 +182,7 @@ def _bowed(
     numbers = _partials(fundamental, sample_rate)
     frequencies = fundamental * numbers
     gains = np.full(len(numbers), 0.4)
-    for centre, gain, width in _BOWED_BODIES[name]:
+    for centre, gain, width in model["resonances"]:
         gains += gain * np.exp(-0.5 * ((frequencies - centre) / (width * centre)) ** 2)
     harmonics = gains / numbers * np.exp(-frequencies / (3000.0 + 4000.0 * loudness))
     pitch = fundamental * _vibrato(rng, 14.0, num_samples, sample_rate)
@@ -255,7 +200,7 @@ def _bowed(
 
 
 def _blown(
-    name: str,
+    model: Mapping[str, Any],
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
@@ -263,20 +208,19 @@ def _blown(
     num_samples: int,
     sample_rate: int,
 ) -> np.ndarray:
-    soft, loud, attack, breath, cents = _PIPES[name]
-    pitch = fundamental * _vibrato(rng, cents, num_samples, sample_rate)
-    envelope = _breath(rng, attack * rng.uniform(0.7, 1.5), num_samples, sample_rate)
+    pitch = fundamental * _vibrato(rng, model["vibrato"], num_samples, sample_rate)
+    envelope = _breath(rng, model["attack"] * rng.uniform(0.7, 1.5), num_samples, sample_rate)
     phase = rng.uniform()
     tones = [
         synthesis.oscillator(
             pitch, harmonics=np.asarray(harmonics, float), sample_rate=sample_rate, phase=phase
         )
-        for harmonics in (soft, loud)
+        for harmonics in (model["soft"], model["loud"])
     ]
     # The spectrum opens as the pressure rises.
     mix = np.clip(envelope * (0.2 + 0.8 * loudness), 0.0, 1.0)
     signal = tones[0] * (1.0 - mix) + tones[1] * mix
-    signal += breath * synthesis.noise(
+    signal += model["breath"] * synthesis.noise(
         rng,
         num_samples=num_samples,
         sample_rate=sample_rate,

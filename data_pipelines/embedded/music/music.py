@@ -21,20 +21,7 @@ _PLAYERS = (*instruments.INSTRUMENTS, "drums")
 _TEXTURE_SHARES = ("note", "note", "melody", "melody", "chord", "arpeggio", "rhythm")
 _SCALES = {"major": (0, 2, 4, 7, 9, 12), "minor": (0, 3, 5, 7, 10, 12)}  # pentatonic, semitones
 _TRIADS = {"major": (0, 4, 7, 12), "minor": (0, 3, 7, 12)}
-_NOTE_NAMES = (
-    "c",
-    "c sharp",
-    "d",
-    "d sharp",
-    "e",
-    "f",
-    "f sharp",
-    "g",
-    "g sharp",
-    "a",
-    "a sharp",
-    "b",
-)
+_NOTE_NAMES = "c, c sharp, d, d sharp, e, f, f sharp, g, g sharp, a, a sharp, b".split(", ")
 _LONGEST = 5.5  # seconds until the last note is released
 # Half beats of a bar on which kick, snare and hat are struck.
 _DRUM_PATTERNS = (
@@ -86,19 +73,10 @@ def _pitched(
     parts = []
     for start, duration, note in score:
         accent = float(np.clip(loudness + rng.uniform(-0.1, 0.1), 0.0, 1.0))
-        parts.append(
-            (
-                start,
-                instruments.tone(
-                    player,
-                    note,
-                    duration=duration,
-                    loudness=accent,
-                    rng=rng,
-                    sample_rate=sample_rate,
-                ),
-            )
+        tone = instruments.tone(
+            player, note, duration=duration, loudness=accent, rng=rng, sample_rate=sample_rate
         )
+        parts.append((start, tone))
     # The longest release is 0.2 s; what rings in the room is cut with it.
     length = int((max(start + duration for start, duration, _ in score) + 0.25) * sample_rate)
     waveform = synthesis.place(parts, num_samples=length, sample_rate=sample_rate)

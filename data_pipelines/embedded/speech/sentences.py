@@ -6,19 +6,10 @@ import re
 
 import numpy as np
 
-from data_pipelines.embedded.speech import germanic_grammars
+from data_pipelines.embedded.speech import grammar
 from data_pipelines.embedded.speech import numerals
-from data_pipelines.embedded.speech import romance_grammars
 
 KINDS = ("digits", "number", "name", "sentence")
-GRAMMARS = {
-    "de": germanic_grammars.GERMAN,
-    "en": germanic_grammars.ENGLISH,
-    "es": romance_grammars.SPANISH,
-    "fr": romance_grammars.FRENCH,
-    "it": romance_grammars.ITALIAN,
-}
-LANGUAGES = tuple(GRAMMARS)
 
 
 def compose(kind: str, rng: np.random.Generator, *, language: str) -> str:
@@ -27,24 +18,22 @@ def compose(kind: str, rng: np.random.Generator, *, language: str) -> str:
     Args:
         kind: one of KINDS; "digits" is one to six digits one by one, "number" a number up to 9999.
         rng: decides the words.
-        language: one of LANGUAGES.
+        language: one of grammar.LANGUAGES.
     """
     if kind == "digits":
         return _digits(rng, language)
-    grammar = GRAMMARS[language]
-    templates = {"number": grammar.numbers, "name": grammar.names, "sentence": grammar.sentences}[
-        kind
-    ]
-    first, friend = rng.choice(grammar.first_names, 2, replace=False)
+    words = grammar.read(language)
+    templates = {"number": words.numbers, "name": words.names, "sentence": words.sentences}[kind]
+    first, friend = rng.choice(words.first_names, 2, replace=False)
     # As many short numbers as long ones.
     number = int(rng.integers(0, 10 ** int(rng.integers(1, 5))))
     return str(rng.choice(templates)).format(
         first=first,
         friend=friend,
-        last=rng.choice(grammar.last_names),
-        thing=rng.choice(grammar.things),
-        place=rng.choice(grammar.places),
-        time=rng.choice(grammar.times),
+        last=rng.choice(words.last_names),
+        thing=rng.choice(words.things),
+        place=rng.choice(words.places),
+        time=rng.choice(words.times),
         number=numerals.words(number, language=language),
     )
 

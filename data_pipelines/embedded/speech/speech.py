@@ -16,7 +16,6 @@ from data_pipelines.records import pcm16
 
 TASK = "transcribe"
 
-LANGUAGES = sentences.LANGUAGES
 _ACCENTS = {
     "de": ("de",),
     "en": ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-029"),
@@ -25,34 +24,8 @@ _ACCENTS = {
     "it": ("it",),
 }
 _TIMBRES = {
-    "female": (
-        "f1",
-        "f2",
-        "f3",
-        "f4",
-        "f5",
-        "Annie",
-        "Alicia",
-        "Andrea",
-        "belinda",
-        "linda",
-        "steph",
-        "aunty",
-    ),
-    "male": (
-        "m1",
-        "m2",
-        "m3",
-        "m4",
-        "m5",
-        "m6",
-        "m7",
-        "m8",
-        "david",
-        "robert",
-        "Michael",
-        "benjamin",
-    ),
+    "female": "f1 f2 f3 f4 f5 Annie Alicia Andrea belinda linda steph aunty".split(),
+    "male": "m1 m2 m3 m4 m5 m6 m7 m8 david robert Michael benjamin".split(),
 }
 _GENDERS = {timbre: gender for gender, timbres in _TIMBRES.items() for timbre in timbres}
 
@@ -66,17 +39,7 @@ VOICES = {
 
 # Shares by repetition. English is what the sample language models read best.
 _LANGUAGE_SHARES = ("de", "en", "en", "en", "es", "fr", "it")
-_KIND_SHARES = (
-    "digits",
-    "digits",
-    "digits",
-    "digits",
-    "number",
-    "name",
-    "sentence",
-    "sentence",
-    "sentence",
-)
+_KIND_SHARES = (*["digits"] * 4, "number", "name", *["sentence"] * 3)
 
 _MARGIN = (0.05, 0.3)  # seconds of quiet before and after
 
@@ -129,11 +92,7 @@ def say(text: str, *, voice: str, rng: np.random.Generator, sample_rate: int) ->
 
 def voice_labels(voice: str, language: str) -> dict[str, str]:
     """Returns the labels that follow from who speaks."""
-    return {
-        "language": language,
-        "voice": voice,
-        "gender": _GENDERS[voice.rpartition("+")[2]],
-    }
+    return {"language": language, "voice": voice, "gender": _GENDERS[voice.rpartition("+")[2]]}
 
 
 def _trim(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@
 
 import pytest
 
+from data_pipelines.embedded.speech import grammar
 from data_pipelines.embedded.speech import numerals
 
 _EXPECTED = {
@@ -57,13 +58,13 @@ _EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("language", numerals.LANGUAGES)
+@pytest.mark.parametrize("language", grammar.LANGUAGES)
 def test_forms(language):
     for value, expected in _EXPECTED[language].items():
         assert numerals.words(value, language=language) == expected
 
 
-@pytest.mark.parametrize("language", numerals.LANGUAGES)
+@pytest.mark.parametrize("language", grammar.LANGUAGES)
 def test_every_number_has_its_own_words(language):
     forms = {numerals.words(value, language=language) for value in range(numerals.LARGEST + 1)}
     assert len(forms) == numerals.LARGEST + 1
