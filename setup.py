@@ -14,7 +14,7 @@ _EXTRAS = {
     # ViSQOL in Python; its libsvm is compiled where no wheel fits.
     "visqol": ["visqol-python>=3.8"],
     # TensorBoard event files without TensorFlow.
-    "tensorboard": ["tensorboardX>=2.6", "matplotlib>=3.9"],
+    "tensorboard": ["tensorboardX>=2.6"],
     # TPU hosts; also what compile_check needs on any machine.
     "tpu": ["libtpu==0.0.42.*"],
     # Work folders in gs:// buckets.
@@ -60,7 +60,13 @@ setuptools.setup(
         # Language models in Hugging Face's formats, without transformers: weights and tokenizers.
         "safetensors>=0.8",
         "tokenizers>=0.23",
+        # The report, imported late: its page is a template (1.4 MB with MarkupSafe), its charts
+        # and spectrograms are figures (80 MB with fontTools, Pillow and what else it brings, much
+        # of which TensorBoard's pictures need anyway).
+        "jinja2>=3.1",
+        "matplotlib>=3.9",
     ],
+    package_data={"f3tok_jax.reporting": ["*.jinja"]},
     extras_require=_EXTRAS,
     entry_points={"console_scripts": ["f3tok=f3tok_jax.cli:main"]},
 )

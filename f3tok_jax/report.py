@@ -19,7 +19,8 @@ import sys
 
 from data_pipelines.records import atomic
 from f3tok_jax.reporting import page
-from f3tok_jax.runs import history as run_history
+from f3tok_jax.runs import history
+from f3tok_jax.runs import results
 
 
 def write_report(
@@ -35,17 +36,15 @@ def write_report(
     Raises:
         ValueError: if a folder is not a run, or a file no table.
     """
-    runs = run_history.read_all(folders)
-    inside = {run.folder / name for run in runs for name in run.tables}
+    runs = history.read_all(folders)
+    inside = {run.folder / name for run in runs for name in run.results}
     paths = [pathlib.Path(path).resolve() for path in tables]
-    named = {
-        "/".join(path.parts[-2:]): run_history.read_table(path)
-        for path in paths
-        if path not in inside
-    }
-    text = page.render(runs, named)
+    named = {"/".join(path.parts[-2:]): results.read(path) for path in paths if path not in inside}
+    for name, result in named.items():
+        if not isinstance(result, results.Probes):
+            raise ValueError(f"--tables wants files of probe and ablation, got {name}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(output, text)
+    atomic.write_text(output, page.render(runs, named))
     return output.stat().st_size
 
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = transcription.measure(
             given.workdir, given.shards, num_examples=given.num_examples, say=say
         )
-        results = {"format": results_lib.TRANSCRIPTS, "shards": given.shards, **found}
+        results = {"format": results_lib.Transcripts.FORMAT, "shards": given.shards, **found}
         results_file.write(given.output, results)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         print(f"transcripts: {error}", file=sys.stderr)

@@ -25,7 +25,7 @@ from f3tok_jax.runs import results_file
 
 _TASK = "transcription"  # what is asked of an arm's language model
 
-FORMAT = results.ABLATION
+FORMAT = results.Ablation.FORMAT
 
 
 def load_models(

@@ -23,8 +23,8 @@ from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results
 from f3tok_jax.runs import results_file
 
-FORMAT, TITLES = results.PROBE, results.TITLES
-FORMAT, TITLES = results.PROBE, results.TITLES
+FORMAT, TITLES = results.Probe.FORMAT, results.TITLES
+FORMAT, TITLES = results.Probe.FORMAT, results.TITLES
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
 Filter = tuple[str, str]  # label and value
 

@@ -1,108 +1,112 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The HTML page about runs: what it says, section by section."""
+"""The page about runs: gathers what its template, page.html.jinja, lays out.
 
-from collections.abc import Iterable, Mapping, Sequence
-import json
+The template escapes whatever it is given; it gets plain values, tables of cells, and data URIs.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import re
 from typing import Any
 
-from f3tok_jax.reporting import charts as charts_lib
-from f3tok_jax.reporting import generation_tables
-from f3tok_jax.reporting import html
-from f3tok_jax.reporting import probe_tables
+from f3tok_jax.reporting import charts
+from f3tok_jax.reporting import probes
 from f3tok_jax.reporting import sounds
-from f3tok_jax.reporting import tables as tables_lib
-from f3tok_jax.runs import history as run_history
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.reporting import tables
+from f3tok_jax.runs import history
+from f3tok_jax.runs import results
 from f3tok_jax.stages import registry
 from f3tok_jax.training import stage as stage_lib
 
+_TEMPLATE = "page.html.jinja"
+_MAX_CHARTS = 150
+_NOISE = re.compile(r"model(?:_alpha_(\d{1,9}(?:\.\d{1,9})?))?")
 
-def render(runs: Sequence[run_history.RunHistory], tables: Mapping[str, results_lib.Table]) -> str:
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A picture with its title, a note on it, and in words what each curve comes to."""
+
+    title: str
+    uri: str
+    note: str = ""
+    said: str = ""
+
+
+def render(
+    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe | results.Ablation]
+) -> str:
     """Returns the page as HTML.
 
     Args:
         runs: at least one, with different names.
-        tables: name -> accuracies of probes that are in no run's folder.
+        named: name -> probes or an ablation that lie in no run's folder.
     """
-    colors = {run.name: charts_lib.COLORS[i % len(charts_lib.COLORS)] for i, run in enumerate(runs)}
-    sections = [
-        ("results", "Results on held-out sound", tables_lib.render(runs, colors)),
-        ("probes", "What the features know", probe_tables.render(runs, colors, tables)),
-        ("generated", "Sound from text", generation_tables.render(runs)),
-        ("listen", "Listen", sounds.render(runs)),
-        ("curves", "Training", _curves(runs, colors)),
-        ("latents", "Latents", _latents(runs, colors)),
-        ("config", "Configuration", _configs(runs)),
-        ("words", "What the words mean", _glossary(runs)),
-    ]
-    sections = [section for section in sections if section[2]]
-    words = _words(runs)
-    kind = words[0].title if len(words) == 1 else registry.words_of(None).title
-    title = f"{kind}: " + ", ".join(run.name for run in runs)
-    introduction = "".join(f"<p>{html.text(said.introduction)}</p>" for said in words)
-    links = "".join(
-        f'<li><a href="#{name}">{html.text(head)}</a></li>' for name, head, _ in sections
+    import jinja2  # late, as matplotlib
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("f3tok_jax.reporting", package_path=""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    body = "".join(
-        f'<section id="{name}"><h2>{html.text(head)}</h2>{content}</section>'
-        for name, head, content in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.text(title)}</title><style>{html.STYLE}</style></head><body><main>"
-        f"<h1>{html.text(title)}</h1>{introduction}<nav><ul>{links}</ul></nav>"
-        f"{_summary(runs, colors)}{body}</main></body></html>\n"
-    )
+    return environment.get_template(_TEMPLATE).render(context(runs, named))
 
 
-def _words(runs: Sequence[run_history.RunHistory]) -> list[stage_lib.Words]:
+def context(
+    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe | results.Ablation]
+) -> dict[str, Any]:
+    """What the template shows; an empty part has no section."""
+    colors = {run.name: charts.COLORS[i % len(charts.COLORS)] for i, run in enumerate(runs)}
+    stages = _stages(runs)
+    kind = stages[0] if len(stages) == 1 else registry.words_of(None)
+    groups = tables.evaluations(runs, colors)
+    members = [member for group in groups for member in group]
+    curves, num_left_out = _curves(runs, colors, stages)
+    return {
+        "title": f"{kind.title}: {', '.join(run.name for run in runs)}",
+        "introduction": [words.introduction for words in stages],
+        "colors": colors,
+        "summary": tables.summary(runs, colors),
+        "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
+        "evaluations": [_evaluation(group) for group in groups],
+        "probes": probes.shown(runs, colors, named),
+        "transcripts": [
+            (f"{run.name} {file}", found, tables.transcripts(found))
+            for run in runs
+            for file, found in run.of(results.Transcripts).items()
+        ],
+        "generations": [
+            (run.name, found, tables.generation(found), sounds.generated(run, found))
+            for run in runs
+            for found in run.of(results.Generation).values()
+        ],
+        "heldout": sounds.heldout(runs),
+        "training": sounds.training(runs),
+        "max_seconds": sounds.MAX_SECONDS,
+        "max_examples": sounds.MAX_EXAMPLES,
+        "curves": curves,
+        "num_left_out": num_left_out,
+        "latents": tables.latents(members) if members else None,
+        "channels": [chart for member in members for chart in _channels(member)],
+        "different": tables.configurations(runs, only_different=True),
+        "configurations": tables.configurations(runs),
+        "words": _glossary(runs, members, stages),
+    }
+
+
+def _stages(runs: Sequence[history.RunHistory]) -> list[stage_lib.Words]:
     """What there is to say of the stages of the runs, each once, in the registry's order."""
-    shown = {run.config.get("stage") for run in runs}
+    shown = [run.config.get("stage") for run in runs]
     return [registry.words_of(name) for name in registry.STAGES if name in shown]
 
 
-def _summary(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
-    """One line per run: what it is, and how far it went."""
-    rows = []
-    for run in runs:
-        if not (run.config or run.curves or run.results):
-            continue
-        flat = run_history.flatten(run.config)
-        step = max((curve.steps[-1] for curve in run.curves.values()), default=0)
-        speed = run.curves.get("time/audio_seconds_per_second")
-        seconds = run.curves.get("time/seconds")
-        rows.append(
-            [
-                f"{html.key(colors[run.name], run.name)}",
-                html.text(", ".join(flat[key] for key in ("stage", "preset") if key in flat)),
-                f"{flat['model.sample_rate']:,} Hz" if "model.sample_rate" in flat else "",
-                f"{step:,.0f} of {flat.get('num_steps', step):,}"
-                + ("" if run.is_done else " (not finished)"),
-                f"{sum(_restarted(seconds)) / 60:.1f} min" if seconds else "",
-                f"{sorted(speed.values)[len(speed.values) // 2]:.1f}" if speed else "",
-            ]
-        )
-    head = ["run", "stage", "sample rate", "steps", "time", "seconds of sound per second"]
-    notes = [
-        f'<div class="note">{html.text(run.name)}: {html.text(note)}</div>'
-        for run in runs
-        for note in (*run.notes, *_unmeasured(run))
-    ]
-    return html.table(head, rows) + "".join(notes)
-
-
-def _unmeasured(run: run_history.RunHistory) -> list[str]:
+def _missing(run: history.RunHistory) -> list[str]:
     """Which program would tell more about a run that has curves alone."""
     words = registry.words_of(run.config.get("stage"))
-    if (
-        not words.program
-        or not (run.config or run.curves)
-        or run.results
-        or run.generations
-        or run.tables
-    ):
+    if run.results or not words.program:
         return []
     return [
         f"No {words.results}: run python -m f3tok_jax.{words.program} with --output inside the "
@@ -110,56 +114,104 @@ def _unmeasured(run: run_history.RunHistory) -> list[str]:
     ]
 
 
-def _restarted(seconds: run_history.Curve) -> list[float]:
-    """The time of each part of a run: its clock starts anew when it is resumed."""
-    parts = [
-        value for value, following in zip(seconds.values, seconds.values[1:]) if following < value
-    ]
-    return [*parts, seconds.values[-1]]
+def _evaluation(members: Sequence[tables.Member]) -> dict[str, Any]:
+    """Evaluations on the same sound: their table, and how each metric falls off under noise."""
+    first = members[0].result
+    missing = {why: name for member in members for name, why in member.result.missing.items()}
+    return {
+        "members": members,
+        "result": first,
+        "table": tables.reconstruction(members),
+        "missing": [
+            (first.metrics[name].title if name in first.metrics else name, why)
+            for why, name in missing.items()
+        ],
+        "undefined": tables.without_value(members),
+        "charts": [
+            chart
+            for name, metric in first.metrics.items()
+            if name not in first.missing and (chart := _under_noise(members, name, metric))
+        ],
+    }
 
 
-def _curves(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
-    """One chart per quantity: lines for training, dotted lines for held-out sound."""
-    words = _words(runs)
-    together = {name: said for w in words for name, said in w.together.items()}
-    order = {name: i for i, name in enumerate(name for w in words for name in w.curves)}
-    quantities: dict[str, list[tuple[str, str]]] = {}
+def _under_noise(
+    members: Sequence[tables.Member], name: str, metric: results.Metric
+) -> Chart | None:
+    """One curve per run: its metric over the noise that was added to its latents."""
+    series = []
+    for member in members:
+        points = []
+        for row in member.result.rows:
+            score, noise = row.metrics.get(name), _NOISE.fullmatch(row.name)
+            if noise and score and score.mean is not None:
+                points.append((float(noise[1] or 0), score.mean))
+        if len(points) > 1:
+            x, y = zip(*sorted(points))
+            series.append(
+                charts.Series(name=member.name, x=x, y=y, color=member.color, marked=True)
+            )
+    if not series:
+        return None
+    note = "higher is better" if metric.higher_is_better else "lower is better"
+    picture = charts.line_chart(series, x_title="latent noise, alpha")
+    return Chart(metric.title, picture, note, _ends(series))
+
+
+def _curves(
+    runs: Sequence[history.RunHistory],
+    colors: Mapping[str, str],
+    stages: Sequence[stage_lib.Words],
+) -> tuple[list[Chart], int]:
+    """One chart per quantity, dots for held-out sound; and how many are too many to be drawn."""
+    together = {name: said for words in stages for name, said in words.together.items()}
+    quantities: dict[str, list[tuple[history.RunHistory, str]]] = {}
     for run in runs:
         for name in run.curves:
             part, _, quantity = name.partition("/")
-            if part not in ("train", "eval"):
-                quantity = name
+            quantity = quantity if part in ("train", "eval") else name
             if _family(quantity) in together:
                 quantity = _family(quantity)
-            quantities.setdefault(quantity, []).append((run.name, name))
-    by_name = {run.name: run for run in runs}
-    charts = []
-    for quantity in sorted(quantities, key=lambda q: (order.get(_family(q), len(order)), "/" in q)):
-        series, has_heldout = [], False
-        for run_name, name in quantities[quantity]:
-            curve, is_heldout = by_name[run_name].curves[name], name.startswith("eval/")
-            has_heldout |= is_heldout
-            part = f" {name.rsplit('/', 1)[1]}" if quantity in together else ""
-            series.append(
-                charts_lib.Series(
-                    name=f"{run_name}{part}, {'held-out' if is_heldout else 'training'}",
-                    x=curve.steps,
-                    y=curve.values,
-                    color=colors[run_name],
-                    marked=is_heldout,
-                )
+            quantities.setdefault(quantity, []).append((run, name))
+    first = dict.fromkeys(name for words in stages for name in words.curves)
+    order = {name: i for i, name in enumerate(first)}
+    names = sorted(quantities, key=lambda q: (order.get(_family(q), len(order)), "/" in q))
+    drawn = [
+        _curve(name, quantities[name], colors, together.get(name, ""))
+        for name in names[:_MAX_CHARTS]
+    ]
+    return drawn, len(names) - len(drawn)
+
+
+def _curve(
+    quantity: str,
+    members: Sequence[tuple[history.RunHistory, str]],
+    colors: Mapping[str, str],
+    together: str,
+) -> Chart:
+    """The curves of one quantity; `together` says what a line is where parts share the chart."""
+    series = []
+    for run, name in members:
+        is_heldout = name.startswith("eval/")
+        part = f" {name.rsplit('/', 1)[1]}" if together else ""
+        series.append(
+            charts.Series(
+                name=f"{run.name}{part}, {'held-out' if is_heldout else 'training'}",
+                x=run.curves[name].steps,
+                y=run.curves[name].values,
+                color=colors[run.name],
+                marked=is_heldout,
             )
-        title = quantity.replace("_", " ").replace("/", ": ")
-        notes = [together[quantity]] if quantity in together else []
-        notes += ["dots: held-out sound"] if has_heldout else []
-        note = f" <small>{'; '.join(notes)}</small>" if notes else ""
-        charts.append(
-            html.figure(html.text(title) + note, charts_lib.line_chart(series, title=title))
         )
-    if not charts:
-        return ""
-    legend = "<p>" + "".join(html.key(colors[run.name], run.name) for run in runs) + "</p>"
-    return f'{legend if len(runs) > 1 else ""}<div class="grid">{"".join(charts)}</div>'
+    notes = [together] if together else []
+    notes += ["dots: held-out sound"] if any(one.marked for one in series) else []
+    title = quantity.replace("_", " ").replace("/", ": ")
+    return Chart(title, charts.line_chart(series), "; ".join(notes), _ends(series))
+
+
+def _ends(series: Sequence[charts.Series]) -> str:
+    """What a chart shows, in words."""
+    return "; ".join(f"{one.name}: {one.y[0]:.4g} to {one.y[-1]:.4g}" for one in series)
 
 
 def _family(quantity: str) -> str:
@@ -167,95 +219,34 @@ def _family(quantity: str) -> str:
     return quantity.split("/", 1)[0]
 
 
-def _latents(runs: Sequence[run_history.RunHistory], colors: Mapping[str, str]) -> str:
-    """Channel statistics of the latents on held-out sound."""
-    rows, charts = [], []
-    for run in runs:
-        for result in run.results:
-            latents, name = result["latents"], tables_lib.result_name(run, result)
-            rows.append(
-                [
-                    html.key(colors[run.name], name),
-                    f"{latents['dim']} at {latents['rate']:g} Hz",
-                    f"{latents['dim'] * latents['rate']:,.0f}",
-                    f"{latents['rms']:.3f}",
-                    f"{latents['effective_rank']:.1f}",
-                    f"{latents['num_frames']:,}",
-                ]
-            )
-            for key, title in (("channel_mean", "mean"), ("channel_rms", "rms")):
-                chart = charts_lib.bar_chart(
-                    latents[key],
-                    title=f"{title} per channel, {name}",
-                    x_title="channel",
-                    color=colors[run.name],
-                )
-                charts.append(
-                    html.figure(f"{title} per channel <small>{html.text(name)}</small>", chart)
-                )
-    if not rows:
-        return ""
-    head = ["run", "width and rate", "values per second", "rms", "effective rank", "frames"]
-    return (
-        "<p>The effective rank says how many directions of the latent space carry the sound: the "
-        "exponential "
-        "of the entropy of its normalised singular values, at most the width.</p>"
-        f"{html.table(head, rows)}<details><summary>Mean and rms of every channel</summary><div "
-        f'class="grid">'
-        f"{''.join(charts)}</div></details>"
-    )
-
-
-def _configs(runs: Sequence[run_history.RunHistory]) -> str:
-    """What differs between the runs, then everything, with one column per run."""
-    flats = [run_history.flatten(run.config) for run in runs]
-    keys = list(dict.fromkeys(key for flat in flats for key in flat))
-    if not keys:
-        return ""
-
-    def value(flat: Mapping[str, Any], key: str) -> str:
-        return html.text(json.dumps(flat[key])) if key in flat else "absent"
-
-    def rows(chosen: Iterable[str]) -> list[list[str]]:
-        return [
-            [
-                f"<code>{html.text(key)}</code>",
-                *(f'<td class="text">{value(flat, key)}</td>' for flat in flats),
-            ]
-            for key in chosen
-        ]
-
-    head = ["key", *(html.text(run.name) for run in runs)]
-    different = [key for key in keys if len({json.dumps(flat.get(key)) for flat in flats}) > 1]
-    parts = []
-    if len(runs) > 1:
-        parts.append(
-            "<h3>What differs</h3>"
-            + (
-                html.table(head, rows(different))
-                if different
-                else "<p>Nothing: the configurations are equal.</p>"
-            )
+def _channels(member: tables.Member) -> list[Chart]:
+    """Mean and rms of every channel of the latents."""
+    found = member.result.latents
+    return [
+        Chart(
+            f"{title} per channel",
+            charts.bar_chart(values, x_title="channel", color=member.color),
+            member.name,
         )
-    return (
-        "".join(parts)
-        + f"<details><summary>Every value</summary>{html.table(head, rows(keys))}</details>"
-    )
+        for title, values in (("mean", found.channel_mean), ("rms", found.channel_rms))
+        if values
+    ]
 
 
-def _glossary(runs: Sequence[run_history.RunHistory]) -> str:
-    """The metrics and the rows of the tables, a sentence each."""
-    entries = {}
-    for result in (result for run in runs for result in run.results):
-        for row in result["rows"]:
-            entries.setdefault(row["title"], row["description"])
-        for metric in result["metrics"].values():
-            entries.setdefault(metric["title"], metric["explanation"])
+def _glossary(
+    runs: Sequence[history.RunHistory],
+    members: Sequence[tables.Member],
+    stages: Sequence[stage_lib.Words],
+) -> dict[str, str]:
+    """The metrics, the rows of the tables, and the curves, a sentence each."""
+    entries: dict[str, str] = {}
+    for member in members:
+        for row in member.result.rows:
+            entries.setdefault(row.title, row.description)
+        for metric in member.result.metrics.values():
+            entries.setdefault(metric.title, metric.explanation)
     drawn = {_family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
-    for name, said in (item for words in _words(runs) for item in words.curves.items()):
+    for name, said in (curve for words in stages for curve in words.curves.items()):
         if said and name in drawn:
             entries[name.replace("_", " ")] = said
-    terms = "".join(
-        f"<dt>{html.text(title)}</dt><dd>{html.text(said)}</dd>" for title, said in entries.items()
-    )
-    return f"<dl>{terms}</dl>" if terms else ""
+    return entries

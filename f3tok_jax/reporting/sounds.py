@@ -1,133 +1,139 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a report in which one listens: sounds with their spectrograms, side by side."""
+"""Sounds to listen to, each with its spectrogram: as data URIs, or the reason why there is none."""
 
-from collections.abc import Mapping, Sequence
-import html
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 import pathlib
 
-import numpy as np
-
 from f3tok_jax.reporting import charts
-from f3tok_jax.runs import history as run_history
+from f3tok_jax.runs import history
+from f3tok_jax.runs import results
+from f3tok_jax.signal import spectra
 
-_MAX_SECONDS = 8.0  # of each sound: the page holds them all
+MAX_SECONDS = 8.0  # of each sound: the page holds them all
+MAX_EXAMPLES = 40  # of one kind
 _MAX_STEPS = 4  # of the sounds written during training
 _MAX_TRAINING_SOUNDS = 2
+_GENERATED = ("original", "reconstruction", "after_true", "generated_0")  # that are shown, in order
 
 
-class Shelf:
-    """Sounds of one example, drawn on the scale of the first."""
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A sound file inside the folder of a run."""
 
-    def __init__(self):
-        self.top: float | None = None  # dB of the loudest point of the first sound
-        self._cells: list[str] = []
-
-    def add(self, title: str, path: pathlib.Path, root: pathlib.Path) -> None:
-        """Adds a player and a picture, or the reason why there is none."""
-        title = html.escape(title)
-        try:
-            waveform, sample_rate = run_history.read_sound(path, root=root, seconds=_MAX_SECONDS)
-            if not waveform.size:
-                raise ValueError(f"{path.name} is empty")
-        except ValueError as error:
-            self._cells.append(
-                f"<figure><figcaption>{title}</figcaption>{html.escape(str(error))}</figure>"
-            )
-            return
-        levels = charts.decibels(waveform, sample_rate)
-        if self.top is None:
-            self.top = float(np.max(levels))
-        picture = charts.spectrogram_uri(levels, top=self.top)
-        sound = charts.sound_uri(waveform, sample_rate)
-        self._cells.append(
-            f'<figure><figcaption>{title}</figcaption><img src="{picture}" alt="spectrogram, '
-            f'{title}">'
-            f'<audio controls preload="none" src="{sound}" aria-label="{title}"></audio></figure>'
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self._cells)
-
-    def html(self) -> str:
-        return f'<div class="sounds">{"".join(self._cells)}</div>'
+    title: str
+    path: pathlib.Path
+    root: pathlib.Path
 
 
-def render(runs: Sequence[run_history.RunHistory]) -> str:
-    """HTML of the held-out sounds of all runs, and of the sounds written while they trained.
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """A player and a picture, or an error."""
 
-    Args:
-        runs: at least one.
-
-    Returns:
-        "" where no run has sounds.
-    """
-    heldout, training = _heldout(runs), _training(runs)
-    if not heldout + training:
-        return ""
-    return (
-        f"<p>At most the first {_MAX_SECONDS:g} seconds of each sound. Spectrograms: time to the "
-        f"right, "
-        "pitch upwards on the mel scale to half the sample rate, darker is louder, on the scale "
-        "of the "
-        f"original.</p>{heldout}{training}"
-    )
+    title: str
+    uri: str = ""
+    picture: str = ""
+    error: str = ""
 
 
-def _heldout(runs: Sequence[run_history.RunHistory]) -> str:
-    """Per example the original, every run's decoding, the references; latent noise folded away."""
-    sounds: dict[str, dict[str, tuple[str, pathlib.Path, pathlib.Path]]] = {}
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """Sounds of one example: those of disturbed latents are folded away."""
+
+    title: str
+    clean: tuple[Sound, ...]
+    noisy: tuple[Sound, ...] = ()
+
+
+def heldout(runs: Sequence[history.RunHistory]) -> list[Example]:
+    """Per example the original, every run's decoding, and the references."""
+    examples: dict[str, dict[str, File]] = {}
     for run in runs:
-        for result in run.results:
-            titles = {row["name"]: row["title"] for row in result["rows"]}
-            for entry in result["listen"]:
-                of_example = sounds.setdefault(entry["key"], {})
-                for name, path in entry["files"].items():
+        for file, result in run.of(results.Reconstruction).items():
+            titles = {row.name: row.title for row in result.rows}
+            for entry in result.sounds:
+                of_example = examples.setdefault(entry.key, {})
+                for name, path in entry.files.items():
                     title, place = titles.get(name, name), name
                     if name.startswith("model"):
-                        place = f"{name} {run.name} {result['file']}"
+                        place = f"{name} {run.name} {file}"
                         title += f": {run.name}" if len(runs) > 1 else ""
                     # The original and the references are the same in every run.
-                    of_example.setdefault(place, (title, result["folder"] / path, result["folder"]))
-    return "".join(
-        f"<h3>{html.escape(key)}</h3>{_example(of_example)}" for key, of_example in sounds.items()
-    )
+                    of_example.setdefault(place, File(title, run.folder / path, run.folder))
+    return [_example(key, files) for key, files in list(examples.items())[:MAX_EXAMPLES]]
 
 
-def _example(sounds: Mapping[str, tuple[str, pathlib.Path, pathlib.Path]]) -> str:
-    """The shelves of one example, all on the scale of its original."""
-
+def _example(key: str, files: Mapping[str, File]) -> Example:
     def rank(place: str) -> int:
         return 0 if place == "original" else 1 if place.startswith("model ") else 2
 
-    clean, noisy = Shelf(), Shelf()
-    for place in sorted(sounds, key=rank):
-        (noisy if place.startswith("model_alpha") else clean).add(*sounds[place])
-        noisy.top = clean.top
-    if not noisy:
-        return clean.html()
-    folded = f"<summary>Decoded from disturbed latents</summary>{noisy.html()}"
-    return f"{clean.html()}<details>{folded}</details>"
+    places = sorted(files, key=rank)
+    sounds = dict(zip(places, _read(files[place] for place in places)))
+    noisy = [place for place in places if place.startswith("model_alpha")]
+    return Example(
+        key,
+        tuple(sound for place, sound in sounds.items() if place not in noisy),
+        tuple(sounds[place] for place in noisy),
+    )
 
 
-def _training(runs: Sequence[run_history.RunHistory]) -> str:
-    """The same sounds after more and more steps, folded away."""
-    parts = []
+def generated(run: history.RunHistory, result: results.Generation) -> list[Example]:
+    """Each text with its recording and what was made of it."""
+    titles = {row.name: row.title for row in result.rows} | {"original": "recording"}
+    examples = []
+    for entry in result.sounds[:MAX_EXAMPLES]:
+        names = [name for name in _GENERATED if name in entry.files]
+        files = (
+            File(titles.get(name, name), run.folder / entry.files[name], run.folder)
+            for name in names
+        )
+        examples.append(Example(result.texts.get(entry.key, entry.key), _read(files)))
+    return examples
+
+
+def training(runs: Sequence[history.RunHistory]) -> list[Example]:
+    """The same sounds after more and more steps."""
+    examples = []
     for run in runs:
         steps = sorted(run.samples)
-        if not steps:
-            continue
-        chosen = sorted(
+        chosen = steps and sorted(
             {steps[round(i * (len(steps) - 1) / (_MAX_STEPS - 1))] for i in range(_MAX_STEPS)}
         )
-        for index in sorted(run.samples[steps[-1]])[:_MAX_TRAINING_SOUNDS]:
-            shelf = Shelf()
-            last = run.samples[steps[-1]][index]
-            if "reference" in last:
-                shelf.add("original", last["reference"], run.folder)
-            for step in chosen:
-                for name, path in run.samples[step].get(index, {}).items():
-                    if name != "reference":
-                        shelf.add(f"{name}, step {step:,}", path, run.folder)
-            parts.append(f"<h3>{html.escape(run.name)}, sound {index}</h3>{shelf.html()}")
-    return f"<details><summary>While training</summary>{''.join(parts)}</details>" if parts else ""
+        for index in sorted(run.samples[steps[-1]])[:_MAX_TRAINING_SOUNDS] if steps else ():
+            files = [
+                File(
+                    "original" if name == "reference" else f"{name}, step {step:,}",
+                    path,
+                    run.folder,
+                )
+                for step in chosen
+                for name, path in run.samples[step].get(index, {}).items()
+                if name != "reference" or step == steps[-1]
+            ]
+            files.sort(key=lambda file: file.title != "original")
+            examples.append(Example(f"{run.name}, sound {index}", _read(files)))
+    return examples
+
+
+def _read(files: Iterable[File]) -> tuple[Sound, ...]:
+    """Sounds of one example, drawn on the scale of the first."""
+    sounds, top = [], None
+    for file in files:
+        try:
+            waveform, sample_rate = history.read_sound(
+                file.path, root=file.root, seconds=MAX_SECONDS
+            )
+        except ValueError as error:
+            sounds.append(Sound(file.title, error=str(error)))
+            continue
+        levels = spectra.mel_levels_on_host(waveform, sample_rate)
+        top = levels.max() if top is None else top
+        sounds.append(
+            Sound(
+                file.title,
+                charts.sound(waveform, sample_rate),
+                charts.spectrogram(levels, top=top),
+            )
+        )
+    return tuple(sounds)

@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 
 from data_pipelines.records import atomic
+from f3tok_jax.signal import spectra
 
 _METRICS_NAME = "metrics.jsonl"
 
@@ -182,12 +183,6 @@ def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]
 
 
 def _spectrogram_image(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Returns a log-magnitude spectrogram [frequency, time], uint8, low frequencies below."""
-    window = 2 ** int(math.log2(sample_rate / 25))  # about 32 ms
-    hop = window // 4
-    padded = np.pad(waveform, (0, max(0, window - len(waveform))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-    magnitude = np.abs(np.fft.rfft(frames * np.hanning(window), axis=-1))
-    decibels = 20.0 * np.log10(magnitude / window + 1e-7)
-    # 100 dB of range below full scale.
-    return np.uint8(np.clip((decibels.T[::-1] + 100.0) * 2.55, 0, 255))
+    """A mel spectrogram [frequency, time], uint8, low frequencies below: 100 dB to full scale."""
+    levels = spectra.mel_levels_on_host(waveform, sample_rate)
+    return np.uint8(np.clip((levels + 90.0) * 2.55, 0, 255))

@@ -1,16 +1,24 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What probes and ablations write, read back as tables; without trust."""
+"""The results that programs leave as JSON: a dataclass per kind, written and read here alone.
 
-from collections.abc import Mapping, Sequence
+"format" in a file names its kind and version. A field is on disk under its own name, or under the
+key that it states; one that is None by default is left out where it was not measured.
+"""
+
+from collections.abc import Mapping
 import dataclasses
-import math
+import json
 import pathlib
-from typing import Any
+import types
+import typing
+from typing import Any, ClassVar
 
-# "format" of the files
-PROBE, ABLATION, TRANSCRIPTS = "f3tok probe 1", "f3tok ablation 1", "f3tok transcripts 1"
-COMMONEST = "commonest"  # name of the row that knows nothing of the sound
+from data_pipelines.records import atomic
+
+_MAX_BYTES = 2**28
+_MAX_NUMBER = 1e100  # what is reckoned and drawn with such numbers is finite
+COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
 TITLES = {
     COMMONEST: "always the commonest",
     "log_mel": "log-mel statistics",
@@ -19,156 +27,400 @@ TITLES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """What is predicted, and on what: a label, a test set, its examples."""
-
-    label: str
-    test: str
-    num_examples: int
-    num_unseen: int = 0  # of them of classes that were not learnt
-    is_error: bool = False  # of transcripts: the less the better
+def _stored_as(key: str, **options) -> Any:
+    return dataclasses.field(metadata={"key": key}, **options)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """An accuracy of the linear probe, or an error rate, its spread, and that of neighbours."""
-
-    mean: float
-    spread: float | None = None
-    neighbours: float | None = None
+def _empty() -> Any:
+    return dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """Accuracies of probes.
+class Sounds:
+    """Sound files of one example: row -> path relative to the results."""
 
-    Attributes:
-        columns: see there.
-        cells: name of a row -> a cell per column, None where it was not measured.
-        seeds: over which the spread is, in words.
-        facts: how it was measured, as a sentence each.
-        arms: of an ablation, name -> what it changes; {} of a run's probes.
-    """
-
-    columns: tuple[Column, ...]
-    cells: Mapping[str, tuple[Cell | None, ...]]
-    seeds: str
-    facts: tuple[str, ...]
-    arms: Mapping[str, str]
+    key: str
+    files: Mapping[str, str]
 
 
-def parse(content: Mapping[str, Any]) -> Table:
-    """Makes a table of what `probe` or `ablation` wrote.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A column of an evaluation in words."""
 
-    Raises:
-        ValueError: if it is neither, or damaged.
-    """
-    if content.get("format") not in (PROBE, ABLATION):
-        raise ValueError(f"its format must be {PROBE!r} or {ABLATION!r}")
-    try:
-        return _parse(content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"it is damaged: {type(error).__name__}, {error}") from error
+    title: str
+    unit: str
+    explanation: str
+    higher_is_better: bool
 
 
-def _parse(content: Mapping[str, Any]) -> Table:
-    columns, found = [], []
-    names = [name for of_label in content["labels"].values() for name in of_label["tests"]]
-    for label, of_label in content["labels"].items():
-        for name, test in of_label["tests"].items():
-            counts = int(test["num_examples"]), int(test["num_unseen"])
-            columns.append(Column(label, _short(name, names), *counts))
-            found.append({COMMONEST: Cell(_finite(test["majority"])), **_cells(test)})
-    for name, of_set in content.get("transcripts", {}).items():
-        for kind in ("characters", "words"):
-            label = f"wrong {kind}"
-            columns.append(Column(label, name, int(of_set["num_examples"]), is_error=True))
-            found.append(
-                {
-                    str(row["name"]): Cell(_finite(row[kind]["mean"]), _finite(row[kind]["std"]))
-                    for row in of_set["rows"]
-                }
-            )
-    rows = list(dict.fromkeys(name for cells in found for name in cells))
-    is_ablation = content["format"] == ABLATION
-    seeds = f"{int(content['num_seeds'])} seeds of the linear probe"
-    if is_ablation:
-        seeds = f"{len(content['seeds'])} seeds of the training and {seeds}"
-    return Table(
-        columns=tuple(columns),
-        cells={name: tuple(cells.get(name) for cells in found) for name in rows},
-        seeds=seeds,
-        facts=_facts(content),
-        arms={
-            str(name): ", ".join(map(str, changes)) or "both losses"
-            for name, changes in (content["arms"].items() if is_ablation else ())
-        },
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean over the `count` examples with a value; reason -> how many have none."""
+
+    mean: float | None
+    standard_error: float | None
+    count: int
+    undefined: Mapping[str, int]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoredRow:
+    """One way to make the sound again, with its score for each metric."""
+
+    name: str
+    title: str
+    description: str
+    metrics: Mapping[str, Score]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardSet:
+    """The held-out sound of an evaluation."""
+
+    path: str
+    fingerprint: str
+    sample_rate: int  # Hz
+    num_records: int = 0
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentStatistics:
+    """Moments of latent frames: `dim` values at `rate` Hz."""
+
+    rate: float
+    dim: int
+    num_frames: int
+    channel_mean: tuple[float, ...]
+    channel_rms: tuple[float, ...]
+    rms: float
+    effective_rank: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Sound through an autoencoder and back, beside references."""
+
+    FORMAT: ClassVar[str] = "f3tok evaluation 1"
+    workdir: str = ""
+    step: int
+    config: Mapping[str, Any] = _empty()
+    shards: ShardSet
+    fit_shards: str = ""
+    num_examples: int
+    seconds: float
+    unreadable: tuple[str, ...]  # a reason each
+    noise_seed: int = 0
+    latents: LatentStatistics
+    missing: Mapping[str, str]  # metric -> why it was not measured
+    metrics: Mapping[str, Metric]
+    rows: tuple[ScoredRow, ...]
+    spectral_frechet_distance: Mapping[str, float] = _empty()
+    sounds: tuple[Sounds, ...] = _stored_as("listen")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierSource:
+    """What a classifier of sound learnt from, and what it tells; "" and "" for none."""
+
+    shards: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratedRow:
+    """Figures of one way to make sound from text; shares in [0, 1], lengths in seconds."""
+
+    name: str
+    title: str
+    classifier_accuracy: float | None = _stored_as("judge_accuracy", default=None)
+    character_error_rate: float | None = None
+    never_stopped: float | None = None
+    stopped_at_once: float | None = None
+    seconds: float | None = None
+    duration_error: float | None = None
+    frechet_distance: float | None = None
+    latents: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Sound made from the texts of held-out clips."""
+
+    FORMAT: ClassVar[str] = "f3tok generation 1"
+    workdir: str = ""
+    step: int = 0
+    shards: str = ""
+    num_examples: int
+    classifier: ClassifierSource = _stored_as("judge")
+    sampler: Mapping[str, Any]
+    max_seconds: float
+    rows: tuple[GeneratedRow, ...]
+    texts: Mapping[str, str]  # key -> text
+    sounds: tuple[Sounds, ...] = _stored_as("listen")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and standard deviation over `values`, one per seed, or a list per run."""
+
+    mean: float
+    std: float
+    values: Any = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureAccuracy:
+    """Of the linear probe and of the nearest neighbours."""
+
+    linear: Spread
+    neighbours: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmAccuracy:
+    """The same over the runs of an arm."""
+
+    name: str
+    title: str
+    linear: Spread
+    neighbours: Spread
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Test:
+    """Examples that were tested, those of unseen classes, and the commonest class's share."""
+
+    num_examples: int
+    num_unseen: int
+    majority: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeTest(Test):
+    """Feature -> accuracy."""
+
+    features: Mapping[str, FeatureAccuracy]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblationTest(Test):
+    """Accuracies of references and arms."""
+
+    rows: tuple[ArmAccuracy, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbedLabel:
+    """Test set -> accuracies for one label."""
+
+    classes: tuple[str, ...] = ()
+    num_train: int = 0
+    tests: Mapping[str, ProbeTest]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblatedLabel:
+    """Test set -> accuracies for one label."""
+
+    classes: tuple[str, ...] = ()
+    num_train: int = 0
+    tests: Mapping[str, AblationTest]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probes:
+    """How features were probed."""
+
+    autoencoder: Any = None
+    shards: str = ""
+    exclude: tuple[str, ...]  # label=value, kept out of what probes learn
+    only: tuple[str, ...]  # label=value, tested alone
+    pooling: str
+    num_seeds: int  # of the linear probe
+    recipe: Mapping[str, Any] = _empty()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe(Probes):
+    """What the features of one run know."""
+
+    FORMAT: ClassVar[str] = "f3tok probe 1"
+    workdir: str = ""
+    labels: Mapping[str, ProbedLabel]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmErrors:
+    """Error rates of the transcripts of an arm."""
+
+    name: str
+    title: str = ""
+    characters: Spread
+    words: Spread
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribedSet:
+    """Error rates on one set."""
+
+    num_examples: int
+    rows: tuple[ArmErrors, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ablation(Probes):
+    """What the features of several recipes know."""
+
+    FORMAT: ClassVar[str] = "f3tok ablation 1"
+    num_steps: int
+    seeds: tuple[int, ...]
+    arms: Mapping[str, tuple[str, ...]]  # name -> what it changes
+    test_shards: Mapping[str, str] = _empty()
+    labels: Mapping[str, AblatedLabel]
+    transcripts: Mapping[str, TranscribedSet] = _empty()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """What was said, and what was heard."""
+
+    key: str = ""
+    reference: str
+    hypothesis: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcripts:
-    """Error rates of a run's transcripts, and some of them as (what was said, what was heard)."""
+    """Shares of wrong characters and words over all sentences, and some of these."""
 
+    FORMAT: ClassVar[str] = "f3tok transcripts 1"
+    shards: str = ""
     num_examples: int
     characters: float
     words: float
-    pairs: tuple[tuple[str, str], ...]
+    examples: tuple[Transcript, ...]
 
 
-def parse_transcripts(content: Mapping[str, Any]) -> Transcripts:
-    """Makes rates of what `transcripts` wrote.
+KINDS = {kind.FORMAT: kind for kind in (Reconstruction, Generation, Probe, Ablation, Transcripts)}
+Result = Reconstruction | Generation | Probe | Ablation | Transcripts
+
+
+def write(path: pathlib.Path, result: Any) -> None:
+    """Writes results so that the file is whole or absent; makes its folder.
+
+    Args:
+        path: JSON file.
+        result: a dataclass of `KINDS`.
 
     Raises:
-        ValueError: if it is something else, or damaged.
+        ValueError: if a number is NaN or infinite.
     """
-    if content.get("format") != TRANSCRIPTS:
-        raise ValueError(f"its format must be {TRANSCRIPTS!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(to_json(result), indent=1, allow_nan=False)
+    atomic.write_text(path, text + "\n")
+
+
+def to_json(value: Any) -> Any:
+    """What is written of a dataclass, and of mappings and sequences with such inside."""
+    if dataclasses.is_dataclass(value):
+        kind = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
+        found = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return kind | {
+            field.metadata.get("key", field.name): to_json(one)
+            for field, one in found
+            if one is not None or field.default is not None
+        }
+    if isinstance(value, Mapping):
+        return {key: to_json(one) for key, one in value.items()}
+    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def read(path: pathlib.Path) -> Result:
+    """Reads what `write` wrote, in this or an earlier version, without trust.
+
+    Raises:
+        ValueError: if the file is not there, damaged, something else, or of a newer version.
+    """
+    content = read_object(path)
+    kind = content.get("format")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"{path.name} {_foreign(kind)}")
     try:
-        return Transcripts(
-            int(content["num_examples"]),
-            _finite(content["characters"]),
-            _finite(content["words"]),
-            tuple((str(one["reference"]), str(one["hypothesis"])) for one in content["examples"]),
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"it is damaged: {type(error).__name__}, {error}") from error
+        return _typed(content, KINDS[kind], "")
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from None
 
 
-def _cells(test: Mapping[str, Any]) -> dict[str, Cell]:
-    """A cell per row of one column, from either format."""
-    cells = {}
-    if "rows" in test:
-        for row in test["rows"]:
-            spread, neighbours = _finite(row["linear"]["std"]), _finite(row["neighbours"]["mean"])
-            cells[str(row["name"])] = Cell(_finite(row["linear"]["mean"]), spread, neighbours)
-    else:
-        for name, row in test["features"].items():
-            spread, neighbours = _finite(row["linear"]["std"]), _finite(row["neighbours"])
-            cells[name] = Cell(_finite(row["linear"]["mean"]), spread, neighbours)
-    return cells
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        ValueError: if there is none, or it is larger than any that we write.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is not a JSON object")
+        return value
+    except FileNotFoundError:
+        raise ValueError(f"there is no {path.name}") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
 
 
-def _facts(content: Mapping[str, Any]) -> tuple[str, ...]:
-    facts = [f"Frames are pooled over time by {content['pooling']}."]
-    if "num_steps" in content:
-        facts.append(f"Every arm was trained for {int(content['num_steps']):,} steps.")
-    if content["exclude"]:
-        facts.append(f"Kept out of what probes learn: {', '.join(content['exclude'])}.")
-    if content["only"]:
-        facts.append(f"Tested alone: {', '.join(content['only'])}.")
-    return tuple(facts)
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number, finite, with which one can reckon."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) < _MAX_NUMBER  # not NaN either
+    )
 
 
-def _short(name: str, names: Sequence[str]) -> str:
-    """The last part of a path, where that tells it from the others."""
-    last = pathlib.PurePath(name).name
-    others = {pathlib.PurePath(other).name for other in names if other != name}
-    return name if last in others or not last else last
+def _foreign(kind: Any) -> str:
+    """Why a file of this "format" is not read."""
+    ours = {name.rpartition(" ")[0]: name for name in KINDS}
+    name, _, version = str(kind).rpartition(" ")
+    if name in ours and version.isdecimal():
+        return f"is {kind!r}, this version reads {ours[name]!r}: update f3tok_jax"
+    return f'has no results: its "format" must be one of {", ".join(KINDS)}, got {kind!r:.60}'
 
 
-def _finite(value: Any) -> float:
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
-    return float(value)
+def _typed(value: Any, wanted: Any, where: str) -> Any:
+    """A value of JSON as the type of a field, which `where` names; refuses any other."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is types.UnionType:
+        return None if value is None else _typed(value, arguments[0], where)
+    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        return _instance(value, wanted, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(one, arguments[0], f"{where}[{i}]") for i, one in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _typed(one, arguments[1], f"{where}.{key}") for key, one in value.items()}
+    if (
+        wanted is float
+        and is_number(value)
+        or wanted is int
+        and is_number(value)
+        and value % 1 == 0
+    ):
+        return wanted(value)
+    if wanted is Any or (wanted in (str, bool) and isinstance(value, wanted)):
+        return value
+    names = {tuple: "a list", int: "a whole number", float: "a finite number", str: "a text"}
+    expected = names.get(origin or wanted, "true or false" if wanted is bool else "an object")
+    raise ValueError(f"{where.lstrip('.')} must be {expected}, got {value!r:.60}")
+
+
+def _instance(content: Mapping[str, Any], wanted: type, where: str) -> Any:
+    hints, found = typing.get_type_hints(wanted), {}
+    for field in dataclasses.fields(wanted):
+        key = field.metadata.get("key", field.name)
+        if key in content:
+            found[field.name] = _typed(content[key], hints[field.name], f"{where}.{key}")
+        elif dataclasses.MISSING is field.default and dataclasses.MISSING is field.default_factory:
+            raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")
+    return wanted(**found)

@@ -136,6 +136,20 @@ def centered_stft_on_host(
     return np.fft.rfft(frames * hann_window(frame_length))
 
 
+def mel_levels_on_host(
+    waveform: np.ndarray, sample_rate: int, *, num_mels: int = 96, max_columns: int = 360
+) -> np.ndarray:
+    """The picture of a sound [n]: mel bands over time, [num_mels, at most max_columns], in dB.
+
+    Low bands lie last, as rows of an image do. A tone at full scale has about 10 dB, silence -160.
+    """
+    hop = max(sample_rate // 200, -(-len(waveform) // max_columns))
+    window = max(4 * hop, 2 * (sample_rate // 50))
+    spectrum = np.abs(centered_stft_on_host(waveform, frame_length=window, hop_length=hop))
+    mel = spectrum @ mel_filterbank(sample_rate, window, num_mels)
+    return 20.0 * np.log10(np.maximum(mel.T[::-1], 1e-8))
+
+
 def magnitude(real: jax.Array, imaginary: jax.Array) -> jax.Array:
     """Returns sqrt(real^2 + imaginary^2), at least 1e-7, with gradient 0 below that."""
     return jnp.sqrt(jnp.maximum(real**2 + imaginary**2, _MIN_POWER))

@@ -21,6 +21,7 @@ from f3tok_jax.probing import ablation_runs
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.reporting import probes as reported
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import representation as representation_stage
 from tests.support import sounds
@@ -160,7 +161,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         "full": 0.06,
         "without RQ-MTP": 0.16,
     }
-    page_rows = results_lib.parse(results).cells
+    page_rows = reported.accuracies(results_lib.read(output)).rows
     assert list(page_rows) == [results_lib.COMMONEST, *names]
     said = capsys.readouterr().out
     assert "raw latents" in said and "without RQ-MTP" in said

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page about runs, from folders written here: what it says, and that it loads nothing."""
 
+import base64
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ from f3tok_jax.evaluation import metrics
 from f3tok_jax.runs import history as run_history
 from tests.support import html_page
 
+_DATA = r"data:([a-z/+]+);base64,([A-Za-z0-9+/=]*)"
 _ROWS = ("model", "model_alpha_0.5", "model_alpha_1", "pca", "mel_griffin_lim")
 
 
@@ -127,8 +129,10 @@ def page(tmp_path) -> html_page.Page:
 def test_page_loads_nothing(page, tmp_path):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     text = (tmp_path / "out" / "report.html").read_text()
-    without_data = re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]*", "", text)
+    without_data = re.sub(_DATA, "", text)
     assert not re.search(r"https?://|url\(|@import|<script|<link|<iframe", without_data)
+    drawings = [base64.b64decode(data) for kind, data in re.findall(_DATA, text) if "svg" in kind]
+    assert drawings and not any(re.search(rb"script|href=\"[^#]|@import", one) for one in drawings)
     assert str(tmp_path) not in text
 
 
@@ -138,9 +142,7 @@ def test_page_has_its_parts(page):
     targets = {address[1:] for address in page.addresses if address.startswith("#")}
     assert targets == ids
     assert all(attributes.get("alt") for tag, attributes in page.tags if tag == "img")
-    assert all(
-        attributes.get("aria-label") for tag, attributes in page.tags if tag in ("svg", "audio")
-    )
+    assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "audio")
 
 
 def test_runs_are_named_by_what_differs_and_stand_side_by_side(page):
@@ -209,7 +211,9 @@ def test_generated_sound_is_shown_with_its_text(tmp_path):
         "generated, guidance 3.0",
         "62.5%",
         "12.5%",
-        "seven &lt;three&gt;",
+        "guidance 2.0",
+        "The classifier tells the digit",
+        "&ldquo;seven &lt;three&gt;&rdquo;",
         "never stopped",
     ):
         assert part in text, part
@@ -248,6 +252,87 @@ def test_what_is_not_a_run_is_said_in_one_sentence(tmp_path, capsys, content, me
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
     assert not (tmp_path / "report.html").exists()
+
+
+def _poisoned(value, text: str, key: str = ""):
+    """The same with `text` in place of every string but the format."""
+    if isinstance(value, dict):
+        return {name: _poisoned(one, text, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_poisoned(one, text, key) for one in value]
+    return text if isinstance(value, str) and key != "format" else value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "'><svg/onload=alert(1)>",
+        "</style></title><iframe src=javascript:alert(1)>",
+        "{{ 7 * 7 }}{% raw %}{{ self }}",
+        "$\\frac{",
+    ],
+)
+def test_poisoned_texts_names_and_keys_stay_text(tmp_path, text):
+    folder = pathlib.Path(_write_run(tmp_path / text.replace("/", "_")))
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(_poisoned(results, text)))
+    config = {"stage": text, "preset": [text], text: {text: text}, "num_steps": text}
+    (folder / "config.json").write_text(json.dumps(config))
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"step": 3, f"train/{text}": 1.0, text: 2.0}) + "\n")
+    output = tmp_path / "report.html"
+    assert report.main(["--runs", str(folder), f"--output={output}"]) == 0
+    page = html_page.Page(output.read_text())
+    allowed = set(
+        "html head meta title style body main h1 h2 h3 p nav ul li a div table thead tbody tr th td "
+        "small span i section figure figcaption img audio details summary dl dt dd code".split()
+    )
+    assert {tag for tag, _ in page.tags} <= allowed
+    assert not [name for _, attributes in page.tags for name in attributes if name[:2] == "on"]
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert "".join(page.said).count(text) >= 5
+
+
+@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "results.json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"[]", b"{", b"\xff\xfe", b"null", b'{"step": Infinity, "train/a": 1}', b"[" * 100_000),
+        *(b'{"a":' * 900 + b"1" + b"}" * 900, b'{"step": 1e400, "a": 1%s}' % (b"0" * 400)),
+        b'{"stage": {"a": 1}, "model": {"sample_rate": "16"}, "num_steps": 1e999, "step": 1}',
+    ],
+)
+def test_damaged_files_are_a_note(tmp_path, file, content):
+    folder = pathlib.Path(_write_run(tmp_path / "run"))
+    (folder / file).write_bytes(content)
+    output = tmp_path / "report.html"
+    assert report.main(["--runs", str(folder), f"--output={output}"]) == 0
+    if file != "config.json":
+        assert f"{file}" in "".join(html_page.Page(output.read_text()).said)
+
+
+def test_a_thousand_quantities_and_long_values_are_bounded(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    names = [f"train/{index}" for index in range(160)]
+    (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **dict.fromkeys(names, 1.0)}))
+    (folder / "config.json").write_text(json.dumps({"stage": "autoencoder", "a": "b" * 1_000_000}))
+    output = tmp_path / "report.html"
+    report.write_report([str(folder)], output)
+    page = html_page.Page(output.read_text())
+    assert "10 more quantities are not drawn" in "".join(page.said)
+    assert len("".join(page.said)) < 20_000
+
+
+def test_the_same_runs_make_the_same_page(tmp_path):
+    folder = _write_run(tmp_path / "run")
+    pages = []
+    for name in ("a.html", "b.html"):
+        report.write_report([folder], tmp_path / name)
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
 
 
 def test_a_repeated_step_counts_the_second_time(tmp_path):

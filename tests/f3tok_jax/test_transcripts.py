@@ -75,8 +75,8 @@ def test_rates_are_of_all_sentences_together(tmp_path, capsys):
     assert results["characters"] == pytest.approx(1 / (7 + 5 + 13))
     assert results["words"] == pytest.approx(1 / 6)
     assert "character error rate 0.040, word error rate 0.167" in capsys.readouterr().out
-    shown = results_lib.parse_transcripts(results)
-    assert shown.pairs[2] == ("four five six", "four five sex")
+    shown = results_lib.read(output).examples[2]
+    assert (shown.reference, shown.hypothesis) == ("four five six", "four five sex")
 
 
 def test_fewer_are_evenly_spaced():

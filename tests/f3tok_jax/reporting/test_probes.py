@@ -105,7 +105,7 @@ def test_representation_runs_show_their_curves_and_probes(tmp_path):
         *("probes", "curves", "config", "words")
     }
     assert "Representation encoder: a, b" in said and "Audio autoencoder" not in said
-    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
+    labels = [a["alt"] for tag, a in page.tags if a.get("class") == "chart"]
     # First what is optimized, and one chart for all codebooks.
     assert labels[:5] == [
         *("rq loss: k1", "rq loss: k2", "rq accuracy: k1", "answer loss", "answer accuracy")
@@ -164,15 +164,20 @@ def test_a_run_without_probes_says_how_to_get_them(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({}, "its format must be 'f3tok probe 1' or 'f3tok ablation 1'"),
-        (_probes(float("nan")), "it is damaged: ValueError, nan is no finite number"),
-        (_probes(0.5, labels={"digit": 3}), "it is damaged: TypeError"),
+        ({}, 'has no results: its "format" must be one of f3tok evaluation 1'),
+        (
+            _probes(float("nan")),
+            "is damaged: labels.digit.tests./data/set/test.features.representations.linear.mean "
+            "must be a finite number, got nan",
+        ),
+        (_probes(0.5, labels={"digit": 3}), "is damaged: labels.digit must be an object, got 3"),
+        (_probes(0.5, format="f3tok probe 2"), "is 'f3tok probe 2', this version reads"),
     ],
 )
 def test_a_damaged_table_is_said(tmp_path, capsys, content, message):
     run = _write_representation_run(tmp_path / "a", 0.8, probe_damaged=content)
     said = "".join(_write_page(tmp_path, [run]).said)
-    assert f"probe_damaged.json is no table of probes: {message}" in said
+    assert f"probe_damaged.json {message}" in said
     assert "representations0.800" in said
     table = tmp_path / "other.json"
     table.write_text(json.dumps(content))
@@ -194,4 +199,4 @@ def test_transcripts_are_shown_with_their_rates(tmp_path):
     said = "".join(_write_page(tmp_path, [run]).said)
     assert "Of 30 sentences, 12.5 % of the characters and 50.0 % of the words were wrong." in said
     assert "one <two>one too" in said
-    assert "transcripts_bad.json is no file of transcripts: its format must be" in said
+    assert 'transcripts_bad.json has no results: its "format" must be' in said
