@@ -52,7 +52,8 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(_TEMPLATE).render(context(runs, named))
+    page = environment.get_template(_TEMPLATE).render(context(runs, named))
+    return page.encode(errors="backslashreplace").decode()  # JSON may hold half a character
 
 
 def context(

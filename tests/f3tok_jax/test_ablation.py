@@ -18,10 +18,10 @@ from f3tok_jax.evaluation import transcription
 from f3tok_jax.inference import batched
 from f3tok_jax.probing import ablation as ablation_lib
 from f3tok_jax.probing import ablation_runs
+from f3tok_jax.reporting import probes as reported
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
-from f3tok_jax.reporting import probes as reported
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import representation as representation_stage
 from tests.support import sounds

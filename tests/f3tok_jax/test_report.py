@@ -13,6 +13,7 @@ import soundfile
 
 from f3tok_jax import report
 from f3tok_jax.evaluation import metrics
+from f3tok_jax.reporting import page as page_lib
 from f3tok_jax.runs import history as run_history
 from tests.support import html_page
 
@@ -313,10 +314,11 @@ def test_damaged_files_are_a_note(tmp_path, file, content):
         assert f"{file}" in "".join(html_page.Page(output.read_text()).said)
 
 
-def test_a_thousand_quantities_and_long_values_are_bounded(tmp_path):
+def test_many_quantities_and_long_values_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_lib, "_MAX_CHARTS", 5)
     folder = tmp_path / "run"
     folder.mkdir()
-    names = [f"train/{index}" for index in range(160)]
+    names = [f"train/{index}" for index in range(15)]
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **dict.fromkeys(names, 1.0)}))
     (folder / "config.json").write_text(json.dumps({"stage": "autoencoder", "a": "b" * 1_000_000}))
     output = tmp_path / "report.html"
@@ -324,6 +326,13 @@ def test_a_thousand_quantities_and_long_values_are_bounded(tmp_path):
     page = html_page.Page(output.read_text())
     assert "10 more quantities are not drawn" in "".join(page.said)
     assert len("".join(page.said)) < 20_000
+
+
+def test_text_that_is_no_unicode_is_shown_escaped(tmp_path):
+    folder = pathlib.Path(_write_run(tmp_path / "run"))
+    (folder / "config.json").write_text('{"stage": "autoencoder", "preset": "a\\ud800b"}')
+    assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
+    assert "a\\ud800b" in (tmp_path / "report.html").read_text()
 
 
 def test_the_same_runs_make_the_same_page(tmp_path):
