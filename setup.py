@@ -39,6 +39,7 @@ setuptools.setup(
     package_data={
         "data_pipelines.embedded.music": ["*.toml"],
         "data_pipelines.embedded.speech": ["languages/*.toml"],
+        "f3tok_jax.reporting": ["*.jinja"],
     },
     install_requires=[
         "jax>=0.10.2",
@@ -66,7 +67,6 @@ setuptools.setup(
         "jinja2>=3.1",
         "matplotlib>=3.9",
     ],
-    package_data={"f3tok_jax.reporting": ["*.jinja"]},
     extras_require=_EXTRAS,
     entry_points={"console_scripts": ["f3tok=f3tok_jax.cli:main"]},
 )
