@@ -13,11 +13,10 @@ from absl import app
 from absl import flags
 import tokenizers
 
-from data_pipelines.reading import pipeline
+from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
-from data_pipelines.records import manifest
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -31,13 +30,13 @@ def texts(mixture: str, task_names: Iterable[str]) -> Iterator[str]:
     """Yields every instruction and answer of the records in shard sets.
 
     Args:
-        mixture: as pipeline.parse_mixture reads it; weights play no part.
+        mixture: as mixtures.parse reads it; weights play no part.
         task_names: of tasks.TASKS.
     """
     asked = [tasks.find(name) for name in task_names]
     yield from (task.instruction for task in asked)
-    for name, _ in pipeline.parse_mixture(mixture):
-        source = sources.open_source(name, sample_rate=manifest.read(name).sample_rate)
+    for name, _ in mixtures.parse(mixture):
+        source = sources.open_source(name, sample_rate=None)
         for index in range(len(source)):
             record = source[index]
             for task in asked:

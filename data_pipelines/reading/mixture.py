@@ -16,6 +16,33 @@ _MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeat
 _ROUNDS = 3  # of the Feistel network; two already pass for random
 
 
+def parse(text: str) -> tuple[tuple[str, float], ...]:
+    """Reads "DIR" or "DIR1=0.7,DIR2=0.3" as ((name, weight), ...), for sources.open_source.
+
+    Raises:
+        ValueError: if it names no folder, or several without a weight above zero each.
+    """
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    if not entries:
+        raise ValueError(f"a mixture names at least one shard folder, got {text!r}")
+    if len(entries) == 1 and "=" not in entries[0]:
+        return ((entries[0], 1.0),)
+    parsed = []
+    for entry in entries:
+        folder, _, weight = entry.rpartition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = 0.0
+        if not folder or not 0.0 < value < float("inf"):
+            raise ValueError(
+                f"several shard folders need a weight above 0 each, DIR=0.7, got {entry!r} "
+                f"in {text!r}"
+            )
+        parsed.append((folder, value))
+    return tuple(parsed)
+
+
 class Mixture:
     """An endless order over the records of several sets.
 

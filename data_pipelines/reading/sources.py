@@ -35,7 +35,7 @@ TFDS_PREFIX = "tfds:"
 _NUM_MEASURED = 16  # examples of a data set from which its length is estimated
 
 
-def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsExamples":
+def open_source(name: str, *, sample_rate: int | None) -> "ShardSet | LatentSet | TfdsExamples":
     """Opens a folder of shards, or a TFDS data set by `tfds:NAME@SPLIT#FEATURE`.
 
     The manifest of a folder says whether its shards hold sound or latents.
@@ -44,7 +44,8 @@ def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsE
         name: of the folder; or, of a data set, its name as TFDS writes it or the folder where it
             was prepared, the split ("train" if not said), and which feature is the sound, if
             several could be.
-        sample_rate: Hz that the records have, or to which the data set is resampled.
+        sample_rate: Hz that the records have, or to which the data set is resampled; None takes a
+            folder at its own rate.
 
     Raises:
         ValueError: if it is not whole, has another rate or cannot be read.
@@ -54,10 +55,15 @@ def open_source(name: str, *, sample_rate: int) -> "ShardSet | LatentSet | TfdsE
     return open_sound(name, sample_rate=sample_rate)
 
 
-def open_sound(name: str, *, sample_rate: int) -> "ShardSet | TfdsExamples":
+def open_sound(name: str, *, sample_rate: int | None) -> "ShardSet | TfdsExamples":
     """Opens what `open_source` does, but latents: ValueError for those."""
     if not str(name).startswith(TFDS_PREFIX):
         return ShardSet(name, sample_rate=sample_rate)
+    if sample_rate is None:
+        raise ValueError(
+            f"what is read at its own sample rate must be a folder of shards, got {name}: build "
+            "shards of it"
+        )
     rest, _, feature = str(name).removeprefix(TFDS_PREFIX).partition("#")
     data_set, _, split = rest.partition("@")
     return TfdsExamples(

@@ -12,20 +12,15 @@ over: it stands where the sound will stand, so that the model learns to answer f
 can it, frozen, tell an encoder what is worth hearing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import functools
-import hashlib
-import json
 
 import numpy as np
 
 from data_pipelines.reading import batches
-from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import pipeline
-from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
-from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 
 # What "scored" says of a token.
@@ -47,82 +42,54 @@ class Forms:
     max_repeats: int
 
 
-class TextPipeline:
+class TextPipeline(pipeline.MixturePipeline):
     """Rows of whole documents, one after another; those that do not fit their row are left out."""
 
     def __init__(
         self,
         mixture: str | Sequence[tuple[str, float]],
+        options: pipeline.Options,
         *,
         text: tasks.TextTasks,
         forms: Forms,
         length: int,
         documents_per_row: int,
-        batch_size: int,
-        seed: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
-        train: bool = True,
-        max_replaced: int = 1000,
     ):
         """Opens the sets and checks that they have something to say.
 
         Args:
-            mixture: ((name, weight), ...) or what pipeline.parse_mixture reads; of sound or latents.
-            text: the tasks and their tokenizer.
+            mixture: as in MixturePipeline; of sound or latents.
+            options: of the batches.
+            text: the tasks and their text tokenizer.
             forms: of the documents.
             length: tokens of a row.
             documents_per_row: that are tried, in their order.
-            batch_size: rows over all hosts.
-            seed: of order and forms.
-            process_index: which host this is.
-            process_count: hosts.
-            train: False goes through the records in order.
-            max_replaced: records that may turn out unreadable on this host before it is an error.
 
         Raises:
             ValueError: if a set is not whole or no record answers any task, or the numbers do not
                 fit together.
         """
-        pairs = pipeline.parse_mixture(mixture) if isinstance(mixture, str) else tuple(mixture)
-        if not 0 <= process_index < process_count or batch_size % process_count:
-            raise ValueError(
-                f"batch_size={batch_size} must be a multiple of the {process_count} hosts, and "
-                f"process_index={process_index} one of them"
-            )
         if not 0.0 <= forms.context <= 1.0 or forms.max_repeats < 1 or documents_per_row < 1:
             raise ValueError(
                 "documents need a share of contexts in [0, 1], max_repeats and documents_per_row "
                 f"of at least 1, got {forms.context}, {forms.max_repeats} and {documents_per_row}"
             )
-        names, weights = zip(*pairs)
-        self._sources = [
-            sources.open_source(name, sample_rate=manifest.read(name).sample_rate) for name in names
-        ]
-        if train:  # what is held out may lack a task
+        super().__init__(mixture, options, sample_rate=None)
+        if options.train:  # what is held out may lack a task
             text.check([source.manifest for source in self._sources])
-        lengths = [len(source) for source in self._sources]
-        self.num_records = sum(lengths)
-        self._mixture = mixtures.Mixture(lengths, weights, seed=seed, shuffle=train)
         self._text, self._forms = text, forms
         self._length, self._documents = length, documents_per_row
-        self._batch_size, self._seed = batch_size, seed
-        rows = batch_size // process_count
-        self._rows = range(process_index * rows, (process_index + 1) * rows)
-        self._substitute = sources.Substitute(max_replaced)
         self._answers = functools.lru_cache(maxsize=_MAX_REMEMBERED)(self._read_answers)
-        decisive = [
-            [source.fingerprint for source in self._sources],
-            weights,
+        self.fingerprint = self._digest(
+            self._weights,
             text.fingerprint,
             dataclasses.astuple(forms),
             length,
             documents_per_row,
-            batch_size,
-            seed,
-            train,
-        ]
-        self.fingerprint = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+            options.batch_size,
+            options.seed,
+            options.train,
+        )
 
     @property
     def batch_spec(self) -> batches.Spec:
@@ -131,21 +98,17 @@ class TextPipeline:
         "text" are token ids; "segments" number a row's documents from 1, 0 is padding; "scored" is
         NOT_SCORED, SCORED, or SCORED_IN_CONTEXT for an answer after its context.
         """
-        shape = (self._batch_size, self._length)
+        shape = (self._options.batch_size, self._length)
         return {name: (shape, np.dtype(np.int32)) for name in ("text", "segments", "scored")}
-
-    @property
-    def replaced(self) -> int:
-        """Records that could not be read on this host so far, each replaced by another."""
-        return self._substitute.num_replaced
 
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's rows of the batch of `step`, by `batch_spec`."""
-        shape = (len(self._rows), self._length)
+        shape = (len(self._options.rows), self._length)
         batch = {name: np.zeros(shape, np.int32) for name in self.batch_spec}
-        for place, row in enumerate(self._rows):
+        for place, row in enumerate(self._options.rows):
             filled, segment = 0, 0
-            generator = np.random.Generator(np.random.Philox(key=[self._seed, step * 2**20 + row]))
+            key = [self._options.seed, step * 2**20 + row]
+            generator = np.random.Generator(np.random.Philox(key=key))
             for source, index in self._places(step, row):
                 ids, scored = self._document(source, index, generator)
                 end = filled + len(ids)
@@ -161,27 +124,14 @@ class TextPipeline:
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records that the global batch of `step` tries, in its order."""
         keys = []
-        for row in range(self._batch_size):
+        for row in range(self._options.batch_size):
             for source, index in self._places(step, row):
                 keys.append(self._answers(source, index)[0])
         return keys
 
-    def iterate(
-        self, start_step: int = 0, stop_step: int | None = None
-    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yields (step, this host's rows), prepared by a background thread.
-
-        Args:
-            start_step: the first.
-            stop_step: where to end, before that step; None never ends.
-        """
-        return pipeline.prefetched(
-            self.local_batch, start_step, stop_step, num_threads=1, num_prefetched=4
-        )
-
     def _places(self, step: int, row: int) -> list[tuple[int, int]]:
         """The sources and records of the documents that a row tries."""
-        start = (step * self._batch_size + row) * self._documents
+        start = (step * self._options.batch_size + row) * self._documents
         positions = np.arange(start, start + self._documents, dtype=np.int64)
         return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
 

@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from data_pipelines.reading import pipeline
+from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from f3tok_jax.evaluation import baselines
 from f3tok_jax.evaluation import contenders as contenders_lib
@@ -33,8 +33,7 @@ def fit_pca(
 ) -> baselines.PcaCodec:
     """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
     parts = [
-        sources.open_sound(name, sample_rate=sample_rate)
-        for name, _ in pipeline.parse_mixture(mixture)
+        sources.open_sound(name, sample_rate=sample_rate) for name, _ in mixtures.parse(mixture)
     ]
 
     def waveforms() -> Iterator[np.ndarray]:
@@ -211,7 +210,7 @@ def evaluate(
 
 def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """The run's own mixture, if its folders are still there."""
-    names = [name for name, _ in pipeline.parse_mixture(config.data.train or "?")]
+    names = [name for name, _ in mixtures.parse(config.data.train or "?")]
     folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]
     absent = [folder for folder in folders if not pathlib.Path(folder).is_dir()]
     if absent:

@@ -138,13 +138,15 @@ class FrozenModels:
         self.check_named()
         batches = pipeline.Pipeline(
             config.data.train,
+            pipeline.Options(
+                batch_size=config.data.batch_size,
+                seed=config.seed,
+                max_replaced=config.data.max_replaced,
+            ),
             sample_rate=self.sound.sample_rate,
             crop_length=config.data.crop_frames * self.sound.samples_per_latent,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
             random_crop=False,
             autoencoder=self.fingerprints.get("autoencoder"),
-            max_replaced=config.data.max_replaced,
         )
         frozen = {}
         measure, finish = rq_mtp.measure_statistics, rq_mtp.finish_statistics

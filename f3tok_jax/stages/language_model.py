@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from data_pipelines.reading import pipeline
 from data_pipelines.reading import tasks
 from data_pipelines.reading import text_pipeline
 from f3tok_jax.devices import sharding
@@ -77,7 +78,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     )
 
 
-def open_data(mixture: str, *, config: ml_collections.ConfigDict, **options: Any) -> stage.Data:
+def open_data(mixture: str, *, config: ml_collections.ConfigDict, **hosts: Any) -> stage.Data:
     """Packed documents of `mixture`, tokenized as config.tokenizer says.
 
     Raises:
@@ -93,14 +94,13 @@ def open_data(mixture: str, *, config: ml_collections.ConfigDict, **options: Any
     weights = {name: weight for name, weight in data.tasks.items() if weight}
     return text_pipeline.TextPipeline(
         mixture,
+        pipeline.Options(
+            batch_size=data.batch_size, seed=config.seed, max_replaced=data.max_replaced, **hosts
+        ),
         text=tasks.TextTasks(config.tokenizer, weights, data.length),
         forms=text_pipeline.Forms(data.context, data.max_repeats),
         length=data.length,
         documents_per_row=data.documents_per_row,
-        batch_size=data.batch_size,
-        seed=config.seed,
-        max_replaced=data.max_replaced,
-        **options,
     )
 
 

@@ -70,7 +70,10 @@ def open_pipeline(
     config: ml_collections.ConfigDict,
     sound: lineage.Sound,
     check: Callable[[], None] = lambda: None,
-    **options: Any,
+    train: bool,
+    process_index: int,
+    process_count: int,
+    **crops: Any,
 ) -> pipeline.Pipeline:
     """Opens shards for a stage.
 
@@ -79,18 +82,26 @@ def open_pipeline(
         config: of the stage.
         sound: of its latents.
         check: raises ValueError where something is missing without which no batch is of use.
-        **options: of pipeline.Pipeline.
+        train: as in pipeline.Options, like `process_index` and `process_count`.
+        process_index: which host this is.
+        process_count: hosts.
+        **crops: what a stage tells pipeline.Pipeline of its examples.
     """
     check()
     return pipeline.Pipeline(
         names,
+        pipeline.Options(
+            batch_size=config.data.batch_size,
+            seed=config.seed,
+            train=train,
+            process_index=process_index,
+            process_count=process_count,
+            max_replaced=config.data.max_replaced,
+            num_threads=config.data.num_threads,
+        ),
         sample_rate=sound.sample_rate,
         crop_length=crop_length(config, sound),
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-        max_replaced=config.data.max_replaced,
-        num_threads=config.data.num_threads,
-        **options,
+        **crops,
     )
 
 

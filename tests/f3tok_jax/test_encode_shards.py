@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from f3tok_jax import encode_shards
@@ -47,8 +46,8 @@ def test_latents_from_shards_are_those_of_the_sound(encoded, shards, workdir):
     options = dict(
         sample_rate=16_000, crop_length=25 * 640, batch_size=8, random_crop=False, seed=1
     )
-    live = pipeline.Pipeline(str(shards), **options).local_batch(0)
-    cached = pipeline.Pipeline(str(encoded), autoencoder=prints, **options).local_batch(0)
+    live = sounds.open_pipeline(shards, **options).local_batch(0)
+    cached = sounds.open_pipeline(encoded, autoencoder=prints, **options).local_batch(0)
     expected = np.asarray(
         jax.jit(functools.partial(autoencoder.apply, method="waveform_to_latents"))(
             {"params": params}, live["waveform"]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound files and shard sets that the tests of data_pipelines make for themselves."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -9,6 +10,7 @@ import soundfile
 import tokenizers
 
 from data_pipelines import build_shards
+from data_pipelines.reading import pipeline
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
 
@@ -42,6 +44,13 @@ def shard_set(folder: pathlib.Path, *, num_files: int = 8, **changes) -> pathlib
     source = inputs.Folder(str(write_folder(folder / "sounds", num_files=num_files)))
     build_shards.build(source, folder / "shards", recipe(**changes), say=lambda line: None)
     return folder / "shards"
+
+
+def open_pipeline(mixture, *, kind=pipeline.Pipeline, **fields) -> pipeline.MixturePipeline:
+    """Opens a pipeline; the fields of pipeline.Options stand among its own."""
+    names = {field.name for field in dataclasses.fields(pipeline.Options)} & fields.keys()
+    options = pipeline.Options(**{name: fields.pop(name) for name in names})
+    return kind(str(mixture), options, **fields)
 
 
 def tokenizer(folder: pathlib.Path) -> pathlib.Path:

@@ -111,14 +111,17 @@ def make_stage(config) -> stage.Stage:
             "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
         },
         init_state=functools.partial(_init_state, optimizers=optimizers),
-        open_data=functools.partial(
-            pipeline.Pipeline,
+        open_data=lambda names, **hosts: pipeline.Pipeline(
+            names,
+            pipeline.Options(
+                batch_size=config.data.batch_size,
+                seed=config.seed,
+                max_replaced=config.data.max_replaced,
+                **hosts,
+            ),
             sample_rate=SAMPLE_RATE,
             crop_length=crop,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
             gain_db=config.data.gain_db,
-            max_replaced=config.data.max_replaced,
         ),
         abstract_frozen={"window": jax.ShapeDtypeStruct((FRAME,), jnp.float32)},
         load_frozen=lambda shardings, measured: jax.device_put(

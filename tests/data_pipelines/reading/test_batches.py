@@ -10,7 +10,6 @@ import pytest
 
 from data_pipelines.building import latent_writer
 from data_pipelines.building import plan as build_plan
-from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 from data_pipelines.records import manifest
@@ -54,7 +53,7 @@ def _text(tokenizer, max_tokens=40, **weights):
 
 def _pipeline(mixture, **changes):
     options = dict(sample_rate=16_000, crop_length=12_000, batch_size=8, seed=3, random_crop=False)
-    return pipeline.Pipeline(str(mixture), **(options | changes))
+    return sounds.open_pipeline(mixture, **(options | changes))
 
 
 def _of_all_hosts(mixture, step, num_hosts, **changes):

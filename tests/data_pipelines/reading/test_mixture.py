@@ -82,3 +82,24 @@ def test_without_shuffle_sets_go_round_in_order():
 def test_far_positions_are_as_good_as_near_ones():
     order = _mixture([1000], [1.0]).locate(10**12 + np.arange(1000))[1]
     assert sorted(order) == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("DIR", (("DIR", 1.0),)),
+        ("DIR=2", (("DIR", 2.0),)),
+        (" a/b=0.7, c=0.3,", (("a/b", 0.7), ("c", 0.3))),
+        ("x=y=0.5,c=1e-2", (("x=y", 0.5), ("c", 0.01))),
+    ],
+)
+def test_mixtures_are_parsed(text, expected):
+    assert mixture.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "a,b", "a=0.5,b", "a=0,b=1", "a=-1,b=2", "a=nan,b=1", "=1"]
+)
+def test_bad_mixtures_are_refused(text):
+    with pytest.raises(ValueError):
+        mixture.parse(text)

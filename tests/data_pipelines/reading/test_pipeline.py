@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from data_pipelines.building import plan as build_plan
-from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from tests.support import sounds
@@ -27,7 +26,7 @@ def more_shards(tmp_path_factory):
 
 def _pipeline(mixture, **changes):
     options = dict(sample_rate=16_000, crop_length=4_000, batch_size=8, seed=3, gain_db=(-6.0, 6.0))
-    return pipeline.Pipeline(mixture, **(options | changes))
+    return sounds.open_pipeline(mixture, **(options | changes))
 
 
 def _hash(batch) -> str:
@@ -152,27 +151,6 @@ def test_mixture_is_exact_in_every_batch_that_holds_a_period(shards, more_shards
         keys = loader.example_keys(step)
         assert sum(key.startswith(f"{shards}:") for key in keys) == 6
         assert sum(key.startswith(f"{more_shards}:") for key in keys) == 2
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("DIR", (("DIR", 1.0),)),
-        ("DIR=2", (("DIR", 2.0),)),
-        (" a/b=0.7, c=0.3,", (("a/b", 0.7), ("c", 0.3))),
-        ("x=y=0.5,c=1e-2", (("x=y", 0.5), ("c", 0.01))),
-    ],
-)
-def test_mixtures_are_parsed(text, expected):
-    assert pipeline.parse_mixture(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["", " , ", "a,b", "a=0.5,b", "a=0,b=1", "a=-1,b=2", "a=nan,b=1", "=1"]
-)
-def test_bad_mixtures_are_refused(text):
-    with pytest.raises(ValueError):
-        pipeline.parse_mixture(text)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def make(files):
             batch_size=4,
             seed=3,
         )
-        return text_pipeline.TextPipeline(files[0], **(fields | options))
+        return sounds.open_pipeline(files[0], kind=text_pipeline.TextPipeline, **(fields | options))
 
     return open_pipeline
 

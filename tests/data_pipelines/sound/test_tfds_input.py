@@ -14,7 +14,6 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_pipelines import build_shards
-from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import tfds_input
@@ -103,7 +102,7 @@ def test_waveforms_become_records_and_batches(feature, scale, data_dir, tmp_path
         np.testing.assert_allclose(record.waveform / 32768, expected, atol=1.6 / 32768)
         assert record.text == f"sentence {take}" and record.task == "speech"
         assert record.labels["speaker"] == SPEAKERS[take % 2]
-    loader = pipeline.Pipeline(
+    loader = sounds.open_pipeline(
         str(tmp_path / "out"), sample_rate=RATE, crop_length=4_000, batch_size=4
     )
     assert loader.local_batch(0)["mask"].any(axis=1).all()
@@ -135,14 +134,14 @@ def test_a_data_set_is_read_directly_without_shards(data_dir, tmp_path):
     expected = sounds.tone(0.4 + 0.1 * take, rate=24_000, hertz=300.0 + 40.0 * take)
     np.testing.assert_allclose(train[0].waveform[500:-500] / 32768, expected[500:-500], atol=1e-3)
     assert train[0].key == "tiny_speech/1.0.0/train/00000000"
-    loader = pipeline.Pipeline(
+    loader = sounds.open_pipeline(
         f"{name}@test#audio=1,{name}#audio=2", sample_rate=24_000, crop_length=4_000, batch_size=3
     )
     assert loader.local_batch(0)["mask"].all()
     assert sum("/test/" in key for key in loader.example_keys(0)) == 1
     assert (
         loader.fingerprint
-        != pipeline.Pipeline(
+        != sounds.open_pipeline(
             f"{name}#audio=1", sample_rate=24_000, crop_length=4_000, batch_size=3
         ).fingerprint
     )

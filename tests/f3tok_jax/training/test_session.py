@@ -24,6 +24,7 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.training import session
 from tests.support import run_checks
+from tests.support import sounds
 from tests.support import toy_run
 
 _ROOT = pathlib.Path(__file__).parents[3]
@@ -231,8 +232,8 @@ def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkey
     entry = json.loads((tmp_path / "logs" / "nonfinite.jsonl").read_text())
     assert entry["step"] == 6
     config = toy_run.make_config(shards)
-    data = pipeline.Pipeline(
-        str(shards),
+    data = sounds.open_pipeline(
+        shards,
         sample_rate=toy_run.SAMPLE_RATE,
         crop_length=1280,
         batch_size=8,
