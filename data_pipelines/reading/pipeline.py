@@ -97,7 +97,7 @@ class MixturePipeline:
         if not pairs:
             raise ValueError("a mixture names at least one shard folder, got none")
         names, self._weights = zip(*pairs)
-        self._options = options
+        self.options = options
         self._sources = [sources.open_source(name, sample_rate=sample_rate) for name in names]
         lengths = [len(source) for source in self._sources]
         self.num_records = sum(lengths)
@@ -127,8 +127,8 @@ class MixturePipeline:
         steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         made = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(
-            num_threads=self._options.num_threads,
-            prefetch_buffer_size=self._options.num_prefetched,
+            num_threads=self.options.num_threads,
+            prefetch_buffer_size=self.options.num_prefetched,
         )
         return iter(made.to_iter_dataset(options))
 
@@ -209,9 +209,9 @@ class Pipeline(MixturePipeline):
         "waveform" or "latents", and "mask", True where they are valid; with text also "text", token
         ids, "text_mask", True where there is one, and "answer", True where it is to be predicted.
         """
-        spec = self._layout.spec(self._options.batch_size)
+        spec = self._layout.spec(self.options.batch_size)
         if self._text is not None:
-            spec |= batches.text_spec(self._options.batch_size, self._text.max_tokens)
+            spec |= batches.text_spec(self.options.batch_size, self._text.max_tokens)
         return spec
 
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
@@ -237,7 +237,7 @@ class Pipeline(MixturePipeline):
         """Fills a batch from whole records, and adds the text that goes with each."""
         spec = batches.text_spec(len(places), self._text.max_tokens)
         batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
-        draws = self._philox(step, _TASK_STREAM).random(self._options.batch_size)[self._rows]
+        draws = self._philox(step, _TASK_STREAM).random(self.options.batch_size)[self._rows]
         for row, (source, index) in enumerate(places):
             record = self._substitute.read(source.__getitem__, index, len(source))
             self._layout.write(batch, row, self._layout.content(record), 0.0)
@@ -258,20 +258,20 @@ class Pipeline(MixturePipeline):
     def places(self, step: int) -> list[tuple[sources.ShardSet, int]]:
         """Returns the source and the index in it of every row of the global batch of `step`."""
         block, place = divmod(step, _STEPS_PER_BLOCK)
-        size = self._options.batch_size
+        size = self.options.batch_size
         return self._places_of_block(block)[place * size : (place + 1) * size]
 
     def _locate_block(self, block: int) -> list[tuple[sources.ShardSet, int]]:
         """The places of all rows of many steps at once, because NumPy is slow on small arrays."""
-        size = _STEPS_PER_BLOCK * self._options.batch_size
+        size = _STEPS_PER_BLOCK * self.options.batch_size
         positions = np.arange(block * size, (block + 1) * size, dtype=np.int64)
         source_indices, indices = self._mixture.locate(positions)
         return list(zip((self._sources[index] for index in source_indices), indices.tolist()))
 
     def _draws(self, step: int) -> tuple[list[float], np.ndarray | None]:
         """Crop position in [0, 1) and gain in dB of each of this host's rows."""
-        size = self._options.batch_size
-        if not self._options.train:
+        size = self.options.batch_size
+        if not self.options.train:
             return [0.0] * size, None
         # Every host draws for all rows: a batch's numbers must not depend on who holds which row.
         positions, share = self._philox(step).random((2, size))[:, self._rows]
@@ -280,12 +280,12 @@ class Pipeline(MixturePipeline):
 
     def _philox(self, step: int, stream: int = 0) -> np.random.Generator:
         """Random numbers of one step; streams are far apart and never overlap."""
-        key = [self._options.seed, step]
+        key = [self.options.seed, step]
         return np.random.Generator(np.random.Philox(key=key, counter=stream))
 
     @property
     def _rows(self) -> slice:
-        rows = self._options.rows
+        rows = self.options.rows
         return slice(rows.start, rows.stop)
 
     def _check_beginnings(self) -> None:
@@ -294,7 +294,7 @@ class Pipeline(MixturePipeline):
             raise ValueError(
                 "text belongs to whole records: give random_crop=False with text, got True"
             )
-        has_gain = self._options.train and self._gain_db != (0.0, 0.0)
+        has_gain = self.options.train and self._gain_db != (0.0, 0.0)
         if isinstance(self._layout, batches.Latents) and (self._crops or has_gain):
             raise ValueError(
                 "latents cannot be cropped at random or made louder: give random_crop=False and "

@@ -98,16 +98,16 @@ class TextPipeline(pipeline.MixturePipeline):
         "text" are token ids; "segments" number a row's documents from 1, 0 is padding; "scored" is
         NOT_SCORED, SCORED, or SCORED_IN_CONTEXT for an answer after its context.
         """
-        shape = (self._options.batch_size, self._length)
+        shape = (self.options.batch_size, self._length)
         return {name: (shape, np.dtype(np.int32)) for name in ("text", "segments", "scored")}
 
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's rows of the batch of `step`, by `batch_spec`."""
-        shape = (len(self._options.rows), self._length)
+        shape = (len(self.options.rows), self._length)
         batch = {name: np.zeros(shape, np.int32) for name in self.batch_spec}
-        for place, row in enumerate(self._options.rows):
+        for place, row in enumerate(self.options.rows):
             filled, segment = 0, 0
-            key = [self._options.seed, step * 2**20 + row]
+            key = [self.options.seed, step * 2**20 + row]
             generator = np.random.Generator(np.random.Philox(key=key))
             for source, index in self._places(step, row):
                 ids, scored = self._document(source, index, generator)
@@ -124,14 +124,14 @@ class TextPipeline(pipeline.MixturePipeline):
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records that the global batch of `step` tries, in its order."""
         keys = []
-        for row in range(self._options.batch_size):
+        for row in range(self.options.batch_size):
             for source, index in self._places(step, row):
                 keys.append(self._answers(source, index)[0])
         return keys
 
     def _places(self, step: int, row: int) -> list[tuple[int, int]]:
         """The sources and records of the documents that a row tries."""
-        start = (step * self._options.batch_size + row) * self._documents
+        start = (step * self.options.batch_size + row) * self._documents
         positions = np.arange(start, start + self._documents, dtype=np.int64)
         return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
 

@@ -238,7 +238,7 @@ def _inject_faults() -> None:
 
     def hashed_batch(self, step):
         batch = local_batch(self, step)
-        if self._train and "TOY_HASHES" in os.environ:
+        if self.options.train and "TOY_HASHES" in os.environ:
             rows = [zlib.crc32(row.tobytes()) for row in batch["waveform"]]
             with open(os.environ["TOY_HASHES"], "a", encoding="utf-8") as file:
                 file.write(json.dumps([step, rows]) + "\n")

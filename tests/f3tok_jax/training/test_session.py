@@ -116,7 +116,7 @@ def _call_at(monkeypatch, step: int, action, *, training: bool = True) -> None:
 
     def faulty(self, asked):
         batch = local_batch(self, asked)
-        if self._train == training and asked == step and not calls:
+        if self.options.train == training and asked == step and not calls:
             calls.append(asked)
             action(batch)
         return batch
