@@ -6,7 +6,7 @@
     python -m f3tok_jax.train --config=configs/language_model.py:tiny \
         --config.tokenizer=tokenizer.json --config.data.train=DIR/train \
         --config.data.heldout=DIR/test --workdir=runs/language_model
-    python -m f3tok_jax.export_language_model --workdir=runs/language_model --output=MODEL
+    python -m f3tok_jax.export --workdir=runs/language_model --output=MODEL
 
 Presets:
     tiny    a minute on two CPU cores

@@ -1,25 +1,23 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Program: how fast a shard set is read into batches, beside its ceiling.
+"""Measures how fast a shard set is read into batches, beside its ceiling: decoding alone.
 
-python -m data_pipelines.benchmark --shards=DIR [--output=benchmark.json]
+    python -m data_pipelines.benchmark --shards=DIR --output=benchmark.json
+
+Exit codes: 0 finished, 1 wrong arguments or shards; one sentence on stderr says which.
 """
 
+import argparse
 from collections.abc import Sequence
 import json
-import pathlib
+import sys
 import time
+from typing import Any
 
-from absl import app
-from absl import flags
-
-from data_pipelines.reading import mixture as mixtures
-from data_pipelines.reading import pipeline
-from data_pipelines.records import atomic
-from data_pipelines.records import manifest
+from data_pipelines import command
 
 
-def measure(loader: pipeline.Pipeline, *, num_steps: int, num_rounds: int = 3) -> dict[str, float]:
+def measure(loader: Any, *, num_steps: int, num_rounds: int = 3) -> dict[str, float]:
     """Measures how fast batches are made, beside the ceiling: decoding the same records alone.
 
     Speeds are per second of processor time, summed over threads: per core, and little moved by what
@@ -27,7 +25,7 @@ def measure(loader: pipeline.Pipeline, *, num_steps: int, num_rounds: int = 3) -
     records, with keys and labels; batches need the samples only.
 
     Args:
-        loader: what to measure; of a single host.
+        loader: a pipeline.Pipeline, of a single host.
         num_steps: batches per round.
         num_rounds: of each kind.
 
@@ -74,49 +72,50 @@ def measure(loader: pipeline.Pipeline, *, num_steps: int, num_rounds: int = 3) -
     }
 
 
-def _define_flags() -> None:
-    """Defines the flags of this program; on import they would collide with those of others."""
-    flags.DEFINE_string("shards", None, "Shard folder, or DIR=weight,DIR=weight.", required=True)
-    flags.DEFINE_string("output", "", "File for the figures, JSON.")
-    flags.DEFINE_integer("sample_rate", 0, "Hz; 0 for that of the first folder.", lower_bound=0)
-    flags.DEFINE_integer("batch_size", 64, "Examples per batch.", lower_bound=1)
-    flags.DEFINE_float("crop_seconds", 1.28, "Length of an example, s.", lower_bound=0.001)
-    flags.DEFINE_integer("num_steps", 500, "Batches per round.", lower_bound=1)
-    flags.DEFINE_integer("num_threads", 1, "That prepare batches.", lower_bound=0)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = command.make_parser("python -m data_pipelines.benchmark", __doc__)
+    add = parser.add_argument
+    text = "shard folder, or DIR=weight,DIR=weight"
+    add("--shards", required=True, type=command.path, help=text)
+    add("--output", type=command.file, help="JSON file to write")
+    text = "Hz; 0 for that of the first folder"
+    add("--sample_rate", type=command.at_least(0), default=0, help=text)
+    add("--batch_size", type=command.at_least(1), default=64, help="examples per batch")
+    seconds = command.at_least(0.001, float)
+    add("--crop_seconds", type=seconds, default=1.28, help="length of an example, s")
+    add("--num_steps", type=command.at_least(1), default=500, help="batches per round")
+    add("--num_threads", type=command.at_least(0), default=1, help="that prepare batches")
+    return command.run(parser, _measure, arguments)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Prints the benchmark of a shard set."""
-    values = flags.FLAGS
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
-    try:
-        mixture = mixtures.parse(values.shards)
-        sample_rate = values.sample_rate or manifest.read(mixture[0][0]).sample_rate
-        loader = pipeline.Pipeline(
-            mixture,
-            pipeline.Options(batch_size=values.batch_size, num_threads=values.num_threads),
-            sample_rate=sample_rate,
-            crop_length=round(values.crop_seconds * sample_rate),
-            gain_db=(-6.0, 6.0),
-        )
-        figures = measure(loader, num_steps=values.num_steps)
-    except ValueError as error:
-        raise SystemExit(f"benchmark: {error}") from None
+def _measure(given: argparse.Namespace) -> None:
+    from data_pipelines.reading import mixture as mixtures
+    from data_pipelines.reading import pipeline
+    from data_pipelines.records import atomic
+    from data_pipelines.records import manifest
+
+    mixture = mixtures.parse(given.shards)
+    sample_rate = given.sample_rate or manifest.read(mixture[0][0]).sample_rate
+    loader = pipeline.Pipeline(
+        mixture,
+        pipeline.Options(batch_size=given.batch_size, num_threads=given.num_threads),
+        sample_rate=sample_rate,
+        crop_length=round(given.crop_seconds * sample_rate),
+        gain_db=(-6.0, 6.0),
+    )
+    figures = measure(loader, num_steps=given.num_steps)
     print("valid seconds of sound per second of one core:")
     print(f"  ceiling, the same records decoded and nothing else  {figures['ceiling']:10.0f}")
     for name, what in (
         ("batches", "batches, one after another"),
-        ("prefetched", f"batches, {values.num_threads} background threads"),
+        ("prefetched", f"batches, {given.num_threads} background threads"),
     ):
         print(f"  {what:50}  {figures[name]:10.0f}  {figures[name + '_share']:.2f} of the ceiling")
     print(f"valid seconds per second on the wall, prefetched: {figures['prefetched_wall']:.0f}")
-    if values.output:
-        atomic.write_text(
-            pathlib.Path(values.output), json.dumps(figures | {"shards": values.shards}) + "\n"
-        )
+    if given.output:
+        atomic.write_text(given.output, json.dumps(figures | {"shards": given.shards}) + "\n")
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    sys.exit(main())

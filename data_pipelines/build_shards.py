@@ -1,24 +1,26 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Program: a folder of sound, a TFDS data set or embedded corpora -> shards, manifest, refusals.
+"""Builds shards, their manifest and refusals from a folder of sound, TFDS or embedded corpora.
 
     python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS --holdout=0.1
 
 The same command gives the same bytes, whatever the number of workers. A build that was killed
 leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
+
+Exit codes: 0 finished, 1 wrong arguments or input; one sentence on stderr says which.
 """
 
+import argparse
 import collections
 from collections.abc import Callable, Sequence
 import functools
 import json
 import os
 import pathlib
+import sys
 import time
 
-from absl import app
-from absl import flags
-
+from data_pipelines import command
 from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
 from data_pipelines.building import staging
@@ -223,37 +225,52 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _define_flags() -> None:
-    """Defines the flags of this program; on import they would collide with those of others."""
-    flags.DEFINE_enum("source", None, ["folder", "tfds", "embedded"], "Kind of input.")
-    flags.DEFINE_string("input", "", "Folder of sound files, TFDS data set, or names of corpora.")
-    flags.DEFINE_string("output", None, "Folder of the shard set.")
-    flags.DEFINE_integer("sample_rate", 24_000, "Of the records, Hz.", lower_bound=1_000)
-    flags.DEFINE_float("segment_seconds", 4.0, "Length of a record, s.", lower_bound=0.01)
-    flags.DEFINE_float("holdout", 0.0, "Fraction of the sounds for OUTPUT/test.")
-    flags.DEFINE_float("min_seconds", 0.1, "Shorter sounds are refused.", lower_bound=0.0)
-    flags.DEFINE_float("max_seconds", 6 * 3600.0, "Longer sounds are refused.", lower_bound=0.0)
-    flags.DEFINE_enum("mono", "mean", transforms.MONO_POLICIES, "What becomes of several channels.")
-    flags.DEFINE_integer("num_workers", os.cpu_count(), "Processes.", lower_bound=1)
+def _parser() -> command.Parser:
+    parser = command.make_parser("python -m data_pipelines.build_shards", __doc__)
+    positive, not_negative = command.at_least(1), command.at_least(0)
+    add = parser.add_argument
+    add("--source", required=True, choices=("folder", "tfds", "embedded"), help="kind of input")
+    text = "folder of sound files, TFDS data set, or names of corpora"
+    add("--input", type=command.path, default="", help=text)
+    add("--output", required=True, type=command.path, help="folder of the shard set")
+    add("--sample_rate", type=command.at_least(1_000), default=24_000, help="of the records, Hz")
+    seconds = command.at_least(0.01, float)
+    add("--segment_seconds", type=seconds, default=4.0, help="length of a record, s")
+    add("--holdout", type=float, default=0.0, help="fraction of the sounds for OUTPUT/test")
+    seconds = command.at_least(0.0, float)
+    add("--min_seconds", type=seconds, default=0.1, help="shorter sounds are refused")
+    add("--max_seconds", type=seconds, default=6 * 3600.0, help="longer sounds are refused")
+    text = "what becomes of several channels"
+    add("--mono", choices=transforms.MONO_POLICIES, default="mean", help=text)
+    add("--num_workers", type=positive, default=os.cpu_count(), help="processes")
 
-    flags.DEFINE_multi_string("include", [], "folder: glob on relative path or name; repeatable.")
-    flags.DEFINE_multi_string("exclude", [], "folder: glob of what is left out; repeatable.")
-    flags.DEFINE_string("label_pattern", "", "folder: regular expression; named groups: labels.")
-    flags.DEFINE_string("metadata", "", "folder: table of texts and labels, a line per file.")
-    flags.DEFINE_list("metadata_columns", [], "folder: its columns, if it has no header.")
+    add = parser.add_argument_group("--source=folder").add_argument
+    text = "glob on relative path or name; repeatable"
+    add("--include", action="append", default=[], help=text)
+    text = "glob of what is left out; repeatable"
+    add("--exclude", action="append", default=[], help=text)
+    text = "regular expression; its named groups are labels"
+    add("--label_pattern", default="", help=text)
+    text = "table of texts and labels, a line per file"
+    add("--metadata", type=command.path, default="", help=text)
+    text = "its columns, if it has no header"
+    add("--metadata_columns", type=command.values, default=[], help=text)
 
-    flags.DEFINE_string("data_dir", "", "tfds: where data sets are prepared.")
-    flags.DEFINE_string("split", "train", "tfds: which split.")
-    flags.DEFINE_string("audio_feature", "", "tfds: the feature that is the sound.")
-    flags.DEFINE_integer("source_rate", 0, "tfds: Hz, if the data set does not say.", lower_bound=0)
+    add = parser.add_argument_group("--source=tfds").add_argument
+    add("--data_dir", type=command.path, default="", help="where data sets are prepared")
+    add("--split", default="train", help="which split")
+    add("--audio_feature", default="", help="the feature that is the sound")
+    add("--source_rate", type=not_negative, default=0, help="Hz, if the data set does not say")
 
-    flags.DEFINE_integer("num_clips", 0, "embedded: clips of each corpus.", lower_bound=0)
-    flags.DEFINE_float("hours", 0.0, "embedded: roughly, all corpora together.", lower_bound=0.0)
-    flags.DEFINE_integer("seed", 0, "embedded: other seeds, other clips.", lower_bound=0)
-    flags.mark_flags_as_required(["source", "output"])
+    add = parser.add_argument_group("--source=embedded").add_argument
+    add("--num_clips", type=not_negative, default=0, help="clips of each corpus")
+    text = "roughly, all corpora together"
+    add("--hours", type=command.at_least(0.0, float), default=0.0, help=text)
+    add("--seed", type=not_negative, default=0, help="other seeds, other clips")
+    return parser
 
 
-def _input_from_flags(values: flags.FlagValues, say: Callable[[str], None]) -> inputs.Input:
+def _input_from_flags(values: argparse.Namespace, say: Callable[[str], None]) -> inputs.Input:
     if values.source == "embedded":
         names = [name.strip() for name in values.input.split(",") if name.strip()]
         return inputs.embedded(
@@ -286,11 +303,12 @@ def _input_from_flags(values: flags.FlagValues, say: Callable[[str], None]) -> i
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Runs the program; what the user can mend is one line on the console and exit code 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
-    values = flags.FLAGS
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return command.run(_parser(), _build, arguments)
+
+
+def _build(values: argparse.Namespace) -> None:
     recipe = audio_files.Recipe(
         sample_rate=values.sample_rate,
         segment_length=round(values.segment_seconds * values.sample_rate),
@@ -299,19 +317,15 @@ def main(argv: Sequence[str]) -> None:
         max_seconds=values.max_seconds,
     )
     say = functools.partial(print, flush=True)
-    try:
-        build(
-            _input_from_flags(values, say),
-            values.output,
-            recipe,
-            holdout=values.holdout,
-            num_workers=values.num_workers,
-            say=say,
-        )
-    except ValueError as error:
-        raise SystemExit(f"build_shards: {error}") from None
+    build(
+        _input_from_flags(values, say),
+        values.output,
+        recipe,
+        holdout=values.holdout,
+        num_workers=values.num_workers,
+        say=say,
+    )
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    sys.exit(main())

@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Program: a byte-level BPE tokenizer from the texts and labels of shard sets.
+r"""Trains a byte-level BPE tokenizer on the texts and labels of shard sets.
 
     python -m data_pipelines.train_tokenizer --shards=DIR/train --output=tokenizer.json \
         --vocabulary_size=512
+
+Exit codes: 0 finished, 1 wrong arguments or shards; one sentence on stderr says which.
 """
 
+import argparse
 from collections.abc import Iterable, Iterator, Sequence
-import pathlib
+import sys
 
-from absl import app
-from absl import flags
 import tokenizers
 
+from data_pipelines import command
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
@@ -70,33 +72,30 @@ def train(lines: Iterable[str], *, vocabulary_size: int) -> tokenizers.Tokenizer
     return tokenizer
 
 
-def _define_flags() -> None:
-    """Defines the flags of this program; on import they would collide with those of others."""
-    flags.DEFINE_string("shards", None, "Shard folder, or DIR=weight,DIR=weight.", required=True)
-    flags.DEFINE_string("output", None, "The tokenizer.json to write.", required=True)
-    flags.DEFINE_integer("vocabulary_size", 512, "Tokens.")
-    flags.DEFINE_list("tasks", list(DEFAULT_TASKS), "Whose instructions and answers are read.")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = command.make_parser("python -m data_pipelines.train_tokenizer", __doc__)
+    add = parser.add_argument
+    text = "shard folder, or DIR=weight,DIR=weight"
+    add("--shards", required=True, type=command.path, help=text)
+    add("--output", required=True, type=command.file, help="the tokenizer.json to write")
+    add("--vocabulary_size", type=int, default=512, help="tokens")
+    text = f"whose instructions and answers are read; default {','.join(DEFAULT_TASKS)}"
+    add("--tasks", type=command.values, default=DEFAULT_TASKS, help=text)
+    return command.run(parser, _train, arguments)
 
 
-def main(argv: Sequence[str]) -> None:
-    """Trains, writes and says how long texts become."""
-    del argv
-    values = flags.FLAGS
-    try:
-        lines = list(texts(values.shards, values.tasks))
-        tokenizer = train(lines, vocabulary_size=values.vocabulary_size)
-    except ValueError as error:
-        raise SystemExit(f"train_tokenizer: {error}") from None
-    path = pathlib.Path(values.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(path, tokenizer.to_str(pretty=True) + "\n")
+def _train(given: argparse.Namespace) -> None:
+    lines = list(texts(given.shards, given.tasks))
+    tokenizer = train(lines, vocabulary_size=given.vocabulary_size)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(given.output, tokenizer.to_str(pretty=True) + "\n")
     num_tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(lines))
     print(
-        f"{path}: {tokenizer.get_vocab_size()} tokens from {len(lines)} texts, "
+        f"{given.output}: {tokenizer.get_vocab_size()} tokens from {len(lines)} texts, "
         f"{sum(map(len, lines)) / num_tokens:.2f} characters per token"
     )
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    sys.exit(main())

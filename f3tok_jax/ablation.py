@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the representation stage with and without each of its losses, and probes what comes out.
+r"""Trains the representation stage with and without each of its losses, and probes what comes out.
 
     python -m f3tok_jax.ablation --config=configs/representation.py:tiny \
         --config.autoencoder.workdir=runs/autoencoder --config.language_model.folder=MODEL \
@@ -22,27 +22,43 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from f3tok_jax.evaluation import transcription
-from f3tok_jax.probing import ablation as ablation_lib
-from f3tok_jax.probing import ablation_runs
+from data_pipelines import command
 from f3tok_jax.probing import options
-from f3tok_jax.runs import checkpoint
-from f3tok_jax.runs import config as config_lib
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    overrides, rest = config_lib.split_arguments(arguments)
-    given = _parser().parse_args(rest)
+    parser = command.make_parser("python -m f3tok_jax.ablation", __doc__)
+    add = parser.add_argument
+    parser.add_config()
+    add("--workdir", required=True, type=command.path, help="folder of the runs' folders")
+    text = "labelled sets that probes learn from"
+    add("--shards", required=True, type=command.path, help=text)
+    text = "NAME=DIR[,NAME=DIR] that they are tested on"
+    add("--test_shards", required=True, type=command.path, help=text)
+    add("--seeds", default="0", help="of the training, with commas")
+    text = "NAME: KEY=VALUE [KEY=VALUE], one more arm; repeatable"
+    add("--arm", action="append", default=[], help=text)
+    text = "NAME=DIR[,NAME=DIR] of speech to transcribe"
+    add("--transcribe", type=command.path, default="", help=text)
+    add("--num_transcripts", type=int, default=50, help="sentences of each of these at most")
+    options.add_options(parser)
+    return command.run(parser, _ablate, arguments)
+
+
+def _ablate(given: argparse.Namespace) -> None:
+    from f3tok_jax.evaluation import transcription
+    from f3tok_jax.probing import ablation as ablation_lib
+    from f3tok_jax.probing import ablation_runs
+
+    runs = ablation_runs.plan(
+        given.config,
+        given.overrides,
+        arms=(*ablation_runs.ARMS, *map(ablation_runs.parse_arm, given.arm)),
+        seeds=_parse_seeds(given.seeds),
+        workdir=given.workdir,
+    )
     try:
-        runs = ablation_runs.plan(
-            given.config,
-            overrides,
-            arms=(*ablation_runs.ARMS, *map(ablation_runs.parse_arm, given.arm)),
-            seeds=_parse_seeds(given.seeds),
-            workdir=given.workdir,
-        )
         results = ablation_lib.ablate(
             runs,
             given.shards,
@@ -54,34 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **options.options_of(given),
         )
     except ablation_runs.TrainingStopped as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return error.code if error.code > 0 else 1
-    except (ValueError, OSError, checkpoint.CheckpointError) as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 1
+        raise command.Refused(error, max(error.code, command.EXIT_REFUSED)) from error
     print(ablation_lib.format_table(results))
     print(given.output)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.ablation",
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--config", required=True, help="FILE.py:PRESET; change values by --config.KEY=VALUE")
-    add("--workdir", required=True, help="folder of the runs' folders")
-    add("--shards", required=True, help="labelled sets that probes learn from")
-    add("--test_shards", required=True, help="NAME=DIR[,NAME=DIR] that they are tested on")
-    add("--seeds", default="0", help="of the training, with commas")
-    add("--arm", action="append", default=[], help="NAME: KEY=VALUE [KEY=VALUE], one more arm")
-    add("--transcribe", default="", help="NAME=DIR[,NAME=DIR] of speech to transcribe")
-    add("--num_transcripts", type=int, default=50, help="sentences of each of these at most")
-    options.add_options(parser)
-    return parser
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -13,6 +13,8 @@ RUN is the work folder of an autoencoder run, for the first three, of a represen
 knows its autoencoder, or of a generation run, which knows both. Without --model it is $F3TOK_MODEL,
 or else the one that launch/tpu_train.sh leaves in runs/demo: autoencoder, representation,
 generation.
+
+Exit codes: 0 finished, 1 wrong arguments, model or file; one sentence on stderr says which.
 """
 
 import argparse
@@ -22,6 +24,8 @@ import json
 import os
 import sys
 
+from data_pipelines import command
+
 _DEFAULT_MODEL = "runs/demo/autoencoder"
 _DEFAULT_LISTENER = "runs/demo/representation"
 _DEFAULT_SPEAKER = "runs/demo/generation"
@@ -29,18 +33,11 @@ _DEFAULT_SPEAKER = "runs/demo/generation"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, or 1 with one sentence on stderr."""
-    arguments = _parser().parse_args(argv)
-    try:
-        return arguments.command(arguments)
-    except (ValueError, OSError) as error:
-        print(f"f3tok: {error}", file=sys.stderr)
-        return 1
+    return command.run(_parser(), lambda given: given.command(given), argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="f3tok", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> command.Parser:
+    parser = command.make_parser("f3tok", __doc__)
     commands = parser.add_subparsers(
         required=True, metavar="{info,encode,decode,represent,transcribe,generate}"
     )
@@ -51,37 +48,37 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(command=_info)
 
     encode = commands.add_parser("encode", parents=[common], help="sound file to latents (.npz)")
-    encode.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
-    encode.add_argument("output", help=".npz")
+    encode.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
+    encode.add_argument("output", type=_latent_file, help=".npz")
     encode.add_argument(
         "--channels",
         choices=("mix", "keep"),
         default="mix",
-        help="encode the mean of all channels, or each by itself (%(default)s)",
+        help="encode the mean of all channels, or each by itself",
     )
     encode.set_defaults(command=_encode)
 
     decode = commands.add_parser("decode", parents=[common], help="latents (.npz) to sound file")
-    decode.add_argument("input", help=".npz that encode wrote")
-    decode.add_argument("output", help=".wav, .flac or .ogg")
+    decode.add_argument("input", type=command.path, help=".npz that encode wrote")
+    decode.add_argument("output", type=command.path, help=".wav, .flac or .ogg")
     decode.set_defaults(command=_decode)
 
     represent = commands.add_parser(
         "represent", parents=[listening], help="sound file to representations (.npz)"
     )
-    represent.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
-    represent.add_argument("output", help=".npz")
+    represent.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
+    represent.add_argument("output", type=_latent_file, help=".npz")
     represent.add_argument("--channels", choices=("mix", "keep"), default="mix")
     represent.set_defaults(command=_represent)
 
     transcribe = commands.add_parser(
         "transcribe", parents=[listening], help="sound file to text, on the console"
     )
-    transcribe.add_argument("input", help="wav, flac, ogg or mp3 of any rate")
+    transcribe.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
     transcribe.add_argument(
         "--task",
         default="transcription",
-        help="what is asked: any task that the run was trained on, such as language (%(default)s)",
+        help="what is asked: any task that the run was trained on, such as language",
     )
     transcribe.set_defaults(command=_transcribe)
     _add_generate(commands)
@@ -94,11 +91,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     add = generate.add_argument
     add("--text", default="", help="what to say, or the caption of a sound (see --task)")
-    add("--output", required=True, help=".wav, .flac or .ogg")
-    add("--prompt", help="recording to continue; --text may then be left out")
+    add("--output", required=True, type=command.path, help=".wav, .flac or .ogg")
+    add("--prompt", type=command.path, help="recording to continue; --text may then be left out")
     add("--task", help="how the text is meant, such as transcription (speech) or caption")
-    add("--max_seconds", type=float, default=10.0, help="of sound at most (%(default)g)")
-    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--max_seconds", type=float, default=10.0, help="of sound at most")
+    add("--seed", type=int, default=0, help="of the noise")
     add("--guidance", type=float, help="1 none, more is closer to the text; default the run's")
     add("--steps", type=int, dest="num_steps", help="of the sampler; default the run's")
     add("--solver", choices=("euler", "midpoint"), help="default the run's")
@@ -107,14 +104,22 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate.set_defaults(command=_generate)
 
 
-def _common(model: str) -> argparse.ArgumentParser:
+def _common(model: str) -> command.Parser:
     """The flags that say which model."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = command.Parser(add_help=False)
+    default = os.environ.get("F3TOK_MODEL", model)
+    common.add_argument("--model", type=command.path, default=default, help="run folder")
     common.add_argument(
-        "--model", default=os.environ.get("F3TOK_MODEL", model), help="run folder (%(default)s)"
+        "--step", type=int, help="checkpoint to use; the newest whole one if absent"
     )
-    common.add_argument("--step", type=int, help="checkpoint to use; default the newest whole one")
     return common
+
+
+def _latent_file(text: str) -> str:
+    """Type of a file of latents to write: a sound that stands in its place is not written over."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"must end in .npz, got {text!r}")
+    return command.path(text)
 
 
 def _load(arguments: argparse.Namespace):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the real train step for a TPU slice on any machine, and says what it costs per chip.
+r"""Compiles the real train step for a TPU slice on any machine, and says what it costs per chip.
 
     python -m f3tok_jax.compile_check --config=configs/autoencoder.py:base --topology=v5e:4x4 \
         --output=cost.json [--num_slices=2] [--part=generator] [--seconds_per_chip=8] \
@@ -16,10 +16,12 @@ memory.
 import argparse
 from collections.abc import Sequence
 import os
-import pathlib
 import sys
 import time
-from typing import Any
+
+from data_pipelines import command
+
+EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 
 # Without these libtpu asks the machine which TPU it is, and two processes lock each other out.
 LIBTPU_ENVIRONMENT = {
@@ -29,100 +31,77 @@ LIBTPU_ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-if __name__ == "__main__":
-    # JAX reads JAX_PLATFORMS when it is imported; libtpu the rest when it is loaded.
-    os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
-
-import jax
-
-from f3tok_jax.cost import step as cost_step
-from f3tok_jax.devices import slices
-from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import results_file
-from f3tok_jax.stages import registry
-from f3tok_jax.training import validation
-
-EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.compile_check",
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.make_parser("python -m f3tok_jax.compile_check", __doc__)
     add = parser.add_argument
-    add(
-        "--config",
-        required=True,
-        help="FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE",
+    parser.add_config()
+    text = "generation and chips per axis, such as v5e:4x4 or v5p:4x4x4"
+    add("--topology", required=True, help=text)
+    text = "slices, joined by the data-centre network"
+    add("--num_slices", type=int, default=1, help=text)
+    add("--output", type=command.file, help="JSON file to write")
+    add("--hlo", type=command.file, help="file for the text of the compiled program")
+    text = (
+        "all; generator: the step before the discriminators join; patch: one step of generating, "
+        "on one chip"
     )
-    add(
-        "--topology",
-        required=True,
-        help="generation and chips per axis, such as v5e:4x4 or v5p:4x4x4",
+    add("--part", default="all", help=text)
+    text = (
+        "of XLA, -1 to 0: at -0.5 it compiles several times faster, to a program of about the same "
+        "roofline and more cycles; 0 is what training uses"
     )
-    add("--num_slices", type=int, default=1, help="slices, joined by the data-centre network")
-    add("--output", type=pathlib.Path, help="JSON file to write")
-    add("--hlo", type=pathlib.Path, help="file for the text of the compiled program")
-    add(
-        "--part",
-        choices=cost_step.PARTS,
-        default="all",
-        help="generator: the step before the discriminators join; patch: one step of generating, on "
-        "one chip",
+    add("--effort", type=float, default=0.0, help=text)
+    text = "of sound; 0 for the config's batch"
+    add("--seconds_per_chip", type=float, default=0.0, help=text)
+    return command.run(parser, _check, arguments)
+
+
+def _check(given: argparse.Namespace) -> None:
+    import jax
+
+    from f3tok_jax.cost import step as cost_step
+    from f3tok_jax.devices import slices
+    from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.runs import results_file
+    from f3tok_jax.stages import registry
+    from f3tok_jax.training import validation
+
+    def write(cost):
+        if given.output is not None:
+            results_file.write(given.output, cost)
+
+    target = slices.parse(given.topology, given.num_slices)
+    config = config_lib.read(given.config, given.overrides)
+    validation.validate(config, registry.of(config.stage))
+    config = cost_step.fit_config(
+        config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
     )
-    add(
-        "--effort",
-        type=float,
-        default=0.0,
-        help="of XLA, -1 to 0: at -0.5 it compiles several times faster, to a program of about the "
-        "same roofline and more cycles; 0 is what training uses",
-    )
-    add("--seconds_per_chip", type=float, default=0.0, help="of sound; 0 for the config's batch")
-    overrides, rest = config_lib.split_arguments(sys.argv[1:] if arguments is None else arguments)
-    given = parser.parse_args(rest)
+    jax.config.update("jax_exec_time_optimization_effort", given.effort)
+    wall, cpu = time.monotonic(), time.process_time()
+    compile_part = cost_step.compile_patch if given.part == "patch" else cost_step.compile_step
     try:
-        target = slices.parse(given.topology, given.num_slices)
-        config = config_lib.read(given.config, overrides)
-        validation.validate(config, registry.of(config.stage))
-        config = cost_step.fit_config(
-            config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
-        )
-        jax.config.update("jax_exec_time_optimization_effort", given.effort)
-        wall, cpu = time.monotonic(), time.process_time()
-        try:
-            compile_part = (
-                cost_step.compile_patch if given.part == "patch" else cost_step.compile_step
-            )
-            compiled, work = compile_part(config, target)
-        except cost_step.MemoryDoesNotFitError as error:
-            _write(given.output, {"topology": str(target), "fits": False, "error": str(error)})
-            print(f"compile_check: {error}", file=sys.stderr)
-            return EXIT_DOES_NOT_FIT
-        cost = {
-            "config": f"{given.config} ({given.part})",
-            "fits": True,
-            "batch_size": config.data.batch_size,
-            "effort": given.effort,
-            **cost_step.measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
-            "compile_cpu_seconds": time.process_time() - cpu,
-        }
-    except ValueError as error:
-        print(f"compile_check: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    _write(given.output, cost)
+        compiled, work = compile_part(config, target)
+    except cost_step.MemoryDoesNotFitError as error:
+        write({"topology": str(target), "fits": False, "error": str(error)})
+        raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
+    cost = {
+        "config": f"{given.config} ({given.part})",
+        "fits": True,
+        "batch_size": config.data.batch_size,
+        "effort": given.effort,
+        **cost_step.measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
+        "compile_cpu_seconds": time.process_time() - cpu,
+    }
+    write(cost)
     if given.hlo is not None:
         given.hlo.write_text(compiled.as_text(), encoding="utf-8")
     print(cost_step.format_table(cost))
-    return EXIT_FITS
-
-
-def _write(path: pathlib.Path | None, cost: dict[str, Any]) -> None:
-    if path is not None:
-        results_file.write(path, cost)
 
 
 if __name__ == "__main__":
+    # JAX reads JAX_PLATFORMS when it is imported; libtpu the rest when it is loaded.
+    os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
     sys.exit(main())

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Encodes shards of sound into shards of latents, once, so that later stages need not.
+r"""Encodes shards of sound into shards of latents, once, so that later stages need not.
 
     python -m f3tok_jax.encode_shards --workdir=runs/autoencoder --shards=DIR --output=LATENTS
 
@@ -16,37 +16,25 @@ from collections.abc import Sequence
 import functools
 import sys
 
-from f3tok_jax.inference import latent_shards
-from f3tok_jax.runs import checkpoint
+from data_pipelines import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.encode_shards",
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = command.make_parser("python -m f3tok_jax.encode_shards", __doc__)
+    add = functools.partial(parser.add_argument, type=command.path)
     add("--workdir", required=True, help="run folder of an autoencoder")
     add("--shards", required=True, help="shard set of sound, or a folder with train and test")
     add("--output", required=True, help="folder of the latents")
-    add("--step", type=int, help="of the checkpoint; the newest if absent")
+    add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
-    given = parser.parse_args(arguments)
-    try:
-        latent_shards.encode_shards(
-            given.workdir,
-            given.shards,
-            given.output,
-            step=given.step,
-            batch_size=given.batch_size,
-            say=functools.partial(print, flush=True),
-        )
-    except (ValueError, OSError, checkpoint.CheckpointError) as error:
-        print(f"encode_shards: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return command.run(parser, _encode, arguments)
+
+
+def _encode(given: argparse.Namespace) -> None:
+    from f3tok_jax.inference import latent_shards
+
+    latent_shards.encode_shards(**vars(given), say=functools.partial(print, flush=True))
 
 
 if __name__ == "__main__":

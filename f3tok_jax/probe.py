@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Probes a run on labelled shards: what can be read off its features by simple classifiers.
+r"""Probes a run on labelled shards: what can be read off its features by simple classifiers.
 
     python -m f3tok_jax.probe --workdir=runs/representation --shards=DIR/train \
         --test_shards DIR/test --label=digit,speaker --output=probe.json
@@ -16,48 +16,37 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 
 import argparse
 from collections.abc import Sequence
+import functools
 import sys
 
+from data_pipelines import command
 from f3tok_jax.probing import options
-from f3tok_jax.probing import probes
-from f3tok_jax.runs import checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        results = probes.probe(
-            given.workdir,
-            given.shards,
-            given.output,
-            test_shards=given.test_shards,
-            **options.options_of(given),
-        )
-    except (ValueError, OSError, checkpoint.CheckpointError) as error:
-        print(f"probe: {error}", file=sys.stderr)
-        return 1
-    print(probes.format_table(results))
-    print(given.output)
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.probe",
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
+    parser = command.make_parser("python -m f3tok_jax.probe", __doc__)
+    add = functools.partial(parser.add_argument, type=command.path)
     add("--workdir", required=True, help="run folder of an autoencoder or representation encoder")
-    add(
-        "--shards",
-        required=True,
-        help="labelled sets of sound or latents to learn from: DIR or DIR,DIR",
-    )
+    text = "labelled sets of sound or latents to learn from: DIR or DIR,DIR"
+    add("--shards", required=True, help=text)
     add("--test_shards", nargs="+", default=[], help="sets to test on")
     options.add_options(parser)
-    return parser
+    return command.run(parser, _probe, arguments)
+
+
+def _probe(given: argparse.Namespace) -> None:
+    from f3tok_jax.probing import probes
+
+    results = probes.probe(
+        given.workdir,
+        given.shards,
+        given.output,
+        test_shards=given.test_shards,
+        **options.options_of(given),
+    )
+    print(probes.format_table(results))
+    print(given.output)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ main_job() {
         --config.tokenizer="$text/tokenizer.json" --config.data.train="$shards/train" \
         --config.data.heldout="$shards/test" --config.num_steps="$DEMO_TEXT_STEPS" --workdir="$text"
     once "$model/config.json" "$text/DONE" \
-        "$python" -m f3tok_jax.export_language_model --workdir="$text" --output="$model"
+        "$python" -m f3tok_jax.export --workdir="$text" --output="$model"
 
     begin 7 "training the representation encoder for $DEMO_REPRESENTATION_STEPS steps"
     run "$python" -m f3tok_jax.train --config=configs/representation.py:tiny \
@@ -88,7 +88,7 @@ main_job() {
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
     say ""
     say "done in $(minutes $((SECONDS - started)))"
-    say "  listening page  $DEMO_DIR/report.html"
+    say "  report          $DEMO_DIR/report.html"
     say "  checkpoints     in checkpoints/, curves in metrics.jsonl, of each of"
     say "                  $autoencoder $text $representation $generation"
     say "  figures         $autoencoder/results.json $representation/probe.json"

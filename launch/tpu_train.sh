@@ -6,7 +6,8 @@
 #
 #   bash launch/tpu_train.sh
 #       The whole main job at tiny scale on whatever device is here: environment, embedded corpora,
-#       training, evaluation, listening page. Under 10 minutes on two CPU cores, nothing else needed.
+#       training, evaluation, report. Under 10 minutes on two CPU cores, nothing else needed.
+#       With the word `install` the environment alone.
 #
 #   bash launch/tpu_train.sh --config configs/autoencoder.py:base --workdir gs://BUCKET/RUN [--config.KEY=VALUE ...]
 #       That training on this machine. Run it on every worker of a TPU slice: the workers find each
@@ -17,7 +18,15 @@
 #       preemption. COMMAND: create | wait | setup | run | status | logs | stop | delete | all (default:
 #       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you.
 #
-# --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. More in launch/README.md.
+#       --num_slices N      slices, joined by the data-centre network (default 1)
+#       --project NAME      of the cloud (default: gcloud's own)
+#       --runtime VERSION   of the TPU software (default: that of the generation)
+#       --max_restarts N    after preemption, a lost worker or a stall (default 20)
+#       --spot | --reserved | --on-demand   kind of capacity (default --on-demand)
+#
+# --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
+# windowed, debug. --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. ZONE,
+# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES and MAX_RESTARTS may be variables. More in launch/README.md.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh

@@ -23,15 +23,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
-from absl import flags
 import jax
 import pytest
 import tokenizers
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Grain reads absl flags even where no absl program runs.
-flags.FLAGS.mark_as_parsed()
 
 # Minutes each; begun last, they would leave the other processes without work.
 _LONG_FILES = ("test_readme.py", "test_multiprocess.py", "test_representation.py")

@@ -13,6 +13,7 @@ import hashlib
 import json
 from typing import Any
 
+from absl import flags
 import grain
 import numpy as np
 
@@ -124,6 +125,8 @@ class MixturePipeline:
             start_step: the first.
             stop_step: where to end, before that step; None never ends.
         """
+        if not flags.FLAGS.is_parsed():  # Grain reads absl flags even where no absl program runs
+            flags.FLAGS.mark_as_parsed()
         steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         made = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(

@@ -281,4 +281,5 @@ def format_table(results: dict[str, Any]) -> str:
     for row in results["rows"]:
         cells = [f"{row[key]:15.3f}" if key in row else " " * 15 for key in columns]
         lines.append(f"{row['title']:{width}}" + "".join(cells))
+    lines.append(f"{results['num_examples']} examples")
     return "\n".join(lines)

@@ -208,6 +208,22 @@ def evaluate(
     return results
 
 
+def format_table(results: dict[str, Any]) -> str:
+    """The table for a console, and what it is of."""
+    latents, distances = results["latents"], results["spectral_frechet_distance"]
+    titles = {row["name"]: row["title"] for row in results["rows"]}
+    listed = ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances.items())
+    lines = [
+        scores_lib.format_table(results),
+        f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, "
+        f"effective rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames",
+        f"Frechet distance of log spectra (lower): {listed}",
+        *(f"{name}: {reason}" for name, reason in results["missing"].items()),
+        f"{results['num_examples']} examples, {results['seconds']:.1f} s of sound",
+    ]
+    return "\n".join(lines)
+
+
 def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """The run's own mixture, if its folders are still there."""
     names = [name for name, _ in mixtures.parse(config.data.train or "?")]

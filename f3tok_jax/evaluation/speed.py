@@ -1,27 +1,32 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Times the generation of sound of several lengths.
+r"""Times the generation of sound of several lengths.
 
     python -m f3tok_jax.evaluation.speed --workdir=runs/generation --output=benchmark.json
 
 Every length is made twice, and the second time counts: the first compiles. Stops are ignored.
+
+Exit codes: 0 finished, 1 wrong arguments or work folder; one sentence on stderr says which.
 """
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import sys
 import time
 from typing import Any
 
-from f3tok_jax.inference import generate
-from f3tok_jax.runs import results_file
+from data_pipelines import command
 
 
-def measure(
-    speaker: generate.Speaker, request: generate.Request, *, seconds: float, batch_size: int
-) -> dict[str, float]:
-    """Seconds that so many seconds of latents take, until the first piece and in all."""
+def measure(speaker: Any, request: Any, *, seconds: float, batch_size: int) -> dict[str, float]:
+    """Seconds that so many seconds of latents take, until the first piece and in all.
+
+    Args:
+        speaker: a generate.Speaker.
+        request: a generate.Request.
+        seconds: of sound.
+        batch_size: requests at a time.
+    """
     num_patches = speaker.patches_of(seconds)
     options = dict(max_patches=num_patches, min_patches=num_patches)
     for _ in speaker.speak([request] * batch_size, **options):
@@ -44,36 +49,34 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m f3tok_jax.evaluation.speed",
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = command.make_parser("python -m f3tok_jax.evaluation.speed", __doc__)
     add = parser.add_argument
-    add("--workdir", required=True, help="run folder of the generation stage")
+    add("--workdir", required=True, type=command.path, help="run folder of the generation stage")
     add("--text", default="seven three nine", help="what is said")
-    add("--seconds", default="1,2,4,8,16", help="lengths, with commas between")
+    text = "lengths, with commas between"
+    add("--seconds", type=command.values, default="1,2,4,8,16", help=text)
     add("--batch_size", type=int, default=1, help="texts at a time")
-    add("--output", type=pathlib.Path, help="JSON file to write")
-    given = parser.parse_args(arguments)
+    add("--output", type=command.file, help="JSON file to write")
+    return command.run(parser, _time, arguments)
+
+
+def _time(given: argparse.Namespace) -> None:
+    # Imported late: --help needs no JAX.
+    from f3tok_jax.inference import generate
+    from f3tok_jax.runs import results_file
+
     rows: list[dict[str, Any]] = []
-    try:
-        lengths = [float(value) for value in given.seconds.split(",")]
-        speaker = generate.Speaker.load(given.workdir)
-        task = next(iter(speaker.text.weights))
-        request = generate.Request(text=given.text, task=task)
-        for seconds in lengths:
-            rows.append(measure(speaker, request, seconds=seconds, batch_size=given.batch_size))
-            print(
-                f"{seconds:6g} s of sound: {rows[-1]['total']:.2f} s, first piece after "
-                f"{rows[-1]['first_piece']:.2f} s, {rows[-1]['per_second']:.3f} s per second"
-            )
-    except (ValueError, OSError) as error:
-        print(f"generation_benchmark: {error}", file=sys.stderr)
-        return 1
+    speaker = generate.Speaker.load(given.workdir)
+    task = next(iter(speaker.text.weights))
+    request = generate.Request(text=given.text, task=task)
+    for seconds in map(float, given.seconds):
+        rows.append(measure(speaker, request, seconds=seconds, batch_size=given.batch_size))
+        print(
+            f"{seconds:6g} s of sound: {rows[-1]['total']:.2f} s, first piece after "
+            f"{rows[-1]['first_piece']:.2f} s, {rows[-1]['per_second']:.3f} s per second"
+        )
     if given.output is not None:
         results_file.write(given.output, {"workdir": given.workdir, "rows": rows})
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 """What a run writes down of held-out sound, and how far that is from the truth."""
 
 from collections.abc import Callable
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,64 @@ from data_pipelines.reading import tasks
 from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import error_rates
 from f3tok_jax.inference import represent
+from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import results_file
 
 TASK = "transcription"
 _NUM_SHOWN = 8  # transcripts that are written out
 
 
+def evaluate(
+    workdir: str,
+    shards: str,
+    output: pathlib.Path,
+    *,
+    step: int | None = None,
+    num_examples: int = 100,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Transcribes as `measure` does, writes `output`, and returns what was written."""
+    found = measure(workdir, shards, step=step, num_examples=num_examples, say=say)
+    results = {"format": results_lib.Transcripts.FORMAT, "shards": shards, **found}
+    results_file.write(output, results)
+    return results
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """Some transcripts and the rates for a console."""
+    lines = [f"  {one['reference']}\n> {one['hypothesis']}" for one in results["examples"]]
+    lines.append(
+        f"{results['num_examples']} sentences: character error rate {results['characters']:.3f}, "
+        f"word error rate {results['words']:.3f}"
+    )
+    return "\n".join(lines)
+
+
 def measure(
-    workdir: str, shards: str, *, num_examples: int = 100, say: Callable[[str], None] = print
+    workdir: str,
+    shards: str,
+    *,
+    step: int | None = None,
+    num_examples: int = 100,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Transcribes records of a set, evenly spaced in it.
 
     Args:
         workdir: of a supervised run of the representation stage.
-        shards: set with the texts of speech.
+        shards: set with the texts of speech, of sound or latents.
+        step: of the checkpoint; None for the newest whole one.
         num_examples: at most.
         say: where progress goes.
 
     Returns:
-        "num_examples"; the rates "characters" and "words"; "examples" with "key", "reference" and
-        "hypothesis".
+        "step" of the run; "num_examples"; the rates "characters" and "words", edits by the length of
+        all transcripts together; "examples" with "key", "reference" and "hypothesis".
 
     Raises:
         ValueError: if the run was not trained to transcribe, or the set has nothing for it.
     """
-    listener = represent.Listener.load(workdir, say=say)
+    listener = represent.Listener.load(workdir, step, say=say)
     rate = listener.tokenizer.autoencoder.sample_rate
     source = sources.open_source(shards, sample_rate=rate)
     if isinstance(source, sources.LatentSet):
@@ -57,6 +92,7 @@ def measure(
             say(f"{shards}: transcribed {len(examples)} of {len(places)}")
     pairs = [(example["reference"], example["hypothesis"]) for example in examples]
     return {
+        "step": listener.step,
         "num_examples": len(examples),
         "characters": _rate(error_rates.characters(*pair) for pair in pairs),
         "words": _rate(error_rates.words(*pair) for pair in pairs),

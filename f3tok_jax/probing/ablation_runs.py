@@ -161,7 +161,7 @@ def train(run: Training, *, say: Callable[[str], None] = print) -> None:
 
 def _wait_for(command: Sequence[str]) -> int:
     """Runs a command, passing on what asks this program to leave; its exit code."""
-    root = str(pathlib.Path(__file__).resolve().parents[1])
+    root = str(pathlib.Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
     # Ctrl-C reaches the child by itself: both must wait until it has saved.

@@ -4,30 +4,31 @@
 
 import argparse
 import functools
-import pathlib
 from typing import Any
 
-from f3tok_jax.probing import classifiers
-from f3tok_jax.probing import probes
+from data_pipelines import command
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that every program which probes has: those of `options_of`, and the output."""
     add = parser.add_argument
-    add("--label", required=True, help="what to predict: one label, or several with commas")
-    add("--output", required=True, type=pathlib.Path, help="JSON file to write")
+    text = "what to predict: one label, or several with commas"
+    add("--label", required=True, type=command.values, help=text)
+    add("--output", required=True, type=command.file, help="JSON file to write")
     add("--exclude", action="append", default=[], help="label=value kept out of training")
     add("--only", action="append", default=[], help="label=value that alone is tested")
     add("--num_seeds", type=int, default=5, help="of the linear probe")
     add("--num_epochs", type=int, default=10, help="of the linear probe")
-    add("--pooling", choices=classifiers.POOLINGS, default="mean", help="of frames over time")
+    add("--pooling", default="mean", help="of frames over time: mean, mean_std or thirds")
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
 
 
 def options_of(given: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `probe` from the flags of `add_options`, and where messages go."""
+    from f3tok_jax.probing import classifiers
+
     return dict(
-        labels=[name for name in given.label.split(",") if name],
+        labels=given.label,
         exclude=[parse_filter(text, "--exclude") for text in given.exclude],
         only=[parse_filter(text, "--only") for text in given.only],
         num_seeds=given.num_seeds,
@@ -38,7 +39,7 @@ def options_of(given: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def parse_filter(text: str, flag: str) -> probes.Filter:
+def parse_filter(text: str, flag: str) -> tuple[str, str]:
     """Reads "label=value"; raises ValueError, which names `flag`, for anything else."""
     label, equals, value = text.partition("=")
     if not label or not equals:

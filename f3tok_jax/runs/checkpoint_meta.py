@@ -26,7 +26,7 @@ _LIBRARIES = (
 )
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(OSError):
     """A checkpoint that could not be written or that is not whole."""
 
 

@@ -62,25 +62,6 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
     return _parse([f"--config={recipe}", *overrides], source=path)
 
 
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates "--config.key=value" overrides from a program's other arguments.
-
-    Returns:
-        The overrides, and the rest in order.
-    """
-    overrides, rest = [], []
-    pending = list(arguments)
-    while pending:
-        argument = pending.pop(0)
-        if not argument.startswith(("--config.", "-config.", "--noconfig.")):
-            rest.append(argument)
-        elif "=" in argument or not pending or pending[0].startswith("--"):
-            overrides.append(argument)
-        else:
-            overrides.append(f"{argument}={pending.pop(0)}")
-    return overrides, rest
-
-
 def _override_name(argument: str) -> str:
     return argument.split("=", 1)[0].split(".", 1)[-1]
 

@@ -295,6 +295,7 @@ class Transcripts:
     """Shares of wrong characters and words over all sentences, and some of these."""
 
     FORMAT: ClassVar[str] = "f3tok transcripts 1"
+    step: int = 0
     shards: str = ""
     num_examples: int
     characters: float
@@ -302,8 +303,26 @@ class Transcripts:
     examples: tuple[Transcript, ...]
 
 
-KINDS = {kind.FORMAT: kind for kind in (Reconstruction, Generation, Probe, Ablation, Transcripts)}
-Result = Reconstruction | Generation | Probe | Ablation | Transcripts
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """Held-out texts: nats per token and their exponential; answers after their context alone."""
+
+    FORMAT: ClassVar[str] = "f3tok language model 1"
+    workdir: str = ""
+    step: int
+    shards: str = ""
+    num_records: int
+    loss: float
+    perplexity: float
+    context_loss: float | None = None
+    context_accuracy: float | None = None  # share of the answers' tokens that are found
+
+
+KINDS = {
+    kind.FORMAT: kind
+    for kind in (Reconstruction, Generation, LanguageModel, Probe, Ablation, Transcripts)
+}
+Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts
 
 
 def write(path: pathlib.Path, result: Any) -> None:

@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_one_sentence_before_training(
 ):
     assert ablation.main([*_arguments(overrides, shards, tmp_path), change]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("ablation: ") and error.count("\n") == 1 and message in error
+    assert error.startswith("f3tok_jax.ablation: ") and error.count("\n") == 1 and message in error
     assert not trained
 
 

@@ -34,9 +34,18 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch, capsys
 
 
 def test_unknown_command_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["compose"])
+    assert cli.main(["compose"]) == 1
     assert "invalid choice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["encode", "represent"])
+def test_latents_are_not_written_over_a_recording(verb, tmp_path, capsys):
+    recording = tmp_path / "two.wav"
+    soundfile.write(recording, np.zeros(100), 16_000)
+    before = recording.read_bytes()
+    assert cli.main([verb, "one.wav", str(recording)]) == 1
+    assert "output: must end in .npz, got" in capsys.readouterr().err
+    assert recording.read_bytes() == before
 
 
 @pytest.fixture

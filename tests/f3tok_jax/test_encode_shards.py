@@ -107,7 +107,11 @@ def test_what_does_not_fit_is_one_sentence(change, message, workdir, shards, tmp
     arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path}", change]
     assert encode_shards.main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith("encode_shards: ") and error.count("\n") == 1 and message in error
+    assert (
+        error.startswith("f3tok_jax.encode_shards: ")
+        and error.count("\n") == 1
+        and message in error
+    )
 
 
 def test_latents_are_not_encoded_again(encoded, workdir, tmp_path, capsys):

@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_one_sentence(change, message, workdir, shards, tmp
     arguments = [f"--workdir={workdir}", f"--shards={shards}", "--label=speaker"]
     assert probe.main([*arguments, f"--output={tmp_path / 'x.json'}", change]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("probe: ") and error.count("\n") == 1 and message in error
+    assert error.startswith("f3tok_jax.probe: ") and error.count("\n") == 1 and message in error
 
 
 def test_several_sets_are_learnt_from_together():

@@ -206,7 +206,7 @@ def test_generated_sound_is_shown_with_its_text(tmp_path):
     }
     (folder / "results_generation.json").write_text(json.dumps(generation))
     output = tmp_path / "report.html"
-    report.write_report([str(folder)], output)
+    assert report.main(["--runs", str(folder), f"--output={output}"]) == 0
     text = output.read_text()
     for part in (
         "generated, guidance 3.0",
@@ -322,7 +322,7 @@ def test_many_quantities_and_long_values_are_bounded(tmp_path, monkeypatch):
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **dict.fromkeys(names, 1.0)}))
     (folder / "config.json").write_text(json.dumps({"stage": "autoencoder", "a": "b" * 1_000_000}))
     output = tmp_path / "report.html"
-    report.write_report([str(folder)], output)
+    assert report.main(["--runs", str(folder), f"--output={output}"]) == 0
     page = html_page.Page(output.read_text())
     assert "10 more quantities are not drawn" in "".join(page.said)
     assert len("".join(page.said)) < 20_000
@@ -339,7 +339,7 @@ def test_the_same_runs_make_the_same_page(tmp_path):
     folder = _write_run(tmp_path / "run")
     pages = []
     for name in ("a.html", "b.html"):
-        report.write_report([folder], tmp_path / name)
+        assert report.main(["--runs", str(folder), f"--output={tmp_path / name}"]) == 0
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
 

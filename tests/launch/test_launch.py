@@ -56,6 +56,20 @@ def test_scripts_pass_shellcheck(script):
     subprocess.run(["shellcheck", "-x", script], check=True, cwd=_ROOT)
 
 
+def test_help_names_every_flag_and_every_command():
+    result = _launch("--help")
+    assert result.returncode == 0
+    script = (_ROOT / "launch" / "tpu_train.sh").read_text(encoding="utf-8")
+    parsed = script[script.index("parse_arguments() {") : script.index("set_option() {")]
+    words = set(re.findall(r"--[a-z_-]{2,}", parsed)) - {"--dry_run", "--name", "--help"}
+    words |= set(re.findall(r"^ +(create .*)\)$", parsed, re.MULTILINE)[0].split(" | "))
+    assert len(words) > 20
+    missing = {
+        word for word in words if not re.search(rf"(?<![\w-]){word}(?![\w-])", result.stdout)
+    }
+    assert not missing
+
+
 @pytest.mark.parametrize(
     "name, arguments",
     [

@@ -19,7 +19,6 @@ import sys
 import time
 import zlib
 
-from absl import app
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -256,4 +255,4 @@ if __name__ == "__main__":
     sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
     _inject_faults()
     registry.STAGES[STAGE.name] = STAGE
-    app.run(train.main, flags_parser=train.parse_flags)
+    sys.exit(train.main())

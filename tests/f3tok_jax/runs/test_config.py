@@ -180,21 +180,3 @@ def test_folders_that_are_no_runs_and_damaged_files(tmp_path):
     (tmp_path / "config.json").write_text('{"model": ')
     with pytest.raises(ValueError, match="damaged"):
         config_lib.load(str(tmp_path))
-
-
-def test_overrides_are_separated_from_other_arguments():
-    overrides, rest = config_lib.split_arguments(
-        [
-            "train",
-            "--config=a.py",
-            "--config.seed=1",
-            "--config.num_steps",
-            "3",
-            "--noconfig.bottleneck.perturb",
-            "--workdir=x",
-        ]
-    )
-    assert overrides == ["--config.seed=1", "--config.num_steps=3", "--noconfig.bottleneck.perturb"]
-    assert rest == ["train", "--config=a.py", "--workdir=x"]
-    config = config_lib.read(f"{_RECIPE}:tiny", overrides)
-    assert config.seed == 1 and config.num_steps == 3 and config.bottleneck.perturb is False

@@ -3,6 +3,8 @@
 """The language-model stage: what is scored, that it learns, resumes, and leaves as a folder."""
 
 import functools
+import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,12 @@ import numpy as np
 import optax
 import pytest
 
-from f3tok_jax import export_language_model
+from f3tok_jax import evaluate
+from f3tok_jax import export
 from f3tok_jax.devices import sharding
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import language_model as language_model_stage
 from tests.support import run_checks
 from tests.support import sounds
@@ -36,6 +40,7 @@ _OVERRIDES = (
     "--config.checkpoint.every_steps=3",
     "--config.loop.log_every=1",
     "--config.loop.eval_every=3",
+    "--config.loop.eval_batches=1",
     "--config.mesh.min_shard_size=256",
 )
 
@@ -125,7 +130,7 @@ def test_a_resumed_run_is_the_same_bit_by_bit(files, run, tmp_path):
 
 def test_the_exported_folder_gives_the_logits_of_the_run_and_of_transformers(run, tmp_path):
     output = tmp_path / "model"
-    assert export_language_model.main([f"--workdir={run}", f"--output={output}"]) == 0
+    assert export.main([f"--workdir={run}", f"--output={output}"]) == 0
     model = pretrained_language_model.read(output, compute_dtype="float32", remat="none")
     params = pretrained_language_model.load_params(output, model)
     ema = _state_of(run)["ema_params"]["language_model"]
@@ -156,9 +161,28 @@ def test_what_does_not_fit_is_refused_before_anything_compiles(files, tmp_path, 
         run_checks.train(_config(files, change), str(tmp_path / "run"))
 
 
-def test_export_of_another_run_is_refused(tmp_path, capsys):
-    config_lib.save(config_lib.read("configs/autoencoder.py:tiny"), str(tmp_path))
-    assert export_language_model.main([f"--workdir={tmp_path}", f"--output={tmp_path}/out"]) == 1
-    assert "must be a run of the language_model stage, got stage 'autoencoder'" in (
-        capsys.readouterr().err
+def test_evaluate_gives_what_the_run_saw_on_the_same_texts(files, run, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    arguments = [f"--workdir={run}", f"--shards={files[0]}", f"--output={output}"]
+    assert evaluate.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "perplexity" in said and said.endswith(f"{run}, step 6: {output}\n")
+    results = json.loads(output.read_text())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    seen = [line for line in lines if "eval/loss" in line][-1]
+    for name in ("loss", "context_loss", "context_accuracy"):
+        assert results[name] == pytest.approx(seen[f"eval/{name}"], rel=1e-4), name
+    assert results["perplexity"] == pytest.approx(math.exp(results["loss"]))
+    assert results["step"] == 6 and results["num_records"] > 0
+    assert results_lib.read(output).loss == results["loss"]
+
+
+def test_evaluate_refuses_what_is_for_other_stages(files, run, tmp_path, capsys):
+    arguments = [f"--workdir={run}", f"--shards={files[0]}", f"--output={tmp_path / 'x.json'}"]
+    assert evaluate.main([*arguments, "--listen=3", "--guidance=1,2"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        f"--num_listen, --guidance cannot be given for {run}, a run of the language_model stage"
+        in said
     )
+    assert said.count("\n") == 1 and not (tmp_path / "x.json").exists()

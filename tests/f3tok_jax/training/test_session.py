@@ -3,6 +3,7 @@
 """The training loop: resume, preemption, non-finite steps, damage, and what it refuses."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -11,7 +12,6 @@ import signal
 import subprocess
 import sys
 
-from absl.testing import flagsaver
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
@@ -22,6 +22,7 @@ from f3tok_jax import train
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from tests.support import run_checks
 from tests.support import sounds
@@ -290,6 +291,32 @@ def test_a_full_disk_ends_the_run_with_its_checkpoints_kept(shards, tmp_path, mo
     assert _train(shards, tmp_path) == session.EXIT_DONE
 
 
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 4, "/runs/x cannot be used"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 4, "Disk quota exceeded"),
+        (OSError(errno.EACCES, "Permission denied", "/runs/x"), 1, "Permission denied"),
+        (checkpoint.CheckpointError("none is whole"), 4, "none is whole"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "a pipe that was closed"),
+        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+    ],
+)
+def test_what_ends_a_run_has_its_exit_code_and_one_sentence(
+    shards, tmp_path, monkeypatch, capsys, error, code, words
+):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setitem(registry.STAGES, toy_run.STAGE.name, toy_run.STAGE)
+    monkeypatch.setattr(session, "open_data", fail)
+    recipe = _ROOT / "configs" / "autoencoder.py"
+    arguments = [f"--config={recipe}:tiny", f"--workdir={tmp_path / 'run'}"]
+    assert train.main([*arguments, "--compilation_cache=", *toy_run.arguments(shards)]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("f3tok_jax.train: ") and words in said and said.count("\n") == 1
+
+
 def test_another_config_is_refused_by_key(shards, whole):
     with pytest.raises(ValueError, match="seed is 0 there and 1 here"):
         _train(shards, whole, "--config.seed=1")
@@ -370,7 +397,7 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
         ),
         (["--config={recipe}:tinny", "--workdir={run}"], "preset must be one of"),
         (["--config={recipe}:tiny"], "--workdir must be a folder"),
-        (["--workdir={run}"], "--config must be FILE.py"),
+        (["--workdir={run}"], "arguments are required: --config"),
         (
             ["--config={recipe}:tiny", "--workdir={run}", "--coordinator=localhost:1"],
             "give all three, or none",
@@ -384,8 +411,7 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
 def test_the_program_says_what_is_wrong_in_one_sentence(tmp_path, capsys, arguments, message):
     recipe = _ROOT / "configs" / "autoencoder.py"
     arguments = [argument.format(recipe=recipe, run=tmp_path / "run") for argument in arguments]
-    with flagsaver.flagsaver():
-        assert train.main(train.parse_flags(["train", *arguments])) == session.EXIT_REFUSED
+    assert train.main(arguments) == session.EXIT_REFUSED
     said = capsys.readouterr().err
     assert said.startswith("f3tok_jax.train: ") and message in said and said.count("\n") == 1
     assert not (tmp_path / "run").exists()
@@ -393,10 +419,6 @@ def test_the_program_says_what_is_wrong_in_one_sentence(tmp_path, capsys, argume
 
 def test_print_config_shows_values_and_what_follows_from_them(capsys):
     recipe = _ROOT / "configs" / "autoencoder.py"
-    with flagsaver.flagsaver():
-        assert (
-            train.main(train.parse_flags(["train", f"--config={recipe}:tiny", "--print_config"]))
-            == 0
-        )
+    assert train.main([f"--config={recipe}:tiny", "--print_config"]) == 0
     said = capsys.readouterr().out
     assert "model.latent_dim = 32" in said and "derived: latent_rate_hz = 25" in said

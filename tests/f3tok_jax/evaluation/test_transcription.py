@@ -10,9 +10,10 @@ import pytest
 
 from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
-from f3tok_jax import transcripts
+from f3tok_jax import evaluate
 from f3tok_jax.evaluation import transcription
 from f3tok_jax.inference import represent
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
 
 _TEXTS = ("one two", "", "three", "music with drums", "four five six")
@@ -40,6 +41,7 @@ class _Source:
 class _Listener:
     """Hears every sentence as it is, but "six" as "sex", from latents that are the samples."""
 
+    step = 7
     tokenizer = types.SimpleNamespace(
         autoencoder=types.SimpleNamespace(sample_rate=16_000),
         encode_blocks=lambda blocks, channels: (block[..., None] for block in blocks),
@@ -60,13 +62,15 @@ class _Listener:
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
-    monkeypatch.setattr(represent.Listener, "load", lambda folder, say: _Listener())
+    monkeypatch.setattr(represent.Listener, "load", lambda folder, step, say: _Listener())
+    run = types.SimpleNamespace(stage="representation")
+    monkeypatch.setattr(config_lib, "load", lambda folder: run)
     monkeypatch.setattr(sources, "open_source", lambda folder, *, sample_rate: _Source())
 
 
 def test_rates_are_of_all_sentences_together(tmp_path, capsys):
     output = tmp_path / "transcripts.json"
-    assert transcripts.main(["--workdir=RUN", "--shards=DIR", f"--output={output}"]) == 0
+    assert evaluate.main(["--workdir=RUN", "--shards=DIR", f"--output={output}"]) == 0
     results = json.loads(output.read_text())
     assert [example["reference"] for example in results["examples"]] == [
         *("one two", "three", "four five six")
@@ -74,7 +78,9 @@ def test_rates_are_of_all_sentences_together(tmp_path, capsys):
     assert results["num_examples"] == 3
     assert results["characters"] == pytest.approx(1 / (7 + 5 + 13))
     assert results["words"] == pytest.approx(1 / 6)
-    assert "character error rate 0.040, word error rate 0.167" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "character error rate 0.040, word error rate 0.167" in said
+    assert said.endswith(f"RUN, step 7: {output}\n") and results["step"] == 7
     shown = results_lib.read(output).examples[2]
     assert (shown.reference, shown.hypothesis) == ("four five six", "four five sex")
 
@@ -88,6 +94,6 @@ def test_fewer_are_evenly_spaced():
 def test_nothing_to_transcribe_is_one_sentence(texts, num_examples, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(f"{__name__}._TEXTS", texts)
     arguments = ["--workdir=RUN", "--shards=DIR", f"--num_examples={num_examples}"]
-    assert transcripts.main([*arguments, f"--output={tmp_path / 'x.json'}"]) == 1
+    assert evaluate.main([*arguments, f"--output={tmp_path / 'x.json'}"]) == 1
     error = capsys.readouterr().err
     assert "--shards must hold whole sentences of speech" in error and error.count("\n") == 1

@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""How every program begins and ends: flags, help, one sentence for what a user can mend, exit code.
+
+A program's docstring is its help. What it computes with is imported after its flags are read, so
+that neither --help nor a wrong flag waits for JAX.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import contextlib
+import json
+import os
+import pathlib
+import re
+import sys
+import zipfile
+import zlib
+
+EXIT_DONE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 130
+
+_OF_FILES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+# By name: whoever raises them has loaded their library, and --help need not.
+_OF_LIBRARIES = {"soundfile.SoundFileError", "safetensors._safetensors_rust.SafetensorError"}
+PACKAGES = ("data_pipelines", "f3tok_jax")
+
+
+class Refused(Exception):
+    """What a user can mend, with an exit code of its own."""
+
+    def __init__(self, error: Exception | str, code: int):
+        super().__init__(explain(error) if isinstance(error, Exception) else error)
+        self.code = code
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of docstrings, and says the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        default, text = action.default, action.help or ""
+        silent = default is False or default in (None, "", [], argparse.SUPPRESS)
+        return text if silent or "default" in text else f"{text} (default %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags of a program; what is wrong with them is a ValueError, like all that a user can mend."""
+
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": _Help, "allow_abbrev": False} | options)
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; see --help")
+
+    def add_config(self) -> None:
+        """Adds --config and, as `overrides`, every --config.KEY=VALUE."""
+        text = "FILE.py or FILE.py:PRESET; change values by --config.KEY=VALUE"
+        self.add_argument("--config", required=True, type=path, help=text)
+        self.set_defaults(overrides=())
+
+
+def make_parser(program: str, doc: str) -> Parser:
+    """The parser of `program`, with its docstring as help: what it does, the flags, the rest."""
+    what, _, more = doc.partition("\n\n")
+    return Parser(prog=program, description=what, epilog=more)
+
+
+def path(text: str) -> str:
+    """Type of a flag that names a file, a folder or a mixture of them; "~" is the home."""
+    return re.sub(r"(?<![^=,])~[^/=,]*", lambda found: os.path.expanduser(found[0]), text)
+
+
+def file(text: str) -> pathlib.Path:
+    """Type of a flag that names a local file to write."""
+    return pathlib.Path(path(text))
+
+
+def at_least(least: float, kind: type = int) -> Callable[[str], float]:
+    """Type of a flag with a lower bound."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if kind(text) >= least:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"must be at least {least}, got {text!r}")
+
+    return parse
+
+
+def values(text: str) -> list[str]:
+    """Type of a flag with several values, with commas between."""
+    return [value for value in text.split(",") if value]
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates "--config.key=value" overrides from a program's other arguments.
+
+    Returns:
+        The overrides, and the rest in order.
+    """
+    overrides, rest = [], []
+    pending = list(arguments)
+    while pending:
+        argument = pending.pop(0)
+        if not argument.startswith(("--config.", "-config.", "--noconfig.")):
+            rest.append(argument)
+        elif "=" in argument or not pending or pending[0].startswith("--"):
+            overrides.append(path(argument))
+        else:
+            overrides.append(f"{argument}={path(pending.pop(0))}")
+    return overrides, rest
+
+
+def run(
+    parser: Parser,
+    work: Callable[[argparse.Namespace], int | None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parses, works, and puts into one sentence what a user can mend; a bug keeps its traceback.
+
+    Args:
+        parser: of the flags.
+        work: the program; returns its exit code, None for 0.
+        arguments: default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    _steady_console()
+    try:
+        code = work(_parse(parser, arguments))
+        sys.stdout.flush()
+        return code or EXIT_DONE
+    except KeyboardInterrupt:
+        code, sentence = EXIT_INTERRUPTED, "stopped by Ctrl-C"
+    except Exception as error:
+        if not _is_refusal(error):
+            raise
+        code = error.code if isinstance(error, Refused) else EXIT_REFUSED
+        sentence = explain(error)
+    _abandon_console()
+    with contextlib.suppress(OSError):
+        name = parser.prog.removeprefix("python -m ")
+        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+    return code
+
+
+def explain(error: Exception) -> str:
+    """An error in one sentence on one line."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, BrokenPipeError):
+        text = "standard output must be read to its end, got a pipe that was closed"
+    elif isinstance(error, OSError) and error.strerror:
+        named = " and ".join(str(name) for name in (error.filename, error.filename2) if name)
+        text = f"{named or 'a file or the console'} cannot be used: {error.strerror}"
+    elif isinstance(error, json.JSONDecodeError):
+        text = f"a JSON file must be whole, got one that is not: {text}"
+    elif isinstance(error, UnicodeError):
+        text = f"text must be in the encoding that is expected, got other: {text}"
+    elif isinstance(error, ModuleNotFoundError):
+        text = f"this needs the package {error.name!r}, which is not installed: {text}"
+    return " ".join(text.split())
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it is of values, files, the console or an absent package, and so no bug."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    absent = isinstance(error, ImportError) and not (error.name or "").startswith(PACKAGES)
+    return isinstance(error, (Refused, *_OF_FILES)) or bool(names & _OF_LIBRARIES) or absent
+
+
+def _parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if parser.get_default("overrides") is None:
+        return parser.parse_args(arguments)
+    overrides, rest = split_overrides(arguments)
+    return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
+
+
+def _steady_console() -> None:
+    """What a console cannot encode, such as an accent in a path, is escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _abandon_console() -> None:
+    """Where standard output fails, Python would fail once more, and otherwise, when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,46 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+r"""Writes a trained run in a format that others read.
+
+    python -m f3tok_jax.export --workdir=runs/language_model --output=MODEL
+
+A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
+tokenizer.json.
+
+Exit codes: 0 finished, 1 wrong arguments or work folder; one sentence on stderr says which.
+"""
+
+import argparse
+from collections.abc import Sequence
+import functools
+import sys
+
+from data_pipelines import command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = command.make_parser("python -m f3tok_jax.export", __doc__)
+    add = functools.partial(parser.add_argument, type=command.path)
+    add("--workdir", required=True, help="run folder of the language_model stage")
+    add("--output", required=True, help="folder to write")
+    add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    return command.run(parser, _export, arguments)
+
+
+def _export(given: argparse.Namespace) -> None:
+    from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.stages import language_model
+
+    stage = config_lib.load(given.workdir).stage
+    if stage != language_model.PLAYER:
+        raise ValueError(
+            f"--workdir must be a run of the {language_model.PLAYER} stage, which alone can be "
+            f"exported, got {given.workdir} of the stage {stage!r}"
+        )
+    step = language_model.export(given.workdir, given.output, given.step)
+    print(f"{given.output}: the language model of {given.workdir} at step {step}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""How programs begin and end: overrides, the home, one sentence for each kind of error, exit codes."""
+
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import zlib
+
+from etils import epath
+import numpy as np
+import pytest
+import safetensors.numpy
+import soundfile
+
+from data_pipelines import command
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _parser() -> command.Parser:
+    parser = command.make_parser(
+        "python -m house.door", "Opens a door.\n\n    python -m house.door"
+    )
+    parser.add_argument("--workdir", type=command.path, default="here")
+    parser.add_argument("--num", type=command.at_least(2), default=3, help="of doors")
+    return parser
+
+
+def _run(work, *arguments: str) -> int:
+    return command.run(_parser(), work, arguments)
+
+
+def _raise(error: BaseException):
+    def work(given):
+        raise error
+
+    return work
+
+
+def test_overrides_are_separated_from_other_arguments():
+    overrides, rest = command.split_overrides(
+        [
+            "train",
+            "--config=a.py",
+            "--config.seed=1",
+            "--config.num_steps",
+            "3",
+            "--noconfig.bottleneck.perturb",
+            "--workdir=x",
+        ]
+    )
+    assert overrides == ["--config.seed=1", "--config.num_steps=3", "--noconfig.bottleneck.perturb"]
+    assert rest == ["train", "--config=a.py", "--workdir=x"]
+
+
+def test_only_a_program_with_a_config_takes_overrides(capsys):
+    parser = _parser()
+    parser.add_config()
+    seen = []
+    arguments = ["--config=a.py", "--config.seed=1", "--num=5"]
+    assert command.run(parser, seen.append, arguments) == 0
+    assert (seen[0].config, seen[0].overrides, seen[0].num) == ("a.py", ["--config.seed=1"], 5)
+    assert _run(seen.append, "--config.seed=1") == 1
+    assert "unrecognized arguments: --config.seed=1" in capsys.readouterr().err
+
+
+def test_the_home_is_expanded_wherever_a_path_begins(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert command.path("~/runs") == "/home/ada/runs"
+    assert command.path("~/a=2,~/b=1") == "/home/ada/a=2,/home/ada/b=1"
+    assert command.path("test=~/a") == "test=/home/ada/a"
+    assert command.path("runs/a~b/~") == "runs/a~b/~"
+    assert command.file("~/x.json") == pathlib.Path("/home/ada/x.json")
+    overrides, _ = command.split_overrides(
+        ["--config.data.train=~/a", "--config.data.heldout", "~"]
+    )
+    assert overrides == ["--config.data.train=/home/ada/a", "--config.data.heldout=/home/ada"]
+
+
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--num=1", "argument --num: must be at least 2, got '1'"),
+        ("--num=many", "argument --num: must be at least 2, got 'many'"),
+        ("--nu=3", "unrecognized arguments: --nu=3"),
+        ("--work=x", "unrecognized arguments: --work=x"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(argument, words, capsys):
+    assert _run(lambda given: 0, argument) == 1
+    said = capsys.readouterr().err
+    assert said == f"house.door: {words}; see --help\n"
+
+
+def _of(work) -> Exception:
+    """What `work` raises."""
+    try:
+        work()
+    except Exception as error:
+        return error
+    raise AssertionError("it raised nothing")
+
+
+def _read_damaged_weights(path: pathlib.Path):
+    path.write_bytes(b"no weights")
+    return safetensors.numpy.load_file(path)
+
+
+def _read_damaged_archive(path: pathlib.Path):
+    path.write_bytes(b"PK\x03\x04 no archive")
+    return np.load(path, allow_pickle=False)
+
+
+@pytest.mark.parametrize(
+    "work, words",
+    [
+        (lambda path: int("seven"), "invalid literal"),
+        (lambda path: path.read_text(), "absent cannot be used: No such file or directory"),
+        (lambda path: os.rename(path, path / "x"), "cannot be used"),
+        (lambda path: soundfile.read(path), "absent"),
+        (lambda path: soundfile.write(path / "a.wav", np.zeros(3), 16_000), "a.wav"),
+        (lambda path: json.loads('{"a": '), "a JSON file must be whole, got one that is not"),
+        (lambda path: b"\xff".decode("utf-8"), "text must be in the encoding that is expected"),
+        (lambda path: "\xe9".encode("ascii"), "text must be in the encoding that is expected"),
+        (lambda path: zlib.decompress(b"nothing"), "header"),
+        (_read_damaged_archive, "zip"),
+        (_read_damaged_weights, "header"),
+        (lambda path: __import__("no_such_package"), "needs the package 'no_such_package'"),
+        (lambda path: epath.Path("gs://no/such").exists(), "gcsfs"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence(work, words, tmp_path, capsys):
+    error = _of(lambda: work(tmp_path / "absent"))
+    assert _run(_raise(error)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("house.door: ") and words in said and said.count("\n") == 1
+
+
+def test_several_lines_become_one(capsys):
+    assert _run(_raise(ValueError("one\n  two\n"))) == 1
+    assert capsys.readouterr().err == "house.door: one two\n"
+
+
+def test_an_error_may_bring_its_exit_code(capsys):
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    assert _run(_raise(command.Refused(full, 4))) == 4
+    said = capsys.readouterr().err
+    assert said == "house.door: /data/x cannot be used: No space left on device\n"
+
+
+def test_ctrl_c_is_one_line_and_130(capsys):
+    assert _run(_raise(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "house.door: stopped by Ctrl-C\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("bug"),
+        AssertionError("bug"),
+        KeyError("bug"),
+        RuntimeError("bug"),
+        ModuleNotFoundError("bug", name="f3tok_jax.nowhere"),
+        ImportError("bug", name="data_pipelines.command"),
+    ],
+)
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error), match="bug"):
+        _run(_raise(error))
+
+
+def test_help_is_the_docstring_with_the_flags_and_what_they_are_without_being_given(capsys):
+    with pytest.raises(SystemExit) as ended:
+        _run(lambda given: 0, "--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "Opens a door.\n" in shown and shown.endswith("    python -m house.door\n")
+    assert "of doors (default 3)" in shown
+
+
+_PROGRAM = """
+import sys
+from data_pipelines import command
+def work(given):
+    print("caf\\xe9 \\u2248", flush={flush})
+sys.stdin.read()
+sys.exit(command.run(command.make_parser("door", "Prints."), work))
+"""
+
+
+def _print(output, *, flush: bool = False, **variables: str):
+    """Starts a program that prints to `output` once its input is closed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM.format(flush=flush)],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(_ROOT), **variables},
+    )
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_console_on_a_full_disk_is_one_sentence(flush):
+    with open("/dev/full", "w", encoding="utf-8") as full, _print(full, flush=flush) as program:
+        _, said = program.communicate("")
+    assert program.returncode == 1
+    assert said == "door: a file or the console cannot be used: No space left on device\n"
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_pipe_that_nobody_reads_is_one_sentence(flush):
+    with _print(subprocess.PIPE, flush=flush) as program:
+        program.stdout.close()
+        program.stdout = None
+        _, said = program.communicate("")
+    assert program.returncode == 1
+    assert said.startswith("door: ") and "a pipe that was closed" in said and said.count("\n") == 1
+
+
+def test_a_console_that_cannot_encode_gets_escapes():
+    with _print(subprocess.PIPE, PYTHONIOENCODING="ascii") as program:
+        printed, said = program.communicate("")
+    assert program.returncode == 0 and printed == "caf\\xe9 \\u2248\n" and not said
