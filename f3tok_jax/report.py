@@ -42,7 +42,7 @@ def _report(given: argparse.Namespace) -> None:
     paths = [pathlib.Path(path).resolve() for path in given.tables]
     named = {"/".join(path.parts[-2:]): results.read(path) for path in paths if path not in inside}
     for name, result in named.items():
-        if not isinstance(result, results.Probes):
+        if not isinstance(result, results.Probe):
             raise ValueError(f"--tables wants files of probe and ablation, got {name}")
     given.output.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(given.output, page.render(runs, named))

@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page about runs: gathers what its template, page.html.jinja, lays out.
 
-The template escapes whatever it is given; it gets plain values, tables of cells, and data URIs.
+The template escapes whatever it is given: numbers, texts, and pictures and sounds as data URIs.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
-import re
+import json
 from typing import Any
 
 from f3tok_jax.reporting import charts
-from f3tok_jax.reporting import probes
+from f3tok_jax.reporting import curves
 from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import history
@@ -20,23 +19,10 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import stage as stage_lib
 
 _TEMPLATE = "page.html.jinja"
-_MAX_CHARTS = 150
-_NOISE = re.compile(r"model(?:_alpha_(\d{1,9}(?:\.\d{1,9})?))?")
+_MAX_TEXT = 2000  # characters of a value of a configuration
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A picture with its title, a note on it, and in words what each curve comes to."""
-
-    title: str
-    uri: str
-    note: str = ""
-    said: str = ""
-
-
-def render(
-    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe | results.Ablation]
-) -> str:
+def render(runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]) -> str:
     """Returns the page as HTML.
 
     Args:
@@ -52,56 +38,87 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(_TEMPLATE).render(context(runs, named))
+    page = environment.get_template(_TEMPLATE).render(_context(runs, named))
     return page.encode(errors="backslashreplace").decode()  # JSON may hold half a character
 
 
-def context(
-    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe | results.Ablation]
+def _context(
+    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]
 ) -> dict[str, Any]:
     """What the template shows; an empty part has no section."""
     colors = {run.name: charts.COLORS[i % len(charts.COLORS)] for i, run in enumerate(runs)}
-    stages = _stages(runs)
+    shown = [run.config.get("stage") for run in runs]
+    stages = [registry.words_of(name) for name in registry.STAGES if name in shown]
     kind = stages[0] if len(stages) == 1 else registry.words_of(None)
-    groups = tables.evaluations(runs, colors)
-    members = [member for group in groups for member in group]
-    curves, num_left_out = _curves(runs, colors, stages)
+    evaluations = tables.evaluations(runs, colors)
+    members = [member for one in evaluations for member in one.members]
+    drawn, num_left_out = curves.training(runs, colors, stages)
     return {
         "title": f"{kind.title}: {', '.join(run.name for run in runs)}",
         "introduction": [words.introduction for words in stages],
         "colors": colors,
-        "summary": tables.summary(runs, colors),
-        "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
-        "evaluations": [_evaluation(group) for group in groups],
-        "probes": probes.shown(runs, colors, named),
-        "transcripts": [
-            (f"{run.name} {file}", found, tables.transcripts(found))
+        "summary": [
+            _summary(run)
             for run in runs
-            for file, found in run.of(results.Transcripts).items()
+            if run.config or run.curves or run.of(results.Reconstruction)
         ],
+        "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
+        "evaluations": [(one, curves.under_noise(one)) for one in evaluations],
+        "probes": tables.probes(runs, colors, named),
+        "titles": results.TITLES,
+        "references": tables.REFERENCES,
+        "transcripts": _named(runs, results.Transcripts),
         "generations": [
-            (run.name, found, tables.generation(found), sounds.generated(run, found))
+            (name, found, sounds.generated(run, found))
             for run in runs
-            for found in run.of(results.Generation).values()
+            for name, found in _named([run], results.Generation).items()
         ],
         "heldout": sounds.heldout(runs),
         "training": sounds.training(runs),
         "max_seconds": sounds.MAX_SECONDS,
         "max_examples": sounds.MAX_EXAMPLES,
-        "curves": curves,
+        "curves": drawn,
         "num_left_out": num_left_out,
-        "latents": tables.latents(members) if members else None,
-        "channels": [chart for member in members for chart in _channels(member)],
-        "different": tables.configurations(runs, only_different=True),
-        "configurations": tables.configurations(runs),
-        "words": _glossary(runs, members, stages),
+        "members": members,
+        "channels": [
+            chart
+            for name, color, result in members
+            for chart in curves.channels(name, color, result.latents)
+        ],
+        "config": {
+            key: [_shown(run.config, key) for run in runs] for run in runs for key in run.config
+        },
+        "words": _words(runs, members, stages),
     }
 
 
-def _stages(runs: Sequence[history.RunHistory]) -> list[stage_lib.Words]:
-    """What there is to say of the stages of the runs, each once, in the registry's order."""
-    shown = [run.config.get("stage") for run in runs]
-    return [registry.words_of(name) for name in registry.STAGES if name in shown]
+def _named(runs: Sequence[history.RunHistory], kind: type) -> dict[str, Any]:
+    """Results of a kind by their run and, where it has several, their file."""
+    return {
+        run.name if len(run.of(kind)) == 1 else f"{run.name} {file}": result
+        for run in runs
+        for file, result in run.of(kind).items()
+    }
+
+
+def _summary(run: history.RunHistory) -> dict[str, Any]:
+    """What a run is, and how far it went."""
+    step = max((curve.steps[-1] for curve in run.curves.values()), default=0)
+    num_steps, rate = (run.config.get(key) for key in ("num_steps", "model.sample_rate"))
+    seconds = run.curves["time/seconds"].values if "time/seconds" in run.curves else ()
+    # The clock of a run starts anew when it is resumed.
+    parts = [value for value, after in zip(seconds, (*seconds[1:], 0.0)) if after < value]
+    speed = run.curves.get("time/audio_seconds_per_second")
+    return {
+        "name": run.name,
+        "stage": [str(run.config[key]) for key in ("stage", "preset") if key in run.config],
+        "sample_rate": rate if results.is_number(rate) else None,
+        "step": step,
+        "num_steps": num_steps if results.is_number(num_steps) else step,
+        "is_done": run.is_done,
+        "minutes": sum(parts) / 60 if seconds else None,
+        "speed": sorted(speed.values)[len(speed.values) // 2] if speed else None,
+    }
 
 
 def _missing(run: history.RunHistory) -> list[str]:
@@ -115,126 +132,17 @@ def _missing(run: history.RunHistory) -> list[str]:
     ]
 
 
-def _evaluation(members: Sequence[tables.Member]) -> dict[str, Any]:
-    """Evaluations on the same sound: their table, and how each metric falls off under noise."""
-    first = members[0].result
-    missing = {why: name for member in members for name, why in member.result.missing.items()}
-    return {
-        "members": members,
-        "result": first,
-        "table": tables.reconstruction(members),
-        "missing": [
-            (first.metrics[name].title if name in first.metrics else name, why)
-            for why, name in missing.items()
-        ],
-        "undefined": tables.without_value(members),
-        "charts": [
-            chart
-            for name, metric in first.metrics.items()
-            if name not in first.missing and (chart := _under_noise(members, name, metric))
-        ],
-    }
+def _shown(config: Mapping[str, Any], key: str) -> str:
+    if key not in config:
+        return "absent"
+    try:
+        text = json.dumps(config[key])
+    except RecursionError:
+        return "nested too deep to be shown"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
-def _under_noise(
-    members: Sequence[tables.Member], name: str, metric: results.Metric
-) -> Chart | None:
-    """One curve per run: its metric over the noise that was added to its latents."""
-    series = []
-    for member in members:
-        points = []
-        for row in member.result.rows:
-            score, noise = row.metrics.get(name), _NOISE.fullmatch(row.name)
-            if noise and score and score.mean is not None:
-                points.append((float(noise[1] or 0), score.mean))
-        if len(points) > 1:
-            x, y = zip(*sorted(points))
-            series.append(
-                charts.Series(name=member.name, x=x, y=y, color=member.color, marked=True)
-            )
-    if not series:
-        return None
-    note = "higher is better" if metric.higher_is_better else "lower is better"
-    picture = charts.line_chart(series, x_title="latent noise, alpha")
-    return Chart(metric.title, picture, note, _ends(series))
-
-
-def _curves(
-    runs: Sequence[history.RunHistory],
-    colors: Mapping[str, str],
-    stages: Sequence[stage_lib.Words],
-) -> tuple[list[Chart], int]:
-    """One chart per quantity, dots for held-out sound; and how many are too many to be drawn."""
-    together = {name: said for words in stages for name, said in words.together.items()}
-    quantities: dict[str, list[tuple[history.RunHistory, str]]] = {}
-    for run in runs:
-        for name in run.curves:
-            part, _, quantity = name.partition("/")
-            quantity = quantity if part in ("train", "eval") else name
-            if _family(quantity) in together:
-                quantity = _family(quantity)
-            quantities.setdefault(quantity, []).append((run, name))
-    first = dict.fromkeys(name for words in stages for name in words.curves)
-    order = {name: i for i, name in enumerate(first)}
-    names = sorted(quantities, key=lambda q: (order.get(_family(q), len(order)), "/" in q))
-    drawn = [
-        _curve(name, quantities[name], colors, together.get(name, ""))
-        for name in names[:_MAX_CHARTS]
-    ]
-    return drawn, len(names) - len(drawn)
-
-
-def _curve(
-    quantity: str,
-    members: Sequence[tuple[history.RunHistory, str]],
-    colors: Mapping[str, str],
-    together: str,
-) -> Chart:
-    """The curves of one quantity; `together` says what a line is where parts share the chart."""
-    series = []
-    for run, name in members:
-        is_heldout = name.startswith("eval/")
-        part = f" {name.rsplit('/', 1)[1]}" if together else ""
-        series.append(
-            charts.Series(
-                name=f"{run.name}{part}, {'held-out' if is_heldout else 'training'}",
-                x=run.curves[name].steps,
-                y=run.curves[name].values,
-                color=colors[run.name],
-                marked=is_heldout,
-            )
-        )
-    notes = [together] if together else []
-    notes += ["dots: held-out sound"] if any(one.marked for one in series) else []
-    title = quantity.replace("_", " ").replace("/", ": ")
-    return Chart(title, charts.line_chart(series), "; ".join(notes), _ends(series))
-
-
-def _ends(series: Sequence[charts.Series]) -> str:
-    """What a chart shows, in words."""
-    return "; ".join(f"{one.name}: {one.y[0]:.4g} to {one.y[-1]:.4g}" for one in series)
-
-
-def _family(quantity: str) -> str:
-    """What a quantity is a part of: of rq_loss/k1, rq_loss."""
-    return quantity.split("/", 1)[0]
-
-
-def _channels(member: tables.Member) -> list[Chart]:
-    """Mean and rms of every channel of the latents."""
-    found = member.result.latents
-    return [
-        Chart(
-            f"{title} per channel",
-            charts.bar_chart(values, x_title="channel", color=member.color),
-            member.name,
-        )
-        for title, values in (("mean", found.channel_mean), ("rms", found.channel_rms))
-        if values
-    ]
-
-
-def _glossary(
+def _words(
     runs: Sequence[history.RunHistory],
     members: Sequence[tables.Member],
     stages: Sequence[stage_lib.Words],
@@ -243,10 +151,10 @@ def _glossary(
     entries: dict[str, str] = {}
     for member in members:
         for row in member.result.rows:
-            entries.setdefault(row.title, row.description)
+            entries.setdefault(row["title"], row["description"])
         for metric in member.result.metrics.values():
-            entries.setdefault(metric.title, metric.explanation)
-    drawn = {_family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
+            entries.setdefault(metric["title"], metric["explanation"])
+    drawn = {curves.family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
     for name, said in (curve for words in stages for curve in words.curves.items()):
         if said and name in drawn:
             entries[name.replace("_", " ")] = said

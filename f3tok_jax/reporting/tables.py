@@ -1,49 +1,20 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a report as plain cells: evaluations, generated sound, configurations."""
+"""What a report's tables hold: evaluations and probes, those that were measured alike together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-import json
-from typing import Any
+import pathlib
+from typing import NamedTuple
 
 from f3tok_jax.runs import history
 from f3tok_jax.runs import results
 
-_MAX_TEXT = 2000  # characters of a value of a configuration
-
-# Figure of a row of generated sound -> head of its column, and how it is written.
-_GENERATED = {
-    "classifier_accuracy": ("heard right by the classifier", "{:.1%}"),
-    "character_error_rate": ("character error rate, own transcription", "{:.3f}"),
-    "never_stopped": ("never stopped", "{:.1%}"),
-    "stopped_at_once": ("stopped at once", "{:.1%}"),
-    "seconds": ("seconds", "{:.2f}"),
-    "duration_error": ("difference in length, seconds", "{:.2f}"),
-    "frechet_distance": ("Fréchet distance", "{:.2f}"),
-}
+# Rows of probes that do not depend on what was trained.
+REFERENCES = (results.COMMONEST, "log_mel", "latents")
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """Text, smaller lines below it, how it is shown, and the colour of its run."""
-
-    text: str
-    small: tuple[str, ...] = ()
-    kind: str = ""  # best, soft, text or code
-    color: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Columns' heads, and rows of as many cells, whose first is a head."""
-
-    head: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """An evaluation, and how it is told from others beside it."""
 
     name: str
@@ -51,68 +22,61 @@ class Member:
     result: results.Reconstruction
 
 
-def evaluations(
-    runs: Sequence[history.RunHistory], colors: Mapping[str, str]
-) -> list[list[Member]]:
-    """Evaluations of reconstruction; those on the same sound stand together."""
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Evaluations on the same sound.
+
+    Attributes:
+        members: at least one.
+        metrics: those that were measured, by name.
+        rows: every member's model and its noise; references once where they are the same, and
+            without a member.
+        best: metric -> the best mean of the undisturbed rows, None where there is none.
+        missing: metric's title -> why it was not measured.
+    """
+
+    members: Sequence[Member]
+    metrics: Mapping[str, results.Metric]
+    rows: Sequence[tuple[Member | None, results.ScoredRow]]
+    best: Mapping[str, float | None]
+    missing: Mapping[str, str]
+
+
+def evaluations(runs: Sequence[history.RunHistory], colors: Mapping[str, str]) -> list[Evaluation]:
+    """All evaluations of reconstruction."""
     groups: dict[tuple, list[Member]] = {}
     for run in runs:
         found = run.of(results.Reconstruction)
         for file, result in found.items():
             name = run.name if len(found) == 1 else f"{run.name} {file}"
-            key = (result.shards.fingerprint, result.num_examples)
+            key = (result.shards["fingerprint"], result.num_examples)
             groups.setdefault(key, []).append(Member(name, colors[run.name], result))
-    return list(groups.values())
+    return [_evaluation(members) for members in groups.values()]
 
 
-def reconstruction(members: Sequence[Member]) -> Table:
-    """Every run's model and its noise; references once where they are the same."""
-    first = members[0].result
-    names = [name for name in first.metrics if name not in first.missing]
-    entries, seen = [], []
+def _evaluation(members: Sequence[Member]) -> Evaluation:
+    first, rows = members[0].result, []
     for member in members:
         for row in member.result.rows:
-            is_model = row.name.startswith("model")
-            if not is_model and (row.name, row.metrics) in seen:
-                continue
-            seen.append((row.name, row.metrics))
-            is_named = is_model and len(members) > 1
-            title = Cell(row.title, (member.name,), color=member.color)
-            entries.append((title if is_named else Cell(row.title), row))
-    order = {row.name: index for index, row in enumerate(first.rows)}
-    entries.sort(key=lambda entry: order.get(entry[1].name, len(order)))
-    columns = [
-        _scores(first.metrics[name], name, [row for _, row in entries], first.num_examples)
-        for name in names
-    ]
-    head = [Cell(""), *(_metric_head(first.metrics[name]) for name in names)]
-    rows = [[title, *(column[i] for column in columns)] for i, (title, _) in enumerate(entries)]
-    return Table(head, rows)
-
-
-def _metric_head(metric: results.Metric) -> Cell:
-    unit = f", {metric.unit}" if metric.unit else ""
-    return Cell(metric.title + unit, ("↑ higher" if metric.higher_is_better else "↓ lower",))
-
-
-def _scores(
-    metric: results.Metric, name: str, rows: Sequence[results.ScoredRow], num_examples: int
-) -> list[Cell]:
-    """A column; the best of the undisturbed rows is marked."""
-    clean = [row.metrics.get(name) for row in rows if not is_noisy(row.name)]
-    means = [score.mean for score in clean if score and score.mean is not None]
-    best = (max if metric.higher_is_better else min)(means, default=None)
-    cells = []
-    for row in rows:
-        score = row.metrics.get(name)
-        if score is None or score.mean is None:
-            cells.append(Cell("undefined", kind="soft"))
-            continue
-        error = "" if score.standard_error is None else f"± {score.standard_error:.3f}"
-        count = "" if score.count == num_examples else f" ({score.count} ex.)"
-        is_best = score.mean == best and not is_noisy(row.name)
-        cells.append(Cell(f"{score.mean:.3f}", (error + count,), "best" if is_best else ""))
-    return cells
+            if row["name"].startswith("model"):
+                rows.append((member, row))
+            elif not any(row["metrics"] == shown["metrics"] for owner, shown in rows if not owner):
+                rows.append((None, row))
+    order = {row["name"]: index for index, row in enumerate(first.rows)}
+    rows.sort(key=lambda entry: order.get(entry[1]["name"], len(order)))
+    metrics = {name: one for name, one in first.metrics.items() if name not in first.missing}
+    best = {}
+    for name, metric in metrics.items():
+        scores = [row["metrics"].get(name) for _, row in rows if not is_noisy(row["name"])]
+        means = [score["mean"] for score in scores if score and score["mean"] is not None]
+        best[name] = (max if metric["higher_is_better"] else min)(means, default=None)
+    missing = {
+        member.result.metrics[name]["title"]: why
+        for member in members
+        for name, why in member.result.missing.items()
+        if name in member.result.metrics
+    }
+    return Evaluation(members, metrics, rows, best, missing)
 
 
 def is_noisy(row: str) -> bool:
@@ -120,108 +84,133 @@ def is_noisy(row: str) -> bool:
     return row.startswith("model_alpha")
 
 
-def without_value(members: Sequence[Member]) -> list[str]:
-    """Why some examples have no value, as lines."""
-    lines = []
-    for member in members:
-        result = member.result
-        for row in result.rows:
-            for name, score in row.metrics.items():
-                title = result.metrics[name].title if name in result.metrics else name
-                lines += [
-                    f"{member.name}, {row.title}, {title}: {count} of {result.num_examples}: {why}"
-                    for why, count in score.undefined.items()
-                ]
-        lines += [f"{member.name}: {why}" for why in result.unreadable]
-    return lines
+class Accuracy(NamedTuple):
+    """Of the linear probe, or an error rate, with its spread, and that of neighbours."""
+
+    mean: float
+    spread: float | None = None
+    neighbours: float | None = None
 
 
-def latents(members: Sequence[Member]) -> Table:
-    """What the latents of evaluations are like."""
-    head = ["run", "width and rate", "values per second", "rms", "effective rank", "frames"]
-    rows = []
-    for member in members:
-        found = member.result.latents
-        row = [
-            f"{found.dim} at {found.rate:g} Hz",
-            f"{found.dim * found.rate:,.0f}",
-            f"{found.rms:.3f}",
-            f"{found.effective_rank:.1f}",
-            f"{found.num_frames:,}",
+class Head(NamedTuple):
+    """What is predicted, and on what."""
+
+    label: str
+    test: str
+    num_examples: int
+    num_unseen: int = 0  # of them of classes that were not learnt
+    is_error: bool = False  # of transcripts: the less the better
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    """A table of accuracies.
+
+    Attributes:
+        title: of an ablation; "" for a run's own probes.
+        heads: of the columns.
+        said: how it was measured.
+        rows: name, whose it is, colour, an accuracy per column or None; those that are the same of
+            all are nobody's.
+        best: of each column.
+        latents: accuracies of the raw latents, with which learnt features are compared, or None.
+        arms: of an ablation, name -> what it changes.
+    """
+
+    title: str
+    heads: Sequence[Head]
+    said: str
+    rows: Sequence[tuple[str, str, str, Sequence[Accuracy | None]]]
+    best: Sequence[float]
+    latents: Sequence[Accuracy | None] | None
+    arms: Mapping[str, Sequence[str]]
+
+
+def probes(
+    runs: Sequence[history.RunHistory],
+    colors: Mapping[str, str],
+    named: Mapping[str, results.Probe],
+) -> list[Probes]:
+    """Every table; probes of several runs that were measured alike share one.
+
+    Args:
+        runs: with the results in their folders.
+        colors: of the runs.
+        named: name -> results that are in no run's folder.
+    """
+    groups: dict[tuple, list[tuple]] = {}
+    found = [(run.name, file, one) for run in runs for file, one in run.of(results.Probe).items()]
+    for owner, file, result in [*found, *(("", name, one) for name, one in named.items())]:
+        name, measured = f"{owner} {file}".strip(), columns(result)
+        title = f"Ablation: {name}" if isinstance(result, results.Ablation) else ""
+        key = (title, tuple(head for head, _ in measured), _said(result))
+        groups.setdefault(key, []).append((owner or name, colors.get(owner, ""), measured, result))
+    tables = [_probes(*key, members) for key, members in groups.items()]
+    return sorted(tables, key=lambda table: bool(table.title))  # ablations last
+
+
+def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
+    """Every column: its head, and row -> accuracy."""
+    found = []
+    names = [name for label in result.labels.values() for name in label["tests"]]
+    for label, of_label in result.labels.items():
+        for name, test in of_label["tests"].items():
+            head = Head(label, _short(name, names), test["num_examples"], test["num_unseen"])
+            rows = {results.COMMONEST: Accuracy(test["majority"])}
+            for row, one in test.get("features", {}).items():
+                linear = one["linear"]
+                rows[row] = Accuracy(linear["mean"], linear["std"], one["neighbours"])
+            for one in test.get("rows", ()):
+                linear, neighbours = one["linear"], one["neighbours"]["mean"]
+                rows[one["name"]] = Accuracy(linear["mean"], linear["std"], neighbours)
+            found.append((head, rows))
+    for name, of_set in (getattr(result, "transcripts", None) or {}).items():
+        for kind in ("characters", "words"):
+            head = Head(f"wrong {kind}", name, of_set["num_examples"], is_error=True)
+            rates = {row["name"]: row[kind] for row in of_set["rows"]}
+            rows = {row: Accuracy(rate["mean"], rate["std"]) for row, rate in rates.items()}
+            found.append((head, rows))
+    return found
+
+
+def _said(result: results.Probe) -> str:
+    """How probes were measured."""
+    seeds = f"{result.num_seeds} seeds of the linear probe"
+    facts = [f"Frames are pooled over time by {result.pooling}."]
+    if isinstance(result, results.Ablation):
+        seeds = f"{len(result.seeds)} seeds of the training and {seeds}"
+        facts.append(f"Every arm was trained for {result.num_steps:,} steps.")
+    if result.exclude:
+        facts.append(f"Kept out of what probes learn: {', '.join(result.exclude)}.")
+    if result.only:
+        facts.append(f"Tested alone: {', '.join(result.only)}.")
+    return f"Mean and spread over {seeds}. {' '.join(facts)}"
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The last part of a path, where that tells it from the others."""
+    last = pathlib.PurePath(name).name
+    others = {pathlib.PurePath(other).name for other in names if other != name}
+    return name if last in others or not last else last
+
+
+def _probes(title: str, heads: Sequence[Head], said: str, members: Sequence[tuple]) -> Probes:
+    rows: list[tuple] = []
+    cells = [accuracies for _, _, measured, _ in members for _, accuracies in measured]
+    for name in dict.fromkeys(name for accuracies in cells for name in accuracies):
+        having = [
+            (name, owner, color, tuple(accuracies.get(name) for _, accuracies in measured))
+            for owner, color, measured, _ in members
+            if any(name in accuracies for _, accuracies in measured)
         ]
-        rows.append([Cell(member.name, color=member.color), *map(Cell, row)])
-    return Table(list(map(Cell, head)), rows)
-
-
-def generation(result: results.Generation) -> Table:
-    """What was measured of generated sound."""
-    columns = [
-        name for name in _GENERATED if any(getattr(row, name) is not None for row in result.rows)
-    ]
-    rows = []
-    for row in result.rows:
-        values = ((getattr(row, name), _GENERATED[name][1]) for name in columns)
-        cells = [Cell("" if value is None else form.format(value)) for value, form in values]
-        rows.append([Cell(row.title), *cells])
-    return Table([Cell(""), *(Cell(_GENERATED[name][0]) for name in columns)], rows)
-
-
-def transcripts(found: results.Transcripts) -> Table:
-    """What was said beside what was heard."""
-    rows = [[Cell(one.reference), Cell(one.hypothesis, kind="text")] for one in found.examples]
-    return Table([Cell("said"), Cell("heard", kind="text")], rows)
-
-
-def configurations(
-    runs: Sequence[history.RunHistory], *, only_different: bool = False
-) -> Table | None:
-    """Keys and the value of each run; None where there is nothing to show."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.config))
-    values = {key: [_shown(run.config, key) for run in runs] for key in keys}
-    if only_different:
-        values = {key: found for key, found in values.items() if len(set(found)) > 1}
-    rows = [
-        [Cell(key, kind="code"), *(Cell(value, kind="text") for value in found)]
-        for key, found in values.items()
-    ]
-    head = [Cell("key"), *(Cell(run.name, kind="text") for run in runs)]
-    return Table(head, rows) if rows else None
-
-
-def _shown(config: Mapping[str, Any], key: str) -> str:
-    if key not in config:
-        return "absent"
-    try:
-        text = json.dumps(config[key])
-    except RecursionError:
-        return "nested too deep to be shown"
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
-
-
-def summary(runs: Iterable[history.RunHistory], colors: Mapping[str, str]) -> Table:
-    """One line per run: what it is, and how far it went."""
-    rows = []
-    for run in runs:
-        if not (run.config or run.curves or run.of(results.Reconstruction)):
-            continue
-        step = max((curve.steps[-1] for curve in run.curves.values()), default=0)
-        num_steps, rate = (run.config.get(key) for key in ("num_steps", "model.sample_rate"))
-        num_steps = num_steps if results.is_number(num_steps) else step
-        speed = run.curves.get("time/audio_seconds_per_second")
-        seconds = run.curves.get("time/seconds")
-        row = [
-            ", ".join(str(run.config[key]) for key in ("stage", "preset") if key in run.config),
-            f"{rate:,} Hz" if results.is_number(rate) else "",
-            f"{step:,.0f} of {num_steps:,.0f}" + ("" if run.is_done else " (not finished)"),
-            f"{sum(_restarted(seconds)) / 60:.1f} min" if seconds else "",
-            f"{sorted(speed.values)[len(speed.values) // 2]:.1f}" if speed else "",
-        ]
-        rows.append([Cell(run.name, color=colors[run.name]), *map(Cell, row)])
-    head = ["run", "stage", "sample rate", "steps", "time", "seconds of sound per second"]
-    return Table(list(map(Cell, head)), rows)
-
-
-def _restarted(seconds: history.Curve) -> list[float]:
-    """The time of each part of a run: its clock starts anew when it is resumed."""
-    pairs = zip(seconds.values, seconds.values[1:])
-    return [value for value, following in pairs if following < value] + [seconds.values[-1]]
+        is_same = name in REFERENCES and len({row[-1] for row in having}) == 1
+        if len(members) == 1 or is_same:
+            having = [(name, "", "", having[0][-1])]
+        rows += having
+    best = []
+    for head, column in zip(heads, zip(*(row[-1] for row in rows))):
+        means = [one.mean for one in column if one]
+        best.append((min if head.is_error else max)(means, default=None))
+    latents = next((row[-1] for row in rows if row[0] == "latents"), None)
+    arms = getattr(members[0][-1], "arms", {})
+    return Probes(title, heads, said, rows, best, latents, arms)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results that programs leave as JSON: a dataclass per kind, written and read here alone.
 
-"format" in a file names its kind and version. A field is on disk under its own name, or under the
-key that it states; one that is None by default is left out where it was not measured.
+"format" in a file names its kind and version. What lies deeper is, in memory as on disk, mappings
+with the keys below. A field that is None by default is left out where it is.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,11 @@ import json
 import pathlib
 import types
 import typing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 from data_pipelines.records import atomic
 
+_ON_DISK = {"sounds": "listen", "classifier": "judge"}  # fields under another name than here
 _MAX_BYTES = 2**28
 _MAX_NUMBER = 1e100  # what is reckoned and drawn with such numbers is finite
 COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
@@ -27,35 +28,17 @@ TITLES = {
 }
 
 
-def _stored_as(key: str, **options) -> Any:
-    return dataclasses.field(metadata={"key": key}, **options)
+# Of one example: row -> sound file, relative to the results.
+Sounds = TypedDict("Sounds", {"key": str, "files": Mapping[str, str]})
+
+# A column of an evaluation in words.
+Metric = TypedDict(
+    "Metric", {"title": str, "unit": str, "explanation": str, "higher_is_better": bool}
+)
 
 
-def _empty() -> Any:
-    return dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sounds:
-    """Sound files of one example: row -> path relative to the results."""
-
-    key: str
-    files: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A column of an evaluation in words."""
-
-    title: str
-    unit: str
-    explanation: str
-    higher_is_better: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Score:
-    """Mean over the `count` examples with a value; reason -> how many have none."""
+class Score(TypedDict):
+    """Of the `count` examples with a value; reason -> how many have none."""
 
     mean: float | None
     standard_error: float | None
@@ -63,8 +46,7 @@ class Score:
     undefined: Mapping[str, int]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScoredRow:
+class ScoredRow(TypedDict):
     """One way to make the sound again, with its score for each metric."""
 
     name: str
@@ -73,19 +55,17 @@ class ScoredRow:
     metrics: Mapping[str, Score]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardSet:
-    """The held-out sound of an evaluation."""
+class ShardSet(TypedDict):
+    """The held-out sound of an evaluation; the rate in Hz."""
 
     path: str
     fingerprint: str
-    sample_rate: int  # Hz
-    num_records: int = 0
-    seconds: float = 0.0
+    sample_rate: int
+    num_records: NotRequired[int]
+    seconds: NotRequired[float]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentStatistics:
+class LatentStatistics(TypedDict):
     """Moments of latent frames: `dim` values at `rate` Hz."""
 
     rate: float
@@ -104,7 +84,7 @@ class Reconstruction:
     FORMAT: ClassVar[str] = "f3tok evaluation 1"
     workdir: str = ""
     step: int
-    config: Mapping[str, Any] = _empty()
+    config: Mapping[str, Any] | None = None
     shards: ShardSet
     fit_shards: str = ""
     num_examples: int
@@ -115,32 +95,27 @@ class Reconstruction:
     missing: Mapping[str, str]  # metric -> why it was not measured
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]
-    spectral_frechet_distance: Mapping[str, float] = _empty()
-    sounds: tuple[Sounds, ...] = _stored_as("listen")
+    spectral_frechet_distance: Mapping[str, float] | None = None
+    sounds: tuple[Sounds, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierSource:
-    """What a classifier of sound learnt from, and what it tells; "" and "" for none."""
-
-    shards: str
-    label: str
+# What a classifier of sound learnt from, and what it tells; "" and "" for none.
+Classifier = TypedDict("Classifier", {"shards": str, "label": str})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratedRow:
+class GeneratedRow(TypedDict):
     """Figures of one way to make sound from text; shares in [0, 1], lengths in seconds."""
 
     name: str
     title: str
-    classifier_accuracy: float | None = _stored_as("judge_accuracy", default=None)
-    character_error_rate: float | None = None
-    never_stopped: float | None = None
-    stopped_at_once: float | None = None
-    seconds: float | None = None
-    duration_error: float | None = None
-    frechet_distance: float | None = None
-    latents: Mapping[str, Any] | None = None
+    judge_accuracy: NotRequired[float]
+    character_error_rate: NotRequired[float]
+    never_stopped: NotRequired[float]
+    stopped_at_once: NotRequired[float]
+    seconds: NotRequired[float]
+    duration_error: NotRequired[float]
+    frechet_distance: NotRequired[float]
+    latents: NotRequired[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,140 +127,86 @@ class Generation:
     step: int = 0
     shards: str = ""
     num_examples: int
-    classifier: ClassifierSource = _stored_as("judge")
+    classifier: Classifier
     sampler: Mapping[str, Any]
     max_seconds: float
     rows: tuple[GeneratedRow, ...]
     texts: Mapping[str, str]  # key -> text
-    sounds: tuple[Sounds, ...] = _stored_as("listen")
+    sounds: tuple[Sounds, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean and standard deviation over `values`, one per seed, or a list per run."""
+# Mean and standard deviation over `values`, one per seed, or a list per run.
+Spread = TypedDict("Spread", {"mean": float, "std": float, "values": Any})
 
-    mean: float
-    std: float
-    values: Any = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FeatureAccuracy:
-    """Of the linear probe and of the nearest neighbours."""
-
-    linear: Spread
-    neighbours: float
+# Of the linear probe and of the nearest neighbours; of one run, and over the runs of an arm.
+Accuracy = TypedDict("Accuracy", {"linear": Spread, "neighbours": float})
+ArmAccuracy = TypedDict(
+    "ArmAccuracy", {"name": str, "title": str, "linear": Spread, "neighbours": Spread}
+)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ArmAccuracy:
-    """The same over the runs of an arm."""
-
-    name: str
-    title: str
-    linear: Spread
-    neighbours: Spread
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Test:
-    """Examples that were tested, those of unseen classes, and the commonest class's share."""
+class Tested(TypedDict):
+    """Examples of a test set, those of unseen classes, the commonest class's share, accuracies."""
 
     num_examples: int
     num_unseen: int
     majority: float
+    features: NotRequired[Mapping[str, Accuracy]]  # of a probe
+    rows: NotRequired[tuple[ArmAccuracy, ...]]  # of an ablation
+
+
+class ProbedLabel(TypedDict):
+    """Test set -> what is known of a label."""
+
+    classes: NotRequired[tuple[str, ...]]
+    num_train: NotRequired[int]
+    tests: Mapping[str, Tested]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbeTest(Test):
-    """Feature -> accuracy."""
+class Probe:
+    """What the features of one run know."""
 
-    features: Mapping[str, FeatureAccuracy]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AblationTest(Test):
-    """Accuracies of references and arms."""
-
-    rows: tuple[ArmAccuracy, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ProbedLabel:
-    """Test set -> accuracies for one label."""
-
-    classes: tuple[str, ...] = ()
-    num_train: int = 0
-    tests: Mapping[str, ProbeTest]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AblatedLabel:
-    """Test set -> accuracies for one label."""
-
-    classes: tuple[str, ...] = ()
-    num_train: int = 0
-    tests: Mapping[str, AblationTest]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Probes:
-    """How features were probed."""
-
+    FORMAT: ClassVar[str] = "f3tok probe 1"
+    workdir: str = ""
     autoencoder: Any = None
     shards: str = ""
     exclude: tuple[str, ...]  # label=value, kept out of what probes learn
     only: tuple[str, ...]  # label=value, tested alone
     pooling: str
     num_seeds: int  # of the linear probe
-    recipe: Mapping[str, Any] = _empty()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Probe(Probes):
-    """What the features of one run know."""
-
-    FORMAT: ClassVar[str] = "f3tok probe 1"
-    workdir: str = ""
+    recipe: Mapping[str, Any] | None = None
     labels: Mapping[str, ProbedLabel]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ArmErrors:
+class ArmErrors(TypedDict):
     """Error rates of the transcripts of an arm."""
 
     name: str
-    title: str = ""
+    title: NotRequired[str]
     characters: Spread
     words: Spread
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TranscribedSet:
-    """Error rates on one set."""
-
-    num_examples: int
-    rows: tuple[ArmErrors, ...]
+Transcribed = TypedDict("Transcribed", {"num_examples": int, "rows": tuple[ArmErrors, ...]})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ablation(Probes):
+class Ablation(Probe):
     """What the features of several recipes know."""
 
     FORMAT: ClassVar[str] = "f3tok ablation 1"
     num_steps: int
     seeds: tuple[int, ...]
     arms: Mapping[str, tuple[str, ...]]  # name -> what it changes
-    test_shards: Mapping[str, str] = _empty()
-    labels: Mapping[str, AblatedLabel]
-    transcripts: Mapping[str, TranscribedSet] = _empty()
+    test_shards: Mapping[str, str] | None = None
+    transcripts: Mapping[str, Transcribed] | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Transcript:
+class Transcript(TypedDict):
     """What was said, and what was heard."""
 
-    key: str = ""
+    key: NotRequired[str]
     reference: str
     hypothesis: str
 
@@ -318,11 +239,8 @@ class LanguageModel:
     context_accuracy: float | None = None  # share of the answers' tokens that are found
 
 
-KINDS = {
-    kind.FORMAT: kind
-    for kind in (Reconstruction, Generation, LanguageModel, Probe, Ablation, Transcripts)
-}
 Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts
+KINDS = {kind.FORMAT: kind for kind in typing.get_args(Result)}
 
 
 def write(path: pathlib.Path, result: Any) -> None:
@@ -330,29 +248,25 @@ def write(path: pathlib.Path, result: Any) -> None:
 
     Args:
         path: JSON file.
-        result: a dataclass of `KINDS`.
+        result: one of `KINDS`.
 
     Raises:
         ValueError: if a number is NaN or infinite.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(to_json(result), indent=1, allow_nan=False)
-    atomic.write_text(path, text + "\n")
+    atomic.write_text(path, json.dumps(to_json(result), indent=1, allow_nan=False) + "\n")
 
 
-def to_json(value: Any) -> Any:
-    """What is written of a dataclass, and of mappings and sequences with such inside."""
-    if dataclasses.is_dataclass(value):
-        kind = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
-        found = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return kind | {
-            field.metadata.get("key", field.name): to_json(one)
-            for field, one in found
-            if one is not None or field.default is not None
-        }
-    if isinstance(value, Mapping):
-        return {key: to_json(one) for key, one in value.items()}
-    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+def to_json(result: Any) -> Any:
+    """What is written of results."""
+    if not dataclasses.is_dataclass(result):
+        return result
+    found = ((field, getattr(result, field.name)) for field in dataclasses.fields(result))
+    return {"format": result.FORMAT} | {
+        _ON_DISK.get(field.name, field.name): value
+        for field, value in found
+        if value is not None or field.default is not None
+    }
 
 
 def read(path: pathlib.Path) -> Result:
@@ -392,11 +306,8 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
 
 def is_number(value: Any) -> bool:
     """Whether a value of JSON is a number, finite, with which one can reckon."""
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < _MAX_NUMBER  # not NaN either
-    )
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and abs(value) < _MAX_NUMBER  # NaN is not
 
 
 def _foreign(kind: Any) -> str:
@@ -413,12 +324,13 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is types.UnionType:
         return None if value is None else _typed(value, arguments[0], where)
-    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
-        return _instance(value, wanted, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(one, arguments[0], f"{where}[{i}]") for i, one in enumerate(value))
-    if origin is Mapping and isinstance(value, dict):
+    is_record = dataclasses.is_dataclass(wanted) or typing.is_typeddict(wanted)
+    if isinstance(value, dict) and is_record:
+        return _record(value, wanted, where)
+    if isinstance(value, dict) and origin is Mapping:
         return {key: _typed(one, arguments[1], f"{where}.{key}") for key, one in value.items()}
+    if isinstance(value, list) and origin is tuple:
+        return tuple(_typed(one, arguments[0], f"{where}[{i}]") for i, one in enumerate(value))
     if (
         wanted is float
         and is_number(value)
@@ -434,12 +346,18 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     raise ValueError(f"{where.lstrip('.')} must be {expected}, got {value!r:.60}")
 
 
-def _instance(content: Mapping[str, Any], wanted: type, where: str) -> Any:
+def _record(content: Mapping[str, Any], wanted: type, where: str) -> Any:
+    """The fields of a dataclass or of a TypedDict; what else there is, is left out."""
+    if dataclasses.is_dataclass(wanted):
+        fields = {field.name: field.default for field in dataclasses.fields(wanted)}
+        required = {name for name, default in fields.items() if default is dataclasses.MISSING}
+    else:
+        fields, required = wanted.__annotations__, wanted.__required_keys__
     hints, found = typing.get_type_hints(wanted), {}
-    for field in dataclasses.fields(wanted):
-        key = field.metadata.get("key", field.name)
+    for name in fields:
+        key = _ON_DISK.get(name, name)
         if key in content:
-            found[field.name] = _typed(content[key], hints[field.name], f"{where}.{key}")
-        elif dataclasses.MISSING is field.default and dataclasses.MISSING is field.default_factory:
+            found[name] = _typed(content[key], hints[name], f"{where}.{key}")
+        elif name in required:
             raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")
     return wanted(**found)

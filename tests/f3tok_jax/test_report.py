@@ -13,7 +13,7 @@ import soundfile
 
 from f3tok_jax import report
 from f3tok_jax.evaluation import metrics
-from f3tok_jax.reporting import page as page_lib
+from f3tok_jax.reporting import curves
 from f3tok_jax.runs import history as run_history
 from tests.support import html_page
 
@@ -315,7 +315,7 @@ def test_damaged_files_are_a_note(tmp_path, file, content):
 
 
 def test_many_quantities_and_long_values_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(page_lib, "_MAX_CHARTS", 5)
+    monkeypatch.setattr(curves, "_MAX_CHARTS", 5)
     folder = tmp_path / "run"
     folder.mkdir()
     names = [f"train/{index}" for index in range(15)]

@@ -32,4 +32,4 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.said.append(data)
+        self.said.append(data.strip("\n"))  # lines of the source are none of the page
