@@ -64,6 +64,7 @@ def _context(
         ],
         "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
         "evaluations": [(one, curves.under_noise(one)) for one in evaluations],
+        "language_models": _named(runs, results.LanguageModel),
         "probes": tables.probes(runs, colors, named),
         "titles": results.TITLES,
         "references": tables.REFERENCES,

@@ -15,6 +15,7 @@ from f3tok_jax import report
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.reporting import curves
 from f3tok_jax.runs import history as run_history
+from f3tok_jax.runs import results
 from tests.support import html_page
 
 _DATA = r"data:([a-z/+]+);base64,([A-Za-z0-9+/=]*)"
@@ -221,6 +222,18 @@ def test_generated_sound_is_shown_with_its_text(tmp_path):
     assert text.count("<audio") > text.count("spectrogram, generated") >= 1
 
 
+def test_a_language_model_shows_its_perplexity(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"stage": "language_model"}')
+    found = results.LanguageModel(step=3, num_records=1234, loss=1.5, perplexity=4.4817)
+    results.write(folder / "results.json", found)
+    assert "context_loss" not in (folder / "results.json").read_text()
+    assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
+    said = "".join(html_page.Page((tmp_path / "report.html").read_text()).said)
+    assert "run1,2341.5004.48" in said and "perplexity" in said
+
+
 def test_a_run_that_only_has_curves_is_enough(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
@@ -234,9 +247,9 @@ def test_a_run_that_only_has_curves_is_enough(tmp_path):
 def test_sounds_outside_the_run_are_not_read(tmp_path):
     folder = pathlib.Path(_write_run(tmp_path / "run"))
     soundfile.write(tmp_path / "secret.wav", np.zeros(100), 16_000)
-    results = json.loads((folder / "results.json").read_text())
-    results["listen"][0]["files"] = {"original": "../secret.wav"}
-    (folder / "results.json").write_text(json.dumps(results))
+    content = json.loads((folder / "results.json").read_text())
+    content["listen"][0]["files"] = {"original": "../secret.wav"}
+    (folder / "results.json").write_text(json.dumps(content))
     assert report.main(["--runs", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
     assert "leads out of" in (tmp_path / "report.html").read_text()
 
@@ -277,8 +290,8 @@ def _poisoned(value, text: str, key: str = ""):
 )
 def test_poisoned_texts_names_and_keys_stay_text(tmp_path, text):
     folder = pathlib.Path(_write_run(tmp_path / text.replace("/", "_")))
-    results = json.loads((folder / "results.json").read_text())
-    (folder / "results.json").write_text(json.dumps(_poisoned(results, text)))
+    content = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(_poisoned(content, text)))
     config = {"stage": text, "preset": [text], text: {text: text}, "num_steps": text}
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "metrics.jsonl", "a") as file:
