@@ -108,7 +108,7 @@ def _base() -> ml_collections.ConfigDict:
             mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples (DAC); hop is a quarter
             mel_bands=(5, 10, 20, 40, 80, 160, 320),  # DAC
             stft_windows=(2048, 512),  # samples (DAC)
-            adversarial_start=10_000,  # step from which the discriminators train and judge
+            adversarial_start=10_000,  # step from which the discriminators join
             adversarial_crop=0,  # samples, of a random crop that the discriminators hear; 0 for all
         )
     )

@@ -54,7 +54,7 @@ def mesh(*, min_shard_size: int) -> ml_collections.ConfigDict:
     """Returns config.mesh: a slice's chips all on fsdp."""
     return ml_collections.ConfigDict(
         dict(
-            replica=1,  # slices, over the data-centre network
+            replica=1,  # parts over the data-centre network; 1: as many as there are slices
             fsdp=-1,  # chips of a slice; -1: all that are left
             tensor=1,
             min_shard_size=min_shard_size,  # elements; smaller leaves are replicated over fsdp

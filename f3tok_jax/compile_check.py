@@ -67,7 +67,6 @@ def _check(given: argparse.Namespace) -> None:
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import results_file
     from f3tok_jax.stages import registry
-    from f3tok_jax.training import validation
 
     def write(cost):
         if given.output is not None:
@@ -75,15 +74,13 @@ def _check(given: argparse.Namespace) -> None:
 
     target = slices.parse(given.topology, given.num_slices)
     config = config_lib.read(given.config, given.overrides)
-    validation.validate(config, registry.of(config.stage))
     config = cost_step.fit_config(
         config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
     )
     jax.config.update("jax_exec_time_optimization_effort", given.effort)
     wall, cpu = time.monotonic(), time.process_time()
-    compile_part = cost_step.compile_patch if given.part == "patch" else cost_step.compile_step
     try:
-        compiled, work = compile_part(config, target)
+        compiled, work = cost_step.compile_part(config, target, given.part)
     except cost_step.MemoryDoesNotFitError as error:
         write({"topology": str(target), "fits": False, "error": str(error)})
         raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
@@ -92,7 +89,13 @@ def _check(given: argparse.Namespace) -> None:
         "fits": True,
         "batch_size": config.data.batch_size,
         "effort": given.effort,
-        **cost_step.measure(compiled, work, target, compile_seconds=time.monotonic() - wall),
+        **cost_step.measure(
+            compiled,
+            work,
+            target,
+            scopes=registry.of(config.stage).scopes,
+            compile_seconds=time.monotonic() - wall,
+        ),
         "compile_cpu_seconds": time.process_time() - cpu,
     }
     write(cost)

@@ -8,7 +8,7 @@ of a conditional's branches the dearest counts, and every instruction is credite
 its op_name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import re
@@ -17,21 +17,9 @@ import numpy as np
 
 from f3tok_jax.cost import hlo_text
 
-# Scopes of the model's parts, as they appear in op_name. A gradient keeps its scope, as in
-# "jit(step)/transpose(jvp(Autoencoder))/encoder/...".
-MODULES = (
-    "encoder",
-    "decoder",
-    "discriminators",
-    "losses",
-    "autoencoder",
-    "representation_encoder",
-    "rq_mtp",
-    "projector",
-    "language_model",
-    "flow_head",
-    "optimizer",
-)
+# Scopes of every stage's step, beside those of its model's parts, as they appear in op_name. A
+# gradient keeps its scope, as in "jit(step)/transpose(jvp(Autoencoder))/encoder/...".
+COMMON = ("losses", "optimizer")
 OTHER = "other"
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -116,19 +104,25 @@ class Collective:
 
 @dataclasses.dataclass
 class Program:
-    """A compiled program, and what running it once costs each device."""
+    """A compiled program, and what running it once costs each device.
+
+    Attributes:
+        text: of it.
+        scopes: names of the parts to which its costs are credited.
+    """
 
     text: hlo_text.Text
+    scopes: tuple[str, ...]
 
     def costs(self) -> dict[str, Cost]:
-        """Cost per part: every name of `MODULES` and "other"."""
-        total = {name: Cost() for name in (*MODULES, OTHER)}
+        """Cost per part: every name of `scopes` and "other"."""
+        total = {name: Cost() for name in (*self.scopes, OTHER)}
         for instruction, times in self.walk():
-            cost, name = self._cost(instruction), module_of(self._op_name(instruction))
+            cost, name = self._cost(instruction), self.module_of(self._op_name(instruction))
             total[name].add(dataclasses.replace(cost, flops=0.0), times)
             if cost.flops:  # a fusion may hold products of two parts
                 for inner in self._nested(instruction):
-                    total[module_of(inner.op_name)].flops += times * self._flops(inner)
+                    total[self.module_of(inner.op_name)].flops += times * self._flops(inner)
         return total
 
     def operations(self) -> dict[str, Cost]:
@@ -148,7 +142,7 @@ class Program:
                     found.append(
                         Collective(
                             opcode,
-                            module_of(inner.op_name or instruction.op_name),
+                            self.module_of(inner.op_name or instruction.op_name),
                             self._moved(inner, opcode),
                             times,
                             hlo_text.parse_groups(inner.text),
@@ -156,6 +150,11 @@ class Program:
                         )
                     )
         return found
+
+    def module_of(self, op_name: str) -> str:
+        """The part that an op_name belongs to: the outermost scope of `scopes` in it."""
+        found = self._scope.search(op_name)
+        return found.group(1) if found else OTHER
 
     def repeated(self) -> Cost:
         """What XLA's totals leave out: all runs but the first of every loop body."""
@@ -276,6 +275,10 @@ class Program:
         return max(0.0, written)
 
     @functools.cached_property
+    def _scope(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<![\w.])({'|'.join(self.scopes)})(?!\w)")
+
+    @functools.cached_property
     def _shapes(self) -> dict[str, str]:
         return {
             instruction.name: instruction.shape
@@ -311,12 +314,14 @@ class Program:
         return 0.0
 
 
-def parse(text: str) -> Program:
-    """Reads `compiled.as_text()`; raises ValueError where it has no entry computation."""
-    return Program(hlo_text.parse(text))
+def parse(text: str, scopes: Sequence[str]) -> Program:
+    """Reads a compiled program.
 
+    Args:
+        text: `compiled.as_text()`.
+        scopes: names of the model's parts, to which costs are credited beside `COMMON`.
 
-def module_of(op_name: str) -> str:
-    """The part of the model that an op_name belongs to: the outermost scope of `MODULES` in it."""
-    found = re.search(rf"(?<![\w.])({'|'.join(MODULES)})(?!\w)", op_name)
-    return found.group(1) if found else OTHER
+    Raises:
+        ValueError: where the text has no entry computation.
+    """
+    return Program(hlo_text.parse(text), (*scopes, *COMMON))

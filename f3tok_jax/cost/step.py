@@ -9,14 +9,15 @@ import jax
 import ml_collections
 
 from f3tok_jax.cost import hlo_cost
-from f3tok_jax.cost import patch_program
 from f3tok_jax.devices import compiler_options
 from f3tok_jax.devices import sharding
 from f3tok_jax.devices import slices
 from f3tok_jax.stages import registry
+from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import validation
 
-PARTS = ("all", "generator", "patch")
+ALL = "all"  # the part that is the whole step
 
 
 class MemoryDoesNotFitError(ValueError):
@@ -27,108 +28,117 @@ def fit_config(
     config: ml_collections.ConfigDict,
     target: slices.Slice,
     *,
-    part: str = "all",
+    part: str = ALL,
     seconds_per_chip: float = 0.0,
 ) -> ml_collections.ConfigDict:
-    """The config for `target`: its slices on the replica axis, its part, its batch.
+    """The config for `target`: its part, its batch.
 
     Args:
         config: of the run.
         target: slices to compile for.
-        part: "all"; "generator" for the step before the discriminators join; "patch" for what
-            generates.
-        seconds_per_chip: of sound per chip and step, to the nearest example; 0 keeps the config's
-            batch.
+        part: ALL, or one of those that the stage names: step_parts and programs of its definition.
+        seconds_per_chip: of sound per chip and step, to the nearest row; 0 keeps the config's batch.
+
+    Raises:
+        ValueError: for a part that the stage has not, or sound where it hears none.
     """
-    if part not in PARTS:
-        raise ValueError(f"--part must be one of {PARTS}, got {part!r}")
+    definition = registry.of(config.stage)
+    validation.validate(config, definition)
+    _check_part(part, definition)
     config = ml_collections.ConfigDict(config.to_dict())
-    if config.mesh.replica == 1:
-        config.mesh.replica = target.num_slices
-    if part == "generator" and config.stage == "autoencoder":
-        config.losses.adversarial_start = config.num_steps
+    if part in definition.step_parts:
+        definition.step_parts[part](config)
     if seconds_per_chip:
-        seconds = registry.of(config.stage).derived(config).get("crop_seconds")
+        seconds = definition.derived(config).get("crop_seconds")
         if not seconds:
             raise ValueError(
                 f"--seconds_per_chip needs a stage that hears sound, got {config.stage!r}: change "
                 "config.data.batch_size"
             )
-        per_device = max(1, round(seconds_per_chip / seconds / target.chip.devices))
-        config.data.batch_size = per_device * target.chip.devices * target.num_chips
+        examples = config.packing.examples if "packing" in config else 1
+        rows = max(1, round(seconds_per_chip / seconds / examples / target.chip.devices))
+        config.data.batch_size = rows * examples * target.chip.devices * target.num_chips
     config.lock()
     return config
 
 
-def compile_step(
-    config: ml_collections.ConfigDict,
-    target: slices.Slice,
-) -> tuple[jax.stages.Compiled, stage_lib.Stage]:
-    """Compiles the train step of the config's stage as the training loop does.
+def _check_part(part: str, definition: stage_lib.Definition) -> None:
+    having: dict[str, list[str]] = {}
+    for other in registry.STAGES.values():
+        for name in (*other.step_parts, *other.programs):
+            having.setdefault(name, []).append(other.name)
+    if part not in (ALL, *having):
+        raise ValueError(f"--part must be one of {(ALL, *having)}, got {part!r}")
+    if part != ALL and definition.name not in having[part]:
+        raise ValueError(
+            f"--part={part} needs the stage {' or '.join(map(repr, having[part]))}, got "
+            f"{definition.name!r}"
+        )
+
+
+def compile_part(
+    config: ml_collections.ConfigDict, target: slices.Slice, part: str = ALL
+) -> tuple[jax.stages.Compiled, stage_lib.Stage | stage_lib.Program]:
+    """Compiles the train step of a config as training does, or a program of its finished runs.
+
+    Args:
+        config: from `fit_config`.
+        target: slices to compile for.
+        part: that `config` was fitted for.
+
+    Returns:
+        The compiled program, and what it does.
 
     Raises:
         MemoryDoesNotFitError: with what it needs and what there is.
-        ValueError: where config and slices do not fit together.
+        ValueError: where config and slices do not fit together, as training would say it.
     """
-    mesh = sharding.make_mesh(config.mesh, slices.devices(target))
-    sharding.check_batch(
-        config.data.batch_size, mesh, "config.data.batch_size or --seconds_per_chip"
-    )
-    stage = registry.of(config.stage).make(config)
-    state = jax.eval_shape(lambda: stage.init_state(jax.random.key(config.seed)))
-    minimum = config.mesh.min_shard_size
-    shardings = sharding.state_shardings(state, mesh, minimum)
-    frozen = sharding.state_shardings(stage.abstract_frozen, mesh, minimum)
-    step = jax.jit(
-        stage.train_step,
-        in_shardings=(shardings, frozen, sharding.batch_sharding(mesh)),
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
-    with sharding.use(mesh):
-        arguments = sharding.unbox((state, stage.abstract_frozen))
-        lowered = step.lower(*arguments, dict(stage.batch_spec))
-        return _compile(lowered, config, target), stage
-
-
-def compile_patch(
-    config: ml_collections.ConfigDict,
-    target: slices.Slice,
-) -> tuple[jax.stages.Compiled, patch_program.PatchProgram]:
-    """Compiles the sampling of one patch for a single chip; raises as `compile_step` does."""
-    if target.num_chips * target.chip.devices != 1:
-        raise ValueError(
-            f"--part=patch is for one chip, such as v5e:1x1 or v5p:1x1x1, got --topology={target}"
-        )
-    program = patch_program.lower(config, slices.devices(target)[0])
-    return _compile(program.lowered, config, target), program
-
-
-def _compile(
-    lowered: jax.stages.Lowered, config: ml_collections.ConfigDict, target: slices.Slice
-) -> jax.stages.Compiled:
+    definition = registry.of(config.stage)
+    validation.validate(config, definition)
     try:
-        return lowered.compile(compiler_options=compiler_options.parse(config.compiler, "tpu"))
+        if part in definition.programs:
+            return _compile_program(config, target, part)
+        mesh = programs_lib.make_mesh(config, slices.devices(target))
+        stage = definition.make(config)
+        with sharding.use(mesh):
+            compiled = programs_lib.CompiledStage(stage, config, mesh)
+            compiled.compile("train_step")
+        return compiled.train_step, stage
     except jax.errors.JaxRuntimeError as error:
         raise _explained(error, config, target) from error
 
 
+def _compile_program(
+    config: ml_collections.ConfigDict, target: slices.Slice, part: str
+) -> tuple[jax.stages.Compiled, stage_lib.Program]:
+    if target.num_chips * target.chip.devices != 1:
+        raise ValueError(
+            f"--part={part} is for one chip, such as v5e:1x1 or v5p:1x1x1, got --topology={target}"
+        )
+    (device,) = slices.devices(target)
+    program = registry.of(config.stage).programs[part](config, device)
+    options = compiler_options.parse(config.compiler, device.platform)
+    return program.lowered.compile(compiler_options=options), program
+
+
 def measure(
     compiled: jax.stages.Compiled,
-    work: stage_lib.Stage | patch_program.PatchProgram,
+    work: stage_lib.Stage | stage_lib.Program,
     target: slices.Slice,
     *,
+    scopes: tuple[str, ...],
     compile_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """What the compiled step costs, per chip unless its name says otherwise.
 
     Args:
-        compiled: of `compile_step` or `compile_patch`.
+        compiled: of `compile_part`.
         work: what it does, of the same.
         target: it was compiled for.
+        scopes: of the stage's definition.
         compile_seconds: to be reported with it.
     """
-    chip, program = target.chip, hlo_cost.parse(compiled.as_text())
+    chip, program = target.chip, hlo_cost.parse(compiled.as_text(), scopes)
     totals, repeated = compiled.cost_analysis(), program.repeated()
     flops = totals["flops"] + repeated.flops
     # XLA counts a loop's body once, and of a stack that it slices layer by layer the whole.
@@ -138,17 +148,22 @@ def measure(
         num_bytes = sum(cost.bytes for cost in modules.values())
     cycles = sum(cost.cycles for cost in modules.values())
     products = sum(cost.flops for cost in modules.values())
-    own = work.model_flops / target.num_chips or sum(
-        modules[name].flops * chip.devices for name in ("encoder", "decoder", "discriminators")
-    )
-    seconds = work.seconds_per_batch / target.num_chips
+    own = work.model_flops / target.num_chips
+    own = own or sum(modules[name].flops * chip.devices for name in scopes)
     compute_seconds = flops * chip.devices / chip.peak_flops
     memory_seconds = num_bytes * chip.devices / chip.bandwidth
+    amount = work.per_batch / target.num_chips
+
+    def rate(seconds: float) -> dict[str, float]:
+        per_second = amount / seconds if seconds else 0.0
+        return {"seconds": seconds, f"{work.unit}_per_chip_second": per_second}
+
     memory = compiled.memory_analysis()
     return {
         "topology": str(target),
         "num_chips": target.num_chips,
-        "audio_seconds": seconds,
+        "unit": work.unit,
+        work.unit: amount,
         "compile_seconds": compile_seconds,
         "memory_bytes": {
             "limit": chip.memory * 2**30,
@@ -163,9 +178,9 @@ def measure(
         "bytes_accessed": num_bytes * chip.devices,
         "model_flops_share": own / (max(flops, products) * chip.devices),
         "estimated_mfu": own * chip.clock / (cycles * chip.peak_flops) if cycles else 0.0,
-        "roofline": _rate(max(compute_seconds, memory_seconds), seconds)
+        "roofline": rate(max(compute_seconds, memory_seconds))
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
-        "estimated": _rate(cycles / chip.clock, seconds) | {"cycles": cycles},
+        "estimated": rate(cycles / chip.clock) | {"cycles": cycles},
         "modules": {
             name: {
                 "flops": cost.flops,
@@ -192,17 +207,19 @@ def measure(
 def format_table(cost: dict[str, Any]) -> str:
     """The figures of `measure` for a console."""
     memory, roofline, estimated = cost["memory_bytes"], cost["roofline"], cost["estimated"]
+    unit = cost["unit"].replace("_", "-")
+    rate = f"{cost['unit']}_per_chip_second"
     lines = [
         f"{cost['config']} on {cost['topology']}, {cost['num_chips']} chips, "
-        f"{cost['audio_seconds']:.2f} s of sound per chip and step",
+        f"{cost[cost['unit']]:,.2f} {unit} per chip and step",
         f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
         f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % "
         f"of them the model's own",
         f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
         f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
-        f"{roofline['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second",
+        f"{roofline[rate]:.0f} {unit} per chip-second",
         f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
-        f"{estimated['audio_seconds_per_chip_second']:.0f} audio-seconds per chip-second, "
+        f"{estimated[rate]:.0f} {unit} per chip-second, "
         f"{100 * cost['estimated_mfu']:.0f} % of the chip's peak are the model's own FLOPs",
         f"  compiled in      {cost['compile_seconds']:.0f} s "
         f"({cost['compile_cpu_seconds']:.0f} s of CPU)",
@@ -219,11 +236,6 @@ def format_table(cost: dict[str, Any]) -> str:
             f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}"
         )
     return "\n".join(lines)
-
-
-def _rate(seconds: float, audio_seconds: float) -> dict[str, float]:
-    rate = audio_seconds / seconds if seconds else 0.0
-    return {"seconds": seconds, "audio_seconds_per_chip_second": rate}
 
 
 def _collectives(program: hlo_cost.Program, target: slices.Slice) -> list[dict[str, Any]]:

@@ -43,7 +43,8 @@ def make_mesh(
     """Returns the mesh of config.mesh over `devices`.
 
     Args:
-        section: sizes of replica, fsdp and tensor; one of them may be -1, "all that are left".
+        section: sizes of replica, fsdp and tensor; one of them may be -1, "all that are left", and
+            replica 1 stands for the number of slices.
         devices: default all devices of all processes; compile_check gives those of a topology.
 
     Raises:
@@ -51,9 +52,12 @@ def make_mesh(
             not fit the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    shape = _fill(tuple(section[axis] for axis in MESH_AXES), len(devices))
-    replicas = shape[0]
     slices = {getattr(device, "slice_index", 0) for device in devices}
+    sizes = [section[axis] for axis in MESH_AXES]
+    if sizes[0] == 1:
+        sizes[0] = len(slices)
+    shape = _fill(tuple(sizes), len(devices))
+    replicas = shape[0]
     if len(slices) > 1 and replicas % len(slices):
         raise ValueError(
             f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of "

@@ -66,6 +66,11 @@ def derived(config: ml_collections.ConfigDict) -> dict[str, float]:
     }
 
 
+def leave_out_discriminators(config: ml_collections.ConfigDict) -> None:
+    """Changes a config so that the discriminators never join."""
+    config.losses.adversarial_start = config.num_steps
+
+
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The autoencoder stage as the training loop sees it.
 
@@ -122,7 +127,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         sample=functools.partial(sample, autoencoder=autoencoder),
         best_metric="eval/mel",
         sample_rate=config.model.sample_rate,
-        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
+        per_batch=sound_lib.seconds_per_batch(config, sound),
     )
 
 
@@ -139,12 +144,7 @@ def init_state(
         params["discriminator"] = pretrained_autoencoder.init_params(
             discriminators, key_of("discriminator"), waveform
         )
-    return train_state.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
-        ema_params={"generator": params["generator"]},
-    )
+    return optimizer.init_state(params, optimizers, averaged=("generator",))
 
 
 def train_step(
@@ -172,9 +172,9 @@ def train_step(
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     num_examples = jnp.float32(batch["mask"].shape[0])
     key_of = functools.partial(train_state.step_key, seed, state.step)
-    is_judged = state.step >= section["adversarial_start"]
-    judge = functools.partial(
-        _judge,
+    is_adversarial_step = state.step >= section["adversarial_start"]
+    play = functools.partial(
+        _adversarial_gradients,
         params.get("discriminator"),
         key_of("crop"),
         discriminators=discriminators,
@@ -196,28 +196,30 @@ def train_step(
         metrics |= _latent_metrics(latents)
         result = {}
         if discriminators is not None:
-            judged, result["discriminator"], judge_metrics = jax.lax.cond(
-                is_judged,
-                judge,
-                functools.partial(_not_judged, judge),
+            adversarial, result["discriminator"], more = jax.lax.cond(
+                is_adversarial_step,
+                play,
+                functools.partial(_zeros_like, play),
                 waveform,
                 jnp.where(microbatch["mask"], reconstruction, 0.0),
             )
-            output_gradient += jnp.where(microbatch["mask"], judged, 0.0)
-            metrics |= judge_metrics
+            output_gradient += jnp.where(microbatch["mask"], adversarial, 0.0)
+            metrics |= more
         (result["generator"],) = pull_back(output_gradient)
         return result, metrics
 
     grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
-    norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
-    finite = jnp.isfinite(sum(norms.values()))
-    # Discriminators that do not play yet have no gradient, but weight decay and a warm-up would
-    # go on.
-    moves = {"generator": finite, "discriminator": finite & is_judged}
-    state = optimizer.advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
-    metrics |= {f"gradient_norm/{name}": (norm, jnp.float32(1.0)) for name, norm in norms.items()}
-    metrics["nonfinite"] = (jnp.float32(~finite), jnp.float32(1.0))
-    return state, {f"train/{name}": value for name, value in metrics.items()}
+    return optimizer.finish_step(
+        state,
+        grads,
+        metrics,
+        optimizers=optimizers,
+        ema_decay=ema_decay,
+        # Discriminators that do not play yet have no gradient, but weight decay and a warm-up
+        # would go on.
+        plays={"discriminator": is_adversarial_step},
+        norm_name="gradient_norm/{player}",
+    )
 
 
 def eval_step(
@@ -276,10 +278,10 @@ def _reconstruction_loss(
     return total / num_samples, jax.lax.stop_gradient(metrics)
 
 
-def _judge(
+def _adversarial_gradients(
     params, key, waveform, reconstruction, *, discriminators, section, num_examples
 ) -> tuple[jax.Array, Any, Metrics]:
-    """Both players' adversarial gradients from one judgement of either sound.
+    """Both players' adversarial gradients from one pass of either sound through the discriminators.
 
     Returns:
         The gradient with respect to `reconstruction` of the generator's losses, the gradient of the
@@ -321,9 +323,9 @@ def _judge(
     return output_gradient, params_gradient, metrics | more
 
 
-def _not_judged(judge, waveform, reconstruction):
-    """What `judge` returns, all zeros: the discriminators have not been called yet."""
-    shapes = jax.eval_shape(judge, waveform, reconstruction)
+def _zeros_like(play, waveform, reconstruction):
+    """What `play` returns, all zeros: the discriminators have not joined yet."""
+    shapes = jax.eval_shape(play, waveform, reconstruction)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
@@ -341,6 +343,8 @@ STAGE = stage.Definition(
     make=make_stage,
     validate=validate,
     derived=derived,
+    scopes=("encoder", "decoder", "discriminators"),
+    step_parts={"generator": leave_out_discriminators},
     words=stage.Words(
         title="Audio autoencoder",
         introduction="An autoencoder turns sound into a short sequence of latent vectors and back. "

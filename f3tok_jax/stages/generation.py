@@ -11,7 +11,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -20,6 +19,7 @@ from f3tok_jax.models import sequences
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.stages import generation_loss
+from f3tok_jax.stages import generation_patch
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -81,7 +81,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         sample=None,
         best_metric="eval/flow_loss",
         sample_rate=sound.sample_rate,
-        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
+        per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
 
@@ -134,19 +134,14 @@ def train_step(
         )
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
-    norms = {name: optax.tree.norm(grads[name]) for name in optimizers}
-    finite = jnp.all(jnp.stack([jnp.isfinite(norm) for norm in norms.values()]))
-    state = optimizer.advance(
+    return optimizer.finish_step(
         state,
         grads,
-        dict.fromkeys(optimizers, finite),
+        metrics,
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
+        norm_name="gradient_norm/{player}",
     )
-    for name, norm in norms.items():
-        metrics[f"gradient_norm/{name}"] = norm, jnp.float32(1.0)
-    metrics["nonfinite"] = jnp.float32(~finite), jnp.float32(1.0)
-    return state, {f"train/{name}": value for name, value in metrics.items()}
 
 
 def eval_step(
@@ -175,6 +170,8 @@ STAGE = stage.Definition(
     make=make_stage,
     validate=validate,
     derived=sound_lib.derived,
+    scopes=("autoencoder", "representation_encoder", "projector", "language_model", "flow_head"),
+    programs={"patch": generation_patch.lower},
     words=stage.Words(
         title="Generator",
         introduction="A generator makes sound from text: the language model reads the text and what "

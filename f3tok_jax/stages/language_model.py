@@ -21,6 +21,7 @@ from data_pipelines.reading import tasks
 from data_pipelines.reading import text_pipeline
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model as language_model_lib
+from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import lineage
@@ -73,9 +74,17 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         eval_step=functools.partial(eval_step, model=model),
         sample=None,
         best_metric="eval/loss",
-        sample_rate=0,
-        seconds_per_batch=0.0,
+        per_batch=float(data.batch_size * data.length),
+        unit="positions",
+        model_flops=model_flops(model, data.batch_size, data.length),
     )
+
+
+def model_flops(model: language_model_lib.LanguageModel, batch_size: int, length: int) -> float:
+    """Multiplications and additions of a step's products: six per weight and position, twelve per
+    pair of attention."""
+    logits = 2.0 * length * model.vocabulary_size * model.width
+    return 3.0 * batch_size * (sum(transformer.forward_flops(model.transformer, length)) + logits)
 
 
 def open_data(mixture: str, *, config: ml_collections.ConfigDict, **hosts: Any) -> stage.Data:
@@ -109,13 +118,7 @@ def init_state(
 ) -> train_state.TrainState:
     """Fresh parameters and optimizer, in boxes with their logical names."""
     key = train_state.step_key(key, 0, PLAYER)
-    params = {PLAYER: language_model_lib.init_params(model, key)}
-    return train_state.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        opt_state={PLAYER: optimizers[PLAYER].init(params[PLAYER])},
-        ema_params=params,
-    )
+    return optimizer.init_state({PLAYER: language_model_lib.init_params(model, key)}, optimizers)
 
 
 def train_step(
@@ -143,20 +146,9 @@ def train_step(
         return jax.grad(loss, has_aux=True)(state.params[PLAYER])
 
     grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(norm)
-    state = optimizer.advance(
-        state,
-        {PLAYER: grads},
-        {PLAYER: finite},
-        optimizers=optimizers,
-        ema_decay=ema_decay,
+    return optimizer.finish_step(
+        state, {PLAYER: grads}, metrics, optimizers=optimizers, ema_decay=ema_decay
     )
-    metrics |= {
-        "gradient_norm": (norm, jnp.float32(1.0)),
-        "nonfinite": (jnp.float32(~finite), jnp.float32(1.0)),
-    }
-    return state, {f"train/{name}": value for name, value in metrics.items()}
 
 
 def eval_step(
@@ -238,6 +230,7 @@ def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | No
 STAGE = stage.Definition(
     name=PLAYER,
     make=make_stage,
+    scopes=("language_model",),
     words=stage.Words(
         title="Language model",
         introduction="A language model learns the texts that go with the sounds. Frozen, it then "

@@ -92,7 +92,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         warnings=functools.partial(representation_loss.collapse_warnings, section=config.rq),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         sample_rate=sound.sample_rate,
-        seconds_per_batch=sound_lib.seconds_per_batch(config, sound),
+        per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
 
@@ -148,12 +148,7 @@ def init_state(
         params["heads"] = model.heads.init(key_of("heads"), states, labels, segments)["params"]
     if model.projector is not None:
         params["projector"] = model.projector.init(key_of("projector"), states)["params"]
-    return train_state.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params={lineage.ENCODER: params},
-        opt_state={name: tx.init(params) for name, tx in optimizers.items()},
-        ema_params={lineage.ENCODER: params},
-    )
+    return optimizer.init_state({lineage.ENCODER: params}, optimizers)
 
 
 def train_step(
@@ -183,18 +178,9 @@ def train_step(
         return {lineage.ENCODER: grads}, metrics
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
-    norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(norm)
-    state = optimizer.advance(
-        state,
-        grads,
-        {lineage.ENCODER: finite},
-        optimizers=optimizers,
-        ema_decay=config.optimizer.ema_decay,
+    return optimizer.finish_step(
+        state, grads, metrics, optimizers=optimizers, ema_decay=config.optimizer.ema_decay
     )
-    metrics["gradient_norm"] = norm, jnp.float32(1.0)
-    metrics["nonfinite"] = jnp.float32(~finite), jnp.float32(1.0)
-    return state, {f"train/{name}": value for name, value in metrics.items()}
 
 
 def eval_step(
@@ -223,6 +209,7 @@ STAGE = stage.Definition(
     make=make_stage,
     validate=validate,
     derived=sound_lib.derived,
+    scopes=("autoencoder", "representation_encoder", "rq_mtp", "projector", "language_model"),
     words=stage.Words(
         title="Representation encoder",
         introduction="A representation encoder turns the latents of a frozen autoencoder into "

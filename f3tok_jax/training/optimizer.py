@@ -88,7 +88,65 @@ def _decays(path: Sequence[Any], leaf: jax.Array) -> bool:
     return leaf.ndim > 1 and not names & {"bias", "scale"}
 
 
-def advance(
+def init_state(
+    params: Mapping[str, Any],
+    optimizers: Mapping[str, optax.GradientTransformation],
+    *,
+    averaged: Sequence[str] | None = None,
+) -> train_state.TrainState:
+    """Returns the state before the first step.
+
+    Args:
+        params: by player.
+        optimizers: by player.
+        averaged: the players whose weights are averaged; None for all.
+    """
+    return train_state.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state={name: tx.init(params[name]) for name, tx in optimizers.items()},
+        ema_params={name: params[name] for name in (params if averaged is None else averaged)},
+    )
+
+
+def finish_step(
+    state: train_state.TrainState,
+    grads: Mapping[str, Any],
+    metrics: Mapping[str, tuple[jax.Array, jax.Array]],
+    *,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    ema_decay: float,
+    plays: Mapping[str, jax.Array] | None = None,
+    norm_name: str = "gradient_norm",
+) -> tuple[train_state.TrainState, dict[str, tuple[jax.Array, jax.Array]]]:
+    """Lets every player take its step, if all gradients are finite, and names the metrics.
+
+    Args:
+        state: params, opt_state and ema_params by player; some players have no average.
+        grads: by player.
+        metrics: of the losses.
+        optimizers: by player.
+        ema_decay: per step, once the run is long enough to remember so much.
+        plays: boolean scalars of players that may not take part yet; who does not keeps all.
+        norm_name: metric of the norm of the gradient, with "{player}" where there are several.
+
+    Returns:
+        The next state, and train/ metrics with the norms and whether the step was skipped.
+    """
+    norms = {name: optax.tree.norm(grads[name]) for name in optimizers}
+    finite = jnp.isfinite(sum(norms.values()))
+    moves = {name: finite & (plays or {}).get(name, True) for name in optimizers}
+    one = jnp.float32(1.0)
+    metrics = {
+        **metrics,
+        **{norm_name.format(player=name): (norm, one) for name, norm in norms.items()},
+        "nonfinite": (jnp.float32(~finite), one),
+    }
+    state = _advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
+    return state, {f"train/{name}": value for name, value in metrics.items()}
+
+
+def _advance(
     state: train_state.TrainState,
     grads: Mapping[str, Any],
     moves: Mapping[str, jax.Array],
@@ -96,15 +154,7 @@ def advance(
     optimizers: Mapping[str, optax.GradientTransformation],
     ema_decay: float,
 ) -> train_state.TrainState:
-    """Returns the next state, in which every player that moves has taken its step.
-
-    Args:
-        state: params, opt_state and ema_params by player; some players have no average.
-        grads: by player.
-        moves: by player, boolean scalars; who does not move keeps all that is his.
-        optimizers: by player.
-        ema_decay: per step, once the run is long enough to remember so much.
-    """
+    """The next state, in which every player that `moves` has taken its step."""
     with jax.named_scope("optimizer"):
         params, opt_state, ema = {}, {}, {}
         # Early on the average is short, or it would remember the random start.

@@ -1,17 +1,43 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""A stage as compiled programs on a mesh, and where its state lives."""
+"""A stage as compiled programs on a mesh: what is trained, and what compile_check checks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import ml_collections
 
+from f3tok_jax.devices import compiler_options
 from f3tok_jax.devices import once
 from f3tok_jax.devices import sharding
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import validation
 
 _NUM_SAMPLES = 4  # sounds made at a time
+
+
+def make_mesh(
+    config: ml_collections.ConfigDict, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """Returns the mesh of a config on `devices`, over which its batches divide.
+
+    Args:
+        config: of a run.
+        devices: to train on, or to compile for; default all of them.
+
+    Raises:
+        ValueError: where the sizes of config.mesh are not those of the devices, or the rows of a
+            batch, of as many examples as are packed into one, do not divide.
+    """
+    mesh = sharding.make_mesh(config.mesh, devices)
+    examples = config.packing.examples if "packing" in config else 1
+    sharding.check_batch(
+        config.data.batch_size // examples,
+        mesh,
+        f"rows of config.data.batch_size of {validation.source(config)}",
+    )
+    return mesh
 
 
 class CompiledStage:
@@ -19,42 +45,42 @@ class CompiledStage:
 
     Attributes:
         abstract_state: shapes, dtypes and shardings of the state.
-        frozen: the stage's frozen arrays, on the devices.
+        frozen: the stage's frozen arrays: what `load_frozen` put on the devices, before that their
+            shapes, dtypes and shardings.
         train_step: (state, frozen, batch) -> (state, metrics), `state` donated.
         eval_step: (state, frozen, batch) -> metrics.
         sample: (state, frozen, batch) -> a few waveforms by name, and "mask".
     """
 
     def __init__(
-        self,
-        stage: stage_lib.Stage,
-        *,
-        mesh: jax.sharding.Mesh,
-        seed: int,
-        min_shard_size: int,
-        options: Mapping[str, str] | None = None,
-        measured: Mapping[str, Any] | None = None,
+        self, stage: stage_lib.Stage, config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh
     ):
-        """Lays out the state; compiles nothing.
+        """Lays out the state; loads and compiles nothing, so that the devices need not exist.
 
         Args:
             stage: to compile.
-            mesh: of the program.
-            seed: of the fresh state.
-            min_shard_size: elements; smaller leaves are replicated.
-            options: of XLA, for the programs of the mesh.
-            measured: for stage.load_frozen.
+            config: it was made from; gives the seed of the fresh state, the size from which leaves
+                are split, and the compiler's options for the mesh's platform.
+            mesh: of the program, from `make_mesh`.
         """
-        self._stage, self._options = stage, dict(options or {})
+        self._stage = stage
+        self._options = compiler_options.parse(config.compiler, mesh.devices.flat[0].platform)
+
         # Boxes tell where the arrays live; the state itself has none.
-        boxed = jax.eval_shape(stage.init_state, jax.random.key(seed))
-        self._make_state = lambda: sharding.unbox(stage.init_state(jax.random.key(seed)))
-        self._shardings = sharding.state_shardings(boxed, mesh, min_shard_size)
+        def make_boxed():
+            return stage.init_state(jax.random.key(config.seed))
+
+        boxed = jax.eval_shape(make_boxed)
+        self._make_state = lambda: sharding.unbox(make_boxed())
+        self._shardings, self._frozen_shardings = (
+            sharding.state_shardings(tree, mesh, config.mesh.min_shard_size)
+            for tree in (boxed, stage.abstract_frozen)
+        )
         self.abstract_state = sharding.abstract(sharding.unbox(boxed), self._shardings)
-        frozen_shardings = sharding.state_shardings(stage.abstract_frozen, mesh, min_shard_size)
-        self.frozen = stage.load_frozen(frozen_shardings, measured or {})
+        frozen = sharding.unbox(stage.abstract_frozen)
+        self.frozen = sharding.abstract(frozen, self._frozen_shardings)
         replicated = sharding.replicated(mesh)
-        inputs = (self._shardings, frozen_shardings, sharding.batch_sharding(mesh))
+        inputs = (self._shardings, self._frozen_shardings, sharding.batch_sharding(mesh))
         step_outputs = (self._shardings, replicated)
         self._programs = {
             "train_step": jax.jit(
@@ -72,6 +98,10 @@ class CompiledStage:
         """Parameters of all players, averages not counted."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_state.params))
 
+    def load_frozen(self, measured: Mapping[str, Any]) -> None:
+        """Loads the stage's frozen arrays to where they belong; `measured` is for the stage."""
+        self.frozen = self._stage.load_frozen(self._frozen_shardings, measured)
+
     def init_state(self) -> Any:
         """Returns a fresh state, made where it will live."""
         return once.run_once(self._make_state, out_shardings=self._shardings)
@@ -81,7 +111,7 @@ class CompiledStage:
         if getattr(self, name) is None:
             batch = dict(self._stage.batch_spec)
             lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
-            setattr(self, name, lowered.compile(compiler_options=self._options or None))
+            setattr(self, name, lowered.compile(compiler_options=self._options))
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
         sounds = {**self._stage.sample(state, frozen, batch), "mask": batch["mask"]}

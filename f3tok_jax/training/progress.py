@@ -43,16 +43,17 @@ class Averages:
 class Progress:
     """Collects the metrics and the times of steps, and describes them at intervals."""
 
-    def __init__(self, *, num_steps: int, seconds_per_batch: float, clock: Callable[[], float]):
+    def __init__(self, *, num_steps: int, per_batch: float, unit: str, clock: Callable[[], float]):
         """Starts the clock.
 
         Args:
             num_steps: of the run.
-            seconds_per_batch: seconds of sound in a global batch.
+            per_batch: in a global batch, of `unit`.
+            unit: what speed is told in, such as "audio_seconds".
             clock: seconds that never go back.
         """
         self._num_steps = num_steps
-        self._seconds_per_batch = seconds_per_batch
+        self._per_batch, self._unit = per_batch, unit
         self._clock = clock
         self._started = clock()
         self._reset()
@@ -95,7 +96,7 @@ class Progress:
             **self._averages.ratios(),
             "train/nonfinite": float(self._nonfinite),
             "time/seconds": now - self._started,
-            "time/audio_seconds_per_second": self._steps * self._seconds_per_batch / elapsed,
+            f"time/{self._unit}_per_second": self._steps * self._per_batch / elapsed,
             "time/data_wait_seconds": self._wait,
             **memory(),
         }

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import ml_collections
 
-from f3tok_jax.devices import compiler_options
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import sharding
@@ -93,7 +92,7 @@ def run(
         devices: to train on; default all of them.
 
     Returns:
-        An exit code of this module's docstring.
+        EXIT_DONE, EXIT_NONFINITE or EXIT_PREEMPTED.
 
     Raises:
         ValueError: before anything compiles, for a config, data or folder that does not fit.
@@ -101,12 +100,7 @@ def run(
     """
     say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
     validation.validate(config, stage)
-    mesh = sharding.make_mesh(config.mesh, devices)
-    sharding.check_batch(
-        config.data.batch_size // (config.packing.examples if "packing" in config else 1),
-        mesh,
-        f"rows of config.data.batch_size of configs/{config.stage}.py:{config.preset}",
-    )
+    mesh = programs_lib.make_mesh(config, devices)
     is_new = not config_lib.exists(workdir)
     if not is_new:
         config_lib.check_same_run(config, workdir)
@@ -133,13 +127,9 @@ def _train(
         checkpointer = _open_folder(config, workdir, stage, train_data, say, stack)
         preemption, watchdog = _start_guards(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
-        programs = programs_lib.CompiledStage(
-            stage,
-            mesh=mesh,
-            seed=config.seed,
-            min_shard_size=config.mesh.min_shard_size,
-            options=compiler_options.parse(config.compiler, jax.default_backend()),
-            measured=run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure),
+        programs = programs_lib.CompiledStage(stage, config, mesh)
+        programs.load_frozen(
+            run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure)
         )
         state, step = _first_state(config, programs, checkpointer, say)
         _compile(programs, stage, mesh, say)
@@ -159,7 +149,8 @@ def _train(
             writer=writer,
             progress=progress_lib.Progress(
                 num_steps=config.num_steps,
-                seconds_per_batch=stage.seconds_per_batch,
+                per_batch=stage.per_batch,
+                unit=stage.unit,
                 clock=time.monotonic,
             ),
             preemption=preemption,
@@ -249,7 +240,8 @@ def _compile(
     say(
         f"{programs.num_parameters / 1e6:.2f} M parameters on {mesh.size} "
         f"{jax.devices()[0].platform} devices, mesh {sharding.describe(mesh)}, "
-        f"{jax.process_count()} processes; {stage.seconds_per_batch:.1f} s of sound per batch"
+        f"{jax.process_count()} processes; {stage.per_batch:,.1f} {stage.unit.replace('_', ' ')} "
+        "per batch"
     )
     started = time.monotonic()
     programs.compile("train_step")

@@ -20,6 +20,8 @@ from f3tok_jax.training import state as train_state
 Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
 Batch = Mapping[str, jax.Array]
 
+AUDIO_SECONDS = "audio_seconds"
+
 
 class Data(Protocol):
     """Batches by their step, as the training loop reads them; see data_pipelines.reading.pipeline."""
@@ -76,10 +78,11 @@ class Stage:
         best_metric: the metric of `eval_step` by which the best checkpoint is kept; lower is
             better.
         warnings: values of a log line -> topic -> a sentence to be said, each topic once.
-        sample_rate: Hz, of the waveforms in batches and samples.
-        seconds_per_batch: seconds of sound in a global batch.
+        sample_rate: Hz, of the waveforms in batches and samples; 0 where there are none.
+        per_batch: in a global batch, of `unit`.
+        unit: what speed is told in.
         model_flops: of the products that a step needs, nothing computed twice; 0 where they are
-            counted in the compiled program.
+            counted in the compiled program, in Definition.scopes.
     """
 
     batch_spec: Mapping[str, jax.ShapeDtypeStruct]
@@ -96,9 +99,27 @@ class Stage:
     sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None
     best_metric: str
     warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = _warn_of_nothing
-    sample_rate: int
-    seconds_per_batch: float
+    sample_rate: int = 0
+    per_batch: float
+    unit: str = AUDIO_SECONDS
     model_flops: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a finished run does again and again on one chip, by shapes alone.
+
+    Attributes:
+        lowered: to be compiled.
+        per_batch: made at a time, of `unit`.
+        unit: what speed is told in.
+        model_flops: of the products that it needs, nothing computed twice.
+    """
+
+    lowered: jax.stages.Lowered
+    per_batch: float
+    unit: str = AUDIO_SECONDS
+    model_flops: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,6 +163,11 @@ class Definition:
         validate: refuses a config whose values cannot work together, by ValueError; what holds for
             every stage is checked before.
         derived: config -> what follows from it, by name with unit.
+        scopes: names of the model's parts in jax.named_scope, to which costs are credited.
+        step_parts: name of a part of the train step -> changes a config so that the step is that
+            part alone.
+        programs: name of a program of finished runs -> (config, device) -> the program, for a
+            device that need not exist.
         words: for reports.
     """
 
@@ -149,4 +175,11 @@ class Definition:
     make: Callable[[ml_collections.ConfigDict], Stage]
     validate: Callable[[ml_collections.ConfigDict], None] = _accept
     derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = _derive_nothing
+    scopes: tuple[str, ...]
+    step_parts: Mapping[str, Callable[[ml_collections.ConfigDict], None]] = dataclasses.field(
+        default_factory=dict
+    )
+    programs: Mapping[str, Callable[[ml_collections.ConfigDict, Any], Program]] = dataclasses.field(
+        default_factory=dict
+    )
     words: Words

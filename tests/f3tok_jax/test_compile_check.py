@@ -20,6 +20,7 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
+from tests.support import run_checks
 
 _RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py")
 _WIDTH = 512
@@ -88,11 +89,11 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
         init_state=init_state,
         open_data=None,
         train_step=train_step,
-        eval_step=None,
+        eval_step=lambda state, frozen, batch: {},
         sample=None,
         best_metric="eval/loss",
         sample_rate=16_000,
-        seconds_per_batch=config.data.batch_size * 1.0,
+        per_batch=config.data.batch_size * 1.0,
     )
 
 
@@ -194,17 +195,48 @@ def test_a_batch_that_does_not_divide_is_refused(tpu_compiler, monkeypatch, caps
     assert "batch_size=6" in console.err and "multiple of 4" in console.err
 
 
-def test_slices_part_and_seconds_reach_the_config():
+_REPRESENTATION = str(pathlib.Path(_RECIPE).with_name("representation.py"))
+
+
+def test_what_training_refuses_is_refused_in_the_same_words(tpu_compiler, capsys, tmp_path):
+    """Eight chips for four rows of packed examples."""
+    config = config_lib.read(f"{_REPRESENTATION}:tiny", ["--config.data.latents=True"])
+    with pytest.raises(ValueError) as refused:
+        run_checks.train(config, str(tmp_path), devices=jax.devices()[:8])
+    arguments = ["--topology=v5e:2x4", "--config.data.latents=True"]
+    code = compile_check.main([f"--config={_REPRESENTATION}:tiny", *arguments])
+    assert code == compile_check.EXIT_REFUSED
+    said = capsys.readouterr().err
+    assert str(refused.value) in said and "batch_size=4" in said and "multiple of 8" in said
+
+
+@pytest.mark.parametrize(
+    "recipe, run", [("representation", "autoencoder"), ("generation", "representation")]
+)
+def test_waveforms_need_an_autoencoder_to_pass_through(tpu_compiler, capsys, recipe, run):
+    path = pathlib.Path(_RECIPE).with_name(f"{recipe}.py")
+    code = compile_check.main([f"--config={path}:tiny", "--topology=v5e:1x1"])
+    assert code == compile_check.EXIT_REFUSED
+    said = capsys.readouterr().err
+    assert "config.data.latents=True" in said and said.count("\n") == 1
+    assert f"config.{run}.workdir must name a run" in said
+
+
+@pytest.mark.parametrize("part, message", [("generator", "'autoencoder'"), ("half", "one of")])
+def test_a_part_that_the_stage_has_not_is_refused(capsys, part, message):
+    command = [f"--config={_REPRESENTATION}:tiny", "--topology=v5e:1x1", f"--part={part}"]
+    assert compile_check.main(command) == compile_check.EXIT_REFUSED
+    assert message in capsys.readouterr().err
+
+
+def test_part_and_seconds_reach_the_config():
     config = config_lib.read(f"{_RECIPE}:base")
     target = slices.parse("v5p:4x4x4", 2)
     assert target.num_chips == 128 and str(target) == "2 slices of v5p:4x4x4"
     fitted = cost_step.fit_config(config, target, part="generator", seconds_per_chip=8.0)
-    assert fitted.mesh.replica == 2
     assert fitted.losses.adversarial_start >= fitted.num_steps
     assert fitted.data.batch_size == 6 * 128  # 6 x 1.28 s is the nearest to 8 s
-    assert (
-        config.mesh.replica == 1 and config.data.batch_size == 128
-    )  # the given config is left alone
+    assert config.data.batch_size == 128  # the given config is left alone
 
 
 def _cost(tmp_path: pathlib.Path, preset: str, *arguments: str) -> dict:

@@ -131,7 +131,7 @@ def make_stage(config) -> stage.Stage:
         sample=_sample,
         best_metric="eval/error",
         sample_rate=SAMPLE_RATE,
-        seconds_per_batch=shape[0] * crop / SAMPLE_RATE,
+        per_batch=shape[0] * crop / SAMPLE_RATE,
     )
 
 
@@ -167,13 +167,15 @@ def _train_step(state, frozen, batch, *, optimizers, config):
     key = train_state.step_key(config.seed, state.step, "noise")
     noise = 0.05 * jax.random.normal(key, (*frames.shape[:2], WIDTH))
 
-    def judge(p, sound):
+    def discriminate(p, sound):
         return jnp.tanh((sound * frozen["window"][None, None]) @ p["kernel"]) @ p["out"]
 
     def generator_loss(p):
         fake = _reconstruct(p, frames, noise)
         error = jnp.mean(jnp.square(fake - frames))
-        return error + 0.01 * jnp.mean(jnp.square(judge(params["discriminator"], fake) - 1.0)), (
+        return error + 0.01 * jnp.mean(
+            jnp.square(discriminate(params["discriminator"], fake) - 1.0)
+        ), (
             error,
             fake,
         )
@@ -183,7 +185,9 @@ def _train_step(state, frozen, batch, *, optimizers, config):
         params["generator"]
     )
     grads["discriminator"] = jax.grad(
-        lambda p: jnp.mean(jnp.square(judge(p, frames) - 1.0) + jnp.square(judge(p, fake)))
+        lambda p: jnp.mean(
+            jnp.square(discriminate(p, frames) - 1.0) + jnp.square(discriminate(p, fake))
+        )
     )(params["discriminator"])
     finite = train_state.all_finite(grads)
     changed = {"params": {}, "opt_state": {}}

@@ -6,6 +6,8 @@ import pytest
 
 from f3tok_jax.cost import hlo_cost
 
+_SCOPES = ("encoder", "decoder", "discriminators")
+
 _PROGRAM = """HloModule jit_step, is_scheduled=true
 
 %fused_computation.1 (param_0: bf16[6,380,768], param_1: bf16[768,512,1]) -> bf16[6,380,512] {
@@ -56,7 +58,7 @@ ENTRY %main.1 (state: bf16[6,380,768], weights: bf16[768,512]) -> bf16[6,380,512
 
 @pytest.fixture(scope="module")
 def program():
-    return hlo_cost.parse(_PROGRAM)
+    return hlo_cost.parse(_PROGRAM, _SCOPES)
 
 
 def test_cycles_go_to_the_scope_loops_and_branches_included(program):
@@ -116,12 +118,12 @@ def test_operations_are_listed_dearest_first(program):
         ("", "other"),
     ],
 )
-def test_module_is_the_outermost_scope(op_name, module):
-    assert hlo_cost.module_of(op_name) == module
+def test_module_is_the_outermost_scope(program, op_name, module):
+    assert program.module_of(op_name) == module
 
 
 def test_slices_and_updates_of_stacked_arrays_move_their_part_alone():
-    program = hlo_cost.parse("""HloModule m
+    text = """HloModule m
 
 %sliced (a: f32[28,64], b: s32[]) -> f32[1,64] {
   %a = f32[28,64]{1,0} parameter(0)
@@ -142,7 +144,7 @@ ENTRY %main (x: f32[28,64], i: s32[]) -> f32[28,64] {
   %part = f32[1,64]{1,0} fusion(%x, %i), kind=kLoop, calls=%sliced, metadata={op_name="encoder/slice"}
   ROOT %whole = f32[28,64]{1,0} fusion(%x, %part, %i), kind=kLoop, calls=%updated, metadata={op_name="decoder/update"}
 }
-""")
-    costs = program.costs()
+"""
+    costs = hlo_cost.parse(text, _SCOPES).costs()
     assert costs["encoder"].bytes == 2 * 64 * 4 + 4  # a slice read and written, and the index
     assert costs["decoder"].bytes == 2 * 64 * 4 + 4  # the update read and written

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes, the shape rule, global batches, and the checks that JAX does not make."""
 
-import types
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import sharding
+from tests.support import sliced_devices
 
 
 def _section(replica=1, fsdp=-1, tensor=1):
@@ -46,9 +45,18 @@ def test_impossible_meshes(section, message):
 
 
 def test_replicas_must_fit_the_slices():
-    devices = [types.SimpleNamespace(slice_index=index // 2) for index in range(4)]
-    with pytest.raises(ValueError, match="replica=1 must be a multiple of 2, the number of slices"):
-        sharding.make_mesh(_section(), devices)
+    devices = sliced_devices.make(6, num_slices=2)
+    with pytest.raises(ValueError, match="replica=3 must be a multiple of 2, the number of slices"):
+        sharding.make_mesh(_section(replica=3), devices)
+
+
+def test_replicas_are_the_slices_unless_told_otherwise():
+    devices = sliced_devices.make(8, num_slices=2)
+    assert dict(sharding.make_mesh(_section(), devices).shape) == dict(replica=2, fsdp=4, tensor=1)
+    mesh = sharding.make_mesh(_section(replica=4), devices)
+    assert dict(mesh.shape) == dict(replica=4, fsdp=2, tensor=1)
+    # Chips of one row are of one slice.
+    assert all(len({device.slice_index for device in row}) == 1 for row in mesh.devices[..., 0])
 
 
 def test_the_shape_rule():

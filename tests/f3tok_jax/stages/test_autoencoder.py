@@ -65,7 +65,7 @@ def _same(a, b):
     )
 
 
-def test_two_steps_are_one_trace_and_the_judges_join_in_time():
+def test_two_steps_are_one_trace_and_the_discriminators_join_in_time():
     stage, state, step = _adversarial()
     first, metrics = step(state, {}, _batch(stage))
     assert "train/adversarial" not in _ratios(metrics)
@@ -131,7 +131,7 @@ def test_microbatches_add_up_to_the_batch():
         assert results[1][name] == pytest.approx(results[0][name], rel=1e-3, abs=1e-5), name
 
 
-def test_run_without_judges_has_none():
+def test_run_without_discriminators_has_none():
     stage = autoencoder_stage.make_stage(_config(adversarial_start=10**6))
     state = jax.eval_shape(stage.init_state, jax.random.key(0))
     assert set(state.params) == set(state.opt_state) == set(state.ema_params) == {"generator"}

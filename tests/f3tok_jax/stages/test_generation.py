@@ -32,12 +32,11 @@ class _Device:
         stage = dataclasses.replace(
             stage, load_frozen=lambda shardings, measured: jax.device_put(arrays, shardings)
         )
-        self.mesh = sharding.make_mesh(config.mesh, devices=jax.devices()[:count])
+        self.mesh = programs_lib.make_mesh(config, jax.devices()[:count])
         self.given = jax.tree.map(np.array, arrays)
         with sharding.use(self.mesh):
-            self.programs = programs_lib.CompiledStage(
-                stage, mesh=self.mesh, seed=0, min_shard_size=config.mesh.min_shard_size
-            )
+            self.programs = programs_lib.CompiledStage(stage, config, self.mesh)
+            self.programs.load_frozen({})
             self.programs.compile("train_step")
             where = jax.tree.map(lambda leaf: leaf.sharding, self.programs.abstract_state)
             state = jax.device_put(tiny_generation.random_state(stage), where)

@@ -44,11 +44,9 @@ def _first_loss(workdir) -> float:
 def _begin(shards, *more: str):
     """(the fresh state on two devices, the same with the weights that the config names, lines)."""
     config, lines = toy_run.make_config(shards, *more), []
-    mesh = sharding.make_mesh(config.mesh, jax.devices()[:2])
+    mesh = programs_lib.make_mesh(config, jax.devices()[:2])
     with sharding.use(mesh):
-        programs = programs_lib.CompiledStage(
-            toy_run.make_stage(config), mesh=mesh, seed=0, min_shard_size=256
-        )
+        programs = programs_lib.CompiledStage(toy_run.make_stage(config), config, mesh)
         fresh = programs.init_state()
         return fresh, initialization.begin(fresh, config.init_from, say=lines.append), lines
 
@@ -61,11 +59,11 @@ def test_every_player_gets_the_weights_and_nothing_else(shards, before):
     fresh, begun, lines = _begin(shards, f"--config.init_from.workdir={before}")
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), fresh)
     averages, _ = checkpoint.restore_params(before, like.ema_params)
-    judge, _ = checkpoint.restore_params(
+    discriminator, _ = checkpoint.restore_params(
         before, {"discriminator": like.params["discriminator"]}, field="params"
     )
     assert _equal(begun.ema_params, averages)
-    assert _equal(begun.params, averages | judge)
+    assert _equal(begun.params, averages | discriminator)
     assert _equal(begun.opt_state, fresh.opt_state) and int(begun.step) == 0
     shardings = [jax.tree.map(lambda leaf: leaf.sharding, s.params) for s in (fresh, begun)]
     assert shardings[0] == shardings[1]

@@ -26,7 +26,7 @@ def test_ratios_are_formed_after_the_sums():
 
 def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace():
     clock = _Clock()
-    progress = progress_lib.Progress(num_steps=10, seconds_per_batch=8.0, clock=clock)
+    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="audio_seconds", clock=clock)
     progress.add({"train/loss": (2.0, 1.0)}, is_finite=True)
     progress.add({"train/loss": (float("nan"), 1.0)}, is_finite=False)
     with progress.waiting_for_data():
@@ -47,6 +47,6 @@ def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace(
 
 
 def test_a_line_has_the_step_first_and_short_names():
-    progress = progress_lib.Progress(num_steps=10, seconds_per_batch=8.0, clock=_Clock())
+    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="positions", clock=_Clock())
     line = progress.line(3, {"train/loss": 1.23456, "time/seconds": 7.0})
     assert line == "step 3/10  loss 1.235  seconds 7"

@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The program that samples a patch for one listener, by shapes alone: what it will cost on a chip."""
+"""The program that samples a patch of one sound, by shapes alone: what it will cost on a chip."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -13,34 +12,18 @@ import ml_collections
 from f3tok_jax.devices import sharding
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.training import stage
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PatchProgram:
-    """Sampling one patch of one row, as `f3tok generate` does it again and again.
-
-    Attributes:
-        lowered: to be compiled.
-        seconds_per_batch: of sound in a patch.
-        model_flops: of the products with weights, for both branches of guidance and every step of
-            the solver; what the caches are read for is not counted.
-    """
-
-    lowered: jax.stages.Lowered
-    seconds_per_batch: float
-    model_flops: float
-
-
-def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
-    """Lowers the program of a generation config for one device, which need not exist.
+def lower(config: ml_collections.ConfigDict, device: Any) -> stage.Program:
+    """Lowers the sampling of one patch of one row, as `f3tok generate` does it again and again.
 
     Caches have room for a sound as long as the examples of training.
 
-    Raises:
-        ValueError: where the config is of another stage.
+    Args:
+        config: of a generation run.
+        device: to lower for, which need not exist.
     """
-    if config.stage != "generation":
-        raise ValueError(f"--part=patch needs the stage 'generation', got {config.stage!r}")
     model = pretrained_generation.make_model(config)
     generator, sound = model.generator, model.given.frozen.sound
     weights = jax.eval_shape(
@@ -67,14 +50,16 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> PatchProgram:
         out_shardings=here,
         donate_argnums=1,
     )
-    return PatchProgram(
+    return stage.Program(
         lowered=advance.lower(*arguments),
-        seconds_per_batch=generator.patch * sound.samples_per_latent / sound.sample_rate,
+        per_batch=generator.patch * sound.samples_per_latent / sound.sample_rate,
         model_flops=_flops(model),
     )
 
 
 def _flops(model: pretrained_generation.Model) -> float:
+    """Of the products with weights, for both branches of guidance and every step of the solver;
+    what the caches are read for is not counted."""
     generator, sampler = model.generator, model.sampler
     head = generator.head
     velocities = 2 * sampler.num_steps * (2 if sampler.solver == "midpoint" else 1)
