@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage: the autoencoder and its discriminators, in one compiled step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -28,11 +29,6 @@ from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
-
-
-def is_adversarial(config: ml_collections.ConfigDict) -> bool:
-    """Whether the run ever reaches the step from which the discriminators play."""
-    return config.losses.adversarial_start < config.num_steps
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -71,27 +67,43 @@ def leave_out_discriminators(config: ml_collections.ConfigDict) -> None:
     config.losses.adversarial_start = config.num_steps
 
 
-def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
-    """The autoencoder stage as the training loop sees it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What the stage trains; no arrays.
 
-    Players: "generator", the autoencoder, and, if the run is adversarial, "discriminator".
+    Attributes:
+        autoencoder: the player "generator".
+        discriminators: the player "discriminator"; None where the run never reaches its start.
+        config: of the run.
     """
-    autoencoder = pretrained_autoencoder.make_autoencoder(config)
-    discriminators = None
-    players = ["generator"]
-    if is_adversarial(config):
+
+    autoencoder: autoencoder_lib.Autoencoder
+    discriminators: discriminators_lib.Discriminators | None
+    config: ml_collections.ConfigDict
+
+    def reconstruct(
+        self, params: Any, batch: stage.Batch, noise_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """A batch's waveform and its reconstruction, [b, n] each, and the latents between."""
+        waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
+        return waveform, *self.autoencoder.apply({"params": params}, waveform, noise_key=noise_key)
+
+
+def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
+    """The autoencoder stage as the training loop sees it."""
+    discriminators, num_steps = None, {"generator": config.num_steps}
+    if config.losses.adversarial_start < config.num_steps:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
-        players.append("discriminator")
-    num_steps = {
-        "generator": config.num_steps,
-        "discriminator": config.num_steps - config.losses.adversarial_start,
-    }
-    optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], num_steps[name]) for name in players
-    }
-    reconstruction_loss = functools.partial(
-        _reconstruction_loss, section=config.losses, sample_rate=config.model.sample_rate
+        num_steps["discriminator"] = config.num_steps - config.losses.adversarial_start
+    model = Model(
+        autoencoder=pretrained_autoencoder.make_autoencoder(config),
+        discriminators=discriminators,
+        config=config,
     )
+    optimizers = {
+        name: optimizer.make_optimizer(config.optimizer[name], num_steps[name])
+        for name in num_steps
+    }
     sound = lineage.Sound(**config_lib.latents_of(config))
     crop = sound_lib.crop_length(config, sound)
     shape = (config.data.batch_size, crop)
@@ -100,31 +112,13 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
             "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
         },
-        init_state=functools.partial(
-            init_state,
-            autoencoder=autoencoder,
-            discriminators=discriminators,
-            optimizers=optimizers,
-            crop=crop,
-        ),
+        init_state=functools.partial(init_state, model=model, optimizers=optimizers, crop=crop),
         open_data=functools.partial(
             sound_lib.open_pipeline, config=config, sound=sound, gain_db=config.data.gain_db
         ),
-        train_step=functools.partial(
-            train_step,
-            autoencoder=autoencoder,
-            discriminators=discriminators,
-            optimizers=optimizers,
-            reconstruction_loss=reconstruction_loss,
-            section=config.losses,
-            seed=config.seed,
-            ema_decay=config.optimizer.ema_decay,
-            accumulate=config.optimizer.accumulate,
-        ),
-        eval_step=functools.partial(
-            eval_step, autoencoder=autoencoder, reconstruction_loss=reconstruction_loss
-        ),
-        sample=functools.partial(sample, autoencoder=autoencoder),
+        train_step=functools.partial(train_step, model=model, optimizers=optimizers),
+        eval_step=functools.partial(eval_step, model=model),
+        sample=functools.partial(sample, model=model),
         best_metric="eval/mel",
         sample_rate=config.model.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),
@@ -132,18 +126,21 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
 
 
 def init_state(
-    key: jax.Array, *, autoencoder, discriminators, optimizers, crop: int
+    key: jax.Array,
+    *,
+    model: Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    crop: int,
 ) -> train_state.TrainState:
     """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
     waveform = jnp.zeros((1, crop))
-    key_of = functools.partial(train_state.step_key, key, 0)
+    modules = {"generator": model.autoencoder, "discriminator": model.discriminators}
     params = {
-        "generator": pretrained_autoencoder.init_params(autoencoder, key_of("generator"), waveform)
-    }
-    if discriminators is not None:
-        params["discriminator"] = pretrained_autoencoder.init_params(
-            discriminators, key_of("discriminator"), waveform
+        name: pretrained_autoencoder.init_params(
+            modules[name], train_state.step_key(key, 0, name), waveform
         )
+        for name in optimizers
+    }
     return optimizer.init_state(params, optimizers, averaged=("generator",))
 
 
@@ -152,14 +149,8 @@ def train_step(
     frozen: Any,
     batch: stage.Batch,
     *,
-    autoencoder: autoencoder_lib.Autoencoder,
-    discriminators: discriminators_lib.Discriminators | None,
+    model: Model,
     optimizers: Mapping[str, optax.GradientTransformation],
-    reconstruction_loss: Callable[..., tuple[jax.Array, Metrics]],
-    section: Mapping[str, Any],
-    seed: int,
-    ema_decay: float,
-    accumulate: int,
 ) -> tuple[train_state.TrainState, Metrics]:
     """One step of both players, from the same weights and the same generated sound.
 
@@ -167,37 +158,36 @@ def train_step(
     `adversarial_start` on, the discriminators'. Before that step they cost nothing.
     """
     del frozen
-    params = sharding.gather(state.params)
+    config, params = model.config, sharding.gather(state.params)
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
-    num_examples = jnp.float32(batch["mask"].shape[0])
-    key_of = functools.partial(train_state.step_key, seed, state.step)
-    is_adversarial_step = state.step >= section["adversarial_start"]
+    key_of = functools.partial(train_state.step_key, config.seed, state.step)
+    is_adversarial = state.step >= config.losses.adversarial_start
     play = functools.partial(
         _adversarial_gradients,
         params.get("discriminator"),
         key_of("crop"),
-        discriminators=discriminators,
-        section=section,
-        num_examples=num_examples,
+        model=model,
+        num_examples=jnp.float32(batch["mask"].shape[0]),
     )
 
     def gradients(microbatch, index):
-        waveform = jnp.where(microbatch["mask"], microbatch["waveform"], 0.0)
         noise_key = jax.random.fold_in(key_of("noise"), index)
-        reconstruction, pull_back, latents = jax.vjp(
-            lambda p: autoencoder.apply({"params": p}, waveform, noise_key=noise_key),
-            params["generator"],
-            has_aux=True,
+
+        def generate(p):
+            waveform, reconstruction, latents = model.reconstruct(p, microbatch, noise_key)
+            return reconstruction, (waveform, latents)
+
+        reconstruction, pull_back, (waveform, latents) = jax.vjp(
+            generate, params["generator"], has_aux=True
         )
-        output_gradient, metrics = jax.grad(reconstruction_loss, argnums=1, has_aux=True)(
-            waveform, reconstruction, microbatch["mask"], num_samples
+        output_gradient, metrics = jax.grad(_reconstruction_loss, argnums=1, has_aux=True)(
+            waveform, reconstruction, microbatch["mask"], num_samples, config=config
         )
-        metrics |= _latent_metrics(latents)
-        result = {}
-        if discriminators is not None:
+        result, metrics = {}, metrics | _latent_metrics(latents)
+        if model.discriminators is not None:
             adversarial, result["discriminator"], more = jax.lax.cond(
-                is_adversarial_step,
+                is_adversarial,
                 play,
                 functools.partial(_zeros_like, play),
                 waveform,
@@ -208,66 +198,60 @@ def train_step(
         (result["generator"],) = pull_back(output_gradient)
         return result, metrics
 
-    grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
+    grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
     return optimizer.finish_step(
         state,
         grads,
         metrics,
         optimizers=optimizers,
-        ema_decay=ema_decay,
-        # Discriminators that do not play yet have no gradient, but weight decay and a warm-up
-        # would go on.
-        plays={"discriminator": is_adversarial_step},
+        ema_decay=config.optimizer.ema_decay,
+        # Without a gradient, weight decay and a warm-up would go on.
+        plays={"discriminator": is_adversarial},
         norm_name="gradient_norm/{player}",
     )
 
 
 def eval_step(
-    state: train_state.TrainState,
-    frozen: Any,
-    batch: stage.Batch,
-    *,
-    autoencoder: autoencoder_lib.Autoencoder,
-    reconstruction_loss: Callable[..., tuple[jax.Array, Metrics]],
+    state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, model: Model
 ) -> Metrics:
     """The reconstruction losses of the averaged weights through clean latents."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
-    reconstruction, latents = autoencoder.apply({"params": params}, waveform)
+    waveform, reconstruction, latents = model.reconstruct(params, batch)
     num_samples = jnp.sum(batch["mask"], dtype=jnp.float32)
-    _, metrics = reconstruction_loss(waveform, reconstruction, batch["mask"], num_samples)
+    _, metrics = _reconstruction_loss(
+        waveform, reconstruction, batch["mask"], num_samples, config=model.config
+    )
     return {f"eval/{name}": value for name, value in (metrics | _latent_metrics(latents)).items()}
 
 
 def sample(
-    state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, autoencoder
+    state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, model: Model
 ) -> dict[str, jax.Array]:
     """The batch and its reconstruction by the averaged weights: waveforms [b, n]."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
-    reconstruction, _ = autoencoder.apply({"params": params}, waveform)
+    waveform, reconstruction, _ = model.reconstruct(params, batch)
     return {"reference": waveform, "reconstruction": reconstruction}
 
 
 def _reconstruction_loss(
-    waveform, reconstruction, mask, num_samples, *, section, sample_rate: int
+    waveform, reconstruction, mask, num_samples, *, config: ml_collections.ConfigDict
 ) -> tuple[jax.Array, Metrics]:
     """Weighted sum of the losses that need no discriminator, over `num_samples`, and each of them
     as a metric."""
-    weights = section["weights"]
+    section, weights = config.losses, config.losses.weights
     terms = {
         "mel": lambda: reconstruction_losses.multi_scale_mel(
             waveform,
             reconstruction,
             mask,
-            sample_rate=sample_rate,
-            windows=section["mel_windows"],
-            bands=section["mel_bands"],
+            sample_rate=config.model.sample_rate,
+            windows=section.mel_windows,
+            bands=section.mel_bands,
         ),
         "stft": lambda: reconstruction_losses.multi_resolution_stft(
-            waveform, reconstruction, mask, windows=section["stft_windows"]
+            waveform, reconstruction, mask, windows=section.stft_windows
         ),
         "waveform": lambda: reconstruction_losses.waveform_l1(waveform, reconstruction, mask),
     }
@@ -279,7 +263,7 @@ def _reconstruction_loss(
 
 
 def _adversarial_gradients(
-    params, key, waveform, reconstruction, *, discriminators, section, num_examples
+    params, key, waveform, reconstruction, *, model: Model, num_examples
 ) -> tuple[jax.Array, Any, Metrics]:
     """Both players' adversarial gradients from one pass of either sound through the discriminators.
 
@@ -287,12 +271,12 @@ def _adversarial_gradients(
         The gradient with respect to `reconstruction` of the generator's losses, the gradient of the
         discriminators' loss with respect to `params`, and metrics.
     """
-    weights = section["weights"]
-    crop = section["adversarial_crop"] or waveform.shape[1]
+    weights = model.config.losses.weights
+    crop = model.config.losses.adversarial_crop or waveform.shape[1]
     start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
 
     def features_of(p, sound):
-        return discriminators.apply(
+        return model.discriminators.apply(
             {"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
         )
 

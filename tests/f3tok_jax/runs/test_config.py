@@ -60,6 +60,15 @@ def test_derived_values_of_the_base_preset():
     assert derived["seconds_per_batch"] == pytest.approx(128 * 1.28)
 
 
+def test_a_summary_has_what_differs_from_the_recipe_and_what_follows():
+    config = _read("model.latent_dim=48", "num_steps=5")
+    said = config_lib.summary(config, _read(), registry.of("autoencoder").derived(config))
+    first, *changes, last = said.splitlines()
+    assert first.startswith("autoencoder:tiny, 2 of ") and "--print_config" in first
+    assert sorted(changes) == ["model.latent_dim = 48", "num_steps = 5"]
+    assert last.startswith("derived: latent_rate_hz 25, ")
+
+
 def test_overrides_of_every_kind():
     config = _read(
         "model.latent_dim=48",
