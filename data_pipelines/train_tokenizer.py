@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Trains a byte-level BPE tokenizer on the texts and labels of shard sets.
+r"""Trains a text tokenizer, byte-level BPE, on the texts and labels of shard sets.
 
     python -m data_pipelines.train_tokenizer --shards=DIR/train --output=tokenizer.json \
         --vocabulary_size=512
@@ -19,8 +19,6 @@ from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
-
-END_OF_TEXT = "<|endoftext|>"
 
 # Names of voices are no words: they would take tokens from the texts.
 DEFAULT_TASKS = ("transcription", "caption", "language", "instrument", "event", "digit")
@@ -48,7 +46,7 @@ def texts(mixture: str, task_names: Iterable[str]) -> Iterator[str]:
 
 
 def train(lines: Iterable[str], *, vocabulary_size: int) -> tokenizers.Tokenizer:
-    """Returns a tokenizer in which no text is unknown: its first tokens are the 256 bytes.
+    """Returns a text tokenizer in which no text is unknown: its first tokens are the 256 bytes.
 
     Args:
         lines: texts to learn from.
@@ -64,7 +62,7 @@ def train(lines: Iterable[str], *, vocabulary_size: int) -> tokenizers.Tokenizer
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[tasks.END_OF_TEXT],
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -52,10 +52,10 @@ def build(
     output = pathlib.Path(output)
     latents = dataclasses.replace(latents, sound=sound.fingerprint)
     plan = _plan(sound, latents)
-    found = _finished(output, plan)
-    if found:
-        say(f"{output} is already encoded: {found.num_records} records")
-        return found
+    manifests = staging.finished(output, plan, parts=plan.parts)
+    if manifests:
+        say(f"{output} is already encoded: {manifests[''].num_records} records")
+        return manifests[""]
     with staging.Staging(output, plan) as stage:
         shards, start, started = [], 0, time.monotonic()
         for task, of_sound in zip(plan.tasks, sound.manifest.shards):
@@ -88,19 +88,6 @@ def _plan(sound: sources.ShardSet, latents: manifest.Latents) -> build_plan.Plan
         parts={"": len(sound)},
         tasks=tuple(build_plan.Task("", shard.name, ()) for shard in sound.manifest.shards),
     )
-
-
-def _finished(output: pathlib.Path, plan: build_plan.Plan) -> manifest.Manifest | None:
-    """The manifest if exactly this set stands whole in `output`; None if there is work to do."""
-    if not (output / manifest.FILE_NAME).is_file():
-        return None
-    found = manifest.read(output)
-    plan.refuse_other(output, found.settings, found.sources)
-    try:
-        manifest.verify(found, output)
-    except ValueError:
-        return None  # Damaged since: encoded again.
-    return found
 
 
 def _write_shard(

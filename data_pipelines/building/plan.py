@@ -69,19 +69,19 @@ class Plan:
             )
 
 
-def make_plan(source: inputs.Input, recipe: audio_files.Recipe, *, holdout: float) -> Plan:
+def make_plan(source: inputs.Input, conversion: audio_files.Conversion, *, holdout: float) -> Plan:
     """Lists the input and decides where every sound goes.
 
     Args:
         source: what to read.
-        recipe: what becomes of it.
+        conversion: what becomes of it.
         holdout: fraction of the sounds, by a hash of their keys, that goes to the part "test".
 
     Raises:
         ValueError: if there is nothing to read, or nothing that could be held out.
     """
     listing = source.listing()
-    settings = source.settings() | dataclasses.asdict(recipe) | {"holdout": holdout}
+    settings = source.settings() | dataclasses.asdict(conversion) | {"holdout": holdout}
     settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
     if not listing.items:
         passed_over = ", ".join(f"{count} {kind}" for kind, count in listing.skipped.items())

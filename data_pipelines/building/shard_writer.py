@@ -31,7 +31,7 @@ def write_shard(
     task: build_plan.Task,
     *,
     source: inputs.Input,
-    recipe: audio_files.Recipe,
+    conversion: audio_files.Conversion,
     folder: str,
     crashed: dict[str, str],
     report: Callable[[str], None],
@@ -41,7 +41,7 @@ def write_shard(
     Args:
         task: what to write.
         source: opens the sounds.
-        recipe: what becomes of them.
+        conversion: what becomes of them.
         folder: where unfinished work lies.
         crashed: key -> detail of sounds that ended an earlier worker; refused unread.
         report: told each sound's key before it is read.
@@ -60,7 +60,7 @@ def write_shard(
         try:
             if item.key in crashed:
                 raise audio_files.Refused("crashed", crashed[item.key])
-            for record in _segments(item, source, recipe, folder, totals):
+            for record in _segments(item, source, conversion, folder, totals):
                 writer.write(sound_records.encode(record))
                 num_records += 1
                 totals["num_samples"] += record.waveform.size
@@ -96,7 +96,7 @@ def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | No
 def _segments(
     item: inputs.Item,
     source: inputs.Input,
-    recipe: audio_files.Recipe,
+    conversion: audio_files.Conversion,
     folder: str,
     totals: dict[str, int],
 ) -> Iterator[sound_records.Record]:
@@ -105,22 +105,22 @@ def _segments(
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
         with contextlib.ExitStack() as stack:
             sound = _open(source, item, stack)
-            for pcm in audio_files.pcm16_blocks(sound, recipe, totals):
+            for pcm in audio_files.pcm16_blocks(sound, conversion, totals):
                 spool.write(pcm.astype("<i2", copy=False).tobytes())
         spool.seek(0)
         offset = 0
-        while segment := spool.read(2 * recipe.segment_length):
+        while segment := spool.read(2 * conversion.segment_length):
             yield sound_records.Record(
-                key=f"{item.key}#{offset // recipe.segment_length:05d}",
+                key=f"{item.key}#{offset // conversion.segment_length:05d}",
                 waveform=np.frombuffer(segment, "<i2"),
-                sample_rate=recipe.sample_rate,
+                sample_rate=conversion.sample_rate,
                 source=item.key,
                 offset=offset,
                 text=sound.text,
                 task=sound.task,
                 labels=sound.labels,
             )
-            offset += recipe.segment_length
+            offset += conversion.segment_length
 
 
 def _open(

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of unfinished work inside a build's output: one builder at a time, or its heir.
+"""The folder of unfinished work inside a build's output: one builder at a time, then the one that continues.
 
     OUTPUT/.building/plan.json          what is being built
     OUTPUT/.building/<task>.json        what went into a finished shard, written before it moves
@@ -9,6 +9,7 @@
 The folder is removed when the manifests stand, and only the files above are ever deleted.
 """
 
+from collections.abc import Iterable
 import fcntl
 import json
 import os
@@ -17,6 +18,35 @@ import pathlib
 from data_pipelines.building import plan as build_plan
 from data_pipelines.records import atomic
 from data_pipelines.records import manifest
+
+
+def finished(
+    output: pathlib.Path, plan: build_plan.Plan, *, parts: Iterable[str]
+) -> dict[str, manifest.Manifest] | None:
+    """Returns part -> manifest if exactly this build stands whole in `output`, else None.
+
+    Args:
+        output: of the build.
+        plan: what is to be built.
+        parts: in which another build's manifest may lie.
+
+    Raises:
+        ValueError: if there is another build.
+    """
+    found = {}
+    for part in parts:
+        folder = build_plan.part_folder(output, part)
+        if (folder / manifest.FILE_NAME).is_file():
+            found[part] = manifest.read(folder)
+            plan.refuse_other(folder, found[part].settings, found[part].sources)
+    if set(found) != set(plan.parts):
+        return None
+    try:
+        for part, content in found.items():
+            manifest.verify(content, build_plan.part_folder(output, part))
+    except ValueError:
+        return None  # Damaged since: built again.
+    return {part: found[part] for part in plan.parts}
 
 
 class Staging:

@@ -11,9 +11,9 @@ import signal
 import traceback
 from typing import Any
 
-# A worker may be killed for reasons of the machine; only the second death on one sound blames the
+# A worker may be killed for reasons of the machine; only the second crash on one sound blames the
 # sound.
-_DEATHS_PER_ITEM = 2
+_CRASHES_PER_ITEM = 2
 
 
 @dataclasses.dataclass
@@ -67,7 +67,7 @@ class _Pool:
         self._on_item = on_item
         self._waiting = collections.deque(range(len(tasks)))
         self._crashed = collections.defaultdict(dict)  # task -> key -> detail
-        self._deaths = collections.Counter()  # (task, key) -> count
+        self._crashes = collections.Counter()  # (task, key) -> count
         self._workers = []
 
     def run(self, num_workers: int) -> Iterator[tuple[int, Any]]:
@@ -85,7 +85,7 @@ class _Pool:
                 try:
                     kind, content = connection.recv()
                 except (EOFError, OSError):
-                    self._bury(worker)
+                    self._replace(worker)
                     continue
                 if kind == "item":
                     worker.key = content
@@ -117,14 +117,14 @@ class _Pool:
         except OSError:
             pass  # It is dead; waiting on its connection will say so.
 
-    def _bury(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> None:
         """Notes what a dead worker was reading, gives its task back and starts another."""
         worker.process.join()
         worker.connection.close()
         index, key = worker.task, worker.key
-        self._deaths[index, key] += 1
-        if self._deaths[index, key] >= _DEATHS_PER_ITEM:
-            how = _cause_of_death(worker.process.exitcode)
+        self._crashes[index, key] += 1
+        if self._crashes[index, key] >= _CRASHES_PER_ITEM:
+            how = _cause(worker.process.exitcode)
             if key is None:
                 raise RuntimeError(f"a worker ended twice before it read anything ({how})")
             self._crashed[index][key] = f"the worker that read it ended twice ({how})"
@@ -133,7 +133,7 @@ class _Pool:
 
 
 def _work(function: Callable[..., Any], connection: multiprocessing.connection.Connection) -> None:
-    """The life of a worker: a task, what is read, the result; ends when the other side is gone."""
+    """What a worker does: a task, what is read, the result; ends when the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears it too and stops its workers.
 
     def report(key: str) -> None:
@@ -154,7 +154,7 @@ def _work(function: Callable[..., Any], connection: multiprocessing.connection.C
         pass
 
 
-def _cause_of_death(exit_code: int) -> str:
+def _cause(exit_code: int) -> str:
     if exit_code >= 0:
         return f"exit code {exit_code}"
     try:

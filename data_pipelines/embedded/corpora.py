@@ -8,19 +8,39 @@ A clip is a function of (corpus, seed, index) alone: alone or after others, here
 process, the same clip is the same numbers. Every index is valid; a corpus has no end.
 """
 
-from data_pipelines.embedded import clip as clip_lib
+import dataclasses
+
+import numpy as np
+
 from data_pipelines.embedded.music import music
 from data_pipelines.embedded.sound_events import sound_events
 from data_pipelines.embedded.speech import digits
 from data_pipelines.embedded.speech import speech
-
-Clip = clip_lib.Clip
 
 _SOURCES = {"speech": speech, "digits": digits, "music": music, "events": sound_events}
 CORPORA = tuple(_SOURCES)
 
 _MIN_SAMPLE_RATE = 8_000  # Hz; below it the sounds lose what names them
 _MAX_SAMPLE_RATE = 192_000  # Hz
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A synthesised sound with its annotation.
+
+    Attributes:
+        key: unique name, "<corpus>-<seed>-<index>".
+        waveform: [samples] float32, mono, strictly inside [-1, 1].
+        text: what is said, or a caption of what is heard; lower case, no punctuation.
+        task: "transcribe" (the text is what is said) or "caption".
+        labels: label name to value, both strings.
+    """
+
+    key: str
+    waveform: np.ndarray
+    text: str
+    task: str
+    labels: dict[str, str]
 
 
 def available(name: str) -> str | None:

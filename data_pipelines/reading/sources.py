@@ -244,7 +244,7 @@ class TfdsExamples:
     def __init__(self, data_set: tfds_input.Tfds, *, sample_rate: int):
         """Opens one split; sounds are resampled to `sample_rate`, Hz."""
         self._data_set, self._items = data_set, data_set.listing().items
-        self._recipe = audio_files.Recipe(
+        self._conversion = audio_files.Conversion(
             sample_rate=sample_rate,
             segment_length=sound_records.MAX_SAMPLES,
             mono="mean",
@@ -266,21 +266,21 @@ class TfdsExamples:
             with contextlib.suppress(Unreadable):
                 lengths.append(len(self.waveform(index)))
         mean = np.mean(lengths) if lengths else 0.0
-        return float(mean * len(self) / self._recipe.sample_rate)
+        return float(mean * len(self) / self._conversion.sample_rate)
 
     def __getitem__(self, index: int) -> sound_records.Record:
         """Returns the example at `index`; raises Unreadable if it would be refused by a build."""
         item = self._items[index]
         try:
             with self._data_set.opened(item) as sound:
-                blocks = audio_files.pcm16_blocks(sound, self._recipe, collections.Counter())
+                blocks = audio_files.pcm16_blocks(sound, self._conversion, collections.Counter())
                 waveform = np.concatenate(list(blocks))
         except (audio_files.Refused, RuntimeError, ValueError, OSError) as error:
             raise Unreadable(f"example {item.key} cannot be read: {str(error)[:300]}") from None
         return sound_records.Record(
             key=item.key,
             waveform=waveform,
-            sample_rate=self._recipe.sample_rate,
+            sample_rate=self._conversion.sample_rate,
             source=item.key,
             text=sound.text,
             task=sound.task,

@@ -27,6 +27,7 @@ from data_pipelines.records import sound as sound_records
 
 LABEL_PREFIX = "label:"  # of tasks on labels that have no name of their own
 TOKENIZER_NAME = "tokenizer.json"
+END_OF_TEXT = "<|endoftext|>"
 
 _MAX_TOKENIZER_BYTES = 2**28  # those of large models take about a tenth
 
@@ -117,7 +118,7 @@ class TextTooLong(ValueError):
 
 
 class TextTasks:
-    """A weighted mixture of tasks, and the tokenizer that writes them. Safe between threads."""
+    """A weighted mixture of tasks, and the text tokenizer that writes them. Safe between threads."""
 
     def __init__(
         self,
@@ -125,9 +126,9 @@ class TextTasks:
         weights: Mapping[str, float],
         max_tokens: int,
         *,
-        end_of_text: str = "<|endoftext|>",
+        end_of_text: str = END_OF_TEXT,
     ):
-        """Reads the tokenizer.
+        """Reads the text tokenizer.
 
         Args:
             tokenizer_path: a tokenizer.json, or the folder of a model that has one.
@@ -136,7 +137,7 @@ class TextTasks:
             end_of_text: the token that ends an answer.
 
         Raises:
-            ValueError: for an unknown task, a weight that is none, or a file that is no tokenizer
+            ValueError: for an unknown task, a weight that is none, or a file that is no text tokenizer
                 or lacks the token.
         """
         if not weights or not all(0.0 < weight < float("inf") for weight in weights.values()):
@@ -295,7 +296,7 @@ def _weighted(names: Sequence[str], weights: Sequence[float], draw: float) -> st
 
 
 def _read_tokenizer(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, str]:
-    """Reads a tokenizer and the SHA-256 of its file."""
+    """Reads a text tokenizer and the SHA-256 of its file."""
     if path.is_dir():
         path = path / TOKENIZER_NAME
     if not path.is_file() or path.stat().st_size > _MAX_TOKENIZER_BYTES:

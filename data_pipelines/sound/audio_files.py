@@ -53,7 +53,7 @@ class Refused(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Conversion:
     """How sound becomes records.
 
     Attributes:
@@ -145,15 +145,17 @@ def _decoded_blocks(file: soundfile.SoundFile, num_frames: int | None) -> Iterat
         raise Refused("undecodable", f"truncated: {num_read} of {num_frames} samples are there")
 
 
-def pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Iterator[np.ndarray]:
-    """Yields a sound as mono PCM16 at the recipe's rate, in blocks of bounded size.
+def pcm16_blocks(
+    sound: Sound, conversion: Conversion, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
+    """Yields a sound as mono PCM16 at the conversion's rate, in blocks of bounded size.
 
     Whether the sound is refused is known only when the blocks are exhausted: keep them apart until
     then.
 
     Args:
         sound: what to read.
-        recipe: rate, channel policy and limits.
+        conversion: rate, channel policy and limits.
         counts: "clipped_samples" is added to.
 
     Yields:
@@ -163,27 +165,29 @@ def pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Iterat
         Refused: whatever is wrong with the sound, also what the decoder raised unforeseen.
     """
     try:
-        yield from _pcm16_blocks(sound, recipe, counts)
+        yield from _pcm16_blocks(sound, conversion, counts)
     except Refused:
         raise
     except Exception as error:  # One bad file never ends a build, whatever libsndfile makes of it.
         raise Refused("undecodable", f"{type(error).__name__}: {_sentence(error)}") from error
 
 
-def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Iterator[np.ndarray]:
+def _pcm16_blocks(
+    sound: Sound, conversion: Conversion, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
     rate = sound.sample_rate
-    _check_header(sound, recipe)
-    resampler = transforms.Resampler(rate, recipe.sample_rate)
+    _check_header(sound, conversion)
+    resampler = transforms.Resampler(rate, conversion.sample_rate)
     num_read, num_clipped, num_written = 0, 0, 0
     lowest, highest, loudest = math.inf, -math.inf, 0
     blocks = iter(sound.blocks)
     block = next(blocks, None)
     while block is not None:
         following = next(blocks, None)
-        mono = transforms.to_mono(block, policy=recipe.mono)
+        mono = transforms.to_mono(block, policy=conversion.mono)
         num_read += len(mono)
-        if num_read > recipe.max_seconds * rate:
-            raise Refused("too_long", f"more than {recipe.max_seconds:g} s")
+        if num_read > conversion.max_seconds * rate:
+            raise Refused("too_long", f"more than {conversion.max_seconds:g} s")
         block_lowest, block_highest = float(mono.min()), float(mono.max())
         # The extremes are NaN or infinite exactly if a sample is.
         if not (math.isfinite(block_lowest) and math.isfinite(block_highest)):
@@ -199,8 +203,8 @@ def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Itera
     if num_read == 0:
         raise Refused("no_samples", "the header is followed by no samples")
     seconds = num_read / rate
-    if seconds < recipe.min_seconds or num_written == 0:
-        raise Refused("too_short", f"{seconds:.4f} s, the limit is {recipe.min_seconds:g} s")
+    if seconds < conversion.min_seconds or num_written == 0:
+        raise Refused("too_short", f"{seconds:.4f} s, the limit is {conversion.min_seconds:g} s")
     if lowest == highest or loudest == 0:
         raise Refused("silent", f"{seconds:.2f} s in which every sample is the same")
     if num_clipped > num_written // 2:
@@ -209,20 +213,22 @@ def _pcm16_blocks(sound: Sound, recipe: Recipe, counts: dict[str, int]) -> Itera
     counts["clipped_samples"] += num_clipped
 
 
-def _check_header(sound: Sound, recipe: Recipe) -> None:
+def _check_header(sound: Sound, conversion: Conversion) -> None:
     rate = sound.sample_rate
     if rate < 1:
         raise Refused("unsupported", f"a sample rate of {rate} Hz")
     if sound.num_frames is not None:
         seconds = sound.num_frames / rate
-        if seconds > recipe.max_seconds:
+        if seconds > conversion.max_seconds:
             raise Refused(
                 "too_long",
                 f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} "
-                f"Hz), the limit is {recipe.max_seconds:g} s",
+                f"Hz), the limit is {conversion.max_seconds:g} s",
             )
-        if 0 < seconds < recipe.min_seconds:
-            raise Refused("too_short", f"{seconds:.4f} s, the limit is {recipe.min_seconds:g} s")
+        if 0 < seconds < conversion.min_seconds:
+            raise Refused(
+                "too_short", f"{seconds:.4f} s, the limit is {conversion.min_seconds:g} s"
+            )
     if not _MIN_RATE <= rate <= _MAX_RATE:
         detail = f"a sample rate of {rate} Hz, {_MIN_RATE} to {_MAX_RATE} are read"
         raise Refused("unsupported", detail)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import build_shards
+from data_pipelines.building import builder
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from data_pipelines.sound import audio_files
@@ -30,8 +30,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0, **changes):
     if isinstance(source, pathlib.Path):
         source = inputs.Folder(str(source))
-    return build_shards.build(
-        source, output, sounds.recipe(**changes), holdout=holdout, num_workers=num_workers, say=say
+    return builder.build(
+        source,
+        output,
+        sounds.conversion(**changes),
+        holdout=holdout,
+        num_workers=num_workers,
+        say=say,
     )
 
 
@@ -56,7 +61,7 @@ def folder(tmp_path):
 @pytest.fixture
 def many_shards(monkeypatch):
     """Shards of about two of the small test files, so that a build has several."""
-    monkeypatch.setattr(build_shards.build_plan, "_MIN_SHARD_BYTES", 30_000)
+    monkeypatch.setattr(builder.build_plan, "_MIN_SHARD_BYTES", 30_000)
 
 
 def test_segments_put_together_are_the_file(folder, tmp_path):
@@ -216,7 +221,7 @@ def test_neither_part_of_a_holdout_is_empty(holdout, folder, tmp_path):
 
 
 def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_shards.shard_writer, "MAX_LABEL_VALUES", 4)
+    monkeypatch.setattr(builder.shard_writer, "MAX_LABEL_VALUES", 4)
     source = inputs.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
     content = _build(source, tmp_path / "out")[""]
     assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
@@ -275,12 +280,12 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     for index in range(16):  # 1.1 MB each, a shard of its own from the second on
         soundfile.write(folder / f"{index:02d}.wav", rng.uniform(-0.5, 0.5, 550_000), 44_100)
     output = tmp_path / "killed"
-    with subprocess.Popen(_command(folder, output), cwd=ROOT, stdout=subprocess.DEVNULL) as builder:
+    with subprocess.Popen(_command(folder, output), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         # Killed as soon as the first shard is there, with most of the work to do.
         while not list(output.glob("*.array_record")):
-            assert builder.poll() is None
+            assert process.poll() is None
             time.sleep(0.001)
-        builder.kill()
+        process.kill()
     with pytest.raises(ValueError, match="not a finished shard set"):
         sources.ShardSet(output)
     num_done = len(list(output.glob("*.array_record")))

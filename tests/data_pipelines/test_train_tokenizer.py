@@ -19,7 +19,7 @@ def test_every_text_comes_back_and_those_of_the_corpus_are_short():
     for text in (" what is said: seven", "Grüße, \n\t漢字 🎵", ""):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
     assert len(tokenizer.encode(" what is said: seven").ids) < 10
-    assert tokenizer.token_to_id(train_tokenizer.END_OF_TEXT) is not None
+    assert tokenizer.token_to_id(tasks.END_OF_TEXT) is not None
 
 
 def test_too_few_tokens_are_refused():

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import tokenizers
 
-from data_pipelines import build_shards
+from data_pipelines.building import builder
 from data_pipelines.reading import pipeline
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
@@ -31,18 +31,18 @@ def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000
     return folder
 
 
-def recipe(**changes) -> audio_files.Recipe:
-    """A recipe at 16 kHz with segments of half a second."""
+def conversion(**changes) -> audio_files.Conversion:
+    """A conversion at 16 kHz with segments of half a second."""
     fields = dict(
         sample_rate=16_000, segment_length=8_000, mono="mean", min_seconds=0.05, max_seconds=3600.0
     )
-    return audio_files.Recipe(**(fields | changes))
+    return audio_files.Conversion(**(fields | changes))
 
 
 def shard_set(folder: pathlib.Path, *, num_files: int = 8, **changes) -> pathlib.Path:
     """Builds a shard set of `num_files` tones below `folder` and returns the set's folder."""
     source = inputs.Folder(str(write_folder(folder / "sounds", num_files=num_files)))
-    build_shards.build(source, folder / "shards", recipe(**changes), say=lambda line: None)
+    builder.build(source, folder / "shards", conversion(**changes), say=lambda line: None)
     return folder / "shards"
 
 
@@ -81,7 +81,7 @@ def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True
         label_pattern=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_",
         metadata=str(folder / "texts.csv") if texts else "",
     )
-    build_shards.build(
-        source, folder / "shards", recipe(segment_length=16_000), say=lambda line: None
+    builder.build(
+        source, folder / "shards", conversion(segment_length=16_000), say=lambda line: None
     )
     return folder / "shards"

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 import soundfile
 
-from data_pipelines import build_shards
+from data_pipelines.building import builder
 from data_pipelines.reading import pipeline
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
@@ -72,15 +72,15 @@ def build_data(
             size=time_axis.size
         )
         soundfile.write(sounds / f"{index:03d}.wav", waveform, sample_rate)
-    recipe = audio_files.Recipe(
+    conversion = audio_files.Conversion(
         sample_rate=sample_rate,
         segment_length=sample_rate // 2,
         mono="mean",
         min_seconds=0.05,
         max_seconds=60.0,
     )
-    build_shards.build(
-        inputs.Folder(str(sounds)), folder / "shards", recipe, say=lambda message: None
+    builder.build(
+        inputs.Folder(str(sounds)), folder / "shards", conversion, say=lambda message: None
     )
     return folder / "shards"
 

@@ -59,8 +59,3 @@ def starts(
     count = max(int(duration * per_second), 2)
     regular = (np.arange(count) + 0.2) / per_second
     return regular + jitter / per_second * rng.standard_normal(count)
-
-
-def mix(parts: list[tuple[float, np.ndarray]], num_samples: int, sample_rate: int) -> np.ndarray:
-    """Returns the sum of `parts`, each (start in seconds, signal), cut at num_samples."""
-    return synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)

@@ -80,7 +80,7 @@ def footsteps(rng: np.random.Generator, num_samples: int, sample_rate: int) -> M
                 decay_time=0.008,
             )
             parts.append((start + toe, level * rng.uniform(0.15, 0.5) * grain))
-    signal = gestures.mix(parts, num_samples, sample_rate)
+    signal = synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)
     return (
         signal,
         f"{gait} steps on {'gravel' if gravel else 'a wooden floor'}",
@@ -103,7 +103,7 @@ def clock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
             sample_rate=sample_rate,
         )
         parts.append((start, tick))
-    signal = gestures.mix(parts, num_samples, sample_rate)
+    signal = synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)
     times_a_second = {1.0: "once", 2.0: "twice", 4.0: "four times"}[per_second]
     return signal, f"a clock ticking {times_a_second} a second"
 
@@ -130,7 +130,7 @@ def knock(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
             (0.15 + position * gap + rng.normal(0.0, 0.008), rng.uniform(0.7, 1.0) * panel)
         )
     num_samples = int((0.15 + count * gap + rng.uniform(0.3, 0.8)) * sample_rate)
-    signal = gestures.mix(parts, num_samples, sample_rate)
+    signal = synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)
     return signal, f"{numerals.words(count, language='en')} knocks on a door"
 
 
@@ -213,5 +213,7 @@ def glass(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
             sample_rate=sample_rate,
         )
         parts.append((0.05 + position * rng.uniform(0.3, 0.7), rng.uniform(0.6, 1.0) * ring))
-    signal = gestures.mix(parts, min(num_samples, int(3.0 * sample_rate)), sample_rate)
+    signal = synthesis.place(
+        parts, num_samples=min(num_samples, int(3.0 * sample_rate)), sample_rate=sample_rate
+    )
     return signal, "a glass clinking once" if count == 1 else "glasses clinking"

@@ -64,7 +64,9 @@ def thunder(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Mad
         crack = gestures.burst(
             rng, sample_rate, duration=0.5, low=200.0, high=4000.0, decay_time=0.09
         )
-        signal += 4.0 * gestures.mix([(strike, crack)], num_samples, sample_rate)
+        signal += 4.0 * synthesis.place(
+            [(strike, crack)], num_samples=num_samples, sample_rate=sample_rate
+        )
     return signal, "a near crack of thunder" if near else "distant rolling thunder"
 
 
@@ -101,7 +103,7 @@ def drops(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
         pitch = rng.uniform(500.0, 1500.0) * (1.0 + rng.uniform(2.0, 5.0) * times)
         bubble = np.sin(2.0 * np.pi * np.cumsum(pitch) / sample_rate) * np.exp(-times / 0.03)
         parts.append((start, rng.uniform(0.5, 1.0) * bubble * np.minimum(times / 0.002, 1.0)))
-    signal = gestures.mix(parts, num_samples, sample_rate)
+    signal = synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)
     return signal, f"water dripping {'fast' if per_second > 2.5 else 'slowly'}"
 
 
@@ -123,7 +125,7 @@ def bird(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
             parts.append((start, rng.uniform(0.5, 1.0) * chirp * np.sin(np.pi * times) ** 0.7))
             start += syllable * rng.uniform(1.3, 1.8)
         start += rng.uniform(0.2, 0.7)
-    signal = gestures.mix(parts, num_samples, sample_rate)
+    signal = synthesis.place(parts, num_samples=num_samples, sample_rate=sample_rate)
     return signal, "a bird trilling" if trill else "a bird chirping"
 
 
@@ -161,6 +163,8 @@ def dog(rng: np.random.Generator, num_samples: int, sample_rate: int) -> Made:
         bark = bark / max(float(np.max(np.abs(bark))), 1e-9) + 0.2 * rough
         parts.append((start, bark * np.minimum(times / 0.08, 1.0) * (1.0 - times) ** 0.8))
         start += rng.uniform(0.3, 0.6)
-    signal = gestures.mix(parts, int((start + 0.2) * sample_rate), sample_rate)
+    signal = synthesis.place(
+        parts, num_samples=int((start + 0.2) * sample_rate), sample_rate=sample_rate
+    )
     times_word = numerals.words(count, language="en")
     return signal, f"a {'large' if large else 'small'} dog barks {times_word} times"

@@ -21,7 +21,7 @@ RATE = 16_000
 def _read(path, **changes) -> tuple[np.ndarray, dict[str, int]]:
     counts = collections.Counter()
     with audio_files.opened(path) as sound:
-        blocks = list(audio_files.pcm16_blocks(sound, sounds.recipe(**changes), counts))
+        blocks = list(audio_files.pcm16_blocks(sound, sounds.conversion(**changes), counts))
     return np.concatenate(blocks), counts
 
 
@@ -250,9 +250,9 @@ def test_long_files_are_read_in_bounded_blocks(tmp_path, monkeypatch):
 def test_length_is_limited_also_where_the_header_does_not_tell():
     blocks = (np.full((1000, 1), 0.1, np.float32) for _ in range(10**9))
     endless = audio_files.Sound(RATE, None, blocks)
-    recipe = sounds.recipe(max_seconds=1.0)
+    conversion = sounds.conversion(max_seconds=1.0)
     with pytest.raises(audio_files.Refused, match="too_long"):
-        list(audio_files.pcm16_blocks(endless, recipe, collections.Counter()))
+        list(audio_files.pcm16_blocks(endless, conversion, collections.Counter()))
 
 
 def test_a_shortfall_that_the_decoder_passes_over_is_refused(tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_whatever_a_decoder_raises_is_a_refusal():
 
     with pytest.raises(audio_files.Refused, match="undecodable: MemoryError: 1 TiB"):
         sound = audio_files.Sound(RATE, None, blocks())
-        list(audio_files.pcm16_blocks(sound, sounds.recipe(), collections.Counter()))
+        list(audio_files.pcm16_blocks(sound, sounds.conversion(), collections.Counter()))
 
 
 def test_encoded_bytes_are_read_like_files():

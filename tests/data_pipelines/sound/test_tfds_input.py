@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from data_pipelines import build_shards
+from data_pipelines.building import builder
 from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import tfds_input
@@ -80,7 +80,7 @@ def data_dir(tmp_path_factory):
 
 
 def _build(source, output):
-    return build_shards.build(source, output, sounds.recipe(), say=lambda line: None)[""]
+    return builder.build(source, output, sounds.conversion(), say=lambda line: None)[""]
 
 
 def _first_segments(output) -> dict[int, sound_records.Record]:
@@ -150,8 +150,8 @@ def test_a_data_set_is_read_directly_without_shards(data_dir, tmp_path):
 def test_builds_from_tfds_work_in_worker_processes(data_dir, tmp_path):
     source = tfds_input.Tfds("tiny_speech", data_dir=data_dir, audio_feature="audio")
     expected = _build(source, tmp_path / "a")
-    manifests = build_shards.build(
-        source, tmp_path / "b", sounds.recipe(), num_workers=1, say=lambda line: None
+    manifests = builder.build(
+        source, tmp_path / "b", sounds.conversion(), num_workers=1, say=lambda line: None
     )
     assert manifests[""].shards == expected.shards
 
