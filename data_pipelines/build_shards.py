@@ -11,8 +11,7 @@ Exit codes: 0 finished, 1 wrong arguments or input; one sentence on stderr says 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-import functools
+from collections.abc import Sequence
 import os
 import sys
 
@@ -69,7 +68,7 @@ def _parser() -> command.Parser:
     return parser
 
 
-def _input_from_flags(values: argparse.Namespace, say: Callable[[str], None]) -> inputs.Input:
+def _input_from_flags(values: argparse.Namespace) -> inputs.Input:
     if values.source == "embedded":
         names = [name.strip() for name in values.input.split(",") if name.strip()]
         return inputs.embedded(
@@ -78,7 +77,7 @@ def _input_from_flags(values: argparse.Namespace, say: Callable[[str], None]) ->
             hours=values.hours,
             seed=values.seed,
             sample_rate=values.sample_rate,
-            say=say,
+            say=command.say,
         )
     if not values.input:
         raise ValueError(
@@ -115,14 +114,13 @@ def _build(values: argparse.Namespace) -> None:
         min_seconds=values.min_seconds,
         max_seconds=values.max_seconds,
     )
-    say = functools.partial(print, flush=True)
     builder.build(
-        _input_from_flags(values, say),
+        _input_from_flags(values),
         values.output,
         conversion,
         holdout=values.holdout,
         num_workers=values.num_workers,
-        say=say,
+        say=command.say,
     )
 
 

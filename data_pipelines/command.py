@@ -9,6 +9,7 @@ that neither --help nor a wrong flag waits for JAX.
 import argparse
 from collections.abc import Callable, Sequence
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -16,6 +17,8 @@ import re
 import sys
 import zipfile
 import zlib
+
+say = functools.partial(print, flush=True)  # where programs tell how far they are
 
 EXIT_DONE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 130
 

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _encode(given: argparse.Namespace) -> None:
     from f3tok_jax.inference import latent_shards
 
-    latent_shards.encode_shards(**vars(given), say=functools.partial(print, flush=True))
+    latent_shards.encode_shards(**vars(given), say=command.say)
 
 
 if __name__ == "__main__":

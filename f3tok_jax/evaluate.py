@@ -18,7 +18,6 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 
 import argparse
 from collections.abc import Callable, Sequence
-import functools
 import importlib
 import inspect
 import itertools
@@ -102,7 +101,7 @@ def _evaluate(given: argparse.Namespace) -> None:
     values = [[(name, one) for one in options.pop(name)] for name in _SAMPLER if name in options]
     if values:
         options["changes"] = [dict(combined) for combined in itertools.product(*values)]
-    results = evaluation.evaluate(**options, say=functools.partial(print, flush=True))
+    results = evaluation.evaluate(**options, say=command.say)
     print(evaluation.format_table(results))
     print(f"{given.workdir}, step {results['step']}: {given.output}")
 

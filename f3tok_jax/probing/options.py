@@ -3,7 +3,6 @@
 """Flags that probe and ablation share."""
 
 import argparse
-import functools
 from typing import Any
 
 from data_pipelines import command
@@ -35,7 +34,7 @@ def options_of(given: argparse.Namespace) -> dict[str, Any]:
         pooling=given.pooling,
         recipe=classifiers.Recipe(num_epochs=given.num_epochs),
         batch_size=given.batch_size,
-        say=functools.partial(print, flush=True),
+        say=command.say,
     )
 
 

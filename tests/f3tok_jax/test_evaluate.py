@@ -16,6 +16,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
 from f3tok_jax import evaluate
 from f3tok_jax.evaluation import examples as examples_lib
+from f3tok_jax.evaluation import generation as generation_evaluation
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.evaluation import reconstruction as reconstruction_evaluation
 from f3tok_jax.evaluation import scores
@@ -144,6 +145,9 @@ def test_sounds_are_beside_the_results(run):
         (["--step=4"], "step 4"),
         (["--step=5"], "no checkpoint asked for"),
         (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+        (["--seed=1", "--steps=4,8"], "--seed, --num_steps cannot be given for"),
+        (["--renormalize=perhaps"], "must be values with commas between, got 'perhaps'"),
+        (["--output={nowhere}/run/r.json", "--output=/dev/null/r.json"], "/dev/null"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(
@@ -159,6 +163,35 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
     assert not (tmp_path / "r.json").exists()
+
+
+def test_a_stage_that_nothing_measures_is_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"stage": "fifth"}')
+    arguments = [f"--workdir={tmp_path}", "--shards=DIR", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "autoencoder, language_model, representation, generation, got" in said
+    assert f"{tmp_path} of the stage 'fifth'" in said and said.count("\n") == 1
+
+
+def test_values_of_the_sampler_are_combined(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.json").write_text('{"stage": "generation"}')
+    seen = {}
+
+    def measure(workdir, shards, output, *, judge_label="", changes=({},), say):
+        seen.update(changes=changes, judge_label=judge_label)
+        return {"step": 3}
+
+    monkeypatch.setattr(generation_evaluation, "evaluate", measure)
+    monkeypatch.setattr(generation_evaluation, "format_table", lambda results: "")
+    arguments = [f"--workdir={tmp_path}", "--shards=DIR", f"--output={tmp_path / 'r.json'}"]
+    more = ["--guidance=1,2", "--steps=4", "--renormalize=true", "--judge_label=digit"]
+    assert evaluate.main([*arguments, *more]) == 0
+    assert seen["judge_label"] == "digit"
+    assert seen["changes"] == [
+        {"guidance": 1.0, "num_steps": 4, "renormalize": True},
+        {"guidance": 2.0, "num_steps": 4, "renormalize": True},
+    ]
 
 
 def test_training_data_that_is_gone_is_named(workdir, shards, tmp_path, capsys, monkeypatch):

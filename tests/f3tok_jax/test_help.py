@@ -3,7 +3,6 @@
 """The help of every program: complete without a run, exit code 0, and no wait for JAX."""
 
 import argparse
-import ast
 import importlib
 import os
 import pathlib
@@ -13,6 +12,7 @@ import sys
 import pytest
 
 from data_pipelines import command
+from f3tok_jax import cli
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _HEAVY = (
@@ -37,38 +37,74 @@ def _programs() -> list[str]:
     ]
 
 
-def _flags(parser: argparse.ArgumentParser) -> set[str]:
-    """Every flag that is shown."""
-    return {
-        name
-        for action in parser._actions
-        if action.help is not argparse.SUPPRESS
-        for name in action.option_strings
-    }
+# Flags and arguments that name files, and have "~" expanded.
+_PATHS = {
+    *("config", "workdir", "shards", "test_shards", "fit_shards", "classifier_shards", "runs"),
+    *("tables", "input", "output", "hlo", "model", "prompt", "metadata", "data_dir"),
+    "compilation_cache",
+}
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Every flag and argument that is shown."""
+    return [action for action in parser._actions if action.help is not argparse.SUPPRESS]
+
+
+def _parser_of(module, monkeypatch) -> argparse.ArgumentParser:
+    parsers = []
+    monkeypatch.setattr(command, "run", lambda parser, *_: parsers.append(parser))
+    module.main([])
+    return parsers[0]
+
+
+def _check(actions: list[argparse.Action], shown: str) -> None:
+    """All flags are shown, and those that name files know where the home is."""
+    for action in actions:
+        assert all(name in shown for name in action.option_strings)
+        names = {name.lstrip("-") for name in action.option_strings} or {action.dest}
+        if names & _PATHS:
+            assert str(action.type("~")) == os.path.expanduser("~"), action
 
 
 @pytest.mark.parametrize("program", _programs())
 def test_help_is_complete_and_does_not_wait_for_jax(program, monkeypatch):
-    shown = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", program, "--help"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(_ROOT)},
     )
-    assert shown.returncode == 0, shown.stderr[-2000:]
-    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "argparse" in imported and not imported & set(_HEAVY)
-    parsers = []
-    monkeypatch.setattr(command, "run", lambda parser, *_: parsers.append(parser))
     module = importlib.import_module(program)
-    module.main([])
-    flags = _flags(parsers[0])
-    assert flags > {"--help"} or "{info," in shown.stdout
-    assert all(flag in shown.stdout for flag in flags)
-    assert module.__doc__ == ast.get_docstring(
-        ast.parse(pathlib.Path(module.__file__).read_text()), clean=False
+    actions = _actions(_parser_of(module, monkeypatch))
+    assert len(actions) > 1
+    _check(actions, done.stdout)
+    paragraphs = [" ".join(part.split()) for part in module.__doc__.split("\n\n")]
+    shown = " ".join(done.stdout.split())
+    assert all(paragraph in shown for paragraph in paragraphs)
+    assert any(paragraph.startswith("Exit codes: 0 ") for paragraph in paragraphs)
+    example = "f3tok info " if program.endswith("cli") else f"python -m {program} "
+    assert any(paragraph.startswith(example) for paragraph in paragraphs)
+
+
+@pytest.mark.parametrize(
+    "verb", ["info", "encode", "decode", "represent", "transcribe", "generate"]
+)
+def test_help_of_a_verb_is_complete(verb, monkeypatch, capsys):
+    (verbs,) = [
+        action
+        for action in _actions(_parser_of(cli, monkeypatch))
+        if isinstance(action, argparse._SubParsersAction)
+    ]
+    with pytest.raises(SystemExit) as ended:
+        verbs.choices[verb].parse_args(["--help"])
+    assert ended.value.code == 0
+    actions = _actions(verbs.choices[verb])
+    shown = capsys.readouterr().out
+    _check(
+        [action for action in actions if action.dest != "output" or verb in ("decode", "generate")],
+        shown,
     )
-    *_, last = module.__doc__.strip().split("\n\n")
-    assert "xit codes" in last or "xit codes" in module.__doc__, "the exit codes are said"
-    name = "f3tok " if program.endswith("cli") else f"python -m {program} "
-    assert name in module.__doc__, "an example is given"
+    assert "--model" in shown
