@@ -9,7 +9,6 @@ that neither --help nor a wrong flag waits for JAX.
 import argparse
 from collections.abc import Callable, Sequence
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -17,8 +16,6 @@ import re
 import sys
 import zipfile
 import zlib
-
-say = functools.partial(print, flush=True)  # where programs tell how far they are
 
 EXIT_DONE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -164,6 +161,16 @@ def explain(error: Exception) -> str:
     return " ".join(text.split())
 
 
+def say(text: str) -> None:
+    """Prints how far a program is; where nobody reads that any more, the program goes on."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _silence_console()
+        with contextlib.suppress(OSError):
+            print(f"nothing is printed any more: {explain(error)}", file=sys.stderr, flush=True)
+
+
 def _is_refusal(error: Exception) -> bool:
     """Whether it is of values, files, the console or an absent package, and so no bug."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
@@ -191,4 +198,8 @@ def _abandon_console() -> None:
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_console()
+
+
+def _silence_console() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -97,7 +97,7 @@ def _train(given: argparse.Namespace) -> int:
     )
     if jax.process_index() == 0:
         preset = config_lib.read(given.config)
-        print(config_lib.summary(config, preset, stage.derived(config)), flush=True)
+        command.say(config_lib.summary(config, preset, stage.derived(config)))
     processes.use_compilation_cache(given.compilation_cache)
     try:
         return session.run(config, given.workdir, stage=stage)

@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Sequence
 import contextlib
-import functools
 import os
 import time
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from data_pipelines import command
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import sharding
@@ -98,7 +98,7 @@ def run(
         ValueError: before anything compiles, for a config, data or folder that does not fit.
         checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
     """
-    say = functools.partial(print, flush=True) if jax.process_index() == 0 else lambda message: None
+    say = command.say if jax.process_index() == 0 else lambda message: None
     validation.validate(config, stage)
     mesh = programs_lib.make_mesh(config, devices)
     is_new = not config_lib.exists(workdir)

@@ -186,16 +186,19 @@ _PROGRAM = """
 import sys
 from data_pipelines import command
 def work(given):
-    print("caf\\xe9 \\u2248", flush={flush})
+    {0}
+    {0}
 sys.stdin.read()
 sys.exit(command.run(command.make_parser("door", "Prints."), work))
 """
+_TEXT = r"'caf\xe9 \u2248'"
+_PRINTS = (f"print({_TEXT})", f"print({_TEXT}, flush=True)")
 
 
-def _print(output, *, flush: bool = False, **variables: str):
-    """Starts a program that prints to `output` once its input is closed."""
+def _program(line: str, output, **variables: str):
+    """Starts a program that twice runs a line, with its standard output, once its input is closed."""
     return subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM.format(flush=flush)],
+        [sys.executable, "-c", _PROGRAM.format(line)],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.PIPE,
@@ -204,25 +207,37 @@ def _print(output, *, flush: bool = False, **variables: str):
     )
 
 
-@pytest.mark.parametrize("flush", [False, True])
-def test_a_console_on_a_full_disk_is_one_sentence(flush):
-    with open("/dev/full", "w", encoding="utf-8") as full, _print(full, flush=flush) as program:
+@pytest.mark.parametrize("line", _PRINTS)
+def test_a_console_on_a_full_disk_is_one_sentence(line):
+    with open("/dev/full", "w", encoding="utf-8") as full, _program(line, full) as program:
         _, said = program.communicate("")
     assert program.returncode == 1
     assert said == "door: a file or the console cannot be used: No space left on device\n"
 
 
-@pytest.mark.parametrize("flush", [False, True])
-def test_a_pipe_that_nobody_reads_is_one_sentence(flush):
-    with _print(subprocess.PIPE, flush=flush) as program:
+def _said_into_a_closed_pipe(line: str) -> tuple[str, int]:
+    with _program(line, subprocess.PIPE) as program:
         program.stdout.close()
         program.stdout = None
         _, said = program.communicate("")
-    assert program.returncode == 1
+    return said, program.returncode
+
+
+@pytest.mark.parametrize("line", _PRINTS)
+def test_a_pipe_that_nobody_reads_is_one_sentence(line):
+    said, code = _said_into_a_closed_pipe(line)
+    assert code == 1
     assert said.startswith("door: ") and "a pipe that was closed" in said and said.count("\n") == 1
 
 
+def test_a_program_goes_on_where_nobody_reads_how_far_it_is():
+    said, code = _said_into_a_closed_pipe(f"command.say({_TEXT})")
+    assert code == 0
+    assert said.startswith("nothing is printed any more: ") and said.count("\n") == 1
+
+
 def test_a_console_that_cannot_encode_gets_escapes():
-    with _print(subprocess.PIPE, PYTHONIOENCODING="ascii") as program:
+    with _program(_PRINTS[0], subprocess.PIPE, PYTHONIOENCODING="ascii") as program:
         printed, said = program.communicate("")
-    assert program.returncode == 0 and printed == "caf\\xe9 \\u2248\n" and not said
+    assert program.returncode == 0 and not said
+    assert printed == 2 * "caf\\xe9 \\u2248\n"
