@@ -102,10 +102,10 @@ def _chart(draw: Callable[[Any], None], x_title: str, *, is_whole: bool) -> str:
         draw(axes)
         axes.set_xlabel(x_title)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=is_whole))
-        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        if axes.get_yscale() == "log":
-            axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        if is_whole:
+            axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
         drawing.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED)
     return _data_uri("image/svg+xml", buffer.getvalue())
 

@@ -88,18 +88,18 @@ def under_noise(evaluation: tables.Evaluation) -> list[Chart]:
         series = [_under_noise(member, name) for member in evaluation.members]
         series = [one for one in series if len(one.x) > 1]
         if series:
-            note = "higher is better" if metric["higher_is_better"] else "lower is better"
+            note = "higher is better" if metric.higher_is_better else "lower is better"
             picture = charts.line_chart(series, x_title="latent noise, alpha")
-            drawn.append(Chart(metric["title"], picture, note, _ends(series)))
+            drawn.append(Chart(metric.title, picture, note, _ends(series)))
     return drawn
 
 
 def _under_noise(member: tables.Member, metric: str) -> charts.Series:
     points = []
     for row in member.result.rows:
-        score, noise = row["metrics"].get(metric), _NOISE.fullmatch(row["name"])
-        if noise and score and score["mean"] is not None:
-            points.append((float(noise[1] or 0), score["mean"]))
+        score, noise = row.metrics.get(metric), _NOISE.fullmatch(row.name)
+        if noise and score and score.mean is not None:
+            points.append((float(noise[1] or 0), score.mean))
     x, y = zip(*sorted(points)) if points else ((), ())
     return charts.Series(name=member.name, x=x, y=y, color=member.color, marked=True)
 
@@ -114,9 +114,9 @@ def channels(name: str, color: str, latents: results.LatentStatistics) -> list[C
     return [
         Chart(
             f"{title} per channel",
-            charts.bar_chart(latents[key], x_title="channel", color=color),
+            charts.bar_chart(getattr(latents, key), x_title="channel", color=color),
             name,
         )
         for title, key in (("mean", "channel_mean"), ("rms", "channel_rms"))
-        if latents[key]
+        if getattr(latents, key)
     ]

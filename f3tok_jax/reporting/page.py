@@ -152,9 +152,9 @@ def _words(
     entries: dict[str, str] = {}
     for member in members:
         for row in member.result.rows:
-            entries.setdefault(row["title"], row["description"])
+            entries.setdefault(row.title, row.description)
         for metric in member.result.metrics.values():
-            entries.setdefault(metric["title"], metric["explanation"])
+            entries.setdefault(metric.title, metric.explanation)
     drawn = {curves.family(name.split("/", 1)[-1]) for run in runs for name in run.curves}
     for name, said in (curve for words in stages for curve in words.curves.items()):
         if said and name in drawn:

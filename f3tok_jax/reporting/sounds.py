@@ -45,10 +45,10 @@ def heldout(runs: Sequence[history.RunHistory]) -> list[Example]:
     examples: dict[str, dict[str, _File]] = {}
     for run in runs:
         for file, result in run.of(results.Reconstruction).items():
-            titles = {row["name"]: row["title"] for row in result.rows}
+            titles = {row.name: row.title for row in result.rows}
             for entry in result.sounds:
-                of_example = examples.setdefault(entry["key"], {})
-                for name, path in entry["files"].items():
+                of_example = examples.setdefault(entry.key, {})
+                for name, path in entry.files.items():
                     title, place = titles.get(name, name), name
                     if name.startswith("model"):
                         place = f"{name} {run.name} {file}"
@@ -73,15 +73,15 @@ def _example(key: str, files: Mapping[str, _File]) -> Example:
 
 def generated(run: history.RunHistory, result: results.Generation) -> list[Example]:
     """Each text with its recording and what was made of it."""
-    titles = {row["name"]: row["title"] for row in result.rows} | {"original": "recording"}
+    titles = {row.name: row.title for row in result.rows} | {"original": "recording"}
     examples = []
     for entry in result.sounds[:MAX_EXAMPLES]:
-        files = entry["files"]
+        files = entry.files
         shown = [name for name in _GENERATED if name in files]
         sounds = _read(
             (titles.get(name, name), run.folder / files[name], run.folder) for name in shown
         )
-        examples.append(Example(result.texts.get(entry["key"], entry["key"]), sounds))
+        examples.append(Example(result.texts.get(entry.key, entry.key), sounds))
     return examples
 
 

@@ -24,22 +24,13 @@ class Member(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Evaluations on the same sound.
-
-    Attributes:
-        members: at least one.
-        metrics: those that were measured, by name.
-        rows: every member's model and its noise; references once where they are the same, and
-            without a member.
-        best: metric -> the best mean of the undisturbed rows, None where there is none.
-        missing: metric's title -> why it was not measured.
-    """
+    """Evaluations on the same sound; references that are the same of all are no member's rows."""
 
     members: Sequence[Member]
-    metrics: Mapping[str, results.Metric]
+    metrics: Mapping[str, results.Metric]  # that were measured
     rows: Sequence[tuple[Member | None, results.ScoredRow]]
-    best: Mapping[str, float | None]
-    missing: Mapping[str, str]
+    best: Mapping[str, float | None]  # metric -> mean, of the undisturbed rows
+    missing: Mapping[str, str]  # title of a metric -> why it was not measured
 
 
 def evaluations(runs: Sequence[history.RunHistory], colors: Mapping[str, str]) -> list[Evaluation]:
@@ -49,7 +40,7 @@ def evaluations(runs: Sequence[history.RunHistory], colors: Mapping[str, str]) -
         found = run.of(results.Reconstruction)
         for file, result in found.items():
             name = run.name if len(found) == 1 else f"{run.name} {file}"
-            key = (result.shards["fingerprint"], result.num_examples)
+            key = (result.shards.fingerprint, result.num_examples)
             groups.setdefault(key, []).append(Member(name, colors[run.name], result))
     return [_evaluation(members) for members in groups.values()]
 
@@ -58,20 +49,20 @@ def _evaluation(members: Sequence[Member]) -> Evaluation:
     first, rows = members[0].result, []
     for member in members:
         for row in member.result.rows:
-            if row["name"].startswith("model"):
+            if row.name.startswith("model"):
                 rows.append((member, row))
-            elif not any(row["metrics"] == shown["metrics"] for owner, shown in rows if not owner):
+            elif not any(row.metrics == shown.metrics for owner, shown in rows if not owner):
                 rows.append((None, row))
-    order = {row["name"]: index for index, row in enumerate(first.rows)}
-    rows.sort(key=lambda entry: order.get(entry[1]["name"], len(order)))
+    order = {row.name: index for index, row in enumerate(first.rows)}
+    rows.sort(key=lambda entry: order.get(entry[1].name, len(order)))
     metrics = {name: one for name, one in first.metrics.items() if name not in first.missing}
     best = {}
     for name, metric in metrics.items():
-        scores = [row["metrics"].get(name) for _, row in rows if not is_noisy(row["name"])]
-        means = [score["mean"] for score in scores if score and score["mean"] is not None]
-        best[name] = (max if metric["higher_is_better"] else min)(means, default=None)
+        scores = [row.metrics.get(name) for _, row in rows if not is_noisy(row.name)]
+        means = [score.mean for score in scores if score and score.mean is not None]
+        best[name] = (max if metric.higher_is_better else min)(means, default=None)
     missing = {
-        member.result.metrics[name]["title"]: why
+        member.result.metrics[name].title: why
         for member in members
         for name, why in member.result.missing.items()
         if name in member.result.metrics
@@ -104,26 +95,15 @@ class Head(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Probes:
-    """A table of accuracies.
+    """A table of accuracies; rows that are the same of all runs are nobody's."""
 
-    Attributes:
-        title: of an ablation; "" for a run's own probes.
-        heads: of the columns.
-        said: how it was measured.
-        rows: name, whose it is, colour, an accuracy per column or None; those that are the same of
-            all are nobody's.
-        best: of each column.
-        latents: accuracies of the raw latents, with which learnt features are compared, or None.
-        arms: of an ablation, name -> what it changes.
-    """
-
-    title: str
-    heads: Sequence[Head]
-    said: str
-    rows: Sequence[tuple[str, str, str, Sequence[Accuracy | None]]]
-    best: Sequence[float]
-    latents: Sequence[Accuracy | None] | None
-    arms: Mapping[str, Sequence[str]]
+    title: str  # of an ablation; "" for a run's own probes
+    heads: Sequence[Head]  # of the columns
+    said: str  # how it was measured
+    rows: Sequence[tuple[str, str, str, Sequence[Accuracy | None]]]  # name, owner, colour, cells
+    best: Sequence[float]  # of each column
+    latents: Sequence[Accuracy | None] | None  # with which learnt features are compared
+    arms: Mapping[str, Sequence[str]]  # of an ablation, name -> what it changes
 
 
 def probes(
@@ -152,23 +132,23 @@ def probes(
 def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
     """Every column: its head, and row -> accuracy."""
     found = []
-    names = [name for label in result.labels.values() for name in label["tests"]]
+    names = [name for label in result.labels.values() for name in label.tests]
     for label, of_label in result.labels.items():
-        for name, test in of_label["tests"].items():
-            head = Head(label, _short(name, names), test["num_examples"], test["num_unseen"])
-            rows = {results.COMMONEST: Accuracy(test["majority"])}
-            for row, one in test.get("features", {}).items():
-                linear = one["linear"]
-                rows[row] = Accuracy(linear["mean"], linear["std"], one["neighbours"])
-            for one in test.get("rows", ()):
-                linear, neighbours = one["linear"], one["neighbours"]["mean"]
-                rows[one["name"]] = Accuracy(linear["mean"], linear["std"], neighbours)
+        for name, test in of_label.tests.items():
+            head = Head(label, _short(name, names), test.num_examples, test.num_unseen)
+            rows = {results.COMMONEST: Accuracy(test.majority)}
+            for row, one in (test.features or {}).items():
+                linear = one.linear
+                rows[row] = Accuracy(linear.mean, linear.std, one.neighbours)
+            for one in test.rows or ():
+                linear, neighbours = one.linear, one.neighbours.mean
+                rows[one.name] = Accuracy(linear.mean, linear.std, neighbours)
             found.append((head, rows))
     for name, of_set in (getattr(result, "transcripts", None) or {}).items():
         for kind in ("characters", "words"):
-            head = Head(f"wrong {kind}", name, of_set["num_examples"], is_error=True)
-            rates = {row["name"]: row[kind] for row in of_set["rows"]}
-            rows = {row: Accuracy(rate["mean"], rate["std"]) for row, rate in rates.items()}
+            head = Head(f"wrong {kind}", name, of_set.num_examples, is_error=True)
+            rates = {row.name: getattr(row, kind) for row in of_set.rows}
+            rows = {row: Accuracy(rate.mean, rate.std) for row, rate in rates.items()}
             found.append((head, rows))
     return found
 

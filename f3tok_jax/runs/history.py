@@ -31,27 +31,16 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunHistory:
-    """One run.
+    """One run: what its folder holds, and as notes what was missing or damaged."""
 
-    Attributes:
-        name: of the run, unique among those read together.
-        folder: of the run.
-        config: dotted key -> value, {} if there is none.
-        curves: metric -> its curve, in the order in which they appear.
-        results: file name -> what a program found out about the run.
-        samples: step -> index -> name -> sound file, of the sounds written while it trained.
-        is_done: whether it was finished.
-        notes: what was missing or damaged, as sentences.
-    """
-
-    name: str
+    name: str  # unique among those read together
     folder: pathlib.Path
-    config: Mapping[str, Any]
-    curves: Mapping[str, Curve]
-    results: Mapping[str, results_lib.Result]
-    samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]
+    config: Mapping[str, Any]  # dotted key -> value, {} if there is none
+    curves: Mapping[str, Curve]  # by metric, in the order in which they appear
+    results: Mapping[str, results_lib.Result]  # file name -> what a program found out
+    samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]  # step, index, name -> sound
     is_done: bool
-    notes: Sequence[str]
+    notes: Sequence[str]  # sentences
 
     def of(self, *kinds: type) -> dict[str, Any]:
         """The results of some kinds."""

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results that programs leave as JSON: a dataclass per kind, written and read here alone.
 
-"format" in a file names its kind and version. What lies deeper is, in memory as on disk, mappings
-with the keys below. A field that is None by default is left out where it is.
+"format" in a file names its kind and version. A field that is None by default is left out where it
+is None.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,12 @@ import json
 import pathlib
 import types
 import typing
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar
 
 from data_pipelines.records import atomic
 
-_ON_DISK = {"sounds": "listen", "classifier": "judge"}  # fields under another name than here
+# Fields that are on disk under another name.
+_ON_DISK = {"sounds": "listen", "classifier": "judge", "classifier_accuracy": "judge_accuracy"}
 _MAX_BYTES = 2**28
 _MAX_NUMBER = 1e100  # what is reckoned and drawn with such numbers is finite
 COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
@@ -28,16 +29,26 @@ TITLES = {
 }
 
 
-# Of one example: row -> sound file, relative to the results.
-Sounds = TypedDict("Sounds", {"key": str, "files": Mapping[str, str]})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sounds:
+    """Of one example: row -> sound file, relative to the results."""
 
-# A column of an evaluation in words.
-Metric = TypedDict(
-    "Metric", {"title": str, "unit": str, "explanation": str, "higher_is_better": bool}
-)
+    key: str
+    files: Mapping[str, str]
 
 
-class Score(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A column of an evaluation in words."""
+
+    title: str
+    unit: str
+    explanation: str
+    higher_is_better: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
     """Of the `count` examples with a value; reason -> how many have none."""
 
     mean: float | None
@@ -46,7 +57,8 @@ class Score(TypedDict):
     undefined: Mapping[str, int]
 
 
-class ScoredRow(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoredRow:
     """One way to make the sound again, with its score for each metric."""
 
     name: str
@@ -55,17 +67,19 @@ class ScoredRow(TypedDict):
     metrics: Mapping[str, Score]
 
 
-class ShardSet(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardSet:
     """The held-out sound of an evaluation; the rate in Hz."""
 
     path: str
     fingerprint: str
     sample_rate: int
-    num_records: NotRequired[int]
-    seconds: NotRequired[float]
+    num_records: int = 0
+    seconds: float = 0.0
 
 
-class LatentStatistics(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentStatistics:
     """Moments of latent frames: `dim` values at `rate` Hz."""
 
     rate: float
@@ -99,23 +113,28 @@ class Reconstruction:
     sounds: tuple[Sounds, ...]
 
 
-# What a classifier of sound learnt from, and what it tells; "" and "" for none.
-Classifier = TypedDict("Classifier", {"shards": str, "label": str})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierSource:
+    """What a classifier of sound learnt from, and what it tells; "" and "" for none."""
+
+    shards: str
+    label: str
 
 
-class GeneratedRow(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratedRow:
     """Figures of one way to make sound from text; shares in [0, 1], lengths in seconds."""
 
     name: str
     title: str
-    judge_accuracy: NotRequired[float]
-    character_error_rate: NotRequired[float]
-    never_stopped: NotRequired[float]
-    stopped_at_once: NotRequired[float]
-    seconds: NotRequired[float]
-    duration_error: NotRequired[float]
-    frechet_distance: NotRequired[float]
-    latents: NotRequired[Mapping[str, Any]]
+    classifier_accuracy: float | None = None
+    character_error_rate: float | None = None
+    never_stopped: float | None = None
+    stopped_at_once: float | None = None
+    seconds: float | None = None
+    duration_error: float | None = None
+    frechet_distance: float | None = None
+    latents: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +146,7 @@ class Generation:
     step: int = 0
     shards: str = ""
     num_examples: int
-    classifier: Classifier
+    classifier: ClassifierSource
     sampler: Mapping[str, Any]
     max_seconds: float
     rows: tuple[GeneratedRow, ...]
@@ -135,31 +154,50 @@ class Generation:
     sounds: tuple[Sounds, ...]
 
 
-# Mean and standard deviation over `values`, one per seed, or a list per run.
-Spread = TypedDict("Spread", {"mean": float, "std": float, "values": Any})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Mean and standard deviation over `values`, one per seed, or a list per run."""
 
-# Of the linear probe and of the nearest neighbours; of one run, and over the runs of an arm.
-Accuracy = TypedDict("Accuracy", {"linear": Spread, "neighbours": float})
-ArmAccuracy = TypedDict(
-    "ArmAccuracy", {"name": str, "title": str, "linear": Spread, "neighbours": Spread}
-)
+    mean: float
+    std: float
+    values: Any = ()
 
 
-class Tested(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureAccuracy:
+    """Of the linear probe and of the nearest neighbours."""
+
+    linear: Spread
+    neighbours: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmAccuracy:
+    """The same over the runs of an arm."""
+
+    name: str
+    title: str
+    linear: Spread
+    neighbours: Spread
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tested:
     """Examples of a test set, those of unseen classes, the commonest class's share, accuracies."""
 
     num_examples: int
     num_unseen: int
     majority: float
-    features: NotRequired[Mapping[str, Accuracy]]  # of a probe
-    rows: NotRequired[tuple[ArmAccuracy, ...]]  # of an ablation
+    features: Mapping[str, FeatureAccuracy] | None = None  # of a probe
+    rows: tuple[ArmAccuracy, ...] | None = None  # of an ablation
 
 
-class ProbedLabel(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbedLabel:
     """Test set -> what is known of a label."""
 
-    classes: NotRequired[tuple[str, ...]]
-    num_train: NotRequired[int]
+    classes: tuple[str, ...] = ()
+    num_train: int = 0
     tests: Mapping[str, Tested]
 
 
@@ -179,16 +217,22 @@ class Probe:
     labels: Mapping[str, ProbedLabel]
 
 
-class ArmErrors(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmErrors:
     """Error rates of the transcripts of an arm."""
 
     name: str
-    title: NotRequired[str]
+    title: str = ""
     characters: Spread
     words: Spread
 
 
-Transcribed = TypedDict("Transcribed", {"num_examples": int, "rows": tuple[ArmErrors, ...]})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscribedSet:
+    """Error rates on one set."""
+
+    num_examples: int
+    rows: tuple[ArmErrors, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,13 +244,14 @@ class Ablation(Probe):
     seeds: tuple[int, ...]
     arms: Mapping[str, tuple[str, ...]]  # name -> what it changes
     test_shards: Mapping[str, str] | None = None
-    transcripts: Mapping[str, Transcribed] | None = None
+    transcripts: Mapping[str, TranscribedSet] | None = None
 
 
-class Transcript(TypedDict):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Transcript:
     """What was said, and what was heard."""
 
-    key: NotRequired[str]
+    key: str = ""
     reference: str
     hypothesis: str
 
@@ -257,16 +302,18 @@ def write(path: pathlib.Path, result: Any) -> None:
     atomic.write_text(path, json.dumps(to_json(result), indent=1, allow_nan=False) + "\n")
 
 
-def to_json(result: Any) -> Any:
-    """What is written of results."""
-    if not dataclasses.is_dataclass(result):
-        return result
-    found = ((field, getattr(result, field.name)) for field in dataclasses.fields(result))
-    return {"format": result.FORMAT} | {
-        _ON_DISK.get(field.name, field.name): value
-        for field, value in found
-        if value is not None or field.default is not None
-    }
+def to_json(value: Any) -> Any:
+    """What is written of results, and of all that they hold."""
+    if dataclasses.is_dataclass(value):
+        found = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return ({"format": value.FORMAT} if hasattr(value, "FORMAT") else {}) | {
+            _ON_DISK.get(field.name, field.name): to_json(one)
+            for field, one in found
+            if one is not None or field.default is not None
+        }
+    if isinstance(value, Mapping):
+        return {key: to_json(one) for key, one in value.items()}
+    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def read(path: pathlib.Path) -> Result:
@@ -324,8 +371,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is types.UnionType:
         return None if value is None else _typed(value, arguments[0], where)
-    is_record = dataclasses.is_dataclass(wanted) or typing.is_typeddict(wanted)
-    if isinstance(value, dict) and is_record:
+    if isinstance(value, dict) and dataclasses.is_dataclass(wanted):
         return _record(value, wanted, where)
     if isinstance(value, dict) and origin is Mapping:
         return {key: _typed(one, arguments[1], f"{where}.{key}") for key, one in value.items()}
@@ -347,17 +393,12 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
 
 
 def _record(content: Mapping[str, Any], wanted: type, where: str) -> Any:
-    """The fields of a dataclass or of a TypedDict; what else there is, is left out."""
-    if dataclasses.is_dataclass(wanted):
-        fields = {field.name: field.default for field in dataclasses.fields(wanted)}
-        required = {name for name, default in fields.items() if default is dataclasses.MISSING}
-    else:
-        fields, required = wanted.__annotations__, wanted.__required_keys__
+    """A dataclass of its fields; what else there is, is left out."""
     hints, found = typing.get_type_hints(wanted), {}
-    for name in fields:
-        key = _ON_DISK.get(name, name)
+    for field in dataclasses.fields(wanted):
+        key = _ON_DISK.get(field.name, field.name)
         if key in content:
-            found[name] = _typed(content[key], hints[name], f"{where}.{key}")
-        elif name in required:
+            found[field.name] = _typed(content[key], hints[field.name], f"{where}.{key}")
+        elif field.default is dataclasses.MISSING:
             raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")
     return wanted(**found)
