@@ -189,3 +189,10 @@ def test_folders_that_are_no_runs_and_damaged_files(tmp_path):
     (tmp_path / "config.json").write_text('{"model": ')
     with pytest.raises(ValueError, match="damaged"):
         config_lib.load(str(tmp_path))
+
+
+def test_a_recipe_that_is_no_python_is_refused_with_its_line(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("\ndef get_config(:\n")
+    with pytest.raises(ValueError, match=r"cannot be made from .*invalid syntax .*line 2"):
+        config_lib.read(str(recipe))
