@@ -158,22 +158,17 @@ def measure(
         per_second = amount / seconds if seconds else 0.0
         return {"seconds": seconds, f"{work.unit}_per_chip_second": per_second}
 
-    memory = compiled.memory_analysis()
+    def seconds_and_work(cost: hlo_cost.Cost) -> dict[str, float]:
+        seconds = cost.cycles / chip.clock
+        return {"estimated_seconds": seconds, "flops": cost.flops, "bytes": cost.bytes}
+
     return {
         "topology": str(target),
         "num_chips": target.num_chips,
         "unit": work.unit,
         work.unit: amount,
         "compile_seconds": compile_seconds,
-        "memory_bytes": {
-            "limit": chip.memory * 2**30,
-            "peak": memory.peak_memory_in_bytes,
-            "arguments": memory.argument_size_in_bytes,
-            "outputs": memory.output_size_in_bytes,
-            "donated": memory.alias_size_in_bytes,
-            "temporary": memory.temp_size_in_bytes,
-            "code": memory.generated_code_size_in_bytes,
-        },
+        "memory_bytes": _memory(compiled, chip),
         "flops": flops * chip.devices,
         "bytes_accessed": num_bytes * chip.devices,
         "model_flops_share": own / (max(flops, products) * chip.devices),
@@ -182,25 +177,29 @@ def measure(
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": rate(cycles / chip.clock) | {"cycles": cycles},
         "modules": {
-            name: {
-                "flops": cost.flops,
-                "bytes": cost.bytes,
-                "estimated_seconds": cost.cycles / chip.clock,
-                "estimated_share": cost.cycles / cycles if cycles else 0.0,
-            }
+            name: seconds_and_work(cost)
+            | {"estimated_share": cost.cycles / cycles if cycles else 0.0}
             for name, cost in modules.items()
             if cost.flops or cost.bytes
         },
         "collectives": _collectives(program, target),
         "dearest_operations": [
-            {
-                "op_name": name,
-                "estimated_seconds": cost.cycles / chip.clock,
-                "flops": cost.flops,
-                "bytes": cost.bytes,
-            }
+            {"op_name": name} | seconds_and_work(cost)
             for name, cost in list(program.operations().items())[:40]
         ],
+    }
+
+
+def _memory(compiled: jax.stages.Compiled, chip: slices.Chip) -> dict[str, float]:
+    memory = compiled.memory_analysis()
+    return {
+        "limit": chip.memory * 2**30,
+        "peak": memory.peak_memory_in_bytes,
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "donated": memory.alias_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
     }
 
 

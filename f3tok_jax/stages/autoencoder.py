@@ -114,7 +114,10 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         },
         init_state=functools.partial(init_state, model=model, optimizers=optimizers, crop=crop),
         open_data=functools.partial(
-            sound_lib.open_pipeline, config=config, sound=sound, gain_db=config.data.gain_db
+            sound_lib.open_pipeline,
+            config=config,
+            sound=sound,
+            crops={"gain_db": config.data.gain_db},
         ),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),

@@ -15,9 +15,16 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 
-def derived(config: ml_collections.ConfigDict) -> dict[str, float]:
-    """Returns what follows from the config of a stage on latents or waveforms, by name with unit."""
-    sound = lineage.Sound(**config_lib.latents_of(config))
+def derived(
+    config: ml_collections.ConfigDict, sound: lineage.Sound | None = None
+) -> dict[str, float]:
+    """Returns what follows from the config of a stage on latents or waveforms, by name with unit.
+
+    Args:
+        config: of the stage.
+        sound: what its latents are of; None for what the config and the runs that it names say.
+    """
+    sound = sound or lineage.Sound(**config_lib.latents_of(config))
     rate = sound.sample_rate / sound.samples_per_latent
     seconds = seconds_per_batch(config, sound)
     return {
@@ -69,11 +76,9 @@ def open_pipeline(
     *,
     config: ml_collections.ConfigDict,
     sound: lineage.Sound,
+    crops: Mapping[str, Any],
     check: Callable[[], None] = lambda: None,
-    train: bool,
-    process_index: int,
-    process_count: int,
-    **crops: Any,
+    **hosts: Any,
 ) -> pipeline.Pipeline:
     """Opens shards for a stage.
 
@@ -81,11 +86,9 @@ def open_pipeline(
         names: folders of shards, as in config.data.train.
         config: of the stage.
         sound: of its latents.
+        crops: what the stage tells pipeline.Pipeline of its examples.
         check: raises ValueError where something is missing without which no batch is of use.
-        train: as in pipeline.Options, like `process_index` and `process_count`.
-        process_index: which host this is.
-        process_count: hosts.
-        **crops: what a stage tells pipeline.Pipeline of its examples.
+        **hosts: train, process_index and process_count of pipeline.Options.
     """
     check()
     return pipeline.Pipeline(
@@ -93,11 +96,9 @@ def open_pipeline(
         pipeline.Options(
             batch_size=config.data.batch_size,
             seed=config.seed,
-            train=train,
-            process_index=process_index,
-            process_count=process_count,
             max_replaced=config.data.max_replaced,
             num_threads=config.data.num_threads,
+            **hosts,
         ),
         sample_rate=sound.sample_rate,
         crop_length=crop_length(config, sound),
