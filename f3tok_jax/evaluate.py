@@ -26,13 +26,6 @@ from typing import Any
 
 from data_pipelines import command
 
-# Stage -> the module of f3tok_jax.evaluation that measures its runs.
-EVALUATIONS = {
-    "autoencoder": "reconstruction",
-    "language_model": "language_model",
-    "representation": "transcription",
-    "generation": "generation",
-}
 _SAMPLER = ("guidance", "num_steps", "temperature", "renormalize")
 
 
@@ -81,14 +74,18 @@ def _parser() -> command.Parser:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.stages import registry
 
     stage = config_lib.load(given.workdir).stage
-    if stage not in EVALUATIONS:
+    modules = {
+        name: known.evaluation for name, known in registry.STAGES.items() if known.evaluation
+    }
+    if stage not in modules:
         raise ValueError(
-            f"--workdir must be a run of one of the stages {', '.join(EVALUATIONS)}, got "
+            f"--workdir must be a run of one of the stages {', '.join(modules)}, got "
             f"{given.workdir} of the stage {stage!r}"
         )
-    evaluation = importlib.import_module(f"f3tok_jax.evaluation.{EVALUATIONS[stage]}")
+    evaluation = importlib.import_module(f"f3tok_jax.evaluation.{modules[stage]}")
     options = {name: value for name, value in vars(given).items() if value is not None}
     accepted = {*inspect.signature(evaluation.evaluate).parameters}
     accepted |= {*_SAMPLER} if "changes" in accepted else set()

@@ -332,6 +332,7 @@ STAGE = stage.Definition(
     derived=derived,
     scopes=("encoder", "decoder", "discriminators"),
     step_parts={"generator": leave_out_discriminators},
+    evaluation="reconstruction",
     words=stage.Words(
         title="Audio autoencoder",
         introduction="An autoencoder turns sound into a short sequence of latent vectors and back. "

@@ -174,6 +174,7 @@ STAGE = stage.Definition(
     derived=sound_lib.derived,
     scopes=("autoencoder", "representation_encoder", "projector", "language_model", "flow_head"),
     programs={"patch": generation_patch.lower},
+    evaluation="generation",
     words=stage.Words(
         title="Generator",
         introduction="A generator makes sound from text: the language model reads the text and what "

@@ -231,6 +231,7 @@ STAGE = stage.Definition(
     name=PLAYER,
     make=make_stage,
     scopes=("language_model",),
+    evaluation="language_model",
     words=stage.Words(
         title="Language model",
         introduction="A language model learns the texts that go with the sounds. Frozen, it then "

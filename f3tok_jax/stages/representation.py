@@ -212,6 +212,7 @@ STAGE = stage.Definition(
     validate=validate,
     derived=sound_lib.derived,
     scopes=("autoencoder", "representation_encoder", "rq_mtp", "projector", "language_model"),
+    evaluation="transcription",
     words=stage.Words(
         title="Representation encoder",
         introduction="A representation encoder turns the latents of a frozen autoencoder into "

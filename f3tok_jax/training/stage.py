@@ -168,6 +168,7 @@ class Definition:
             part alone.
         programs: name of a program of finished runs -> (config, device) -> the program, for a
             device that need not exist.
+        evaluation: module of f3tok_jax.evaluation that measures finished runs; "" for none.
         words: for reports.
     """
 
@@ -182,4 +183,5 @@ class Definition:
     programs: Mapping[str, Callable[[ml_collections.ConfigDict, Any], Program]] = dataclasses.field(
         default_factory=dict
     )
+    evaluation: str = ""
     words: Words

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The list of stages: each has a recipe, and says of itself what others must know."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -22,6 +23,7 @@ def test_a_stage_has_a_recipe_and_words(name):
     assert words.title and words.introduction and words.curves
     assert set(words.together) <= set(words.curves)
     assert bool(words.program) == bool(words.results)
+    assert importlib.util.find_spec(f"f3tok_jax.evaluation.{definition.evaluation}")
 
 
 def test_an_unknown_stage_is_refused_and_yet_has_words():

@@ -2,9 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averages and speeds, with a clock of our own."""
 
+import pathlib
+
 import pytest
 
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.stages import registry
 from f3tok_jax.training import progress as progress_lib
+
+_ROOT = pathlib.Path(__file__).parents[3]
 
 
 class _Clock:
@@ -50,3 +56,18 @@ def test_a_line_has_the_step_first_and_short_names():
     progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="positions", clock=_Clock())
     line = progress.line(3, {"train/loss": 1.23456, "time/seconds": 7.0})
     assert line == "step 3/10  loss 1.235  seconds 7"
+
+
+def test_a_stage_without_sound_tells_its_speed_in_positions():
+    config = config_lib.read(str(_ROOT / "configs" / "language_model.py") + ":tiny")
+    stage = registry.of("language_model").make(config)
+    clock = _Clock()
+    progress = progress_lib.Progress(
+        num_steps=10, per_batch=stage.per_batch, unit=stage.unit, clock=clock
+    )
+    progress.add({}, is_finite=True)
+    clock.now += 2.0
+    values = progress.values()
+    assert "time/audio_seconds_per_second" not in values
+    rate = config.data.batch_size * config.data.length / 2.0
+    assert values["time/positions_per_second"] == pytest.approx(rate)
