@@ -36,11 +36,9 @@ class Run:
     Attributes:
         config: of the run.
         workdir: run folder.
-        stage: that is trained.
-        mesh: on which.
         train_data: batches to train on.
         heldout_data: batches to evaluate on, or None.
-        programs: of `stage`; "train_step" is compiled.
+        programs: of the stage that is trained; "train_step" is compiled.
         checkpointer: of `workdir`.
         writer: of metrics and sounds.
         progress: for log lines.
@@ -53,8 +51,6 @@ class Run:
 
     config: ml_collections.ConfigDict
     workdir: str
-    stage: stage_lib.Stage
-    mesh: jax.sharding.Mesh
     train_data: stage_lib.Data
     heldout_data: stage_lib.Data | None
     programs: programs_lib.CompiledStage
@@ -72,10 +68,10 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
     """Takes the steps. Step n is dispatched before the metrics of step n-1 are read.
 
     The order of what happens after a dispatch is fixed: read, poll the save in progress, then
-    evaluate, listen and save, so that a checkpoint carries the evaluation of its own weights.
+    evaluate, write sounds and save, so that a checkpoint carries the evaluation of its own weights.
 
     Args:
-        this: run, inside sharding.use(this.mesh).
+        this: run, inside sharding.use(this.programs.mesh).
         state: after `step` steps; donated.
         step: that many are taken.
 
@@ -92,7 +88,7 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
         with this.progress.waiting_for_data():
             _, local_batch = next(batches)
         watchdog.beat("step")
-        batch = sharding.host_to_global(local_batch, this.mesh)
+        batch = sharding.host_to_global(local_batch, this.programs.mesh)
         with jax.transfer_guard("disallow"):  # nothing else may travel by accident
             state, metrics = this.programs.train_step(state, this.programs.frozen, batch)
             step += 1
@@ -129,7 +125,7 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
         this.programs.compile("eval_step")
         watchdog.beat("evaluation")
         evaluated, leaving = _evaluate(this, state, step)
-    makes_sound = this.stage.sample is not None
+    makes_sound = this.programs.stage.sample is not None
     if makes_sound and not leaving and (at_end or step % config.loop.sample_every == 0):
         watchdog.disarm()
         this.programs.compile("sample")
@@ -154,7 +150,7 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         values["data/replaced"] = float(this.train_data.replaced)
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
-        for topic, sentence in this.stage.warnings(values).items():
+        for topic, sentence in this.programs.stage.warnings(values).items():
             if topic not in this.warned:
                 this.warned.add(topic)
                 this.say(f"warning: {sentence}")
@@ -176,7 +172,7 @@ def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None
     data, batch_size = this.heldout_data, this.config.data.batch_size
     # No more batches than there are examples: the pipeline would begin again.
     for index in range(min(this.config.loop.eval_batches, -(-data.num_records // batch_size))):
-        batch = sharding.host_to_global(data.local_batch(index), this.mesh)
+        batch = sharding.host_to_global(data.local_batch(index), this.programs.mesh)
         # Read one by one: on CPU, independent collectives in flight can deadlock.
         averages.add(jax.device_get(programs.eval_step(state, programs.frozen, batch)))
         this.watchdog.beat("evaluation")
@@ -193,10 +189,12 @@ def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None
 def _write_samples(this: Run, state: Any, step: int) -> None:
     """Writes a few sounds of the first held-out (or training) batch and their reconstructions."""
     data = this.heldout_data or this.train_data
-    batch = sharding.host_to_global(data.local_batch(0), this.mesh)
+    batch = sharding.host_to_global(data.local_batch(0), this.programs.mesh)
     sounds = jax.device_get(this.programs.sample(state, this.programs.frozen, batch))
     lengths = sounds.pop("mask").sum(axis=1)
-    this.writer.write_sounds(step, sounds, sample_rate=this.stage.sample_rate, lengths=lengths)
+    this.writer.write_sounds(
+        step, sounds, sample_rate=this.programs.stage.sample_rate, lengths=lengths
+    )
     this.writer.flush()
 
 

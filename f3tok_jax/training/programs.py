@@ -44,6 +44,8 @@ class CompiledStage:
     """The programs of one stage on one mesh; use it inside sharding.use(mesh).
 
     Attributes:
+        stage: whose programs they are.
+        mesh: that they run on.
         abstract_state: shapes, dtypes and shardings of the state.
         frozen: the stage's frozen arrays: what `load_frozen` put on the devices, before that their
             shapes, dtypes and shardings.
@@ -63,7 +65,7 @@ class CompiledStage:
                 are split, and the compiler's options for the mesh's platform.
             mesh: of the program, from `make_mesh`.
         """
-        self._stage = stage
+        self.stage, self.mesh = stage, mesh
         self._options = compiler_options.parse(config.compiler, mesh.devices.flat[0].platform)
 
         # Boxes tell where the arrays live; the state itself has none.
@@ -100,7 +102,7 @@ class CompiledStage:
 
     def load_frozen(self, measured: Mapping[str, Any]) -> None:
         """Loads the stage's frozen arrays to where they belong; `measured` is for the stage."""
-        self.frozen = self._stage.load_frozen(self._frozen_shardings, measured)
+        self.frozen = self.stage.load_frozen(self._frozen_shardings, measured)
 
     def init_state(self) -> Any:
         """Returns a fresh state, made where it will live."""
@@ -109,10 +111,10 @@ class CompiledStage:
     def compile(self, name: str) -> None:
         """Compiles the program `name` and sets the attribute, unless that was done before."""
         if getattr(self, name) is None:
-            batch = dict(self._stage.batch_spec)
+            batch = dict(self.stage.batch_spec)
             lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
             setattr(self, name, lowered.compile(compiler_options=self._options))
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
-        sounds = {**self._stage.sample(state, frozen, batch), "mask": batch["mask"]}
+        sounds = {**self.stage.sample(state, frozen, batch), "mask": batch["mask"]}
         return jax.tree.map(lambda sound: sound[:_NUM_SAMPLES], sounds)

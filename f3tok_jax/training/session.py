@@ -29,44 +29,6 @@ from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import validation
 from f3tok_jax.training import watchdog as watchdog_lib
 
-
-def open_data(
-    config: ml_collections.ConfigDict, stage: stage_lib.Stage
-) -> tuple[stage_lib.Data, stage_lib.Data | None]:
-    """Opens training and held-out shards and compares their batches with what the stage needs.
-
-    Args:
-        config: of the run.
-        stage: made from it.
-
-    Returns:
-        The training pipeline, and the held-out one or None.
-
-    Raises:
-        ValueError: where a folder is missing, not whole, of another rate, or gives other batches.
-    """
-    if not config.data.train:
-        raise ValueError(
-            "config.data.train must name a folder of shards, got ''; build one with "
-            "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
-        )
-    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    train = stage.open_data(config.data.train, train=True, **hosts)
-    heldout = None
-    if config.data.heldout:
-        heldout = stage.open_data(config.data.heldout, train=False, **hosts)
-    needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
-    published = {
-        name: (tuple(shape), dtype.name) for name, (shape, dtype) in train.batch_spec.items()
-    }
-    if needed != published:
-        raise ValueError(
-            f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
-            "config.data and config.model do not go together"
-        )
-    return train, heldout
-
-
 EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
 EXIT_PREEMPTED = preemption_lib.EXIT_PREEMPTED
 _EXIT_CODES = {
@@ -123,7 +85,7 @@ def _train(
 ) -> loop.Outcome:
     """Opens all that a run needs, compiles, and takes the steps."""
     with contextlib.ExitStack() as stack:
-        train_data, heldout_data = open_data(config, stage)
+        train_data, heldout_data = _open_data(config, stage)
         checkpointer = _open_folder(config, workdir, stage, train_data, say, stack)
         preemption, watchdog = _start_guards(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
@@ -132,7 +94,7 @@ def _train(
             run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure)
         )
         state, step = _first_state(config, programs, checkpointer, say)
-        _compile(programs, stage, mesh, say)
+        _compile(programs, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
         )
@@ -140,8 +102,6 @@ def _train(
         this = loop.Run(
             config=config,
             workdir=workdir,
-            stage=stage,
-            mesh=mesh,
             train_data=train_data,
             heldout_data=heldout_data,
             programs=programs,
@@ -158,6 +118,43 @@ def _train(
             say=say,
         )
         return loop.take_steps(this, state, step)
+
+
+def _open_data(
+    config: ml_collections.ConfigDict, stage: stage_lib.Stage
+) -> tuple[stage_lib.Data, stage_lib.Data | None]:
+    """Opens training and held-out shards and compares their batches with what the stage needs.
+
+    Args:
+        config: of the run.
+        stage: made from it.
+
+    Returns:
+        The training pipeline, and the held-out one or None.
+
+    Raises:
+        ValueError: where a folder is missing, not whole, of another rate, or gives other batches.
+    """
+    if not config.data.train:
+        raise ValueError(
+            "config.data.train must name a folder of shards, got ''; build one with "
+            "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
+        )
+    hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    train = stage.open_data(config.data.train, train=True, **hosts)
+    heldout = None
+    if config.data.heldout:
+        heldout = stage.open_data(config.data.heldout, train=False, **hosts)
+    needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
+    published = {
+        name: (tuple(shape), dtype.name) for name, (shape, dtype) in train.batch_spec.items()
+    }
+    if needed != published:
+        raise ValueError(
+            f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
+            "config.data and config.model do not go together"
+        )
+    return train, heldout
 
 
 def _open_folder(
@@ -230,13 +227,9 @@ def _first_state(
     return state, step
 
 
-def _compile(
-    programs: programs_lib.CompiledStage,
-    stage: stage_lib.Stage,
-    mesh: jax.sharding.Mesh,
-    say: Callable[[str], None],
-) -> None:
+def _compile(programs: programs_lib.CompiledStage, say: Callable[[str], None]) -> None:
     """Says what is about to be trained, and compiles the train step."""
+    stage, mesh = programs.stage, programs.mesh
     say(
         f"{programs.num_parameters / 1e6:.2f} M parameters on {mesh.size} "
         f"{jax.devices()[0].platform} devices, mesh {sharding.describe(mesh)}, "

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Discriminators that judge complex spectra band by band: DAC's multi-band STFT ones, folded."""
+"""Discriminators of complex spectra, band by band: DAC's multi-band STFT ones, folded."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _HOPS_PER_WINDOW = 4  # DAC
 
 
 class STFTDiscriminators(nn.Module):
-    """Each judges the complex spectrum of one window size: every band by weights of its own, then
+    """Each looks at the complex spectrum of one window size: every band by weights of its own, then
     all.
 
     Layers per band: kernel 3 x 3 over frames and groups of folded bins; kernel and stride 2 x 2;

@@ -52,7 +52,7 @@ class Discriminators(nn.Module):
 
     @nn.compact
     def __call__(self, waveform: jax.Array) -> list[list[jax.Array]]:
-        """Judges `waveform` [b, n], float32.
+        """Discriminates `waveform` [b, n], float32.
 
         Returns:
             One list per discriminator, periods first, in the order of the fields: feature maps

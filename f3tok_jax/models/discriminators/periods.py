@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Discriminators that judge every n-th sample: the multi-period ones of HiFi-GAN and DAC, folded."""
+"""Discriminators of every n-th sample: the multi-period ones of HiFi-GAN and DAC, folded."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _SUBLANES = 8  # of a TPU: a stack's length is a multiple of it
 
 
 class PeriodDiscriminators(nn.Module):
-    """Each judges every `period`-th sample as a row of its own; the rows share the weights.
+    """Each looks at every `period`-th sample as a row of its own; the rows share the weights.
 
     Layers: kernel 5; kernel and stride 3; kernel 3 from there on. A position is a block of three
     folded steps of a row, which the second layer joins: they share a position from the start.

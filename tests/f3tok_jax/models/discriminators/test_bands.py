@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""STFT discriminators judge the bands of a complex spectrum as plain convolutions would."""
+"""STFT discriminators see the bands of a complex spectrum as plain convolutions would."""
 
 import jax
 from jax import lax
@@ -48,14 +48,14 @@ def test_stft_discriminator_equals_convolutions_of_its_bands():
     waveform = noise.waveform(2, 320)
     params = noise.with_random_biases(jax.jit(module.init)(jax.random.key(0), waveform))
     outputs = jax.jit(module.apply)(params, waveform)
-    expected = jax.jit(_bands_judged, static_argnames=("windows", "bands", "fold"))(
+    expected = jax.jit(_logits_of_bands, static_argnames=("windows", "bands", "fold"))(
         params["params"], waveform, windows=windows, bands=bands, fold=fold
     )
     for maps, logits in zip(outputs, expected):
         np.testing.assert_allclose(maps[-1], logits, atol=_TOLERANCE)
 
 
-def _bands_judged(params, waveform, *, windows, bands, fold):
+def _logits_of_bands(params, waveform, *, windows, bands, fold):
     """Logits of every window by convolutions."""
     outputs = []
     for index, window in enumerate(windows):

@@ -36,7 +36,7 @@ def test_shapes_and_parameter_counts_of_the_presets(preset, samples, parameters)
 
 @pytest.fixture(scope="module")
 def small():
-    """A small pair of both kinds: its judgement, its parameters and the module."""
+    """A small pair of both kinds: its function, its parameters and the module."""
     module = discriminators.Discriminators(
         periods=(2, 3),
         period_fold=3,
@@ -54,12 +54,13 @@ def small():
 
 
 def test_gradients_are_finite_and_bounded_at_silence(small):
-    judge, params, _ = small
+    discriminate, params, _ = small
 
     @jax.jit
     def gradient(waveform):
         return jax.grad(
-            lambda p, x: sum(jnp.mean((maps[-1] - 1) ** 2) for maps in judge(p, x)), argnums=(0, 1)
+            lambda p, x: sum(jnp.mean((maps[-1] - 1) ** 2) for maps in discriminate(p, x)),
+            argnums=(0, 1),
         )(params, waveform)
 
     for scale in (0.0, 1e-12, 1.0):
@@ -69,11 +70,11 @@ def test_gradients_are_finite_and_bounded_at_silence(small):
             assert np.max(np.abs(leaf)) < 1e3
 
 
-def test_judgement_is_deterministic_and_ignores_level_and_offset(small):
-    judge, params, _ = small
+def test_the_result_is_deterministic_and_ignores_level_and_offset(small):
+    discriminate, params, _ = small
     waveform = noise.waveform(2, 320)
-    first, again = judge(params, waveform), judge(params, waveform)
-    louder = judge(params, 3.0 * waveform + 0.2)
+    first, again = discriminate(params, waveform), discriminate(params, waveform)
+    louder = discriminate(params, 3.0 * waveform + 0.2)
     for one, two, three in zip(first, again, louder):
         np.testing.assert_array_equal(one[-1], two[-1])
         np.testing.assert_allclose(
@@ -88,11 +89,11 @@ def test_preparation_removes_the_mean_and_scales_the_peak():
 
 
 def test_examples_do_not_reach_each_other(small):
-    judge, params, _ = small
+    discriminate, params, _ = small
     waveform = noise.waveform(2, 320)
     changed = waveform.copy()
     changed[1] *= np.linspace(-1, 1, 320)
-    for one, two in zip(judge(params, waveform), judge(params, changed)):
+    for one, two in zip(discriminate(params, waveform), discriminate(params, changed)):
         np.testing.assert_allclose(one[-1][0], two[-1][0], atol=1e-6)
         assert np.any(np.abs(one[-1][1] - two[-1][1]) > 1e-4)
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Period discriminators judge rows of every n-th sample as plain convolutions would."""
+"""Period discriminators see rows of every n-th sample as plain convolutions would."""
 
 import jax
 from jax import lax
@@ -44,14 +44,14 @@ def test_period_discriminator_equals_convolutions_along_its_rows():
     waveform = noise.waveform(3, 301)
     params = noise.with_random_biases(jax.jit(module.init)(jax.random.key(0), waveform))
     outputs = jax.jit(module.apply)(params, waveform)
-    expected = jax.jit(_rows_judged, static_argnames=("periods", "fold"))(
+    expected = jax.jit(_logits_of_rows, static_argnames=("periods", "fold"))(
         params["params"], waveform, periods=periods, fold=fold
     )
     for maps, logits in zip(outputs, expected):
         np.testing.assert_allclose(maps[-1], logits, atol=_TOLERANCE)
 
 
-def _rows_judged(params, waveform, *, periods, fold):
+def _logits_of_rows(params, waveform, *, periods, fold):
     """Logits of every period by convolutions."""
     outputs = []
     for index, period in enumerate(periods):
