@@ -11,65 +11,8 @@ import argparse
 from collections.abc import Sequence
 import json
 import sys
-import time
-from typing import Any
 
 from data_pipelines import command
-
-
-def measure(loader: Any, *, num_steps: int, num_rounds: int = 3) -> dict[str, float]:
-    """Measures how fast batches are made, beside the ceiling: decoding the same records alone.
-
-    Speeds are per second of processor time, summed over threads: per core, and little moved by what
-    else the machine does. Of several rounds in turn the fastest counts. The ceiling decodes whole
-    records, with keys and labels; batches need the samples only.
-
-    Args:
-        loader: a pipeline.Pipeline, of a single host.
-        num_steps: batches per round.
-        num_rounds: of each kind.
-
-    Returns:
-        Valid seconds of sound in the batches per core-second: "ceiling", "batches" made in turn,
-        "prefetched" by background threads; the last two as shares of the ceiling; and
-        "prefetched_wall", valid seconds per second on the wall.
-    """
-    if "waveform" not in loader.batch_spec:
-        raise ValueError("the benchmark counts seconds of sound: give shards of sound, not latents")
-    spec = loader.batch_spec["waveform"][0]
-    valid = sum(int(loader.local_batch(step)["mask"].sum()) for step in range(num_steps))
-    audio_seconds = valid / loader.sample_rate
-
-    def decode_records() -> None:
-        for step in range(num_steps):
-            for source, index in loader.places(step):
-                source[index]
-
-    def make_batches() -> None:
-        for step in range(num_steps):
-            loader.local_batch(step)
-
-    def prefetch_batches() -> None:
-        for _ in loader.iterate(0, num_steps):
-            pass
-
-    works = {"ceiling": decode_records, "batches": make_batches, "prefetched": prefetch_batches}
-    core, wall = dict.fromkeys(works, float("inf")), dict.fromkeys(works, float("inf"))
-    for _ in range(num_rounds):
-        for name, work in works.items():
-            core_start, wall_start = time.process_time(), time.perf_counter()
-            work()
-            core[name] = min(core[name], time.process_time() - core_start)
-            wall[name] = min(wall[name], time.perf_counter() - wall_start)
-    return {
-        **{name: audio_seconds / core[name] for name in works},
-        "batches_share": core["ceiling"] / core["batches"],
-        "prefetched_share": core["ceiling"] / core["prefetched"],
-        "prefetched_wall": audio_seconds / wall["prefetched"],
-        "batch_size": spec[0],
-        "crop_seconds": spec[1] / loader.sample_rate,
-        "num_steps": num_steps,
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(given: argparse.Namespace) -> None:
     from data_pipelines.reading import mixture as mixtures
     from data_pipelines.reading import pipeline
+    from data_pipelines.reading import speed
     from data_pipelines.records import atomic
     from data_pipelines.records import manifest
 
@@ -104,7 +48,7 @@ def _measure(given: argparse.Namespace) -> None:
         crop_length=round(given.crop_seconds * sample_rate),
         gain_db=(-6.0, 6.0),
     )
-    figures = measure(loader, num_steps=given.num_steps)
+    figures = speed.measure(loader, num_steps=given.num_steps)
     print("valid seconds of sound per second of one core:")
     print(f"  ceiling, the same records decoded and nothing else  {figures['ceiling']:10.0f}")
     for name, what in (

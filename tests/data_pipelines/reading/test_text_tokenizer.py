@@ -1,0 +1,22 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The text tokenizer: nothing is unknown, the corpus's words are short."""
+
+import pytest
+
+from data_pipelines.reading import tasks
+from data_pipelines.reading import text_tokenizer
+
+
+def test_every_text_comes_back_and_those_of_the_corpus_are_short():
+    tokenizer = text_tokenizer.train([" what is said: seven"] * 3, vocabulary_size=280)
+    assert tokenizer.get_vocab_size() <= 280
+    for text in (" what is said: seven", "Grüße, \n\t漢字 🎵", ""):
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert len(tokenizer.encode(" what is said: seven").ids) < 10
+    assert tokenizer.token_to_id(tasks.END_OF_TEXT) is not None
+
+
+def test_too_few_tokens_are_refused():
+    with pytest.raises(ValueError, match="vocabulary_size must be above 256, .* got 256"):
+        text_tokenizer.train([], vocabulary_size=256)
