@@ -311,6 +311,14 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, source: str) -> None:
             f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
             f"data shards on mesh {describe(mesh)}"
         )
+    # A host reads rows of its own: no other host may hold a part of the same rows.
+    if any(
+        len({chip.process_index for chip in shard}) > 1 for row in mesh.devices for shard in row
+    ):
+        raise ValueError(
+            f"config.mesh.tensor={mesh.shape['tensor']} must leave the chips of a data shard on one "
+            f"host, got mesh {describe(mesh)}; lower config.mesh.tensor"
+        )
 
 
 def host_to_global(

@@ -16,7 +16,9 @@ class Device:
     device_kind: str = "cpu"
 
 
-def make(num_devices: int, *, num_slices: int) -> list[Device]:
-    """Returns devices of slices of one size, slice by slice."""
-    size = num_devices // num_slices
-    return [Device(index, slice_index=index // size) for index in range(num_devices)]
+def make(num_devices: int, *, num_slices: int = 1, num_hosts: int = 1) -> list[Device]:
+    """Returns devices of slices, and of hosts, of one size, one after another."""
+    return [
+        Device(index, index * num_slices // num_devices, index * num_hosts // num_devices)
+        for index in range(num_devices)
+    ]

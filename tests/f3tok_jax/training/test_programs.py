@@ -27,3 +27,12 @@ def test_rows_of_packed_examples_must_divide():
     assert config.data.batch_size % 8 == 0 and rows % 8
     with pytest.raises(ValueError, match=f"batch_size={rows} .*representation.py:tiny.* of 8"):
         programs.make_mesh(config, jax.devices())
+
+
+def test_a_data_shard_lies_on_one_host():
+    """A host reads rows of its own; two with chips of one shard would read it in two ways."""
+    devices = sliced_devices.make(8, num_hosts=4)
+    recipe = f"{_CONFIGS}/autoencoder.py:tiny"
+    programs.make_mesh(config_lib.read(recipe, ["--config.mesh.tensor=2"]), devices)
+    with pytest.raises(ValueError, match="config.mesh.tensor=4 must leave .* on one host"):
+        programs.make_mesh(config_lib.read(recipe, ["--config.mesh.tensor=4"]), devices)
