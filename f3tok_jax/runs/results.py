@@ -284,7 +284,38 @@ class LanguageModel:
     context_accuracy: float | None = None  # share of the answers' tokens that are found
 
 
-Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds that `seconds` of sound take to be made: the first piece, in all, and for each."""
+
+    seconds: float
+    num_patches: int
+    first_piece: float
+    total: float
+    per_second: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast a run makes sound."""
+
+    FORMAT: ClassVar[str] = "f3tok speed 1"
+    workdir: str
+    rows: tuple[Timing, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a compiled step costs; `figures` stand beside the other fields on disk."""
+
+    FORMAT: ClassVar[str] = "f3tok cost 1"
+    topology: str
+    fits: bool
+    error: str | None = None  # where it does not fit
+    figures: Mapping[str, Any]
+
+
+Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts | Speed | Cost
 KINDS = {kind.FORMAT: kind for kind in typing.get_args(Result)}
 
 
@@ -306,28 +337,35 @@ def to_json(value: Any) -> Any:
     """What is written of results, and of all that they hold."""
     if dataclasses.is_dataclass(value):
         found = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return ({"format": value.FORMAT} if hasattr(value, "FORMAT") else {}) | {
+        made = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
+        made |= {
             _ON_DISK.get(field.name, field.name): to_json(one)
             for field, one in found
             if one is not None or field.default is not None
         }
+        return made | made.pop("figures", {})
     if isinstance(value, Mapping):
         return {key: to_json(one) for key, one in value.items()}
     return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def read(path: pathlib.Path) -> Result:
+def read(path: pathlib.Path, *, unnamed: type | None = None) -> Result:
     """Reads what `write` wrote, in this or an earlier version, without trust.
+
+    Args:
+        path: JSON file.
+        unnamed: the kind of a file without "format", as costs and speeds once were; None refuses.
 
     Raises:
         ValueError: if the file is not there, damaged, something else, or of a newer version.
     """
     content = read_object(path)
-    kind = content.get("format")
-    if not isinstance(kind, str) or kind not in KINDS:
+    kind = content.pop("format", None)
+    wanted = unnamed if kind is None else KINDS.get(str(kind))
+    if wanted is None:
         raise ValueError(f"{path.name} {_foreign(kind)}")
     try:
-        return _typed(content, KINDS[kind], "")
+        return _typed(content, wanted, "")
     except ValueError as error:
         raise ValueError(f"{path.name} is damaged: {error}") from None
 
@@ -397,7 +435,9 @@ def _record(content: Mapping[str, Any], wanted: type, where: str) -> Any:
     hints, found = typing.get_type_hints(wanted), {}
     for field in dataclasses.fields(wanted):
         key = _ON_DISK.get(field.name, field.name)
-        if key in content:
+        if key == "figures":
+            found[key] = {name: one for name, one in content.items() if name not in hints}
+        elif key in content:
             found[field.name] = _typed(content[key], hints[field.name], f"{where}.{key}")
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")

@@ -1,0 +1,225 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Results on disk: they come back as they were, and whatever else lies there is one sentence."""
+
+import json
+
+import pytest
+
+from f3tok_jax.runs import results
+
+_SPREAD = results.Spread(mean=0.5, std=0.1, values=[0.4, 0.6])
+_TESTED = dict(num_examples=9, num_unseen=0, majority=0.25)
+_SOUNDS = (results.Sounds(key="a", files={"original": "listen/a.wav"}),)
+_ALL = (
+    results.Reconstruction(
+        step=4,
+        shards=results.ShardSet(path="DIR", fingerprint="f", sample_rate=16_000),
+        num_examples=2,
+        seconds=1.5,
+        unreadable=("a: empty",),
+        latents=results.LatentStatistics(
+            rate=25.0,
+            dim=2,
+            num_frames=9,
+            channel_mean=(0.0, 1.0),
+            channel_rms=(1.0, 1.0),
+            rms=1.0,
+            effective_rank=1.5,
+        ),
+        missing={"pesq": "not installed"},
+        metrics={
+            "stoi": results.Metric(title="STOI", unit="", explanation="x", higher_is_better=True)
+        },
+        rows=(
+            results.ScoredRow(
+                name="model",
+                title="model",
+                description="y",
+                metrics={
+                    "stoi": results.Score(
+                        mean=None, standard_error=None, count=0, undefined={"too short": 2}
+                    )
+                },
+            ),
+        ),
+        spectral_frechet_distance={"model": 3.0},
+        sounds=_SOUNDS,
+    ),
+    results.Generation(
+        num_examples=2,
+        classifier=results.ClassifierSource(shards="DIR", label="digit"),
+        sampler={"guidance": 2.0},
+        max_seconds=3.0,
+        rows=(results.GeneratedRow(name="a", title="a", classifier_accuracy=0.5),),
+        texts={"a": "one"},
+        sounds=_SOUNDS,
+    ),
+    results.LanguageModel(step=3, num_records=2, loss=1.0, perplexity=2.718),
+    results.Probe(
+        exclude=(),
+        only=("speaker=ada",),
+        pooling="mean",
+        num_seeds=2,
+        labels={
+            "digit": results.ProbedLabel(
+                classes=("0", "1"),
+                num_train=8,
+                tests={
+                    "test": results.Tested(
+                        **_TESTED,
+                        features={
+                            "latents": results.FeatureAccuracy(linear=_SPREAD, neighbours=0.5)
+                        },
+                    )
+                },
+            )
+        },
+    ),
+    results.Ablation(
+        exclude=(),
+        only=(),
+        pooling="mean",
+        num_seeds=2,
+        num_steps=10,
+        seeds=(0, 1),
+        arms={"full": (), "without RQ-MTP": ("rq.weight=0.0",)},
+        labels={
+            "digit": results.ProbedLabel(
+                tests={
+                    "test": results.Tested(
+                        **_TESTED,
+                        rows=(
+                            results.ArmAccuracy(
+                                name="full", title="full", linear=_SPREAD, neighbours=_SPREAD
+                            ),
+                        ),
+                    )
+                }
+            )
+        },
+        transcripts={
+            "test": results.TranscribedSet(
+                num_examples=3,
+                rows=(results.ArmErrors(name="full", characters=_SPREAD, words=_SPREAD),),
+            )
+        },
+    ),
+    results.Transcripts(
+        num_examples=1,
+        characters=0.5,
+        words=1.0,
+        examples=(results.Transcript(key="a", reference="one", hypothesis="on"),),
+    ),
+    results.Speed(
+        workdir="RUN",
+        rows=(
+            results.Timing(seconds=1.0, num_patches=5, first_piece=0.1, total=2.0, per_second=2.0),
+        ),
+    ),
+    results.Cost(topology="v5e:4x4", fits=True, figures={"flops": 1e12, "modules": {"a": {}}}),
+    results.Cost(topology="v5e:4x4", fits=False, error="too large", figures={}),
+)
+
+
+@pytest.mark.parametrize("result", _ALL, ids=lambda one: one.FORMAT)
+def test_what_was_written_comes_back(tmp_path, result):
+    path = tmp_path / "new" / "results.json"
+    results.write(path, result)
+    assert results.read(path) == result
+    assert json.loads(path.read_text())["format"] == type(result).FORMAT
+
+
+def test_every_kind_is_tried():
+    assert {type(one) for one in _ALL} == set(results.KINDS.values())
+
+
+def test_the_keys_on_disk_are_those_that_scripts_know(tmp_path):
+    generation, cost = results.to_json(_ALL[1]), results.to_json(_ALL[-2])
+    assert generation["judge"] == {"shards": "DIR", "label": "digit"}
+    assert generation["rows"] == [{"name": "a", "title": "a", "judge_accuracy": 0.5}]
+    assert generation["listen"] == [{"key": "a", "files": {"original": "listen/a.wav"}}]
+    assert cost["flops"] == 1e12 and "figures" not in cost and "error" not in cost
+    score = results.to_json(_ALL[0])["rows"][0]["metrics"]["stoi"]
+    assert score["mean"] is None and score["standard_error"] is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_none_leaves_the_old_file(tmp_path, number):
+    path = tmp_path / "results.json"
+    results.write(path, _ALL[2])
+    with pytest.raises(ValueError):
+        results.write(path, results.LanguageModel(step=4, num_records=2, loss=number, perplexity=1))
+    assert results.read(path) == _ALL[2] and list(tmp_path.iterdir()) == [path]
+
+
+def _changed(**changes) -> str:
+    return json.dumps(results.to_json(_ALL[2]) | changes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "results.json cannot be read: Expecting value"),
+        ("[1]", "results.json cannot be read: it is not a JSON object"),
+        ("[" * 100_000, "results.json cannot be read: "),
+        ("{}", 'results.json has no results: its "format" must be one of'),
+        (_changed(format=["f3tok"]), 'its "format" must be one of'),
+        (_changed(format="f3tok shard set 1"), 'its "format" must be one of'),
+        (
+            _changed(format="f3tok language model 2"),
+            "is 'f3tok language model 2', this version reads 'f3tok language model 1': update",
+        ),
+        (_changed(step="4"), "is damaged: step must be a whole number, got '4'"),
+        (_changed(step=4.5), "is damaged: step must be a whole number, got 4.5"),
+        (_changed(step=True), "is damaged: step must be a whole number, got True"),
+        (_changed(loss=float("nan")), "is damaged: loss must be a finite number, got nan"),
+        (_changed(loss=10**400), "is damaged: loss must be a finite number, got 1000"),
+        (_changed(loss=None), "is damaged: loss must be a finite number, got None"),
+        (_changed(workdir=5), "is damaged: workdir must be a text, got 5"),
+        ('{"format": "f3tok language model 1"}', "is damaged: step is missing"),
+        (
+            json.dumps(results.to_json(_ALL[0]) | {"rows": [{"name": 3}]}),
+            "is damaged: rows[0].name must be a text, got 3",
+        ),
+        (
+            json.dumps(results.to_json(_ALL[0]) | {"metrics": {"stoi": []}}),
+            "is damaged: metrics.stoi must be an object, got []",
+        ),
+    ],
+)
+def test_what_is_damaged_foreign_or_newer_is_one_sentence(tmp_path, text, message):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:
+        results.read(path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_absent_and_oversized_files_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="there is no absent.json"):
+        results.read(tmp_path / "absent.json")
+    results.write(tmp_path / "results.json", _ALL[2])
+    monkeypatch.setattr(results, "_MAX_BYTES", 10)
+    with pytest.raises(ValueError, match="larger than 10 bytes"):
+        results.read(tmp_path / "results.json")
+
+
+def test_unknown_keys_are_left_out_and_later_fields_have_defaults(tmp_path):
+    path = tmp_path / "results.json"
+    content = results.to_json(_ALL[2]) | {"new": 1}
+    del content["workdir"], content["shards"]
+    path.write_text(json.dumps(content))
+    assert results.read(path) == _ALL[2]
+
+
+def test_costs_and_speeds_of_before_are_read_by_who_knows_what_they_are(tmp_path):
+    for result in _ALL[-3:]:
+        path = tmp_path / "old.json"
+        content = results.to_json(result)
+        del content["format"]
+        path.write_text(json.dumps(content))
+        assert results.read(path, unnamed=type(result)) == result
+        with pytest.raises(ValueError, match="has no results"):
+            results.read(path)
