@@ -65,12 +65,13 @@ def _check(given: argparse.Namespace) -> None:
     from f3tok_jax.cost import step as cost_step
     from f3tok_jax.devices import slices
     from f3tok_jax.runs import config as config_lib
-    from f3tok_jax.runs import results_file
+    from f3tok_jax.runs import results
     from f3tok_jax.stages import registry
 
-    def write(cost):
+    def write(figures, **more):
         if given.output is not None:
-            results_file.write(given.output, cost)
+            cost = results.Cost(topology=str(target), figures=figures, **more)
+            results.write(given.output, cost)
 
     target = slices.parse(given.topology, given.num_slices)
     config = config_lib.read(given.config, given.overrides)
@@ -82,11 +83,10 @@ def _check(given: argparse.Namespace) -> None:
     try:
         compiled, work = cost_step.compile_part(config, target, given.part)
     except cost_step.MemoryDoesNotFitError as error:
-        write({"topology": str(target), "fits": False, "error": str(error)})
+        write({}, fits=False, error=str(error))
         raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
     cost = {
         "config": f"{given.config} ({given.part})",
-        "fits": True,
         "batch_size": config.data.batch_size,
         "effort": given.effort,
         **cost_step.measure(
@@ -98,7 +98,7 @@ def _check(given: argparse.Namespace) -> None:
         ),
         "compile_cpu_seconds": time.process_time() - cpu,
     }
-    write(cost)
+    write(cost, fits=True)
     if given.hlo is not None:
         given.hlo.write_text(compiled.as_text(), encoding="utf-8")
     print(cost_step.format_table(cost))

@@ -343,7 +343,7 @@ def to_json(value: Any) -> Any:
             for field, one in found
             if one is not None or field.default is not None
         }
-        return made | made.pop("figures", {})
+        return made.pop("figures", {}) | made
     if isinstance(value, Mapping):
         return {key: to_json(one) for key, one in value.items()}
     return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
