@@ -44,16 +44,6 @@ class Data(Protocol):
         """Where the rows of the global batch of `step` came from."""
 
 
-def _load_nothing(shardings: Any, measured: Any) -> Any:
-    del shardings, measured
-    return {}
-
-
-def _warn_of_nothing(values: Mapping[str, float]) -> dict[str, str]:
-    del values
-    return {}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of training, as pure functions and what they expect.
@@ -89,7 +79,7 @@ class Stage:
     init_state: Callable[[jax.Array], train_state.TrainState]
     open_data: Callable[..., Data]
     abstract_frozen: Any = dataclasses.field(default_factory=dict)
-    load_frozen: Callable[[Any, Mapping[str, Any]], Any] = _load_nothing
+    load_frozen: Callable[[Any, Mapping[str, Any]], Any] = lambda shardings, measured: {}
     frozen_fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     measure: Callable[[], Mapping[str, Any]] = dict
     train_step: Callable[
@@ -98,7 +88,7 @@ class Stage:
     eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
     sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None
     best_metric: str
-    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = _warn_of_nothing
+    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = lambda values: {}
     sample_rate: int = 0
     per_batch: float
     unit: str = AUDIO_SECONDS
@@ -144,15 +134,6 @@ class Words:
     results: str = ""
 
 
-def _accept(config: ml_collections.ConfigDict) -> None:
-    del config
-
-
-def _derive_nothing(config: ml_collections.ConfigDict) -> dict[str, float]:
-    del config
-    return {}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Definition:
     """One of the stages, as all programs know it.
@@ -174,8 +155,8 @@ class Definition:
 
     name: str
     make: Callable[[ml_collections.ConfigDict], Stage]
-    validate: Callable[[ml_collections.ConfigDict], None] = _accept
-    derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = _derive_nothing
+    validate: Callable[[ml_collections.ConfigDict], None] = lambda config: None
+    derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = lambda config: {}
     scopes: tuple[str, ...]
     step_parts: Mapping[str, Callable[[ml_collections.ConfigDict], None]] = dataclasses.field(
         default_factory=dict
