@@ -89,6 +89,7 @@ def _context(
         "config": {
             key: [_shown(run.config, key) for run in runs] for run in runs for key in run.config
         },
+        "different": _different(runs),
         "words": _words(runs, members, stages),
     }
 
@@ -131,6 +132,22 @@ def _missing(run: history.RunHistory) -> list[str]:
         f"No {words.results}: run python -m f3tok_jax.{words.program} with --output inside the "
         "folder."
     ]
+
+
+def _different(runs: Sequence[history.RunHistory]) -> set[str] | None:
+    """Keys in which runs of one stage differ; None where no two are of one stage."""
+    stages: dict[str, list[history.RunHistory]] = {}
+    for run in runs:
+        stages.setdefault(str(run.config.get("stage")), []).append(run)
+    groups = [members for members in stages.values() if len(members) > 1]
+    if not groups:
+        return None
+    return {
+        key
+        for members in groups
+        for key in set().union(*(run.config for run in members))
+        if len({_shown(run.config, key) for run in members}) > 1
+    }
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

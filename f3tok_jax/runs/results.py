@@ -349,23 +349,18 @@ def to_json(value: Any) -> Any:
     return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def read(path: pathlib.Path, *, unnamed: type | None = None) -> Result:
+def read(path: pathlib.Path) -> Result:
     """Reads what `write` wrote, in this or an earlier version, without trust.
-
-    Args:
-        path: JSON file.
-        unnamed: the kind of a file without "format", as costs and speeds once were; None refuses.
 
     Raises:
         ValueError: if the file is not there, damaged, something else, or of a newer version.
     """
     content = read_object(path)
-    kind = content.pop("format", None)
-    wanted = unnamed if kind is None else KINDS.get(str(kind))
-    if wanted is None:
+    kind = str(content.pop("format", None))
+    if kind not in KINDS:
         raise ValueError(f"{path.name} {_foreign(kind)}")
     try:
-        return _typed(content, wanted, "")
+        return _typed(content, KINDS[kind], "")
     except ValueError as error:
         raise ValueError(f"{path.name} is damaged: {error}") from None
 
@@ -395,10 +390,10 @@ def is_number(value: Any) -> bool:
     return is_real and abs(value) < _MAX_NUMBER  # NaN is not
 
 
-def _foreign(kind: Any) -> str:
+def _foreign(kind: str) -> str:
     """Why a file of this "format" is not read."""
     ours = {name.rpartition(" ")[0]: name for name in KINDS}
-    name, _, version = str(kind).rpartition(" ")
+    name, _, version = kind.rpartition(" ")
     if name in ours and version.isdecimal():
         return f"is {kind!r}, this version reads {ours[name]!r}: update f3tok_jax"
     return f'has no results: its "format" must be one of {", ".join(KINDS)}, got {kind!r:.60}'

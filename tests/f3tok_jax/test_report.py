@@ -14,7 +14,6 @@ import soundfile
 from f3tok_jax import report
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.reporting import curves
-from f3tok_jax.runs import history as run_history
 from f3tok_jax.runs import results
 from tests.support import html_page
 
@@ -355,12 +354,3 @@ def test_the_same_runs_make_the_same_page(tmp_path):
         assert report.main(["--runs", str(folder), f"--output={tmp_path / name}"]) == 0
         pages.append((tmp_path / name).read_bytes())
     assert pages[0] == pages[1]
-
-
-def test_a_repeated_step_counts_the_second_time(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 1, "train/mel": 3.0}\n{"step": 2, "train/mel": 9.0}\n'
-        '{"step": 2, "train/mel": 2.0}\n'
-    )
-    curve = run_history.read(tmp_path, name="run").curves["train/mel"]
-    assert curve == run_history.Curve((1.0, 2.0), (3.0, 2.0))

@@ -212,14 +212,3 @@ def test_unknown_keys_are_left_out_and_later_fields_have_defaults(tmp_path):
     del content["workdir"], content["shards"]
     path.write_text(json.dumps(content))
     assert results.read(path) == _ALL[2]
-
-
-def test_costs_and_speeds_of_before_are_read_by_who_knows_what_they_are(tmp_path):
-    for result in _ALL[-3:]:
-        path = tmp_path / "old.json"
-        content = results.to_json(result)
-        del content["format"]
-        path.write_text(json.dumps(content))
-        assert results.read(path, unnamed=type(result)) == result
-        with pytest.raises(ValueError, match="has no results"):
-            results.read(path)
