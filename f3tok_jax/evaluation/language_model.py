@@ -11,9 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from f3tok_jax.devices import sharding
-from f3tok_jax.models import language_model as language_model_lib
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import results_file
@@ -47,11 +44,11 @@ def evaluate(
     Raises:
         ValueError: if the folder is no such run, or the set has nothing to ask about.
     """
-    config = lineage.read_config(workdir, language_model_stage.PLAYER)
+    run = lineage.Lineage.read(workdir, step, stage=language_model_stage.PLAYER)
+    _, params, run = language_model_stage.load(run, say=say)
+    config, step = run.config, run.step
     stage = language_model_stage.make_stage(config)
-    abstract = language_model_lib.abstract_params(language_model_stage.make_model(config))
-    wanted = {language_model_stage.PLAYER: sharding.unbox(abstract)}
-    params, step = checkpoint.restore_params(workdir, wanted, step=step, say=say)
+    params = {language_model_stage.PLAYER: params}
     state = train_state.TrainState(step=jnp.int32(step), params={}, opt_state={}, ema_params=params)
     data = stage.open_data(shards, train=False, process_index=0, process_count=1)
     eval_step, averages = (

@@ -21,6 +21,7 @@ from f3tok_jax.evaluation import listening_folder
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.evaluation import scores as scores_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results_file
 
 FORMAT = "f3tok evaluation 1"
@@ -144,9 +145,9 @@ def evaluate(
     ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
-    module, params, config, step = pretrained_autoencoder.restore_autoencoder(
-        workdir, step, say=say
-    )
+    run = lineage.Lineage.read(workdir, step, stage="autoencoder")
+    module, params, run = pretrained_autoencoder.load(run, say=say)
+    config, step = run.config, run.step
     sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
     source = sources.open_sound(shards, sample_rate=sample_rate)
     fit_shards = fit_shards or _training_data(config, workdir)

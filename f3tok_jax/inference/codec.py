@@ -20,6 +20,7 @@ from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import lineage
 
 _CHUNK_LATENTS = 50  # latents per compiled step: 2 s at 25 Hz
 
@@ -59,12 +60,15 @@ class Tokenizer:
             ValueError: where the folder is no such run, or no checkpoint asked for is whole.
         """
         try:
-            autoencoder, params, _, step = pretrained_autoencoder.restore_autoencoder(
-                model, step, say=say
-            )
+            return cls.of_run(lineage.Lineage.read(model, step, stage="autoencoder"), say=say)
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
-        return cls(autoencoder, params, step=step)
+
+    @classmethod
+    def of_run(cls, run: lineage.Lineage, *, say: Callable[[str], None] = print) -> "Tokenizer":
+        """Loads the averaged weights of a run that was read; see `load`."""
+        autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
+        return cls(autoencoder, params, step=run.step)
 
     @functools.cached_property
     def fingerprint(self) -> str:

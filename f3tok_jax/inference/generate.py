@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import soundfile
 
@@ -21,6 +20,7 @@ from f3tok_jax.inference import files
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import lineage
 
@@ -87,9 +87,8 @@ class Speaker:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        model: pretrained_generation.Model,
         weights: dict[str, Any],
-        models: pretrained_generation.GenerationModels,
         tokenizer: codec.Tokenizer,
         *,
         step: int,
@@ -97,19 +96,17 @@ class Speaker:
         """Takes weights and what goes with them; use `load` for those of a run.
 
         Args:
-            config: of the run.
+            model: of the run.
             weights: of generator.Generator.
-            models: of the run.
             tokenizer: of its autoencoder.
             step: after which the weights were saved.
         """
-        self.config, self.tokenizer, self.step = config, tokenizer, step
-        self.models, self.generator = models, models.generator
-        self.sampler = sampler_lib.Sampler(**config.sampling)
-        chosen = {name: weight for name, weight in config.text.tasks.items() if weight}
-        self.text = tasks.TextTasks(
-            models.heard.language_model.folder, chosen, config.text.max_tokens
-        )
+        self.config, self.tokenizer, self.step = model.config, tokenizer, step
+        self.generator, self.sampler = model.generator, model.sampler
+        text = model.config.text
+        chosen = {name: weight for name, weight in text.tasks.items() if weight}
+        folder = model.representation.config.language_model.folder
+        self.text = tasks.TextTasks(folder, chosen, text.max_tokens)
         self.weights = weights
         self._begin = jax.jit(self.generator.begin, static_argnames="max_patches")
         self._follow = jax.jit(self._follow_all, static_argnames="sampler")
@@ -132,21 +129,14 @@ class Speaker:
             ValueError: where a folder is no such run, no checkpoint is whole, or the models are not
                 those that the run was trained on.
         """
-        config = lineage.read_config(workdir, "generation")
-        model = pretrained_generation.make_model(config)
-        models = model.given
-        lineage.check_fingerprints(workdir, models.fingerprints)
         try:
-            params, step = checkpoint.restore_params(
-                workdir, pretrained_generation.abstract_params(model), step=step, say=say
-            )
+            run = lineage.Lineage.read(workdir, step, stage="generation")
+            run.check(pretrained_language_model.fingerprint)
+            model, weights, run = pretrained_generation.load(run, say=say)
+            tokenizer = codec.Tokenizer.of_run(run.ancestor("autoencoder"), say=say)
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
-        frozen = models.load_on_one_device(say=say)
-        section = models.heard.autoencoder
-        tokenizer = codec.Tokenizer.load(section.workdir, section.step or None, say=say)
-        weights = pretrained_generation.generator_weights(params, frozen)
-        return cls(config, weights, models, tokenizer, step=step)
+        return cls(model, weights, tokenizer, step=run.step)
 
     @property
     def patches_per_second(self) -> float:

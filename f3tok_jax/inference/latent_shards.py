@@ -10,7 +10,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from f3tok_jax.inference import batched
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
-from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import lineage
 
 
 def encode_shards(
@@ -41,19 +41,18 @@ def encode_shards(
     """
     if batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
-    autoencoder, params, config, step = pretrained_autoencoder.restore_autoencoder(
-        workdir, step, say=say
-    )
+    run = lineage.Lineage.read(workdir, step, stage="autoencoder")
+    autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
     latents = manifest.Latents(
-        autoencoder=fingerprint.autoencoder_fingerprint(params),
-        latent_dim=config.model.latent_dim,
-        samples_per_latent=autoencoder.samples_per_latent,
+        autoencoder=run.fingerprint,
+        latent_dim=run.sound.latent_dim,
+        samples_per_latent=run.sound.samples_per_latent,
         sound="",
     )
-    say(f"autoencoder {latents.autoencoder} of {workdir}, step {step}")
+    say(f"autoencoder {latents.autoencoder} of {workdir}, step {run.step}")
     sets = {
         name: sources.ShardSet(
-            pathlib.Path(shards) / name, sample_rate=config.model.sample_rate, checksums=True
+            pathlib.Path(shards) / name, sample_rate=run.sound.sample_rate, checksums=True
         )
         for name in _sets(pathlib.Path(shards))
     }

@@ -15,10 +15,11 @@ import numpy as np
 from data_pipelines.reading import tasks
 from f3tok_jax.inference import codec
 from f3tok_jax.inference import latent_file
+from f3tok_jax.models import representation_encoder as encoder_lib
+from f3tok_jax.pretrained import frozen
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import checkpoint
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 _CHUNK = 50  # latents per compiled step: 2 s at 25 Hz
@@ -29,25 +30,21 @@ class Listener:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        run: lineage.Lineage,
+        encoder: encoder_lib.RepresentationEncoder,
         params: dict[str, Any],
         tokenizer: codec.Tokenizer,
-        *,
-        step: int,
     ):
         """Takes weights and what goes with them; use `load` for those of a run.
 
         Args:
-            config: of the run.
+            run: at the step of the weights.
+            encoder: module.
             params: of the encoder and, where the run was supervised, of the projector.
             tokenizer: of the run's autoencoder.
-            step: after which the weights were saved.
         """
-        self.config, self.tokenizer, self.step = config, tokenizer, step
-        self._params = params
-        self.encoder = pretrained_representation.make_encoder(
-            config, config_lib.latents_of(config)["latent_dim"]
-        )
+        self.config, self.tokenizer, self.step = run.config, tokenizer, run.step
+        self.encoder, self._params = encoder, params
         self._step = jax.jit(functools.partial(self.encoder.apply, method="step"))
 
     @classmethod
@@ -65,17 +62,27 @@ class Listener:
             ValueError: where a folder is no such run, no checkpoint is whole, or the autoencoder is
                 not the one that the run was trained on.
         """
-        config = lineage.read_config(workdir, "representation")
         try:
-            params, step = pretrained_representation.restore_modules(
-                workdir, pretrained_representation.abstract_modules(config), step, say=say
-            )
+            run = lineage.Lineage.read(workdir, step, stage="representation")
+            return cls.of_run(run, say=say)
         except checkpoint.CheckpointError as error:
             raise ValueError(str(error)) from error
-        section = config.autoencoder
-        tokenizer = codec.Tokenizer.load(section.workdir, section.step or None, say=say)
-        lineage.check_fingerprints(workdir, {"autoencoder": tokenizer.fingerprint})
-        return cls(config, params, tokenizer, step=step)
+
+    @classmethod
+    def of_run(cls, run: lineage.Lineage, *, say: Callable[[str], None] = print) -> "Listener":
+        """Loads the averaged weights of a run that was read; see `load`."""
+        run.check()
+        encoder, projector = pretrained_representation.make_encoder(run), None
+        section = run.config.language_model
+        if run.config.supervision.weight:
+            width = pretrained_language_model.read(
+                section.folder, compute_dtype=section.compute_dtype, remat=section.remat
+            ).width
+            projector = pretrained_representation.make_projector(run.config, width)
+        abstract = pretrained_representation.abstract_params(encoder, projector)
+        params, run = pretrained_representation.load(run, abstract, say=say)
+        tokenizer = codec.Tokenizer.of_run(run.parents["autoencoder"], say=say)
+        return cls(run, encoder, params, tokenizer)
 
     @functools.cached_property
     def transcriber(self) -> "Transcriber":
@@ -155,7 +162,7 @@ class Transcriber:
         self._variables = {"params": params}
         self._projector = pretrained_representation.make_projector(config, self._model.width)
         self._projector_variables = {"params": projector_params}
-        self._rms = float(pretrained_representation.embedding_rms(self._model.table(params)))
+        self._rms = float(frozen.embedding_rms(self._model.table(params)))
         weights = {name: weight for name, weight in self._section.tasks.items() if weight}
         self._text = tasks.TextTasks(section.folder, weights, self._section.max_tokens)
         self._extend = jax.jit(self._model.apply, static_argnames="method")

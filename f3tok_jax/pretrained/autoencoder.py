@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The models of finished runs, as later stages and programs need them: averaged weights alone."""
+"""The autoencoder of a run, with its averaged weights alone."""
 
 from collections.abc import Callable
 import functools
@@ -11,18 +11,27 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from f3tok_jax.devices import sharding
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import bottleneck
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.pretrained import weights
 from f3tok_jax.runs import lineage
 
 
-def make_autoencoder(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
+def make(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
     """The autoencoder of a run's config."""
     return autoencoder_lib.Autoencoder(
         **config.model, bottleneck=bottleneck.Bottleneck(**config.bottleneck)
     )
+
+
+def of_run(run: lineage.Lineage) -> autoencoder_lib.Autoencoder:
+    """The autoencoder of a finished run.
+
+    Raises:
+        ValueError: where it is of a version whose autoencoders have other fields.
+    """
+    weights.check_fields(run, autoencoder_lib.Autoencoder, "bottleneck")
+    return make(run.config)
 
 
 def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
@@ -34,38 +43,31 @@ def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
     return nn.unbox(module.init(key, waveform)["params"])
 
 
-def abstract_autoencoder(autoencoder: autoencoder_lib.Autoencoder) -> Any:
+def abstract_params(autoencoder: autoencoder_lib.Autoencoder) -> Any:
     """Shapes and dtypes of an autoencoder's parameters."""
     waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
     return jax.eval_shape(functools.partial(init_params, autoencoder), jax.random.key(0), waveform)
 
 
-def restore_autoencoder(
-    workdir: str,
-    step: int | None = None,
-    *,
-    shardings: Any = None,
-    say: Callable[[str], None] = print,
-) -> tuple[autoencoder_lib.Autoencoder, Any, ml_collections.ConfigDict, int]:
-    """The autoencoder of a run, without its optimizers.
+def load(
+    run: lineage.Lineage, *, shardings: Any = None, say: Callable[[str], None] = print
+) -> tuple[autoencoder_lib.Autoencoder, Any, lineage.Lineage]:
+    """The module, its parameters, and the run at the step that they are of.
 
     Args:
-        workdir: run folder of the autoencoder stage.
-        step: of the checkpoint; the newest whole one if None.
+        run: of the autoencoder stage.
         shardings: a tree like the parameters; default the first local device.
         say: where messages to the user go: which steps are damaged.
 
-    Returns:
-        The module, its parameters, the run's config and the checkpoint's step.
-
     Raises:
-        ValueError: where the folder is not such a run or holds no such checkpoint.
-        checkpoint.CheckpointError: where no checkpoint asked for is whole.
+        ValueError: where the run is of another version.
+        checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    config = lineage.read_config(workdir, "autoencoder")
-    autoencoder = make_autoencoder(config)
-    abstract = abstract_autoencoder(autoencoder)
-    if shardings is not None:
-        abstract = sharding.abstract(abstract, shardings)
-    params, step = checkpoint.restore_params(workdir, {"generator": abstract}, step=step, say=say)
-    return autoencoder, params["generator"], config, step
+    autoencoder = of_run(run)
+    params, run = weights.restore(
+        run,
+        {"generator": abstract_params(autoencoder)},
+        None if shardings is None else {"generator": shardings},
+        say=say,
+    )
+    return autoencoder, params["generator"], run

@@ -18,8 +18,7 @@ from f3tok_jax.probing import ablation_runs
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
 from f3tok_jax.probing import probes
-from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results
 from f3tok_jax.runs import results_file
 
@@ -36,10 +35,11 @@ def load_models(
 ) -> features.Models:
     """The autoencoder that all runs share, and the encoder of each by the run's name."""
     models = probes.load_models(runs[0].workdir, batch_size=batch_size, say=say)
-    load = pretrained_representation.load_representation_encoder
-    encoders = {run.name: load(run.workdir, say=say)[:2] for run in runs}
+    encoders = {}
     for run in runs:
-        found = run_folder.frozen_fingerprints(run.workdir).get("autoencoder")
+        read = lineage.Lineage.read(run.workdir, stage="representation")
+        encoders[run.name] = pretrained_representation.load_encoder(read, say=say)
+        found = read.trained_on.get("autoencoder")
         if found != models.autoencoder[2]:
             raise ValueError(
                 f"all runs must be of one autoencoder, got {found} in {run.workdir} and "
@@ -205,7 +205,7 @@ def _check_labels(
     folders: Sequence[str], labels: Sequence[str], config: ml_collections.ConfigDict
 ) -> None:
     """Refuses sets without one of the labels, before hours of training rather than after."""
-    rate = config_lib.latents_of(config)["sample_rate"]
+    rate = lineage.Lineage(config=config).sound.sample_rate
     missing = set(labels)
     for folder in folders:
         source = sources.open_source(folder, sample_rate=rate)

@@ -16,9 +16,6 @@ from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
-from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import fingerprint
-from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results
 from f3tok_jax.runs import results_file
@@ -38,29 +35,22 @@ def load_models(
         ValueError: where the folder is no such run, or its autoencoder is not that of its training.
         checkpoint.CheckpointError: where it has no whole checkpoint.
     """
-    config = config_lib.load(workdir)
-    if config.stage not in ("autoencoder", "representation"):
+    run = lineage.Lineage.read(workdir)
+    if run.stage not in ("autoencoder", "representation"):
         raise ValueError(
             f"{workdir} must be a run of the autoencoder or the representation stage, got "
-            f"{config.stage!r}"
+            f"{run.stage!r}"
         )
-    encoders, autoencoder_dir, step = {}, workdir, None
-    if config.stage == "representation":
-        module, params, config = pretrained_representation.load_representation_encoder(
-            workdir, say=say
-        )
-        encoders[features.REPRESENTATIONS] = module, params
-        autoencoder_dir, step = config.autoencoder.workdir, config.autoencoder.step or None
-    autoencoder, params, found, _ = pretrained_autoencoder.restore_autoencoder(
-        autoencoder_dir, step, say=say
-    )
-    digest = fingerprint.autoencoder_fingerprint(params)
-    if run_folder.frozen_fingerprints(workdir):
-        lineage.check_fingerprints(workdir, {"autoencoder": digest})
+    run.check()
+    encoders, autoencoder = {}, run
+    if run.stage == "representation":
+        encoders[features.REPRESENTATIONS] = pretrained_representation.load_encoder(run, say=say)
+        autoencoder = run.parents["autoencoder"]
+    module, params, autoencoder = pretrained_autoencoder.load(autoencoder, say=say)
     return features.Models(
-        autoencoder=(autoencoder, params, digest),
+        autoencoder=(module, params, autoencoder.fingerprint),
         encoders=encoders,
-        sample_rate=found.model.sample_rate,
+        sample_rate=run.sound.sample_rate,
         batch_size=batch_size,
     )
 

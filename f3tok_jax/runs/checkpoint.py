@@ -10,6 +10,7 @@ fingerprints.
 from collections.abc import Callable, Mapping, Sequence
 import json
 import shutil
+import types
 from typing import Any
 
 from etils import epath
@@ -289,6 +290,7 @@ def restore_params(
     *,
     field: str = "ema_params",
     step: int | None = None,
+    known: Mapping[int, Mapping[str, str]] = types.MappingProxyType({}),
     say: Callable[[str], None] = print,
 ) -> tuple[Any, int]:
     """Returns one field of a saved state, without reading the others, and its step.
@@ -299,6 +301,7 @@ def restore_params(
             shardings, or without for the first local device.
         field: of TrainState.
         step: to restore; default the newest whole one.
+        known: fingerprints of steps that were read before; see `read_meta`.
         say: where messages to the user go.
 
     Raises:
@@ -317,8 +320,8 @@ def restore_params(
     }
     for candidate in reversed(steps):
         try:
-            meta = checkpoint_meta.read(folder, candidate)
-            checkpoint_meta.check_tree(meta["fingerprints"], target, candidate, partial=True)
+            prints = known.get(candidate) or checkpoint_meta.read(folder, candidate)["fingerprints"]
+            checkpoint_meta.check_tree(prints, target, candidate, partial=True)
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 restored = reader.restore(
                     folder / str(candidate) / "state",
@@ -328,7 +331,7 @@ def restore_params(
                         partial_restore=True,
                     ),
                 )
-            changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(restored)[0])
+            changed = fingerprint.differing(prints, fingerprint.of(restored)[0])
             if not changed:
                 return restored[field], candidate
             reason = (
@@ -344,23 +347,21 @@ def restore_params(
     )
 
 
-def saved_names(workdir: str, field: str, step: int | None = None) -> set[str]:
-    """The names directly below one field of a saved state, such as those of the players.
+def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
+    """Returns what is kept beside the state of a step, which it names under "step".
 
     Args:
         workdir: of the run.
-        field: of TrainState.
         step: to look at; default the newest of which this can be read.
 
     Raises:
         ValueError: where there is no such step.
-        CheckpointError: where none tells.
+        CheckpointError: where it is missing or damaged.
     """
     folder, steps = _find(workdir, step)
     for candidate in reversed(steps):
         try:
-            paths = checkpoint_meta.read(folder, candidate)["fingerprints"]
-            return {path.split("/")[1] for path in paths if path.startswith(f"{field}/")}
+            return checkpoint_meta.read(folder, candidate) | {"step": candidate}
         except CheckpointError as error:
             failure = error
     raise failure
@@ -377,15 +378,6 @@ def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
             + f", got steps {steps}; train it first, or give another --workdir"
         )
     return folder, steps if step is None else [step]
-
-
-def read_meta(workdir: str, step: int) -> dict[str, Any]:
-    """Returns what is kept beside the state of a step.
-
-    Raises:
-        CheckpointError: where it is missing or damaged.
-    """
-    return checkpoint_meta.read(epath.Path(workdir).resolve() / _FOLDER, step)
 
 
 def _steps(folder: epath.Path) -> list[int]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 import difflib
 import hashlib
 import json
-import math
 import os
 import pathlib
 from typing import Any
@@ -202,33 +201,6 @@ _ABSENT = _Absent()
 
 def _is_resumable(key: str) -> bool:
     return any(key == name or key.startswith(name + ".") for name in RESUMABLE)
-
-
-def latents_of(config: ml_collections.ConfigDict) -> dict[str, int]:
-    """Returns sample_rate (Hz), samples_per_latent and latent_dim of the latents of a run.
-
-    A stage that hears latents reads them from the run of the autoencoder that it names, and takes
-    its own values where it names none.
-    """
-    if config.stage == "generation":
-        return latents_of(representation_of(config))
-    if config.stage != "autoencoder":
-        section = config.autoencoder
-        if section.workdir:
-            return latents_of(load(section.workdir))
-        return {name: section[name] for name in ("sample_rate", "samples_per_latent", "latent_dim")}
-    model = config.model
-    return {
-        "sample_rate": model.sample_rate,
-        "samples_per_latent": model.hop_length * math.prod(time for time, _ in model.strides),
-        "latent_dim": model.latent_dim,
-    }
-
-
-def representation_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the config of the representation run that a generation run names, or its recipe's."""
-    section = config.representation
-    return load(section.workdir) if section.workdir else section.recipe
 
 
 def describe(config: ml_collections.ConfigDict, derived: Mapping[str, float]) -> str:

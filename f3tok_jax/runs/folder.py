@@ -129,7 +129,7 @@ def settle_frozen(
         content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
         atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
-    content = json.loads(path.read_text())
+    content = frozen(workdir)
     for name, before in content["fingerprints"].items():
         if fingerprints.get(name) != before:
             raise ValueError(
@@ -140,10 +140,10 @@ def settle_frozen(
     return content["measured"]
 
 
-def frozen_fingerprints(workdir: str) -> dict[str, str]:
-    """Name -> fingerprint of each frozen model that a run began with; empty where it kept none."""
+def frozen(workdir: str) -> dict[str, Any]:
+    """What `settle_frozen` kept: "fingerprints" and "measured", empty where it kept nothing."""
     path = epath.Path(workdir) / _FROZEN
-    return dict(json.loads(path.read_text())["fingerprints"]) if path.exists() else {}
+    return json.loads(path.read_text()) if path.exists() else {"fingerprints": {}, "measured": {}}
 
 
 def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:

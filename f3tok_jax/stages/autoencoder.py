@@ -19,7 +19,6 @@ from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
@@ -43,7 +42,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "config.losses.mel_bands must have one number per window of config.losses.mel_windows, "
             f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
         )
-    crop = sound_lib.crop_length(config, lineage.Sound(**config_lib.latents_of(config)))
+    crop = sound_lib.crop_length(config, lineage.Lineage(config=config).sound)
     if losses.adversarial_crop > crop:
         raise ValueError(
             f"config.losses.adversarial_crop={losses.adversarial_crop} ({source}) must be at most "
@@ -96,7 +95,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
         num_steps["discriminator"] = config.num_steps - config.losses.adversarial_start
     model = Model(
-        autoencoder=pretrained_autoencoder.make_autoencoder(config),
+        autoencoder=pretrained_autoencoder.make(config),
         discriminators=discriminators,
         config=config,
     )
@@ -104,7 +103,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         name: optimizer.make_optimizer(config.optimizer[name], num_steps[name])
         for name in num_steps
     }
-    sound = lineage.Sound(**config_lib.latents_of(config))
+    sound = lineage.Lineage(config=config).sound
     crop = sound_lib.crop_length(config, sound)
     shape = (config.data.batch_size, crop)
     return stage.Stage(

@@ -18,6 +18,8 @@ from f3tok_jax.models import adaptation
 from f3tok_jax.models import sequences
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.pretrained import language_model as pretrained_language_model
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import generation_loss
 from f3tok_jax.stages import generation_patch
 from f3tok_jax.stages import sound as sound_lib
@@ -47,8 +49,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The generation stage as the training loop sees it."""
-    model = pretrained_generation.make_model(config)
-    sound, folder = model.given.frozen.sound, model.given.heard.language_model.folder
+    model = pretrained_generation.Model(lineage.Lineage(config=config))
+    sound, folder = model.run.sound, model.representation.config.language_model.folder
+    fingerprints = model.run.frozen_fingerprints(pretrained_language_model.fingerprint)
     optimizers = {
         name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
         for name in model.players
@@ -58,26 +61,24 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
     return stage.Stage(
         batch_spec=sound_lib.batch_spec(
-            config, sound, run="representation", autoencoder=model.given.frozen.autoencoder
+            config, sound, run="representation", autoencoder=model.frozen.autoencoder
         )
         | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
-        init_state=functools.partial(
-            pretrained_generation.init_state, model=model, optimizers=optimizers
-        ),
+        init_state=functools.partial(init_state, model=model, optimizers=optimizers),
         open_data=functools.partial(
             sound_lib.open_pipeline,
             config=config,
             sound=sound,
-            check=model.given.check_named,
+            check=model.check_named,
             crops={
                 "random_crop": False,
                 "text": text,
-                "autoencoder": model.given.frozen.fingerprints.get("autoencoder"),
+                "autoencoder": fingerprints.get("autoencoder"),
             },
         ),
-        frozen_fingerprints=model.given.fingerprints,
-        abstract_frozen=model.given.abstract(),
-        load_frozen=model.given.load,
+        frozen_fingerprints=fingerprints,
+        abstract_frozen=model.abstract(),
+        load_frozen=model.load,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         sample=None,
@@ -86,6 +87,16 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
+
+
+def init_state(
+    key: jax.Array,
+    *,
+    model: pretrained_generation.Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
+) -> train_state.TrainState:
+    """Fresh parameters and optimizers, boxed in their logical axes."""
+    return optimizer.init_state(model.init_params(key), optimizers)
 
 
 def model_flops(model: pretrained_generation.Model) -> float:

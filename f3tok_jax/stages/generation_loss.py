@@ -39,7 +39,7 @@ def total_loss(
 
     Args:
         params: what is trained: "head", and "language_model" where its difference is.
-        frozen: what `generation_models.GenerationModels.load` gave.
+        frozen: what `Model.load` gave.
         batch: a microbatch.
         totals: of the whole batch, from `batch_totals`.
         model: of the run.
@@ -49,7 +49,7 @@ def total_loss(
     config, generator = model.config, model.generator
     flow, key_of = config.flow, functools.partial(train_state.step_key, key, 0)
     weights = pretrained_generation.generator_weights(params, frozen)
-    latents, mask = model.given.frozen.latents(frozen, batch)
+    latents, mask = model.frozen.latents(frozen, batch)
     text_mask = batch["text_mask"]
     if is_training:
         silent = jax.random.bernoulli(key_of("text"), config.text.drop, (text_mask.shape[0], 1))
@@ -210,7 +210,7 @@ def _patch_error(
 
 def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict[str, jax.Array]:
     """What the summed losses are divided by, once: patches and answers of the whole batch."""
-    mask = model.given.frozen.frame_mask(batch)
+    mask = model.frozen.frame_mask(batch)
     patch = model.generator.patch
     whole = mask[:, : mask.shape[1] // patch * patch].reshape(mask.shape[0], -1, patch)
     patches = jnp.sum(jnp.all(whole, axis=-1), dtype=jnp.float32)

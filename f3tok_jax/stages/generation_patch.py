@@ -12,6 +12,7 @@ import ml_collections
 from f3tok_jax.devices import sharding
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.runs import lineage
 from f3tok_jax.training import stage
 
 
@@ -24,12 +25,12 @@ def lower(config: ml_collections.ConfigDict, device: Any) -> stage.Program:
         config: of a generation run.
         device: to lower for, which need not exist.
     """
-    model = pretrained_generation.make_model(config)
-    generator, sound = model.generator, model.given.frozen.sound
+    model = pretrained_generation.Model(lineage.Lineage(config=config))
+    generator, sound = model.generator, model.run.sound
     weights = jax.eval_shape(
         pretrained_generation.generator_weights,
-        pretrained_generation.abstract_params(model),
-        sharding.unbox(model.given.abstract()),
+        model.abstract_params(),
+        sharding.unbox(model.abstract()),
     )
     text = jax.ShapeDtypeStruct((1, config.text.max_tokens), jnp.int32)
     prompt = jax.ShapeDtypeStruct((1, 0, generator.patch, sound.latent_dim), jnp.float32)

@@ -6,7 +6,7 @@ It is asked about sound in the words of the tasks, half of the time after a cont
 there is to hear; frozen, it supervises the representation encoder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 import os
 from typing import Any
@@ -23,7 +23,7 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import language_model as pretrained_language_model
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.pretrained import weights
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -205,6 +205,16 @@ def _targets(batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
     return after(batch["text"]), jnp.where(follows, after(batch["scored"]), 0)
 
 
+def load(
+    run: lineage.Lineage, *, say: Callable[[str], None] = print
+) -> tuple[language_model_lib.LanguageModel, Any, lineage.Lineage]:
+    """The module of a run of this stage, its averaged weights, and the run at their step."""
+    model = make_model(run.config)
+    abstract = sharding.unbox(language_model_lib.abstract_params(model))
+    params, run = weights.restore(run, {PLAYER: abstract}, say=say)
+    return model, params[PLAYER], run
+
+
 def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | None = None) -> int:
     """Writes a run's averaged weights, config and tokenizer as a Hugging Face folder.
 
@@ -219,12 +229,10 @@ def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | No
     Raises:
         ValueError: where the folder is not a run of this stage or holds no such checkpoint.
     """
-    config = lineage.read_config(os.fspath(workdir), "language_model")
-    model = make_model(config)
-    abstract = sharding.unbox(language_model_lib.abstract_params(model))
-    params, step = checkpoint.restore_params(os.fspath(workdir), {PLAYER: abstract}, step=step)
-    pretrained_language_model.write(folder, model, params[PLAYER], config.tokenizer)
-    return step
+    run = lineage.Lineage.read(os.fspath(workdir), step, stage=PLAYER)
+    model, params, run = load(run)
+    pretrained_language_model.write(folder, model, params, run.config.tokenizer)
+    return run.step
 
 
 STAGE = stage.Definition(

@@ -17,6 +17,7 @@ import optax
 
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
+from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import sound as sound_lib
@@ -56,7 +57,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The representation stage as the training loop sees it."""
     model = representation_loss.make_model(config)
-    sound = model.frozen.sound
+    sound, targets = model.frozen.sound, model.targets
+    fingerprints = model.frozen.run.frozen_fingerprints(pretrained_language_model.fingerprint)
     optimizers = {
         lineage.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
     }
@@ -81,13 +83,13 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             crops={
                 "random_crop": False,
                 "text": text,
-                "autoencoder": model.frozen.fingerprints.get("autoencoder"),
+                "autoencoder": fingerprints.get("autoencoder"),
             },
         ),
-        frozen_fingerprints=model.frozen.fingerprints,
-        measure=model.frozen.measure,
-        abstract_frozen=model.frozen.abstract(),
-        load_frozen=model.frozen.load,
+        frozen_fingerprints=fingerprints,
+        measure=targets.measure if targets else dict,
+        abstract_frozen=model.frozen.abstract() | (targets.abstract() if targets else {}),
+        load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         sample=None,
@@ -97,6 +99,14 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
+
+
+def _load_frozen(
+    shardings: Mapping[str, Any], measured: Mapping[str, Any], *, model: representation_loss.Model
+) -> dict[str, Any]:
+    """Everything that the step reads and nothing trains, each where it belongs."""
+    placed = model.frozen.load(shardings)
+    return placed | model.targets.load(shardings, measured) if model.targets else placed
 
 
 def model_flops(model: representation_loss.Model) -> float:

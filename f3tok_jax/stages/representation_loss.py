@@ -16,7 +16,10 @@ from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
 from f3tok_jax.models import rq_mtp
 from f3tok_jax.models import sequences as sequences_lib
+from f3tok_jax.pretrained import frozen as frozen_lib
 from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.runs import lineage
+from f3tok_jax.stages import rq_targets
 from f3tok_jax.training import stage
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
@@ -30,22 +33,31 @@ class Model:
         encoder: latents to representations.
         heads: of RQ-MTP; None where that loss has no weight.
         projector: representations to audio tokens; None without supervision.
-        frozen: autoencoder, language model and labels.
+        frozen: autoencoder and language model.
+        targets: of RQ-MTP; None where that loss has no weight.
         config: of the run.
     """
 
     encoder: encoder_lib.RepresentationEncoder
     heads: rq_mtp.Heads | None
     projector: projector_lib.Projector | None
-    frozen: pretrained_representation.FrozenModels
+    frozen: frozen_lib.FrozenModels
+    targets: rq_targets.Targets | None
     config: ml_collections.ConfigDict
 
 
 def make_model(config: ml_collections.ConfigDict) -> Model:
     """The modules of a run's config; reads the configs of the frozen models, no weights."""
-    frozen = pretrained_representation.FrozenModels(config)
-    heads = projector = None
+    run = lineage.Lineage(config=config)
+    frozen = frozen_lib.FrozenModels(
+        run,
+        reads_latents=config.data.latents,
+        compute_dtype=config.language_model.compute_dtype,
+        remat=config.language_model.remat,
+    )
+    heads = projector = targets = None
     if config.rq.weight:
+        targets = rq_targets.Targets(config, frozen)
         heads = rq_mtp.Heads(
             num_heads=config.rq.num_heads,
             num_codebooks=config.rq.num_codebooks,
@@ -56,8 +68,14 @@ def make_model(config: ml_collections.ConfigDict) -> Model:
         )
     if config.supervision.weight:
         projector = pretrained_representation.make_projector(config, frozen.language_model.width)
-    encoder = pretrained_representation.make_encoder(config, frozen.sound.latent_dim)
-    return Model(encoder=encoder, heads=heads, projector=projector, frozen=frozen, config=config)
+    return Model(
+        encoder=pretrained_representation.make_encoder(run),
+        heads=heads,
+        projector=projector,
+        frozen=frozen,
+        targets=targets,
+        config=config,
+    )
 
 
 def total_loss(
@@ -89,7 +107,7 @@ def total_loss(
     loss, metrics = jnp.float32(0.0), {}
     if model.heads is not None:
         with jax.named_scope("rq_mtp"):
-            labels = model.frozen.labels(frozen, batch, latents)
+            labels = model.targets.labels(frozen, batch, latents)
             labels = packing.take(plan, rows(labels))
             outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
             loss += config.rq.weight * outcome.total(totals["targets"])

@@ -11,7 +11,6 @@ import ml_collections
 
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import tasks
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 
@@ -24,8 +23,8 @@ def derived(
         config: of the stage.
         sound: what its latents are of; None for what the config and the runs that it names say.
     """
-    sound = sound or lineage.Sound(**config_lib.latents_of(config))
-    rate = sound.sample_rate / sound.samples_per_latent
+    sound = sound or lineage.Lineage(config=config).sound
+    rate = sound.latent_rate
     seconds = seconds_per_batch(config, sound)
     return {
         "latent_rate_hz": rate,
@@ -68,7 +67,7 @@ def batch_spec(
             "passes through its autoencoder; name one, or set config.data.latents=True for shards "
             "of latents"
         )
-    return lineage.sound_spec(config, sound)
+    return sound.batch_spec(config.data)
 
 
 def open_pipeline(

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from f3tok_jax.runs import checkpoint
-from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
@@ -33,8 +32,8 @@ def check(
         ValueError: where the folder is no run of this stage, or its latents are of another
             autoencoder: weights mean nothing to other latents.
     """
-    lineage.read_config(section.workdir, stage_name)
-    before = run_folder.frozen_fingerprints(section.workdir)
+    run = lineage.Lineage.read(section.workdir, section.step or None, stage=stage_name)
+    before = run.trained_on
     for name in sorted(before.keys() & fingerprints.keys()):
         if before[name] == fingerprints[name]:
             continue
@@ -68,7 +67,8 @@ def begin(
         checkpoint.CheckpointError: where no step asked for is whole.
     """
     step = section.step or None
-    there = checkpoint.saved_names(section.workdir, "params", step)
+    prints = checkpoint.read_meta(section.workdir, step)["fingerprints"]
+    there = {path.split("/")[1] for path in prints if path.startswith("params/")}
     averaged = [name for name in state.ema_params if name in there]
     plain = [name for name in state.params if name in there and name not in averaged]
     taken = {}

@@ -15,6 +15,7 @@ from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import lineage
 from tests.support import sounds
 from tests.support import tiny_models
 
@@ -40,9 +41,11 @@ def encoded(tmp_path_factory, workdir, shards):
 
 
 def test_latents_from_shards_are_those_of_the_sound(encoded, shards, workdir):
-    autoencoder, params, *_ = pretrained_autoencoder.restore_autoencoder(workdir)
-    assert autoencoder.samples_per_latent == 640
+    run = lineage.Lineage.read(workdir)
+    autoencoder, params, _ = pretrained_autoencoder.load(run)
+    assert autoencoder.samples_per_latent == run.sound.samples_per_latent == 640
     prints = fingerprint.autoencoder_fingerprint(params)
+    assert prints == run.fingerprint
     options = dict(
         sample_rate=16_000, crop_length=25 * 640, batch_size=8, random_crop=False, seed=1
     )

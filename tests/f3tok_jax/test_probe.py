@@ -13,15 +13,13 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from f3tok_jax import probe
 from f3tok_jax.inference import batched
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
-from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features as features_lib
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import folder as run_folder
 from tests.support import sounds
 from tests.support import tiny_models
+from tests.support import tiny_runs
 
 _HOP, _DIM = 640, 8
 
@@ -200,31 +198,21 @@ def test_a_value_is_kept_out_of_training_and_tested_alone(shards, workdir, tmp_p
     assert test["num_unseen"] == wanted  # only bob says odd digits
 
 
-def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path, monkeypatch):
-    settings = tiny_models.config()
-    settings.unlock()
-    settings.stage = "representation"
-    settings.autoencoder = dict(workdir=workdir, step=0)
-    monkeypatch.setattr(
-        pretrained_representation,
-        "load_representation_encoder",
-        lambda folder, say: ("module", "params", settings),
+def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path):
+    config = config_lib.read(
+        f"{tiny_runs._CONFIGS}/representation.py:tiny",
+        [
+            *tiny_runs._SMALL,
+            f"--config.autoencoder.workdir={workdir}",
+            "--config.supervision.weight=0.0",
+        ],
     )
-    monkeypatch.setattr(config_lib, "load", lambda folder: settings)
-    monkeypatch.setattr(
-        pretrained_autoencoder,
-        "restore_autoencoder",
-        lambda folder, step, say: ("ae", {}, tiny_models.config(), 3),
-    )
+    tiny_runs.write(config, str(tmp_path))
     models = probes.load_models(str(tmp_path))
-    assert models.encoders == {"representations": ("module", "params")}
-    assert models.autoencoder[0] == "ae"
-    assert models.sample_rate == 16_000
-    own = {"autoencoder": models.autoencoder[2]}
-    run_folder.settle_frozen(str(tmp_path), own, dict)
-    assert probes.load_models(str(tmp_path)).autoencoder == models.autoencoder
-    other = {"autoencoder": "5eed"}
-    monkeypatch.setattr(run_folder, "frozen_fingerprints", lambda folder: other)
+    assert set(models.encoders) == {"representations"} and models.sample_rate == 16_000
+    own = models.autoencoder[2]
+    frozen = tmp_path / "frozen.json"
+    frozen.write_text(frozen.read_text().replace(own, "5eed"))
     with pytest.raises(ValueError, match="was trained on autoencoder 5eed, got "):
         probes.load_models(str(tmp_path))
 

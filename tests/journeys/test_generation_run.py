@@ -219,7 +219,7 @@ def test_another_representation_run_is_refused(run, folders, tmp_path, capsys):
 
 
 def _fingerprint(run: str) -> str:
-    return run_folder.frozen_fingerprints(run)["representation"]
+    return run_folder.frozen(run)["fingerprints"]["representation"]
 
 
 def test_generated_sound_is_measured(run, folders, tmp_path, capsys):

@@ -14,6 +14,7 @@ import optax
 from f3tok_jax.devices import sharding
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import generation as generation_stage
 from f3tok_jax.training import stage as stage_lib
 from tests.support import tiny_models
@@ -67,6 +68,10 @@ def make_config(*more: str):
     return config_lib.read(RECIPE, [*_SMALL, *more])
 
 
+def make_model(config) -> pretrained_generation.Model:
+    return pretrained_generation.Model(lineage.Lineage(config=config))
+
+
 def make_batch(*, seed: int = 0, text_seed: int = 0) -> dict[str, np.ndarray]:
     mask = np.arange(9)[None] < np.array(FRAMES)[:, None]
     position = np.arange(3)[None]
@@ -100,7 +105,7 @@ def _descent(*more: str):
     """(stage, state of weights, step), one step of which takes the gradients away, unclipped."""
     config = make_config(*more)
     stage = generation_stage.make_stage(config)
-    model = pretrained_generation.make_model(config)
+    model = make_model(config)
     state = random_state(stage)
     optimizers = {name: optax.sgd(1.0) for name in state.params}
     opt_state = {name: tx.init(state.params[name]) for name, tx in optimizers.items()}

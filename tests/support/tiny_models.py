@@ -84,7 +84,7 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
 @functools.lru_cache
 def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, dict]:
     """An untrained autoencoder and its variables."""
-    autoencoder = pretrained_autoencoder.make_autoencoder(config(preset, **model))
+    autoencoder = pretrained_autoencoder.make(config(preset, **model))
     waveform = jnp.zeros((1, autoencoder.samples_per_latent))
     params = once.run_once(
         functools.partial(pretrained_autoencoder.init_params, autoencoder),

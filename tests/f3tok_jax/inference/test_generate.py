@@ -14,6 +14,7 @@ from f3tok_jax.inference import codec
 from f3tok_jax.inference import generate
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
 from tests.support import tiny_models
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "generation.py") + ":tiny"
@@ -46,14 +47,14 @@ def speaker(tmp_path_factory) -> generate.Speaker:
             "--config.text.tasks.voice=2.0",
         ],
     )
-    models = pretrained_generation.GenerationModels(config)
-    head = models.generator.head
-    inputs = tiny_models.head_inputs(head, models.generator.language_model.width)
+    model = pretrained_generation.Model(lineage.Lineage(config=config))
+    head = model.generator.head
+    inputs = tiny_models.head_inputs(head, model.generator.language_model.width)
     shapes = jax.eval_shape(head.init, jax.random.key(0), *inputs)["params"]
-    weights = tiny_models.random_weights(models.abstract() | {"head": shapes})
+    weights = tiny_models.random_weights(model.abstract() | {"head": shapes})
     weights["head"]["stop_out"]["bias"] = jnp.full((1,), -100.0)
     return generate.Speaker(
-        config, weights, models, codec.Tokenizer(autoencoder, variables["params"]), step=3
+        model, weights, codec.Tokenizer(autoencoder, variables["params"]), step=3
     )
 
 
@@ -293,5 +294,8 @@ def test_a_run_of_another_version_is_refused(tmp_path):
         del config.model.row
         config.model.rows = 2
     config_lib.save(config, str(tmp_path))
+    meta = tmp_path / "checkpoints" / "3" / "meta"
+    meta.mkdir(parents=True)
+    (meta / "metadata").write_text('{"fingerprints": {}}')
     with pytest.raises(ValueError, match="without model.row, with model.rows; train it again"):
         generate.Speaker.load(str(tmp_path))

@@ -19,7 +19,7 @@ def _noise(shape, seed=0):
 
 @pytest.mark.parametrize("preset", recipe.PRESETS)
 def test_full_size_presets_have_the_stated_shapes(preset):
-    model = pretrained_autoencoder.make_autoencoder(recipe.get_config(preset))
+    model = pretrained_autoencoder.make(recipe.get_config(preset))
     waveform = jax.ShapeDtypeStruct((2, model.sample_rate), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), waveform)
     apply = lambda method, x: jax.eval_shape(
@@ -32,7 +32,7 @@ def test_full_size_presets_have_the_stated_shapes(preset):
 
 
 def test_spectrostream_geometry_has_the_published_size():
-    model = pretrained_autoencoder.make_autoencoder(recipe.get_config("spectrostream"))
+    model = pretrained_autoencoder.make(recipe.get_config("spectrostream"))
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 960)))
     count = lambda name: sum(leaf.size for leaf in jax.tree.leaves(variables["params"][name]))
     # methods.md 2.1: 5.9 M at depth 32 in the encoder, 23.4 M at 64 in the decoder.

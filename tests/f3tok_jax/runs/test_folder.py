@@ -52,7 +52,7 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
 
 
 def test_a_run_keeps_what_its_frozen_models_were(tmp_path):
-    assert run_folder.frozen_fingerprints(str(tmp_path)) == {}
+    assert run_folder.frozen(str(tmp_path))["fingerprints"] == {}
     prints = {"autoencoder": "abc"}
     run_folder.settle_frozen(str(tmp_path), prints, dict)
-    assert run_folder.frozen_fingerprints(str(tmp_path)) == prints
+    assert run_folder.frozen(str(tmp_path))["fingerprints"] == prints

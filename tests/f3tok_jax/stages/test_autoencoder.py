@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import once
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import autoencoder as autoencoder_stage
 from tests.support import tiny_models
 
@@ -142,4 +142,4 @@ def test_run_of_another_stage_is_refused(tmp_path):
     config.stage = "representation"
     config_lib.save(config, str(tmp_path))
     with pytest.raises(ValueError, match="must be a run of the autoencoder stage"):
-        pretrained_autoencoder.restore_autoencoder(str(tmp_path))
+        lineage.Lineage.read(str(tmp_path), stage="autoencoder")

@@ -85,7 +85,7 @@ def _teaching(mask) -> generation_loss.generator_lib.Teaching:
 
 
 def test_stop_labels_say_which_patch_is_the_last():
-    model = pretrained_generation.make_model(tiny_generation.make_config())
+    model = tiny_generation.make_model(tiny_generation.make_config())
     head = model.generator.head
     inputs = tiny_models.head_inputs(head, 16)
     shapes = jax.eval_shape(head.init, jax.random.key(0), *inputs)["params"]
@@ -116,7 +116,7 @@ def test_sound_that_packing_cuts_does_not_end_there():
     config = tiny_generation.make_config(
         "--config.packing.examples=4", "--config.packing.positions=12"
     )
-    stage, model = generation_stage.make_stage(config), pretrained_generation.make_model(config)
+    stage, model = generation_stage.make_stage(config), tiny_generation.make_model(config)
     frozen, batch = tiny_generation.random_frozen(stage), tiny_generation.make_batch()
     weights = pretrained_generation.generator_weights(
         tiny_generation.random_state(stage).params, frozen

@@ -1,0 +1,141 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The autoencoder and the language model that a later stage reads and never trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from f3tok_jax.devices import sharding
+from f3tok_jax.models import language_model as language_model_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import language_model as pretrained_language_model
+from f3tok_jax.runs import lineage
+from f3tok_jax.training import stage
+
+
+class FrozenModels:
+    """What a representation run is trained on: shapes at once, weights when they are asked for.
+
+    Attributes:
+        run: the representation run, finished or about to begin.
+        sound: of its latents.
+        autoencoder: module, None where no run is named.
+        language_model: module, None without supervision.
+    """
+
+    def __init__(
+        self, run: lineage.Lineage, *, reads_latents: bool, compute_dtype: str, remat: str
+    ):
+        """Makes the modules.
+
+        Args:
+            run: of the representation stage.
+            reads_latents: whether batches hold latents, so that the autoencoder is not needed.
+            compute_dtype: of the language model.
+            remat: likewise.
+
+        Raises:
+            ValueError: where a folder is not what it must be.
+        """
+        self.run, self.sound, self._reads_latents = run, run.sound, reads_latents
+        self._dtype = jnp.dtype(compute_dtype)
+        self._autoencoder_run = run.parents.get("autoencoder")
+        self.autoencoder = self.language_model = None
+        if self._autoencoder_run:
+            self.autoencoder = pretrained_autoencoder.of_run(self._autoencoder_run)
+        if run.config.supervision.weight:
+            fields = dict(compute_dtype=compute_dtype, remat=remat)
+            section = run.config.language_model
+            if section.folder:
+                self.language_model = pretrained_language_model.read(section.folder, **fields)
+            else:
+                self.language_model = language_model_lib.make(section.shape.to_dict(), **fields)
+
+    def abstract(self) -> dict[str, Any]:
+        """Shapes and dtypes of what `load` gives."""
+        tree = {}
+        if self.autoencoder is not None and not self._reads_latents:
+            tree["autoencoder"] = pretrained_autoencoder.abstract_params(self.autoencoder)
+        if self.language_model is not None:
+            tree["language_model"] = language_model_lib.abstract_params(
+                self.language_model, self._dtype
+            )
+            tree["embedding_rms"] = jax.ShapeDtypeStruct((), jnp.float32)
+        return tree
+
+    def load(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
+        """Loads every weight to where it belongs.
+
+        Args:
+            shardings: a tree that has all of `abstract()`, and perhaps more.
+
+        Raises:
+            ValueError: where a model is not named, or its files are not whole.
+        """
+        self.check_named()
+        placed = {}
+        if "autoencoder" in shardings:
+            placed["autoencoder"] = self.load_autoencoder(shardings["autoencoder"])
+        if self.language_model is not None:
+            placed |= self.load_language_model(shardings)
+        return placed
+
+    def load_autoencoder(self, shardings: Any = None) -> Any:
+        """Parameters of the autoencoder, by default on the first device."""
+        return pretrained_autoencoder.load(self._autoencoder_run, shardings=shardings)[1]
+
+    def load_language_model(self, shardings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """ "language_model" and "embedding_rms", by default on the first device; see `load`."""
+        params = pretrained_language_model.load_params(
+            self.run.config.language_model.folder,
+            self.language_model,
+            shardings and shardings["language_model"],
+            self._dtype,
+        )
+        rms = jax.jit(embedding_rms, out_shardings=shardings and shardings["embedding_rms"])
+        return {
+            "language_model": params,
+            "embedding_rms": rms(self.language_model.table(params)),
+        }
+
+    def latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
+        """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""
+        if "latents" in batch:
+            return batch["latents"], batch["mask"]
+        if self.autoencoder is None:
+            self.check_named()
+        waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
+        with jax.named_scope("autoencoder"):
+            params = sharding.gather(frozen["autoencoder"])
+            latents = self.autoencoder.apply(
+                {"params": params}, waveform, method="waveform_to_latents"
+            )
+        mask = self.frame_mask(batch)
+        return jax.lax.stop_gradient(jnp.where(mask[..., None], latents, 0.0)), mask
+
+    def frame_mask(self, batch: stage.Batch) -> jax.Array:
+        """[b, t] bool: latents with any sound in them."""
+        mask = batch["mask"]
+        if "latents" in batch:
+            return mask
+        return jnp.any(mask.reshape(mask.shape[0], -1, self.sound.samples_per_latent), axis=-1)
+
+    def check_named(self) -> None:
+        """Raises ValueError where a model has a shape, for compile_check, and no weights."""
+        if self.autoencoder is None:
+            raise ValueError(
+                "config.autoencoder.workdir must name a run of the autoencoder stage, got ''"
+            )
+        if self.language_model is not None and not self.run.config.language_model.folder:
+            raise ValueError(
+                "config.language_model.folder must name a Hugging Face folder of a qwen2 or qwen3 "
+                "model, got ''; or set config.supervision.weight=0"
+            )
+
+
+def embedding_rms(table: jax.Array) -> jax.Array:
+    """Root mean square of a language model's token table: the scale of its inputs, float32."""
+    return jnp.sqrt(jnp.mean(jnp.square(table.astype(jnp.float32))))

@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What RQ-MTP asks for: labels of a batch, from statistics that are measured once per run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from data_pipelines.reading import pipeline
+from f3tok_jax.models import rq_mtp
+from f3tok_jax.models import whitening
+from f3tok_jax.pretrained import frozen as frozen_lib
+from f3tok_jax.training import stage
+
+
+class Targets:
+    """Labels of latents, or of log-mel frames, by a table that is random and stays so."""
+
+    def __init__(self, config: ml_collections.ConfigDict, frozen: frozen_lib.FrozenModels):
+        """Takes the config of a run with this loss, and the models that it hears with."""
+        self._config, self._frozen = config, frozen
+        self._is_of_latents = config.rq.target == "latents"
+
+    @property
+    def _dim(self) -> int:
+        rq = self._config.rq
+        return (
+            self._frozen.sound.latent_dim if self._is_of_latents else rq.mel_bands * rq.mel_frames
+        )
+
+    def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of what `load` gives."""
+        rq, width = self._config.rq, self._dim
+        size = rq.num_codebooks * rq.codebook_size
+        shapes = {name: jax.ShapeDtypeStruct((width,), jnp.float32) for name in ("mean", "std")}
+        return {"table": jax.ShapeDtypeStruct((width, size), jnp.float32)} | shapes
+
+    def load(self, shardings: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+        """The table and the statistics, each where it belongs.
+
+        Args:
+            shardings: a tree that has all of `abstract()`, and perhaps more.
+            measured: what `measure` gave when the run began.
+        """
+        rq = self._config.rq
+        arrays = {name: np.asarray(measured[name], np.float32) for name in ("mean", "std")}
+        arrays["table"] = rq_mtp.make_table(
+            self._config.seed,
+            input_dim=self._dim,
+            num_codebooks=rq.num_codebooks,
+            codebook_size=rq.codebook_size,
+            code_dim=rq.code_dim,
+        )
+        if rq.whiten:
+            matrix = np.asarray(measured["matrix"], np.float32)
+            arrays["table"] = whitening.into_table(matrix, arrays["std"], arrays["table"])
+        return jax.device_put(arrays, {name: shardings[name] for name in arrays})
+
+    def measure(self) -> dict[str, list[float]]:
+        """Statistics of what is quantized, over training batches: its mean and its scale or whitening.
+
+        The same on every mesh: one process reads the global batches, on one device.
+        """
+        config, sound = self._config, self._frozen.sound
+        self._frozen.check_named()
+        autoencoder = self._frozen.run.parents["autoencoder"]
+        batches = pipeline.Pipeline(
+            config.data.train,
+            pipeline.Options(
+                batch_size=config.data.batch_size,
+                seed=config.seed,
+                max_replaced=config.data.max_replaced,
+            ),
+            sample_rate=sound.sample_rate,
+            crop_length=config.data.crop_frames * sound.samples_per_latent,
+            random_crop=False,
+            autoencoder=autoencoder.fingerprint,
+        )
+        frozen = {}
+        measure, finish = rq_mtp.measure_statistics, rq_mtp.finish_statistics
+        if config.rq.whiten:
+            measure, finish = whitening.measure, whitening.finish
+        if not config.data.latents:
+            frozen["autoencoder"] = self._frozen.load_autoencoder()
+
+        @jax.jit
+        def sums_of(frozen, batch):
+            latents, mask = self._frozen.latents(frozen, batch)
+            return measure(self._values(batch, latents), mask)
+
+        sums = [np.float64(0.0)] * 3
+        for step in range(config.rq.statistics_batches):
+            more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
+            sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
+        mean, scale = finish(sums)
+        if config.rq.whiten:
+            return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": scale.tolist()}
+        return {"mean": mean.tolist(), "std": scale.tolist()}
+
+    def labels(self, frozen: Any, batch: stage.Batch, latents: jax.Array) -> jax.Array:
+        """Labels of a batch [b, t, G] int32.
+
+        Args:
+            frozen: arrays of `load`, among others.
+            batch: as the pipeline gives it.
+            latents: of it, [b, t, d].
+        """
+        rq = self._config.rq
+        features = rq_mtp.standardize(
+            self._values(batch, latents),
+            frozen["mean"],
+            frozen["std"],
+            layer_norm=rq.layer_norm and not rq.whiten,
+        )
+        return rq_mtp.codes_of(features, frozen["table"], num_codebooks=rq.num_codebooks)
+
+    def _values(self, batch: stage.Batch, latents: jax.Array) -> jax.Array:
+        """What is quantized, [b, t, width]."""
+        if self._is_of_latents:
+            return latents
+        return rq_mtp.log_mel_frames(
+            jnp.where(batch["mask"], batch["waveform"], 0.0),
+            sample_rate=self._frozen.sound.sample_rate,
+            samples_per_latent=self._frozen.sound.samples_per_latent,
+            num_mels=self._config.rq.mel_bands,
+            frames_per_latent=self._config.rq.mel_frames,
+        )
