@@ -76,7 +76,7 @@ def _quantity(
             )
         )
     notes = [together] if together else []
-    notes += ["dots: held-out sound"] if any(one.marked for one in series) else []
+    notes += ["dots: held-out data"] if any(one.marked for one in series) else []
     title = quantity.replace("_", " ").replace("/", ": ")
     return Chart(title, charts.line_chart(series), "; ".join(notes), _ends(series))
 
