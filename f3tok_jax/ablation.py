@@ -20,6 +20,7 @@ others as f3tok_jax.train gave them.
 
 import argparse
 from collections.abc import Sequence
+import functools
 import sys
 
 from data_pipelines import command
@@ -64,10 +65,12 @@ def _ablate(given: argparse.Namespace) -> None:
             given.shards,
             _parse_sets(given.test_shards, "--test_shards"),
             given.output,
-            measure_transcripts=transcription.measure,
+            options=options.options_of(given),
+            measure_transcripts=functools.partial(
+                transcription.measure, num_examples=given.num_transcripts, say=command.say
+            ),
             speech=_parse_sets(given.transcribe, "--transcribe") if given.transcribe else {},
-            num_transcripts=given.num_transcripts,
-            **options.options_of(given),
+            say=command.say,
         )
     except ablation_runs.TrainingStopped as error:
         raise command.Refused(error, max(error.code, command.EXIT_REFUSED)) from error

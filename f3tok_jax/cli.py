@@ -27,8 +27,8 @@ import sys
 from data_pipelines import command
 
 _DEFAULT_MODEL = "runs/demo/autoencoder"
-_DEFAULT_LISTENER = "runs/demo/representation"
-_DEFAULT_SPEAKER = "runs/demo/generation"
+_DEFAULT_REPRESENTATION = "runs/demo/representation"
+_DEFAULT_GENERATION = "runs/demo/generation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def _parser() -> command.Parser:
         required=True, metavar="{info,encode,decode,represent,transcribe,generate}"
     )
     common = _common(_DEFAULT_MODEL)
-    listening = _common(_DEFAULT_LISTENER)
+    representing = _common(_DEFAULT_REPRESENTATION)
 
     info = commands.add_parser("info", parents=[common], help="what the model is, as JSON")
     info.set_defaults(command=_info)
@@ -64,7 +64,7 @@ def _parser() -> command.Parser:
     decode.set_defaults(command=_decode)
 
     represent = commands.add_parser(
-        "represent", parents=[listening], help="sound file to representations (.npz)"
+        "represent", parents=[representing], help="sound file to representations (.npz)"
     )
     represent.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
     represent.add_argument("output", type=_latent_file, help=".npz")
@@ -72,7 +72,7 @@ def _parser() -> command.Parser:
     represent.set_defaults(command=_represent)
 
     transcribe = commands.add_parser(
-        "transcribe", parents=[listening], help="sound file to text, on the console"
+        "transcribe", parents=[representing], help="sound file to text, on the console"
     )
     transcribe.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
     transcribe.add_argument(
@@ -87,7 +87,7 @@ def _parser() -> command.Parser:
 
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate = commands.add_parser(
-        "generate", parents=[_common(_DEFAULT_SPEAKER)], help="text to sound file"
+        "generate", parents=[_common(_DEFAULT_GENERATION)], help="text to sound file"
     )
     add = generate.add_argument
     add("--text", default="", help="what to say, or the caption of a sound (see --task)")
@@ -124,38 +124,31 @@ def _latent_file(text: str) -> str:
 
 def _load(arguments: argparse.Namespace):
     # Imported late: --help and a wrong command need no JAX.
-    from f3tok_jax.inference import codec
+    from f3tok_jax.inference import tokenizer
 
     # Standard output is for the result alone: `info` is JSON there.
     say = functools.partial(print, file=sys.stderr)
-    return codec.Tokenizer.load(arguments.model, arguments.step, say=say)
-
-
-def _load_listener(arguments: argparse.Namespace):
-    from f3tok_jax.inference import represent as represent_lib
-
-    say = functools.partial(print, file=sys.stderr)
-    return represent_lib.Listener.load(arguments.model, arguments.step, say=say)
+    return tokenizer.F3Tokenizer.from_pretrained(arguments.model, arguments.step, say=say)
 
 
 def _info(arguments: argparse.Namespace) -> int:
     import jax
 
-    model = _load(arguments)
-    autoencoder = model.autoencoder
+    codec = _load(arguments).codec
+    autoencoder = codec.autoencoder
     print(
         json.dumps(
             {
                 "model": arguments.model,
-                "step": model.step,
+                "step": codec.step,
                 "sample_rate": autoencoder.sample_rate,
                 "latent_rate": autoencoder.latent_rate,
                 "latent_dim": autoencoder.latent_dim,
                 "samples_per_latent": autoencoder.samples_per_latent,
                 "encoder_lookahead_samples": autoencoder.encoder_lookahead,
                 "decoder_lookahead_latents": autoencoder.decoder_lookahead,
-                "parameters": model.num_parameters,
-                "fingerprint": model.fingerprint,
+                "parameters": codec.num_parameters,
+                "fingerprint": codec.fingerprint,
                 "device": jax.devices()[0].device_kind,
             },
             indent=2,
@@ -181,33 +174,27 @@ def _save(encoded, output: str) -> int:
 
 
 def _represent(arguments: argparse.Namespace) -> int:
-    represent_lib = _load_listener(arguments)
-    represented = represent_lib.represent_file(arguments.input, channels=arguments.channels)
+    represented = _load(arguments).represent_file(arguments.input, channels=arguments.channels)
     return _save(represented, arguments.output)
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:
-    print(_load_listener(arguments).answer_file(arguments.input, task=arguments.task))
+    print(_load(arguments).transcribe_file(arguments.input, task=arguments.task))
     return 0
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    from f3tok_jax.inference import generate as generate_lib
-
-    say = functools.partial(print, file=sys.stderr)
-    speaker = generate_lib.Speaker.load(arguments.model, arguments.step, say=say)
     options = ("guidance", "num_steps", "solver", "temperature")
     changes = {name: getattr(arguments, name) for name in options}
-    sound = speaker.write_file(
+    sound = _load(arguments).generate_file(
+        arguments.text,
         arguments.output,
-        text=arguments.text,
         task=arguments.task,
         prompt=arguments.prompt,
+        sampler={name: value for name, value in changes.items() if value is not None},
         max_seconds=arguments.max_seconds,
         seed=arguments.seed,
-        sampler={name: value for name, value in changes.items() if value is not None},
         stream=arguments.stream,
-        say=say,
     )
     print(f"{arguments.output}: {sound.seconds:.2f} s at {sound.sample_rate} Hz, {sound.ending}")
     return 0

@@ -58,9 +58,9 @@ def _parser() -> command.Parser:
     add = parser.add_argument_group("generation").add_argument
     text = "recordings that a classifier of generated sound is trained on"
     names = ("--classifier_shards", "--judge_shards")
-    add(*names, dest="judge_shards", type=command.path, metavar="DIR", help=text)
+    add(*names, dest="classifier_shards", type=command.path, metavar="DIR", help=text)
     text = "what it tells apart, such as digit"
-    add("--classifier_label", "--judge_label", dest="judge_label", metavar="LABEL", help=text)
+    add("--classifier_label", "--judge_label", dest="classifier_label", metavar="LABEL", help=text)
     text = "character error rate by the run's own representation encoder and language model"
     add("--transcribe", action="store_true", default=None, help=text)
     add("--seed", type=int, help="of the noise; default 0")
@@ -100,7 +100,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         options["changes"] = [dict(combined) for combined in itertools.product(*values)]
     results = evaluation.evaluate(**options, say=command.say)
     print(evaluation.format_table(results))
-    print(f"{given.workdir}, step {results['step']}: {given.output}")
+    print(f"{given.workdir}, step {results.step}: {given.output}")
 
 
 def _values(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:

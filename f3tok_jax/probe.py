@@ -43,7 +43,8 @@ def _probe(given: argparse.Namespace) -> None:
         given.shards,
         given.output,
         test_shards=given.test_shards,
-        **options.options_of(given),
+        options=options.options_of(given),
+        say=command.say,
     )
     print(probes.format_table(results))
     print(given.output)

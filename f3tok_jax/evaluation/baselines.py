@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 
+from f3tok_jax.evaluation import distributions
 from f3tok_jax.signal import spectra
 
 
@@ -58,22 +59,17 @@ def fit_pca(
         raise ValueError(
             f"PCA keeps at most frame_length={frame_length} components, got latent_dim={latent_dim}"
         )
-    count, total = 0, np.zeros(frame_length)
-    second_moment = np.zeros((frame_length, frame_length))
+    moments = distributions.Moments(frame_length)
     for waveform in waveforms:
-        frames = _raw_frames(waveform, frame_length)
-        count += len(frames)
-        total += frames.sum(axis=0)
-        second_moment += frames.T @ frames
-    if count <= latent_dim:
+        moments.add(_raw_frames(waveform, frame_length))
+    if moments.count <= latent_dim:
         raise ValueError(
-            f"PCA of {latent_dim} components needs more frames than that to fit on, got {count} "
-            f"frames of "
-            f"{frame_length} samples; give more sound to --fit_shards"
+            f"PCA of {latent_dim} components needs more frames than that to fit on, got "
+            f"{moments.count} frames of {frame_length} samples; give more sound to --fit_shards"
         )
-    mean = total / count
-    _, vectors = np.linalg.eigh(second_moment / count - np.outer(mean, mean))
-    return PcaCodec(mean=mean, components=vectors[:, ::-1].T[:latent_dim], num_frames=count)
+    _, vectors = np.linalg.eigh(moments.covariance)
+    components = vectors[:, ::-1].T[:latent_dim]
+    return PcaCodec(mean=moments.mean, components=components, num_frames=moments.count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

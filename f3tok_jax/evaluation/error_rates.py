@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Character and word error rates of transcripts, as sums to divide once after all were added."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def characters(reference: str, hypothesis: str) -> tuple[int, int]:
@@ -21,6 +21,12 @@ def words(reference: str, hypothesis: str) -> tuple[int, int]:
     """Edits between two transcripts in words, and the words of the reference."""
     reference, hypothesis = reference.split(), hypothesis.split()
     return edits(reference, hypothesis), len(reference)
+
+
+def rate(counts: Iterable[tuple[int, int]]) -> float:
+    """Edits over the length of all references together, from pairs of them; may be above 1."""
+    all_edits, lengths = zip(*counts)
+    return sum(all_edits) / sum(lengths)
 
 
 def edits(reference: Sequence, hypothesis: Sequence) -> int:

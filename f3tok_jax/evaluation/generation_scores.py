@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from f3tok_jax.evaluation import distributions
+from f3tok_jax.runs import results
 
 _PARTS = 3  # beginning, middle and end, of the drift
 
@@ -24,37 +25,41 @@ class GenerationScores:
         truth: latents [t, d] of each recording.
         represent: lists of latents to lists of representations [t, width].
         seconds_per_latent: of sound.
-        auditions: name of a figure -> waveforms to that figure; see `auditions`.
+        recognition: name of a figure -> waveforms to that figure; see `recognition`.
     """
 
     truth: Sequence[np.ndarray]
     represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
     seconds_per_latent: float
-    auditions: Mapping[str, Callable[[Sequence[np.ndarray]], float]] = dataclasses.field(
+    recognition: Mapping[str, Callable[[Sequence[np.ndarray]], float]] = dataclasses.field(
         default_factory=dict
     )
 
     def row(
         self,
+        name: str,
+        title: str,
         waveforms: Sequence[np.ndarray],
         latents: Sequence[np.ndarray],
         stopped: np.ndarray | None = None,
-    ) -> dict[str, Any]:
-        """Figures of one row, ready for JSON.
+    ) -> results.GeneratedRow:
+        """Figures of one row.
 
         Args:
+            name: of the row.
+            title: likewise, for people.
             waveforms: [n] float32 of each example.
             latents: [t, d] of each.
             stopped: [n] bool, which ended by themselves; None where the length was given.
 
         Returns:
-            Those of the auditions; "frechet_distance" of single representations;
-            "latents", see `latent_figures`; and of generated sound the shares "never_stopped" and
-            "stopped_at_once" (within a quarter of the recording's length), "seconds" on average,
-            and "duration_error", the mean difference from the recording, seconds.
+            Those of `recognition`; frechet_distance of single representations; latents, see
+            `latent_figures`; and of generated sound the shares never_stopped and stopped_at_once
+            (within a quarter of the recording's length), seconds on average, and duration_error,
+            the mean difference from the recording, seconds.
         """
         figures: dict[str, Any] = {
-            name: audition(waveforms) for name, audition in self.auditions.items()
+            figure: measure(waveforms) for figure, measure in self.recognition.items()
         }
         found, wanted = (
             distributions.moments_of(np.concatenate(self.represent(rows)))
@@ -71,7 +76,7 @@ class GenerationScores:
                 "seconds": float(lengths.mean() * self.seconds_per_latent),
                 "duration_error": float(np.abs(lengths - wanted).mean() * self.seconds_per_latent),
             }
-        return figures
+        return results.GeneratedRow(name=name, title=title, **figures)
 
 
 def latent_figures(

@@ -6,14 +6,12 @@ from collections.abc import Callable
 import functools
 import math
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import results as results_lib
-from f3tok_jax.runs import results_file
 from f3tok_jax.stages import language_model as language_model_stage
 from f3tok_jax.training import progress
 from f3tok_jax.training import state as train_state
@@ -26,7 +24,7 @@ def evaluate(
     *,
     step: int | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> results_lib.LanguageModel:
     """Goes once through the records of a set by the run's own eval step; writes `output`.
 
     Args:
@@ -62,28 +60,27 @@ def evaluate(
     found = {name.removeprefix("eval/"): value for name, value in averages.ratios().items()}
     if "loss" not in found:
         raise ValueError(f"--shards must have texts that the run's tasks ask for, got {shards}")
-    results = {
-        "format": results_lib.LanguageModel.FORMAT,
-        "workdir": workdir,
-        "step": step,
-        "shards": shards,
-        "num_records": data.num_records,
+    results = results_lib.LanguageModel(
+        workdir=workdir,
+        step=step,
+        shards=shards,
+        num_records=data.num_records,
+        perplexity=math.exp(found["loss"]),
         **found,
-        "perplexity": math.exp(found["loss"]),
-    }
-    results_file.write(output, results)
+    )
+    results_lib.write(output, results)
     return results
 
 
-def format_table(results: dict[str, Any]) -> str:
+def format_table(results: results_lib.LanguageModel) -> str:
     """The figures for a console."""
     text = (
-        f"{results['num_records']} records: loss {results['loss']:.3f} nats per token, perplexity "
-        f"{results['perplexity']:.2f}"
+        f"{results.num_records} records: loss {results.loss:.3f} nats per token, perplexity "
+        f"{results.perplexity:.2f}"
     )
-    if "context_loss" in results:
+    if results.context_loss is not None:
         text += (
-            f"; of answers in their context loss {results['context_loss']:.3f}, tokens found "
-            f"{100 * results['context_accuracy']:.1f} %"
+            f"; of answers in their context loss {results.context_loss:.3f}, tokens found "
+            f"{100 * results.context_accuracy:.1f} %"
         )
     return text

@@ -4,37 +4,168 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
+import dataclasses
+import functools
 import os
 import pathlib
 import time
-from typing import Any
+import zlib
 
+import jax
 import ml_collections
 import numpy as np
 
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from f3tok_jax.evaluation import baselines
-from f3tok_jax.evaluation import contenders as contenders_lib
+from f3tok_jax.evaluation import distributions
 from f3tok_jax.evaluation import examples as examples_lib
-from f3tok_jax.evaluation import listening_folder
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.evaluation import scores as scores_lib
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.evaluation import sounds_folder
+from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
-from f3tok_jax.runs import results_file
+from f3tok_jax.runs import results as results_lib
 
-FORMAT = "f3tok evaluation 1"
+NOISE_SEED = 0
+ALPHAS = (0.0, 0.25, 0.5, 1.0)  # strengths of latent noise; a clean latent has rms 1
 _ORIGINAL = "original"
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
 
+Waveforms = list[np.ndarray]
 
-def fit_pca(
-    mixture: str, *, sample_rate: int, frame_length: int, latent_dim: int
-) -> baselines.PcaCodec:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table: its name, a title, one sentence on it, and sounds in, sounds out."""
+
+    name: str
+    title: str
+    description: str
+    reconstruct: Callable[[Sequence[examples_lib.Example]], Waveforms]
+
+
+class Model:
+    """An autoencoder on batches of examples, with or without noise on the latents."""
+
+    def __init__(self, codec: codec_lib.Codec, *, batch_size: int, num_samples: int):
+        """Compiles nothing yet.
+
+        Args:
+            codec: the autoencoder.
+            batch_size: sounds coded at a time.
+            num_samples: to which every sound is filled up with silence, before it is encoded: what
+                the decoder hears after the end is then the same for all.
+        """
+        self._codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
+        self._latents: tuple[list[str], Waveforms] = ([], [])
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self._codec.sample_rate
+
+    @property
+    def latent_rate(self) -> float:
+        """Hz."""
+        return self._codec.autoencoder.latent_rate
+
+    @property
+    def latent_dim(self) -> int:
+        return self._codec.autoencoder.latent_dim
+
+    def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
+        """Clean latents [t, d] of each sound and the silence after it."""
+        keys = [example.key for example in examples]
+        if self._latents[0] != keys:  # the rows of the table share one encoding
+            missing = (self._num_samples - len(example.waveform) for example in examples)
+            filled = [np.pad(e.waveform, (0, count)) for e, count in zip(examples, missing)]
+            self._latents = keys, self._codec.encode(filled, batch_size=self._batch_size)
+        return self._latents[1]
+
+    def frames(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
+        """The latent frames [t, d] of each sound without those that are all silence after it."""
+        return [
+            latents[: self._codec.num_latents(len(example.waveform))]
+            for latents, example in zip(self.encode(examples), examples)
+        ]
+
+    def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
+        """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
+        latents = self.encode(examples)
+        if alpha:
+            noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
+            latents = [row + alpha * more for row, more in zip(latents, noise)]
+        decoded = self._codec.decode(latents, batch_size=self._batch_size)
+        return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
+
+
+def make_rows(
+    model: Model,
+    pca: baselines.PcaCodec,
+    mel: baselines.MelCodec,
+) -> list[Row]:
+    """The rows of the table, in order."""
+    rows = []
+    for alpha in ALPHAS:
+        description = (
+            "Clean latents through the decoder."
+            if not alpha
+            else (
+                f"The decoder given latents with Gaussian noise of rms {alpha:g} added, where "
+                "clean latents have rms 1: how much a generator may err."
+            )
+        )
+        rows.append(
+            Row(
+                name=f"model_alpha_{alpha:g}" if alpha else "model",
+                title=f"model, noise {alpha:g}" if alpha else "model",
+                description=description,
+                reconstruct=functools.partial(model.reconstruct, alpha=alpha),
+            )
+        )
+
+    def each(codec) -> Callable[[Sequence[examples_lib.Example]], Waveforms]:
+        def reconstruct(examples: Sequence[examples_lib.Example]) -> Waveforms:
+            with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(pool.map(lambda e: codec.reconstruct(e.waveform), examples))
+
+        return reconstruct
+
+    rows.append(
+        Row(
+            name="pca",
+            title="PCA of raw frames",
+            reconstruct=each(pca),
+            description=f"The first {len(pca.components)} principal components of raw frames of "
+            f"{len(pca.mean)} samples, fitted on {pca.num_frames} frames of the training data: the "
+            "best linear code of the same rate and width.",
+        )
+    )
+    rows.append(
+        Row(
+            name="mel_griffin_lim",
+            title="mel + Griffin-Lim",
+            reconstruct=each(mel),
+            description=f"{mel.num_mels} mel bands every {mel.hop_length} samples, as many values "
+            f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to "
+            "find a phase.",
+        )
+    )
+    return rows
+
+
+def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise from an example's key alone: the same for every run and alpha."""
+    example = jax.random.fold_in(jax.random.key(NOISE_SEED), zlib.crc32(key.encode()))
+    return np.asarray(jax.random.normal(example, shape))
+
+
+def fit_pca(mixture: str, geometry: lineage.Sound) -> baselines.PcaCodec:
     """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
     parts = [
-        sources.open_sound(name, sample_rate=sample_rate) for name, _ in mixtures.parse(mixture)
+        sources.open_sound(name, sample_rate=geometry.sample_rate)
+        for name, _ in mixtures.parse(mixture)
     ]
 
     def waveforms() -> Iterator[np.ndarray]:
@@ -44,29 +175,27 @@ def fit_pca(
             examples, _ = examples_lib.read_examples(part, wanted)
             yield from (example.waveform for example in examples)
 
-    return baselines.fit_pca(waveforms(), frame_length=frame_length, latent_dim=latent_dim)
+    return baselines.fit_pca(
+        waveforms(), frame_length=geometry.samples_per_latent, latent_dim=geometry.latent_dim
+    )
 
 
 def score(
-    contenders: Sequence[contenders_lib.Contender],
+    rows: Sequence[Row],
     examples: Sequence[examples_lib.Example],
     *,
-    model: contenders_lib.Model,
-    latent_dim: int,
-    sample_rate: int,
+    model: Model,
     batch_size: int,
     visqol_keys: set[str],
     say: Callable[[str], None],
     on_sound: Callable[[int, str, np.ndarray], None],
-) -> tuple[scores_lib.Scores, dict[str, Any], dict[str, float]]:
-    """Codes every example with every contender and compares.
+) -> tuple[scores_lib.Scores, results_lib.LatentStatistics, dict[str, float]]:
+    """Codes every example with every row and compares.
 
     Args:
-        contenders: rows of the table.
+        rows: of the table.
         examples: held-out sounds.
         model: whose latents are measured.
-        latent_dim: their width.
-        sample_rate: Hz.
         batch_size: examples at a time.
         visqol_keys: of the examples that ViSQOL hears; it takes seconds per second of sound.
         say: where progress goes.
@@ -75,8 +204,9 @@ def score(
     Returns:
         The scores, the latent statistics, and row -> Frechet distance of its spectra.
     """
-    scores, statistics = scores_lib.Scores(), scores_lib.LatentStatistics(latent_dim)
-    spectra = scores_lib.SpectrumStatistics(sample_rate)
+    scores, latents = scores_lib.Scores(), distributions.Moments(model.latent_dim)
+    spectra: dict[str, distributions.Moments] = {}
+    sample_rate = model.sample_rate
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
     start = time.monotonic()
 
@@ -84,23 +214,29 @@ def score(
         chosen = tuple(n for n in names if n != "visqol" or example.key in visqol_keys)
         return metrics.compare(example.waveform, estimate, sample_rate=sample_rate, names=chosen)
 
+    def add_spectrum(row: str, waveform: np.ndarray) -> None:
+        spectrum = distributions.log_spectrum(waveform, sample_rate=sample_rate)
+        spectra.setdefault(row, distributions.Moments(spectrum.shape[1])).add(spectrum)
+
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(examples), batch_size):
             batch = examples[first : first + batch_size]
             for frames in model.frames(batch):
-                statistics.add(frames)
+                latents.add(frames)
             for example in batch:
-                spectra.add(_ORIGINAL, example.waveform)
-            for contender in contenders:
-                estimates = contender.reconstruct(batch)
+                add_spectrum(_ORIGINAL, example.waveform)
+            for row in rows:
+                estimates = row.reconstruct(batch)
                 for compared in pool.map(compare, batch, estimates):
-                    scores.add(contender.name, *compared)
+                    scores.add(row.name, *compared)
                 for index, estimate in enumerate(estimates, first):
-                    spectra.add(contender.name, estimate)
-                    on_sound(index, contender.name, estimate)
+                    add_spectrum(row.name, estimate)
+                    on_sound(index, row.name, estimate)
             done = first + len(batch)
             say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
-    return scores, statistics.summary(), spectra.distances(_ORIGINAL)
+    truth = spectra.pop(_ORIGINAL)
+    distances = {name: distributions.frechet_distance(m, truth) for name, m in spectra.items()}
+    return scores, scores_lib.latent_statistics(latents, rate=model.latent_rate), distances
 
 
 def evaluate(
@@ -115,7 +251,7 @@ def evaluate(
     visqol_examples: int = 2,
     num_listen: int = 4,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> results_lib.Reconstruction:
     """Evaluates a run; writes `output` and the sounds beside it.
 
     Args:
@@ -146,81 +282,68 @@ def evaluate(
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     run = lineage.Lineage.read(workdir, step, stage="autoencoder")
-    module, params, run = pretrained_autoencoder.load(run, say=say)
-    config, step = run.config, run.step
-    sample_rate, latent_dim = config.model.sample_rate, config.model.latent_dim
+    codec = codec_lib.Codec.load(run, say=say)
+    sample_rate, geometry = codec.sample_rate, run.sound
     source = sources.open_sound(shards, sample_rate=sample_rate)
-    fit_shards = fit_shards or _training_data(config, workdir)
+    fit_shards = fit_shards or _training_data(run.config, workdir)
     examples, unreadable = examples_lib.read_examples(source, num_examples)
-    model = contenders_lib.Model(
-        module,
-        params,
-        batch_size=batch_size,
-        num_samples=max(len(example.waveform) for example in examples),
-    )
+    longest = max(len(example.waveform) for example in examples)
+    model = Model(codec, batch_size=batch_size, num_samples=longest)
     say(f"fitting the PCA reference on {fit_shards}")
-    contenders = contenders_lib.make_contenders(
-        model,
-        fit_pca(
-            fit_shards,
-            sample_rate=sample_rate,
-            frame_length=model.samples_per_latent,
-            latent_dim=latent_dim,
-        ),
-        baselines.MelCodec(
-            sample_rate=sample_rate,
-            samples_per_latent=model.samples_per_latent,
-            latent_dim=latent_dim,
-        ),
-    )
+    rows = make_rows(model, fit_pca(fit_shards, geometry), baselines.MelCodec(**vars(geometry)))
     for name, reason in metrics.missing().items():
         say(f"{name}: {reason}")
-    listener = listening_folder.ListeningFolder(
+    sounds = sounds_folder.SoundsFolder(
         output, examples, num_listen=num_listen, sample_rate=sample_rate
     )
     scores, latents, spectra = score(
-        contenders,
+        rows,
         examples,
         model=model,
-        latent_dim=latent_dim,
-        sample_rate=sample_rate,
         batch_size=batch_size,
         say=say,
-        on_sound=listener.write,
+        on_sound=sounds.write,
         visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate),
     )
-    results = {
-        "format": FORMAT,
-        "workdir": str(workdir),
-        "step": step,
-        "config": config.to_dict(),
-        "shards": _describe(source, sample_rate),
-        "fit_shards": fit_shards,
-        "num_examples": len(examples),
-        "seconds": sum(len(example.waveform) for example in examples) / sample_rate,
-        "unreadable": unreadable,
-        "noise_seed": contenders_lib.NOISE_SEED,
-        "latents": {"rate": sample_rate / model.samples_per_latent, "dim": latent_dim} | latents,
-        **scores_lib.table(contenders, scores),
-        "spectral_frechet_distance": spectra,
-        "listen": listener.index(),
-    }
-    results_file.write(output, results)
+    results = results_lib.Reconstruction(
+        workdir=str(workdir),
+        step=codec.step,
+        config=run.config.to_dict(),
+        shards=results_lib.ShardSet(
+            path=source.name,
+            fingerprint=source.fingerprint,
+            num_records=len(source),
+            seconds=source.seconds,
+            sample_rate=sample_rate,
+        ),
+        fit_shards=fit_shards,
+        num_examples=len(examples),
+        seconds=sum(len(example.waveform) for example in examples) / sample_rate,
+        unreadable=unreadable,
+        noise_seed=NOISE_SEED,
+        latents=latents,
+        missing=metrics.missing(),
+        metrics=scores_lib.columns(),
+        rows=[scores.scored(row) for row in rows],
+        spectral_frechet_distance=spectra,
+        sounds=sounds.index(),
+    )
+    results_lib.write(output, results)
     return results
 
 
-def format_table(results: dict[str, Any]) -> str:
+def format_table(results: results_lib.Reconstruction) -> str:
     """The table for a console, and what it is of."""
-    latents, distances = results["latents"], results["spectral_frechet_distance"]
-    titles = {row["name"]: row["title"] for row in results["rows"]}
-    listed = ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances.items())
+    latents, titles = results.latents, {row.name: row.title for row in results.rows}
+    distances = results.spectral_frechet_distance.items()
     lines = [
         scores_lib.format_table(results),
-        f"latents: {latents['dim']} values at {latents['rate']:g} Hz, rms {latents['rms']:.3f}, "
-        f"effective rank {latents['effective_rank']:.1f}, over {latents['num_frames']} frames",
-        f"Frechet distance of log spectra (lower): {listed}",
-        *(f"{name}: {reason}" for name, reason in results["missing"].items()),
-        f"{results['num_examples']} examples, {results['seconds']:.1f} s of sound",
+        f"latents: {latents.dim} values at {latents.rate:g} Hz, rms {latents.rms:.3f}, effective "
+        f"rank {latents.effective_rank:.1f}, over {latents.num_frames} frames",
+        "Frechet distance of log spectra (lower): "
+        + ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances),
+        *(f"{name}: {reason}" for name, reason in results.missing.items()),
+        f"{results.num_examples} examples, {results.seconds:.1f} s of sound",
     ]
     return "\n".join(lines)
 
@@ -244,13 +367,3 @@ def _visqol_keys(
     """Keys of examples of a second or more: ViSQOL has no value for shorter ones."""
     long = [example.key for example in examples if len(example.waveform) >= sample_rate]
     return {long[index] for index in sources.spaced(len(long), wanted)}
-
-
-def _describe(source: sources.ShardSet | sources.TfdsExamples, sample_rate: int) -> dict[str, Any]:
-    return {
-        "path": source.name,
-        "fingerprint": source.fingerprint,
-        "num_records": len(source),
-        "seconds": source.seconds,
-        "sample_rate": sample_rate,
-    }

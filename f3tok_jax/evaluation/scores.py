@@ -1,58 +1,30 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Values of metrics and latents, added up example by example into the tables of an evaluation."""
+"""Values of metrics, added up example by example into the tables of an evaluation."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from f3tok_jax.evaluation import distributions
 from f3tok_jax.evaluation import metrics
+from f3tok_jax.runs import results
 
 
-class LatentStatistics:
-    """Moments of latent frames, added up batch by batch."""
-
-    def __init__(self, latent_dim: int):
-        self._moments = distributions.Moments(latent_dim)
-
-    def add(self, frames: np.ndarray) -> None:
-        """Adds frames [t, d]."""
-        self._moments.add(frames)
-
-    def summary(self) -> dict[str, Any]:
-        """Mean and rms per channel, and the effective rank of the centred frames."""
-        power = np.diag(self._moments.second_moment)
-        return {
-            "num_frames": self._moments.count,
-            "channel_mean": self._moments.mean.tolist(),
-            "channel_rms": np.sqrt(power).tolist(),
-            "rms": float(np.sqrt(np.mean(power))),
-            "effective_rank": metrics.effective_rank(self._moments.covariance),
-        }
-
-
-class SpectrumStatistics:
-    """Moments of log spectra, row by row, to tell how far each row's are from the originals'."""
-
-    def __init__(self, sample_rate: int):
-        self._sample_rate = sample_rate
-        self._rows: dict[str, distributions.Moments] = {}
-
-    def add(self, row: str, waveform: np.ndarray) -> None:
-        """Adds one sound [n] of a row."""
-        spectrum = distributions.log_spectrum(waveform, sample_rate=self._sample_rate)
-        self._rows.setdefault(row, distributions.Moments(spectrum.shape[1])).add(spectrum)
-
-    def distances(self, original: str) -> dict[str, float]:
-        """Row -> Frechet distance of its spectra from those of the row `original`."""
-        truth = self._rows[original]
-        return {
-            name: distributions.frechet_distance(moments, truth)
-            for name, moments in self._rows.items()
-            if name != original
-        }
+def latent_statistics(moments: distributions.Moments, *, rate: float) -> results.LatentStatistics:
+    """Mean and rms per channel of latent frames at `rate` Hz, and their effective rank, centred."""
+    power = np.diag(moments.second_moment)
+    return results.LatentStatistics(
+        rate=rate,
+        dim=len(power),
+        num_frames=moments.count,
+        channel_mean=moments.mean.tolist(),
+        channel_rms=np.sqrt(power).tolist(),
+        rms=float(np.sqrt(np.mean(power))),
+        effective_rank=metrics.effective_rank(moments.covariance),
+    )
 
 
 class Scores:
@@ -70,83 +42,61 @@ class Scores:
             reasons = self._undefined.setdefault((row, name), {})
             reasons[reason] = reasons.get(reason, 0) + 1
 
-    def summary(self, row: str, name: str) -> dict[str, Any]:
+    def summary(self, row: str, name: str) -> results.Score:
         """Mean over the examples with a value, its standard error, and why others have none."""
         values = np.array(self._values.get((row, name), []))
         error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-        return {
-            "mean": float(np.mean(values)) if len(values) else None,
-            "standard_error": None if error is None else float(error),
-            "count": len(values),
-            "undefined": self._undefined.get((row, name), {}),
-        }
+        return results.Score(
+            mean=float(np.mean(values)) if len(values) else None,
+            standard_error=None if error is None else float(error),
+            count=len(values),
+            undefined=self._undefined.get((row, name), {}),
+        )
+
+    def scored(self, row: Any) -> results.ScoredRow:
+        """All scores of a row with name, title and description."""
+        names = [name for name in metrics.METRICS if name not in metrics.missing()]
+        return results.ScoredRow(
+            name=row.name,
+            title=row.title,
+            description=row.description,
+            metrics={name: self.summary(row.name, name) for name in names},
+        )
 
 
-def table(contenders: Sequence[Any], scores: Scores) -> dict[str, Any]:
-    """The table as JSON: what the columns mean, which are missing and why, and the rows.
-
-    Args:
-        contenders: with name, title and description.
-        scores: of those names.
-    """
-    missing = metrics.missing()
+def columns() -> dict[str, results.Metric]:
+    """What the metrics are, in words."""
+    fields = [field.name for field in dataclasses.fields(results.Metric)]
     return {
-        "missing": missing,
-        "metrics": {
-            name: {
-                "title": metric.title,
-                "unit": metric.unit,
-                "explanation": metric.explanation,
-                "higher_is_better": metric.higher_is_better,
-            }
-            for name, metric in metrics.METRICS.items()
-        },
-        "rows": [
-            {
-                "name": contender.name,
-                "title": contender.title,
-                "description": contender.description,
-                "metrics": {
-                    name: scores.summary(contender.name, name)
-                    for name in metrics.METRICS
-                    if name not in missing
-                },
-            }
-            for contender in contenders
-        ],
+        name: results.Metric(**{field: getattr(metric, field) for field in fields})
+        for name, metric in metrics.METRICS.items()
     }
 
 
-def format_table(results: Mapping[str, Any]) -> str:
-    """The rows of an evaluation as text: mean, standard error, and the count where it is not all.
-
-    Args:
-        results: what `evaluate` writes.
-    """
-    names = [name for name in results["metrics"] if name not in results["missing"]]
+def format_table(found: results.Reconstruction) -> str:
+    """The rows of an evaluation as text: mean, standard error, and the count where it is not all."""
+    names = [name for name in found.metrics if name not in found.missing]
     header = ["mean +- standard error"]
     for name in names:
-        metric = results["metrics"][name]
-        unit = f" {metric['unit']}" if metric["unit"] else ""
-        header.append(
-            f"{metric['title']}{unit} ({'higher' if metric['higher_is_better'] else 'lower'})"
-        )
+        metric = found.metrics[name]
+        unit = f" {metric.unit}" if metric.unit else ""
+        header.append(f"{metric.title}{unit} ({'higher' if metric.higher_is_better else 'lower'})")
     lines = [header]
-    for row in results["rows"]:
-        cells = [format_value(row["metrics"][name], results["num_examples"]) for name in names]
-        lines.append([row["title"], *cells])
+    for row in found.rows:
+        cells = [format_score(row.metrics[name], found.num_examples) for name in names]
+        lines.append([row.title, *cells])
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(_justify(line, widths) for line in lines)
 
 
-def format_value(value: Mapping[str, Any], num_examples: int) -> str:
+def format_score(score: results.Score, num_examples: int) -> str:
     """One cell: "1.23 +- 0.04", with [n] where fewer than all examples have a value."""
-    if value["mean"] is None:
+    if score.mean is None:
         return "undefined"
-    text = f"{value['mean']:.3f}"
-    if value["standard_error"] is not None:
-        text += f" +- {value['standard_error']:.3f}"
-    return text if value["count"] == num_examples else f"{text} [{value['count']}]"
+    text = f"{score.mean:.3f}"
+    if score.standard_error is not None:
+        text += f" +- {score.standard_error:.3f}"
+    return text if score.count == num_examples else f"{text} [{score.count}]"
 
 
 def _justify(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -16,35 +16,36 @@ import time
 from typing import Any
 
 from data_pipelines import command
+from f3tok_jax.runs import results
 
 
-def measure(speaker: Any, request: Any, *, seconds: float, batch_size: int) -> dict[str, float]:
-    """Seconds that so many seconds of latents take, until the first piece and in all.
+def measure(generator: Any, request: Any, *, seconds: float, batch_size: int) -> results.Timing:
+    """How long so many seconds of latents take.
 
     Args:
-        speaker: a generate.Speaker.
+        generator: a generate.TextToSound.
         request: a generate.Request.
         seconds: of sound.
         batch_size: requests at a time.
     """
-    num_patches = speaker.patches_of(seconds)
+    num_patches = generator.patches_of(seconds)
     options = dict(max_patches=num_patches, min_patches=num_patches)
-    for _ in speaker.speak([request] * batch_size, **options):
+    for _ in generator.pieces([request] * batch_size, **options):
         pass
     start = time.monotonic()
-    pieces = speaker.speak([request] * batch_size, **options)
+    pieces = generator.pieces([request] * batch_size, **options)
     next(pieces)
     first = time.monotonic() - start
     for _ in pieces:
         pass
     total = time.monotonic() - start
-    return {
-        "seconds": seconds,
-        "num_patches": num_patches,
-        "first_piece": first,
-        "total": total,
-        "per_second": total / (seconds * batch_size),
-    }
+    return results.Timing(
+        seconds=seconds,
+        num_patches=num_patches,
+        first_piece=first,
+        total=total,
+        per_second=total / (seconds * batch_size),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,20 +64,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _time(given: argparse.Namespace) -> None:
     # Imported late: --help needs no JAX.
     from f3tok_jax.inference import generate
-    from f3tok_jax.runs import results_file
+    from f3tok_jax.inference import tokenizer
 
-    rows: list[dict[str, Any]] = []
-    speaker = generate.Speaker.load(given.workdir)
-    task = next(iter(speaker.text.weights))
+    rows = []
+    generator = tokenizer.F3Tokenizer.from_pretrained(given.workdir).text_to_sound
+    task = next(iter(generator.text.weights))
     request = generate.Request(text=given.text, task=task)
     for seconds in map(float, given.seconds):
-        rows.append(measure(speaker, request, seconds=seconds, batch_size=given.batch_size))
+        found = measure(generator, request, seconds=seconds, batch_size=given.batch_size)
         print(
-            f"{seconds:6g} s of sound: {rows[-1]['total']:.2f} s, first piece after "
-            f"{rows[-1]['first_piece']:.2f} s, {rows[-1]['per_second']:.3f} s per second"
+            f"{seconds:6g} s of sound: {found.total:.2f} s, first piece after "
+            f"{found.first_piece:.2f} s, {found.per_second:.3f} s per second"
         )
+        rows.append(found)
     if given.output is not None:
-        results_file.write(given.output, {"workdir": given.workdir, "rows": rows})
+        results.write(given.output, results.Speed(workdir=given.workdir, rows=rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of sequences of many lengths through a program of few shapes.
+"""Lists of sequences of unlike lengths through a module: the one way that all programs use.
 
 A compiled program has one shape; sequences are sorted into a few lengths, padded to them with zeros
 and taken in whole batches, with smaller ones for what is left.
@@ -10,13 +10,84 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.models import autoencoder as autoencoder_lib
 
 _NUM_LENGTHS = 3
+
+
+class Lists:
+    """A function of a module for lists of sequences, on all of this host's devices."""
+
+    def __init__(
+        self,
+        function: Callable[[Any, jax.Array, jax.Array], jax.Array],
+        params: Any,
+        *,
+        stream: Callable[[np.ndarray], np.ndarray],
+        longest: int,
+        multiple: int = 1,
+        length_of: Callable[[int], int] = lambda length: length,
+    ):
+        """Compiles nothing yet.
+
+        Args:
+            function: of parameters, values [b, n, ...] float32 and a mask [b, n], True where a
+                sequence is; gives [b, length_of(n), ...] without looking at what is padded.
+            params: of the function.
+            stream: the same of one sequence, [n, ...] to [length_of(n), ...], in bounded memory.
+            longest: elements of a sequence that is still taken whole; longer ones are streamed.
+            multiple: of which padded lengths are.
+            length_of: length of a sequence -> length of its result.
+        """
+        self._function, self._params, self._stream = function, params, stream
+        self._longest, self._multiple, self._length_of = longest, multiple, length_of
+        self._expected, self._compiled = 0, None
+
+    def __call__(
+        self, sequences: Sequence[np.ndarray], *, batch_size: int, expected: int = 0
+    ) -> list[np.ndarray]:
+        """The result [length_of(n), ...] of each sequence [n, ...] float, in order.
+
+        Args:
+            sequences: of at least one element each.
+            batch_size: sequences at a time, at most; rounded up to a multiple of the devices.
+            expected: elements of the longest sequence that other calls may bring: the shapes then
+                stay the same.
+        """
+        if self._compiled is None:
+            self._compiled, self._num_devices = self._compile()
+        short = [sequence for sequence in sequences if len(sequence) <= self._longest]
+        # The longest so far decides the shapes, so that later lists are padded to the same ones.
+        most = max(self._expected, expected, 1, *map(len, short))
+        self._expected = min(most, self._longest)
+        # Few sequences of one length are no whole batch.
+        rows = {-(-rows // self._num_devices) for rows in (-(-batch_size // 4), batch_size)}
+        found = apply(
+            self._compiled,
+            short,
+            lengths=lengths(self._expected, multiple=self._multiple),
+            batch_sizes=[self._num_devices * count for count in rows],
+            length_of=self._length_of,
+        )
+        in_order = iter(found)
+        return [
+            next(in_order) if len(sequence) <= self._longest else self._stream(sequence)
+            for sequence in sequences
+        ]
+
+    def _compile(self) -> tuple[Callable[[np.ndarray, np.ndarray], jax.Array], int]:
+        """The function with its parameters where it runs, and the number of devices there."""
+        mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.local_devices())
+        params = jax.device_put(self._params, sharding.replicated(mesh))
+        function = jax.jit(self._function, out_shardings=sharding.batch_sharding(mesh))
+
+        def compiled(values: np.ndarray, mask: np.ndarray) -> jax.Array:
+            placed = sharding.host_to_global({"values": values, "mask": mask}, mesh)
+            return function(params, placed["values"], placed["mask"])
+
+        return compiled, sharding.num_data_shards(mesh)
 
 
 def lengths(longest: int, *, multiple: int = 1) -> list[int]:
@@ -30,20 +101,20 @@ def apply(
     *,
     lengths: Sequence[int],
     batch_sizes: Sequence[int],
-    hop: int = 1,
+    length_of: Callable[[int], int] = lambda length: length,
 ) -> list[np.ndarray]:
     """What a function of padded batches says of every sequence, in their order.
 
     Args:
         function: of values [rows, length, ...] float32 and a mask [rows, length], True where a
-            sequence is; gives [rows, ceil(length / hop), ...].
+            sequence is; gives [rows, length_of(length), ...].
         sequences: arrays [n, ...] with 0 < n <= lengths[-1].
         lengths: to pad to, in rising order.
         batch_sizes: rows of a batch that may be asked for.
-        hop: elements of a sequence for one of its result.
+        length_of: length of a sequence -> length of its result.
 
     Returns:
-        One array [ceil(n / hop), ...] for each sequence of n elements.
+        One array [length_of(n), ...] for each sequence of n elements.
 
     Raises:
         ValueError: where a sequence is empty or longer than all lengths.
@@ -52,21 +123,28 @@ def apply(
     for length, shorter in zip(lengths, [0, *lengths]):
         indices = [i for i, sequence in enumerate(sequences) if shorter < len(sequence) <= length]
         for chunk, num_rows in _batches(indices, sorted(batch_sizes)):
-            values = np.zeros((num_rows, length, *sequences[chunk[0]].shape[1:]), np.float32)
-            mask = np.zeros((num_rows, length), bool)
-            for row, index in enumerate(chunk):
-                values[row, : len(sequences[index])] = sequences[index]
-                mask[row, : len(sequences[index])] = True
+            values, mask = padded([sequences[index] for index in chunk], num_rows, length)
             found = np.asarray(function(values, mask))
             for row, index in enumerate(chunk):
                 # Copied: a view would keep the whole batch.
-                result[index] = found[row, : -(-len(sequences[index]) // hop)].copy()
+                result[index] = found[row, : length_of(len(sequences[index]))].copy()
     if any(found is None for found in result):
         raise ValueError(
             f"sequences must have between 1 and {lengths[-1]} elements, got lengths "
             f"{sorted({len(s) for s, found in zip(sequences, result) if found is None})}"
         )
     return result
+
+
+def padded(
+    sequences: Sequence[np.ndarray], num_rows: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences [n, ...] as rows [num_rows, length, ...] float32, zero where the mask is False."""
+    values = np.zeros((num_rows, length, *sequences[0].shape[1:]), np.float32)
+    mask = np.zeros((num_rows, length), bool)
+    for row, sequence in enumerate(sequences):
+        values[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
+    return values, mask
 
 
 def _batches(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[tuple[Sequence[int], int]]:
@@ -78,83 +156,3 @@ def _batches(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[tuple[Seq
         num_rows = next(size for size in reversed(sizes) if -(-left // sizes[0]) * sizes[0] >= size)
         yield indices[start : start + num_rows], num_rows
         start += num_rows
-
-
-class Encoder:
-    """An autoencoder's encoder for lists of sounds, in batches of a few fixed shapes.
-
-    Batches are spread over this host's devices.
-    """
-
-    def __init__(
-        self,
-        autoencoder: autoencoder_lib.Autoencoder,
-        params: Any,
-        *,
-        batch_size: int,
-        max_samples: int,
-    ):
-        """Compiles nothing yet.
-
-        Args:
-            autoencoder: module.
-            params: of it.
-            batch_size: sounds at a time; rounded up to a multiple of the devices.
-            max_samples: of a sound.
-        """
-        self._hop = autoencoder.samples_per_latent
-        self._mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.local_devices())
-        devices = sharding.num_data_shards(self._mesh)
-        # A shard's few sounds of one length would leave most of a whole batch empty.
-        self._batch_sizes = [
-            -(-rows // devices) * devices for rows in (-(-batch_size // 4), batch_size)
-        ]
-        self._lengths = lengths(max_samples, multiple=self._hop)
-        self._params = jax.device_put(params, sharding.replicated(self._mesh))
-        self._encode = jax.jit(
-            lambda params, waveform: autoencoder.apply(
-                {"params": params}, waveform, method="waveform_to_latents"
-            ),
-            out_shardings=sharding.batch_sharding(self._mesh),
-        )
-
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Latents [ceil(n / samples_per_latent), latent_dim] of each waveform [n], in order."""
-
-        def encode(values: np.ndarray, mask: np.ndarray) -> jax.Array:
-            del mask  # silence follows
-            placed = sharding.host_to_global({"waveform": values}, self._mesh)
-            return self._encode(self._params, placed["waveform"])
-
-        return apply(
-            encode,
-            waveforms,
-            lengths=self._lengths,
-            batch_sizes=self._batch_sizes,
-            hop=self._hop,
-        )
-
-
-class Represent:
-    """A representation encoder for lists of latents, in batches of a few fixed shapes."""
-
-    def __init__(self, module: Any, params: Any, batch_size: int):
-        """Compiles nothing yet."""
-        # Few sequences of one length are no whole batch.
-        self._batch_sizes, self._longest = (-(-batch_size // 4), batch_size), 0
-        self._apply = jax.jit(
-            lambda latents, mask: module.apply(
-                {"params": params}, latents, segments=mask.astype(jnp.int32)
-            ).astype(jnp.float32)
-        )
-
-    def __call__(self, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Representations [t, width] float32 of each sequence of latents [t, d], in order."""
-        # The longest so far decides the shapes, so that later lists are padded to the same ones.
-        self._longest = max(self._longest, *(len(sequence) for sequence in sequences))
-        return apply(
-            self._apply,
-            sequences,
-            lengths=lengths(self._longest),
-            batch_sizes=self._batch_sizes,
-        )

@@ -1,63 +1,190 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sound files in and out of a tokenizer."""
+"""Sound files in and out of a tokenizer, of any rate, in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import dataclasses
 import itertools
 import pathlib
+from typing import Any
 
 import numpy as np
+import soundfile
 
+from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
-from data_pipelines.sound import transforms
+from f3tok_jax.inference import codec as codec_lib
+from f3tok_jax.inference import generate
+from f3tok_jax.inference import latent_file
+from f3tok_jax.inference import rates
 
 CHANNEL_POLICIES = ("mix", "keep")
 _FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
-def format_of(path: pathlib.Path) -> str:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """A sound file that was generated.
+
+    Attributes:
+        num_samples: of it.
+        sample_rate: Hz.
+        is_cut: whether it had to end before the model would have ended it.
+    """
+
+    num_samples: int
+    sample_rate: int
+    is_cut: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.num_samples / self.sample_rate
+
+    @property
+    def ending(self) -> str:
+        """How it ended, for the console."""
+        return "cut at its limit" if self.is_cut else "ended by itself"
+
+
+def encode_file(
+    codec: codec_lib.Codec, path: str | pathlib.Path, *, channels: str = "mix"
+) -> latent_file.LatentFile:
+    """Encodes a sound file of any rate that libsndfile reads.
+
+    Args:
+        codec: to encode with.
+        path: of the sound.
+        channels: "mix" encodes the mean of all channels, "keep" every channel by itself.
+
+    Raises:
+        ValueError: where the file is not sound, or holds nothing that can be encoded.
+    """
+    if channels not in CHANNEL_POLICIES:
+        raise ValueError(f"channels must be one of {CHANNEL_POLICIES}, got {channels!r}")
+    num_samples = 0
+
+    def blocks(sound: audio_files.Sound) -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in sound.blocks:
+            if not np.isfinite(block).all():
+                raise audio_files.Refused("not_finite", f"after {num_samples} samples")
+            num_samples += len(block)
+            yield block.mean(axis=1)[None] if channels == "mix" else block.T
+
+    try:
+        with audio_files.opened(path) as sound:
+            parts = list(
+                codec.encode_stream(
+                    rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
+                )
+            )
+        if not parts:
+            raise audio_files.Refused("no_samples", "")
+    except audio_files.Refused as refusal:
+        detail = f" ({refusal.detail})" if refusal.detail else ""
+        raise ValueError(
+            f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]}{detail}"
+        ) from refusal
+    return latent_file.LatentFile(
+        latents=np.concatenate(parts, axis=1),
+        latent_rate=codec.autoencoder.latent_rate,
+        sample_rate=sound.sample_rate,
+        num_samples=num_samples,
+        fingerprint=codec.fingerprint,
+    )
+
+
+def decode_file(
+    codec: codec_lib.Codec, source: latent_file.LatentFile, path: str | pathlib.Path
+) -> None:
+    """Writes the sound of `source`, of exactly its rate, channels and length.
+
+    Args:
+        codec: to decode with.
+        source: latents of the same weights.
+        path: .wav or .flac (16-bit PCM) or .ogg; written whole or not at all.
+
+    Raises:
+        ValueError: for latents of other weights, or a file ending that cannot be written.
+    """
+    if source.kind != latent_file.LATENTS:
+        raise ValueError(f"only latents can be decoded, got {source.kind}")
+    if source.fingerprint != codec.fingerprint:
+        raise ValueError(
+            f"these latents were made by weights {source.fingerprint}, the model has "
+            f"{codec.fingerprint}; give the --model that encoded them"
+        )
+    blocks = rates.resampled(
+        codec.decode_stream([source.latents]), codec.sample_rate, source.sample_rate
+    )
+    with sound_file(path, source.sample_rate, channels=len(source.latents)) as file:
+        for block in rates.exactly(blocks, source.num_samples):
+            file.write(np.clip(block.T, -1.0, 1.0))
+
+
+def generate_file(
+    generator: generate.TextToSound,
+    request: generate.Request,
+    path: str | pathlib.Path,
+    *,
+    max_seconds: float,
+    seed: int = 0,
+    sampler: Mapping[str, Any] | None = None,
+    stream: bool = False,
+    say: Callable[[str], None] = print,
+) -> Written:
+    """Generates a sound file.
+
+    Args:
+        generator: to generate with.
+        request: what is generated.
+        path: .wav, .flac or .ogg.
+        max_seconds: of what follows; the language model's window may allow less, which is said.
+        seed: of the noise.
+        sampler: what differs from the run's, such as dict(guidance=2.0).
+        stream: write each block as it is made; otherwise the file appears when it is whole.
+        say: where messages to the user go.
+
+    Raises:
+        ValueError: for what cannot be generated, before anything is written.
+    """
+    format_of(path)
+    max_patches = generator.patches_for(request, max_seconds, say=say)
+    changed = generator.changed_sampler(sampler)
+    blocks = generator.stream(request, max_patches=max_patches, seed=seed, sampler=changed)
+    first = next(blocks)  # what is wrong with the request shows here
+    codec, num_samples = generator.codec, 0
+    with sound_file(path, codec.sample_rate, in_place=stream) as file:
+        for block in itertools.chain([first], blocks):
+            file.write(block)
+            num_samples += len(block)
+            if stream:
+                file.flush()
+    most = max_patches * generator.generator.patch * codec.autoencoder.samples_per_latent
+    return Written(
+        num_samples=num_samples, sample_rate=codec.sample_rate, is_cut=num_samples >= most
+    )
+
+
+def format_of(path: str | pathlib.Path) -> str:
     """Returns libsndfile's name of the format that a file's ending asks for.
 
     Raises:
         ValueError: for an ending that cannot be written.
     """
-    if path.suffix.lower() not in _FORMATS:
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in _FORMATS:
         raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
-    return _FORMATS[path.suffix.lower()]
+    return _FORMATS[suffix]
 
 
-class Input:
-    """A sound file as blocks [channels, k] at another rate, its samples counted on the way."""
-
-    def __init__(self, sound: audio_files.Sound, sample_rate: int, *, mix: bool):
-        self._sound = sound
-        self._sample_rate = sample_rate
-        self._mix = mix
-        self._blocks = iter(sound.blocks)
-        self._first = next(self._blocks, None)
-        self.num_samples = 0
-        self.num_channels = 1 if mix or self._first is None else self._first.shape[1]
-
-    def resampled(self) -> Iterator[np.ndarray]:
-        if self._first is None:
-            return
-        resamplers = [
-            transforms.Resampler(self._sound.sample_rate, self._sample_rate)
-            for _ in range(self.num_channels)
-        ]
-        for block, last in with_last(itertools.chain([self._first], self._blocks)):
-            if not np.isfinite(block).all():
-                raise audio_files.Refused("not_finite", f"after {self.num_samples} samples")
-            self.num_samples += len(block)
-            rows = block.mean(axis=1)[None] if self._mix else block.T
-            yield np.stack([resample(row, last=last) for resample, row in zip(resamplers, rows)])
-
-
-def with_last(items: Iterable) -> Iterator:
-    """Pairs every item with whether it is the last."""
-    items = iter(items)
-    held = next(items, None)
-    while held is not None:
-        following = next(items, None)
-        yield held, following is None
-        held = following
+@contextlib.contextmanager
+def sound_file(
+    path: str | pathlib.Path, sample_rate: int, *, channels: int = 1, in_place: bool = False
+) -> Iterator[soundfile.SoundFile]:
+    """A sound file to write; it appears when it is whole, or at once where `in_place`."""
+    path, form = pathlib.Path(path), format_of(path)
+    with contextlib.nullcontext(path) if in_place else atomic.replacing(path) as target:
+        with soundfile.SoundFile(target, "w", sample_rate, channels, format=form) as file:
+            yield file

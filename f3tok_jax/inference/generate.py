@@ -1,30 +1,27 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""A trained generator at work: text, and perhaps a recording, to sound."""
+"""A generator in use: text, and perhaps a recording, to sound."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-import itertools
 import math
-import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 
 from data_pipelines.reading import tasks
-from f3tok_jax.inference import codec
-from f3tok_jax.inference import files
+from f3tok_jax.inference import batched
+from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import language_model as pretrained_language_model
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import lineage
 
 _CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
+_BATCH = 32  # requests at a time, at most
 _ROOM = 64  # caches have room for a power of two of so many patches or more
 
 
@@ -57,39 +54,20 @@ class Request:
     task: str
     prompt: np.ndarray | None = None
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Written:
-    """A sound file that was generated.
-
-    Attributes:
-        num_samples: of it.
-        sample_rate: Hz.
-        is_cut: whether it had to end before the model would have ended it.
-    """
-
-    num_samples: int
-    sample_rate: int
-    is_cut: bool
-
     @property
-    def seconds(self) -> float:
-        return self.num_samples / self.sample_rate
-
-    @property
-    def ending(self) -> str:
-        """How it ended, for the console."""
-        return "cut at its limit" if self.is_cut else "ended by itself"
+    def num_latents(self) -> int:
+        """Of the prompt."""
+        return 0 if self.prompt is None else len(self.prompt)
 
 
-class Speaker:
+class TextToSound:
     """The generator of a run with the autoencoder that it was trained on."""
 
     def __init__(
         self,
         model: pretrained_generation.Model,
         weights: dict[str, Any],
-        tokenizer: codec.Tokenizer,
+        codec: codec_lib.Codec,
         *,
         step: int,
     ):
@@ -97,17 +75,16 @@ class Speaker:
 
         Args:
             model: of the run.
-            weights: of generator.Generator.
-            tokenizer: of its autoencoder.
+            weights: of model.generator.
+            codec: the autoencoder of the run.
             step: after which the weights were saved.
         """
-        self.config, self.tokenizer, self.step = model.config, tokenizer, step
-        self.generator, self.sampler = model.generator, model.sampler
+        self.config, self.codec, self.step = model.config, codec, step
+        self.generator, self.sampler, self.weights = model.generator, model.sampler, weights
         text = model.config.text
         chosen = {name: weight for name, weight in text.tasks.items() if weight}
         folder = model.representation.config.language_model.folder
         self.text = tasks.TextTasks(folder, chosen, text.max_tokens)
-        self.weights = weights
         self._begin = jax.jit(self.generator.begin, static_argnames="max_patches")
         self._follow = jax.jit(self._follow_all, static_argnames="sampler")
         self._advance = jax.jit(
@@ -116,31 +93,38 @@ class Speaker:
 
     @classmethod
     def load(
-        cls, workdir: str, step: int | None = None, *, say: Callable[[str], None] = print
-    ) -> "Speaker":
+        cls, run: lineage.Lineage, codec: codec_lib.Codec, *, say: Callable[[str], None] = print
+    ) -> "TextToSound":
         """Loads the averaged weights of a run and the models that it was trained on.
 
         Args:
-            workdir: run folder of the generation stage.
-            step: of the checkpoint; the newest whole one if None.
-            say: where messages to the user go.
+            run: of the generation stage.
+            codec: the autoencoder that the run was trained on.
+            say: where messages to the user go: which steps are damaged.
 
         Raises:
-            ValueError: where a folder is no such run, no checkpoint is whole, or the models are not
-                those that the run was trained on.
+            ValueError: where a run is of another version, or the models are not those that the run
+                was trained on.
+            checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
-        try:
-            run = lineage.Lineage.read(workdir, step, stage="generation")
-            run.check(pretrained_language_model.fingerprint)
-            model, weights, run = pretrained_generation.load(run, say=say)
-            tokenizer = codec.Tokenizer.of_run(run.ancestor("autoencoder"), say=say)
-        except checkpoint.CheckpointError as error:
-            raise ValueError(str(error)) from error
-        return cls(model, weights, tokenizer, step=run.step)
+        run.check(pretrained_language_model.fingerprint)
+        model, weights, found = pretrained_generation.load(run, say=say)
+        return cls(model, weights, codec, step=found.step)
+
+    def request(
+        self, text: str, task: str | None = None, prompt: np.ndarray | None = None
+    ) -> Request:
+        """A request, by default of the run's task of the greatest weight."""
+        weights = self.text.weights
+        return Request(text=text, task=task or max(weights, key=weights.get), prompt=prompt)
+
+    def changed_sampler(self, changes: Mapping[str, Any] | None) -> sampler_lib.Sampler:
+        """The run's sampler with other values of some fields."""
+        return dataclasses.replace(self.sampler, **(changes or {}))
 
     @property
     def patches_per_second(self) -> float:
-        return self.tokenizer.autoencoder.latent_rate / self.generator.patch
+        return self.codec.autoencoder.latent_rate / self.generator.patch
 
     @property
     def max_patches(self) -> int:
@@ -158,7 +142,7 @@ class Speaker:
             raise ValueError(f"seconds of sound must be above 0, got {seconds}")
         return math.ceil(seconds * self.patches_per_second)
 
-    def speak(
+    def pieces(
         self,
         requests: Sequence[Request],
         *,
@@ -213,52 +197,75 @@ class Speaker:
                 is_done=is_done,
             )
 
-    def speak_latents(
-        self, requests: Sequence[Request], *, max_patches: int, **options: Any
+    def generate(
+        self,
+        requests: Sequence[Request],
+        *,
+        max_patches: int,
+        batch_size: int = _BATCH,
+        seed: int = 0,
+        **options: Any,
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Latents [t, latent_dim] of each request, and [b] bool: which of them stopped by
-        themselves; see `speak`."""
-        parts: list[list[np.ndarray]] = [[] for _ in requests]
-        for piece in self.speak(requests, max_patches=max_patches, **options):
-            for row, (latents, count) in enumerate(zip(piece.latents, piece.counts)):
-                parts[row].append(latents[:count])
-        latents = [np.concatenate(row) for row in parts]
-        stopped = np.array([len(row) < max_patches * self.generator.patch for row in latents])
-        return latents, stopped
+        """Generates latents of whole lists, in batches of one size.
+
+        Args:
+            requests: at least one.
+            max_patches: of each, at most.
+            batch_size: requests at a time, at most.
+            seed: of the noise of the first batch; those after it count on.
+            **options: see `pieces`.
+
+        Returns:
+            Latents [t, latent_dim] of each request, and [n] bool: which stopped by themselves.
+        """
+        latents: list[np.ndarray] = []
+        for start, batch in _batches(requests, batch_size):
+            number = start // len(batch)
+            found = list(self.pieces(batch, max_patches=max_patches, seed=seed + number, **options))
+            for row in range(len(batch)):
+                parts = [piece.latents[row, : piece.counts[row]] for piece in found]
+                latents.append(np.concatenate(parts))
+        del latents[len(requests) :]
+        most = max_patches * self.generator.patch
+        return latents, np.array([len(row) < most for row in latents])
 
     def follow(
         self,
         requests: Sequence[Request],
-        latents: np.ndarray,
-        mask: np.ndarray,
+        latents: Sequence[np.ndarray],
         *,
+        batch_size: int = _BATCH,
         seed: int = 0,
         sampler: sampler_lib.Sampler | None = None,
-    ) -> np.ndarray:
+    ) -> list[np.ndarray]:
         """Makes each patch of recordings after the true ones before it.
 
         Args:
             requests: what is said in them.
-            latents: [b, t, latent_dim], t a multiple of the patch.
-            mask: [b, t] bool.
-            seed: of the noise.
+            latents: [t, latent_dim] of each.
+            batch_size: recordings at a time, at most.
+            seed: of the noise of the first batch; those after it count on.
             sampler: of the head; default the config's.
 
         Returns:
-            [b, t, latent_dim].
+            Latents of each, as many as are in its whole patches.
         """
-        text, text_mask = self._text_rows(requests)
-        return np.asarray(
-            self._follow(
+        patch = self.generator.patch
+        length = patch * -(-max(len(row) for row in latents) // patch)
+        made: list[np.ndarray] = []
+        for start, batch in _batches(requests, batch_size):
+            true = latents[start : start + len(batch)]
+            text, text_mask = self._text_rows(batch)
+            rows = self._follow(
                 self.weights,
-                latents,
-                mask,
+                *batched.padded(true, len(batch), length),
                 text,
                 text_mask,
-                jax.random.key(seed),
+                jax.random.key(seed + start // len(batch)),
                 sampler=sampler or self.sampler,
             )
-        )
+            made += [row[: len(one) // patch * patch] for row, one in zip(np.asarray(rows), true)]
+        return made
 
     def _follow_all(self, weights, latents, mask, text, text_mask, key, *, sampler):
         taught = self.generator.teach(
@@ -279,90 +286,38 @@ class Speaker:
         )
         return flow_head.latents_of(made.reshape(shape))
 
-    def say(self, request: Request, *, max_patches: int, **options: Any) -> Iterator[np.ndarray]:
+    def stream(self, request: Request, *, max_patches: int, **options: Any) -> Iterator[np.ndarray]:
         """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate."""
         chunk = options.get("chunk_patches", _CHUNK_PATCHES) * self.generator.patch
-        pieces = self.speak([request], max_patches=max_patches, **options)
+        pieces = self.pieces([request], max_patches=max_patches, **options)
         latents = (piece.latents[:, : piece.counts[0]] for piece in pieces)
-        for block in self.tokenizer.decode_stream(latents, chunk=chunk):
+        for block in self.codec.decode_stream(latents, chunk=chunk):
             yield np.clip(block[0], -1.0, 1.0)
 
-    def prompt_of(self, path: str | pathlib.Path) -> np.ndarray:
-        """Latents [t, latent_dim] of a recording, for Request.prompt."""
-        return self.tokenizer.encode_file(path).latents[0]
-
-    def write_file(
-        self,
-        path: str | pathlib.Path,
-        *,
-        text: str = "",
-        task: str | None = None,
-        prompt: str | pathlib.Path | None = None,
-        max_seconds: float,
-        seed: int = 0,
-        sampler: Mapping[str, Any] | None = None,
-        stream: bool = False,
-        say: Callable[[str], None] = print,
-    ) -> Written:
-        """Generates a sound file.
-
-        Args:
-            path: .wav, .flac or .ogg.
-            text: see Request.
-            task: see Request; default the run's task of the greatest weight.
-            prompt: recording that is continued.
-            max_seconds: of what follows; the language model's window may allow less, which is said.
-            seed: of the noise.
-            sampler: what differs from the config's sampler.
-            stream: write each block as it is made; otherwise the file appears when it is whole.
-            say: where messages to the user go.
+    def patches_for(
+        self, request: Request, seconds: float, *, say: Callable[[str], None] = print
+    ) -> int:
+        """Patches of so much sound, or as many as the window allows, which is said.
 
         Raises:
-            ValueError: for what cannot be generated, before anything is written.
+            ValueError: for a time that is not above 0, or a prompt as long as the window.
         """
-        path = pathlib.Path(path)
-        form = files.format_of(path)
-        changed = dataclasses.replace(self.sampler, **(sampler or {}))
-        weights = self.text.weights
-        request = Request(
-            text=text,
-            task=task or max(weights, key=weights.get),
-            prompt=None if prompt is None else self.prompt_of(prompt),
-        )
-        wanted = self.patches_of(max_seconds)
-        max_patches = min(wanted, self._free_patches(request))
-        if max_patches < wanted:
-            say(
-                f"{max_seconds:g} s are more than the language model's window of "
-                f"{self.generator.language_model.max_length} positions allows: at most "
-                f"{max_patches / self.patches_per_second:g} s will be made"
-            )
-        blocks = self.say(request, max_patches=max_patches, seed=seed, sampler=changed)
-        first = next(blocks)  # what is wrong with the request shows here
-        rate = self.tokenizer.autoencoder.sample_rate
-        target = path if stream else path.with_name(path.name + ".tmp")
-        num_samples = 0
-        with soundfile.SoundFile(target, "w", rate, 1, format=form) as file:
-            for block in itertools.chain([first], blocks):
-                file.write(block)
-                num_samples += len(block)
-                if stream:
-                    file.flush()
-        if not stream:
-            target.replace(path)
-        most = max_patches * self.generator.patch * self.tokenizer.autoencoder.samples_per_latent
-        return Written(num_samples=num_samples, sample_rate=rate, is_cut=num_samples >= most)
-
-    def _free_patches(self, request: Request) -> int:
-        used = 0 if request.prompt is None else len(request.prompt) // self.generator.patch
-        used = _ROOM * -(-used // _ROOM)
-        if used >= self.max_patches:
+        wanted = self.patches_of(seconds)
+        used = _ROOM * -(-(request.num_latents // self.generator.patch) // _ROOM)
+        free = self.max_patches - used
+        if free <= 0:
             raise ValueError(
                 f"the prompt must be shorter than {self.max_patches / self.patches_per_second:g} s,"
                 f" which the language model's window allows, got "
                 f"{used / self.patches_per_second:g} s"
             )
-        return self.max_patches - used
+        if free < wanted:
+            say(
+                f"{seconds:g} s are more than the language model's window of "
+                f"{self.generator.language_model.max_length} positions allows: at most "
+                f"{free / self.patches_per_second:g} s will be made"
+            )
+        return min(wanted, free)
 
     def _text_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
         limit = self.config.text.max_tokens
@@ -386,12 +341,19 @@ class Speaker:
 
     def _prompt_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
         """Patches [b, n, p, d] of the prompts and their mask, n a multiple of _ROOM or 0."""
-        patch, latent_dim = self.generator.patch, self.tokenizer.autoencoder.latent_dim
-        prompts = [request.prompt for request in requests]
-        counts = [0 if prompt is None else len(prompt) // patch for prompt in prompts]
+        patch, latent_dim = self.generator.patch, self.codec.autoencoder.latent_dim
+        counts = [request.num_latents // patch for request in requests]
         num = _ROOM * -(-max(counts) // _ROOM)
         rows = np.zeros((len(requests), num, patch, latent_dim), np.float32)
-        for row, (prompt, count) in enumerate(zip(prompts, counts)):
+        for row, (request, count) in enumerate(zip(requests, counts)):
             if count:
-                rows[row, :count] = prompt[: count * patch].reshape(count, patch, -1)
+                rows[row, :count] = request.prompt[: count * patch].reshape(count, patch, -1)
         return rows, np.arange(num)[None] < np.array(counts)[:, None]
+
+
+def _batches(requests: Sequence[Request], batch_size: int) -> Iterator[tuple[int, list[Request]]]:
+    """Where batches of one size start, and their requests; the last is filled with its first."""
+    size = min(batch_size, len(requests))
+    for start in range(0, len(requests), size):
+        batch = list(requests[start : start + size])
+        yield start, batch + batch[:1] * (size - len(batch))

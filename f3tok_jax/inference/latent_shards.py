@@ -3,13 +3,13 @@
 """Shards of sound into shards of latents."""
 
 from collections.abc import Callable, Sequence
+import functools
 import pathlib
 
 from data_pipelines.building import latent_writer
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
-from f3tok_jax.inference import batched
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
 
 
@@ -42,22 +42,22 @@ def encode_shards(
     if batch_size < 1:
         raise ValueError(f"--batch_size must be at least 1, got {batch_size}")
     run = lineage.Lineage.read(workdir, step, stage="autoencoder")
-    autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
+    codec = codec_lib.Codec.load(run, say=say)
     latents = manifest.Latents(
-        autoencoder=run.fingerprint,
+        autoencoder=codec.fingerprint,
         latent_dim=run.sound.latent_dim,
         samples_per_latent=run.sound.samples_per_latent,
         sound="",
     )
-    say(f"autoencoder {latents.autoencoder} of {workdir}, step {run.step}")
+    say(f"autoencoder {latents.autoencoder} of {workdir}, step {codec.step}")
     sets = {
         name: sources.ShardSet(
-            pathlib.Path(shards) / name, sample_rate=run.sound.sample_rate, checksums=True
+            pathlib.Path(shards) / name, sample_rate=codec.sample_rate, checksums=True
         )
         for name in _sets(pathlib.Path(shards))
     }
-    max_samples = max(sound.manifest.segment_length for sound in sets.values())
-    encode = batched.Encoder(autoencoder, params, batch_size=batch_size, max_samples=max_samples)
+    longest = max(sound.manifest.segment_length for sound in sets.values())
+    encode = functools.partial(codec.encode, batch_size=batch_size, expected=longest)
     written = []
     for name, sound in sets.items():
         folder = pathlib.Path(output) / name

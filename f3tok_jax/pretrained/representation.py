@@ -87,8 +87,18 @@ def load(
 
 def load_encoder(
     run: lineage.Lineage, *, say: Callable[[str], None] = print
-) -> tuple[encoder_lib.RepresentationEncoder, Any]:
-    """The encoder of a run and its parameters, without the language model that its projector needs."""
+) -> tuple[encoder_lib.RepresentationEncoder, Any, lineage.Lineage]:
+    """The encoder of a run, its parameters, and the run at their step; see `load`."""
     encoder = make_encoder(run)
-    params, _ = load(run, abstract_params(encoder), say=say)
-    return encoder, params["encoder"]
+    params, run = load(run, abstract_params(encoder), say=say)
+    return encoder, params["encoder"], run
+
+
+def load_projector(
+    run: lineage.Lineage, width: int, *, say: Callable[[str], None] = print
+) -> tuple[projector_lib.Projector, Any]:
+    """The projector of a supervised run to a language model of `width`, and its parameters."""
+    projector = make_projector(run.config, width)
+    abstract = {"projector": _abstract(projector, run.config.model.width)}
+    params, _ = load(run, abstract, say=say)
+    return projector, params["projector"]

@@ -43,7 +43,7 @@ ARMS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
+class Run:
     """One run: of which arm and seed, its folder, its arguments for train, and its config."""
 
     arm: Arm
@@ -76,7 +76,7 @@ def plan(
     arms: Sequence[Arm] = ARMS,
     seeds: Sequence[int],
     workdir: str,
-) -> list[Training]:
+) -> list[Run]:
     """The runs of an ablation, all checked before the first starts.
 
     Args:
@@ -120,9 +120,7 @@ def plan(
             if config_lib.exists(folder):
                 config_lib.check_same_run(config, folder)
             arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}")
-            runs.append(
-                Training(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config)
-            )
+            runs.append(Run(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config))
     return runs
 
 
@@ -141,7 +139,7 @@ def parse_arm(text: str) -> Arm:
     return arm
 
 
-def train(run: Training, *, say: Callable[[str], None] = print) -> None:
+def train(run: Run, *, say: Callable[[str], None] = print) -> None:
     """Trains a run to its end, unless it is there already.
 
     In a process of its own, so that this one does not hold the accelerator meanwhile.

@@ -24,7 +24,7 @@ _LAYER_NORM_EPSILON = 1e-5  # PyTorch's, which X-ARES uses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Training:
     """How a linear probe is trained; the defaults are X-ARES's.
 
     Attributes:
@@ -77,7 +77,7 @@ def linear_probe(
     *,
     num_classes: int,
     seeds: Sequence[int],
-    recipe: Recipe = Recipe(),
+    training: Training = Training(),
 ) -> np.ndarray:
     """Trains LayerNorm and a linear layer, for all seeds at once, and predicts.
 
@@ -87,7 +87,7 @@ def linear_probe(
         test: [m, d] float32.
         num_classes: of the labels.
         seeds: of initial weights and order.
-        recipe: of the training.
+        training: how they are trained.
 
     Returns:
         [seeds, m] int32, predicted classes.
@@ -95,10 +95,10 @@ def linear_probe(
     check_examples(train, labels, test)
     starts = [initial_params(seed, train.shape[1], num_classes) for seed in seeds]
     params = {name: np.stack([start[name] for start in starts]) for name in starts[0]}
-    orders = [batches(seed, len(train), recipe=recipe) for seed in seeds]
+    orders = [batches(seed, len(train), training=training) for seed in seeds]
     indices, weights = (np.stack(arrays) for arrays in zip(*orders))
     fit = jax.vmap(
-        functools.partial(_fit_and_predict, recipe=recipe), in_axes=(0, 0, 0, None, None, None)
+        functools.partial(_fit_and_predict, training=training), in_axes=(0, 0, 0, None, None, None)
     )
     labels = labels.astype(np.int32)
     return np.asarray(once.run_once(fit, params, indices, weights, train, labels, test))
@@ -161,10 +161,12 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
-def _fit_and_predict(params, indices, weights, train, labels, test, *, recipe: Recipe) -> jax.Array:
+def _fit_and_predict(
+    params, indices, weights, train, labels, test, *, training: Training
+) -> jax.Array:
     """One seed: [m] int32."""
     schedule = optax.cosine_decay_schedule(
-        recipe.learning_rate, len(indices), alpha=recipe.final_fraction
+        training.learning_rate, len(indices), alpha=training.final_fraction
     )
     optimizer = optax.adam(schedule)
 
@@ -197,7 +199,7 @@ def initial_params(seed: int, width: int, num_classes: int) -> dict[str, np.ndar
     return {name: value.astype(np.float32) for name, value in params.items()}
 
 
-def batches(seed: int, num_examples: int, *, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
+def batches(seed: int, num_examples: int, *, training: Training) -> tuple[np.ndarray, np.ndarray]:
     """The examples of every step: a new order each epoch, whose last batch may be smaller.
 
     Returns:
@@ -205,8 +207,8 @@ def batches(seed: int, num_examples: int, *, recipe: Recipe) -> tuple[np.ndarray
     """
     # On the host: XLA takes longer to compile a permutation than all the rest.
     draw = np.random.default_rng([seed, 1])
-    size, missing = recipe.batch_size, -num_examples % recipe.batch_size
-    orders = [draw.permutation(num_examples) for _ in range(recipe.num_epochs)]
+    size, missing = training.batch_size, -num_examples % training.batch_size
+    orders = [draw.permutation(num_examples) for _ in range(training.num_epochs)]
     indices = np.pad(np.stack(orders), ((0, 0), (0, missing))).astype(np.int32)
     weights = np.pad(np.ones(num_examples, np.float32), (0, missing))
     weights = np.broadcast_to(weights, indices.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.reading import sources
 from data_pipelines.records import pcm16
-from f3tok_jax.inference import batched
+from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import classifiers
 from f3tok_jax.signal import spectra
 
@@ -26,16 +26,12 @@ class Models:
     """What makes features of sound or latents.
 
     Attributes:
-        autoencoder: module, parameters and fingerprint.
-        encoders: name of a feature -> module and parameters of a representation encoder.
-        sample_rate: Hz.
-        batch_size: sounds at a time.
+        tokenizer: whose autoencoder is needed for sound alone.
+        encoders: name of a feature -> lists of latents to lists of representations.
     """
 
-    autoencoder: tuple[Any, Any, str]
-    encoders: Mapping[str, tuple[Any, Any]]
-    sample_rate: int
-    batch_size: int = 32
+    tokenizer: tokenizer_lib.F3Tokenizer
+    encoders: Mapping[str, Callable[..., list[np.ndarray]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +69,12 @@ def join(sets: Sequence[Examples]) -> Examples:
 
 
 def read(
-    folder: str, models: Models, *, pooling: str, say: Callable[[str], None] = print
+    folder: str,
+    models: Models,
+    *,
+    pooling: str,
+    batch_size: int,
+    say: Callable[[str], None] = print,
 ) -> Examples:
     """Computes the features of every record of a set.
 
@@ -82,29 +83,18 @@ def read(
     Args:
         folder: of the set.
         models: see there.
-        pooling: of latents and representations, one of probing.POOLINGS.
+        pooling: of latents and representations, one of classifiers.POOLINGS.
+        batch_size: sounds at a time.
         say: where progress goes.
 
     Raises:
         ValueError: if the set does not fit the models, or a record cannot be read.
     """
-    source = sources.open_source(folder, sample_rate=models.sample_rate)
-    module, params, fingerprint = models.autoencoder
+    rate = models.tokenizer.sample_rate
+    source = sources.open_source(folder, sample_rate=rate)
     is_latents = isinstance(source, sources.LatentSet)
     if is_latents:
-        source.check_autoencoder(fingerprint)
-    else:
-        longest = source.manifest.segment_length if hasattr(source, "manifest") else 0
-        encode = batched.Encoder(
-            module,
-            params,
-            batch_size=models.batch_size,
-            max_samples=longest or max(len(source.waveform(i)) for i in range(len(source))),
-        )
-    represent = {
-        name: batched.Represent(*encoder, models.batch_size)
-        for name, encoder in models.encoders.items()
-    }
+        source.check_autoencoder(models.tokenizer.fingerprint)
     pooled: dict[str, list[np.ndarray]] = {}
     labels, groups = [], []
     for found in _chunks(source):
@@ -112,12 +102,12 @@ def read(
             frames = {LATENTS: [record.latents for record in found]}
         else:
             sounds = [pcm16.to_float(record.waveform) for record in found]
-            rate = models.sample_rate
             statistics = [log_mel_statistics(sound, sample_rate=rate) for sound in sounds]
             pooled.setdefault(LOG_MEL, []).extend(statistics)
-            frames = {LATENTS: encode(sounds)}
-        for name, encoder in represent.items():
-            frames[name] = encoder(frames[LATENTS])
+            encode = models.tokenizer.codec.encode
+            frames = {LATENTS: encode(sounds, batch_size=batch_size)}
+        for name, represent in models.encoders.items():
+            frames[name] = represent(frames[LATENTS], batch_size=batch_size)
         for name, sequences in frames.items():
             vectors = [classifiers.pool(sequence, pooling) for sequence in sequences]
             pooled.setdefault(name, []).extend(vectors)

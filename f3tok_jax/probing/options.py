@@ -3,9 +3,12 @@
 """Flags that probe and ablation share."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_pipelines import command
+
+if TYPE_CHECKING:
+    from f3tok_jax.probing import probes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +25,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
 
 
-def options_of(given: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `probe` from the flags of `add_options`, and where messages go."""
+def options_of(given: argparse.Namespace) -> "probes.Options":
+    """What the flags of `add_options` say."""
+    # Imported late: --help needs no JAX.
     from f3tok_jax.probing import classifiers
+    from f3tok_jax.probing import probes
 
-    return dict(
+    return probes.Options(
         labels=given.label,
         exclude=[parse_filter(text, "--exclude") for text in given.exclude],
         only=[parse_filter(text, "--only") for text in given.only],
         num_seeds=given.num_seeds,
         pooling=given.pooling,
-        recipe=classifiers.Recipe(num_epochs=given.num_epochs),
+        training=classifiers.Training(num_epochs=given.num_epochs),
         batch_size=given.batch_size,
-        say=command.say,
     )
 
 

@@ -4,6 +4,7 @@
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -12,47 +13,67 @@ import zlib
 import numpy as np
 
 from data_pipelines.records import manifest
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
-from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
-from f3tok_jax.runs import lineage
-from f3tok_jax.runs import results
-from f3tok_jax.runs import results_file
+from f3tok_jax.runs import results as results_lib
 
-FORMAT, TITLES = results.Probe.FORMAT, results.TITLES
-FORMAT, TITLES = results.Probe.FORMAT, results.TITLES
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
 Filter = tuple[str, str]  # label and value
 
 
-def load_models(
-    workdir: str, *, batch_size: int = 32, say: Callable[[str], None] = print
-) -> features.Models:
-    """The models of a run of the autoencoder or the representation stage.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How features are probed.
+
+    Attributes:
+        labels: names of what to predict.
+        exclude: label and value of what is kept out of training.
+        only: label and value of what alone is tested; values of one label are alternatives.
+        num_seeds: of the linear probe.
+        pooling: of frames over time, one of classifiers.POOLINGS.
+        training: of the linear probe.
+        batch_size: sounds encoded at a time.
+    """
+
+    labels: Sequence[str]
+    exclude: Sequence[Filter] = ()
+    only: Sequence[Filter] = ()
+    num_seeds: int = 5
+    pooling: str = "mean"
+    training: classifiers.Training = classifiers.Training()
+    batch_size: int = 32
+
+    def __post_init__(self):
+        if self.num_seeds < 1 or self.batch_size < 1 or not self.labels:
+            raise ValueError(
+                f"--label must name a label, --num_seeds and --batch_size must be at least 1, got "
+                f"{','.join(self.labels)!r}, {self.num_seeds} and {self.batch_size}"
+            )
+
+    def as_results(self) -> dict[str, Any]:
+        """What results_lib.Probes says of how they were measured."""
+        return dict(
+            exclude=["=".join(pair) for pair in self.exclude],
+            only=["=".join(pair) for pair in self.only],
+            pooling=self.pooling,
+            num_seeds=self.num_seeds,
+            recipe=vars(self.training),
+        )
+
+
+def load_models(workdir: str, *, say: Callable[[str], None] = print) -> features.Models:
+    """The models of a run.
 
     Raises:
         ValueError: where the folder is no such run, or its autoencoder is not that of its training.
         checkpoint.CheckpointError: where it has no whole checkpoint.
     """
-    run = lineage.Lineage.read(workdir)
-    if run.stage not in ("autoencoder", "representation"):
-        raise ValueError(
-            f"{workdir} must be a run of the autoencoder or the representation stage, got "
-            f"{run.stage!r}"
-        )
-    run.check()
-    encoders, autoencoder = {}, run
-    if run.stage == "representation":
-        encoders[features.REPRESENTATIONS] = pretrained_representation.load_encoder(run, say=say)
-        autoencoder = run.parents["autoencoder"]
-    module, params, autoencoder = pretrained_autoencoder.load(autoencoder, say=say)
-    return features.Models(
-        autoencoder=(module, params, autoencoder.fingerprint),
-        encoders=encoders,
-        sample_rate=run.sound.sample_rate,
-        batch_size=batch_size,
-    )
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, say=say)
+    encoders = {}
+    if tokenizer.run.stage != "autoencoder":
+        encoders[features.REPRESENTATIONS] = tokenizer.representer.represent
+    return features.Models(tokenizer, encoders)
 
 
 def measure(
@@ -61,8 +82,8 @@ def measure(
     label: str,
     *,
     seeds: Sequence[int],
-    recipe: classifiers.Recipe = classifiers.Recipe(),
-) -> dict[str, Any]:
+    training: classifiers.Training = classifiers.Training(),
+) -> results_lib.ProbedLabel:
     """Probes every feature for one label.
 
     Args:
@@ -70,13 +91,10 @@ def measure(
         tests: name -> examples to be tested on, likewise.
         label: name.
         seeds: of the linear probe.
-        recipe: of the linear probe.
+        training: of the linear probe.
 
     Returns:
-        "classes", "num_train", and per test its "num_examples", how many of them are of a class
-        that training never saw ("num_unseen", which count as wrong), the accuracy of always saying
-        the commonest class ("majority"), and per feature "linear" (mean, std over seeds, values)
-        and "neighbours".
+        Examples of classes that training never saw count as wrong.
 
     Raises:
         ValueError: if a label has less than two classes to learn, or nothing to test.
@@ -102,12 +120,12 @@ def measure(
     }
     commonest = classes[counts.most_common(1)[0][0]]
     result = {
-        name: {
-            "num_examples": len(answers),
-            "num_unseen": int(np.sum(answers < 0)),
-            "majority": float(np.mean(answers == commonest)),
-            "features": {},
-        }
+        name: results_lib.Tested(
+            num_examples=len(answers),
+            num_unseen=int(np.sum(answers < 0)),
+            majority=float(np.mean(answers == commonest)),
+            features={},
+        )
         for name, answers in wanted.items()
     }
     answers_of_train = np.array([classes[labels[label]] for labels in train.labels])
@@ -118,21 +136,22 @@ def measure(
         together = np.concatenate([test.features[feature] for test in tests.values()])
         arrays = values, answers_of_train, together
         linear = classifiers.linear_probe(
-            *arrays, num_classes=len(classes), seeds=seeds, recipe=recipe
+            *arrays, num_classes=len(classes), seeds=seeds, training=training
         )
         nearest = classifiers.nearest_neighbours(*arrays, num_classes=len(classes))
         for (name, answers), end in zip(wanted.items(), ends):
             part = slice(end - len(answers), end)
             accuracies = np.mean(linear[:, part] == answers[None], axis=1)
-            result[name]["features"][feature] = {
-                "linear": {
-                    "mean": float(accuracies.mean()),
-                    "std": float(accuracies.std()),
-                    "values": accuracies.tolist(),
-                },
-                "neighbours": float(np.mean(nearest[part] == answers)),
-            }
-    return {"classes": list(classes), "num_train": len(train.labels), "tests": result}
+            result[name].features[feature] = results_lib.FeatureAccuracy(
+                linear=spread(accuracies.tolist()),
+                neighbours=float(np.mean(nearest[part] == answers)),
+            )
+    return results_lib.ProbedLabel(classes=list(classes), num_train=len(train.labels), tests=result)
+
+
+def spread(values: Sequence) -> results_lib.Spread:
+    """Mean and standard deviation of values, one per seed, or a list per run."""
+    return results_lib.Spread(mean=float(np.mean(values)), std=float(np.std(values)), values=values)
 
 
 def read_examples(
@@ -140,9 +159,7 @@ def read_examples(
     test_shards: Mapping[str, str],
     models: features.Models,
     *,
-    exclude: Sequence[Filter] = (),
-    only: Sequence[Filter] = (),
-    pooling: str = "mean",
+    options: Options,
     say: Callable[[str], None] = print,
 ) -> tuple[features.Examples, dict[str, features.Examples]]:
     """Computes the features of what is learnt and of what is tested.
@@ -152,7 +169,8 @@ def read_examples(
             sources is tested.
         test_shards: name -> set to test on.
         models: that make the features.
-        exclude, only, pooling, say: as for `probe`.
+        options: of the probes.
+        say: where messages go.
 
     Returns:
         The examples to learn from, and name -> those to test on.
@@ -160,7 +178,13 @@ def read_examples(
     Raises:
         ValueError: if a set does not fit the models, or cannot be read.
     """
-    read = functools.partial(features.read, models=models, pooling=pooling, say=say)
+    read = functools.partial(
+        features.read,
+        models=models,
+        pooling=options.pooling,
+        batch_size=options.batch_size,
+        say=say,
+    )
     train = features.join([read(folder) for folder in shards.split(",")])
     if test_shards:
         tests = {name: read(folder) for name, folder in test_shards.items()}
@@ -168,10 +192,10 @@ def read_examples(
         is_test = [zlib.crc32(group.encode()) % _TEST_SHARE == 0 for group in train.groups]
         tests = {shards: train.select(is_test)}
         train = train.select(~np.array(is_test))
-    train = train.select([not _matches(record, exclude) for record in train.labels])
-    if only:
+    train = train.select([not _matches(record, options.exclude) for record in train.labels])
+    if options.only:
         tests = {
-            name: test.select([_matches_all(record, only) for record in test.labels])
+            name: test.select([_matches_all(record, options.only) for record in test.labels])
             for name, test in tests.items()
         }
     return train, tests
@@ -182,31 +206,19 @@ def probe(
     shards: str,
     output: pathlib.Path,
     *,
-    labels: Sequence[str],
+    options: Options,
     test_shards: Sequence[str] = (),
-    exclude: Sequence[Filter] = (),
-    only: Sequence[Filter] = (),
-    num_seeds: int = 5,
-    pooling: str = "mean",
-    recipe: classifiers.Recipe = classifiers.Recipe(),
-    batch_size: int = 32,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> results_lib.Probe:
     """Probes a run; writes `output`.
 
     Args:
-        workdir: of an autoencoder or a representation run.
+        workdir: of a run.
         shards: set to learn from; with no `test_shards`, a folder with the sets `train` and `test`,
             or one set of which a fifth of the sources, by a hash, is tested.
         output: JSON file to write.
-        labels: names of what to predict.
+        options: of the probes.
         test_shards: sets to test on.
-        exclude: label and value of what is kept out of the training set.
-        only: label and value of what alone is tested; values of one label are alternatives.
-        num_seeds: of the linear probe.
-        pooling: one of probing.POOLINGS.
-        recipe: of the linear probe.
-        batch_size: sounds encoded at a time.
         say: where messages go.
 
     Returns:
@@ -216,55 +228,44 @@ def probe(
         ValueError: if the run, the data and the labels do not fit together.
         checkpoint.CheckpointError: where the run has no whole checkpoint.
     """
-    if num_seeds < 1 or batch_size < 1:
-        raise ValueError(
-            f"--num_seeds and --batch_size must be at least 1, got {num_seeds} and {batch_size}"
-        )
     folders = _folders(shards, test_shards)
-    models = load_models(workdir, batch_size=batch_size, say=say)
+    models = load_models(workdir, say=say)
     train, tests = read_examples(
         folders[0],
         {folder: folder for folder in folders[1:]},
         models,
-        exclude=exclude,
-        only=only,
-        pooling=pooling,
+        options=options,
         say=say,
     )
-    results = {
-        "format": FORMAT,
-        "workdir": str(workdir),
-        "autoencoder": models.autoencoder[2],
-        "shards": folders[0],
-        "exclude": ["=".join(pair) for pair in exclude],
-        "only": ["=".join(pair) for pair in only],
-        "pooling": pooling,
-        "num_seeds": num_seeds,
-        "recipe": vars(recipe),
-        "labels": {
-            label: measure(train, tests, label, seeds=range(num_seeds), recipe=recipe)
-            for label in labels
+    seeds = range(options.num_seeds)
+    results = results_lib.Probe(
+        workdir=str(workdir),
+        autoencoder=models.tokenizer.fingerprint,
+        shards=folders[0],
+        **options.as_results(),
+        labels={
+            label: measure(train, tests, label, seeds=seeds, training=options.training)
+            for label in options.labels
         },
-    }
-    results_file.write(output, results)
+    )
+    results_lib.write(output, results)
     return results
 
 
-def format_table(results: Mapping[str, Any]) -> str:
+def format_table(results: results_lib.Probe) -> str:
     """The accuracies as text, a line per label, test set and feature."""
     lines = [f"{'label':12} {'features':20} {'linear probe':>16} {'10 neighbours':>14}  tested on"]
-    for label, found in results["labels"].items():
-        for name, test in found["tests"].items():
-            unseen = f", {test['num_unseen']} of unseen classes" if test["num_unseen"] else ""
-            where = f"{test['num_examples']} of {name}{unseen}"
-            lines.append(
-                f"{label:12} {'always the commonest':20} {test['majority']:16.3f} {'':>14}  {where}"
-            )
-            for feature, row in test["features"].items():
-                linear = f"{row['linear']['mean']:.3f} ± {row['linear']['std']:.3f}"
+    for label, found in results.labels.items():
+        for name, test in found.tests.items():
+            unseen = f", {test.num_unseen} of unseen classes" if test.num_unseen else ""
+            where = f"{test.num_examples} of {name}{unseen}"
+            commonest = results_lib.TITLES[results_lib.COMMONEST]
+            lines.append(f"{label:12} {commonest:20} {test.majority:16.3f} {'':>14}  {where}")
+            for feature, row in test.features.items():
+                linear = f"{row.linear.mean:.3f} ± {row.linear.std:.3f}"
                 lines.append(
-                    f"{label:12} {TITLES.get(feature, feature):20} {linear:>16} "
-                    f"{row['neighbours']:14.3f}  {where}"
+                    f"{label:12} {results_lib.TITLES.get(feature, feature):20} {linear:>16} "
+                    f"{row.neighbours:14.3f}  {where}"
                 )
     return "\n".join(lines)
 

@@ -7,25 +7,21 @@ import pathlib
 import signal
 import sys
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from f3tok_jax import ablation
-from f3tok_jax.devices import sharding
 from f3tok_jax.evaluation import transcription
-from f3tok_jax.inference import batched
+from f3tok_jax.inference import codec
 from f3tok_jax.probing import ablation as ablation_lib
 from f3tok_jax.probing import ablation_runs
 from f3tok_jax.reporting import tables
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import results as results_lib
-from f3tok_jax.stages import representation as representation_stage
 from tests.support import sounds
 from tests.support import tiny_models
+from tests.support import tiny_runs
 
 _RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "representation.py") + ":tiny"
 
@@ -59,15 +55,10 @@ def overrides(tmp_path_factory, shards):
     return [f"--config.{key}={value}" for key, value in config_lib.flatten(changes).items()]
 
 
-class _Encoder:
+def _encode(self, waveforms, **options):
     """In place of the autoencoder, which takes long to compile: frames of log magnitudes."""
-
-    def __init__(self, *arguments, **options):
-        pass
-
-    def __call__(self, waveforms):
-        padded = [np.pad(w, (0, -len(w) % 640)).reshape(-1, 640) for w in waveforms]
-        return [np.abs(np.fft.rfft(w))[:, 4:12].astype(np.float32) for w in padded]
+    padded = [np.pad(w, (0, -len(w) % 640)).reshape(-1, 640) for w in waveforms]
+    return [np.abs(np.fft.rfft(w))[:, 4:12].astype(np.float32) for w in padded]
 
 
 @pytest.fixture
@@ -88,19 +79,7 @@ def trained(monkeypatch):
 
 
 def _write_run(config, workdir: str) -> None:
-    config_lib.save(config, workdir)
-    stage = representation_stage.make_stage(config)
-    run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
-    rng = np.random.default_rng(config.seed)
-    state = jax.tree.map(
-        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype),
-        sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0))),
-    )
-    writer = checkpoint.Checkpointer(
-        workdir, config_json=config_lib.to_json(config), data_fingerprint=""
-    )
-    writer.save(config.num_steps, state)
-    writer.close()
+    tiny_runs.write(config, workdir, step=config.num_steps)
     run_folder.mark_done(workdir, config.num_steps)
 
 
@@ -131,10 +110,12 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
 ):
     def transcribe(workdir, folder, *, num_examples, say):
         rate = len(pathlib.PurePath(workdir).name) / 100
-        return {"num_examples": num_examples - 1, "characters": rate, "words": 0.5}
+        return results_lib.Transcripts(
+            num_examples=num_examples - 1, characters=rate, words=0.5, examples=()
+        )
 
     monkeypatch.setattr(transcription, "measure", transcribe)
-    monkeypatch.setattr(batched, "Encoder", _Encoder)
+    monkeypatch.setattr(codec.Codec, "encode", _encode)
     output = tmp_path / "ablation.json"
     arguments = [
         *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}", "--seeds=0"),
@@ -148,7 +129,9 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         *("full_0", "without_rq_mtp_0", "without_language_model_0")
     ]
     results = json.loads(output.read_text())
-    assert results["format"] == ablation_lib.FORMAT and list(results["labels"]) == ["speaker"]
+    assert results["format"] == results_lib.Ablation.FORMAT and list(results["labels"]) == [
+        "speaker"
+    ]
     test = results["labels"]["speaker"]["tests"]["again"]
     names = ["log_mel", "latents", *(arm.name for arm in ablation_runs.ARMS)]
     assert [row["name"] for row in test["rows"]] == names
@@ -176,21 +159,23 @@ def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
     runs = _plan(overrides, tmp_path)
 
     def found(first, second, neighbours):
-        return {"linear": {"values": [first, second]}, "neighbours": neighbours}
+        linear = results_lib.Spread(mean=0.0, std=0.0, values=[first, second])
+        return results_lib.FeatureAccuracy(linear=linear, neighbours=neighbours)
 
     features = {run.name: found(0.5, 0.5, 0.5) for run in runs}
     features |= {"latents": found(0.2, 0.4, 0.1), "full_0": found(0.6, 0.8, 0.5)}
     features["full_1"] = found(0.8, 1.0, 0.7)
-    test = {"num_examples": 10, "num_unseen": 0, "majority": 0.1, "features": features}
-    summary = ablation_lib.summarize({"classes": ["a", "b"], "tests": {"test": test}}, runs)
-    latents, full, *others = summary["tests"]["test"]["rows"]
-    assert (latents["title"], full["title"], len(others)) == ("raw latents", "full", 2)
-    assert full["linear"]["values"] == [[0.6, 0.8], [0.8, 1.0]]
-    assert full["linear"]["mean"] == pytest.approx(0.8)
-    assert full["linear"]["std"] == pytest.approx(np.std([0.6, 0.8, 0.8, 1.0]))
-    assert full["neighbours"]["mean"] == pytest.approx(0.6)
-    assert latents["linear"]["mean"] == pytest.approx(0.3)
-    assert summary["classes"] == ["a", "b"] and summary["tests"]["test"]["num_examples"] == 10
+    test = results_lib.Tested(num_examples=10, num_unseen=0, majority=0.1, features=features)
+    measured = results_lib.ProbedLabel(classes=["a", "b"], tests={"test": test})
+    summary = ablation_lib.summarize(measured, runs)
+    latents, full, *others = summary.tests["test"].rows
+    assert (latents.title, full.title, len(others)) == ("raw latents", "full", 2)
+    assert full.linear.values == [[0.6, 0.8], [0.8, 1.0]]
+    assert full.linear.mean == pytest.approx(0.8)
+    assert full.linear.std == pytest.approx(np.std([0.6, 0.8, 0.8, 1.0]))
+    assert full.neighbours.mean == pytest.approx(0.6)
+    assert latents.linear.mean == pytest.approx(0.3)
+    assert summary.classes == ["a", "b"] and summary.tests["test"].num_examples == 10
 
 
 def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -178,16 +179,16 @@ def test_values_of_the_sampler_are_combined(tmp_path, monkeypatch, capsys):
     (tmp_path / "config.json").write_text('{"stage": "generation"}')
     seen = {}
 
-    def measure(workdir, shards, output, *, judge_label="", changes=({},), say):
-        seen.update(changes=changes, judge_label=judge_label)
-        return {"step": 3}
+    def measure(workdir, shards, output, *, classifier_label="", changes=({},), say):
+        seen.update(changes=changes, label=classifier_label)
+        return types.SimpleNamespace(step=3)
 
     monkeypatch.setattr(generation_evaluation, "evaluate", measure)
     monkeypatch.setattr(generation_evaluation, "format_table", lambda results: "")
     arguments = [f"--workdir={tmp_path}", "--shards=DIR", f"--output={tmp_path / 'r.json'}"]
     more = ["--guidance=1,2", "--steps=4", "--renormalize=true", "--judge_label=digit"]
     assert evaluate.main([*arguments, *more]) == 0
-    assert seen["judge_label"] == "digit"
+    assert seen["label"] == "digit"
     assert seen["changes"] == [
         {"guidance": 1.0, "num_steps": 4, "renormalize": True},
         {"guidance": 2.0, "num_steps": 4, "renormalize": True},
@@ -247,17 +248,17 @@ def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
     name = f"tfds:{tmp_path}/evaluated_tones@test#audio"
     coded = []
 
-    def score(contenders, examples, **others):  # the model is not what is tested here
-        coded.extend(contenders[-2].reconstruct(examples))
+    def score(rows, examples, **others):  # the model is not what is tested here
+        coded.extend(rows[-2].reconstruct(examples))
         return scores.Scores(), {}, {}
 
     monkeypatch.setattr(reconstruction_evaluation, "score", score)
     results = reconstruction_evaluation.evaluate(
         workdir, name, tmp_path / "results.json", fit_shards=name, say=lambda message: None
     )
-    assert results["num_examples"] == 4 and results["seconds"] == 4.0
-    assert results["shards"]["path"] == name and results["shards"]["seconds"] == 4.0
-    assert results["shards"]["num_records"] == 4 and results["shards"]["sample_rate"] == 16_000
+    assert results.num_examples == 4 and results.seconds == 4.0
+    assert results.shards.path == name and results.shards.seconds == 4.0
+    assert results.shards.num_records == 4 and results.shards.sample_rate == 16_000
     # Two tones need four components, and the model's width is eight: the PCA codes all of it.
     tones = [sounds.tone(1.0, hertz=hertz) for hertz in (300.0, 600.0)]  # TFDS changes the order
     errors = [min(np.abs(sound - tone).max() for tone in tones) for sound in coded]

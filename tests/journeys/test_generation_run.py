@@ -7,24 +7,21 @@ import pathlib
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
 from f3tok_jax import cli
 from f3tok_jax import evaluate
-from f3tok_jax.devices import sharding
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
-from f3tok_jax.stages import representation as representation_stage
 from f3tok_jax.training import session
 from tests.support import run_checks
 from tests.support import sounds
 from tests.support import tiny_models
+from tests.support import tiny_runs
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _TRANSFORMER = dict(
@@ -53,29 +50,12 @@ def folders(tmp_path_factory) -> dict[str, str]:
             "--config.supervision.tasks.digit=1.0",
         ],
     )
-    _write_representation_run(root / "representation", config)
+    tiny_runs.write(config, str(root / "representation"))
     names = ("autoencoder", "representation")
     return {name: str(root / name) for name in names} | {
         "shards": str(shards),
         "latents": str(latents),
     }
-
-
-def _write_representation_run(folder: pathlib.Path, config) -> None:
-    """A run folder whose checkpoint of step 3 has random weights."""
-    config_lib.save(config, str(folder))
-    stage = representation_stage.make_stage(config)
-    run_folder.settle_frozen(str(folder), stage.frozen_fingerprints, dict)
-    state = sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-    state = jax.tree.map(
-        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype), state
-    )
-    writer = checkpoint.Checkpointer(
-        str(folder), config_json=config_lib.to_json(config), data_fingerprint=""
-    )
-    writer.save(3, state)
-    writer.close()
 
 
 def _config(folders, *more: str):
@@ -210,7 +190,7 @@ def test_another_representation_run_is_refused(run, folders, tmp_path, capsys):
     shutil.copytree(run, folder)
     config = config_lib.load(folders["representation"])
     config.seed = 1
-    _write_representation_run(other, config)
+    tiny_runs.write(config, str(other))
     meta = folder / "frozen.json"
     meta.write_text(meta.read_text().replace(_fingerprint(run), "5eed"))
     arguments = [f"--model={folder}", "--text=a", f"--output={tmp_path / 'out.wav'}"]
@@ -246,10 +226,10 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     assert all((tmp_path / path).is_file() for path in files.values())
 
 
-def test_a_judge_needs_recordings_and_a_label(run, folders, tmp_path, capsys):
+def test_a_classifier_needs_recordings_and_a_label(run, folders, tmp_path, capsys):
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", "--judge_label=digit"]
     assert evaluate.main([*arguments, f"--output={tmp_path / 'results.json'}"]) == 1
-    assert "--judge_shards and --judge_label go together" in capsys.readouterr().err
+    assert "--classifier_shards and --classifier_label go together" in capsys.readouterr().err
 
 
 def test_time_is_measured_by_length(run, tmp_path):

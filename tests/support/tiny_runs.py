@@ -16,9 +16,9 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.stages import registry
 from tests.support import tiny_models
 
-_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 TRANSFORMER = dict(num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8)
-_SMALL = [f"--config.model.{name}={value}" for name, value in TRANSFORMER.items()]
+SMALL = [f"--config.model.{name}={value}" for name, value in TRANSFORMER.items()]
 _TASKS = ("caption", "language", "instrument", "event")
 
 
@@ -48,9 +48,9 @@ def write_chain(root: pathlib.Path) -> dict[str, str]:
     tiny_models.write_run(folders["autoencoder"])
     model = tiny_models.write_language_model(root / "text")
     representation = config_lib.read(
-        f"{_CONFIGS}/representation.py:tiny",
+        f"{CONFIGS}/representation.py:tiny",
         [
-            *_SMALL,
+            *SMALL,
             f"--config.autoencoder.workdir={folders['autoencoder']}",
             f"--config.language_model.folder={model}",
             "--config.supervision.max_tokens=32",
@@ -58,9 +58,9 @@ def write_chain(root: pathlib.Path) -> dict[str, str]:
     )
     write(representation, folders["representation"])
     generation = config_lib.read(
-        f"{_CONFIGS}/generation.py:tiny",
+        f"{CONFIGS}/generation.py:tiny",
         [
-            *_SMALL,
+            *SMALL,
             f"--config.representation.workdir={folders['representation']}",
             "--config.sampling.num_steps=2",
             "--config.text.max_tokens=24",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The judge: on tones with moving resonances, and on changes that nobody would hear."""
+"""The classifier: on tones with moving resonances, and on changes that nobody would hear."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ import pytest
 from f3tok_jax.evaluation import classifier
 
 _RATE = 16_000
-_HEARING = classifier.Hearing(num_bands=32, num_frames=32)
-_RECIPE = classifier.Recipe(num_steps=40)
+_HEARING = classifier.Features(num_bands=32, num_frames=32)
+_RECIPE = classifier.Training(num_steps=40)
 _CLASSES = 4
 
 
@@ -33,20 +33,20 @@ def _sounds(count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [_sound(label, draw) for label in labels], labels
 
 
-def _train(waveforms, labels, *, seed=0, recipe=_RECIPE, hearing=_HEARING, num_classes=_CLASSES):
+def _train(waveforms, labels, *, seed=0, training=_RECIPE, features=_HEARING, num_classes=_CLASSES):
     return classifier.train(
         waveforms,
         labels,
         sample_rate=_RATE,
         num_classes=num_classes,
         seed=seed,
-        hearing=hearing,
-        recipe=recipe,
+        features=features,
+        training=training,
     )
 
 
 @pytest.fixture(scope="module")
-def trained() -> classifier.Judge:
+def trained() -> classifier.Classifier:
     return _train(*_sounds(120, seed=0))
 
 
@@ -125,15 +125,16 @@ def test_what_is_far_below_the_peak_does_not_count(trained, heldout):
 
 def test_the_seed_decides():
     sounds, labels = _sounds(70, seed=3)
-    recipe = classifier.Recipe(num_steps=3)
+    training = classifier.Training(num_steps=3)
     first, again, other = (
-        _train(sounds, labels, seed=seed, recipe=recipe).probabilities(sounds) for seed in (5, 5, 6)
+        _train(sounds, labels, seed=seed, training=training).probabilities(sounds)
+        for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
 
-def test_sounds_of_any_length_are_judged(trained):
+def test_sounds_of_any_length_are_told_apart(trained):
     draw = np.random.default_rng(4)
     lengths = (1, 7, 161, 5_000, 3 * _RATE)
     sounds = [draw.standard_normal(n).astype(np.float32) for n in lengths]
@@ -143,7 +144,7 @@ def test_sounds_of_any_length_are_judged(trained):
 def test_training_survives_the_shortest_sounds():
     sounds, labels = _sounds(8, seed=6)
     sounds[0], sounds[1] = np.ones(1, np.float32), np.zeros(400, np.float32)
-    found = _train(sounds, labels, recipe=classifier.Recipe(num_steps=3, max_shift=1000.0))
+    found = _train(sounds, labels, training=classifier.Training(num_steps=3, max_shift=1000.0))
     assert np.isfinite(found.probabilities(sounds)).all()
 
 
@@ -159,7 +160,7 @@ _FINE = np.sin(np.arange(800, dtype=np.float32))
         (_FINE[None], r"waveform 1 with shape \[1, 800\]"),
     ),
 )
-def test_sounds_that_cannot_be_judged_are_refused(trained, broken, what):
+def test_sounds_that_cannot_be_told_apart_are_refused(trained, broken, what):
     with pytest.raises(ValueError, match=what):
         trained.predict([_FINE, broken])
     with pytest.raises(ValueError, match=what):
@@ -187,17 +188,17 @@ def test_nothing_to_learn_from_is_refused():
 
 
 def test_bands_above_half_the_rate_are_refused():
-    with pytest.raises(ValueError, match="max_hz=9000 in its hearing: lower it"):
-        _train([_FINE], np.array([0]), hearing=classifier.Hearing(max_hz=9000))
+    with pytest.raises(ValueError, match="max_hz=9000 in its features: lower it"):
+        _train([_FINE], np.array([0]), features=classifier.Features(max_hz=9000))
 
 
 @pytest.mark.parametrize("wrong", ({"num_frames": 7}, {"max_hz": 0}, {"floor_db": -45.0}))
-def test_hearing_that_hears_nothing_is_refused(wrong):
-    with pytest.raises(ValueError, match="a judge"):
-        classifier.Hearing(**wrong)
+def test_features_that_hears_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="a classifier"):
+        classifier.Features(**wrong)
 
 
 @pytest.mark.parametrize("wrong", ({"num_steps": 0}, {"dropout": 1.0}, {"tilt_db": -1.0}))
-def test_a_recipe_that_trains_nothing_is_refused(wrong):
-    with pytest.raises(ValueError, match="change the recipe"):
-        classifier.Recipe(**wrong)
+def test_a_training_that_trains_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="change the training"):
+        classifier.Training(**wrong)

@@ -19,12 +19,16 @@ def _scores(truth, **options) -> generation_scores.GenerationScores:
     )
 
 
+def _row(scores, rows, stopped=None):
+    return scores.row("name", "title", rows, rows, stopped)
+
+
 def test_recordings_are_at_no_distance_from_themselves():
     truth = _rows(0)
-    row = _scores(truth).row(truth, truth)
-    assert row["frechet_distance"] == pytest.approx(0.0, abs=1e-9)
-    assert row["latents"] == {"mean_error": 0.0, "std_error": 0.0, "drift": [0.0, 0.0, 0.0]}
-    assert "never_stopped" not in row and "judge_accuracy" not in row
+    row = _row(_scores(truth), truth)
+    assert row.frechet_distance == pytest.approx(0.0, abs=1e-9)
+    assert row.latents == {"mean_error": 0.0, "std_error": 0.0, "drift": [0.0, 0.0, 0.0]}
+    assert row.never_stopped is None and row.classifier_accuracy is None
 
 
 def test_a_drift_shows_in_the_last_third():
@@ -36,18 +40,19 @@ def test_a_drift_shows_in_the_last_third():
 def test_endings_and_lengths():
     truth = [np.zeros((8, 2))] * 4
     found = [np.zeros((length, 2)) for length in (8, 1, 16, 10)]
-    row = _scores(truth).row(found, found, np.array([True, True, False, True]))
-    assert row["never_stopped"] == 0.25
-    assert row["stopped_at_once"] == 0.25
-    assert row["duration_error"] == pytest.approx(0.04 * (0 + 7 + 8 + 2) / 4)
-    assert row["seconds"] == pytest.approx(0.04 * 35 / 4)
+    row = _row(_scores(truth), found, np.array([True, True, False, True]))
+    assert row.never_stopped == 0.25
+    assert row.stopped_at_once == 0.25
+    assert row.duration_error == pytest.approx(0.04 * (0 + 7 + 8 + 2) / 4)
+    assert row.seconds == pytest.approx(0.04 * 35 / 4)
 
 
-def test_auditions_are_held_with_every_row():
+def test_what_is_recognized_is_measured_of_every_row():
     truth = _rows(1)
-    scores = _scores(truth, auditions={"loudest": lambda rows: max(row.max() for row in rows)})
-    shifted = [row + 1 for row in truth]
-    gained = scores.row(shifted, shifted)["loudest"] - scores.row(truth, truth)["loudest"]
+    loudest = {"classifier_accuracy": lambda rows: max(row.max() for row in rows)}
+    scores = _scores(truth, recognition=loudest)
+    louder = _row(scores, [row + 1 for row in truth])
+    gained = louder.classifier_accuracy - _row(scores, truth).classifier_accuracy
     assert gained == pytest.approx(1.0)
 
 

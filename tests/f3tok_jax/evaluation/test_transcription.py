@@ -12,7 +12,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
 from f3tok_jax import evaluate
 from f3tok_jax.evaluation import transcription
-from f3tok_jax.inference import represent
+from f3tok_jax.inference import tokenizer
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
 
@@ -38,31 +38,27 @@ class _Source:
         return True
 
 
-class _Listener:
+class _Tokenizer:
     """Hears every sentence as it is, but "six" as "sex", from latents that are the samples."""
 
-    step = 7
-    tokenizer = types.SimpleNamespace(
-        autoencoder=types.SimpleNamespace(sample_rate=16_000),
-        encode_blocks=lambda blocks, channels: (block[..., None] for block in blocks),
-    )
-
-    def represent(self, latents):
-        assert latents.shape == (1, 8, 1)
-        return latents
+    sample_rate, fingerprint = 16_000, "abc"
+    codec = types.SimpleNamespace(encode=lambda sounds: [sound[:, None] for sound in sounds])
+    representer = types.SimpleNamespace(represent=list, step=7)
 
     @property
     def transcriber(self):
         def answer(representations, *, task):
-            assert task == "transcription"
-            return _TEXTS[round(representations[0, 0, 0] * 32768 / 1000) - 1].replace("six", "sex")
+            assert task == "transcription" and representations.shape == (8, 1)
+            return _TEXTS[round(representations[0, 0] * 32768 / 1000) - 1].replace("six", "sex")
 
         return types.SimpleNamespace(answer=answer)
 
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
-    monkeypatch.setattr(represent.Listener, "load", lambda folder, step, say: _Listener())
+    monkeypatch.setattr(
+        tokenizer.F3Tokenizer, "from_pretrained", lambda folder, step, say: _Tokenizer()
+    )
     run = types.SimpleNamespace(stage="representation")
     monkeypatch.setattr(config_lib, "load", lambda folder: run)
     monkeypatch.setattr(sources, "open_source", lambda folder, *, sample_rate: _Source())
@@ -87,7 +83,7 @@ def test_rates_are_of_all_sentences_together(tmp_path, capsys):
 
 def test_fewer_are_evenly_spaced():
     found = transcription.measure("RUN", "DIR", num_examples=2)
-    assert [example["key"] for example in found["examples"]] == ["key 0", "key 2"]
+    assert [example.key for example in found.examples] == ["key 0", "key 2"]
 
 
 @pytest.mark.parametrize("texts, num_examples", [(_TEXTS, 0), (("", "", "", "music", ""), 100)])

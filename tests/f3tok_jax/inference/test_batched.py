@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of sequences in padded batches."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,7 +30,13 @@ def test_every_sequence_gets_its_own_result_from_few_shapes(count, rows, hop):
     sums, rng = _Sums(hop), np.random.default_rng(0)
     sequences = [rng.normal(size=(13 if i % 2 else 50, 2)) for i in range(2 * count)]
     lengths = batched.lengths(64, multiple=hop)
-    found = batched.apply(sums, sequences, lengths=lengths, batch_sizes=(32, 8), hop=hop)
+    found = batched.apply(
+        sums,
+        sequences,
+        lengths=lengths,
+        batch_sizes=(32, 8),
+        length_of=lambda count: -(-count // hop),
+    )
     for sequence, result in zip(sequences, found, strict=True):
         padded = np.pad(sequence, ((0, -len(sequence) % hop), (0, 0)))
         # float32 sums of a few numbers near 1
@@ -50,3 +57,33 @@ def test_what_fits_no_length_is_refused(size):
         batched.apply(
             _Sums(1), [np.ones((3, 2)), np.ones((size, 2))], lengths=[4, 16], batch_sizes=[2]
         )
+
+
+def _cumulative(params, values, mask):
+    return params * jnp.cumsum(jnp.where(mask[..., None], values, jnp.nan), axis=1)
+
+
+def test_what_is_too_long_for_a_batch_is_streamed_and_order_is_kept():
+    streamed = []
+
+    def stream(sequence):
+        streamed.append(len(sequence))
+        return 3.0 * np.cumsum(sequence, axis=0)
+
+    lists = batched.Lists(_cumulative, jnp.float32(3.0), stream=stream, longest=20)
+    sequences = [np.ones((n, 2), np.float32) for n in (4, 30, 20, 1, 21)]
+    for sequence, found in zip(sequences, lists(sequences, batch_size=3), strict=True):
+        # The padding is NaN and never seen.
+        np.testing.assert_array_equal(found, 3.0 * np.cumsum(sequence, axis=0))
+    assert streamed == [30, 21] and lists([], batch_size=3) == []
+
+
+def test_shapes_stay_the_same_for_shorter_lists(monkeypatch):
+    shapes = []
+    monkeypatch.setattr(
+        batched, "lengths", lambda longest, multiple: shapes.append(longest) or [64]
+    )
+    lists = batched.Lists(_cumulative, jnp.float32(1.0), stream=len, longest=64)
+    for length, expected in ((3, 0), (9, 0), (3, 0), (3, 40), (5, 0), (3, 90)):
+        lists([np.ones((length, 2))], batch_size=2, expected=expected)
+    assert shapes == [3, 9, 9, 40, 40, 64]

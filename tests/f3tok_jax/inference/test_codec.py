@@ -1,20 +1,18 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer on files: exact lengths and rates, equality with the whole, refusals."""
+"""The autoencoder in use: streams and lists are equal to the whole, also with what is padded."""
 
 import numpy as np
 import pytest
-import soundfile
 
 from f3tok_jax.inference import codec
-from f3tok_jax.inference import files
 from tests.support import tiny_models
 
 
 @pytest.fixture(scope="module")
 def model():
     autoencoder, variables = tiny_models.built()
-    return codec.Tokenizer(autoencoder, variables["params"])
+    return codec.Codec(autoencoder, variables["params"])
 
 
 def _sound(num_samples, channels=1):
@@ -27,82 +25,33 @@ def _sound(num_samples, channels=1):
 def test_streamed_blocks_equal_whole(model, num_samples, block):
     waveform = _sound(num_samples).T
     blocks = [waveform[:, i : i + block] for i in range(0, num_samples, block)]
-    latents = np.concatenate(list(model.encode_blocks(blocks, 1)), axis=1)
+    latents = np.concatenate(list(model.encode_stream(blocks)), axis=1)
     autoencoder, variables = tiny_models.built()
     whole = autoencoder.apply(variables, waveform, method="waveform_to_latents")
     assert latents.shape == whole.shape
     # Float32 sums in another order; the latents have rms 1.
     np.testing.assert_allclose(latents, whole, atol=1e-4)
-    sound = np.concatenate(list(model.decode_blocks(latents)), axis=1)
+    sound = np.concatenate(list(model.decode_stream([latents])), axis=1)
     expected = autoencoder.apply(variables, whole, method="latents_to_waveform")
     np.testing.assert_allclose(sound, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "suffix, rate, num_samples, channels",
-    [
-        (".wav", 16_000, 1, 1),
-        (".wav", 44_100, 12_345, 2),
-        (".flac", 8_000, 4_001, 1),
-        (".ogg", 22_050, 30_001, 1),
-        (".wav", 48_000, 96_003, 6),
-        (".wav", 11_025, 777, 1),
-    ],
-)
-@pytest.mark.parametrize("policy", files.CHANNEL_POLICIES)
-def test_file_comes_back_with_its_length_and_rate(
-    model, tmp_path, suffix, rate, num_samples, channels, policy
-):
-    path = tmp_path / f"in{suffix}"
-    soundfile.write(path, _sound(num_samples, channels), rate)
-    encoded = model.encode_file(path, channels=policy)
-    assert encoded.latents.shape[0] == (channels if policy == "keep" else 1)
-    model.decode_file(encoded, tmp_path / "out.wav")
-    info = soundfile.info(tmp_path / "out.wav")
-    assert (info.samplerate, info.frames) == (rate, num_samples)
-    assert info.channels == encoded.latents.shape[0]
+@pytest.mark.parametrize("whole_latents", [1000, 20])
+def test_a_list_gives_each_sound_as_if_it_were_alone(whole_latents, monkeypatch):
+    monkeypatch.setattr(codec, "_WHOLE_LATENTS", whole_latents)  # longer ones are streamed
+    autoencoder, variables = tiny_models.built()
+    model = codec.Codec(autoencoder, variables["params"])
+    waveforms = [_sound(n)[:, 0] for n in (32_100, 1, 640, 5_000, 641)]
+    latents = model.encode(waveforms)
+    sounds = model.decode(latents, batch_size=2)
+    assert [len(row) for row in latents] == [51, 1, 1, 8, 2]
+    for waveform, row, sound in zip(waveforms, latents, sounds, strict=True):
+        (alone,) = autoencoder.apply(variables, waveform[None], method="waveform_to_latents")
+        np.testing.assert_allclose(row, alone, atol=1e-4)
+        (expected,) = autoencoder.apply(variables, alone[None], method="latents_to_waveform")
+        assert sound.shape == expected.shape == (640 * len(row),)
+        np.testing.assert_allclose(sound, expected, atol=1e-4)
 
 
-def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
-    sound = _sound(5_000, 2)
-    for name, data in (("both", sound), ("left", sound[:, :1])):
-        soundfile.write(tmp_path / f"{name}.wav", data, 16_000)
-    both = model.encode_file(tmp_path / "both.wav", channels="keep").latents
-    left = model.encode_file(tmp_path / "left.wav").latents
-    np.testing.assert_allclose(both[:1], left, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "write, words",
-    [
-        (lambda path: path.write_bytes(b""), "no bytes"),
-        (lambda path: path.write_bytes(b"RIFF nonsense"), "damaged"),
-        (lambda path: soundfile.write(path, np.zeros((0, 1)), 16_000), "without samples"),
-        (
-            lambda path: soundfile.write(path, np.full((99, 1), np.nan), 16_000, subtype="FLOAT"),
-            "NaN",
-        ),
-    ],
-)
-def test_what_is_not_sound_is_refused(model, tmp_path, write, words):
-    path = tmp_path / "bad.wav"
-    write(path)
-    with pytest.raises(ValueError, match=f"bad.wav cannot be encoded: .*{words}"):
-        model.encode_file(path)
-
-
-def test_latents_of_other_weights_are_refused(model, tmp_path):
-    soundfile.write(tmp_path / "in.wav", _sound(5_000), 16_000)
-    encoded = model.encode_file(tmp_path / "in.wav")
-    autoencoder, variables = tiny_models.built(decoder_lookahead=0)
-    params = {**variables["params"], "encoder": variables["params"]["decoder"]}
-    other = codec.Tokenizer(autoencoder, params)
-    with pytest.raises(ValueError, match="made by weights"):
-        other.decode_file(encoded, tmp_path / "out.wav")
-    assert not (tmp_path / "out.wav").exists()
-
-
-def test_unknown_ending_is_refused(model, tmp_path):
-    soundfile.write(tmp_path / "in.wav", _sound(5_000), 16_000)
-    with pytest.raises(ValueError, match="out.mp4 must end in"):
-        model.decode_file(model.encode_file(tmp_path / "in.wav"), tmp_path / "out.mp4")
+def test_nothing_in_a_stream_is_nothing(model):
+    assert list(model.encode_stream([])) == list(model.decode_stream([])) == []

@@ -9,7 +9,7 @@ import pytest
 
 from f3tok_jax.probing import classifiers
 
-_RECIPE = classifiers.Recipe(num_epochs=3)
+_RECIPE = classifiers.Training(num_epochs=3)
 
 
 def _blobs(count=300, dim=20, classes=5, noise=0.5, seed=0):
@@ -21,11 +21,11 @@ def _blobs(count=300, dim=20, classes=5, noise=0.5, seed=0):
     return features.astype(np.float32), labels.astype(np.int32)
 
 
-def _by_hand(train, labels, test, seed, classes, recipe):
+def _by_hand(train, labels, test, seed, classes, training):
     """The linear probe in float64, with the gradients of LayerNorm and Adam written out."""
     params = classifiers.initial_params(seed, train.shape[1], classes)
     params = {name: np.asarray(value, np.float64) for name, value in params.items()}
-    indices, weights = classifiers.batches(seed, len(train), recipe=recipe)
+    indices, weights = classifiers.batches(seed, len(train), training=training)
     first = {name: np.zeros_like(value) for name, value in params.items()}
     second = {name: np.zeros_like(value) for name, value in params.items()}
 
@@ -58,11 +58,11 @@ def _by_hand(train, labels, test, seed, classes, recipe):
     return hidden @ params["kernel"] + params["bias"]
 
 
-def test_the_linear_probe_is_the_recipe_written_out():
+def test_the_linear_probe_is_the_training_written_out():
     train, labels = _blobs(noise=2.0)
     test, _ = _blobs(noise=2.0, seed=1)
     found = classifiers.linear_probe(
-        train, labels, test, num_classes=5, seeds=(3, 4), recipe=_RECIPE
+        train, labels, test, num_classes=5, seeds=(3, 4), training=_RECIPE
     )
     assert found.shape == (2, 300) and found.dtype == np.int32
     for row, seed in zip(found, (3, 4)):
@@ -75,7 +75,7 @@ def test_the_linear_probe_is_the_recipe_written_out():
 
 
 def test_every_example_is_seen_once_per_epoch_in_another_order():
-    indices, weights = classifiers.batches(0, 70, recipe=_RECIPE)
+    indices, weights = classifiers.batches(0, 70, training=_RECIPE)
     assert indices.shape == weights.shape == (9, 32)
     seen = np.asarray(indices)[np.asarray(weights) > 0].reshape(3, 70)
     np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(70), (3, 1)))
@@ -94,7 +94,7 @@ def test_probes_find_what_is_there_and_nothing_else():
             test,
             num_classes=5,
             seeds=(0,),
-            recipe=classifiers.Recipe(learning_rate=0.02),
+            training=classifiers.Training(learning_rate=0.02),
         )
         assert low <= (linear[0] == wanted).mean() <= high
         nearest = classifiers.nearest_neighbours(features, labels, test, num_classes=5)
@@ -144,4 +144,4 @@ def test_what_is_no_probe_is_refused():
         with pytest.raises(ValueError, match=message):
             classifiers.nearest_neighbours(*arrays, num_classes=5)
     with pytest.raises(ValueError, match="learning_rate above 0"):
-        classifiers.Recipe(num_epochs=0)
+        classifiers.Training(num_epochs=0)

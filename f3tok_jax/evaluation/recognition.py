@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Auditions of sounds that should say something known: how much of it is heard.
+"""What is recognized in sounds that should say something known.
 
-`Labels` asks a judge that has learned from recordings alone; `Texts` asks the project's own
-transcription, which knows the same autoencoder and is no independent witness.
+`LabelAccuracy` asks a classifier that has learned from recordings alone; `TextErrors` asks the
+project's own transcription, which knows the same autoencoder and is no independent witness.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ from f3tok_jax.evaluation import classifier
 from f3tok_jax.evaluation import error_rates
 
 
-class Labels:
-    """Whether a judge hears the right label in each sound.
+class LabelAccuracy:
+    """Whether a classifier hears the right label in each sound.
 
-    A label of several classes, such as "3 1 4" where the judge knows digits, says what is heard in
+    A label of several classes, such as "3 1 4" where the classifier knows digits, says what is heard in
     as many equal parts of the sound, one after the other.
     """
 
@@ -29,7 +29,7 @@ class Labels:
         classes: Sequence[str],
         labels: Sequence[str],
     ):
-        """Takes a judge and what it should hear.
+        """Takes a classifier and what it should hear.
 
         Args:
             predict: waveforms [n] to classes [number of waveforms].
@@ -48,7 +48,7 @@ class Labels:
         for label, wanted in zip(labels, self._wanted):
             if not wanted or None in wanted:
                 raise ValueError(
-                    f"--judge_shards must hold every label that is to be heard, got {label!r} to "
+                    f"--classifier_shards must hold every label that is to be heard, got {label!r} to "
                     f"hear and recordings of {', '.join(classes)}"
                 )
 
@@ -61,13 +61,13 @@ class Labels:
         *,
         sample_rate: int,
         say: Callable[[str], None],
-    ) -> "Labels":
-        """Trains a judge on a set of recordings.
+    ) -> "LabelAccuracy":
+        """Trains a classifier on a set of recordings.
 
         Args:
             shards: the set.
-            name: of the label that the judge tells apart.
-            labels: of the sounds of the audition.
+            name: of the label that the classifier tells apart.
+            labels: of the sounds to be recognized.
             sample_rate: of them, Hz.
             say: where progress goes.
 
@@ -81,18 +81,18 @@ class Labels:
         classes = sorted({record.labels[name] for record in heard})
         if len(classes) < 2:
             raise ValueError(
-                f"--judge_shards must hold records of at least two values of the label {name!r}, "
+                f"--classifier_shards must hold records of at least two values of the label {name!r}, "
                 f"got {len(classes)} in {shards}"
             )
-        say(f"training the judge of {name!r} on {len(heard)} recordings")
-        judge = classifier.train(
+        say(f"training the classifier of {name!r} on {len(heard)} recordings")
+        trained = classifier.train(
             [pcm16.to_float(record.waveform) for record in heard],
             np.array([classes.index(record.labels[name]) for record in heard]),
             sample_rate=sample_rate,
             num_classes=len(classes),
             seed=0,
         )
-        return cls(judge.predict, classes, labels)
+        return cls(trained.predict, classes, labels)
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> float:
         """The share of labels that is heard in the sounds [n], or in their parts."""
@@ -104,7 +104,7 @@ class Labels:
         return float(np.mean(self._predict(parts) == np.concatenate(self._wanted)))
 
 
-class Texts:
+class TextErrors:
     """How far what is written down of each sound is from its text."""
 
     def __init__(
@@ -121,8 +121,7 @@ class Texts:
     def __call__(self, waveforms: Sequence[np.ndarray]) -> float:
         """Edits over characters of all texts together; may be above 1."""
         pairs = zip(self._texts, self._transcribe(waveforms), strict=True)
-        edits, lengths = zip(*(error_rates.characters(*pair) for pair in pairs))
-        return sum(edits) / sum(lengths)
+        return error_rates.rate(error_rates.characters(*pair) for pair in pairs)
 
 
 def _equal_parts(waveform: np.ndarray, count: int) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sounds of some examples beside the results of an evaluation, to be listened to."""
+"""Sounds of some examples beside the results of an evaluation."""
 
 from collections.abc import Sequence
 import pathlib
@@ -10,9 +10,10 @@ import numpy as np
 import soundfile
 
 from data_pipelines.reading import sources
+from f3tok_jax.runs import results
 
 
-class ListeningFolder:
+class SoundsFolder:
     """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
 
     def __init__(
@@ -47,6 +48,6 @@ class ListeningFolder:
         soundfile.write(path, np.clip(waveform, -1.0, 1.0), self._sample_rate, subtype="PCM_16")
         self._entries[index]["files"][row] = str(path.relative_to(self._root))
 
-    def index(self) -> list[dict[str, Any]]:
+    def index(self) -> list[results.Sounds]:
         """Per example its key and row -> path relative to the results."""
-        return list(self._entries.values())
+        return [results.Sounds(**entry) for entry in self._entries.values()]

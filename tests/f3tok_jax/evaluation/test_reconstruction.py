@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from f3tok_jax.evaluation import baselines
-from f3tok_jax.evaluation import contenders
 from f3tok_jax.evaluation import examples as examples_lib
+from f3tok_jax.evaluation import reconstruction
+from f3tok_jax.inference import codec
 
 
 class _Frames:
@@ -24,9 +25,11 @@ class _Frames:
         return (array / weight).reshape(len(array), -1)
 
 
-def _model(batch_size: int = 3) -> contenders.Model:
+def _model(batch_size: int = 3) -> reconstruction.Model:
     params = {"weight": jnp.float32(2.0)}
-    return contenders.Model(_Frames(), params, batch_size=batch_size, num_samples=10)
+    return reconstruction.Model(
+        codec.Codec(_Frames(), params), batch_size=batch_size, num_samples=10
+    )
 
 
 def _examples(*lengths: int) -> list[examples_lib.Example]:
@@ -66,7 +69,7 @@ def test_every_row_is_there_in_order():
     examples = _examples(10, 7, 9)
     pca = baselines.fit_pca([e.waveform for e in examples], frame_length=4, latent_dim=4)
     mel = baselines.MelCodec(sample_rate=16_000, samples_per_latent=4, latent_dim=2)
-    rows = contenders.make_contenders(_model(), pca, mel)
+    rows = reconstruction.make_rows(_model(), pca, mel)
     names = [row.name for row in rows]
     assert names == [
         "model",
@@ -86,11 +89,11 @@ def test_every_row_is_there_in_order():
 def test_pca_describes_itself():
     pca = baselines.fit_pca([np.arange(40.0)], frame_length=4, latent_dim=2)
     mel = baselines.MelCodec(sample_rate=16_000, samples_per_latent=4, latent_dim=2)
-    description = contenders.make_contenders(_model(), pca, mel)[4].description
+    description = reconstruction.make_rows(_model(), pca, mel)[4].description
     assert "2 principal components" in description and "fitted on 10 frames" in description
 
 
-@pytest.mark.parametrize("alpha", contenders.ALPHAS)
+@pytest.mark.parametrize("alpha", reconstruction.ALPHAS)
 def test_repeated_decoding_is_equal(alpha):
     examples = _examples(10, 5)
     one, two = (_model().reconstruct(examples, alpha=alpha) for _ in range(2))

@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of one sound or of a padded batch: to the valid part of each row, and back."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from f3tok_jax.inference import batched
+
+_SHAPES = {1: "[n] or [b, n]", 2: "[t, d] or [b, t, d]"}
+
+
+class Form(NamedTuple):
+    """What an array is: of one sequence or of a batch, NumPy's or JAX's."""
+
+    is_batch: bool
+    is_jax: bool
+
+    def join(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray | jax.Array, np.ndarray]:
+        """An array of this form, zero behind the end of each row, and its mask."""
+        array, mask = batched.padded(rows, len(rows), max(map(len, rows)))
+        if not self.is_batch:
+            array, mask = array[0], mask[0]
+        return jnp.asarray(array) if self.is_jax else array, mask
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Latents or representations of one sound or of a batch, and what it takes to get it back.
+
+    Attributes:
+        rows: frames [k, d] of each sound, float32.
+        num_samples: of each sound, at `sample_rate`; decoding gives as many.
+        sample_rate: Hz, of the sound that was encoded.
+        kind: latent_file.LATENTS, or REPRESENTATIONS, which no decoder understands.
+        form: of `values`, as that of the sound was.
+    """
+
+    rows: Sequence[np.ndarray]
+    num_samples: Sequence[int]
+    sample_rate: int
+    kind: str
+    form: Form
+
+    @functools.cached_property
+    def _joined(self) -> tuple[np.ndarray | jax.Array, np.ndarray]:
+        return self.form.join(self.rows)
+
+    @property
+    def values(self) -> np.ndarray | jax.Array:
+        """[t, d], or [b, t, d] with zeros behind the end of each row."""
+        return self._joined[0]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """[t] or [b, t] bool, True where a frame is valid."""
+        return self._joined[1]
+
+
+def split(
+    values: Any, *, rank: int, lengths: Any = None, mask: Any = None, what: str = "waveform"
+) -> tuple[list[np.ndarray], Form]:
+    """The valid part of one sequence, or of each row of a batch; and the form of the array.
+
+    Args:
+        values: float array of `rank` axes, one more for a batch, or a list of such sequences.
+        rank: 1 for waveforms, 2 for frames.
+        lengths: [b] int, valid elements of each row; all if None.
+        mask: [b, n] bool in place of lengths, True where a row is valid: from its beginning on.
+        what: is in the values, for messages.
+
+    Returns:
+        float32 arrays; what is behind the end of a row is never looked at.
+
+    Raises:
+        ValueError: for other shapes or dtypes, or values that are not finite.
+    """
+    if isinstance(values, (list, tuple)):
+        if lengths is not None or mask is not None or not values:
+            raise ValueError(
+                f"a list of {what} must hold one at least and has its own lengths: leave lengths "
+                "and mask out"
+            )
+        parts = [split(one, rank=rank, what=what) for one in values]
+        return [row for rows, _ in parts for row in rows], parts[0][1]._replace(is_batch=True)
+    array = np.asarray(values)
+    if array.ndim not in (rank, rank + 1) or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            f"{what} must be {_SHAPES[rank]} of floats, got {array.dtype} {list(array.shape)}"
+        )
+    form = Form(array.ndim > rank, isinstance(values, jax.Array))
+    array = array if form.is_batch else array[None]
+    counts = _counts(array.shape[:2], lengths, mask, what)
+    rows = [row[:count].astype(np.float32) for row, count in zip(array, counts)]
+    for number, row in enumerate(rows):
+        if not len(row) or not np.isfinite(row).all():
+            raise ValueError(
+                f"{what} must hold at least one value, all of them finite, got {len(row)} in row "
+                f"{number}, {np.count_nonzero(~np.isfinite(row))} of them not finite: leave it out "
+                "or give lengths that end before"
+            )
+    return rows, form
+
+
+def _counts(shape: tuple[int, int], lengths: Any, mask: Any, what: str) -> np.ndarray:
+    """[b] int: valid elements of each row."""
+    if lengths is not None and mask is not None:
+        raise ValueError(f"{what} must come with lengths or with a mask, got both")
+    counts = np.full(shape[0], shape[1]) if lengths is None else np.atleast_1d(lengths)
+    if mask is not None:
+        mask = np.asarray(mask, bool).reshape(-1, shape[1])
+        counts = mask.sum(axis=1)
+        if not (mask == (np.arange(shape[1]) < counts[:, None])).all():
+            raise ValueError(
+                f"a mask of {what} must be True from the beginning of a row to its end"
+            )
+    if counts.shape != shape[:1] or counts.min() < 0 or counts.max() > shape[1]:
+        raise ValueError(
+            f"lengths of {what} {list(shape)} must be {shape[0]} numbers up to {shape[1]}, got "
+            f"{counts.tolist()}"
+        )
+    return counts

@@ -1,0 +1,312 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A trained run in use: sound to latents, representations and text, and back.
+
+    tokenizer = F3Tokenizer.from_pretrained("runs/generation")
+    latents = tokenizer.encode(waveform, sample_rate=44_100, resample=True)
+    waveform = tokenizer.decode(latents)  # as long as it was, at 44.1 kHz
+
+Arrays, streams and files alike.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from f3tok_jax.inference import codec as codec_lib
+from f3tok_jax.inference import files
+from f3tok_jax.inference import frames
+from f3tok_jax.inference import generate as generate_lib
+from f3tok_jax.inference import latent_file
+from f3tok_jax.inference import rates
+from f3tok_jax.inference import represent as represent_lib
+from f3tok_jax.inference import transcribe as transcribe_lib
+from f3tok_jax.runs import lineage
+
+Array = Any  # NumPy's or JAX's
+
+_STAGES = ("autoencoder", "representation", "generation")  # each reads those before it
+
+
+class F3Tokenizer:
+    """A run of the autoencoder, the representation or the generation stage.
+
+    A part is loaded when the first call needs it: encoding with a generation run reads its
+    autoencoder alone. Arrays are NumPy's or JAX's, and so are the results.
+
+    Waveforms are float in [-1, 1], one [n] or a batch [b, n] with `lengths` [b] or a `mask` [b, n]
+    (True where valid), or a list of them. A row's result does not depend on the others, nor on what
+    is behind its end. They are at `sample_rate` Hz, by default the model's; another rate is refused
+    unless `resample` is set.
+    """
+
+    def __init__(self, run: lineage.Lineage, *, say: Callable[[str], None] = print):
+        """Takes a run that was read and checked; see `from_pretrained`."""
+        self.run, self._say = run, say
+
+    @classmethod
+    def from_pretrained(
+        cls, run: str, step: int | None = None, *, say: Callable[[str], None] = print
+    ) -> "F3Tokenizer":
+        """Opens a run with its averaged weights; they are loaded when they are needed.
+
+        Args:
+            run: folder of the run, local or a bucket.
+            step: of the checkpoint; the newest whole one if None.
+            say: where messages to the user go: which checkpoints are damaged, what is cut short.
+
+        Raises:
+            ValueError: where the folder is no such run, or the runs that it was trained on are not
+                what they were.
+            checkpoint.CheckpointError: where no checkpoint asked for is whole.
+        """
+        found = lineage.Lineage.read(run, step)
+        if found.stage not in _STAGES:
+            raise ValueError(
+                f"{run} must be a run of the {', '.join(_STAGES[:-1])} or {_STAGES[-1]} stage, got "
+                f"stage {found.stage!r}"
+            )
+        found.check()
+        return cls(found, say=say)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the model, Hz."""
+        return self.run.sound.sample_rate
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the autoencoder's weights, which alone decode its latents."""
+        return self._run_of("autoencoder").fingerprint
+
+    @functools.cached_property
+    def codec(self) -> codec_lib.Codec:
+        """The autoencoder."""
+        return codec_lib.Codec.load(self._run_of("autoencoder"), say=self._say)
+
+    @functools.cached_property
+    def representer(self) -> represent_lib.Representer:
+        """The representation encoder."""
+        return represent_lib.Representer.load(self._run_of("representation"), say=self._say)
+
+    @functools.cached_property
+    def transcriber(self) -> transcribe_lib.Transcriber:
+        """The frozen language model that the run was supervised by, to answer in text."""
+        run = self._run_of("representation").at(self.representer.step)
+        return transcribe_lib.Transcriber(run, say=self._say)
+
+    @functools.cached_property
+    def text_to_sound(self) -> generate_lib.TextToSound:
+        """The language model and the flow head."""
+        return generate_lib.TextToSound.load(self._run_of("generation"), self.codec, say=self._say)
+
+    def encode(
+        self,
+        waveform: Array,
+        *,
+        lengths: Array = None,
+        mask: Array = None,
+        sample_rate: int | None = None,
+        resample: bool = False,
+    ) -> frames.Frames:
+        """Latents of sound; see the class for what is given."""
+        rate = self._rate(sample_rate, resample)
+        rows, form = frames.split(waveform, rank=1, lengths=lengths, mask=mask)
+        heard = [next(rates.resampled([row[None]], rate, self.sample_rate))[0] for row in rows]
+        return frames.Frames(
+            rows=self.codec.encode(heard),
+            num_samples=[len(row) for row in rows],
+            sample_rate=rate,
+            kind=latent_file.LATENTS,
+            form=form,
+        )
+
+    def decode(self, latents: frames.Frames | Array, **padding: Array) -> Array:
+        """Sound of latents.
+
+        Args:
+            latents: what `encode` gave; or [t, d], [b, t, d], or a list.
+            **padding: lengths [b] or a mask [b, t], of an array.
+
+        Returns:
+            [n], or [b, n] with zeros behind the end of each row, float32; of exactly the lengths
+            and the rate that were encoded, or all that the latents are at the model's rate.
+        """
+        if isinstance(latents, frames.Frames):
+            given = self._latents(latents)
+            rows, form, counts, rate = given.rows, given.form, given.num_samples, given.sample_rate
+        else:
+            rows, form = frames.split(latents, rank=2, what=latent_file.LATENTS, **padding)
+            rate, hop = self.sample_rate, self.run.sound.samples_per_latent
+            counts = [len(row) * hop for row in rows]
+        sounds = []
+        for waveform, count in zip(self.codec.decode(rows), counts):
+            blocks = rates.resampled([waveform[None]], self.sample_rate, rate)
+            sounds.append(next(rates.exactly(blocks, count))[0])
+        return form.join(sounds)[0]
+
+    def represent(self, sound: frames.Frames | Array, **options: Any) -> frames.Frames:
+        """Representations of sound, or of what `encode` gave; see `encode`."""
+        self._run_of("representation")
+        latents = self._latents(sound, **options)
+        found = self.representer.represent(latents.rows)
+        return dataclasses.replace(latents, rows=found, kind=latent_file.REPRESENTATIONS)
+
+    def transcribe(
+        self, sound: frames.Frames | Array, *, task: str = "transcription", **options: Any
+    ) -> str | list[str]:
+        """What the language model answers about sound, or about what `encode` gave.
+
+        Args:
+            sound: one, or a batch or a list, for a list of answers; see `encode`.
+            task: of data_pipelines.reading.tasks, one that the run was trained on.
+            **options: see `encode`.
+        """
+        given = self.represent(sound, **options)
+        answers = [self.transcriber.answer(row, task=task) for row in given.rows]
+        return answers if given.form.is_batch else answers[0]
+
+    def generate(
+        self,
+        text: str | Sequence[str],
+        *,
+        prompt: frames.Frames | None = None,
+        task: str | None = None,
+        max_seconds: float = 10.0,
+        seed: int = 0,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> np.ndarray | list[np.ndarray]:
+        """Sound of a text, or of each of several: [n] float32 in [-1, 1] at `sample_rate`.
+
+        Args:
+            text: what is said, or the caption of a sound; "" continues the prompt.
+            prompt: what `encode` gave of recordings that are continued, one for each text.
+            task: how the text is meant; default the run's task of the greatest weight.
+            max_seconds: of what follows; the language model's window may allow less, which is said.
+            seed: of the noise.
+            sampler: what differs from the run's, such as dict(guidance=2.0).
+        """
+        requests = self._requests([text] if isinstance(text, str) else text, prompt, task)
+        longest = max(requests, key=lambda request: request.num_latents)
+        latents, _ = self.text_to_sound.generate(
+            requests,
+            max_patches=self.text_to_sound.patches_for(longest, max_seconds, say=self._say),
+            seed=seed,
+            sampler=self.text_to_sound.changed_sampler(sampler),
+        )
+        sounds = [np.clip(sound, -1.0, 1.0) for sound in self.codec.decode(latents)]
+        return sounds[0] if isinstance(text, str) else sounds
+
+    def encode_stream(
+        self, blocks: Iterable[Array], *, sample_rate: int | None = None, resample: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Latents [c, k, d] of blocks of sound [c, any number of samples], as they come."""
+        rate = self._rate(sample_rate, resample)
+        arrays = (np.asarray(block, np.float32) for block in blocks)
+        return self.codec.encode_stream(rates.resampled(arrays, rate, self.sample_rate))
+
+    def decode_stream(self, parts: Iterable[Array]) -> Iterator[np.ndarray]:
+        """Sound [c, k] at `sample_rate` of latents [c, any number, d], as they come."""
+        return self.codec.decode_stream(np.asarray(part, np.float32) for part in parts)
+
+    def generate_stream(
+        self,
+        text: str,
+        *,
+        prompt: frames.Frames | None = None,
+        task: str | None = None,
+        max_seconds: float = 10.0,
+        seed: int = 0,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Sound of a text while it is made: blocks [k] at `sample_rate`; see `generate`."""
+        (request,) = self._requests([text], prompt, task)
+        return self.text_to_sound.stream(
+            request,
+            max_patches=self.text_to_sound.patches_for(request, max_seconds, say=self._say),
+            seed=seed,
+            sampler=self.text_to_sound.changed_sampler(sampler),
+        )
+
+    def encode_file(self, path: str | pathlib.Path, **options: Any) -> latent_file.LatentFile:
+        """Latents of a sound file of any rate; see files.encode_file."""
+        return files.encode_file(self.codec, path, **options)
+
+    def decode_file(
+        self, source: latent_file.LatentFile | str | pathlib.Path, path: str | pathlib.Path
+    ) -> None:
+        """Writes the sound of latents, or of a file of them; see files.decode_file."""
+        if not isinstance(source, latent_file.LatentFile):
+            source = latent_file.load(source)
+        files.decode_file(self.codec, source, path)
+
+    def represent_file(self, path: str | pathlib.Path, **options: Any) -> latent_file.LatentFile:
+        """Representations of a sound file of any rate; see files.encode_file."""
+        self._run_of("representation")
+        encoded = self.encode_file(path, **options)
+        found = self.representer.stream(encoded.latents)
+        return dataclasses.replace(encoded, latents=found, kind=latent_file.REPRESENTATIONS)
+
+    def transcribe_file(self, path: str | pathlib.Path, *, task: str = "transcription") -> str:
+        """What the language model answers about a sound file, its channels mixed."""
+        return self.transcriber.answer(self.represent_file(path).latents[0], task=task)
+
+    def generate_file(
+        self,
+        text: str,
+        path: str | pathlib.Path,
+        *,
+        prompt: str | pathlib.Path | None = None,
+        task: str | None = None,
+        **options: Any,
+    ) -> files.Written:
+        """Writes the sound of a text; `prompt` is a file too; see files.generate_file."""
+        files.format_of(path)
+        self._run_of("generation")
+        recording = None if prompt is None else self.encode_file(prompt).latents[0]
+        request = self.text_to_sound.request(text, task, recording)
+        return files.generate_file(self.text_to_sound, request, path, say=self._say, **options)
+
+    def _run_of(self, stage: str) -> lineage.Lineage:
+        """The run of a stage that this run is, or was trained on."""
+        found = self.run if self.run.stage == stage else self.run.ancestor(stage)
+        if found is None:
+            raise ValueError(
+                f"{self.run.workdir} must be a run of the "
+                f"{' or '.join(_STAGES[_STAGES.index(stage) :])} stage, got stage {self.run.stage!r}"
+            )
+        return found
+
+    def _rate(self, sample_rate: int | None, resample: bool) -> int:
+        """Hz of sound that is given, if it may be."""
+        if sample_rate not in (None, self.sample_rate) and not resample:
+            raise ValueError(
+                f"sound must be at {self.sample_rate} Hz, as {self.run.workdir} was trained, got "
+                f"sample_rate={sample_rate}: give resample=True"
+            )
+        return sample_rate or self.sample_rate
+
+    def _latents(self, sound: frames.Frames | Array, **options: Any) -> frames.Frames:
+        """The latents of sound, or those that were given."""
+        if not isinstance(sound, frames.Frames):
+            return self.encode(sound, **options)
+        if sound.kind != latent_file.LATENTS:
+            raise ValueError(f"only latents are understood here, got {sound.kind}")
+        return sound
+
+    def _requests(
+        self, texts: Sequence[str], prompt: frames.Frames | None, task: str | None
+    ) -> list[generate_lib.Request]:
+        """A request for each text."""
+        self._run_of("generation")
+        prompts = self._latents(prompt).rows if prompt is not None else [None] * len(texts)
+        if len(prompts) != len(texts) or not texts:
+            raise ValueError(
+                f"at least one text is needed, and as many prompts as texts where there are any, "
+                f"got {len(texts)} texts and {len(prompts)} prompts"
+            )
+        return [self.text_to_sound.request(text, task, one) for text, one in zip(texts, prompts)]

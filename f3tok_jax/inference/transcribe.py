@@ -1,0 +1,95 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""A frozen language model in use: representations to text."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.reading import tasks
+from f3tok_jax.pretrained import frozen as pretrained_frozen
+from f3tok_jax.pretrained import language_model as pretrained_language_model
+from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.runs import lineage
+
+
+class Transcriber:
+    """A frozen language model that reads representations and writes text."""
+
+    def __init__(self, run: lineage.Lineage, *, say: Callable[[str], None] = print):
+        """Loads the language model, and the projector of a run to it.
+
+        Args:
+            run: of the representation stage.
+            say: where messages to the user go: which steps are damaged.
+
+        Raises:
+            ValueError: where the run was not supervised, or its language model is not there any
+                more.
+            checkpoint.CheckpointError: where no checkpoint that may be used is whole.
+        """
+        if not run.config.supervision.weight:
+            raise ValueError(
+                "transcribing needs a run with supervision, got one with "
+                "config.supervision.weight=0"
+            )
+        self._section, section = run.config.supervision, run.config.language_model
+        self._model = pretrained_language_model.read(
+            section.folder, compute_dtype=section.compute_dtype, remat="none"
+        )
+        dtype = jnp.dtype(section.compute_dtype)
+        params = pretrained_language_model.load_params(section.folder, self._model, dtype=dtype)
+        self._variables = {"params": params}
+        self._rms = float(pretrained_frozen.embedding_rms(self._model.table(params)))
+        self._projector, projector_params = pretrained_representation.load_projector(
+            run, self._model.width, say=say
+        )
+        self._projector_variables = {"params": projector_params}
+        weights = {name: weight for name, weight in self._section.tasks.items() if weight}
+        self._text = tasks.TextTasks(section.folder, weights, self._section.max_tokens)
+        self._extend = jax.jit(self._model.apply, static_argnames="method")
+        self._next = jax.jit(self._next_token)
+
+    def answer(
+        self, representations: np.ndarray, *, task: str, max_tokens: int | None = None
+    ) -> str:
+        """Greedy answer about representations [t, width].
+
+        Args:
+            representations: of one sound.
+            task: name; its instruction is what the model is asked.
+            max_tokens: of the answer at most; default as many as in training.
+        """
+        limit = max_tokens or self._section.max_tokens
+        prefix = self._prefix(representations, task)
+        length = prefix.shape[1]
+        # Few programs for all lengths: the prefix is padded, its padding not remembered.
+        room = 64 * -(-length // 64)
+        mask = np.arange(room)[None] < length
+        prefix = jnp.pad(prefix, ((0, 0), (0, room - length), (0, 0)))
+        cache = self._model.initial_cache(1, room + 64 * -(-limit // 64))
+        hidden, cache = self._extend(self._variables, prefix, cache, mask=mask, method="step")
+        token, ids = self._next(self._variables, hidden[:, length - 1 : length]), []
+        while len(ids) < limit and int(token[0, 0]) != self._text.end_of_text:
+            ids.append(int(token[0, 0]))
+            embedded = self._extend(self._variables, token, method="embed")
+            hidden, cache = self._extend(self._variables, embedded, cache, method="step")
+            token = self._next(self._variables, hidden)
+        return self._text.decode(ids).strip()
+
+    def _prefix(self, representations: np.ndarray, task: str) -> jax.Array:
+        """[1, n, width]: audio between its boundaries, then the instruction."""
+        audio = self._projector.apply(self._projector_variables, representations[None])
+        start, end = self._projector.apply(self._projector_variables, method="start_and_end")
+        instruction = jnp.asarray([self._text.instruction(task)], jnp.int32)
+        embedded = self._extend(self._variables, instruction, method="embed")
+        parts = [start[None, None], audio, end[None, None]]
+        scaled = [self._rms * part for part in parts]
+        return jnp.concatenate([*scaled, embedded.astype(jnp.float32)], axis=1)
+
+    def _next_token(self, variables: Any, hidden: jax.Array) -> jax.Array:
+        logits = self._model.apply(variables, hidden, method="logits")
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)

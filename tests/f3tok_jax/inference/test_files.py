@@ -1,0 +1,94 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files of sound: exact lengths and rates, refusals."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from f3tok_jax.inference import codec
+from f3tok_jax.inference import files
+from tests.support import tiny_models
+
+
+@pytest.fixture(scope="module")
+def model():
+    autoencoder, variables = tiny_models.built()
+    return codec.Codec(autoencoder, variables["params"])
+
+
+def _sound(num_samples, channels=1):
+    shape = (num_samples, channels)
+    return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "suffix, rate, num_samples, channels",
+    [
+        (".wav", 16_000, 1, 1),
+        (".wav", 44_100, 12_345, 2),
+        (".flac", 8_000, 4_001, 1),
+        (".ogg", 22_050, 30_001, 1),
+        (".wav", 48_000, 96_003, 6),
+        (".wav", 11_025, 777, 1),
+    ],
+)
+@pytest.mark.parametrize("policy", files.CHANNEL_POLICIES)
+def test_file_comes_back_with_its_length_and_rate(
+    model, tmp_path, suffix, rate, num_samples, channels, policy
+):
+    path = tmp_path / f"in{suffix}"
+    soundfile.write(path, _sound(num_samples, channels), rate)
+    encoded = files.encode_file(model, path, channels=policy)
+    assert encoded.latents.shape[0] == (channels if policy == "keep" else 1)
+    files.decode_file(model, encoded, tmp_path / "out.wav")
+    info = soundfile.info(tmp_path / "out.wav")
+    assert (info.samplerate, info.frames) == (rate, num_samples)
+    assert info.channels == encoded.latents.shape[0]
+
+
+def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
+    sound = _sound(5_000, 2)
+    for name, data in (("both", sound), ("left", sound[:, :1])):
+        soundfile.write(tmp_path / f"{name}.wav", data, 16_000)
+    both = files.encode_file(model, tmp_path / "both.wav", channels="keep").latents
+    left = files.encode_file(model, tmp_path / "left.wav").latents
+    np.testing.assert_allclose(both[:1], left, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        (lambda path: path.write_bytes(b""), "no bytes"),
+        (lambda path: path.write_bytes(b"RIFF nonsense"), "damaged"),
+        (lambda path: soundfile.write(path, np.zeros((0, 1)), 16_000), "without samples"),
+        (
+            lambda path: soundfile.write(path, np.full((99, 1), np.nan), 16_000, subtype="FLOAT"),
+            "NaN",
+        ),
+    ],
+)
+def test_what_is_not_sound_is_refused(model, tmp_path, write, words):
+    path = tmp_path / "bad.wav"
+    write(path)
+    with pytest.raises(ValueError, match=f"bad.wav cannot be encoded: .*{words}"):
+        files.encode_file(model, path)
+
+
+def test_latents_of_other_weights_are_refused(model, tmp_path):
+    soundfile.write(tmp_path / "in.wav", _sound(5_000), 16_000)
+    encoded = files.encode_file(model, tmp_path / "in.wav")
+    autoencoder, variables = tiny_models.built(decoder_lookahead=0)
+    params = {**variables["params"], "encoder": variables["params"]["decoder"]}
+    other = codec.Codec(autoencoder, params)
+    with pytest.raises(ValueError, match="made by weights"):
+        files.decode_file(other, encoded, tmp_path / "out.wav")
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_unknown_ending_is_refused(model, tmp_path):
+    soundfile.write(tmp_path / "in.wav", _sound(5_000), 16_000)
+    with pytest.raises(ValueError, match="out.mp4 must end in"):
+        files.decode_file(
+            model, files.encode_file(model, tmp_path / "in.wav"), tmp_path / "out.mp4"
+        )
