@@ -71,6 +71,7 @@ def _train(given: argparse.Namespace) -> int:
     from absl import logging
     import jax
 
+    from f3tok_jax.devices import compilation
     from f3tok_jax.devices import processes
     from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import config as config_lib
@@ -98,7 +99,7 @@ def _train(given: argparse.Namespace) -> int:
     if jax.process_index() == 0:
         preset = config_lib.read(given.config)
         command.say(config_lib.summary(config, preset, stage.derived(config)))
-    processes.use_compilation_cache(given.compilation_cache)
+    compilation.use_cache(given.compilation_cache)
     try:
         return session.run(config, given.workdir, stage=stage)
     except OSError as error:

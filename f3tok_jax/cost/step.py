@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from f3tok_jax.cost import hlo_cost
-from f3tok_jax.devices import compiler_options
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.devices import slices
 from f3tok_jax.stages import registry
@@ -117,7 +117,7 @@ def _compile_program(
         )
     (device,) = slices.devices(target)
     program = registry.of(config.stage).programs[part](config, device)
-    options = compiler_options.parse(config.compiler, device.platform)
+    options = compilation.parse_options(config.compiler, device.platform)
     return program.lowered.compile(compiler_options=options), program
 
 

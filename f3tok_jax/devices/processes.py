@@ -1,12 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a program does before it computes: find its processes, keep compiled programs, open data."""
+"""How a process finds the others of its run."""
 
-from collections.abc import Callable
-import os
 import pathlib
 
-from etils import epath
 import jax
 
 
@@ -54,39 +51,3 @@ def _has_tpu_chips() -> bool:
     devices = pathlib.Path("/dev")
     chips = [*devices.glob("accel[0-9]*"), *(devices / "vfio").glob("[0-9]*")]
     return "tpu" in platforms and bool(chips)
-
-
-def use_compilation_cache(folder: str | None, *, say: Callable[[str], None] = print) -> None:
-    """Keeps compiled programs on disk, after writing there once: JAX itself only warns, much later.
-
-    Args:
-        folder: local or a bucket; "" for none; None for a folder in the home, if it can be written.
-        say: where messages to the user go.
-
-    Raises:
-        ValueError: where a folder was asked for and cannot be written.
-    """
-    if folder == "":
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    path = epath.Path(folder or pathlib.Path.home() / ".cache" / "f3tok_jax" / "compilation")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f"write_test_{os.getpid()}"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        if folder:
-            raise ValueError(
-                f"the compilation cache must be a folder that can be written, got {folder}: "
-                f"{error}; "
-                "give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' for none"
-            ) from error
-        say(
-            f"compiled programs are not kept: {path} cannot be written ({error}); give "
-            f"--compilation_cache=DIR"
-        )
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    jax.config.update("jax_compilation_cache_dir", os.fspath(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -5,6 +5,7 @@
 from collections.abc import Sequence
 import dataclasses
 import importlib.util
+import math
 import re
 from typing import Any
 
@@ -61,10 +62,7 @@ class Slice:
 
     @property
     def num_chips(self) -> int:
-        chips = self.num_slices
-        for size in self.shape.split("x"):
-            chips *= int(size)
-        return chips
+        return self.num_slices * math.prod(map(int, self.shape.split("x")))
 
     def __str__(self) -> str:
         name = f"{self.name}:{self.shape}"
@@ -80,9 +78,7 @@ def parse(topology: str, num_slices: int = 1) -> Slice:
             f"v5e:4x4 or v5p:4x4x4, got {topology!r}"
         )
     sizes = [int(size) for size in shape.split("x")]
-    chip, chips = CHIPS[name], 1
-    for size in sizes:
-        chips *= size
+    chip, chips = CHIPS[name], math.prod(sizes)
     if chip.num_axes == 2:
         wanted, exists = f"one of {', '.join(_FLAT_SLICES)}", shape in _FLAT_SLICES
     else:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from f3tok_jax.devices import once
+from f3tok_jax.devices import compilation
 
 POOLINGS = ("mean", "mean_std", "thirds")
 
@@ -101,7 +101,7 @@ def linear_probe(
         functools.partial(_fit_and_predict, training=training), in_axes=(0, 0, 0, None, None, None)
     )
     labels = labels.astype(np.int32)
-    return np.asarray(once.run_once(fit, params, indices, weights, train, labels, test))
+    return np.asarray(compilation.run_once(fit, params, indices, weights, train, labels, test))
 
 
 def nearest_neighbours(

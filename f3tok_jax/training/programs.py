@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from f3tok_jax.devices import compiler_options
-from f3tok_jax.devices import once
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import validation
@@ -66,7 +65,7 @@ class CompiledStage:
             mesh: of the program, from `make_mesh`.
         """
         self.stage, self.mesh = stage, mesh
-        self._options = compiler_options.parse(config.compiler, mesh.devices.flat[0].platform)
+        self._options = compilation.parse_options(config.compiler, mesh.devices.flat[0].platform)
 
         # Boxes tell where the arrays live; the state itself has none.
         def make_boxed():
@@ -106,7 +105,7 @@ class CompiledStage:
 
     def init_state(self) -> Any:
         """Returns a fresh state, made where it will live."""
-        return once.run_once(self._make_state, out_shardings=self._shardings)
+        return compilation.run_once(self._make_state, out_shardings=self._shardings)
 
     def compile(self, name: str) -> None:
         """Compiles the program `name` and sets the attribute, unless that was done before."""

@@ -35,13 +35,11 @@ def shards(tmp_path_factory):
 def overrides(tmp_path_factory, shards):
     folder = tmp_path_factory.mktemp("frozen")
     tiny_models.write_run(folder / "autoencoder")
-    changes = dict(
+    return tiny_models.overrides(
         num_steps=4,
         autoencoder=dict(workdir=folder / "autoencoder"),
         language_model=dict(folder=tiny_models.write_language_model(folder)),
-        model=dict(
-            num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=2, head_dim=8
-        ),
+        model=tiny_models.SHAPE,
         rq=dict(num_codebooks=2, codebook_size=8, num_heads=2, statistics_batches=1),
         supervision=dict(
             max_tokens=32,
@@ -52,7 +50,6 @@ def overrides(tmp_path_factory, shards):
         optimizer=dict(encoder=dict(warmup_steps=1)),
         loop=dict(log_every=1),
     )
-    return [f"--config.{key}={value}" for key, value in config_lib.flatten(changes).items()]
 
 
 def _encode(self, waveforms, **options):

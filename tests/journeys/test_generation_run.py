@@ -24,10 +24,7 @@ from tests.support import tiny_models
 from tests.support import tiny_runs
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-_TRANSFORMER = dict(
-    num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8
-)
-_SMALL = [f"--config.model.{name}={value}" for name, value in _TRANSFORMER.items()]
+_SMALL = tiny_models.overrides(model=tiny_models.SHAPE)
 _TASKS = ("transcription", "caption", "language", "instrument", "event")
 
 

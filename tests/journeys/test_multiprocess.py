@@ -3,13 +3,11 @@
 """Two real processes with two devices each against one with four: batches, losses, ends."""
 
 import json
-import os
 import pathlib
 import re
 import signal
 import socket
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -58,32 +56,12 @@ def _run(
             "--heartbeat_seconds=20",
             "--start_seconds=200",
         ]
+        flags = (*more, *own.pop("arguments", ()), *(distributed if num_processes > 1 else ()))
+        command = toy_run.command(shards, workdir, cache, *flags, num_devices=4 // num_processes)
+        own["TOY_HASHES"] = f"{workdir}/../hashes_{workdir.name}_{index}"
+        command["env"] |= own
         processes.append(
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    str(_ROOT / "tests" / "support" / "toy_run.py"),
-                    f"--config={_ROOT / 'configs' / 'autoencoder.py'}:tiny",
-                    f"--workdir={workdir}",
-                    *toy_run.arguments(shards),
-                    *more,
-                    *own.pop("arguments", ()),
-                    *(distributed if num_processes > 1 else ()),
-                ],
-                env={
-                    **os.environ,
-                    "JAX_PLATFORMS": "cpu",
-                    "JAX_NUM_CPU_DEVICES": str(4 // num_processes),
-                    "PYTHONPATH": str(_ROOT),
-                    "JAX_COMPILATION_CACHE_DIR": cache,
-                    "TF_CPP_MIN_LOG_LEVEL": "3",
-                    "TOY_HASHES": f"{workdir}/../hashes_{workdir.name}_{index}",
-                    **own,
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
     results = []
     try:

@@ -20,44 +20,31 @@ from f3tok_jax.training import stage as stage_lib
 from tests.support import tiny_models
 
 RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "generation.py") + ":tiny"
-_TRANSFORMER = dict(
-    num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8
-)
-_SMALL = (
-    "--config.representation.recipe.autoencoder.latent_dim=4",
-    *(f"--config.representation.recipe.model.{k}={v}" for k, v in _TRANSFORMER.items()),
-    *(
-        f"--config.representation.recipe.language_model.shape.{k}={v}"
-        for k, v in tiny_models.LANGUAGE_MODEL.items()
+_SMALL = tiny_models.overrides(
+    representation=dict(
+        recipe=dict(
+            autoencoder=dict(latent_dim=4),
+            model=tiny_models.SHAPE,
+            language_model=dict(shape=tiny_models.LANGUAGE_MODEL),
+        )
     ),
-    *(f"--config.model.{k}={v}" for k, v in _TRANSFORMER.items()),
-    "--config.num_steps=6",
-    "--config.data.latents=True",
-    "--config.data.batch_size=8",
-    "--config.data.crop_frames=9",
-    "--config.flow.draws=2",
-    "--config.text.max_tokens=3",
-    "--config.packing.examples=1",
-    "--config.packing.patches=0",
-    "--config.packing.positions=0",
-    "--config.sampling.num_steps=2",
-    "--config.optimizer.head.warmup_steps=2",
-    "--config.optimizer.language_model.warmup_steps=2",
-    "--config.mesh.min_shard_size=64",
+    model=tiny_models.SHAPE,
+    num_steps=6,
+    data=dict(latents=True, batch_size=8, crop_frames=9),
+    flow=dict(draws=2),
+    text=dict(max_tokens=3),
+    packing=dict(examples=1, patches=0, positions=0),
+    sampling=dict(num_steps=2),
+    optimizer=dict(head=dict(warmup_steps=2), language_model=dict(warmup_steps=2)),
+    mesh=dict(min_shard_size=64),
 )
-CALM = (  # nothing random but times and noise
-    "--config.flow.condition_drop=0.0",
-    "--config.flow.history_drop=0.0",
-    "--config.flow.history_noise=0.0",
-    "--config.text.drop=0.0",
+# Nothing random but times and noise.
+CALM = tiny_models.overrides(
+    flow=dict(condition_drop=0.0, history_drop=0.0, history_noise=0.0), text=dict(drop=0.0)
 )
-DROPPED = (
-    "--config.flow.condition_drop=1.0",
-    "--config.flow.history_drop=1.0",
-    "--config.text.drop=1.0",
-    "--config.flow.history_noise=0.2",
+DROPPED = tiny_models.overrides(
+    flow=dict(condition_drop=1.0, history_drop=1.0, history_noise=0.2), text=dict(drop=1.0)
 )
-
 
 # Latents of sound, of 9: the first and the seventh fill their rows of four patches to the end.
 FRAMES, TEXTS = (9, 6, 7, 5, 4, 2, 8, 3), (3, 2, 0, 3, 1, 2, 3, 0)

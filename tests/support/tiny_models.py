@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from configs import autoencoder as recipe
-from f3tok_jax.devices import once
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import flow_head
@@ -27,15 +27,12 @@ from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import autoencoder as autoencoder_stage
+from f3tok_jax.training import stage as stage_lib
 from tests.support import sounds
 
-_TRANSFORMER = dict(
-    num_layers=1,
-    width=16,
-    hidden_width=16,
-    num_heads=2,
-    num_kv_heads=1,
-    head_dim=8,
+# Of every transformer.
+SHAPE = dict(num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8)
+TRANSFORMER = SHAPE | dict(
     rope_theta=1e4,
     norm_epsilon=1e-6,
     qk_norm=True,
@@ -81,12 +78,18 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
     return config
 
 
+def overrides(**changes) -> list[str]:
+    """The arguments that change a config, from sections of it as dicts."""
+    flat = config_lib.flatten(changes)
+    return [f"--config.{name}={value}" for name, value in flat.items()]
+
+
 @functools.lru_cache
 def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, dict]:
     """An untrained autoencoder and its variables."""
     autoencoder = pretrained_autoencoder.make(config(preset, **model))
     waveform = jnp.zeros((1, autoencoder.samples_per_latent))
-    params = once.run_once(
+    params = compilation.run_once(
         functools.partial(pretrained_autoencoder.init_params, autoencoder),
         jax.random.key(0),
         waveform,
@@ -102,17 +105,27 @@ def write_run(folder: str | os.PathLike, *, train: str = "", seed: int = 0) -> N
     settings = config()
     settings.data.train = train
     config_lib.save(settings, str(folder))
-    stage = autoencoder_stage.make_stage(settings)
+    write_checkpoint(folder, settings, autoencoder_stage.make_stage(settings), seed=seed)
+
+
+def write_checkpoint(
+    folder: str | os.PathLike,
+    settings: ml_collections.ConfigDict,
+    stage: stage_lib.Stage,
+    *,
+    seed: int = 0,
+) -> None:
+    """Writes a checkpoint of step 3 with random weights."""
     rng = np.random.default_rng(seed)
 
     def weights(leaf):  # compiling the real initialisation would take longer than most tests
         return jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype)
 
-    state = jax.tree.map(weights, jax.eval_shape(stage.init_state, jax.random.key(0)))
+    abstract = sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0)))
     writer = checkpoint.Checkpointer(
         str(folder), config_json=config_lib.to_json(settings), data_fingerprint=""
     )
-    writer.save(3, state)
+    writer.save(3, jax.tree.map(weights, abstract))
     writer.close()
 
 
@@ -141,7 +154,7 @@ def random_weights(abstract: Any, *, seed: int = 0, scale: float = 0.3) -> Any:
 
 def head(**changes) -> flow_head.FlowHead:
     """A flow head of one layer, for latents of width 4 in patches of 2."""
-    return flow_head.FlowHead(**(_TRANSFORMER | _HEAD | changes))
+    return flow_head.FlowHead(**(TRANSFORMER | _HEAD | changes))
 
 
 def head_inputs(head: flow_head.FlowHead, width: int, rows: int = 1) -> tuple[jax.Array, ...]:
@@ -154,13 +167,9 @@ def head_inputs(head: flow_head.FlowHead, width: int, rows: int = 1) -> tuple[ja
 def generator() -> tuple[generator_lib.Generator, dict]:
     """A generator of random weights: one layer of width 16 everywhere, 11 kinds of text tokens."""
     encoder = representation_encoder.RepresentationEncoder(
-        latent_dim=4, window=5, input_noise=0.5, **_TRANSFORMER
+        latent_dim=4, window=5, input_noise=0.5, **TRANSFORMER
     )
-    model = language_model.make(
-        LANGUAGE_MODEL | _QWEN,
-        compute_dtype="float32",
-        remat="none",
-    )
+    model = language_model.make(LANGUAGE_MODEL | _QWEN, compute_dtype="float32", remat="none")
     projector = projector_lib.Projector(patch=2, width=16)
     shapes = {"language_model": language_model.abstract_params(model)}
     for name, module, inputs in (

@@ -17,6 +17,7 @@ import pathlib
 import signal
 import sys
 import time
+from typing import Any
 import zlib
 
 import jax
@@ -27,7 +28,6 @@ import soundfile
 
 from data_pipelines.building import builder
 from data_pipelines.reading import pipeline
-from data_pipelines.sound import audio_files
 from data_pipelines.sound import inputs
 from f3tok_jax import train
 from f3tok_jax.devices import sharding
@@ -37,7 +37,10 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
+from tests.support import sounds
 
+_ROOT = pathlib.Path(__file__).parents[2]
+_RECIPE = f"{_ROOT / 'configs' / 'autoencoder.py'}:tiny"
 SAMPLE_RATE, FRAME, WIDTH = 16_000, 80, 48
 OVERRIDES = (
     "--config.num_steps=12",
@@ -63,25 +66,18 @@ def build_data(
     folder: pathlib.Path, *, num_files: int = 24, sample_rate: int = SAMPLE_RATE
 ) -> pathlib.Path:
     """Writes noise-like sounds of different lengths and builds them into a shard set."""
-    sounds = folder / "sounds"
-    sounds.mkdir(parents=True)
+    files = folder / "sounds"
+    files.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(num_files):
         time_axis = np.arange(int(sample_rate * rng.uniform(0.1, 0.4))) / sample_rate
         waveform = 0.3 * np.sin(2 * np.pi * rng.uniform(100, 1000) * time_axis) + 0.05 * rng.normal(
             size=time_axis.size
         )
-        soundfile.write(sounds / f"{index:03d}.wav", waveform, sample_rate)
-    conversion = audio_files.Conversion(
-        sample_rate=sample_rate,
-        segment_length=sample_rate // 2,
-        mono="mean",
-        min_seconds=0.05,
-        max_seconds=60.0,
-    )
-    builder.build(
-        inputs.Folder(str(sounds)), folder / "shards", conversion, say=lambda message: None
-    )
+        soundfile.write(files / f"{index:03d}.wav", waveform, sample_rate)
+    conversion = sounds.conversion(sample_rate=sample_rate, segment_length=sample_rate // 2)
+    source = inputs.Folder(str(files))
+    builder.build(source, folder / "shards", conversion, say=lambda message: None)
     return folder / "shards"
 
 
@@ -92,8 +88,30 @@ def arguments(shards: pathlib.Path, *more: str) -> list[str]:
 
 def make_config(shards: pathlib.Path, *more: str):
     """The config of a toy run."""
-    recipe = pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py"
-    return config_lib.read(f"{recipe}:tiny", arguments(shards, *more))
+    return config_lib.read(_RECIPE, arguments(shards, *more))
+
+
+def command(
+    shards: pathlib.Path, workdir: pathlib.Path, cache: str, *more: str, num_devices: int
+) -> dict[str, Any]:
+    """Arguments of subprocess for this program in a process of its own.
+
+    Args:
+        shards: to train on.
+        workdir: of the run.
+        cache: folder of compiled programs.
+        *more: further flags.
+        num_devices: of the process.
+    """
+    environment = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "PYTHONPATH": str(_ROOT),
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    flags = [f"--config={_RECIPE}", f"--workdir={workdir}", *arguments(shards), *more]
+    return {"args": [sys.executable, __file__, *flags], "env": os.environ | environment}
 
 
 def make_stage(config) -> stage.Stage:
@@ -256,7 +274,6 @@ STAGE = dataclasses.replace(registry.of("autoencoder"), make=make_stage)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[2]))
     _inject_faults()
     registry.STAGES[STAGE.name] = STAGE
     sys.exit(train.main())

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from f3tok_jax.devices import once
+from f3tok_jax.devices import compilation
 from f3tok_jax.losses import flow as flow_loss
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import sampler as sampler_lib
@@ -248,11 +248,11 @@ def test_both_latents_of_a_patch_see_each_other_and_order_counts():
 def test_a_fresh_head_predicts_nothing_and_an_even_chance_to_stop():
     head = tiny_models.head(history=0)
     inputs = tiny_models.head_inputs(head, 16, rows=2)
-    params = once.run_once(
+    params = compilation.run_once(
         lambda key: nn.unbox(head.init(key, *inputs)["params"]), jax.random.key(0)
     )
     inputs = tuple(_normal(*value.shape) for value in inputs)
-    velocity, stop = once.run_once(lambda p: head.apply({"params": p}, *inputs), params)
+    velocity, stop = compilation.run_once(lambda p: head.apply({"params": p}, *inputs), params)
     assert velocity.shape == (2, 2, 4) and stop.shape == (2,)
     np.testing.assert_array_equal(velocity, 0.0)
     np.testing.assert_array_equal(stop, 0.0)

@@ -12,22 +12,17 @@ import pytest
 
 from f3tok_jax.models import bottleneck
 from f3tok_jax.models import representation_encoder
+from tests.support import tiny_models
 
-_FIELDS = dict(
-    latent_dim=8,
+_FIELDS = tiny_models.TRANSFORMER | dict(
     num_layers=2,
     width=32,
     hidden_width=48,
     num_heads=4,
     num_kv_heads=2,
-    head_dim=8,
-    rope_theta=1e4,
-    norm_epsilon=1e-6,
-    qk_norm=True,
+    latent_dim=8,
     window=6,
     input_noise=0.5,
-    remat="none",
-    compute_dtype="float32",
 )
 _TIME = 20
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from f3tok_jax.devices import once
+from f3tok_jax.devices import compilation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import autoencoder as autoencoder_stage
@@ -45,7 +45,7 @@ def _adversarial():
     def train_step(state, frozen, batch):
         return stage.train_step(state, frozen, batch)
 
-    return stage, once.run_once(stage.init_state, jax.random.key(0)), jax.jit(train_step)
+    return stage, compilation.run_once(stage.init_state, jax.random.key(0)), jax.jit(train_step)
 
 
 def _batch(stage, seed=0, valid=1.0):

@@ -20,35 +20,21 @@ from tests.support import sounds
 from tests.support import tiny_models
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "representation.py") + ":tiny"
-_SMALL = (
-    "--config.num_steps=6",
-    "--config.model.num_layers=1",
-    "--config.model.width=16",
-    "--config.model.hidden_width=16",
-    "--config.model.num_heads=2",
-    "--config.model.num_kv_heads=1",
-    "--config.model.head_dim=8",
-    "--config.rq.codebook_size=8",
-    "--config.rq.num_codebooks=2",
-    "--config.rq.num_heads=2",
-    "--config.rq.statistics_batches=2",
-    "--config.supervision.start=0.0",
-    "--config.supervision.max_tokens=24",
-    "--config.data.batch_size=8",
-    "--config.data.crop_frames=25",
-    "--config.packing.examples=1",
-    "--config.packing.frames=0",
-    "--config.packing.positions=0",
-    "--config.optimizer.encoder.warmup_steps=2",
-    "--config.mesh.min_shard_size=64",
-    "--config.checkpoint.every_steps=3",
-    "--config.loop.log_every=1",
-    "--config.loop.eval_every=6",
-    *(
-        f"--config.supervision.tasks.{name}=0.0"
-        for name in ("caption", "language", "instrument", "event")
+_SMALL = tiny_models.overrides(
+    num_steps=6,
+    model=tiny_models.SHAPE,
+    rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
+    supervision=dict(
+        start=0.0,
+        max_tokens=24,
+        tasks=dict(caption=0.0, language=0.0, instrument=0.0, event=0.0, digit=1.0),
     ),
-    "--config.supervision.tasks.digit=1.0",
+    data=dict(batch_size=8, crop_frames=25),
+    packing=dict(examples=1, frames=0, positions=0),
+    optimizer=dict(encoder=dict(warmup_steps=2)),
+    mesh=dict(min_shard_size=64),
+    checkpoint=dict(every_steps=3),
+    loop=dict(log_every=1, eval_every=6),
 )
 
 

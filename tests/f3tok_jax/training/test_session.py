@@ -10,7 +10,6 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -72,29 +71,9 @@ def _train(shards, workdir, *more: str, num_devices: int = 2, stage=toy_run.STAG
 
 def _program(shards, workdir, cache, *more: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs the program with the toy stage in a process of its own, on two devices."""
-    return subprocess.run(
-        [
-            sys.executable,
-            str(_ROOT / "tests" / "support" / "toy_run.py"),
-            f"--config={_ROOT / 'configs' / 'autoencoder.py'}:tiny",
-            f"--workdir={workdir}",
-            *toy_run.arguments(shards),
-            *more,
-        ],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "2",
-            "PYTHONPATH": str(_ROOT),
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
+    command = toy_run.command(shards, workdir, cache, *more, num_devices=2)
+    command["env"] |= environment
+    return subprocess.run(**command, capture_output=True, text=True, timeout=540, check=False)
 
 
 def _fingerprints(workdir, step: int = 12) -> dict[str, str]:
