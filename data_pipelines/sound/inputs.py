@@ -13,7 +13,6 @@ import csv
 import dataclasses
 import fnmatch
 import functools
-import hashlib
 import math
 import os
 import pathlib
@@ -95,7 +94,7 @@ class Folder:
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
         fields = dataclasses.asdict(self)
-        fields["metadata_sha256"] = _sha256(self.metadata) if self.metadata else ""
+        fields["metadata_sha256"] = manifest.sha256(self.metadata) if self.metadata else ""
         return {"source": "folder", **fields}
 
     def listing(self) -> Listing:
@@ -269,11 +268,6 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
 def _matches(key: str, globs: tuple[str, ...]) -> bool:
     names = (key, os.path.basename(key))
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

@@ -76,22 +76,10 @@ def tone(
     """
     instrument = INSTRUMENTS[name]
     release = 0.2 if instrument.family in ("plucked", "struck") else 0.1
-    num_samples = int((duration + release) * sample_rate)
+    span = synthesis.Span(int((duration + release) * sample_rate), sample_rate)
     make = {"plucked": _plucked, "struck": _struck, "bowed": _bowed, "blown": _blown}
-    signal = make[instrument.family](
-        instrument.model,
-        frequency(pitch),
-        loudness,
-        rng,
-        num_samples=num_samples,
-        sample_rate=sample_rate,
-    )
-    signal *= synthesis.envelope(
-        (0.0, duration, duration + release),
-        (1.0, 1.0, 0.0),
-        num_samples=num_samples,
-        sample_rate=sample_rate,
-    )
+    signal = make[instrument.family](instrument.model, frequency(pitch), loudness, rng, span)
+    signal *= span.envelope((0.0, duration, duration + release), (1.0, 1.0, 0.0))
     return signal * ((0.3 + loudness) / max(float(np.max(np.abs(signal))), 1e-9))
 
 
@@ -104,28 +92,22 @@ def _plucked(
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
-    *,
-    num_samples: int,
-    sample_rate: int,
+    span: synthesis.Span,
 ) -> np.ndarray:
-    numbers = _partials(fundamental, sample_rate)
+    numbers = _partials(fundamental, span.sample_rate)
     position = model["position"] * rng.uniform(0.8, 1.2)
     # A string drawn aside to a corner: sin(pi h p) / h^2, bent towards 1 / h by a hard, loud pluck.
     amplitudes = np.sin(np.pi * numbers * position) / numbers ** (1.9 - 0.7 * loudness)
     frequencies = fundamental * numbers * np.sqrt(1.0 + model["stiffness"] * numbers**2)
     decay_times = model["decay_time"] * (220.0 / fundamental) ** 0.5
     decay_times /= 1.0 + model["loss"] * (frequencies / 1500.0) ** 1.5
-    signal = synthesis.modes(
+    signal = span.modes(
         frequencies,
         amplitudes=amplitudes,
         decay_times=decay_times,
         phases=np.pi / 2.0,
-        num_samples=num_samples,
-        sample_rate=sample_rate,
     )
-    return _soften(signal, 0.001, sample_rate) + _knock(
-        rng, 0.02 * loudness, num_samples, sample_rate
-    )
+    return _soften(signal, 0.001, span.sample_rate) + _knock(rng, 0.02 * loudness, span)
 
 
 def _struck(
@@ -133,12 +115,10 @@ def _struck(
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
-    *,
-    num_samples: int,
-    sample_rate: int,
+    span: synthesis.Span,
 ) -> np.ndarray:
     if not model:  # a piano's strings
-        numbers = _partials(fundamental, sample_rate)
+        numbers = _partials(fundamental, span.sample_rate)
         stiffness = 4e-4 * (fundamental / 440.0) ** 1.2
         frequencies = fundamental * numbers * np.sqrt(1.0 + stiffness * numbers**2)
         # The hammer is as wide as an eighth of the string and harder when it is fast.
@@ -158,16 +138,12 @@ def _struck(
         amplitudes = model["amplitudes"] * ratios ** (0.5 * (loudness - 0.5))
         amplitudes = amplitudes * rng.uniform(0.7, 1.3, len(ratios))
         decay_times = model["decay_time"] * (440.0 / fundamental) ** 0.5 / ratios ** model["power"]
-    signal = synthesis.modes(
+    signal = span.modes(
         frequencies,
         amplitudes=amplitudes,
         decay_times=decay_times,
-        num_samples=num_samples,
-        sample_rate=sample_rate,
     )
-    return _soften(signal, 0.0015, sample_rate) + _knock(
-        rng, 0.03 * loudness, num_samples, sample_rate
-    )
+    return _soften(signal, 0.0015, span.sample_rate) + _knock(rng, 0.03 * loudness, span)
 
 
 def _bowed(
@@ -175,28 +151,19 @@ def _bowed(
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
-    *,
-    num_samples: int,
-    sample_rate: int,
+    span: synthesis.Span,
 ) -> np.ndarray:
-    numbers = _partials(fundamental, sample_rate)
+    numbers = _partials(fundamental, span.sample_rate)
     frequencies = fundamental * numbers
     gains = np.full(len(numbers), 0.4)
     for centre, gain, width in model["resonances"]:
         gains += gain * np.exp(-0.5 * ((frequencies - centre) / (width * centre)) ** 2)
     harmonics = gains / numbers * np.exp(-frequencies / (3000.0 + 4000.0 * loudness))
-    pitch = fundamental * _vibrato(rng, 14.0, num_samples, sample_rate)
-    signal = synthesis.oscillator(
-        pitch, harmonics=harmonics, sample_rate=sample_rate, phase=rng.uniform()
-    )
+    pitch = fundamental * _vibrato(rng, 14.0, span)
+    signal = span.oscillator(pitch, harmonics=harmonics, phase=rng.uniform())
     signal /= max(float(np.max(np.abs(signal))), 1e-9)
-    signal += rng.uniform(0.01, 0.03) * synthesis.noise(
-        rng,
-        num_samples=num_samples,
-        sample_rate=sample_rate,
-        response=synthesis.band(800.0, 5000.0, slope=1.0),
-    )
-    return signal * _breath(rng, rng.uniform(0.05, 0.15), num_samples, sample_rate)
+    signal += rng.uniform(0.01, 0.03) * span.band_noise(rng, 800.0, 5000.0, 1.0)
+    return signal * _breath(rng, rng.uniform(0.05, 0.15), span)
 
 
 def _blown(
@@ -204,46 +171,33 @@ def _blown(
     fundamental: float,
     loudness: float,
     rng: np.random.Generator,
-    *,
-    num_samples: int,
-    sample_rate: int,
+    span: synthesis.Span,
 ) -> np.ndarray:
-    pitch = fundamental * _vibrato(rng, model["vibrato"], num_samples, sample_rate)
-    envelope = _breath(rng, model["attack"] * rng.uniform(0.7, 1.5), num_samples, sample_rate)
+    pitch = fundamental * _vibrato(rng, model["vibrato"], span)
+    envelope = _breath(rng, model["attack"] * rng.uniform(0.7, 1.5), span)
     phase = rng.uniform()
     tones = [
-        synthesis.oscillator(
-            pitch, harmonics=np.asarray(harmonics, float), sample_rate=sample_rate, phase=phase
-        )
+        span.oscillator(pitch, harmonics=np.asarray(harmonics, float), phase=phase)
         for harmonics in (model["soft"], model["loud"])
     ]
     # The spectrum opens as the pressure rises.
     mix = np.clip(envelope * (0.2 + 0.8 * loudness), 0.0, 1.0)
     signal = tones[0] * (1.0 - mix) + tones[1] * mix
-    signal += model["breath"] * synthesis.noise(
-        rng,
-        num_samples=num_samples,
-        sample_rate=sample_rate,
-        response=synthesis.band(fundamental, 6.0 * fundamental, slope=0.7),
-    )
+    signal += model["breath"] * span.band_noise(rng, fundamental, 6.0 * fundamental, 0.7)
     return signal * envelope
 
 
-def _vibrato(
-    rng: np.random.Generator, cents: float, num_samples: int, sample_rate: int
-) -> np.ndarray:
+def _vibrato(rng: np.random.Generator, cents: float, span: synthesis.Span) -> np.ndarray:
     """Returns a factor around 1 on the frequency; vibrato comes in after 0.3 s, as players do."""
-    times = np.arange(num_samples) / sample_rate
+    times = span.times
     depth = cents * rng.uniform(0.4, 1.0) * np.clip((times - 0.2) / 0.3, 0.0, 1.0)
     return 2.0 ** (depth * np.sin(2.0 * np.pi * rng.uniform(4.8, 6.2) * times) / 1200.0)
 
 
-def _breath(
-    rng: np.random.Generator, attack: float, num_samples: int, sample_rate: int
-) -> np.ndarray:
+def _breath(rng: np.random.Generator, attack: float, span: synthesis.Span) -> np.ndarray:
     """Returns a sustained envelope: a soft attack, then small unevenness."""
-    times = np.arange(num_samples) / sample_rate
-    uneven = synthesis.slow_random(rng, num_samples=num_samples, sample_rate=sample_rate, rate=4.0)
+    times = span.times
+    uneven = span.slow_random(rng, 4.0)
     return (1.0 - np.exp(-3.0 * times / attack)) * (0.9 + 0.05 * np.clip(uneven, -2.0, 2.0))
 
 
@@ -253,43 +207,33 @@ def _soften(signal: np.ndarray, attack: float, sample_rate: int) -> np.ndarray:
     return signal
 
 
-def _knock(
-    rng: np.random.Generator, level: float, num_samples: int, sample_rate: int
-) -> np.ndarray:
+def _knock(rng: np.random.Generator, level: float, span: synthesis.Span) -> np.ndarray:
     """Returns the short noise of finger, pick or hammer at the start of a tone."""
-    count = min(int(0.03 * sample_rate), num_samples)
-    burst = synthesis.noise(
-        rng,
-        num_samples=count,
-        sample_rate=sample_rate,
-        response=synthesis.band(300.0, 3000.0, slope=1.0),
-    )
-    signal = np.zeros(num_samples)
-    signal[:count] = level * burst * np.exp(-np.arange(count) / (0.006 * sample_rate))
+    count = min(int(0.03 * span.sample_rate), span.num_samples)
+    burst = synthesis.Span(count, span.sample_rate).band_noise(rng, 300.0, 3000.0, 1.0)
+    signal = np.zeros(span.num_samples)
+    signal[:count] = level * burst * np.exp(-np.arange(count) / (0.006 * span.sample_rate))
     return signal
 
 
 def drum(name: str, *, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     """Returns one stroke of a "kick", "snare", "hat" or "tom", peak about 1."""
-    num_samples = int({"kick": 0.35, "snare": 0.25, "hat": 0.12, "tom": 0.4}[name] * sample_rate)
-    times = np.arange(num_samples) / sample_rate
+    seconds = {"kick": 0.35, "snare": 0.25, "hat": 0.12, "tom": 0.4}[name]
+    span = synthesis.Span(int(seconds * sample_rate), sample_rate)
+    times = span.times
     if name in ("kick", "tom"):
         rest, drop, decay_time = (50.0, 110.0, 0.10) if name == "kick" else (110.0, 60.0, 0.14)
         # The head is tighter right after the stroke: the pitch falls.
         pitch = rest + drop * np.exp(-times / 0.03)
         signal = np.sin(2.0 * np.pi * np.cumsum(pitch) / sample_rate) * np.exp(-times / decay_time)
-        return signal + _knock(rng, 0.15, num_samples, sample_rate)
+        return signal + _knock(rng, 0.15, span)
     low, high, decay_time, body = (
         (1200.0, 7000.0, 0.06, 0.5) if name == "snare" else (5000.0, 12000.0, 0.03, 0.0)
     )
-    rattle = 0.4 * synthesis.noise(
-        rng, num_samples=num_samples, sample_rate=sample_rate, response=synthesis.band(low, high)
-    )
-    shell = synthesis.modes(
+    rattle = 0.4 * span.band_noise(rng, low, high)
+    shell = span.modes(
         np.array([185.0, 330.0]),
         amplitudes=np.array([1.0, 0.5]),
         decay_times=np.array([0.06, 0.04]),
-        num_samples=num_samples,
-        sample_rate=sample_rate,
     )
     return rattle * np.exp(-times / decay_time) + body * shell

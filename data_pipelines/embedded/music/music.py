@@ -79,7 +79,7 @@ def _pitched(
         parts.append((start, tone))
     # The longest release is 0.2 s; what rings in the room is cut with it.
     length = int((max(start + duration for start, duration, _ in score) + 0.25) * sample_rate)
-    waveform = synthesis.place(parts, num_samples=length, sample_rate=sample_rate)
+    waveform = synthesis.Span(length, sample_rate).place(parts)
     timed = texture not in ("note", "chord")
     labels = {
         "instrument": player,
@@ -142,9 +142,8 @@ def _drums(rng: np.random.Generator, sample_rate: int) -> tuple[np.ndarray, str,
         for stroke in (bar * 8 + position for bar in range(bars) for position in strokes):
             sound = instruments.drum(name, rng=rng, sample_rate=sample_rate)
             parts.append((stroke * half_beat, level * rng.uniform(0.85, 1.0) * sound))
-    waveform = synthesis.place(
-        parts, num_samples=int(bars * 8 * half_beat * sample_rate), sample_rate=sample_rate
-    )
+    length = int(bars * 8 * half_beat * sample_rate)
+    waveform = synthesis.Span(length, sample_rate).place(parts)
     words = numerals.words(tempo, language="en")
     labels = {
         "instrument": "drums",

@@ -7,24 +7,6 @@ import numpy as np
 from data_pipelines.embedded import synthesis
 
 
-def times(num_samples: int, sample_rate: int) -> np.ndarray:
-    """Returns the time of each sample, s."""
-    return np.arange(num_samples) / sample_rate
-
-
-def band_noise(
-    rng: np.random.Generator,
-    num_samples: int,
-    sample_rate: int,
-    low: float,
-    high: float,
-    slope: float = 4.0,
-) -> np.ndarray:
-    """Returns noise of rms 1 between two edges, Hz."""
-    response = synthesis.band(low, high, slope=slope)
-    return synthesis.noise(rng, num_samples=num_samples, sample_rate=sample_rate, response=response)
-
-
 def burst(
     rng: np.random.Generator,
     sample_rate: int,
@@ -35,15 +17,14 @@ def burst(
     decay_time: float,
 ) -> np.ndarray:
     """Returns a decaying burst of band noise, peak about 1."""
-    count = max(int(duration * sample_rate), 8)
-    sound = band_noise(rng, count, sample_rate, low, high)
-    return 0.35 * sound * np.exp(-np.arange(count) / (decay_time * sample_rate))
+    span = synthesis.Span(max(int(duration * sample_rate), 8), sample_rate)
+    decay = np.exp(-np.arange(span.num_samples) / (decay_time * sample_rate))
+    return 0.35 * span.band_noise(rng, low, high) * decay
 
 
-def gust(rng: np.random.Generator, num_samples: int, sample_rate: int, rate: float) -> np.ndarray:
+def gust(rng: np.random.Generator, span: synthesis.Span, rate: float) -> np.ndarray:
     """Returns a slowly moving level, 0.1 to about 1."""
-    curve = synthesis.slow_random(rng, num_samples=num_samples, sample_rate=sample_rate, rate=rate)
-    return 0.1 + 0.9 / (1.0 + np.exp(-1.5 * curve))
+    return 0.1 + 0.9 / (1.0 + np.exp(-1.5 * span.slow_random(rng, rate)))
 
 
 def gate(on: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -53,8 +53,8 @@ def generate(index: int, *, seed: int, sample_rate: int) -> tuple[np.ndarray, st
     rng = synthesis.generator("events", seed, index)
     name = synthesis.balanced_choice(CLASSES, stream="events class", seed=seed, index=index)
     group, make = _MAKERS[name]
-    num_samples = int(rng.uniform(1.5, 6.0) * sample_rate)
-    signal, caption = make(rng, num_samples, sample_rate)
+    span = synthesis.Span(int(rng.uniform(1.5, 6.0) * sample_rate), sample_rate)
+    signal, caption = make(rng, span)
     if group not in ("noise", "signal"):
         signal = synthesis.room(signal, rng, sample_rate=sample_rate)
     waveform = synthesis.finish(signal, rng, sample_rate=sample_rate)

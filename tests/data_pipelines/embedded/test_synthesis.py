@@ -14,13 +14,8 @@ def test_modes_equal_the_direct_sum():
     frequencies = np.array([110.0, 333.3, 2000.0, 3900.0])
     amplitudes = np.array([1.0, 0.5, -0.2, 9.0])
     decay_times = np.array([0.5, 0.1, 0.02, 1.0])
-    signal = synthesis.modes(
-        frequencies,
-        amplitudes=amplitudes,
-        decay_times=decay_times,
-        num_samples=1001,
-        sample_rate=_RATE,
-        phases=0.3,
+    signal = synthesis.Span(1001, _RATE).modes(
+        frequencies, amplitudes=amplitudes, decay_times=decay_times, phases=0.3
     )
     times = np.arange(1001) / _RATE
     expected = sum(
@@ -33,14 +28,15 @@ def test_modes_equal_the_direct_sum():
 
 def test_oscillator_equals_the_direct_sum():
     frequency = np.linspace(100.0, 400.0, 4000)
-    signal = synthesis.oscillator(frequency, harmonics=np.array([1.0, 0.0, 0.5]), sample_rate=_RATE)
+    span = synthesis.Span(len(frequency), _RATE)
+    signal = span.oscillator(frequency, harmonics=np.array([1.0, 0.0, 0.5]))
     phase = 2.0 * np.pi * np.cumsum(frequency) / _RATE
     # Linear interpolation in a table of 4096 points errs by (2 pi 3 / 4096)**2 / 8 at most.
     np.testing.assert_allclose(signal, np.sin(phase) + 0.5 * np.sin(3.0 * phase), atol=1e-5)
 
 
 def test_oscillator_leaves_out_what_would_alias():
-    signal = synthesis.oscillator(np.full(4096, 1500.0), harmonics=np.ones(10), sample_rate=_RATE)
+    signal = synthesis.Span(4096, _RATE).oscillator(1500.0, harmonics=np.ones(10))
     power = np.abs(np.fft.rfft(signal * np.hanning(4096))) ** 2
     assert np.sort(power)[-8:].sum() > 0.999 * power.sum()  # 1.5 and 3 kHz, a few bins each
 
@@ -54,12 +50,8 @@ def test_convolve_equals_numpy():
 
 
 def test_noise_follows_its_response():
-    noise = synthesis.noise(
-        np.random.default_rng(0),
-        num_samples=20_011,
-        sample_rate=_RATE,
-        response=synthesis.band(500.0, 1000.0, slope=8.0),
-    )
+    span = synthesis.Span(20_011, _RATE)
+    noise = span.band_noise(np.random.default_rng(0), 500.0, 1000.0, slope=8.0)
     assert len(noise) == 20_011
     assert np.sqrt(np.mean(noise**2)) == pytest.approx(1.0)
     power = np.abs(np.fft.rfft(noise)) ** 2
@@ -86,9 +78,8 @@ def test_generator_depends_on_its_names_alone():
 
 
 def test_place_adds_and_cuts():
-    mixed = synthesis.place(
-        [(0.0, np.ones(3)), (0.25, np.ones(3)), (9.0, np.ones(3))], num_samples=4, sample_rate=8
-    )
+    parts = [(0.0, np.ones(3)), (0.25, np.ones(3)), (9.0, np.ones(3))]
+    mixed = synthesis.Span(4, 8).place(parts)
     np.testing.assert_array_equal(mixed, [1.0, 1.0, 2.0, 1.0])
 
 
