@@ -20,20 +20,10 @@ from data_pipelines.records import atomic
 _FILE_NAME = "config.json"
 
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
-# which numbers it computes. A name covers all keys below it.
-# Frozen models are held to the run by their fingerprints, wherever they lie.
-RESUMABLE = (
-    "num_steps",
-    "loop",
-    "checkpoint",
-    "mesh",
-    "preset",
-    "autoencoder.workdir",
-    "autoencoder.step",
-    "language_model.folder",
-    "representation.workdir",
-    "representation.step",
-)
+# which numbers it computes. A name covers all keys below it. So do the places of frozen models,
+# which are held to the run by their fingerprints wherever they lie.
+RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset")
+_PLACES = ("workdir", "step", "folder")
 
 
 def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -175,10 +165,13 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
         ValueError: naming each key with the folder's value and the new one.
     """
     there, here = flatten(load(workdir)), flatten(config)
+    free = {f"{name}.{place}" for name in frozen_models(config) for place in _PLACES}
     differing = [
         key
         for key in sorted({*there, *here})
-        if there.get(key, _ABSENT) != here.get(key, _ABSENT) and not _is_resumable(key)
+        if there.get(key, _ABSENT) != here.get(key, _ABSENT)
+        and key not in free
+        and not any(key == name or key.startswith(name + ".") for name in RESUMABLE)
     ]
     if differing:
         listed = "; ".join(
@@ -199,8 +192,18 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _is_resumable(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in RESUMABLE)
+def frozen_models(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """Name -> section of each model that a run reads and does not train, which says where it lies.
+
+    Its place is a run, "workdir" and "step", or a "folder" of another format.
+    """
+    return {
+        name: section
+        for name, section in config.items()
+        if isinstance(section, ml_collections.ConfigDict)
+        and name != "init_from"
+        and ("workdir" in section or "folder" in section)
+    }
 
 
 def describe(config: ml_collections.ConfigDict, derived: Mapping[str, float]) -> str:

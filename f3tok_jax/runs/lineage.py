@@ -19,8 +19,6 @@ from f3tok_jax.runs import folder as run_folder
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
 
-# Sections of a config that name the run of a stage before.
-_PARENTS = ("autoencoder", "representation")
 # Stage -> the player that later stages read, and which of its modules; "" for all.
 _READ_LATER = {
     "autoencoder": ("generator/", ("",)),
@@ -127,13 +125,12 @@ class Lineage:
     @functools.cached_property
     def parents(self) -> Mapping[str, "Lineage"]:
         """Stage -> the run of it that the config names, at the step that it names or the newest."""
-        named = {name: self.config[name] for name in _PARENTS if name in self.config}
         return {
             name: self._read(
                 section.workdir, section.step or None, name, self._files, falls_back=False
             )
-            for name, section in named.items()
-            if section.workdir
+            for name, section in config_lib.frozen_models(self.config).items()
+            if section.get("workdir")
         }
 
     def ancestor(self, stage: str) -> "Lineage | None":

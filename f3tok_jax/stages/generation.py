@@ -81,7 +81,6 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         load_frozen=model.load,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
-        sample=None,
         best_metric="eval/flow_loss",
         sample_rate=sound.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),

@@ -72,7 +72,6 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             accumulate=config.optimizer.accumulate,
         ),
         eval_step=functools.partial(eval_step, model=model),
-        sample=None,
         best_metric="eval/loss",
         per_batch=float(data.batch_size * data.length),
         unit="positions",

@@ -92,7 +92,6 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
-        sample=None,
         warnings=functools.partial(representation_loss.collapse_warnings, section=config.rq),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         sample_rate=sound.sample_rate,

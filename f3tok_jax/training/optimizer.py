@@ -133,7 +133,7 @@ def finish_step(
     Returns:
         The next state, and train/ metrics with the norms and whether the step was skipped.
     """
-    norms = {name: optax.tree.norm(grads[name]) for name in optimizers}
+    norms = {name: optax.tree.norm(grad) for name, grad in grads.items()}
     finite = jnp.isfinite(sum(norms.values()))
     moves = {name: finite & (plays or {}).get(name, True) for name in optimizers}
     one = jnp.float32(1.0)

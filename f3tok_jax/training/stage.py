@@ -86,7 +86,7 @@ class Stage:
         [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
     ]
     eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
-    sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None
+    sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None = None
     best_metric: str
     warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = lambda values: {}
     sample_rate: int = 0

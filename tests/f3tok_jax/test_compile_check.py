@@ -90,7 +90,6 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
         open_data=None,
         train_step=train_step,
         eval_step=lambda state, frozen, batch: {},
-        sample=None,
         best_metric="eval/loss",
         sample_rate=16_000,
         per_batch=config.data.batch_size * 1.0,

@@ -182,6 +182,20 @@ def test_a_folder_of_another_config_is_refused_by_key(tmp_path):
     assert "num_steps" not in text
 
 
+def test_a_resumed_run_may_find_its_frozen_models_elsewhere(tmp_path):
+    recipe = str(pathlib.Path(_RECIPE).with_name("generation.py")) + ":tiny"
+    config_lib.save(config_lib.read(recipe), str(tmp_path))
+    moved = ["representation.workdir=/elsewhere", "representation.step=7"]
+    config_lib.check_same_run(
+        config_lib.read(recipe, [f"--config.{change}" for change in moved]), str(tmp_path)
+    )
+    for change in ("init_from.workdir=/elsewhere", "language_model.rank=3"):
+        with pytest.raises(ValueError, match=change.split("=")[0]):
+            config_lib.check_same_run(
+                config_lib.read(recipe, [f"--config.{change}"]), str(tmp_path)
+            )
+
+
 def test_folders_that_are_no_runs_and_damaged_files(tmp_path):
     assert not config_lib.exists(str(tmp_path))
     with pytest.raises(ValueError, match="must be the work folder of a run"):
