@@ -105,8 +105,6 @@ class FrozenModels:
         """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""
         if "latents" in batch:
             return batch["latents"], batch["mask"]
-        if self.autoencoder is None:
-            self.check_named()
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
         with jax.named_scope("autoencoder"):
             params = sharding.gather(frozen["autoencoder"])

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: read from a recipe and overrides, checked, described, kept in the run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import difflib
 import hashlib
 import json
 import os
 import pathlib
+import sys
+import types
 from typing import Any
 
 from absl import flags
@@ -18,6 +21,7 @@ from ml_collections import config_flags
 from data_pipelines.records import atomic
 
 _FILE_NAME = "config.json"
+_PACKAGE = "configs"  # of recipes
 
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
 # which numbers it computes. A name covers all keys below it. So do the places of frozen models,
@@ -80,13 +84,41 @@ def _parse(arguments: Sequence[str], *, source: str) -> ml_collections.ConfigDic
     argv = ["config", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv, lock_config=True)
     try:
-        values(argv)
+        with _neighbours_of(source):
+            values(argv)
         return values["config"].value
     except (flags.Error, SyntaxError, TypeError, ValueError, IOError) as error:
         # The parser puts the recipe's whole traceback into its message; the last line is the cause.
         cause = str(error).strip().splitlines()[-1]
         given = " ".join(arguments)
         raise ValueError(f"the config of {source} cannot be made from {given}: {cause}") from error
+
+
+@contextlib.contextmanager
+def _neighbours_of(recipe: str) -> Iterator[None]:
+    """Makes `configs` the folder of a recipe that lies in a package of that name.
+
+    Recipes import their neighbours by it, and in the user's folder there may be another.
+    """
+    folder = pathlib.Path(recipe).resolve().parent
+    if folder.name != _PACKAGE or not (folder / "__init__.py").is_file():
+        yield
+        return
+    before = _take_package()
+    package = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[_PACKAGE] = package
+    try:
+        yield
+    finally:
+        _take_package()
+        sys.modules.update(before)
+
+
+def _take_package() -> dict[str, types.ModuleType]:
+    """Removes what is imported as `configs`, and returns it."""
+    names = [name for name in sys.modules if name.split(".")[0] == _PACKAGE]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -72,7 +72,7 @@ def autoencoder_fingerprint(params: Any) -> str:
     """Returns what latents carry to say whose they are: `digest` of the autoencoder's weights.
 
     Args:
-        params: averaged weights, as pretrained.restore_autoencoder returns them.
+        params: averaged weights, as pretrained.autoencoder.load returns them.
     """
     return digest({"params": params})
 
