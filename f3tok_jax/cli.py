@@ -26,9 +26,8 @@ import sys
 
 from data_pipelines import command
 
-_DEFAULT_MODEL = "runs/demo/autoencoder"
-_DEFAULT_REPRESENTATION = "runs/demo/representation"
-_DEFAULT_GENERATION = "runs/demo/generation"
+_SOUND = "wav, flac, ogg or mp3 of any rate"
+_WRITTEN = ".wav, .flac or .ogg"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,60 +37,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> command.Parser:
     parser = command.make_parser("f3tok", __doc__)
-    commands = parser.add_subparsers(
+    verbs = parser.add_subparsers(
         required=True, metavar="{info,encode,decode,represent,transcribe,generate}"
     )
-    common = _common(_DEFAULT_MODEL)
-    representing = _common(_DEFAULT_REPRESENTATION)
 
-    info = commands.add_parser("info", parents=[common], help="what the model is, as JSON")
-    info.set_defaults(command=_info)
+    def verb(work, run: str, text: str):
+        """Adds a verb and what all have; `run` of the main job is its model where none is named."""
+        new = verbs.add_parser(work.__name__.removeprefix("_"), help=text)
+        new.set_defaults(command=work)
+        default = os.environ.get("F3TOK_MODEL", f"runs/demo/{run}")
+        new.add_argument("--model", type=command.path, default=default, help="run folder")
+        text = "checkpoint to use; the newest whole one if absent"
+        new.add_argument("--step", type=int, help=text)
+        return new.add_argument
 
-    encode = commands.add_parser("encode", parents=[common], help="sound file to latents (.npz)")
-    encode.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
-    encode.add_argument("output", type=_latent_file, help=".npz")
-    encode.add_argument(
-        "--channels",
+    verb(_info, "autoencoder", "what the model is, as JSON")
+    channels = dict(
         choices=("mix", "keep"),
         default="mix",
         help="encode the mean of all channels, or each by itself",
     )
-    encode.set_defaults(command=_encode)
-
-    decode = commands.add_parser("decode", parents=[common], help="latents (.npz) to sound file")
-    decode.add_argument("input", type=command.path, help=".npz that encode wrote")
-    decode.add_argument("output", type=command.path, help=".wav, .flac or .ogg")
-    decode.set_defaults(command=_decode)
-
-    represent = commands.add_parser(
-        "represent", parents=[representing], help="sound file to representations (.npz)"
-    )
-    represent.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
-    represent.add_argument("output", type=_latent_file, help=".npz")
-    represent.add_argument("--channels", choices=("mix", "keep"), default="mix")
-    represent.set_defaults(command=_represent)
-
-    transcribe = commands.add_parser(
-        "transcribe", parents=[representing], help="sound file to text, on the console"
-    )
-    transcribe.add_argument("input", type=command.path, help="wav, flac, ogg or mp3 of any rate")
-    transcribe.add_argument(
-        "--task",
-        default="transcription",
-        help="what is asked: any task that the run was trained on, such as language",
-    )
-    transcribe.set_defaults(command=_transcribe)
-    _add_generate(commands)
-    return parser
-
-
-def _add_generate(commands: argparse._SubParsersAction) -> None:
-    generate = commands.add_parser(
-        "generate", parents=[_common(_DEFAULT_GENERATION)], help="text to sound file"
-    )
-    add = generate.add_argument
+    add = verb(_encode, "autoencoder", "sound file to latents (.npz)")
+    add("input", type=command.path, help=_SOUND)
+    add("output", type=_latent_file, help=".npz")
+    add("--channels", **channels)
+    add = verb(_decode, "autoencoder", "latents (.npz) to sound file")
+    add("input", type=command.path, help=".npz that encode wrote")
+    add("output", type=command.path, help=_WRITTEN)
+    add = verb(_represent, "representation", "sound file to representations (.npz)")
+    add("input", type=command.path, help=_SOUND)
+    add("output", type=_latent_file, help=".npz")
+    add("--channels", **channels)
+    add = verb(_transcribe, "representation", "sound file to text, on the console")
+    add("input", type=command.path, help=_SOUND)
+    text = "what is asked: any task that the run was trained on, such as language"
+    add("--task", default="transcription", help=text)
+    add = verb(_generate, "generation", "text to sound file")
     add("--text", default="", help="what to say, or the caption of a sound (see --task)")
-    add("--output", required=True, type=command.path, help=".wav, .flac or .ogg")
+    add("--output", required=True, type=command.path, help=_WRITTEN)
     add("--prompt", type=command.path, help="recording to continue; --text may then be left out")
     add("--task", help="how the text is meant, such as transcription (speech) or caption")
     add("--max_seconds", type=float, default=10.0, help="of sound at most")
@@ -101,18 +84,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     add("--solver", choices=("euler", "midpoint"), help="default the run's")
     add("--temperature", type=float, help="standard deviation of the noise; default the run's")
     add("--stream", action="store_true", help="write sound while it is being made")
-    generate.set_defaults(command=_generate)
-
-
-def _common(model: str) -> command.Parser:
-    """The flags that say which model."""
-    common = command.Parser(add_help=False)
-    default = os.environ.get("F3TOK_MODEL", model)
-    common.add_argument("--model", type=command.path, default=default, help="run folder")
-    common.add_argument(
-        "--step", type=int, help="checkpoint to use; the newest whole one if absent"
-    )
-    return common
+    return parser
 
 
 def _latent_file(text: str) -> str:
@@ -122,24 +94,24 @@ def _latent_file(text: str) -> str:
     return command.path(text)
 
 
-def _load(arguments: argparse.Namespace):
+def _load(given: argparse.Namespace):
     # Imported late: --help and a wrong command need no JAX.
     from f3tok_jax.inference import tokenizer
 
     # Standard output is for the result alone: `info` is JSON there.
     say = functools.partial(print, file=sys.stderr)
-    return tokenizer.F3Tokenizer.from_pretrained(arguments.model, arguments.step, say=say)
+    return tokenizer.F3Tokenizer.from_pretrained(given.model, given.step, say=say)
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(given: argparse.Namespace) -> None:
     import jax
 
-    codec = _load(arguments).codec
+    codec = _load(given).codec
     autoencoder = codec.autoencoder
     print(
         json.dumps(
             {
-                "model": arguments.model,
+                "model": given.model,
                 "step": codec.step,
                 "sample_rate": autoencoder.sample_rate,
                 "latent_rate": autoencoder.latent_rate,
@@ -154,15 +126,14 @@ def _info(arguments: argparse.Namespace) -> int:
             indent=2,
         )
     )
-    return 0
 
 
-def _encode(arguments: argparse.Namespace) -> int:
-    encoded = _load(arguments).encode_file(arguments.input, channels=arguments.channels)
-    return _save(encoded, arguments.output)
+def _encode(given: argparse.Namespace) -> None:
+    encoded = _load(given).encode_file(given.input, channels=given.channels)
+    _save(encoded, given.output)
 
 
-def _save(encoded, output: str) -> int:
+def _save(encoded, output: str) -> None:
     encoded.save(output)
     channels, frames, width = encoded.latents.shape
     print(
@@ -170,43 +141,39 @@ def _save(encoded, output: str) -> int:
         f"{encoded.latent_rate:g} Hz, from {encoded.num_samples} samples at "
         f"{encoded.sample_rate} Hz"
     )
-    return 0
 
 
-def _represent(arguments: argparse.Namespace) -> int:
-    represented = _load(arguments).represent_file(arguments.input, channels=arguments.channels)
-    return _save(represented, arguments.output)
+def _represent(given: argparse.Namespace) -> None:
+    represented = _load(given).represent_file(given.input, channels=given.channels)
+    _save(represented, given.output)
 
 
-def _transcribe(arguments: argparse.Namespace) -> int:
-    print(_load(arguments).transcribe_file(arguments.input, task=arguments.task))
-    return 0
+def _transcribe(given: argparse.Namespace) -> None:
+    print(_load(given).transcribe_file(given.input, task=given.task))
 
 
-def _generate(arguments: argparse.Namespace) -> int:
+def _generate(given: argparse.Namespace) -> None:
     options = ("guidance", "num_steps", "solver", "temperature")
-    changes = {name: getattr(arguments, name) for name in options}
-    sound = _load(arguments).generate_file(
-        arguments.text,
-        arguments.output,
-        task=arguments.task,
-        prompt=arguments.prompt,
+    changes = {name: getattr(given, name) for name in options}
+    sound = _load(given).generate_file(
+        given.text,
+        given.output,
+        task=given.task,
+        prompt=given.prompt,
         sampler={name: value for name, value in changes.items() if value is not None},
-        max_seconds=arguments.max_seconds,
-        seed=arguments.seed,
-        stream=arguments.stream,
+        max_seconds=given.max_seconds,
+        seed=given.seed,
+        stream=given.stream,
     )
-    print(f"{arguments.output}: {sound.seconds:.2f} s at {sound.sample_rate} Hz, {sound.ending}")
-    return 0
+    print(f"{given.output}: {sound.seconds:.2f} s at {sound.sample_rate} Hz, {sound.ending}")
 
 
-def _decode(arguments: argparse.Namespace) -> int:
+def _decode(given: argparse.Namespace) -> None:
     from f3tok_jax.inference import latent_file
 
-    source = latent_file.load(arguments.input)
-    _load(arguments).decode_file(source, arguments.output)
-    print(f"{arguments.output}: {source.num_samples} samples at {source.sample_rate} Hz")
-    return 0
+    source = latent_file.load(given.input)
+    _load(given).decode_file(source, given.output)
+    print(f"{given.output}: {source.num_samples} samples at {source.sample_rate} Hz")
 
 
 if __name__ == "__main__":
