@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str], *, source: str) -> ml_collections.ConfigDic
         with _neighbours_of(source):
             values(argv)
         return values["config"].value
-    except (flags.Error, SyntaxError, TypeError, ValueError, IOError) as error:
+    except (flags.Error, ImportError, SyntaxError, TypeError, ValueError, IOError) as error:
         # The parser puts the recipe's whole traceback into its message; the last line is the cause.
         cause = str(error).strip().splitlines()[-1]
         given = " ".join(arguments)

@@ -66,7 +66,7 @@ def test_every_run_loads_with_the_runs_that_it_was_trained_on(runs):
     assert fingerprint.autoencoder_fingerprint(params) == run.fingerprint
     geometry = lineage.Sound(16_000, autoencoder.samples_per_latent, autoencoder.latent_dim)
     representation = _read("representation")
-    encoder, params = pretrained_representation.load_encoder(representation)
+    encoder, params, _ = pretrained_representation.load_encoder(representation)
     assert (
         encoder.latent_dim == autoencoder.latent_dim
         and np.isfinite(jax.tree.leaves(params)[0]).all()

@@ -210,3 +210,10 @@ def test_a_recipe_that_is_no_python_is_refused_with_its_line(tmp_path):
     recipe.write_text("\ndef get_config(:\n")
     with pytest.raises(ValueError, match=r"cannot be made from .*invalid syntax .*line 2"):
         config_lib.read(str(recipe))
+
+
+def test_a_recipe_that_imports_what_is_not_there_is_refused(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("from configs import nothing_of_ours\n")
+    with pytest.raises(ValueError, match="cannot be made from .*nothing_of_ours"):
+        config_lib.read(str(recipe))
