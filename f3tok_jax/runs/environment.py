@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run was started with: command, versions, devices, commit."""
 
-from collections.abc import Callable
 import os
 import pathlib
 import subprocess
 import sys
 from typing import Any
-from etils import epath
+
 import jax
-import ml_collections
+
 from f3tok_jax.runs import checkpoint_meta
 
 

@@ -210,7 +210,7 @@ def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path):
     assert models.tokenizer.fingerprint == probes.load_models(workdir).tokenizer.fingerprint
     assert set(models.encoders) == {"representations"} and not probes.load_models(workdir).encoders
     (found,) = models.encoders["representations"]([np.ones((5, _DIM), np.float32)], batch_size=1)
-    assert found.shape == (5, tiny_runs.TRANSFORMER["width"])
+    assert found.shape == (5, tiny_models.SHAPE["width"])
     frozen = tmp_path / "frozen.json"
     frozen.write_text(frozen.read_text().replace(models.tokenizer.fingerprint, "5eed"))
     with pytest.raises(ValueError, match="was trained on autoencoder 5eed, got "):

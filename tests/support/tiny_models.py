@@ -113,9 +113,10 @@ def write_checkpoint(
     settings: ml_collections.ConfigDict,
     stage: stage_lib.Stage,
     *,
+    step: int = 3,
     seed: int = 0,
 ) -> None:
-    """Writes a checkpoint of step 3 with random weights."""
+    """Writes a checkpoint with random weights."""
     rng = np.random.default_rng(seed)
 
     def weights(leaf):  # compiling the real initialisation would take longer than most tests
@@ -125,7 +126,7 @@ def write_checkpoint(
     writer = checkpoint.Checkpointer(
         str(folder), config_json=config_lib.to_json(settings), data_fingerprint=""
     )
-    writer.save(3, jax.tree.map(weights, abstract))
+    writer.save(step, jax.tree.map(weights, abstract))
     writer.close()
 
 

@@ -4,21 +4,15 @@
 
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from f3tok_jax.devices import sharding
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.stages import registry
 from tests.support import tiny_models
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-TRANSFORMER = dict(num_layers=1, width=16, hidden_width=16, num_heads=2, num_kv_heads=1, head_dim=8)
-SMALL = [f"--config.model.{name}={value}" for name, value in TRANSFORMER.items()]
+SMALL = tiny_models.overrides(model=tiny_models.SHAPE)
 _TASKS = ("caption", "language", "instrument", "event")
 
 
@@ -27,16 +21,7 @@ def write(config: ml_collections.ConfigDict, workdir: str, *, step: int = 3) -> 
     config_lib.save(config, workdir)
     stage = registry.of(config.stage).make(config)
     run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
-    rng = np.random.default_rng(config.seed)
-    state = jax.tree.map(
-        lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), leaf.dtype),
-        sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0))),
-    )
-    writer = checkpoint.Checkpointer(
-        workdir, config_json=config_lib.to_json(config), data_fingerprint=""
-    )
-    writer.save(step, state)
-    writer.close()
+    tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 
 
 def write_chain(root: pathlib.Path) -> dict[str, str]:

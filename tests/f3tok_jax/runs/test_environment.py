@@ -6,9 +6,9 @@ import json
 import pathlib
 import shutil
 import subprocess
-import jax
+
 import pytest
-from f3tok_jax.devices import processes
+
 from f3tok_jax.runs import environment
 
 
