@@ -35,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(given: argparse.Namespace) -> None:
     lines = list(text_tokenizer.texts(given.shards, given.tasks))
     tokenizer = text_tokenizer.train(lines, vocabulary_size=given.vocabulary_size)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(given.output, tokenizer.to_str(pretty=True) + "\n")
     num_tokens = sum(len(encoded.ids) for encoded in tokenizer.encode_batch(lines))
     print(

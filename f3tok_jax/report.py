@@ -44,7 +44,6 @@ def _report(given: argparse.Namespace) -> None:
     for name, result in named.items():
         if not isinstance(result, results.Probe):
             raise ValueError(f"--tables wants files of probe and ablation, got {name}")
-    given.output.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(given.output, page.render(runs, named))
     num_bytes = given.output.stat().st_size
     print(f"{given.output}: {len(runs)} runs, {num_bytes / 1e6:.1f} MB, open it in any browser")

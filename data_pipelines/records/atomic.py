@@ -15,8 +15,9 @@ import pathlib
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to write to, whose file takes the name of `path` when the context ends well.
 
-    An exception leaves what stood at `path` before, and nothing else.
+    Makes the folder of `path`. An exception leaves what stood at `path` before, and nothing else.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     # One name for all attempts: the next one clears away what a killed one left.
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -185,6 +185,7 @@ def sound_file(
 ) -> Iterator[soundfile.SoundFile]:
     """A sound file to write; it appears when it is whole, or at once where `in_place`."""
     path, form = pathlib.Path(path), format_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext(path) if in_place else atomic.replacing(path) as target:
         with soundfile.SoundFile(target, "w", sample_rate, channels, format=form) as file:
             yield file

@@ -190,7 +190,6 @@ def write(
     """
     check_tokenizer(tokenizer_path, model.vocabulary_size)
     target = pathlib.Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     leaves = {_path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
     dtypes = {np.dtype(leaf.dtype).name for leaf in leaves.values()}
     sizes = {

@@ -160,9 +160,7 @@ def hash_of(config: ml_collections.ConfigDict) -> str:
 
 def save(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes config.json into a run folder, whole or not at all."""
-    folder = epath.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(folder / _FILE_NAME, to_json(config))
+    atomic.write_text(epath.Path(workdir) / _FILE_NAME, to_json(config))
 
 
 def exists(workdir: str) -> bool:

@@ -89,7 +89,6 @@ def prepare(
     if jax.process_index() == 0:
         try:
             config_lib.save(config, workdir)
-            (folder / "logs").mkdir(parents=True, exist_ok=True)
             atomic.write_text(
                 folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n"
             )

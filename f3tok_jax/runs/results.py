@@ -329,7 +329,6 @@ def write(path: pathlib.Path, result: Any) -> None:
     Raises:
         ValueError: if a number is NaN or infinite.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, json.dumps(to_json(result), indent=1, allow_nan=False) + "\n")
 
 

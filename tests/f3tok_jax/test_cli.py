@@ -62,13 +62,17 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(
     monkeypatch.chdir(tmp_path)
     soundfile.write("in.wav", 0.1 * np.random.default_rng(0).normal(size=3_000), 16_000)
     outputs = []
-    for arguments in (["info"], ["encode", "in.wav", "out.npz"], ["decode", "out.npz", "out.wav"]):
+    for arguments in (
+        ["info"],
+        ["encode", "in.wav", "out.npz"],
+        ["decode", "out.npz", "new/out.wav"],
+    ):
         assert cli.main([*arguments, "--model", str(damaged)]) == 0
         captured = capsys.readouterr()
         assert "checkpoint of step 5 is refused" in captured.err
         outputs.append(captured.out)
     assert json.loads(outputs[0])["step"] == 3
-    assert soundfile.info("out.wav").frames == 3_000
+    assert soundfile.info("new/out.wav").frames == 3_000
 
 
 def test_no_whole_checkpoint_is_one_sentence(damaged, capsys):

@@ -12,7 +12,7 @@ from data_pipelines.records import atomic
 
 @pytest.mark.parametrize("make", [lambda path: path, epath.Path], ids=["pathlib", "epath"])
 def test_a_file_gets_its_name_when_it_is_whole(make, tmp_path, monkeypatch):
-    path = make(tmp_path) / "results.json"
+    path = make(tmp_path) / "new" / "folder" / "results.json"
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     with atomic.replacing(path) as partial:
@@ -21,7 +21,7 @@ def test_a_file_gets_its_name_when_it_is_whole(make, tmp_path, monkeypatch):
     assert path.read_bytes() == b"half" and len(synced) == 1
     atomic.write_text(path, "gr\u00fcn")
     assert path.read_text(encoding="utf-8") == "gr\u00fcn"
-    assert os.listdir(tmp_path) == ["results.json"]
+    assert os.listdir(tmp_path / "new" / "folder") == ["results.json"]
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
