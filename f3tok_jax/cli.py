@@ -134,11 +134,13 @@ def _encode(given: argparse.Namespace) -> None:
 
 
 def _save(encoded, output: str) -> None:
-    encoded.save(output)
-    channels, frames, width = encoded.latents.shape
+    from f3tok_jax.inference import latent_file
+
+    latent_file.save(encoded, output)
+    channels, frames, width = encoded.values.shape
     print(
         f"{output}: {channels} x {frames} {encoded.kind} of {width} at "
-        f"{encoded.latent_rate:g} Hz, from {encoded.num_samples} samples at "
+        f"{encoded.latent_rate:g} Hz, from {encoded.num_samples[0]} samples at "
         f"{encoded.sample_rate} Hz"
     )
 
@@ -173,7 +175,7 @@ def _decode(given: argparse.Namespace) -> None:
 
     source = latent_file.load(given.input)
     _load(given).decode_file(source, given.output)
-    print(f"{given.output}: {source.num_samples} samples at {source.sample_rate} Hz")
+    print(f"{given.output}: {source.num_samples[0]} samples at {source.sample_rate} Hz")
 
 
 if __name__ == "__main__":

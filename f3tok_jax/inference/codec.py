@@ -5,11 +5,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
 
 from f3tok_jax.inference import batched
+from f3tok_jax.inference import frames
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import fingerprint
@@ -102,6 +104,26 @@ class Codec:
     def decode(self, latents: Sequence[np.ndarray], *, batch_size: int = 8) -> list[np.ndarray]:
         """Waveforms [t * samples_per_latent] of each sequence of latents [t, latent_dim]."""
         return self._decode(latents, batch_size=batch_size)
+
+    def frames_of(self, latents: Sequence[np.ndarray], num_samples: Sequence[int], **fields: Any):
+        """frames.Frames of latents that this autoencoder made."""
+        return frames.Frames(
+            rows=latents,
+            num_samples=num_samples,
+            latent_rate=self.autoencoder.latent_rate,
+            fingerprint=self.fingerprint,
+            **fields,
+        )
+
+    def check(self, latents: frames.Frames) -> None:
+        """Raises ValueError for what is not latents, or of other weights."""
+        if latents.kind != frames.LATENTS:
+            raise ValueError(f"only latents are understood here, got {latents.kind}")
+        if latents.fingerprint != self.fingerprint:
+            raise ValueError(
+                f"these latents were made by weights {latents.fingerprint}, the model has "
+                f"{self.fingerprint}; give the --model that encoded them"
+            )
 
     def _waveform_to_latents(self, params, waveform: jax.Array, mask: jax.Array) -> jax.Array:
         del mask  # The network is causal, and silence follows.

@@ -15,8 +15,8 @@ import soundfile
 from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
 from f3tok_jax.inference import codec as codec_lib
+from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate
-from f3tok_jax.inference import latent_file
 from f3tok_jax.inference import rates
 
 CHANNEL_POLICIES = ("mix", "keep")
@@ -49,8 +49,8 @@ class Written:
 
 def encode_file(
     codec: codec_lib.Codec, path: str | pathlib.Path, *, channels: str = "mix"
-) -> latent_file.LatentFile:
-    """Encodes a sound file of any rate that libsndfile reads.
+) -> frames.Frames:
+    """Encodes a sound file of any rate that libsndfile reads: a row for each channel.
 
     Args:
         codec: to encode with.
@@ -86,18 +86,11 @@ def encode_file(
         raise ValueError(
             f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]}{detail}"
         ) from refusal
-    return latent_file.LatentFile(
-        latents=np.concatenate(parts, axis=1),
-        latent_rate=codec.autoencoder.latent_rate,
-        sample_rate=sound.sample_rate,
-        num_samples=num_samples,
-        fingerprint=codec.fingerprint,
-    )
+    latents = np.concatenate(parts, axis=1)
+    return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)
 
 
-def decode_file(
-    codec: codec_lib.Codec, source: latent_file.LatentFile, path: str | pathlib.Path
-) -> None:
+def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathlib.Path) -> None:
     """Writes the sound of `source`, of exactly its rate, channels and length.
 
     Args:
@@ -108,18 +101,12 @@ def decode_file(
     Raises:
         ValueError: for latents of other weights, or a file ending that cannot be written.
     """
-    if source.kind != latent_file.LATENTS:
-        raise ValueError(f"only latents can be decoded, got {source.kind}")
-    if source.fingerprint != codec.fingerprint:
-        raise ValueError(
-            f"these latents were made by weights {source.fingerprint}, the model has "
-            f"{codec.fingerprint}; give the --model that encoded them"
-        )
+    codec.check(source)
     blocks = rates.resampled(
-        codec.decode_stream([source.latents]), codec.sample_rate, source.sample_rate
+        codec.decode_stream([np.stack(source.rows)]), codec.sample_rate, source.sample_rate
     )
-    with sound_file(path, source.sample_rate, channels=len(source.latents)) as file:
-        for block in rates.exactly(blocks, source.num_samples):
+    with sound_file(path, source.sample_rate, channels=len(source.rows)) as file:
+        for block in rates.exactly(blocks, source.num_samples[0]):
             file.write(np.clip(block.T, -1.0, 1.0))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from f3tok_jax.inference import batched
 
+LATENTS, REPRESENTATIONS = "latents", "representations"
+
 _SHAPES = {1: "[n] or [b, n]", 2: "[t, d] or [b, t, d]"}
 
 
@@ -35,18 +37,22 @@ class Frames:
     """Latents or representations of one sound or of a batch, and what it takes to get it back.
 
     Attributes:
-        rows: frames [k, d] of each sound, float32.
-        num_samples: of each sound, at `sample_rate`; decoding gives as many.
+        rows: frames [k, d] of each sound, or of each channel of one; float32.
+        num_samples: of each, at `sample_rate`; decoding gives as many.
         sample_rate: Hz, of the sound that was encoded.
-        kind: latent_file.LATENTS, or REPRESENTATIONS, which no decoder understands.
-        form: of `values`, as that of the sound was.
+        latent_rate: Hz.
+        fingerprint: of the autoencoder's weights; others decode to noise.
+        kind: LATENTS, or REPRESENTATIONS, which no decoder understands.
+        form: of `values`.
     """
 
     rows: Sequence[np.ndarray]
     num_samples: Sequence[int]
     sample_rate: int
-    kind: str
-    form: Form
+    latent_rate: float
+    fingerprint: str
+    kind: str = LATENTS
+    form: Form = Form(is_batch=True, is_jax=False)
 
     @functools.cached_property
     def _joined(self) -> tuple[np.ndarray | jax.Array, np.ndarray]:

@@ -26,21 +26,6 @@ _ROOM = 64  # caches have room for a power of two of so many patches or more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Piece:
-    """What the rows of a batch have become in one call.
-
-    Attributes:
-        latents: [b, k, latent_dim] float32.
-        counts: [b] int, valid latents of each row, from the front.
-        is_done: [b] bool, rows that have ended.
-    """
-
-    latents: np.ndarray
-    counts: np.ndarray
-    is_done: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """What is to be generated.
 
@@ -151,8 +136,8 @@ class TextToSound:
         seed: int = 0,
         sampler: sampler_lib.Sampler | None = None,
         chunk_patches: int = _CHUNK_PATCHES,
-    ) -> Iterator[Piece]:
-        """Generates a batch of latents, piece by piece; every row ends on its own.
+    ) -> Iterator[list[np.ndarray]]:
+        """Generates latents [k, latent_dim] of each request, piece by piece; each ends on its own.
 
         Args:
             requests: of the batch.
@@ -191,11 +176,9 @@ class TextToSound:
                 least=min_patches,
             )
             is_done = np.asarray(speech.is_done)
-            yield Piece(
-                latents=np.asarray(flow_head.latents_of(patches), np.float32),
-                counts=np.asarray(mask).sum(axis=1) * self.generator.patch,
-                is_done=is_done,
-            )
+            latents = np.asarray(flow_head.latents_of(patches), np.float32)
+            counts = np.asarray(mask).sum(axis=1) * self.generator.patch
+            yield [row[:count] for row, count in zip(latents, counts)]
 
     def generate(
         self,
@@ -222,9 +205,7 @@ class TextToSound:
         for start, batch in _batches(requests, batch_size):
             number = start // len(batch)
             found = list(self.pieces(batch, max_patches=max_patches, seed=seed + number, **options))
-            for row in range(len(batch)):
-                parts = [piece.latents[row, : piece.counts[row]] for piece in found]
-                latents.append(np.concatenate(parts))
+            latents += [np.concatenate(parts) for parts in zip(*found)]
         del latents[len(requests) :]
         most = max_patches * self.generator.patch
         return latents, np.array([len(row) < most for row in latents])
@@ -290,8 +271,7 @@ class TextToSound:
         """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate."""
         chunk = options.get("chunk_patches", _CHUNK_PATCHES) * self.generator.patch
         pieces = self.pieces([request], max_patches=max_patches, **options)
-        latents = (piece.latents[:, : piece.counts[0]] for piece in pieces)
-        for block in self.codec.decode_stream(latents, chunk=chunk):
+        for block in self.codec.decode_stream((piece[0][None] for piece in pieces), chunk=chunk):
             yield np.clip(block[0], -1.0, 1.0)
 
     def patches_for(

@@ -21,7 +21,6 @@ from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import files
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate as generate_lib
-from f3tok_jax.inference import latent_file
 from f3tok_jax.inference import rates
 from f3tok_jax.inference import represent as represent_lib
 from f3tok_jax.inference import transcribe as transcribe_lib
@@ -117,13 +116,8 @@ class F3Tokenizer:
         rate = self._rate(sample_rate, resample)
         rows, form = frames.split(waveform, rank=1, lengths=lengths, mask=mask)
         heard = [next(rates.resampled([row[None]], rate, self.sample_rate))[0] for row in rows]
-        return frames.Frames(
-            rows=self.codec.encode(heard),
-            num_samples=[len(row) for row in rows],
-            sample_rate=rate,
-            kind=latent_file.LATENTS,
-            form=form,
-        )
+        counts = [len(row) for row in rows]
+        return self.codec.frames_of(self.codec.encode(heard), counts, sample_rate=rate, form=form)
 
     def decode(self, latents: frames.Frames | Array, **padding: Array) -> Array:
         """Sound of latents.
@@ -140,7 +134,7 @@ class F3Tokenizer:
             given = self._latents(latents)
             rows, form, counts, rate = given.rows, given.form, given.num_samples, given.sample_rate
         else:
-            rows, form = frames.split(latents, rank=2, what=latent_file.LATENTS, **padding)
+            rows, form = frames.split(latents, rank=2, what=frames.LATENTS, **padding)
             rate, hop = self.sample_rate, self.run.sound.samples_per_latent
             counts = [len(row) * hop for row in rows]
         sounds = []
@@ -154,7 +148,7 @@ class F3Tokenizer:
         self._run_of("representation")
         latents = self._latents(sound, **options)
         found = self.representer.represent(latents.rows)
-        return dataclasses.replace(latents, rows=found, kind=latent_file.REPRESENTATIONS)
+        return dataclasses.replace(latents, rows=found, kind=frames.REPRESENTATIONS)
 
     def transcribe(
         self, sound: frames.Frames | Array, *, task: str = "transcription", **options: Any
@@ -232,28 +226,23 @@ class F3Tokenizer:
             sampler=self.text_to_sound.changed_sampler(sampler),
         )
 
-    def encode_file(self, path: str | pathlib.Path, **options: Any) -> latent_file.LatentFile:
-        """Latents of a sound file of any rate; see files.encode_file."""
+    def encode_file(self, path: str | pathlib.Path, **options: Any) -> frames.Frames:
+        """Latents of a sound file of any rate, a row for each channel; see files.encode_file."""
         return files.encode_file(self.codec, path, **options)
 
-    def decode_file(
-        self, source: latent_file.LatentFile | str | pathlib.Path, path: str | pathlib.Path
-    ) -> None:
-        """Writes the sound of latents, or of a file of them; see files.decode_file."""
-        if not isinstance(source, latent_file.LatentFile):
-            source = latent_file.load(source)
-        files.decode_file(self.codec, source, path)
+    def decode_file(self, latents: frames.Frames, path: str | pathlib.Path) -> None:
+        """Writes the sound of what `encode_file` gave; see files.decode_file."""
+        files.decode_file(self.codec, latents, path)
 
-    def represent_file(self, path: str | pathlib.Path, **options: Any) -> latent_file.LatentFile:
+    def represent_file(self, path: str | pathlib.Path, **options: Any) -> frames.Frames:
         """Representations of a sound file of any rate; see files.encode_file."""
         self._run_of("representation")
-        encoded = self.encode_file(path, **options)
-        found = self.representer.stream(encoded.latents)
-        return dataclasses.replace(encoded, latents=found, kind=latent_file.REPRESENTATIONS)
+        return self.represent(self.encode_file(path, **options))
 
     def transcribe_file(self, path: str | pathlib.Path, *, task: str = "transcription") -> str:
         """What the language model answers about a sound file, its channels mixed."""
-        return self.transcriber.answer(self.represent_file(path).latents[0], task=task)
+        self._run_of("representation")
+        return self.transcribe(self.encode_file(path), task=task)[0]
 
     def generate_file(
         self,
@@ -267,7 +256,7 @@ class F3Tokenizer:
         """Writes the sound of a text; `prompt` is a file too; see files.generate_file."""
         files.format_of(path)
         self._run_of("generation")
-        recording = None if prompt is None else self.encode_file(prompt).latents[0]
+        recording = None if prompt is None else self.encode_file(prompt).rows[0]
         request = self.text_to_sound.request(text, task, recording)
         return files.generate_file(self.text_to_sound, request, path, say=self._say, **options)
 
@@ -294,8 +283,8 @@ class F3Tokenizer:
         """The latents of sound, or those that were given."""
         if not isinstance(sound, frames.Frames):
             return self.encode(sound, **options)
-        if sound.kind != latent_file.LATENTS:
-            raise ValueError(f"only latents are understood here, got {sound.kind}")
+        if sound.kind != frames.LATENTS or sound.fingerprint != self.fingerprint:
+            self.codec.check(sound)
         return sound
 
     def _requests(

@@ -40,19 +40,19 @@ def test_file_comes_back_with_its_length_and_rate(
     path = tmp_path / f"in{suffix}"
     soundfile.write(path, _sound(num_samples, channels), rate)
     encoded = files.encode_file(model, path, channels=policy)
-    assert encoded.latents.shape[0] == (channels if policy == "keep" else 1)
+    assert len(encoded.rows) == (channels if policy == "keep" else 1)
     files.decode_file(model, encoded, tmp_path / "out.wav")
     info = soundfile.info(tmp_path / "out.wav")
     assert (info.samplerate, info.frames) == (rate, num_samples)
-    assert info.channels == encoded.latents.shape[0]
+    assert info.channels == len(encoded.rows)
 
 
 def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
     sound = _sound(5_000, 2)
     for name, data in (("both", sound), ("left", sound[:, :1])):
         soundfile.write(tmp_path / f"{name}.wav", data, 16_000)
-    both = files.encode_file(model, tmp_path / "both.wav", channels="keep").latents
-    left = files.encode_file(model, tmp_path / "left.wav").latents
+    both = files.encode_file(model, tmp_path / "both.wav", channels="keep").values
+    left = files.encode_file(model, tmp_path / "left.wav").values
     np.testing.assert_allclose(both[:1], left, atol=1e-4)
 
 

@@ -7,31 +7,35 @@ import dataclasses
 import numpy as np
 import pytest
 
+from f3tok_jax.inference import frames
 from f3tok_jax.inference import latent_file
 
 
-def _latents(**changes):
+def _save(path, **changes) -> frames.Frames:
+    rows = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
     values = dict(
-        latents=np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32),
+        rows=rows,
         latent_rate=25.0,
         sample_rate=44_100,
-        num_samples=8_820,
+        num_samples=[8_820] * len(changes.get("rows", rows)),
         fingerprint="0123abcd",
     )
-    return latent_file.LatentFile(**(values | changes))
+    saved = frames.Frames(**(values | changes))
+    latent_file.save(saved, path)
+    return saved
 
 
-def test_round_trip(tmp_path):
-    saved = _latents()
-    saved.save(tmp_path / "a.npz")
+@pytest.mark.parametrize("kind", [frames.LATENTS, frames.REPRESENTATIONS])
+def test_round_trip(tmp_path, kind):
+    saved = _save(tmp_path / "a.npz", kind=kind)
     loaded = latent_file.load(tmp_path / "a.npz")
-    np.testing.assert_array_equal(loaded.latents, saved.latents)
-    assert dataclasses.replace(loaded, latents=None) == dataclasses.replace(saved, latents=None)
+    np.testing.assert_array_equal(loaded.values, saved.values)
+    assert dataclasses.replace(loaded, rows=()) == dataclasses.replace(saved, rows=())
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def _truncated(path):
-    _latents().save(path)
+    _save(path)
     path.write_bytes(path.read_bytes()[:200])
 
 
@@ -40,11 +44,11 @@ def _pickled(path):
 
 
 def _nan(path):
-    _latents(latents=np.full((1, 2, 8), np.nan, np.float32)).save(path)
+    _save(path, rows=np.full((1, 2, 8), np.nan, np.float32))
 
 
 def _other_rank(path):
-    _latents(latents=np.zeros((2, 8), np.float32)).save(path)
+    _save(path, rows=np.zeros((2, 8), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,9 @@ def test_what_is_not_latents_is_refused(write, tmp_path):
     write(path)
     with pytest.raises(ValueError, match="a.npz must"):
         latent_file.load(path)
+
+
+def test_sounds_of_unlike_lengths_are_not_one_file(tmp_path):
+    with pytest.raises(ValueError, match=r"channels of one length, got \[3, 5\] samples"):
+        _save(tmp_path / "a.npz", num_samples=[5, 3])
+    assert not list(tmp_path.iterdir())

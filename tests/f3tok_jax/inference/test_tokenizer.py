@@ -14,7 +14,6 @@ import pytest
 import soundfile
 
 from f3tok_jax.inference import frames
-from f3tok_jax.inference import latent_file
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import checkpoint
 from tests.support import tiny_runs
@@ -74,7 +73,7 @@ def test_a_row_of_a_batch_is_as_if_it_were_alone(tokenizer, behind, give):
         np.testing.assert_allclose(decoded[row, :length], tokenizer.decode(alone), atol=1e-4)
         represented = tokenizer.represent(alone)
         np.testing.assert_allclose(representations.rows[row], represented.values, atol=1e-4)
-    assert representations.kind == latent_file.REPRESENTATIONS
+    assert representations.kind == frames.REPRESENTATIONS
 
 
 def test_arrays_of_jax_give_arrays_of_jax(tokenizer):
@@ -113,6 +112,13 @@ def test_what_is_not_sound_is_refused(tokenizer, sound, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_latents_of_other_weights_are_refused(tokenizer):
+    latents = dataclasses.replace(tokenizer.encode(_sound()), fingerprint="5eed")
+    for call in (tokenizer.decode, tokenizer.represent, tokenizer.transcribe):
+        with pytest.raises(ValueError, match="these latents were made by weights 5eed, the model"):
+            call(latents)
+
+
 def test_representations_are_not_decoded(tokenizer):
     with pytest.raises(ValueError, match="only latents are understood here, got representations"):
         tokenizer.decode(tokenizer.represent(_sound()))
@@ -147,7 +153,8 @@ def test_parts_are_loaded_when_they_are_needed(folders, restored):
         rows=[np.ones((5, 8), np.float32)],
         num_samples=[3_000],
         sample_rate=16_000,
-        kind=latent_file.LATENTS,
+        latent_rate=25.0,
+        fingerprint=tokenizer.fingerprint,
         form=frames.Form(is_batch=False, is_jax=False),
     )
     tokenizer.represent(latents)
@@ -257,21 +264,19 @@ def test_files_say_what_arrays_say(tokenizer, tmp_path):
     soundfile.write(path, _sound(), 22_050, subtype="FLOAT")
     encoded = tokenizer.encode_file(path)
     latents = tokenizer.encode(_sound(), sample_rate=22_050, resample=True)
-    np.testing.assert_allclose(encoded.latents[0], latents.values, atol=1e-4)
+    np.testing.assert_allclose(encoded.values[0], latents.values, atol=1e-4)
     assert encoded.fingerprint == tokenizer.fingerprint
-    encoded.save(tmp_path / "in.npz")
-    tokenizer.decode_file(tmp_path / "in.npz", tmp_path / "out.wav")
+    tokenizer.decode_file(encoded, tmp_path / "out.wav")
     decoded, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
     assert rate == 22_050
     # 16 bits.
     np.testing.assert_allclose(decoded, np.clip(tokenizer.decode(latents), -1, 1), atol=2e-4)
     represented = tokenizer.represent_file(path)
     np.testing.assert_allclose(
-        represented.latents[0], tokenizer.represent(latents).values, atol=1e-4
+        represented.values[0], tokenizer.represent(latents).values, atol=1e-4
     )
-    assert represented == dataclasses.replace(
-        encoded, latents=represented.latents, kind=latent_file.REPRESENTATIONS
-    )
+    assert represented.kind == frames.REPRESENTATIONS
+    assert represented.num_samples == encoded.num_samples == [3_000]
     assert tokenizer.transcribe_file(path) == tokenizer.transcribe(latents)
     written = tokenizer.generate_file(
         "", tmp_path / "more.wav", prompt=path, max_seconds=0.2, sampler=dict(num_steps=1)
