@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A classifier of sounds: which class a person would hear, learnt from recordings alone.
 
-The classifier scores what a model made, so it must know nothing of the model: neither its latents nor
-its sounds. And it must hear what people hear: one that looks where recordings hold
+The classifier scores what a model made, so it must know nothing of the model: neither its latents
+nor its sounds. And it must hear what people hear: one that looks where recordings hold
 nothing (above the band of an 8 kHz recording, below the noise of a room) takes every trace that a
 model leaves there for evidence. So it sees levels relative to the clip's own peak, none far below
 it and none above a frequency, and learns from sounds that are sped up, shifted, tilted and masked.
@@ -57,13 +57,13 @@ class Features:
     def __post_init__(self):
         if self.max_hz < 100 or self.num_bands < 1 or self.num_frames < _MIN_FRAMES:
             raise ValueError(
-                f"a classifier hears at least 100 Hz in one band and {_MIN_FRAMES} frames, got {self}: "
-                "raise max_hz, num_bands or num_frames"
+                f"a classifier hears at least 100 Hz in one band and {_MIN_FRAMES} frames, got "
+                f"{self}: raise max_hz, num_bands or num_frames"
             )
         if not self.floor_db > 0 or not self.trim_db > 0:
             raise ValueError(
-                f"floor_db and trim_db of a classifier are dB below the peak, above 0, got {self}: give "
-                "them without a sign"
+                f"floor_db and trim_db of a classifier are dB below the peak, above 0, got {self}: "
+                "give them without a sign"
             )
 
 
@@ -100,8 +100,8 @@ class Training:
     def __post_init__(self):
         if self.num_steps < 1 or not self.learning_rate > 0 or not 0 <= self.dropout < 1:
             raise ValueError(
-                "training a classifier needs num_steps of at least 1, a learning_rate above 0 and a "
-                f"dropout in [0, 1), got {self}: change the training"
+                "training a classifier needs num_steps of at least 1, a learning_rate above 0 and "
+                f"a dropout in [0, 1), got {self}: change the training"
             )
         changes = (self.max_stretch, self.max_shift, self.max_band_shift, self.max_blur)
         changes += (self.tilt_db, self.jitter_db, self.num_masks)

@@ -79,7 +79,7 @@ def evaluate(
         classifier_shards: recordings that the classifier is trained on; "" for no classifier.
         classifier_label: what it tells apart; see recognition.LabelAccuracy for labels of several
             classes.
-        transcribe: whether the representation run that this one builds on writes down what it hears.
+        transcribe: whether the representation run below this one writes down what it hears.
         changes: a row of generated sound for each: what differs from the run's sampler.
         seed: of the noise.
         num_listen: examples of which sounds are written.

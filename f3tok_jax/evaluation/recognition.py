@@ -19,8 +19,8 @@ from f3tok_jax.evaluation import error_rates
 class LabelAccuracy:
     """Whether a classifier hears the right label in each sound.
 
-    A label of several classes, such as "3 1 4" where the classifier knows digits, says what is heard in
-    as many equal parts of the sound, one after the other.
+    A label of several classes, such as "3 1 4" where the classifier knows digits, says what is heard
+    in as many equal parts of the sound, one after the other.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class LabelAccuracy:
         for label, wanted in zip(labels, self._wanted):
             if not wanted or None in wanted:
                 raise ValueError(
-                    f"--classifier_shards must hold every label that is to be heard, got {label!r} to "
-                    f"hear and recordings of {', '.join(classes)}"
+                    f"--classifier_shards must hold every label that is to be heard, got {label!r} "
+                    f"to hear and recordings of {', '.join(classes)}"
                 )
 
     @classmethod
@@ -81,8 +81,8 @@ class LabelAccuracy:
         classes = sorted({record.labels[name] for record in heard})
         if len(classes) < 2:
             raise ValueError(
-                f"--classifier_shards must hold records of at least two values of the label {name!r}, "
-                f"got {len(classes)} in {shards}"
+                f"--classifier_shards must hold records of at least two values of the label "
+                f"{name!r}, got {len(classes)} in {shards}"
             )
         say(f"training the classifier of {name!r} on {len(heard)} recordings")
         trained = classifier.train(

@@ -106,24 +106,19 @@ def make_rows(
     mel: baselines.MelCodec,
 ) -> list[Row]:
     """The rows of the table, in order."""
-    rows = []
-    for alpha in ALPHAS:
-        description = (
-            "Clean latents through the decoder."
-            if not alpha
-            else (
-                f"The decoder given latents with Gaussian noise of rms {alpha:g} added, where "
-                "clean latents have rms 1: how much a generator may err."
-            )
+    said = (
+        "The decoder given latents with Gaussian noise of rms {:g} added, where clean latents have "
+    )
+    said += "rms 1: how much a generator may err."
+    rows = [
+        Row(
+            name=f"model_alpha_{alpha:g}" if alpha else "model",
+            title=f"model, noise {alpha:g}" if alpha else "model",
+            description=said.format(alpha) if alpha else "Clean latents through the decoder.",
+            reconstruct=functools.partial(model.reconstruct, alpha=alpha),
         )
-        rows.append(
-            Row(
-                name=f"model_alpha_{alpha:g}" if alpha else "model",
-                title=f"model, noise {alpha:g}" if alpha else "model",
-                description=description,
-                reconstruct=functools.partial(model.reconstruct, alpha=alpha),
-            )
-        )
+        for alpha in ALPHAS
+    ]
 
     def each(codec) -> Callable[[Sequence[examples_lib.Example]], Waveforms]:
         def reconstruct(examples: Sequence[examples_lib.Example]) -> Waveforms:
@@ -132,7 +127,8 @@ def make_rows(
 
         return reconstruct
 
-    rows.append(
+    return [
+        *rows,
         Row(
             name="pca",
             title="PCA of raw frames",
@@ -140,9 +136,7 @@ def make_rows(
             description=f"The first {len(pca.components)} principal components of raw frames of "
             f"{len(pca.mean)} samples, fitted on {pca.num_frames} frames of the training data: the "
             "best linear code of the same rate and width.",
-        )
-    )
-    rows.append(
+        ),
         Row(
             name="mel_griffin_lim",
             title="mel + Griffin-Lim",
@@ -150,9 +144,8 @@ def make_rows(
             description=f"{mel.num_mels} mel bands every {mel.hop_length} samples, as many values "
             f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to "
             "find a phase.",
-        )
-    )
-    return rows
+        ),
+    ]
 
 
 def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -100,6 +100,11 @@ def split(
         raise ValueError(
             f"{what} must be {_SHAPES[rank]} of floats, got {array.dtype} {list(array.shape)}"
         )
+    if rank == 1 and array.ndim == 2 and array.shape[0] > array.shape[1]:
+        raise ValueError(
+            f"a batch has a row for each sound, got {list(array.shape)}, which is what files of "
+            "several channels are read as: give the array transposed"
+        )
     form = Form(array.ndim > rank, isinstance(values, jax.Array))
     array = array if form.is_batch else array[None]
     counts = _counts(array.shape[:2], lengths, mask, what)

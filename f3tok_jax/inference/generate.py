@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         text: what is to be said, or the caption of a sound; "" continues the prompt.
-        task: of data_pipelines.reading.tasks, how the text is meant; one that the run was trained on.
+        task: of data_pipelines.reading.tasks, how the text is meant; one that was trained.
         prompt: [t, latent_dim] latents of a recording that is to be continued; None for none.
     """
 

@@ -264,9 +264,10 @@ class F3Tokenizer:
         """The run of a stage that this run is, or was trained on."""
         found = self.run if self.run.stage == stage else self.run.ancestor(stage)
         if found is None:
+            stages = " or ".join(_STAGES[_STAGES.index(stage) :])
             raise ValueError(
-                f"{self.run.workdir} must be a run of the "
-                f"{' or '.join(_STAGES[_STAGES.index(stage) :])} stage, got stage {self.run.stage!r}"
+                f"{self.run.workdir} must be a run of the {stages} stage, got stage "
+                f"{self.run.stage!r}"
             )
         return found
 

@@ -95,6 +95,7 @@ def test_arrays_of_jax_give_arrays_of_jax(tokenizer):
         ((1_000 * _sound()).astype(np.int16), {}, r"of floats, got int16 \[3000\]"),
         (_sound() + np.nan, {}, "all of them finite, got 3000 in row 0, 3000 of them"),
         (_sound(0), {}, "at least one value"),
+        (np.zeros((3_000, 2)), {}, r"a row for each sound, got \[3000, 2\], .* transposed"),
         (_batch(0), dict(lengths=[3, 4]), r"must be 3 numbers up to 3000, got \[3, 4\]"),
         (_batch(0), dict(lengths=[3, 4, 3_001]), "up to 3000"),
         (_batch(0), dict(mask=np.arange(3_000) > 5), "must be True from the beginning of a row"),
