@@ -4,7 +4,7 @@
 
 import os
 import pathlib
-import shlex
+import re
 import subprocess
 import sys
 
@@ -21,8 +21,8 @@ _SMALL = {
     "data_pipelines.build_shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
     "configs/autoencoder.py:tiny_24khz": (
         "--config.num_steps=4 --config.optimizer.generator.warmup_steps=2 --config.data.batch_size=4 "
-        "--config.model.encoder_channels=(8,8,8,8) --config.model.decoder_channels=(8,8,8,8) "
-        "--config.losses.mel_windows=(256,) --config.losses.mel_bands=(20,)"
+        "'--config.model.encoder_channels=(8,8,8,8)' '--config.model.decoder_channels=(8,8,8,8)' "
+        "'--config.losses.mel_windows=(256,)' '--config.losses.mel_bands=(20,)'"
     ),
     "configs/representation.py:base": (
         "--config.num_steps=4 --config.optimizer.encoder.warmup_steps=2 --config.data.batch_size=4 "
@@ -48,19 +48,19 @@ _SMALL = {
     "transcribe": "--task=voice",
 }
 
-# Command of f3tok -> the run it needs, where that is not the autoencoder's.
-_RUNS = {
-    "represent": "runs/representation",
-    "transcribe": "runs/representation",
-    "generate": "runs/generation",
-}
+# The user's own, by the variables that the README sets.
+_VARIABLES = {"SOUND": "sounds", "LANGUAGE_MODEL": "text/model"}
+
+
+def _text() -> str:
+    return (_ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def _commands() -> list[str]:
     """Indented lines of the README that run one of our programs, continuation lines joined."""
-    text = (_ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-    return [line for line in lines if line.startswith(("python -m", ".venv/bin/f3tok"))]
+    lines = _text().replace("\\\n", " ").splitlines()
+    lines = [line.strip() for line in lines if line.startswith("    ")]
+    return [line for line in lines if line.startswith(("python -m", "f3tok "))]
 
 
 @pytest.fixture(scope="module")
@@ -75,55 +75,55 @@ def folder(tmp_path_factory):
         name = f"{('tone', 'hum')[index % 2]}_{index}.{suffix}"
         soundfile.write(root / "sounds" / name, tone, rate)
     (root / "sounds" / "broken.wav").write_bytes(b"RIFF")
+    (root / "configs").symlink_to(_ROOT / "configs")
+    (root / "runs").mkdir()
+    # The main job leaves its runs in runs/demo.
+    (root / "runs" / "demo").symlink_to(root / "runs")
     tiny_models.write_language_model(root / "text")
     soundfile.write(root / "speech.wav", 0.1 * rng.normal(size=30_001), 22_050)
     return root
 
 
 def test_commands_work_in_their_order(folder):
-    words = {
-        "DIR": "sounds",
-        "SHARDS": "shards",
-        "LATENTS": "latents",
-        "QWEN3": "text/model",
-        ".venv/bin/f3tok": f"{sys.executable} -m f3tok_jax.cli",
-    }
     # What is trained first is used afterwards.
     commands = sorted(
-        (
-            command
-            for command in _commands()
-            if "compile_check" not in command and "--help" not in command
-        ),
-        key=lambda command: command.startswith(".venv"),
+        (command for command in _commands() if "compile_check" not in command),
+        key=lambda command: command.startswith("f3tok "),
     )
     assert len(commands) == 15
+    for command in commands:
+        more = next((more for name, more in _SMALL.items() if name in command), "")
+        _run(folder, f"{command} {more}")
+    refused = "".join(
+        (folder / "data" / "shards" / part / "refusals.jsonl").read_text()
+        for part in ("train", "test")
+    )
+    assert "broken.wav" in refused
+    before, after = soundfile.info(folder / "speech.wav"), soundfile.info(folder / "back.wav")
+    assert (after.samplerate, after.frames) == (before.samplerate, before.frames)
+    assert (folder / "report.html").stat().st_size > 10_000
+    (program,) = re.findall(r"```python\n(.*?)```", _text(), re.DOTALL)
+    (folder / "program.py").write_text(program)
+    _run(folder, "python program.py")
+
+
+def _run(folder: pathlib.Path, command: str) -> None:
+    """Runs a command of the README as its reader would, beside the runs that it has made so far."""
     environment = {
         **os.environ,
+        **_VARIABLES,
         "PYTHONPATH": str(_ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "XLA_FLAGS": "",  # as users run them
     }
-    for command in commands:
-        if command.startswith("python"):
-            command = command.replace("python", sys.executable, 1)
-        for word, replacement in words.items():
-            command = command.replace(word, replacement)
-        arguments = shlex.split(command.replace("configs/", f"{_ROOT}/configs/"))
-        arguments += shlex.split(
-            next((more for name, more in _SMALL.items() if name in command), "")
-        )
-        run = next((run for name, run in _RUNS.items() if name in arguments), "runs/mine")
-        environment["F3TOK_MODEL"] = run
-        done = subprocess.run(
-            arguments, cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    refused = (folder / "shards" / "train" / "refusals.jsonl").read_text() + (
-        folder / "shards" / "test" / "refusals.jsonl"
-    ).read_text()
-    assert "broken.wav" in refused
-    before, after = soundfile.info(folder / "speech.wav"), soundfile.info(folder / "back.wav")
-    assert (after.samplerate, after.frames) == (before.samplerate, before.frames)
-    assert (folder / "report.html").stat().st_size > 10_000
+    # `source .venv/bin/activate` has these two on the path.
+    names = f'python() {{ {sys.executable} "$@"; }}; f3tok() {{ python -m f3tok_jax.cli "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-c", f"{names}\n{command}"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
