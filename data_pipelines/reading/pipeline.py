@@ -130,8 +130,7 @@ class MixturePipeline:
         steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         made = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(
-            num_threads=self.options.num_threads,
-            prefetch_buffer_size=self.options.num_prefetched,
+            num_threads=self.options.num_threads, prefetch_buffer_size=self.options.num_prefetched
         )
         return iter(made.to_iter_dataset(options))
 

@@ -88,11 +88,7 @@ class _RecordFiles:
     _decode: Callable[[bytes], Any]  # of a whole record
 
     def __init__(
-        self,
-        folder: str | os.PathLike,
-        *,
-        sample_rate: int | None = None,
-        checksums: bool = False,
+        self, folder: str | os.PathLike, *, sample_rate: int | None = None, checksums: bool = False
     ):
         """Opens the set and compares its files with its manifest.
 

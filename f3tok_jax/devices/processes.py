@@ -32,9 +32,8 @@ def initialize_distributed(
     given = [bool(coordinator), num_processes > 0, process_id >= 0]
     if any(given) and not all(given):
         raise ValueError(
-            "--coordinator, --num_processes and --process_id go together, got "
-            f"{coordinator!r}, {num_processes} and {process_id}; give all three, or none "
-            "on a TPU slice"
+            f"--coordinator, --num_processes and --process_id go together, got {coordinator!r}, "
+            f"{num_processes} and {process_id}; give all three, or none on a TPU slice"
         )
     if mode == "off":
         return

@@ -61,9 +61,8 @@ def make_mesh(
     if len(slices) > 1 and replicas % len(slices):
         raise ValueError(
             f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of "
-            f"slices: chips "
-            "of different slices talk over the data-centre network; set config.mesh.replica to "
-            f"{len(slices)}"
+            "slices: chips of different slices talk over the data-centre network; set "
+            f"config.mesh.replica to {len(slices)}"
         )
     if len(slices) > 1:
         # The slices are the outermost part of the replica axis.

@@ -13,8 +13,7 @@ Features = Sequence[Sequence[jax.Array]]
 
 
 def lsgan_discriminator(
-    real_logits: Sequence[jax.Array],
-    fake_logits: Sequence[jax.Array],
+    real_logits: Sequence[jax.Array], fake_logits: Sequence[jax.Array]
 ) -> reconstruction.Loss:
     """Least-squares loss of the discriminators: real towards 1, generated towards 0.
 

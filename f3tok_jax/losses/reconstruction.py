@@ -145,9 +145,8 @@ def _frame_weight(mask: jax.Array, hop_length: int) -> jax.Array:
 def _check_waveforms(target: jax.Array, output: jax.Array, mask: jax.Array) -> None:
     if not target.ndim == 2 or not target.shape == output.shape == mask.shape:
         raise ValueError(
-            "target, output and mask must be [batch, samples] of one shape, got "
-            f"{target.shape}, {output.shape} and {mask.shape}; trim the output to the target's "
-            f"length"
+            f"target, output and mask must be [batch, samples] of one shape, got {target.shape}, "
+            f"{output.shape} and {mask.shape}; trim the output to the target's length"
         )
     if mask.dtype != np.bool_:
         raise ValueError(f"mask must be boolean, True where valid, got {mask.dtype}")

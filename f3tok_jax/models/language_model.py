@@ -92,11 +92,7 @@ class LanguageModel(nn.Module):
         return self.transformer.initial_cache(batch_size, max_length)
 
     def step(
-        self,
-        embeddings: jax.Array,
-        cache: transformer_lib.Cache,
-        *,
-        mask: jax.Array | None = None,
+        self, embeddings: jax.Array, cache: transformer_lib.Cache, *, mask: jax.Array | None = None
     ) -> tuple[jax.Array, transformer_lib.Cache]:
         """Hidden states of the next positions; see Transformer.step."""
         return self.transformer.step(embeddings, cache, mask=mask)

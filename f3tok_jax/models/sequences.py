@@ -137,9 +137,7 @@ class Score:
 
 
 def score(
-    sequences: Sequences,
-    hidden: jax.Array,
-    logits_of: Callable[[jax.Array], jax.Array],
+    sequences: Sequences, hidden: jax.Array, logits_of: Callable[[jax.Array], jax.Array]
 ) -> Score:
     """Scores the answers; logits exist at scored positions only.
 

@@ -96,10 +96,7 @@ class FrozenModels:
             self._dtype,
         )
         rms = jax.jit(embedding_rms, out_shardings=shardings and shardings["embedding_rms"])
-        return {
-            "language_model": params,
-            "embedding_rms": rms(self.language_model.table(params)),
-        }
+        return {"language_model": params, "embedding_rms": rms(self.language_model.table(params))}
 
     def latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
         """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""

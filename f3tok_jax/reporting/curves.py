@@ -26,9 +26,7 @@ class Chart(NamedTuple):
 
 
 def training(
-    runs: Sequence[history.RunHistory],
-    colors: Mapping[str, str],
-    stages: Sequence[stage_lib.Words],
+    runs: Sequence[history.RunHistory], colors: Mapping[str, str], stages: Sequence[stage_lib.Words]
 ) -> tuple[list[Chart], int]:
     """One chart per quantity, dots for held-out sound; and how many are too many to be drawn."""
     together = {name: said for words in stages for name, said in words.together.items()}

@@ -131,8 +131,7 @@ class Checkpointer:
         if nonfinite:
             self._say(
                 f"step {step} is not saved: {checkpoint_meta.listed(nonfinite)} hold non-finite "
-                f"values; the last "
-                "checkpoint stays"
+                "values; the last checkpoint stays"
             )
             return False
         self._check_space(step, state)
@@ -227,8 +226,7 @@ class Checkpointer:
         if refused:
             raise CheckpointError(
                 f"none of the checkpoints in {self._folder} is whole (steps {refused}); give "
-                f"another --workdir, "
-                "or move them away to start again"
+                "another --workdir, or move them away to start again"
             )
         return None
 
@@ -400,8 +398,7 @@ def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
     except OSError as error:
         raise ValueError(
             f"the work folder must be writable, got {checkpoint_meta.first_line(error)} in "
-            f"{folder}; change its "
-            "permissions or give another --workdir"
+            f"{folder}; change its permissions or give another --workdir"
         ) from error
 
 

@@ -64,10 +64,8 @@ def check_data(meta: Mapping[str, Any], data_fingerprint: str, step: int) -> Non
     if meta.get("data_fingerprint") != data_fingerprint:
         raise Mismatch(
             f"the checkpoint of step {step} was trained on data with fingerprint "
-            f"{meta.get('data_fingerprint')}, "
-            f"got {data_fingerprint}: the shards, their weights, the batch size, the crop or the "
-            f"seed differ; "
-            "give the same data, or another --workdir"
+            f"{meta.get('data_fingerprint')}, got {data_fingerprint}: the shards, their weights, "
+            "the batch size, the crop or the seed differ; give the same data, or another --workdir"
         )
 
 

@@ -176,8 +176,7 @@ def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]
     except ImportError as error:
         say(
             f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' "
-            f"for them, "
-            f"metrics are in {_METRICS_NAME} either way"
+            f"for them, metrics are in {_METRICS_NAME} either way"
         )
         return None
 

@@ -65,11 +65,7 @@ def frame(waveform: jax.Array, *, frame_length: int, hop_length: int) -> jax.Arr
 
 
 def stft(
-    waveform: jax.Array,
-    *,
-    frame_length: int,
-    hop_length: int,
-    method: str = "auto",
+    waveform: jax.Array, *, frame_length: int, hop_length: int, method: str = "auto"
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the short-time Fourier transform with a Hann window, without padding.
 
@@ -98,11 +94,7 @@ def stft(
 
 
 def centered_stft(
-    waveform: jax.Array,
-    *,
-    frame_length: int,
-    hop_length: int,
-    method: str = "auto",
+    waveform: jax.Array, *, frame_length: int, hop_length: int, method: str = "auto"
 ) -> tuple[jax.Array, jax.Array]:
     """`stft` with zeros around the waveform so that frame i is centred on the i-th hop.
 
@@ -119,10 +111,7 @@ def centered_stft(
 
 
 def centered_stft_on_host(
-    waveform: np.ndarray,
-    *,
-    frame_length: int,
-    hop_length: int,
+    waveform: np.ndarray, *, frame_length: int, hop_length: int
 ) -> np.ndarray:
     """`centered_stft` in NumPy: [n] -> [ceil(n / hop_length), frame_length // 2 + 1].
 
@@ -194,11 +183,7 @@ def log10_mel(mel: jax.Array, *, floor: float = 1e-5) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def mel_filterbank(
-    sample_rate: int,
-    n_fft: int,
-    num_mels: int,
-    *,
-    unit_area: bool = True,
+    sample_rate: int, n_fft: int, num_mels: int, *, unit_area: bool = True
 ) -> np.ndarray:
     """Returns triangular filters, equally spaced on Slaney's mel scale.
 

@@ -102,10 +102,7 @@ def _plucked(
     decay_times = model["decay_time"] * (220.0 / fundamental) ** 0.5
     decay_times /= 1.0 + model["loss"] * (frequencies / 1500.0) ** 1.5
     signal = span.modes(
-        frequencies,
-        amplitudes=amplitudes,
-        decay_times=decay_times,
-        phases=np.pi / 2.0,
+        frequencies, amplitudes=amplitudes, decay_times=decay_times, phases=np.pi / 2.0
     )
     return _soften(signal, 0.001, span.sample_rate) + _knock(rng, 0.02 * loudness, span)
 
@@ -138,11 +135,7 @@ def _struck(
         amplitudes = model["amplitudes"] * ratios ** (0.5 * (loudness - 0.5))
         amplitudes = amplitudes * rng.uniform(0.7, 1.3, len(ratios))
         decay_times = model["decay_time"] * (440.0 / fundamental) ** 0.5 / ratios ** model["power"]
-    signal = span.modes(
-        frequencies,
-        amplitudes=amplitudes,
-        decay_times=decay_times,
-    )
+    signal = span.modes(frequencies, amplitudes=amplitudes, decay_times=decay_times)
     return _soften(signal, 0.0015, span.sample_rate) + _knock(rng, 0.03 * loudness, span)
 
 

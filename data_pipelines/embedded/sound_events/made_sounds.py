@@ -70,10 +70,7 @@ def footsteps(rng: np.random.Generator, span: synthesis.Span) -> Made:
             )
             parts.append((start + toe, level * rng.uniform(0.15, 0.5) * grain))
     signal = span.place(parts)
-    return (
-        signal,
-        f"{gait} steps on {'gravel' if gravel else 'a wooden floor'}",
-    )
+    return signal, f"{gait} steps on {'gravel' if gravel else 'a wooden floor'}"
 
 
 def clock(rng: np.random.Generator, span: synthesis.Span) -> Made:
@@ -134,9 +131,7 @@ def telephone(rng: np.random.Generator, span: synthesis.Span) -> Made:
     """Returns a mechanical telephone bell, and a caption."""
     frequencies = rng.uniform(850.0, 1250.0) * np.array([1.0, 1.26, 2.51, 3.8])
     gong = span.part(0.5).modes(
-        frequencies,
-        amplitudes=np.array([1.0, 0.8, 0.4, 0.2]),
-        decay_times=np.full(4, 0.12),
+        frequencies, amplitudes=np.array([1.0, 0.8, 0.4, 0.2]), decay_times=np.full(4, 0.12)
     )
     strokes = np.zeros(span.num_samples)  # the clapper, 20 to 26 times a second, 1 s on, 0.6 s off
     starts = np.arange(0.05, span.seconds, 1.0 / rng.uniform(20.0, 26.0))

@@ -110,11 +110,7 @@ class Transformer(_Fields):
         self.final_norm = layers.RMSNorm(self.norm_epsilon)
 
     def __call__(
-        self,
-        x: jax.Array,
-        *,
-        positions: jax.Array | None = None,
-        segments: jax.Array | None = None,
+        self, x: jax.Array, *, positions: jax.Array | None = None, segments: jax.Array | None = None
     ) -> jax.Array:
         """Runs over whole sequences.
 
