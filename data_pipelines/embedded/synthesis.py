@@ -39,10 +39,8 @@ def band(low: float, high: float, *, slope: float = 4.0) -> Callable[[np.ndarray
     """Returns a band-pass response for `noise`: 1 between the edges, f**-slope far outside."""
 
     def response(frequencies: np.ndarray) -> np.ndarray:
-        return 1.0 / np.sqrt(
-            (1.0 + (low / frequencies) ** (2.0 * slope))
-            * (1.0 + (frequencies / high) ** (2.0 * slope))
-        )
+        below = 1.0 + (low / frequencies) ** (2.0 * slope)
+        return 1.0 / np.sqrt(below * (1.0 + (frequencies / high) ** (2.0 * slope)))
 
     return response
 
@@ -139,9 +137,8 @@ class Span:
         """Returns Gaussian noise of rms 1 whose spectrum's magnitude is `response(frequencies, Hz)`."""
         size = _quick_size(self.num_samples)
         gains = response(np.maximum(np.fft.rfftfreq(size, 1.0 / self.sample_rate), 1.0))
-        shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gains, size)[
-            : self.num_samples
-        ]
+        shaped = np.fft.irfft(np.fft.rfft(rng.standard_normal(size)) * gains, size)
+        shaped = shaped[: self.num_samples]
         return shaped / max(float(np.sqrt(np.mean(shaped**2))), 1e-12)
 
     def band_noise(

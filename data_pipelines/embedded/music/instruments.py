@@ -77,6 +77,7 @@ def tone(
     instrument = INSTRUMENTS[name]
     release = 0.2 if instrument.family in ("plucked", "struck") else 0.1
     span = synthesis.Span(int((duration + release) * sample_rate), sample_rate)
+    # Each of the parameters of its model, the pitch in Hz, the loudness, and what makes it alive.
     make = {"plucked": _plucked, "struck": _struck, "bowed": _bowed, "blown": _blown}
     signal = make[instrument.family](instrument.model, frequency(pitch), loudness, rng, span)
     signal *= span.envelope((0.0, duration, duration + release), (1.0, 1.0, 0.0))
@@ -87,13 +88,7 @@ def _partials(fundamental: float, sample_rate: int) -> np.ndarray:
     return np.arange(1, max(int(0.47 * sample_rate / fundamental), 1) + 1)
 
 
-def _plucked(
-    model: Mapping[str, Any],
-    fundamental: float,
-    loudness: float,
-    rng: np.random.Generator,
-    span: synthesis.Span,
-) -> np.ndarray:
+def _plucked(model, fundamental, loudness, rng, span: synthesis.Span) -> np.ndarray:
     numbers = _partials(fundamental, span.sample_rate)
     position = model["position"] * rng.uniform(0.8, 1.2)
     # A string drawn aside to a corner: sin(pi h p) / h^2, bent towards 1 / h by a hard, loud pluck.
@@ -107,23 +102,14 @@ def _plucked(
     return _soften(signal, 0.001, span.sample_rate) + _knock(rng, 0.02 * loudness, span)
 
 
-def _struck(
-    model: Mapping[str, Any],
-    fundamental: float,
-    loudness: float,
-    rng: np.random.Generator,
-    span: synthesis.Span,
-) -> np.ndarray:
+def _struck(model, fundamental, loudness, rng, span: synthesis.Span) -> np.ndarray:
     if not model:  # a piano's strings
         numbers = _partials(fundamental, span.sample_rate)
         stiffness = 4e-4 * (fundamental / 440.0) ** 1.2
         frequencies = fundamental * numbers * np.sqrt(1.0 + stiffness * numbers**2)
         # The hammer is as wide as an eighth of the string and harder when it is fast.
-        amplitudes = (
-            np.sin(np.pi * numbers / 8.2)
-            / numbers
-            * np.exp(-frequencies / (900.0 + 2800.0 * loudness))
-        )
+        softness = np.exp(-frequencies / (900.0 + 2800.0 * loudness))
+        amplitudes = np.sin(np.pi * numbers / 8.2) / numbers * softness
         decay_times = 2.2 * (220.0 / fundamental) ** 0.6 / (1.0 + 0.35 * numbers)
         # Two strings a cent apart beat, and one of them keeps its energy longer.
         frequencies = np.concatenate([frequencies, frequencies * 1.0004])
@@ -139,13 +125,7 @@ def _struck(
     return _soften(signal, 0.0015, span.sample_rate) + _knock(rng, 0.03 * loudness, span)
 
 
-def _bowed(
-    model: Mapping[str, Any],
-    fundamental: float,
-    loudness: float,
-    rng: np.random.Generator,
-    span: synthesis.Span,
-) -> np.ndarray:
+def _bowed(model, fundamental, loudness, rng, span: synthesis.Span) -> np.ndarray:
     numbers = _partials(fundamental, span.sample_rate)
     frequencies = fundamental * numbers
     gains = np.full(len(numbers), 0.4)
@@ -159,23 +139,17 @@ def _bowed(
     return signal * _breath(rng, rng.uniform(0.05, 0.15), span)
 
 
-def _blown(
-    model: Mapping[str, Any],
-    fundamental: float,
-    loudness: float,
-    rng: np.random.Generator,
-    span: synthesis.Span,
-) -> np.ndarray:
+def _blown(model, fundamental, loudness, rng, span: synthesis.Span) -> np.ndarray:
     pitch = fundamental * _vibrato(rng, model["vibrato"], span)
     envelope = _breath(rng, model["attack"] * rng.uniform(0.7, 1.5), span)
     phase = rng.uniform()
-    tones = [
-        span.oscillator(pitch, harmonics=np.asarray(harmonics, float), phase=phase)
-        for harmonics in (model["soft"], model["loud"])
-    ]
+    soft, loud = (
+        span.oscillator(pitch, harmonics=np.asarray(model[name], float), phase=phase)
+        for name in ("soft", "loud")
+    )
     # The spectrum opens as the pressure rises.
     mix = np.clip(envelope * (0.2 + 0.8 * loudness), 0.0, 1.0)
-    signal = tones[0] * (1.0 - mix) + tones[1] * mix
+    signal = soft * (1.0 - mix) + loud * mix
     signal += model["breath"] * span.band_noise(rng, fundamental, 6.0 * fundamental, 0.7)
     return signal * envelope
 
@@ -220,13 +194,10 @@ def drum(name: str, *, rng: np.random.Generator, sample_rate: int) -> np.ndarray
         pitch = rest + drop * np.exp(-times / 0.03)
         signal = np.sin(2.0 * np.pi * np.cumsum(pitch) / sample_rate) * np.exp(-times / decay_time)
         return signal + _knock(rng, 0.15, span)
-    low, high, decay_time, body = (
-        (1200.0, 7000.0, 0.06, 0.5) if name == "snare" else (5000.0, 12000.0, 0.03, 0.0)
-    )
+    low, high, decay_time, body = 5000.0, 12000.0, 0.03, 0.0
+    if name == "snare":
+        low, high, decay_time, body = 1200.0, 7000.0, 0.06, 0.5
     rattle = 0.4 * span.band_noise(rng, low, high)
-    shell = span.modes(
-        np.array([185.0, 330.0]),
-        amplitudes=np.array([1.0, 0.5]),
-        decay_times=np.array([0.06, 0.04]),
-    )
+    frequencies, decay_times = np.array([185.0, 330.0]), np.array([0.06, 0.04])
+    shell = span.modes(frequencies, amplitudes=np.array([1.0, 0.5]), decay_times=decay_times)
     return rattle * np.exp(-times / decay_time) + body * shell

@@ -3,9 +3,9 @@
 """Embedded corpus of music: single notes, melodies, chords, arpeggios and rhythms.
 
 Labels: instrument (a key of instruments.INSTRUMENTS, or "drums"), family ("plucked", "bowed",
-"blown" or "struck"), texture (one of TEXTURES), pitch (MIDI number of the note, of the tonic or of
-the root of the chord; "none" for drums), mode ("major", "minor" or "none") and tempo (beats per
-minute, or "none").
+"blown" or "struck"), texture ("note", "melody", "chord", "arpeggio" or "rhythm"), pitch (MIDI
+number of the note, of the tonic or of the root of the chord; "none" for drums), mode ("major",
+"minor" or "none") and tempo (beats per minute, or "none").
 """
 
 import numpy as np
@@ -15,7 +15,6 @@ from data_pipelines.embedded.music import instruments
 from data_pipelines.embedded.speech import numerals
 
 TASK = "caption"
-TEXTURES = ("note", "melody", "chord", "arpeggio", "rhythm")
 
 _PLAYERS = (*instruments.INSTRUMENTS, "drums")
 _TEXTURE_SHARES = ("note", "note", "melody", "melody", "chord", "arpeggio", "rhythm")
@@ -108,11 +107,8 @@ def _score(
     if texture == "rhythm":
         pattern = _RHYTHMS[int(rng.integers(len(_RHYTHMS)))]
         starts = [bar * 4 + position for bar in range(4) for position in pattern]
-        return [
-            (position * beat, 0.4 * beat, pitch)
-            for position in starts
-            if (position + 0.4) * beat < _LONGEST
-        ]
+        starts = [start for start in starts if (start + 0.4) * beat < _LONGEST]
+        return [(start * beat, 0.4 * beat, pitch) for start in starts]
     if texture == "arpeggio":
         triad = _TRIADS[mode]
         order = (0, 1, 2, 3, 2, 1) if rng.uniform() < 0.5 else (0, 2, 1, 3)
@@ -145,14 +141,8 @@ def _drums(rng: np.random.Generator, sample_rate: int) -> tuple[np.ndarray, str,
     length = int(bars * 8 * half_beat * sample_rate)
     waveform = synthesis.Span(length, sample_rate).place(parts)
     words = numerals.words(tempo, language="en")
-    labels = {
-        "instrument": "drums",
-        "family": "struck",
-        "texture": "rhythm",
-        "pitch": "none",
-        "mode": "none",
-        "tempo": str(tempo),
-    }
+    labels = {"instrument": "drums", "family": "struck", "texture": "rhythm"}
+    labels |= {"pitch": "none", "mode": "none", "tempo": str(tempo)}
     return waveform, f"drums play a rhythm at {words} beats per minute", labels
 
 
@@ -167,10 +157,9 @@ def _caption(player: str, verb: str, texture: str, pitch: int, mode: str, tempo:
         "melody": f"a melody in {pitch_class} {mode}",
         "rhythm": f"a rhythm on {note_name(pitch)}",
     }[texture]
-    player_verb = (
-        "plays" if player == "bell" or texture in ("chord", "melody", "arpeggio") else verb
-    )
+    if player == "bell" or texture in ("chord", "melody", "arpeggio"):
+        verb = "plays"
     speed = ""
     if texture not in ("note", "chord"):
         speed = f" at {numerals.words(tempo, language='en')} beats per minute"
-    return f"{article} {player} {player_verb} {what}{speed}"
+    return f"{article} {player} {verb} {what}{speed}"

@@ -9,17 +9,17 @@ from data_pipelines.embedded import synthesis
 
 def burst(
     rng: np.random.Generator,
-    sample_rate: int,
+    span: synthesis.Span,
     *,
-    duration: float,
-    low: float,
-    high: float,
-    decay_time: float,
+    seconds: float,
+    band: tuple[float, float],
+    decay: float,
 ) -> np.ndarray:
-    """Returns a decaying burst of band noise, peak about 1."""
-    span = synthesis.Span(max(int(duration * sample_rate), 8), sample_rate)
-    decay = np.exp(-np.arange(span.num_samples) / (decay_time * sample_rate))
-    return 0.35 * span.band_noise(rng, low, high) * decay
+    """Returns a decaying burst of noise in a band, Hz, at a span's rate, peak about 1."""
+    rate = span.sample_rate
+    span = synthesis.Span(max(int(seconds * rate), 8), rate)
+    level = np.exp(-np.arange(span.num_samples) / (decay * rate))
+    return 0.35 * span.band_noise(rng, *band) * level
 
 
 def gust(rng: np.random.Generator, span: synthesis.Span, rate: float) -> np.ndarray:

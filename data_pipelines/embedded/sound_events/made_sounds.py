@@ -38,9 +38,9 @@ def siren(rng: np.random.Generator, span: synthesis.Span) -> Made:
     two_tones = bool(rng.uniform() < 0.5)
     phase = times * rng.uniform(0.4, 1.2) + rng.uniform()
     low, high = rng.uniform(400.0, 600.0), rng.uniform(700.0, 1300.0)
-    sweep = (
-        (phase % 1.0 > 0.5).astype(float) if two_tones else 0.5 - 0.5 * np.cos(2.0 * np.pi * phase)
-    )
+    sweep = 0.5 - 0.5 * np.cos(2.0 * np.pi * phase)
+    if two_tones:
+        sweep = (phase % 1.0 > 0.5).astype(float)
     harmonics = np.array([1.0, 0.3, 0.4, 0.15, 0.2])
     signal = span.oscillator(low + (high - low) * sweep, harmonics=harmonics)
     return signal, "a siren with two tones" if two_tones else "a wailing siren"
@@ -52,22 +52,13 @@ def footsteps(rng: np.random.Generator, span: synthesis.Span) -> Made:
     gravel = bool(rng.uniform() < 0.5)
     gait = "running" if running else "walking"
     per_second = rng.uniform(2.5, 3.5) if running else rng.uniform(1.3, 2.0)
-    parts = []
+    hiss, parts = (1500.0 if gravel else 500.0, 5000.0), []
     for start in gestures.starts(rng, span.seconds, per_second=per_second, jitter=0.03):
         level = rng.uniform(0.6, 1.0)
-        heel = gestures.burst(
-            rng, span.sample_rate, duration=0.12, low=60.0, high=350.0, decay_time=0.02
-        )
+        heel = gestures.burst(rng, span, seconds=0.12, band=(60.0, 350.0), decay=0.02)
         parts.append((start, level * heel))
         for toe in np.sort(rng.uniform(0.03, 0.13, 12 if gravel else 1)):
-            grain = gestures.burst(
-                rng,
-                span.sample_rate,
-                duration=0.05,
-                low=1500.0 if gravel else 500.0,
-                high=5000.0,
-                decay_time=0.008,
-            )
+            grain = gestures.burst(rng, span, seconds=0.05, band=hiss, decay=0.008)
             parts.append((start + toe, level * rng.uniform(0.15, 0.5) * grain))
     signal = span.place(parts)
     return signal, f"{gait} steps on {'gravel' if gravel else 'a wooden floor'}"
@@ -78,9 +69,8 @@ def clock(rng: np.random.Generator, span: synthesis.Span) -> Made:
     per_second = float(rng.choice((1.0, 2.0, 4.0)))
     pitches = rng.uniform(1800.0, 3500.0) * np.array([[1.0, 1.7, 2.3], [0.85, 1.5, 1.9]])
     parts = []
-    for position, start in enumerate(
-        gestures.starts(rng, span.seconds, per_second=per_second, jitter=0.001)
-    ):
+    starts = gestures.starts(rng, span.seconds, per_second=per_second, jitter=0.001)
+    for position, start in enumerate(starts):
         tick = span.part(0.06).modes(
             pitches[position % 2],
             amplitudes=np.array([1.0, 0.6, 0.4]),
@@ -104,13 +94,10 @@ def knock(rng: np.random.Generator, span: synthesis.Span) -> Made:
             amplitudes=np.array([1.0, 0.7, 0.4, 0.2]) * rng.uniform(0.8, 1.2, 4),
             decay_times=np.array([0.035, 0.03, 0.02, 0.012]),
         )
-        contact = gestures.burst(
-            rng, span.sample_rate, duration=0.02, low=500.0, high=3000.0, decay_time=0.003
-        )
+        contact = gestures.burst(rng, span, seconds=0.02, band=(500.0, 3000.0), decay=0.003)
         panel[: len(contact)] += 0.5 * contact
-        parts.append(
-            (0.15 + position * gap + rng.normal(0.0, 0.008), rng.uniform(0.7, 1.0) * panel)
-        )
+        start = 0.15 + position * gap + rng.normal(0.0, 0.008)
+        parts.append((start, rng.uniform(0.7, 1.0) * panel))
     signal = span.part(0.15 + count * gap + rng.uniform(0.3, 0.8)).place(parts)
     return signal, f"{numerals.words(count, language='en')} knocks on a door"
 
@@ -122,9 +109,8 @@ def alarm(rng: np.random.Generator, span: synthesis.Span) -> Made:
     pitch = rng.uniform(900.0, 2400.0)
     tone = span.oscillator(pitch, harmonics=np.array([1.0, 0.0, 0.33, 0.0, 0.2]))
     on = (times * (4.0 if fast else 1.5)) % 1.0 < 0.5
-    return tone * gestures.gate(
-        on, span.sample_rate
-    ), f"an alarm beeping {'fast' if fast else 'slowly'}"
+    signal = tone * gestures.gate(on, span.sample_rate)
+    return signal, f"an alarm beeping {'fast' if fast else 'slowly'}"
 
 
 def telephone(rng: np.random.Generator, span: synthesis.Span) -> Made:
@@ -143,9 +129,8 @@ def hum(rng: np.random.Generator, span: synthesis.Span) -> Made:
     """Returns a transformer's hum, and a caption."""
     mains = float(rng.choice((50.0, 60.0)))
     harmonics = np.zeros(24)
-    harmonics[1::2] = rng.uniform(0.3, 1.0, 12) / np.arange(
-        1, 13
-    )  # a transformer hums at twice the mains
+    # A transformer hums at twice the mains.
+    harmonics[1::2] = rng.uniform(0.3, 1.0, 12) / np.arange(1, 13)
     tone = span.oscillator(mains, harmonics=harmonics)
     hiss = span.band_noise(rng, 200.0, 2000.0, 1.0)
     return tone + 0.05 * hiss, "the hum of an electric machine"
@@ -158,22 +143,16 @@ def applause(rng: np.random.Generator, span: synthesis.Span) -> Made:
     people = int(rng.integers(60, 150)) if large else int(rng.integers(4, 10))
     claps = np.zeros((4, span.num_samples))  # four kinds of hands
     for person in range(people):
-        starts = gestures.starts(
-            rng, duration, per_second=rng.uniform(2.5, 5.0), jitter=0.1
-        ) + rng.uniform(-0.2, 0.2)
+        pace = rng.uniform(2.5, 5.0)
+        starts = gestures.starts(rng, duration, per_second=pace, jitter=0.1)
+        starts += rng.uniform(-0.2, 0.2)
         positions = (starts[(starts > 0.0) & (starts < duration)] * span.sample_rate).astype(int)
         claps[person % 4, np.minimum(positions, span.num_samples - 1)] += rng.uniform(0.2, 1.0)
     signal = np.zeros(span.num_samples)
     for hits in claps:
         centre = rng.uniform(900.0, 2200.0)
-        hand = gestures.burst(
-            rng,
-            span.sample_rate,
-            duration=0.04,
-            low=0.7 * centre,
-            high=1.6 * centre,
-            decay_time=0.006,
-        )
+        band = (0.7 * centre, 1.6 * centre)
+        hand = gestures.burst(rng, span, seconds=0.04, band=band, decay=0.006)
         signal += synthesis.convolve(hits, hand)
     return signal, "a large crowd clapping" if large else "a few people clapping"
 

@@ -33,9 +33,7 @@ def rain(rng: np.random.Generator, span: synthesis.Span) -> Made:
     drops = np.zeros(span.num_samples)
     count = int(span.seconds * (300 if heavy else 60))
     drops[rng.integers(0, span.num_samples, count)] = rng.exponential(1.0, count)
-    tap = gestures.burst(
-        rng, span.sample_rate, duration=0.01, low=1500.0, high=6000.0, decay_time=0.002
-    )
+    tap = gestures.burst(rng, span, seconds=0.01, band=(1500.0, 6000.0), decay=0.002)
     signal = (0.5 if heavy else 0.12) * hiss + 1.5 * synthesis.convolve(drops, tap)
     return signal, "heavy rain" if heavy else "light rain with single drops"
 
@@ -60,9 +58,7 @@ def thunder(rng: np.random.Generator, span: synthesis.Span) -> Made:
     level = np.where(times > strike, np.exp(-(times - strike) / 1.2), 0.02)
     signal = rumble * level * gestures.gust(rng, span, 5.0)
     if near:
-        crack = gestures.burst(
-            rng, span.sample_rate, duration=0.5, low=200.0, high=4000.0, decay_time=0.09
-        )
+        crack = gestures.burst(rng, span, seconds=0.5, band=(200.0, 4000.0), decay=0.09)
         signal += 4.0 * span.place([(strike, crack)])
     return signal, "a near crack of thunder" if near else "distant rolling thunder"
 
@@ -83,9 +79,7 @@ def fire(rng: np.random.Generator, span: synthesis.Span) -> Made:
     crackles = np.zeros(span.num_samples)
     count = int(span.seconds * rng.uniform(8.0, 30.0))
     crackles[rng.integers(0, span.num_samples, count)] = rng.exponential(1.0, count)
-    snap = gestures.burst(
-        rng, span.sample_rate, duration=0.02, low=1000.0, high=6000.0, decay_time=0.003
-    )
+    snap = gestures.burst(rng, span, seconds=0.02, band=(1000.0, 6000.0), decay=0.003)
     return 0.08 * roar + 2.0 * synthesis.convolve(crackles, snap), "a crackling fire"
 
 
@@ -131,9 +125,8 @@ def cricket(rng: np.random.Generator, span: synthesis.Span) -> Made:
     carrier = min(rng.uniform(3500.0, 5000.0), 0.42 * span.sample_rate)
     pulses = np.maximum(np.sin(2.0 * np.pi * rng.uniform(25.0, 40.0) * times), 0.0) ** 0.7
     chirps = (times * rng.uniform(1.5, 3.0) + rng.uniform()) % 1.0 < rng.uniform(0.35, 0.6)
-    signal = (
-        np.sin(2.0 * np.pi * carrier * times) * pulses * gestures.gate(chirps, span.sample_rate)
-    )
+    tone = np.sin(2.0 * np.pi * carrier * times)
+    signal = tone * pulses * gestures.gate(chirps, span.sample_rate)
     return signal, "a cricket chirping at night"
 
 
@@ -148,15 +141,11 @@ def dog(rng: np.random.Generator, span: synthesis.Span) -> Made:
         length = rng.uniform(0.12, 0.2)
         part = span.part(length)
         times = part.times / length
-        glide = (
-            pitch
-            * (1.0 + 0.6 * np.sin(np.pi * np.minimum(1.4 * times, 1.0)))
-            * rng.uniform(0.95, 1.05)
-        )
+        rise = 1.0 + 0.6 * np.sin(np.pi * np.minimum(1.4 * times, 1.0))
+        glide = pitch * rise * rng.uniform(0.95, 1.05)
         frequencies = pitch * np.arange(1, 40)
-        harmonics = np.exp(
-            -0.5 * ((frequencies[:, None] - formants) / (0.22 * formants)) ** 2
-        ) @ np.array([1.0, 0.7, 0.3])
+        distances = (frequencies[:, None] - formants) / (0.22 * formants)
+        harmonics = np.exp(-0.5 * distances**2) @ np.array([1.0, 0.7, 0.3])
         bark = part.oscillator(glide, harmonics=harmonics)
         rough = part.band_noise(rng, formants[0], formants[1], 2.0)
         bark = bark / max(float(np.max(np.abs(bark))), 1e-9) + 0.2 * rough
