@@ -94,10 +94,8 @@ class Staging:
         if not path.is_file():
             return None
         result = json.loads(path.read_text(encoding="utf-8"))
-        shard = self._shard_path(task)
-        if result["shard"] and not (
-            shard.is_file() and manifest.sha256(shard) == result["shard"]["sha256"]
-        ):
+        shard, wanted = self._shard_path(task), result["shard"]
+        if wanted and not (shard.is_file() and manifest.sha256(shard) == wanted["sha256"]):
             return None
         return result
 

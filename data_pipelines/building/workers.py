@@ -77,9 +77,8 @@ class _Pool:
             for worker in self._workers:
                 if worker.task is None and self._waiting:
                     self._give(worker, self._waiting.popleft())
-            busy = {
-                worker.connection: worker for worker in self._workers if worker.task is not None
-            }
+            at_work = (worker for worker in self._workers if worker.task is not None)
+            busy = {worker.connection: worker for worker in at_work}
             for connection in multiprocessing.connection.wait(list(busy)):
                 worker = busy[connection]
                 try:

@@ -29,7 +29,6 @@ from data_pipelines.sound import tfds_input
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
 
-
 _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 TFDS_PREFIX = "tfds:"
 _NUM_MEASURED = 16  # examples of a data set from which its length is estimated
@@ -132,7 +131,7 @@ class _RecordFiles:
 
         One that is exactly as long as a segment counts as a part: nothing tells.
         """
-        return record.offset == 0 and _num_samples(record) < self.manifest.segment_length
+        return record.offset == 0 and record.num_samples < self.manifest.segment_length
 
     def _check_kind(self) -> None:
         """Raises ValueError where the records are of another kind."""
@@ -223,12 +222,6 @@ class LatentSet(_RecordFiles):
                 f"the shards in {self.folder} hold sound, and latents are needed: encode them "
                 "with python -m f3tok_jax.encode_shards"
             )
-
-
-def _num_samples(record: Any) -> int:
-    if isinstance(record, latent_records.LatentRecord):
-        return record.num_samples
-    return record.waveform.size
 
 
 class TfdsExamples:

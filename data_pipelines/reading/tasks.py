@@ -149,16 +149,15 @@ class TextTasks:
             raise ValueError(f"max_tokens of the text must be at least 2, got {max_tokens}")
         self.weights, self.max_tokens = dict(weights), max_tokens
         self._tasks = {name: find(name) for name in weights}
-        self._tokenizer, self._digest = _read_tokenizer(pathlib.Path(tokenizer_path))
+        self._tokenizer, self._digest = read_tokenizer(pathlib.Path(tokenizer_path))
         self._end = self._tokenizer.token_to_id(end_of_text)
         if self._end is None:
             raise ValueError(
                 f"the tokenizer {tokenizer_path} has no token {end_of_text!r}: give the one that "
                 "ends a text there as end_of_text"
             )
-        self._instructions = {
-            name: self._ids(task.instruction) for name, task in self._tasks.items()
-        }
+        instructions = {name: task.instruction for name, task in self._tasks.items()}
+        self._instructions = {name: self._ids(text) for name, text in instructions.items()}
         self._lock = threading.Lock()
         self._without = collections.Counter()
 
@@ -211,9 +210,8 @@ class TextTasks:
             record: with its text and labels.
             is_whole: whether all of its source is in the batch; a part has no transcript.
         """
-        answers = {
-            name: task.answer(record, is_whole=is_whole) for name, task in self._tasks.items()
-        }
+        each = self._tasks.items()
+        answers = {name: task.answer(record, is_whole=is_whole) for name, task in each}
         return {name: answer for name, answer in answers.items() if answer}
 
     def tokens(self, name: str, answer: str, *, key: str) -> tuple[list[int], int]:
@@ -295,8 +293,16 @@ def _weighted(names: Sequence[str], weights: Sequence[float], draw: float) -> st
     return names[min(int(np.searchsorted(edges, draw, side="right")), len(names) - 1)]
 
 
-def _read_tokenizer(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, str]:
-    """Reads a text tokenizer and the SHA-256 of its file."""
+def read_tokenizer(path: str | os.PathLike) -> tuple[tokenizers.Tokenizer, str]:
+    """Reads a text tokenizer and the SHA-256 of its file.
+
+    Args:
+        path: a tokenizer.json, or the folder of a model that has one.
+
+    Raises:
+        ValueError: where it is none.
+    """
+    path = pathlib.Path(path)
     if path.is_dir():
         path = path / TOKENIZER_NAME
     if not path.is_file() or path.stat().st_size > _MAX_TOKENIZER_BYTES:

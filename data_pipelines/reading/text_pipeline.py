@@ -21,7 +21,6 @@ import numpy as np
 from data_pipelines.reading import batches
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import tasks
-from data_pipelines.records import sound as sound_records
 
 # What "scored" says of a token.
 NOT_SCORED, SCORED, SCORED_IN_CONTEXT = 0, 1, 2
@@ -123,11 +122,8 @@ class TextPipeline(pipeline.MixturePipeline):
 
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records that the global batch of `step` tries, in its order."""
-        keys = []
-        for row in range(self.options.batch_size):
-            for source, index in self._places(step, row):
-                keys.append(self._answers(source, index)[0])
-        return keys
+        rows = range(self.options.batch_size)
+        return [self._answers(*place)[0] for row in rows for place in self._places(step, row)]
 
     def _places(self, step: int, row: int) -> list[tuple[int, int]]:
         """The sources and records of the documents that a row tries."""
@@ -139,7 +135,8 @@ class TextPipeline(pipeline.MixturePipeline):
         """The key of a record, and its answers by task."""
         source = self._sources[source_index]
         record = self._substitute.read(source.__getitem__, index, len(source))
-        return f"{source.name}:{record.key}", answers_of(self._text, record)
+        # Also of a part of a sound, because here nothing is heard.
+        return f"{source.name}:{record.key}", self._text.answers(record, is_whole=True)
 
     def _document(
         self, source_index: int, index: int, generator: np.random.Generator
@@ -173,8 +170,3 @@ class TextPipeline(pipeline.MixturePipeline):
             ids, num_instruction = self._text.tokens(names[place], answers[names[place]], key=key)
             context += ids[num_instruction:-1]
         return [token for token in context for _ in range(repeats)]
-
-
-def answers_of(text: tasks.TextTasks, record: sound_records.Record) -> dict[str, str]:
-    """Answers by task; also of a part of a sound, because here nothing is heard."""
-    return text.answers(record, is_whole=True)

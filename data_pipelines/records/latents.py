@@ -40,9 +40,8 @@ class LatentRecord:
 
 def from_sound(record: sound_records.Record, latents: np.ndarray) -> LatentRecord:
     """The record of the latents [frames, latent_dim] of `record`."""
-    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    num_samples = fields.pop("waveform").size
-    return LatentRecord(latents=latents, num_samples=num_samples, **fields)
+    fields = {name: getattr(record, name) for name in sound_records.FIELDS}
+    return LatentRecord(latents=latents, **fields)
 
 
 def encode(record: LatentRecord) -> bytes:
@@ -63,9 +62,7 @@ def encode(record: LatentRecord) -> bytes:
             f"latents of {record.key!r} must be finite float32 [frames, 1 to {MAX_DIM}], got "
             f"{latents.dtype} {list(latents.shape)}"
         )
-    fields = {name: getattr(record, name) for name in sound_records.FIELDS}
-    fields["labels"] = dict(sorted(record.labels.items()))
-    header = sound_records.encode_header(fields, magic=MAGIC)
+    header = sound_records.encode_header(record, magic=MAGIC)
     return header + latents.astype("<f4", copy=False).tobytes()
 
 

@@ -128,11 +128,9 @@ def read(folder: str | os.PathLike) -> Manifest:
     path = folder / FILE_NAME
     if not path.is_file():
         parts = sorted(child.parent.name for child in folder.glob(f"*/{FILE_NAME}"))
-        hint = (
-            f"; its sets are {', '.join(parts)}: name one"
-            if parts
-            else (": build one with python -m data_pipelines.build_shards")
-        )
+        hint = ": build one with python -m data_pipelines.build_shards"
+        if parts:
+            hint = f"; its sets are {', '.join(parts)}: name one"
         raise ValueError(f"{folder} is not a finished shard set, it has no {FILE_NAME}{hint}")
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than a manifest can have")
@@ -154,8 +152,7 @@ def read(folder: str | os.PathLike) -> Manifest:
 
 def _check(manifest: Manifest, num_records: int) -> None:
     for name in ("sample_rate", "segment_length", "num_samples"):
-        if type(getattr(manifest, name)) is not int or getattr(manifest, name) < 1:
-            raise ValueError(f"{name} is {getattr(manifest, name)!r}")
+        _check_field(manifest, name, int)
     for shard in manifest.shards:
         # The name is joined to the folder: it must not lead out of it.
         if not _SHARD_NAME.fullmatch(shard.name):
@@ -166,16 +163,17 @@ def _check(manifest: Manifest, num_records: int) -> None:
             raise ValueError(f"{shard.name} has no size or checksum")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is named twice")
-    latents = manifest.latents
-    if latents is not None:
-        for name in ("autoencoder", "sound"):
-            if type(getattr(latents, name)) is not str:
-                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
-        for name in ("latent_dim", "samples_per_latent"):
-            if type(getattr(latents, name)) is not int or getattr(latents, name) < 1:
-                raise ValueError(f"{name} of its latents is {getattr(latents, name)!r}")
+    if manifest.latents is not None:
+        for field in dataclasses.fields(Latents):
+            _check_field(manifest.latents, field.name, field.type, " of its latents")
     if manifest.num_records != num_records:
         raise ValueError(f"its shards hold {manifest.num_records} records, it says {num_records!r}")
+
+
+def _check_field(owner: object, name: str, kind: type, whose: str = "") -> None:
+    value = getattr(owner, name)
+    if type(value) is not kind or (kind is int and value < 1):
+        raise ValueError(f"{name}{whose} is {value!r}")
 
 
 def verify(manifest: Manifest, folder: str | os.PathLike, *, checksums: bool = False) -> None:

@@ -12,6 +12,7 @@ the remainder at the end of a file is a shorter record, and whoever forms a batc
 import dataclasses
 import json
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,10 @@ class Record:
     task: str = ""
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
+    @property
+    def num_samples(self) -> int:
+        return int(self.waveform.size)
+
 
 # Header field -> (type in JSON, value when absent). Absent fields are those equal to their default.
 FIELDS = {
@@ -74,17 +79,8 @@ def encode(record: Record) -> bytes:
             f"a record's waveform must be int16 [1 to {MAX_SAMPLES} samples], got {waveform.dtype} "
             f"{list(waveform.shape)} for {record.key!r}"
         )
-    fields = {
-        "key": record.key,
-        "sample_rate": int(record.sample_rate),
-        "num_samples": int(waveform.size),
-        "source": record.source,
-        "offset": int(record.offset),
-        "text": record.text,
-        "task": record.task,
-        "labels": dict(sorted(record.labels.items())),
-    }
-    return encode_header(fields) + waveform.astype("<i2", copy=False).tobytes()
+    numbers = {"sample_rate": int(record.sample_rate), "offset": int(record.offset)}
+    return encode_header(record, **numbers) + waveform.astype("<i2", copy=False).tobytes()
 
 
 def decode(data: bytes) -> Record:
@@ -118,16 +114,19 @@ def decode_waveform(data: bytes) -> np.ndarray:
     return np.frombuffer(data, "<i2", offset=start)
 
 
-def encode_header(fields: dict, *, magic: bytes = MAGIC) -> bytes:
+def encode_header(record: Any, *, magic: bytes = MAGIC, **changes: int) -> bytes:
     """Returns what stands before the payload of a record, the prefix included.
 
     Args:
-        fields: of FIELDS, all of them.
+        record: with all of FIELDS.
         magic: first four bytes, which say what kind of payload follows.
+        changes: fields that are to be other than the record's.
 
     Raises:
         ValueError: if a field is out of range, or together they are too long.
     """
+    fields = {name: getattr(record, name) for name in FIELDS} | changes
+    fields["labels"] = dict(sorted(record.labels.items()))
     _check_fields(fields, fields["key"])
     written = {name: value for name, value in fields.items() if value != FIELDS[name][1]}
     header = json.dumps(written, separators=(",", ":")).encode("ascii")

@@ -220,15 +220,11 @@ def _check_header(sound: Sound, conversion: Conversion) -> None:
     if sound.num_frames is not None:
         seconds = sound.num_frames / rate
         if seconds > conversion.max_seconds:
-            raise Refused(
-                "too_long",
-                f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} "
-                f"Hz), the limit is {conversion.max_seconds:g} s",
-            )
+            by = f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} Hz)"
+            raise Refused("too_long", f"{by}, the limit is {conversion.max_seconds:g} s")
         if 0 < seconds < conversion.min_seconds:
-            raise Refused(
-                "too_short", f"{seconds:.4f} s, the limit is {conversion.min_seconds:g} s"
-            )
+            limit = f"the limit is {conversion.min_seconds:g} s"
+            raise Refused("too_short", f"{seconds:.4f} s, {limit}")
     if not _MIN_RATE <= rate <= _MAX_RATE:
         detail = f"a sample rate of {rate} Hz, {_MIN_RATE} to {_MAX_RATE} are read"
         raise Refused("unsupported", detail)

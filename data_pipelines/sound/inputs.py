@@ -256,9 +256,8 @@ def _walk(root: str) -> Iterator[tuple[str, str]]:
             subfolders.clear()
             continue
         # Notebook checkpoints and the shadows that macOS leaves in archives look like sound.
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith((".", "__MACOSX"))
-        )
+        hidden = (".", "__MACOSX")
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(hidden))
         for name in names:
             path = os.path.join(folder, name)
             if not name.startswith(".") and os.path.isfile(path):
@@ -292,8 +291,6 @@ def _read_metadata(path: str, columns: tuple[str, ...]) -> dict[str, dict[str, s
         table = {}
         for row in rows:
             if row:
-                pairs = zip(names[1:], row[1:])
-                table[row[0]] = {
-                    name: value for name, value in pairs if name not in ("", "_") and value
-                }
+                pairs = [pair for pair in zip(names[1:], row[1:]) if pair[1]]
+                table[row[0]] = {name: value for name, value in pairs if name not in ("", "_")}
     return table

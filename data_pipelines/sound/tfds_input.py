@@ -131,13 +131,8 @@ def _builder(data_set: Tfds):
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:
-    found = sorted(
-        {
-            path.parent
-            for pattern in ("", "*/", "*/*/")
-            for path in folder.glob(f"{pattern}dataset_info.json")
-        }
-    )
+    patterns = (f"{depth}dataset_info.json" for depth in ("", "*/", "*/*/"))
+    found = sorted({path.parent for pattern in patterns for path in folder.glob(pattern)})
     if len(found) != 1:
         names = ", ".join(str(path) for path in found) or "none"
         raise ValueError(f"--input={folder} must hold one prepared data set, found: {names}")

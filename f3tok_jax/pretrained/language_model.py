@@ -20,19 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
-import tokenizers
 
+from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model
+from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import fingerprint as fingerprints
 
 CONFIG_NAME = "config.json"
-TOKENIZER_NAME = "tokenizer.json"
 _WEIGHTS_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 
 _MAX_JSON_BYTES = 2**26  # an index of 10^5 tensors has about a tenth
-_MAX_TOKENIZER_BYTES = 2**28
 
 # Rows of the table that no token uses: models pad theirs to a multiple of 64 up to 1024.
 _MAX_UNUSED_ROWS = 1024
@@ -112,15 +112,8 @@ def check_tokenizer(folder: str | os.PathLike, vocabulary_size: int) -> None:
         ValueError: where there is none, or it has tokens beyond the table, or far too few.
     """
     path = pathlib.Path(folder)
-    path = path if path.is_file() else _inside(folder, TOKENIZER_NAME)
-    if path.stat().st_size > _MAX_TOKENIZER_BYTES:
-        raise ValueError(f"{path} must be a tokenizer, got a file of {path.stat().st_size} bytes")
-    try:
-        tokenizer = tokenizers.Tokenizer.from_buffer(path.read_bytes())
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(
-            f"{path} must be a file of the tokenizers library, got: {str(error)[:200]}"
-        ) from None
+    path = path if path.is_file() else _inside(folder, tasks.TOKENIZER_NAME)
+    tokenizer, _ = tasks.read_tokenizer(path)
     num_ids = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not vocabulary_size - _MAX_UNUSED_ROWS <= num_ids <= vocabulary_size or not num_ids:
         raise ValueError(
@@ -160,7 +153,7 @@ def load_params(
         tensors.check(stored, is_tied=model.is_tied)
 
         def load(path, leaf, where):
-            source = stored[_path_name(path)]
+            source = stored[fingerprints.path_name(path)]
             part = functools.lru_cache(maxsize=None)(
                 lambda key: tensors.part(source, [slice(*limits) for limits in key], leaf.dtype)
             )
@@ -190,7 +183,7 @@ def write(
     """
     check_tokenizer(tokenizer_path, model.vocabulary_size)
     target = pathlib.Path(folder)
-    leaves = {_path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = dict(zip(fingerprints.paths(params), jax.tree.leaves(params)))
     dtypes = {np.dtype(leaf.dtype).name for leaf in leaves.values()}
     sizes = {
         name: leaves[path].nbytes // len(source.names)
@@ -209,7 +202,7 @@ def write(
         }
         _write_json(target / _INDEX_NAME, index)
     content = pathlib.Path(tokenizer_path).read_bytes()
-    with atomic.replacing(target / TOKENIZER_NAME) as partial:
+    with atomic.replacing(target / tasks.TOKENIZER_NAME) as partial:
         partial.write_bytes(content)
     fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
     _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
@@ -261,7 +254,7 @@ class _Tensors(contextlib.ExitStack):
                 raise ValueError(
                     f"the weights in {self._folder} must be those of its {CONFIG_NAME}, which "
                     f"they are not: it {problem} {'tensors beyond it, ' * (problem == 'has')}"
-                    f"{_listed(names)}"
+                    f"{checkpoint_meta.listed(sorted(names))}"
                 )
         for name, shape in wanted.items():
             found = tuple(self._file_of[name].get_slice(name).get_shape())
@@ -291,12 +284,12 @@ def _stored(model: language_model.LanguageModel) -> dict[str, _Stored]:
     """Path of every parameter -> where it is stored."""
     shapes = sharding.unbox(language_model.abstract_params(model))
     stored = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        template, is_transposed = _TENSORS[_path_name(path)]
+    for path, leaf in zip(fingerprints.paths(shapes), jax.tree.leaves(shapes)):
+        template, is_transposed = _TENSORS[path]
         is_stacked = template.startswith(_LAYER)
         layers = range(model.transformer.num_layers) if is_stacked else range(1)
         shape = leaf.shape[1:] if is_stacked else leaf.shape
-        stored[_path_name(path)] = _Stored(
+        stored[path] = _Stored(
             tuple(template.format(layer=layer) for layer in layers),
             shape[::-1] if is_transposed else shape,
             is_stacked,
@@ -353,8 +346,8 @@ def _inside(folder: str | os.PathLike, name: str) -> pathlib.Path:
     path = pathlib.Path(folder) / name
     if not path.is_file():
         raise ValueError(
-            f"{folder} must be a Hugging Face folder of a model, with {CONFIG_NAME}, "
-            f"{_WEIGHTS_NAME} (or its index and parts) and {TOKENIZER_NAME}, got no {name} there"
+            f"{folder} must be a Hugging Face folder of a model, with {CONFIG_NAME}, {_WEIGHTS_NAME} "
+            f"(or its index and parts) and {tasks.TOKENIZER_NAME}, got no {name} there"
         )
     return path
 
@@ -378,13 +371,3 @@ def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 def _limits(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """The index of a device's part as what can be a key: equal parts are read once."""
     return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
-
-
-def _path_name(path: Any) -> str:
-    return "/".join(entry.key for entry in path)
-
-
-def _listed(names: set[str]) -> str:
-    first = sorted(names)[:3]
-    more = f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
-    return ", ".join(first) + more

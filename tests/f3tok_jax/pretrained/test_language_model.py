@@ -165,7 +165,7 @@ def test_folders_that_are_no_model_are_refused(make_folder, tmp_path, tokenizer_
     folder, _, _ = make_folder(max_file_bytes=2**14)
     cases = {
         "config.json": ("[]", "must be a JSON object, got list"),
-        "tokenizer.json": ("{}", "must be a file of the tokenizers library"),
+        "tokenizer.json": ("{}", "must be a tokenizer.json of the tokenizers library"),
         "model.safetensors.index.json": (
             json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}),
             "must name files in its folder, got '../elsewhere.safetensors'",
