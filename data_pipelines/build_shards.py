@@ -52,7 +52,7 @@ def _parser() -> command.Parser:
     text = "table of texts and labels, a line per file"
     add("--metadata", type=command.path, default="", help=text)
     text = "its columns, if it has no header"
-    add("--metadata_columns", type=command.values, default=[], help=text)
+    add("--metadata_columns", type=command.values(), default=[], help=text)
 
     add = parser.add_argument_group("--source=tfds").add_argument
     add("--data_dir", type=command.path, default="", help="where data sets are prepared")

@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import sys
+from typing import Any
 import zipfile
 import zlib
 
@@ -86,9 +87,17 @@ def at_least(least: float, kind: type = int) -> Callable[[str], float]:
     return parse
 
 
-def values(text: str) -> list[str]:
-    """Type of a flag with several values, with commas between."""
-    return [value for value in text.split(",") if value]
+def values(kind: Callable[[str], Any] = str) -> Callable[[str], list]:
+    """Type of a flag with several values of a kind, with commas between."""
+
+    def parse(text: str) -> list:
+        try:
+            return [kind(value) for value in text.split(",") if value]
+        except ValueError:
+            problem = f"must be values with commas between, got {text!r}"
+            raise argparse.ArgumentTypeError(problem) from None
+
+    return parse
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

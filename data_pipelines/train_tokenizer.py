@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = (
         f"whose instructions and answers are read; default {','.join(text_tokenizer.DEFAULT_TASKS)}"
     )
-    add("--tasks", type=command.values, default=text_tokenizer.DEFAULT_TASKS, help=text)
+    add("--tasks", type=command.values(), default=text_tokenizer.DEFAULT_TASKS, help=text)
     return command.run(parser, _train, arguments)
 
 

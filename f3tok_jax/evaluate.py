@@ -17,12 +17,11 @@ Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import importlib
 import inspect
 import itertools
 import sys
-from typing import Any
 
 from data_pipelines import command
 
@@ -65,10 +64,10 @@ def _parser() -> command.Parser:
     add("--transcribe", action="store_true", default=None, help=text)
     add("--seed", type=int, help="of the noise; default 0")
     text = "of the sampler, several with commas; default the run's"
-    add("--guidance", type=_values(float), help=text)
-    add("--steps", "--num_steps", dest="num_steps", type=_values(int), help=text)
-    add("--temperature", type=_values(float), help=text)
-    add("--renormalize", type=_values(_truth), help="true, false " + text)
+    add("--guidance", type=command.values(float), help=text)
+    add("--steps", "--num_steps", dest="num_steps", type=command.values(int), help=text)
+    add("--temperature", type=command.values(float), help=text)
+    add("--renormalize", type=command.values(_truth), help="true, false " + text)
     return parser
 
 
@@ -101,20 +100,6 @@ def _evaluate(given: argparse.Namespace) -> None:
     results = evaluation.evaluate(**options, say=command.say)
     print(evaluation.format_table(results))
     print(f"{given.workdir}, step {results.step}: {given.output}")
-
-
-def _values(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """Type of a flag with values that `parse` reads, with commas between."""
-
-    def values(text: str) -> list[Any]:
-        try:
-            return [parse(value) for value in command.values(text)]
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"must be values with commas between, got {text!r}"
-            ) from None
-
-    return values
 
 
 def _truth(value: str) -> bool:

@@ -1,10 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is recognized in sounds that should say something known.
-
-`LabelAccuracy` asks a classifier that has learned from recordings alone; `TextErrors` asks the
-project's own transcription, which knows the same autoencoder and is no independent witness.
-"""
+"""What a classifier that has learned from recordings alone hears in sounds that should say
+something known."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +10,6 @@ import numpy as np
 from data_pipelines.reading import sources
 from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import classifier
-from f3tok_jax.evaluation import error_rates
 
 
 class LabelAccuracy:
@@ -76,8 +72,8 @@ class LabelAccuracy:
                 `labels`.
         """
         source = sources.open_sound(shards, sample_rate=sample_rate)
-        heard = [record for record in map(source.__getitem__, range(len(source)))]
-        heard = [record for record in heard if name in record.labels]
+        records = (source[index] for index in range(len(source)))
+        heard = [record for record in records if name in record.labels]
         classes = sorted({record.labels[name] for record in heard})
         if len(classes) < 2:
             raise ValueError(
@@ -102,26 +98,6 @@ class LabelAccuracy:
             for part in _equal_parts(waveform, len(wanted))
         ]
         return float(np.mean(self._predict(parts) == np.concatenate(self._wanted)))
-
-
-class TextErrors:
-    """How far what is written down of each sound is from its text."""
-
-    def __init__(
-        self, transcribe: Callable[[Sequence[np.ndarray]], Sequence[str]], texts: Sequence[str]
-    ):
-        """Takes who writes and what should be written.
-
-        Args:
-            transcribe: waveforms [n] to what is heard in them.
-            texts: of each sound.
-        """
-        self._transcribe, self._texts = transcribe, texts
-
-    def __call__(self, waveforms: Sequence[np.ndarray]) -> float:
-        """Edits over characters of all texts together; may be above 1."""
-        pairs = zip(self._texts, self._transcribe(waveforms), strict=True)
-        return error_rates.rate(error_rates.characters(*pair) for pair in pairs)
 
 
 def _equal_parts(waveform: np.ndarray, count: int) -> list[np.ndarray]:

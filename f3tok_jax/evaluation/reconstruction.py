@@ -57,22 +57,8 @@ class Model:
             num_samples: to which every sound is filled up with silence, before it is encoded: what
                 the decoder hears after the end is then the same for all.
         """
-        self._codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
+        self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
         self._latents: tuple[list[str], Waveforms] = ([], [])
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return self._codec.sample_rate
-
-    @property
-    def latent_rate(self) -> float:
-        """Hz."""
-        return self._codec.autoencoder.latent_rate
-
-    @property
-    def latent_dim(self) -> int:
-        return self._codec.autoencoder.latent_dim
 
     def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
         """Clean latents [t, d] of each sound and the silence after it."""
@@ -80,13 +66,13 @@ class Model:
         if self._latents[0] != keys:  # the rows of the table share one encoding
             missing = (self._num_samples - len(example.waveform) for example in examples)
             filled = [np.pad(e.waveform, (0, count)) for e, count in zip(examples, missing)]
-            self._latents = keys, self._codec.encode(filled, batch_size=self._batch_size)
+            self._latents = keys, self.codec.encode(filled, batch_size=self._batch_size)
         return self._latents[1]
 
     def frames(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
         """The latent frames [t, d] of each sound without those that are all silence after it."""
         return [
-            latents[: self._codec.num_latents(len(example.waveform))]
+            latents[: self.codec.num_latents(len(example.waveform))]
             for latents, example in zip(self.encode(examples), examples)
         ]
 
@@ -96,25 +82,19 @@ class Model:
         if alpha:
             noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
             latents = [row + alpha * more for row, more in zip(latents, noise)]
-        decoded = self._codec.decode(latents, batch_size=self._batch_size)
+        decoded = self.codec.decode(latents, batch_size=self._batch_size)
         return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
 
 
-def make_rows(
-    model: Model,
-    pca: baselines.PcaCodec,
-    mel: baselines.MelCodec,
-) -> list[Row]:
+def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
     """The rows of the table, in order."""
-    said = (
-        "The decoder given latents with Gaussian noise of rms {:g} added, where clean latents have "
-    )
-    said += "rms 1: how much a generator may err."
+    noisy = "The decoder given latents with Gaussian noise of rms {:g} added, where clean latents "
+    noisy += "have rms 1: how much a generator may err."
     rows = [
         Row(
             name=f"model_alpha_{alpha:g}" if alpha else "model",
             title=f"model, noise {alpha:g}" if alpha else "model",
-            description=said.format(alpha) if alpha else "Clean latents through the decoder.",
+            description=noisy.format(alpha) if alpha else "Clean latents through the decoder.",
             reconstruct=functools.partial(model.reconstruct, alpha=alpha),
         )
         for alpha in ALPHAS
@@ -197,9 +177,9 @@ def score(
     Returns:
         The scores, the latent statistics, and row -> Frechet distance of its spectra.
     """
-    scores, latents = scores_lib.Scores(), distributions.Moments(model.latent_dim)
+    autoencoder, sample_rate = model.codec.autoencoder, model.codec.sample_rate
+    scores, latents = scores_lib.Scores(), distributions.Moments(autoencoder.latent_dim)
     spectra: dict[str, distributions.Moments] = {}
-    sample_rate = model.sample_rate
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
     start = time.monotonic()
 
@@ -229,7 +209,7 @@ def score(
             say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
     truth = spectra.pop(_ORIGINAL)
     distances = {name: distributions.frechet_distance(m, truth) for name, m in spectra.items()}
-    return scores, scores_lib.latent_statistics(latents, rate=model.latent_rate), distances
+    return scores, scores_lib.latent_statistics(latents, rate=autoencoder.latent_rate), distances
 
 
 def evaluate(

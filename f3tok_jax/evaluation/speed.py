@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--workdir", required=True, type=command.path, help="run folder of the generation stage")
     add("--text", default="seven three nine", help="what is said")
     text = "lengths, with commas between"
-    add("--seconds", type=command.values, default="1,2,4,8,16", help=text)
+    add("--seconds", type=command.values(float), default="1,2,4,8,16", help=text)
     add("--batch_size", type=int, default=1, help="texts at a time")
     add("--output", type=command.file, help="JSON file to write")
     return command.run(parser, _time, arguments)
@@ -70,7 +70,7 @@ def _time(given: argparse.Namespace) -> None:
     generator = tokenizer.F3Tokenizer.from_pretrained(given.workdir).text_to_sound
     task = next(iter(generator.text.weights))
     request = generate.Request(text=given.text, task=task)
-    for seconds in map(float, given.seconds):
+    for seconds in given.seconds:
         found = measure(generator, request, seconds=seconds, batch_size=given.batch_size)
         print(
             f"{seconds:6g} s of sound: {found.total:.2f} s, first piece after "

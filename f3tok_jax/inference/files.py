@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound files in and out of a tokenizer, of any rate, in bounded memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import itertools
@@ -116,10 +116,9 @@ def generate_file(
     path: str | pathlib.Path,
     *,
     max_seconds: float,
-    seed: int = 0,
-    sampler: Mapping[str, Any] | None = None,
     stream: bool = False,
     say: Callable[[str], None] = print,
+    **options: Any,
 ) -> Written:
     """Generates a sound file.
 
@@ -128,18 +127,16 @@ def generate_file(
         request: what is generated.
         path: .wav, .flac or .ogg.
         max_seconds: of what follows; the language model's window may allow less, which is said.
-        seed: of the noise.
-        sampler: what differs from the run's, such as dict(guidance=2.0).
         stream: write each block as it is made; otherwise the file appears when it is whole.
         say: where messages to the user go.
+        **options: `seed` and `sampler`; see generate.TextToSound.pieces.
 
     Raises:
         ValueError: for what cannot be generated, before anything is written.
     """
     format_of(path)
     max_patches = generator.patches_for(request, max_seconds, say=say)
-    changed = generator.changed_sampler(sampler)
-    blocks = generator.stream(request, max_patches=max_patches, seed=seed, sampler=changed)
+    blocks = generator.stream(request, max_patches=max_patches, **options)
     first = next(blocks)  # what is wrong with the request shows here
     codec, num_samples = generator.codec, 0
     with sound_file(path, codec.sample_rate, in_place=stream) as file:

@@ -103,10 +103,6 @@ class TextToSound:
         weights = self.text.weights
         return Request(text=text, task=task or max(weights, key=weights.get), prompt=prompt)
 
-    def changed_sampler(self, changes: Mapping[str, Any] | None) -> sampler_lib.Sampler:
-        """The run's sampler with other values of some fields."""
-        return dataclasses.replace(self.sampler, **(changes or {}))
-
     @property
     def patches_per_second(self) -> float:
         return self.codec.autoencoder.latent_rate / self.generator.patch
@@ -134,7 +130,7 @@ class TextToSound:
         max_patches: int,
         min_patches: int = 0,
         seed: int = 0,
-        sampler: sampler_lib.Sampler | None = None,
+        sampler: Mapping[str, Any] | None = None,
         chunk_patches: int = _CHUNK_PATCHES,
     ) -> Iterator[list[np.ndarray]]:
         """Generates latents [k, latent_dim] of each request, piece by piece; each ends on its own.
@@ -144,13 +140,14 @@ class TextToSound:
             max_patches: of every row, at most; see `patches_of`.
             min_patches: before which no row ends by itself.
             seed: of the noise.
-            sampler: of the head; default the config's.
+            sampler: what differs from the run's, such as dict(guidance=2.0).
             chunk_patches: of a piece.
 
         Raises:
             ValueError: where a text has characters that the tokenizer lacks or does not fit, or
                 text, prompt and sound are together longer than the language model's window.
         """
+        changed = dataclasses.replace(self.sampler, **(sampler or {}))
         text, text_mask = self._text_rows(requests)
         prompt, prompt_mask = self._prompt_rows(requests)
         total = prompt.shape[1] + max_patches
@@ -171,7 +168,7 @@ class TextToSound:
                 speech,
                 key,
                 limit,
-                sampler=sampler or self.sampler,
+                sampler=changed,
                 num_patches=chunk_patches,
                 least=min_patches,
             )

@@ -9,7 +9,7 @@
 Arrays, streams and files alike.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -171,8 +171,7 @@ class F3Tokenizer:
         prompt: frames.Frames | None = None,
         task: str | None = None,
         max_seconds: float = 10.0,
-        seed: int = 0,
-        sampler: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> np.ndarray | list[np.ndarray]:
         """Sound of a text, or of each of several: [n] float32 in [-1, 1] at `sample_rate`.
 
@@ -181,17 +180,12 @@ class F3Tokenizer:
             prompt: what `encode` gave of recordings that are continued, one for each text.
             task: how the text is meant; default the run's task of the greatest weight.
             max_seconds: of what follows; the language model's window may allow less, which is said.
-            seed: of the noise.
-            sampler: what differs from the run's, such as dict(guidance=2.0).
+            **options: seed, of the noise; sampler, what differs from the run's, such as
+                dict(guidance=2.0).
         """
-        requests = self._requests([text] if isinstance(text, str) else text, prompt, task)
-        longest = max(requests, key=lambda request: request.num_latents)
-        latents, _ = self.text_to_sound.generate(
-            requests,
-            max_patches=self.text_to_sound.patches_for(longest, max_seconds, say=self._say),
-            seed=seed,
-            sampler=self.text_to_sound.changed_sampler(sampler),
-        )
+        texts = [text] if isinstance(text, str) else text
+        requests, max_patches = self._requests(texts, prompt, task, max_seconds)
+        latents, _ = self.text_to_sound.generate(requests, max_patches=max_patches, **options)
         sounds = [np.clip(sound, -1.0, 1.0) for sound in self.codec.decode(latents)]
         return sounds[0] if isinstance(text, str) else sounds
 
@@ -214,17 +208,11 @@ class F3Tokenizer:
         prompt: frames.Frames | None = None,
         task: str | None = None,
         max_seconds: float = 10.0,
-        seed: int = 0,
-        sampler: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Iterator[np.ndarray]:
         """Sound of a text while it is made: blocks [k] at `sample_rate`; see `generate`."""
-        (request,) = self._requests([text], prompt, task)
-        return self.text_to_sound.stream(
-            request,
-            max_patches=self.text_to_sound.patches_for(request, max_seconds, say=self._say),
-            seed=seed,
-            sampler=self.text_to_sound.changed_sampler(sampler),
-        )
+        (request,), max_patches = self._requests([text], prompt, task, max_seconds)
+        return self.text_to_sound.stream(request, max_patches=max_patches, **options)
 
     def encode_file(self, path: str | pathlib.Path, **options: Any) -> frames.Frames:
         """Latents of a sound file of any rate, a row for each channel; see files.encode_file."""
@@ -289,9 +277,13 @@ class F3Tokenizer:
         return sound
 
     def _requests(
-        self, texts: Sequence[str], prompt: frames.Frames | None, task: str | None
-    ) -> list[generate_lib.Request]:
-        """A request for each text."""
+        self,
+        texts: Sequence[str],
+        prompt: frames.Frames | None,
+        task: str | None,
+        max_seconds: float,
+    ) -> tuple[list[generate_lib.Request], int]:
+        """A request for each text, and the patches that each may have."""
         self._run_of("generation")
         prompts = self._latents(prompt).rows if prompt is not None else [None] * len(texts)
         if len(prompts) != len(texts) or not texts:
@@ -299,4 +291,7 @@ class F3Tokenizer:
                 f"at least one text is needed, and as many prompts as texts where there are any, "
                 f"got {len(texts)} texts and {len(prompts)} prompts"
             )
-        return [self.text_to_sound.request(text, task, one) for text, one in zip(texts, prompts)]
+        generator = self.text_to_sound
+        requests = [generator.request(text, task, one) for text, one in zip(texts, prompts)]
+        longest = max(requests, key=lambda request: request.num_latents)
+        return requests, generator.patches_for(longest, max_seconds, say=self._say)

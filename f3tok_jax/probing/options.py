@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that every program which probes has: those of `options_of`, and the output."""
     add = parser.add_argument
     text = "what to predict: one label, or several with commas"
-    add("--label", required=True, type=command.values, help=text)
+    add("--label", required=True, type=command.values(), help=text)
     add("--output", required=True, type=command.file, help="JSON file to write")
     add("--exclude", action="append", default=[], help="label=value kept out of training")
     add("--only", action="append", default=[], help="label=value that alone is tested")

@@ -99,11 +99,11 @@ def measure(
     Raises:
         ValueError: if a label has less than two classes to learn, or nothing to test.
     """
-    train = train.select([label in labels for labels in train.labels])
-    tests = {
-        name: test.select([label in labels for labels in test.labels])
-        for name, test in tests.items()
-    }
+    train, *labelled = (
+        examples.select([label in labels for labels in examples.labels])
+        for examples in (train, *tests.values())
+    )
+    tests = dict(zip(tests, labelled))
     counts = collections.Counter(labels[label] for labels in train.labels)
     if len(counts) < 2:
         raise ValueError(
@@ -119,34 +119,41 @@ def measure(
         for name, test in tests.items()
     }
     commonest = classes[counts.most_common(1)[0][0]]
+    learnt = np.array([classes[labels[label]] for labels in train.labels])
+    together = features.join([train, *tests.values()])
+    found = {
+        feature: _accuracies(
+            values, learnt, wanted, num_classes=len(classes), seeds=seeds, training=training
+        )
+        for feature, values in together.features.items()
+    }
     result = {
         name: results_lib.Tested(
             num_examples=len(answers),
             num_unseen=int(np.sum(answers < 0)),
             majority=float(np.mean(answers == commonest)),
-            features={},
+            features={feature: accuracies[name] for feature, accuracies in found.items()},
         )
         for name, answers in wanted.items()
     }
-    answers_of_train = np.array([classes[labels[label]] for labels in train.labels])
-    ends = np.cumsum([len(answers) for answers in wanted.values()])
-    for feature, values in train.features.items():
-        if not all(feature in test.features for test in tests.values()):
-            continue
-        together = np.concatenate([test.features[feature] for test in tests.values()])
-        arrays = values, answers_of_train, together
-        linear = classifiers.linear_probe(
-            *arrays, num_classes=len(classes), seeds=seeds, training=training
-        )
-        nearest = classifiers.nearest_neighbours(*arrays, num_classes=len(classes))
-        for (name, answers), end in zip(wanted.items(), ends):
-            part = slice(end - len(answers), end)
-            accuracies = np.mean(linear[:, part] == answers[None], axis=1)
-            result[name].features[feature] = results_lib.FeatureAccuracy(
-                linear=spread(accuracies.tolist()),
-                neighbours=float(np.mean(nearest[part] == answers)),
-            )
     return results_lib.ProbedLabel(classes=list(classes), num_train=len(train.labels), tests=result)
+
+
+def _accuracies(
+    values: np.ndarray, learnt: np.ndarray, wanted: Mapping[str, np.ndarray], **options: Any
+) -> dict[str, results_lib.FeatureAccuracy]:
+    """For each set of tests; `values` [n, d] are of what is learnt and then of the sets in order."""
+    arrays = values[: len(learnt)], learnt, values[len(learnt) :]
+    ends = np.cumsum([len(answers) for answers in wanted.values()])[:-1]
+    linear = np.split(classifiers.linear_probe(*arrays, **options), ends, axis=1)
+    nearest = classifiers.nearest_neighbours(*arrays, num_classes=options["num_classes"])
+    return {
+        name: results_lib.FeatureAccuracy(
+            linear=spread(np.mean(one == answers, axis=1).tolist()),
+            neighbours=float(np.mean(other == answers)),
+        )
+        for (name, answers), one, other in zip(wanted.items(), linear, np.split(nearest, ends))
+    }
 
 
 def spread(values: Sequence) -> results_lib.Spread:

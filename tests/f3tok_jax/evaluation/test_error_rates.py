@@ -40,3 +40,10 @@ def test_edits_are_the_least_by_exhaustion():
     for _ in range(100):
         first, second = ("".join(draw.choice(list("abc"), draw.integers(0, 8))) for _ in range(2))
         assert error_rates.edits(first, second) == slow(first, second)
+
+
+def test_texts_are_compared_by_characters_of_all_together():
+    pairs = [("one", "one"), ("thre four", "three")]
+    # "three" from "thre four": four characters are missing and one is another.
+    rate = error_rates.rate(error_rates.characters(*pair) for pair in pairs)
+    assert rate == pytest.approx(5 / 12)

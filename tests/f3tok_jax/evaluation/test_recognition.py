@@ -42,9 +42,3 @@ def test_sounds_shorter_than_their_labels_have_parts():
 def test_a_label_that_the_classifier_never_heard_is_named(label):
     with pytest.raises(ValueError, match=f"got '{label}' to hear and recordings of 0, 1, 2, long"):
         recognition.LabelAccuracy(_predict, _CLASSES, ["0", label])
-
-
-def test_texts_are_compared_by_characters_of_all_together():
-    measure = recognition.TextErrors(lambda waveforms: ["one", "three"], ["one", "thre four"])
-    # "three" from "thre four": four characters are missing and one is another.
-    assert measure([_sound(0), _sound(1)]) == pytest.approx(5 / 12)

@@ -248,9 +248,20 @@ def test_a_time_beyond_the_window_is_said_and_cut_short(generator, tmp_path, mon
         "will be made"
     ]
     assert asked["max_patches"] == _MOST and asked["task"] == "digit" and asked["seed"] == 5
-    sampler = asked["sampler"]
-    assert (sampler.num_steps, sampler.guidance, sampler.sway) == (3, 1.0, -1.0)
+    assert asked["sampler"] == dict(num_steps=3, guidance=1.0)
     assert written.ending == "ended by itself"
+
+
+def test_what_is_not_said_of_the_sampler_is_the_runs(generator, monkeypatch):
+    def advance(*_, sampler, **others):
+        raise LookupError(sampler.num_steps, sampler.guidance, sampler.sway)
+
+    monkeypatch.setattr(generator, "_advance", advance)
+    with pytest.raises(LookupError) as asked:
+        next(
+            generator.pieces(_requests("a"), max_patches=1, sampler=dict(num_steps=3, guidance=1.0))
+        )
+    assert asked.value.args == (3, 1.0, -1.0)
 
 
 def test_a_prompt_as_long_as_the_window_is_refused(generator, tmp_path):
