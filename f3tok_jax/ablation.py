@@ -67,7 +67,7 @@ def _ablate(given: argparse.Namespace) -> None:
             given.output,
             options=options.options_of(given),
             measure_transcripts=functools.partial(
-                transcription.measure, num_examples=given.num_transcripts, say=command.say
+                transcription.evaluate, num_examples=given.num_transcripts, say=command.say
             ),
             speech=_parse_sets(given.transcribe, "--transcribe") if given.transcribe else {},
             say=command.say,

@@ -51,23 +51,20 @@ def _parser() -> command.Parser:
         new.add_argument("--step", type=int, help=text)
         return new.add_argument
 
+    def to_frames(work, run: str, what: str) -> None:
+        """Adds a verb that reads a sound file and writes what is made of it."""
+        add = verb(work, run, f"sound file to {what} (.npz)")
+        add("input", type=command.path, help=_SOUND)
+        add("output", type=_latent_file, help=".npz")
+        text = "encode the mean of all channels, or each by itself"
+        add("--channels", choices=("mix", "keep"), default="mix", help=text)
+
     verb(_info, "autoencoder", "what the model is, as JSON")
-    channels = dict(
-        choices=("mix", "keep"),
-        default="mix",
-        help="encode the mean of all channels, or each by itself",
-    )
-    add = verb(_encode, "autoencoder", "sound file to latents (.npz)")
-    add("input", type=command.path, help=_SOUND)
-    add("output", type=_latent_file, help=".npz")
-    add("--channels", **channels)
+    to_frames(_encode, "autoencoder", "latents")
     add = verb(_decode, "autoencoder", "latents (.npz) to sound file")
     add("input", type=command.path, help=".npz that encode wrote")
     add("output", type=command.path, help=_WRITTEN)
-    add = verb(_represent, "representation", "sound file to representations (.npz)")
-    add("input", type=command.path, help=_SOUND)
-    add("output", type=_latent_file, help=".npz")
-    add("--channels", **channels)
+    to_frames(_represent, "representation", "representations")
     add = verb(_transcribe, "representation", "sound file to text, on the console")
     add("input", type=command.path, help=_SOUND)
     text = "what is asked: any task that the run was trained on, such as language"
@@ -108,29 +105,24 @@ def _info(given: argparse.Namespace) -> None:
 
     codec = _load(given).codec
     autoencoder = codec.autoencoder
-    print(
-        json.dumps(
-            {
-                "model": given.model,
-                "step": codec.step,
-                "sample_rate": autoencoder.sample_rate,
-                "latent_rate": autoencoder.latent_rate,
-                "latent_dim": autoencoder.latent_dim,
-                "samples_per_latent": autoencoder.samples_per_latent,
-                "encoder_lookahead_samples": autoencoder.encoder_lookahead,
-                "decoder_lookahead_latents": autoencoder.decoder_lookahead,
-                "parameters": codec.num_parameters,
-                "fingerprint": codec.fingerprint,
-                "device": jax.devices()[0].device_kind,
-            },
-            indent=2,
-        )
+    info = dict(
+        model=given.model,
+        step=codec.step,
+        sample_rate=autoencoder.sample_rate,
+        latent_rate=autoencoder.latent_rate,
+        latent_dim=autoencoder.latent_dim,
+        samples_per_latent=autoencoder.samples_per_latent,
+        encoder_lookahead_samples=autoencoder.encoder_lookahead,
+        decoder_lookahead_latents=autoencoder.decoder_lookahead,
+        parameters=codec.num_parameters,
+        fingerprint=codec.fingerprint,
+        device=jax.devices()[0].device_kind,
     )
+    print(json.dumps(info, indent=2))
 
 
 def _encode(given: argparse.Namespace) -> None:
-    encoded = _load(given).encode_file(given.input, channels=given.channels)
-    _save(encoded, given.output)
+    _save(_load(given).encode_file(given.input, channels=given.channels), given.output)
 
 
 def _save(encoded, output: str) -> None:
@@ -146,8 +138,7 @@ def _save(encoded, output: str) -> None:
 
 
 def _represent(given: argparse.Namespace) -> None:
-    represented = _load(given).represent_file(given.input, channels=given.channels)
-    _save(represented, given.output)
+    _save(_load(given).represent_file(given.input, channels=given.channels), given.output)
 
 
 def _transcribe(given: argparse.Namespace) -> None:

@@ -21,31 +21,7 @@ _AT_A_TIME = 20  # records, after which progress is said
 def evaluate(
     workdir: str,
     shards: str,
-    output: pathlib.Path,
-    *,
-    step: int | None = None,
-    num_examples: int = 100,
-    say: Callable[[str], None] = print,
-) -> results_lib.Transcripts:
-    """Transcribes as `measure` does, writes `output`, and returns what was written."""
-    results = measure(workdir, shards, step=step, num_examples=num_examples, say=say)
-    results_lib.write(output, results)
-    return results
-
-
-def format_table(results: results_lib.Transcripts) -> str:
-    """Some transcripts and the rates for a console."""
-    lines = [f"  {one.reference}\n> {one.hypothesis}" for one in results.examples]
-    lines.append(
-        f"{results.num_examples} sentences: character error rate {results.characters:.3f}, "
-        f"word error rate {results.words:.3f}"
-    )
-    return "\n".join(lines)
-
-
-def measure(
-    workdir: str,
-    shards: str,
+    output: pathlib.Path | None = None,
     *,
     step: int | None = None,
     num_examples: int = 100,
@@ -56,6 +32,7 @@ def measure(
     Args:
         workdir: of a supervised run of the representation stage.
         shards: set with the texts of speech, of sound or latents.
+        output: JSON file to write, if any.
         step: of the checkpoint; None for the newest whole one.
         num_examples: at most.
         say: where progress goes.
@@ -93,7 +70,7 @@ def measure(
             )
         say(f"{shards}: transcribed {len(examples)} of {len(indices)}")
     pairs = [(example.reference, example.hypothesis) for example in examples]
-    return results_lib.Transcripts(
+    results = results_lib.Transcripts(
         step=tokenizer.representer.step,
         shards=shards,
         num_examples=len(examples),
@@ -101,6 +78,19 @@ def measure(
         words=error_rates.rate(error_rates.words(*pair) for pair in pairs),
         examples=examples[:_NUM_SHOWN],
     )
+    if output is not None:
+        results_lib.write(output, results)
+    return results
+
+
+def format_table(results: results_lib.Transcripts) -> str:
+    """Some transcripts and the rates for a console."""
+    lines = [f"  {one.reference}\n> {one.hypothesis}" for one in results.examples]
+    lines.append(
+        f"{results.num_examples} sentences: character error rate {results.characters:.3f}, "
+        f"word error rate {results.words:.3f}"
+    )
+    return "\n".join(lines)
 
 
 def _reference(source: Any, index: int) -> str:

@@ -7,6 +7,8 @@ and taken in whole batches, with smaller ones for what is left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,33 +19,30 @@ from f3tok_jax.devices import sharding
 _NUM_LENGTHS = 3
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Lists:
-    """A function of a module for lists of sequences, on all of this host's devices."""
+    """A function of a module for lists of sequences, on all of this host's devices.
 
-    def __init__(
-        self,
-        function: Callable[[Any, jax.Array, jax.Array], jax.Array],
-        params: Any,
-        *,
-        stream: Callable[[np.ndarray], np.ndarray],
-        longest: int,
-        multiple: int = 1,
-        length_of: Callable[[int], int] = lambda length: length,
-    ):
-        """Compiles nothing yet.
+    It is compiled when it is first called.
 
-        Args:
-            function: of parameters, values [b, n, ...] float32 and a mask [b, n], True where a
-                sequence is; gives [b, length_of(n), ...] without looking at what is padded.
-            params: of the function.
-            stream: the same of one sequence, [n, ...] to [length_of(n), ...], in bounded memory.
-            longest: elements of a sequence that is still taken whole; longer ones are streamed.
-            multiple: of which padded lengths are.
-            length_of: length of a sequence -> length of its result.
-        """
-        self._function, self._params, self._stream = function, params, stream
-        self._longest, self._multiple, self._length_of = longest, multiple, length_of
-        self._expected, self._compiled = 0, None
+    Attributes:
+        function: of parameters, values [b, n, ...] float32 and a mask [b, n], True where a
+            sequence is; gives [b, length_of(n), ...] without looking at what is padded.
+        params: of the function.
+        stream: the same of one sequence, [n, ...] to [length_of(n), ...], in bounded memory.
+        longest: elements of a sequence that is still taken whole; longer ones are streamed.
+        multiple: of which padded lengths are.
+        length_of: length of a sequence -> length of its result.
+    """
+
+    function: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    params: Any
+    _: dataclasses.KW_ONLY
+    stream: Callable[[np.ndarray], np.ndarray]
+    longest: int
+    multiple: int = 1
+    length_of: Callable[[int], int] = lambda length: length
+    _expected: int = dataclasses.field(default=0, init=False)
 
     def __call__(
         self, sequences: Sequence[np.ndarray], *, batch_size: int, expected: int = 0
@@ -56,32 +55,32 @@ class Lists:
             expected: elements of the longest sequence that other calls may bring: the shapes then
                 stay the same.
         """
-        if self._compiled is None:
-            self._compiled, self._num_devices = self._compile()
-        short = [sequence for sequence in sequences if len(sequence) <= self._longest]
+        compiled, num_devices = self._compiled
+        short = [sequence for sequence in sequences if len(sequence) <= self.longest]
         # The longest so far decides the shapes, so that later lists are padded to the same ones.
         most = max(self._expected, expected, 1, *map(len, short))
-        self._expected = min(most, self._longest)
+        self._expected = min(most, self.longest)
         # Few sequences of one length are no whole batch.
-        rows = {-(-rows // self._num_devices) for rows in (-(-batch_size // 4), batch_size)}
+        rows = {-(-rows // num_devices) for rows in (-(-batch_size // 4), batch_size)}
         found = apply(
-            self._compiled,
+            compiled,
             short,
-            lengths=lengths(self._expected, multiple=self._multiple),
-            batch_sizes=[self._num_devices * count for count in rows],
-            length_of=self._length_of,
+            lengths=lengths(self._expected, multiple=self.multiple),
+            batch_sizes=[num_devices * count for count in rows],
+            length_of=self.length_of,
         )
         in_order = iter(found)
         return [
-            next(in_order) if len(sequence) <= self._longest else self._stream(sequence)
+            next(in_order) if len(sequence) <= self.longest else self.stream(sequence)
             for sequence in sequences
         ]
 
-    def _compile(self) -> tuple[Callable[[np.ndarray, np.ndarray], jax.Array], int]:
+    @functools.cached_property
+    def _compiled(self) -> tuple[Callable[[np.ndarray, np.ndarray], jax.Array], int]:
         """The function with its parameters where it runs, and the number of devices there."""
         mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.local_devices())
-        params = jax.device_put(self._params, sharding.replicated(mesh))
-        function = jax.jit(self._function, out_shardings=sharding.batch_sharding(mesh))
+        params = jax.device_put(self.params, sharding.replicated(mesh))
+        function = jax.jit(self.function, out_shardings=sharding.batch_sharding(mesh))
 
         def compiled(values: np.ndarray, mask: np.ndarray) -> jax.Array:
             placed = sharding.host_to_global({"values": values, "mask": mask}, mesh)

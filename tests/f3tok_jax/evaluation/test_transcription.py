@@ -82,7 +82,7 @@ def test_rates_are_of_all_sentences_together(tmp_path, capsys):
 
 
 def test_fewer_are_evenly_spaced():
-    found = transcription.measure("RUN", "DIR", num_examples=2)
+    found = transcription.evaluate("RUN", "DIR", num_examples=2)
     assert [example.key for example in found.examples] == ["key 0", "key 2"]
 
 
