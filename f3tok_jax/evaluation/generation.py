@@ -111,15 +111,12 @@ def evaluate(
             classifier_shards, classifier_label, labels, sample_rate=codec.sample_rate, say=say
         )
     if transcribe:
-
-        def character_error_rate(waveforms: Sequence[np.ndarray]) -> float:
-            # By the project's own transcription, which knows the same autoencoder and is no
-            # independent witness.
-            heard = zip(represent(encode(waveforms)), examples, strict=True)
-            written = ((e.text, tokenizer.transcriber.answer(row, task=e.task)) for row, e in heard)
-            return error_rates.rate(error_rates.characters(*pair) for pair in written)
-
-        recognized["character_error_rate"] = character_error_rate
+        recognized["character_error_rate"] = functools.partial(
+            _character_error_rate,
+            examples=examples,
+            represent=lambda waveforms: represent(encode(waveforms)),
+            answer=tokenizer.transcriber.answer,
+        )
     truth = encode(recordings)
     scores = generation_scores.GenerationScores(
         truth=truth,
@@ -152,6 +149,19 @@ def evaluate(
     )
     results_lib.write(output, results)
     return results
+
+
+def _character_error_rate(
+    waveforms: Sequence[np.ndarray],
+    *,
+    examples: Sequence[examples_lib.Example],
+    represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
+    answer: Callable[..., str],
+) -> float:
+    """Of the project's own transcription: it knows the same autoencoder, no independent witness."""
+    heard = zip(represent(waveforms), examples, strict=True)
+    pairs = ((example.text, answer(row, task=example.task)) for row, example in heard)
+    return error_rates.rate(error_rates.characters(*pair) for pair in pairs)
 
 
 def _made(

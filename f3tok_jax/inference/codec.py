@@ -150,21 +150,16 @@ class Codec:
         hop, lookahead = self.autoencoder.samples_per_latent, self.autoencoder.encoder_lookahead
         size = _CHUNK_LATENTS * hop
         state = self.autoencoder.apply(self._variables, len(held), method="encoder_state")
-        for block in itertools.chain([held[:, :0]], blocks):
-            held = np.concatenate([held, block], axis=1)
-            while held.shape[1] >= size + lookahead:
-                state, latents = self._encode_step(
-                    self._variables, state, held[:, : size + lookahead]
-                )
-                yield np.asarray(latents)
+        for block in itertools.chain([held[:, :0]], blocks, [None]):
+            is_end = block is None
+            held = held if is_end else np.concatenate([held, block], axis=1)
+            while held.shape[1] >= size + lookahead or (is_end and held.shape[1]):
+                # The network is causal: zeros after the end change nothing before it.
+                chunk = held[:, : size + lookahead]
+                chunk = np.pad(chunk, ((0, 0), (0, size + lookahead - chunk.shape[1])))
+                state, latents = self._encode_step(self._variables, state, chunk)
+                yield np.asarray(latents)[:, : self.num_latents(held.shape[1])]
                 held = held[:, size:]
-        while held.shape[1]:
-            # The network is causal: zeros after the end change nothing before it.
-            chunk = held[:, : size + lookahead]
-            chunk = np.pad(chunk, ((0, 0), (0, size + lookahead - chunk.shape[1])))
-            state, latents = self._encode_step(self._variables, state, chunk)
-            yield np.asarray(latents)[:, : self.num_latents(held.shape[1])]
-            held = held[:, size:]
 
     def decode_stream(
         self, parts: Iterable[np.ndarray], *, chunk: int = _CHUNK_LATENTS

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -250,10 +251,7 @@ class TextToSound:
             weights, latents, mask, text, text_mask, jnp.zeros_like(text_mask)
         )
         shape = taught.targets.shape
-
-        def flat(x):
-            return jax.lax.collapse(x, 0, 2)
-
+        flat = functools.partial(jax.lax.collapse, start_dimension=0, stop_dimension=2)
         made = self.generator.sample(
             weights,
             flat(taught.states[:, :-1]),
@@ -301,17 +299,18 @@ class TextToSound:
         rows = np.zeros((len(requests), limit), np.int32)
         mask = np.zeros((len(requests), limit), bool)
         for row, request in enumerate(requests):
-            if not request.text.strip() and request.prompt is None:
+            text = request.text.strip()
+            if not text and request.prompt is None:
                 raise ValueError("text must say something where there is no prompt, got ''")
-            if not request.text.strip():
+            if not text:
                 continue
             self.text.instruction(request.task)
-            ids, start = self.text.tokens(request.task, request.text.strip(), key="of the request")
+            ids, start = self.text.tokens(request.task, text, key="of the request")
             heard = self.text.decode(ids[start:]).strip()
-            if heard != request.text.strip():
+            if heard != text:
                 raise ValueError(
-                    f"text must be of characters that the tokenizer knows, got "
-                    f"{request.text.strip()!r}, of which it keeps {heard!r}"
+                    f"text must be of characters that the tokenizer knows, got {text!r}, of which "
+                    f"it keeps {heard!r}"
                 )
             rows[row, : len(ids)], mask[row, : len(ids)] = ids, True
         return rows, mask
