@@ -38,12 +38,7 @@ class PcaCodec:
         return self.latents_to_waveform(self.waveform_to_latents(waveform))[: len(waveform)]
 
 
-def fit_pca(
-    waveforms: Iterable[np.ndarray],
-    *,
-    frame_length: int,
-    latent_dim: int,
-) -> PcaCodec:
+def fit_pca(waveforms: Iterable[np.ndarray], *, frame_length: int, latent_dim: int) -> PcaCodec:
     """Fits `PcaCodec` on whole frames of waveforms.
 
     Args:

@@ -342,10 +342,7 @@ def _inputs(clips: Sequence[np.ndarray], features: Features) -> tuple[np.ndarray
 
 
 def _changed_inputs(
-    clips: Sequence[np.ndarray],
-    features: Features,
-    training: Training,
-    draw: np.random.Generator,
+    clips: Sequence[np.ndarray], features: Features, training: Training, draw: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """`_inputs` of clips changed at random as nobody would mind."""
     count, bands = len(clips), features.num_bands
@@ -391,10 +388,7 @@ def _neighbours(levels: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _frames(
-    clips: Sequence[np.ndarray],
-    starts: np.ndarray,
-    tempo: np.ndarray,
-    features: Features,
+    clips: Sequence[np.ndarray], starts: np.ndarray, tempo: np.ndarray, features: Features
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levels at frames start, start + tempo, ... of each clip, interpolated, and their mask."""
     lengths = np.array([len(clip) for clip in clips])[:, None]

@@ -183,11 +183,7 @@ def _made(
         title = ", ".join(["generated", *(f"{name} {value}" for name, value in change.items())])
         say(f"{title}: {len(examples)} sounds")
         latents, stopped = generator.generate(
-            requests,
-            max_patches=max_patches,
-            batch_size=_BATCH,
-            seed=seed,
-            sampler=change,
+            requests, max_patches=max_patches, batch_size=_BATCH, seed=seed, sampler=change
         )
         yield f"generated_{number}", title, latents, stopped
 

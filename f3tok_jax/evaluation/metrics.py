@@ -355,10 +355,7 @@ def _visqol_model():
 
 
 def _resample(
-    reference: np.ndarray,
-    estimate: np.ndarray,
-    sample_rate: int,
-    to: int,
+    reference: np.ndarray, estimate: np.ndarray, sample_rate: int, to: int
 ) -> tuple[np.ndarray, np.ndarray]:
     if sample_rate == to:
         return reference.astype(np.float32), estimate.astype(np.float32)

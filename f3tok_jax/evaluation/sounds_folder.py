@@ -17,12 +17,7 @@ class SoundsFolder:
     """Writes the sounds of some examples to listen/<name of the results>/ beside the results."""
 
     def __init__(
-        self,
-        output: pathlib.Path,
-        examples: Sequence[Any],
-        *,
-        num_listen: int,
-        sample_rate: int,
+        self, output: pathlib.Path, examples: Sequence[Any], *, num_listen: int, sample_rate: int
     ):
         """Writes the originals.
 

@@ -238,11 +238,7 @@ def probe(
     folders = _folders(shards, test_shards)
     models = load_models(workdir, say=say)
     train, tests = read_examples(
-        folders[0],
-        {folder: folder for folder in folders[1:]},
-        models,
-        options=options,
-        say=say,
+        folders[0], {folder: folder for folder in folders[1:]}, models, options=options, say=say
     )
     seeds = range(options.num_seeds)
     results = results_lib.Probe(
