@@ -76,15 +76,13 @@ def _evaluate(given: argparse.Namespace) -> None:
     from f3tok_jax.stages import registry
 
     stage = config_lib.load(given.workdir).stage
-    modules = {
-        name: known.evaluation for name, known in registry.STAGES.items() if known.evaluation
-    }
-    if stage not in modules:
+    measured = [name for name, known in registry.STAGES.items() if known.evaluation]
+    if stage not in measured:
         raise ValueError(
-            f"--workdir must be a run of one of the stages {', '.join(modules)}, got "
+            f"--workdir must be a run of one of the stages {', '.join(measured)}, got "
             f"{given.workdir} of the stage {stage!r}"
         )
-    evaluation = importlib.import_module(f"f3tok_jax.evaluation.{modules[stage]}")
+    evaluation = importlib.import_module(f"f3tok_jax.evaluation.{registry.of(stage).evaluation}")
     options = {name: value for name, value in vars(given).items() if value is not None}
     accepted = {*inspect.signature(evaluation.evaluate).parameters}
     accepted |= {*_SAMPLER} if "changes" in accepted else set()

@@ -110,15 +110,13 @@ class MelCodec:
         """[t, num_mels] -> [t * hop_length]; the same input gives the same output."""
         inverse = np.linalg.pinv(self._filters().astype(np.float64))
         magnitude = np.maximum(mel @ inverse, 0.0).astype(np.float32)
-        num_samples = len(mel) * self.hop_length
+        hop, num_samples = self.hop_length, len(mel) * self.hop_length
         angle = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitude.shape)
         phase = np.exp(1j * angle).astype(np.complex64)
         for _ in range(self.num_iterations):
-            rebuilt = _stft(
-                _inverse_stft(magnitude * phase, self.hop_length, num_samples), self.hop_length
-            )
+            rebuilt = _stft(_inverse_stft(magnitude * phase, hop, num_samples), hop)
             phase = rebuilt / np.maximum(np.abs(rebuilt), 1e-12)
-        return _inverse_stft(magnitude * phase, self.hop_length, num_samples)
+        return _inverse_stft(magnitude * phase, hop, num_samples)
 
     def reconstruct(self, waveform: np.ndarray) -> np.ndarray:
         """[n] -> [n], through the mel spectrum."""

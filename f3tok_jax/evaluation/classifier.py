@@ -313,9 +313,8 @@ def _levels(
     def levels(waveform: np.ndarray) -> np.ndarray:
         scaled = waveform / max(np.abs(waveform).max(), np.finfo(np.float32).tiny)
         # As if silence were around: what is heard of an abrupt end is then the same with it.
-        spectrum = spectra.centered_stft_on_host(
-            np.pad(scaled.astype(np.float32), 4 * hop), frame_length=window, hop_length=hop
-        )
+        scaled = np.pad(scaled.astype(np.float32), 4 * hop)
+        spectrum = spectra.centered_stft_on_host(scaled, frame_length=window, hop_length=hop)
         power = np.abs(spectrum[:, : num_bins + 1]) ** 2 @ filters
         energy = power.sum(axis=1)
         loud = np.flatnonzero(energy >= energy.max() * 10 ** (-features.trim_db / 10))

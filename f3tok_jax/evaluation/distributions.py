@@ -72,7 +72,6 @@ def log_spectrum(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
         [t, bins] float64, bins of 31.25 Hz.
     """
     hop = round(_WINDOW_SECONDS * sample_rate / 4)
-    spectrum = spectra.centered_stft_on_host(
-        waveform.astype(np.float64), frame_length=4 * hop, hop_length=hop
-    )
+    waveform = waveform.astype(np.float64)
+    spectrum = spectra.centered_stft_on_host(waveform, frame_length=4 * hop, hop_length=hop)
     return np.log10(np.maximum(np.abs(spectrum) / hop, _FLOOR))

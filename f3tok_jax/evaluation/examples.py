@@ -63,9 +63,8 @@ def read_examples(
         task, text = text_of(record) if text_of else ("", "")
         waveform = pcm16.to_float(record.waveform)
         labels = dict(record.labels)
-        examples.append(
-            Example(key=record.key, waveform=waveform, labels=labels, task=task, text=text)
-        )
+        found = Example(key=record.key, waveform=waveform, labels=labels, task=task, text=text)
+        examples.append(found)
     if unreadable and not examples:
         raise ValueError(
             f"no record of {source.name} can be read, the first because: {unreadable[0]}"

@@ -95,10 +95,8 @@ def latent_figures(
     """
 
     def gap(statistic, found, wanted) -> float:
-        difference = statistic(np.concatenate(found), axis=0) - statistic(
-            np.concatenate(wanted), axis=0
-        )
-        return float(np.sqrt(np.mean(np.square(difference))))
+        one, other = (statistic(np.concatenate(rows), axis=0) for rows in (found, wanted))
+        return float(np.sqrt(np.mean(np.square(one - other))))
 
     thirds = [gap(np.mean, _parts(latents, part), _parts(truth, part)) for part in range(_PARTS)]
     return {

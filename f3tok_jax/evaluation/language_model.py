@@ -49,10 +49,8 @@ def evaluate(
     params = {language_model_stage.PLAYER: params}
     state = train_state.TrainState(step=jnp.int32(step), params={}, opt_state={}, ema_params=params)
     data = stage.open_data(shards, train=False, process_index=0, process_count=1)
-    eval_step, averages = (
-        jax.jit(functools.partial(stage.eval_step, state, {})),
-        progress.Averages(),
-    )
+    eval_step = jax.jit(functools.partial(stage.eval_step, state, {}))
+    averages = progress.Averages()
     num_batches = -(-data.num_records // (config.data.batch_size * config.data.documents_per_row))
     for index in range(num_batches):
         averages.add(jax.device_get(eval_step(data.local_batch(index))))

@@ -85,9 +85,8 @@ def stft_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int)
     for window in STFT_WINDOWS:
         a, b = np.abs(_stft(reference, window)), np.abs(_stft(estimate, window))
         log_difference = np.log10(np.maximum(a, _FLOOR)) - np.log10(np.maximum(b, _FLOOR))
-        total += _frame_mean(
-            np.abs(a - b) + 2.0 * np.abs(log_difference), len(reference), window // 4
-        )
+        difference = np.abs(a - b) + 2.0 * np.abs(log_difference)
+        total += _frame_mean(difference, len(reference), window // 4)
     return total
 
 

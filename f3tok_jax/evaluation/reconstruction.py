@@ -136,10 +136,8 @@ def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def fit_pca(mixture: str, geometry: lineage.Sound) -> baselines.PcaCodec:
     """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
-    parts = [
-        sources.open_sound(name, sample_rate=geometry.sample_rate)
-        for name, _ in mixtures.parse(mixture)
-    ]
+    names = [name for name, _ in mixtures.parse(mixture)]
+    parts = [sources.open_sound(name, sample_rate=geometry.sample_rate) for name in names]
 
     def waveforms() -> Iterator[np.ndarray]:
         for part in parts:

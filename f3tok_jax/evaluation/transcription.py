@@ -65,9 +65,8 @@ def evaluate(
         for record, heard in zip(records, tokenizer.representer.represent(latents)):
             said = tokenizer.transcriber.answer(heard, task=TASK)
             reference = _reference(source, indices[len(examples)])
-            examples.append(
-                results_lib.Transcript(key=record.key, reference=reference, hypothesis=said)
-            )
+            one = results_lib.Transcript(key=record.key, reference=reference, hypothesis=said)
+            examples.append(one)
         say(f"{shards}: transcribed {len(examples)} of {len(indices)}")
     pairs = [(example.reference, example.hypothesis) for example in examples]
     results = results_lib.Transcripts(

@@ -74,11 +74,8 @@ def encode_file(
 
     try:
         with audio_files.opened(path) as sound:
-            parts = list(
-                codec.encode_stream(
-                    rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
-                )
-            )
+            resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
+            parts = list(codec.encode_stream(resampled))
         if not parts:
             raise audio_files.Refused("no_samples", "")
     except audio_files.Refused as refusal:
@@ -102,9 +99,8 @@ def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathl
         ValueError: for latents of other weights, or a file ending that cannot be written.
     """
     codec.check(source)
-    blocks = rates.resampled(
-        codec.decode_stream([np.stack(source.rows)]), codec.sample_rate, source.sample_rate
-    )
+    decoded = codec.decode_stream([np.stack(source.rows)])
+    blocks = rates.resampled(decoded, codec.sample_rate, source.sample_rate)
     with sound_file(path, source.sample_rate, channels=len(source.rows)) as file:
         for block in rates.exactly(blocks, source.num_samples[0]):
             file.write(np.clip(block.T, -1.0, 1.0))

@@ -90,7 +90,7 @@ def transcribe(
             section = run.config.supervision
             if section.weight and section.tasks[_TASK]:
                 arms.setdefault(run.arm.name, []).append(measure(run.workdir, folder))
-        counts = [one.num_examples for found in arms.values() for one in found]
+        most = max((one.num_examples for found in arms.values() for one in found), default=0)
         rows = [
             results_lib.ArmErrors(
                 name=name,
@@ -100,9 +100,7 @@ def transcribe(
             )
             for name, found in arms.items()
         ]
-        results[set_name] = results_lib.TranscribedSet(
-            num_examples=max(counts, default=0), rows=rows
-        )
+        results[set_name] = results_lib.TranscribedSet(num_examples=most, rows=rows)
     return results
 
 
@@ -198,9 +196,7 @@ def format_table(results: results_lib.Ablation) -> str:
     lines = [head + "".join(f"  {t:>{width}}" for t, width in zip(titles, widths))]
     for label, where, kind, rows in parts:
         spreads = {row.title: getattr(row, kind) for row in rows}
-        cells = {
-            title: f"{spread.mean:.3f} ± {spread.std:.3f}" for title, spread in spreads.items()
-        }
+        cells = {title: f"{one.mean:.3f} ± {one.std:.3f}" for title, one in spreads.items()}
         line = f"{label:10} {where:22} {kind:10}"
         line += "".join(f"  {cells.get(t, ''):>{width}}" for t, width in zip(titles, widths))
         lines.append(line)

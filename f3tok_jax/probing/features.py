@@ -134,10 +134,8 @@ def log_mel_statistics(waveform: np.ndarray, *, sample_rate: int) -> np.ndarray:
     Returns:
         [2 * NUM_MELS] float32.
     """
-    frame_length, hop_length = sample_rate // 40, sample_rate // 100
-    spectrum = spectra.centered_stft_on_host(
-        waveform, frame_length=frame_length, hop_length=hop_length
-    )
-    filters = spectra.mel_filterbank(sample_rate, frame_length, NUM_MELS)
+    window, hop = sample_rate // 40, sample_rate // 100
+    spectrum = spectra.centered_stft_on_host(waveform, frame_length=window, hop_length=hop)
+    filters = spectra.mel_filterbank(sample_rate, window, NUM_MELS)
     log_mel = np.log10(np.maximum(np.abs(spectrum) @ filters, _FLOOR))
     return np.concatenate([log_mel.mean(0), log_mel.std(0)]).astype(np.float32)

@@ -99,11 +99,11 @@ def measure(
     Raises:
         ValueError: if a label has less than two classes to learn, or nothing to test.
     """
-    train, *labelled = (
-        examples.select([label in labels for labels in examples.labels])
-        for examples in (train, *tests.values())
-    )
-    tests = dict(zip(tests, labelled))
+
+    def labelled(examples: features.Examples) -> features.Examples:
+        return examples.select([label in labels for labels in examples.labels])
+
+    train, tests = labelled(train), {name: labelled(test) for name, test in tests.items()}
     counts = collections.Counter(labels[label] for labels in train.labels)
     if len(counts) < 2:
         raise ValueError(
