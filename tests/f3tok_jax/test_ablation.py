@@ -111,7 +111,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
             num_examples=num_examples - 1, characters=rate, words=0.5, examples=()
         )
 
-    monkeypatch.setattr(transcription, "measure", transcribe)
+    monkeypatch.setattr(transcription, "evaluate", transcribe)
     monkeypatch.setattr(codec.Codec, "encode", _encode)
     output = tmp_path / "ablation.json"
     arguments = [
