@@ -9,6 +9,7 @@ import functools
 import os
 import pathlib
 import time
+from typing import Any
 import zlib
 
 import jax
@@ -160,7 +161,7 @@ def score(
     visqol_keys: set[str],
     say: Callable[[str], None],
     on_sound: Callable[[int, str, np.ndarray], None],
-) -> tuple[scores_lib.Scores, results_lib.LatentStatistics, dict[str, float]]:
+) -> dict[str, Any]:
     """Codes every example with every row and compares.
 
     Args:
@@ -173,7 +174,8 @@ def score(
         on_sound: called with (index of the example, row, waveform) for every sound.
 
     Returns:
-        The scores, the latent statistics, and row -> Frechet distance of its spectra.
+        Of results_lib.Reconstruction the rows, the latents' statistics, and row -> Frechet
+        distance of its spectra.
     """
     autoencoder, sample_rate = model.codec.autoencoder, model.codec.sample_rate
     scores, latents = scores_lib.Scores(), distributions.Moments(autoencoder.latent_dim)
@@ -207,7 +209,11 @@ def score(
             say(f"evaluated {done} of {len(examples)} examples, {time.monotonic() - start:.0f} s")
     truth = spectra.pop(_ORIGINAL)
     distances = {name: distributions.frechet_distance(m, truth) for name, m in spectra.items()}
-    return scores, scores_lib.latent_statistics(latents, rate=autoencoder.latent_rate), distances
+    return dict(
+        latents=scores_lib.latent_statistics(latents, rate=autoencoder.latent_rate),
+        rows=[scores.scored(row) for row in rows],
+        spectral_frechet_distance=distances,
+    )
 
 
 def evaluate(
@@ -254,50 +260,41 @@ def evaluate(
             raise ValueError(f"--{name} must be at least {least}, got {value}")
     run = lineage.Lineage.read(workdir, step, stage="autoencoder")
     codec = codec_lib.Codec.load(run, say=say)
-    sample_rate, geometry = codec.sample_rate, run.sound
-    source = sources.open_sound(shards, sample_rate=sample_rate)
+    rate, geometry = codec.sample_rate, run.sound
+    source = sources.open_sound(shards, sample_rate=rate)
     fit_shards = fit_shards or _training_data(run.config, workdir)
     examples, unreadable = examples_lib.read_examples(source, num_examples)
     longest = max(len(example.waveform) for example in examples)
     model = Model(codec, batch_size=batch_size, num_samples=longest)
     say(f"fitting the PCA reference on {fit_shards}")
     rows = make_rows(model, fit_pca(fit_shards, geometry), baselines.MelCodec(**vars(geometry)))
-    for name, reason in metrics.missing().items():
+    missing = metrics.missing()
+    for name, reason in missing.items():
         say(f"{name}: {reason}")
-    sounds = sounds_folder.SoundsFolder(
-        output, examples, num_listen=num_listen, sample_rate=sample_rate
-    )
-    scores, latents, spectra = score(
+    sounds = sounds_folder.SoundsFolder(output, examples, num_listen=num_listen, sample_rate=rate)
+    scored = score(
         rows,
         examples,
         model=model,
         batch_size=batch_size,
         say=say,
         on_sound=sounds.write,
-        visqol_keys=_visqol_keys(examples, visqol_examples, sample_rate),
+        visqol_keys=_visqol_keys(examples, visqol_examples, rate),
     )
     results = results_lib.Reconstruction(
         workdir=str(workdir),
         step=codec.step,
         config=run.config.to_dict(),
-        shards=results_lib.ShardSet(
-            path=source.name,
-            fingerprint=source.fingerprint,
-            num_records=len(source),
-            seconds=source.seconds,
-            sample_rate=sample_rate,
-        ),
+        shards=_described(source, rate),
         fit_shards=fit_shards,
         num_examples=len(examples),
-        seconds=sum(len(example.waveform) for example in examples) / sample_rate,
+        seconds=sum(len(example.waveform) for example in examples) / rate,
         unreadable=unreadable,
         noise_seed=NOISE_SEED,
-        latents=latents,
-        missing=metrics.missing(),
+        missing=missing,
         metrics=scores_lib.columns(),
-        rows=[scores.scored(row) for row in rows],
-        spectral_frechet_distance=spectra,
         sounds=sounds.index(),
+        **scored,
     )
     results_lib.write(output, results)
     return results
@@ -317,6 +314,18 @@ def format_table(results: results_lib.Reconstruction) -> str:
         f"{results.num_examples} examples, {results.seconds:.1f} s of sound",
     ]
     return "\n".join(lines)
+
+
+def _described(
+    source: sources.ShardSet | sources.TfdsExamples, sample_rate: int
+) -> results_lib.ShardSet:
+    return results_lib.ShardSet(
+        path=source.name,
+        fingerprint=source.fingerprint,
+        num_records=len(source),
+        seconds=source.seconds,
+        sample_rate=sample_rate,
+    )
 
 
 def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:

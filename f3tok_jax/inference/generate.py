@@ -16,7 +16,6 @@ from data_pipelines.reading import tasks
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
-from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
@@ -215,7 +214,6 @@ class TextToSound:
         *,
         batch_size: int = _BATCH,
         seed: int = 0,
-        sampler: sampler_lib.Sampler | None = None,
     ) -> list[np.ndarray]:
         """Makes each patch of recordings after the true ones before it.
 
@@ -224,7 +222,6 @@ class TextToSound:
             latents: [t, latent_dim] of each.
             batch_size: recordings at a time, at most.
             seed: of the noise of the first batch; those after it count on.
-            sampler: of the head; default the config's.
 
         Returns:
             Latents of each, as many as are in its whole patches.
@@ -241,7 +238,7 @@ class TextToSound:
                 text,
                 text_mask,
                 jax.random.key(seed + start // len(batch)),
-                sampler=sampler or self.sampler,
+                sampler=self.sampler,
             )
             made += [row[: len(one) // patch * patch] for row, one in zip(np.asarray(rows), true)]
         return made
