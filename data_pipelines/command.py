@@ -71,8 +71,13 @@ def path(text: str) -> str:
 
 
 def file(text: str) -> pathlib.Path:
-    """Type of a flag that names a local file to write."""
-    return pathlib.Path(path(text))
+    """Type of a flag that names a local file to write: refused before the work, not after it."""
+    given = pathlib.Path(path(text))
+    place = given.absolute()
+    there = next(folder for folder in (*place.parents, place) if os.path.lexists(folder))
+    if given.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file that can be written, got {text!r}")
+    return given
 
 
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:

@@ -87,13 +87,13 @@ start_and_watch() {
             continue
         fi
         silent=0
-        judge "$name" "$answer" || return $?
+        decide "$name" "$answer" || return $?
         if ! grep -q 'running$' <<<"$answer"; then return 0; fi
     done
 }
 
 # Looks at the workers' status lines. Returns the code to act on if one failed, else 0.
-judge() {
+decide() {
     local name="$1" answer="$2" failed code
     # Peers of a worker that failed abort with 134: any other code is the cause.
     failed="$(sed -n 's/^job \(.*\) exit=\([0-9]*\)$/\2 \1/p' <<<"$answer" | grep -v '^0 ' |

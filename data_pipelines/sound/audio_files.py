@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import math
+import numbers
 import os
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ REASONS = {
     "crashed": "the decoder took the worker process with it",
 }
 
-_MIN_RATE, _MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 _MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are decoded at a time: 2 MB of float32
 _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives none is near 2**63
@@ -213,6 +214,11 @@ def _pcm16_blocks(
     counts["clipped_samples"] += num_clipped
 
 
+def is_rate(rate: float) -> bool:
+    """Whether sound of that rate, Hz, is read: a whole number within the bounds."""
+    return isinstance(rate, numbers.Real) and MIN_RATE <= rate <= MAX_RATE and rate == int(rate)
+
+
 def _check_header(sound: Sound, conversion: Conversion) -> None:
     rate = sound.sample_rate
     if rate < 1:
@@ -225,8 +231,8 @@ def _check_header(sound: Sound, conversion: Conversion) -> None:
         if 0 < seconds < conversion.min_seconds:
             limit = f"the limit is {conversion.min_seconds:g} s"
             raise Refused("too_short", f"{seconds:.4f} s, {limit}")
-    if not _MIN_RATE <= rate <= _MAX_RATE:
-        detail = f"a sample rate of {rate} Hz, {_MIN_RATE} to {_MAX_RATE} are read"
+    if not is_rate(rate):
+        detail = f"a sample rate of {rate} Hz, {MIN_RATE} to {MAX_RATE} are read"
         raise Refused("unsupported", detail)
 
 

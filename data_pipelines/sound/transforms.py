@@ -33,7 +33,7 @@ def to_mono(block: np.ndarray, *, policy: str) -> np.ndarray:
 class Resampler:
     """Changes the rate of a mono stream block by block; the sizes of the blocks do not matter.
 
-    The output has ceil(samples * to_rate / from_rate) samples, as soxr rounds it.
+    The output has about samples * to_rate / from_rate samples, rounded as soxr does: 0 of a few.
     """
 
     def __init__(self, from_rate: int, to_rate: int):

@@ -96,7 +96,12 @@ def split(
         parts = [split(one, rank=rank, what=what) for one in values]
         return [row for rows, _ in parts for row in rows], parts[0][1]._replace(is_batch=True)
     array = np.asarray(values)
-    if array.ndim not in (rank, rank + 1) or not jnp.issubdtype(array.dtype, jnp.floating):
+    if (
+        array.ndim not in (rank, rank + 1)
+        or not len(array)
+        and array.ndim > rank
+        or not jnp.issubdtype(array.dtype, jnp.floating)
+    ):
         raise ValueError(
             f"{what} must be {_SHAPES[rank]} of floats, got {array.dtype} {list(array.shape)}"
         )
@@ -125,15 +130,17 @@ def _counts(shape: tuple[int, int], lengths: Any, mask: Any, what: str) -> np.nd
         raise ValueError(f"{what} must come with lengths or with a mask, got both")
     counts = np.full(shape[0], shape[1]) if lengths is None else np.atleast_1d(lengths)
     if mask is not None:
-        mask = np.asarray(mask, bool).reshape(-1, shape[1])
+        mask = np.atleast_2d(np.asarray(mask, bool))
         counts = mask.sum(axis=1)
-        if not (mask == (np.arange(shape[1]) < counts[:, None])).all():
+        if mask.shape != shape or (mask != (np.arange(shape[1]) < counts[:, None])).any():
             raise ValueError(
-                f"a mask of {what} must be True from the beginning of a row to its end"
+                f"a mask of {what} must be {list(shape)}, True from the beginning of a row to its "
+                f"end, got {list(mask.shape)}"
             )
-    if counts.shape != shape[:1] or counts.min() < 0 or counts.max() > shape[1]:
+    is_whole = np.issubdtype(counts.dtype, np.integer)
+    if counts.shape != shape[:1] or not is_whole or ((counts < 0) | (counts > shape[1])).any():
         raise ValueError(
-            f"lengths of {what} {list(shape)} must be {shape[0]} numbers up to {shape[1]}, got "
-            f"{counts.tolist()}"
+            f"lengths of {what} {list(shape)} must be {shape[0]} whole numbers up to {shape[1]}, "
+            f"got {counts.tolist()}"
         )
     return counts

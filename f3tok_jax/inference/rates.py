@@ -10,11 +10,14 @@ from data_pipelines.sound import transforms
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-    """A stream of blocks [channels, any number] at another rate; rates in Hz."""
-    resamplers = None
+    """A stream of blocks [channels, any number] at another rate, Hz; of some sound, some comes."""
+    resamplers, heard, said = None, 0, 0
     for block, last in _with_last(blocks):
         resamplers = resamplers or [transforms.Resampler(from_rate, to_rate) for _ in block]
-        yield np.stack([resample(row, last=last) for resample, row in zip(resamplers, block)])
+        made = np.stack([resample(row, last=last) for resample, row in zip(resamplers, block)])
+        heard, said = heard + block.shape[1], said + made.shape[1]
+        # Sound of less than a sample at the new rate is rounded to none.
+        yield np.zeros((len(block), 1), np.float32) if last and heard and not said else made
 
 
 def exactly(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.sound import audio_files
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import files
 from f3tok_jax.inference import frames
@@ -131,12 +132,17 @@ class F3Tokenizer:
             and the rate that were encoded, or all that the latents are at the model's rate.
         """
         if isinstance(latents, frames.Frames):
-            given = self._latents(latents)
+            given = self._latents(latents, **padding)
             rows, form, counts, rate = given.rows, given.form, given.num_samples, given.sample_rate
         else:
             rows, form = frames.split(latents, rank=2, what=frames.LATENTS, **padding)
             rate, hop = self.sample_rate, self.run.sound.samples_per_latent
             counts = [len(row) * hop for row in rows]
+            width = self.run.sound.latent_dim
+            if any(row.shape[1] != width for row in rows):
+                raise ValueError(
+                    f"latents must have {width} channels, got {[row.shape[1] for row in rows]}"
+                )
         sounds = []
         for waveform, count in zip(self.codec.decode(rows), counts):
             blocks = rates.resampled([waveform[None]], self.sample_rate, rate)
@@ -261,17 +267,32 @@ class F3Tokenizer:
 
     def _rate(self, sample_rate: int | None, resample: bool) -> int:
         """Hz of sound that is given, if it may be."""
+        if sample_rate is not None and not audio_files.is_rate(sample_rate):
+            raise ValueError(
+                f"sample_rate must be whole Hz, {audio_files.MIN_RATE} to {audio_files.MAX_RATE}, "
+                f"got {sample_rate!r}"
+            )
         if sample_rate not in (None, self.sample_rate) and not resample:
             raise ValueError(
                 f"sound must be at {self.sample_rate} Hz, as {self.run.workdir} was trained, got "
                 f"sample_rate={sample_rate}: give resample=True"
             )
-        return sample_rate or self.sample_rate
+        return int(sample_rate or self.sample_rate)
 
     def _latents(self, sound: frames.Frames | Array, **options: Any) -> frames.Frames:
         """The latents of sound, or those that were given."""
         if not isinstance(sound, frames.Frames):
+            for one in sound if isinstance(sound, (list, tuple)) else [sound]:
+                if getattr(one, "shape", ())[1:][-1:] == (self.run.sound.latent_dim,):
+                    raise ValueError(
+                        f"sound or what encode gave is understood here, got {list(one.shape)}, "
+                        "which is of mere latents: give what encode gave as it is"
+                    )
             return self.encode(sound, **options)
+        if options:
+            raise ValueError(
+                f"what encode gave has its own lengths and rate: leave out {', '.join(options)}"
+            )
         if sound.kind != frames.LATENTS or sound.fingerprint != self.fingerprint:
             self.codec.check(sound)
         return sound

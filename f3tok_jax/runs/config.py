@@ -140,7 +140,10 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 def from_json(text: str) -> ml_collections.ConfigDict:
     """Returns the config that `to_json` wrote; lists become tuples, as recipes have no lists."""
-    config = ml_collections.ConfigDict(_tuples(json.loads(text)))
+    values = _tuples(json.loads(text))
+    if not isinstance(values, dict) or not isinstance(values.get("stage"), str):
+        raise ValueError("it names no stage")
+    config = ml_collections.ConfigDict(values)
     config.lock()
     return config
 
@@ -184,7 +187,7 @@ def load(workdir: str) -> ml_collections.ConfigDict:
         return from_json(path.read_text())
     except ValueError as error:
         raise ValueError(
-            f"{path} must be the JSON that train wrote, got a damaged file: {error}"
+            f"{path} must be the JSON that train wrote, got another or a damaged file: {error}"
         ) from error
 
 

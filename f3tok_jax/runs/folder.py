@@ -24,7 +24,7 @@ _FROZEN = "frozen.json"
 def done_step(workdir: str) -> int | None:
     """Returns the step at which a run was finished, or None where it was not."""
     path = epath.Path(workdir) / _DONE
-    return json.loads(path.read_text())["step"] if path.exists() else None
+    return _read(path, step=int)["step"] if path.exists() else None
 
 
 def mark_done(workdir: str, step: int) -> None:
@@ -142,7 +142,23 @@ def settle_frozen(
 def frozen(workdir: str) -> dict[str, Any]:
     """What `settle_frozen` kept: "fingerprints" and "measured", empty where it kept nothing."""
     path = epath.Path(workdir) / _FROZEN
-    return json.loads(path.read_text()) if path.exists() else {"fingerprints": {}, "measured": {}}
+    if not path.exists():
+        return {"fingerprints": {}, "measured": {}}
+    return _read(path, fingerprints=dict, measured=dict)
+
+
+def _read(path: epath.Path, **kinds: type) -> dict[str, Any]:
+    """The JSON object of a file that was written here, with values of these kinds by name."""
+    try:
+        found = json.loads(path.read_text())
+        if all(isinstance(found[name], kind) for name, kind in kinds.items()):
+            return found
+    except (ValueError, TypeError, KeyError):
+        pass  # Damaged, or no object of these values.
+    raise ValueError(
+        f"{path} must be the JSON with {' and '.join(kinds)} that train wrote, got another or a "
+        "damaged file: copy it from where the run was trained"
+    )
 
 
 def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:

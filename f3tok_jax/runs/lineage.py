@@ -212,10 +212,16 @@ class Lineage:
         """
         language_model = language_model and functools.cache(language_model)
         for name, found in self.frozen_fingerprints(language_model).items():
-            if found != self.trained_on.get(name):
+            before, model = self.trained_on.get(name), name.replace("_", " ")
+            if before is None:
                 raise ValueError(
-                    f"{self.workdir} was trained on {name.replace('_', ' ')} "
-                    f"{self.trained_on.get(name)}, got {found}: give that run its old weights back"
+                    f"{self.workdir} must say in frozen.json which {model} it was trained on, got "
+                    "none: copy that file from where the run was trained"
+                )
+            if found != before:
+                raise ValueError(
+                    f"{self.workdir} was trained on {model} {before}, got {found}: give that run "
+                    "its old weights back"
                 )
         for parent in self.parents.values():
             parent.check(language_model)

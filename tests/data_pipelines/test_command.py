@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How programs begin and end: overrides, the home, one sentence for each kind of error, exit codes."""
 
+import argparse
 import errno
 import json
 import os
@@ -79,6 +80,15 @@ def test_the_home_is_expanded_wherever_a_path_begins(monkeypatch):
         ["--config.data.train=~/a", "--config.data.heldout", "~"]
     )
     assert overrides == ["--config.data.train=/home/ada/a", "--config.data.heldout=/home/ada"]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "below.json", "/"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a file that can be written"):
+            command.file(str(place))
+    for place in (tmp_path / "file", tmp_path / "new" / "folder" / "x.json"):
+        assert command.file(str(place)) == place
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,18 @@ def test_arrays_of_jax_give_arrays_of_jax(tokenizer):
         (_sound() + np.nan, {}, "all of them finite, got 3000 in row 0, 3000 of them"),
         (_sound(0), {}, "at least one value"),
         (np.zeros((3_000, 2)), {}, r"a row for each sound, got \[3000, 2\], .* transposed"),
-        (_batch(0), dict(lengths=[3, 4]), r"must be 3 numbers up to 3000, got \[3, 4\]"),
+        (np.zeros((0, 3_000)), {}, r"of floats, got float64 \[0, 3000\]"),
+        (_batch(0), dict(lengths=[3, 4]), r"must be 3 whole numbers up to 3000, got \[3, 4\]"),
+        (_batch(0), dict(lengths=[3.0, 4.5, 5.0]), r"whole numbers up to 3000, got \[3.0, 4.5"),
+        (_batch(0), dict(lengths=["3", "4", "5"]), "whole numbers up to 3000, got "),
+        (_batch(0), dict(mask=np.ones((3, 4), bool)), r"must be \[3, 3000\], .*got \[3, 4\]"),
+        (_batch(0), dict(mask=np.ones((1_500, 6), bool)), r"must be \[3, 3000\], .*\[1500, 6\]"),
         (_batch(0), dict(lengths=[3, 4, 3_001]), "up to 3000"),
-        (_batch(0), dict(mask=np.arange(3_000) > 5), "must be True from the beginning of a row"),
+        (
+            _batch(0),
+            dict(mask=np.tile(np.arange(3_000) > 5, (3, 1))),
+            "True from the beginning of a row",
+        ),
         (_sound(), dict(mask=np.ones(3_000, bool), lengths=5), "lengths or with a mask, got both"),
         (
             [_sound()],
@@ -111,6 +120,32 @@ def test_what_is_not_sound_is_refused(tokenizer, sound, options, message):
     with pytest.raises(ValueError, match=message) as error:
         tokenizer.encode(sound, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 999, 10**9, np.nan, np.inf, 44_100.5, "44100"])
+def test_a_rate_that_no_sound_has_is_refused(tokenizer, rate):
+    with pytest.raises(ValueError, match="sample_rate must be whole Hz, 1000 to 768000, got "):
+        tokenizer.encode(_sound(), sample_rate=rate, resample=True)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000, 96_000, 48_000.0])
+@pytest.mark.parametrize("num_samples", [1, 2])
+def test_the_shortest_sound_of_any_rate_comes_back(tokenizer, rate, num_samples):
+    latents = tokenizer.encode(_sound(num_samples), sample_rate=rate, resample=True)
+    assert len(latents.values) == 1 and tokenizer.decode(latents).shape == (num_samples,)
+
+
+def test_latents_are_not_taken_for_sound_nor_given_lengths_twice(tokenizer):
+    latents = tokenizer.encode(_sound())
+    for call in (tokenizer.represent, tokenizer.transcribe):
+        for mere in (latents.values, [latents.values], latents.values[None]):
+            with pytest.raises(ValueError, match="which is of mere latents"):
+                call(mere)
+    for call in (tokenizer.decode, tokenizer.represent, tokenizer.transcribe):
+        with pytest.raises(ValueError, match="has its own lengths and rate: leave out lengths"):
+            call(latents, lengths=[2])
+    with pytest.raises(ValueError, match="latents must have 8 channels, got .7"):
+        tokenizer.decode(np.zeros((5, 7), np.float32))
 
 
 def test_latents_of_other_weights_are_refused(tokenizer):

@@ -10,7 +10,7 @@ import pytest
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 
-_CONFIG = ml_collections.ConfigDict(dict(seed=0, sizes=(1, 2))).lock()
+_CONFIG = ml_collections.ConfigDict(dict(stage="any", seed=0, sizes=(1, 2))).lock()
 
 
 def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_path):
@@ -49,6 +49,13 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
                 pass
     with run_folder.locked(str(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "12"}'])
+def test_a_done_that_train_did_not_write_is_refused(tmp_path, text):
+    (tmp_path / "DONE").write_text(text)
+    with pytest.raises(ValueError, match="DONE must be the JSON with step that train wrote"):
+        run_folder.done_step(str(tmp_path))
 
 
 def test_a_run_keeps_what_its_frozen_models_were(tmp_path):

@@ -147,6 +147,24 @@ def test_what_is_no_run_is_refused(chain, tmp_path):
         lineage.Lineage.read(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", '{"fingerprints": [1]}'])
+def test_what_a_run_was_trained_on_is_read_or_refused(moved, text):
+    path = pathlib.Path(moved["representation"]) / "frozen.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="frozen.json must be the JSON with fingerprints and meas"):
+        lineage.Lineage.read(moved["representation"]).check()
+    path.unlink()
+    with pytest.raises(ValueError, match="must say in frozen.json which autoencoder it was train"):
+        lineage.Lineage.read(moved["representation"]).check()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "{}", '{"model_type": "qwen3"}', '{"stage": 3}'])
+def test_a_config_of_something_else_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json must be the JSON that train wrote, got anot"):
+        lineage.Lineage.read(str(tmp_path))
+
+
 def test_the_newest_whole_checkpoint_is_loaded_unless_one_is_asked_for(moved):
     folder = moved["autoencoder"]
     tiny_models.add_damaged_step(folder)
