@@ -75,7 +75,7 @@ def file(text: str) -> pathlib.Path:
     given = pathlib.Path(path(text))
     place = given.absolute()
     there = next(folder for folder in (*place.parents, place) if os.path.lexists(folder))
-    if given.is_dir() or not there.is_dir() or not os.access(there, os.W_OK):
+    if os.path.isdir(place) or not os.path.isdir(there) or not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"must be a file that can be written, got {text!r}")
     return given
 

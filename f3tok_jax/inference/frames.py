@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of one sound or of a padded batch: to the valid part of each row, and back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -122,6 +122,34 @@ def split(
                 "or give lengths that end before"
             )
     return rows, form
+
+
+def blocks(stream: Iterable[Any], *, width: int | None = None) -> Iterator[np.ndarray]:
+    """Blocks [c, any number] of a stream, or [c, any number, width], as float32.
+
+    Raises:
+        ValueError: for other shapes or dtypes, other channels than before, or values that are not
+            finite.
+    """
+    channels = None
+    for number, block in enumerate(stream):
+        array = np.asarray(block)
+        channels = array.shape[:1] if channels is None else channels
+        is_shaped = array.ndim == (2 if width is None else 3) and array.shape[:1] == channels != (
+            0,
+        )
+        if not is_shaped or array.shape[2:] != (() if width is None else (width,)):
+            wanted = ["channels", "any number", *([] if width is None else [width])]
+            raise ValueError(
+                f"a block of a stream must be [{', '.join(map(str, wanted))}] with the channels of "
+                f"those before, got {list(array.shape)} in block {number}"
+            )
+        if not jnp.issubdtype(array.dtype, jnp.floating) or not np.isfinite(array).all():
+            raise ValueError(
+                f"a block of a stream must be of finite floats, got {array.dtype} in block {number}"
+                f", {np.count_nonzero(~np.isfinite(array))} of them not finite"
+            )
+        yield array.astype(np.float32)
 
 
 def _counts(shape: tuple[int, int], lengths: Any, mask: Any, what: str) -> np.ndarray:

@@ -200,12 +200,12 @@ class F3Tokenizer:
     ) -> Iterator[np.ndarray]:
         """Latents [c, k, d] of blocks of sound [c, any number of samples], as they come."""
         rate = self._rate(sample_rate, resample)
-        arrays = (np.asarray(block, np.float32) for block in blocks)
+        arrays = frames.blocks(blocks)
         return self.codec.encode_stream(rates.resampled(arrays, rate, self.sample_rate))
 
     def decode_stream(self, parts: Iterable[Array]) -> Iterator[np.ndarray]:
         """Sound [c, k] at `sample_rate` of latents [c, any number, d], as they come."""
-        return self.codec.decode_stream(np.asarray(part, np.float32) for part in parts)
+        return self.codec.decode_stream(frames.blocks(parts, width=self.run.sound.latent_dim))
 
     def generate_stream(
         self,

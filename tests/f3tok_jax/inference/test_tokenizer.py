@@ -148,6 +148,25 @@ def test_latents_are_not_taken_for_sound_nor_given_lengths_twice(tokenizer):
         tokenizer.decode(np.zeros((5, 7), np.float32))
 
 
+@pytest.mark.parametrize(
+    "blocks, message",
+    [
+        ([_sound()], r"must be \[channels, any number\] .* got \[3000\] in block 0"),
+        (
+            [_sound()[None], np.zeros((2, 5))],
+            r"the channels of those before, got \[2, 5\] in block 1",
+        ),
+        ([(1_000 * _sound()[None]).astype(np.int16)], "finite floats, got int16 in block 0, 0 of"),
+        ([_sound()[None], _sound()[None] + np.nan], "float32 in block 1, 3000 of them not finite"),
+    ],
+)
+def test_what_is_no_block_of_a_stream_is_refused(tokenizer, blocks, message):
+    with pytest.raises(ValueError, match=message):
+        list(tokenizer.encode_stream(blocks))
+    with pytest.raises(ValueError, match=r"must be \[channels, any number, 8\]"):
+        list(tokenizer.decode_stream([np.zeros((1, 5, 7))]))
+
+
 def test_latents_of_other_weights_are_refused(tokenizer):
     latents = dataclasses.replace(tokenizer.encode(_sound()), fingerprint="5eed")
     for call in (tokenizer.decode, tokenizer.represent, tokenizer.transcribe):
