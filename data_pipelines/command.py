@@ -202,6 +202,9 @@ def _parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespac
 
 def _steady_console() -> None:
     """What a console cannot encode, such as an accent in a path, is escaped, not an error."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # It was closed before Python began.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -251,3 +251,13 @@ def test_a_console_that_cannot_encode_gets_escapes():
         printed, said = program.communicate("")
     assert program.returncode == 0 and not said
     assert printed == 2 * "caf\\xe9 \\u2248\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_console_that_was_closed_before_the_start_is_none_at_all(closed):
+    text = "from data_pipelines import command as c; import sys; p = c.Parser(prog='door'); "
+    text += "sys.exit(c.run(p, lambda given: c.say('x') or print('y'), []))"
+    shell = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, text]
+    root = pathlib.Path(__file__).parents[2]
+    ended = subprocess.run(shell, cwd=root, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
