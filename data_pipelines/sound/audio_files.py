@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 import contextlib
 import dataclasses
+import io
 import math
 import numbers
 import os
@@ -144,6 +145,13 @@ def _decoded_blocks(file: soundfile.SoundFile, num_frames: int | None) -> Iterat
     # The header of an MP3 only estimates. Elsewhere a shortfall means that the end is missing.
     if num_frames is not None and 0 < num_read < num_frames and file.format not in ("MP3", "MPEG"):
         raise Refused("undecodable", f"truncated: {num_read} of {num_frames} samples are there")
+
+
+def wav(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """Returns the bytes of a 16-bit WAV file of [samples] in [-1, 1]."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
 
 
 def pcm16_blocks(

@@ -13,7 +13,8 @@ import io
 from typing import Any
 
 import numpy as np
-import soundfile
+
+from data_pipelines.sound import audio_files
 
 # Okabe and Ito's palette without its yellow and black: told apart by all kinds of colour vision.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a8f98")
@@ -124,9 +125,7 @@ def spectrogram(levels: np.ndarray, *, top: float) -> str:
 
 def sound(waveform: np.ndarray, sample_rate: int) -> str:
     """A 16-bit WAV of [n] samples."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
-    return _data_uri("audio/wav", buffer.getvalue())
+    return _data_uri("audio/wav", audio_files.wav(waveform, sample_rate))
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -73,24 +73,20 @@ class Checkpointer:
         if jax.process_index() == 0:
             _prepare_folder(self._folder, say)
         multihost.barrier("checkpoint_folder")
-        self._manager = self._open()
-        self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
-
-    def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self, enable_async_checkpointing=True
         )
-        return ocp.CheckpointManager(self._folder, item_names=("state", "meta"), options=options)
+        self._manager = ocp.CheckpointManager(
+            self._folder, item_names=("state", "meta"), options=options
+        )
+        self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Orbax's question which steps stay: the last, the best, and the one that was restored."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        scored = sorted(
-            (self._metric_of_step[step], step)
-            for step in steps
-            if self._metric_of_step.get(step) is not None
-        )
+        measured = ((self._metric_of_step.get(step), step) for step in steps)
+        scored = sorted(pair for pair in measured if pair[0] is not None)
         kept = {
             *steps[len(steps) - min(self._keep_last, len(steps)) :],
             *(step for _, step in scored[: self._keep_best]),
@@ -167,9 +163,8 @@ class Checkpointer:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise CheckpointError(
-                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in "
-                f"{self._folder}, got "
-                f"{free / 1e6:.0f} MB; free some space, then run the same command to resume"
+                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in {self._folder}, "
+                f"got {free / 1e6:.0f} MB; free some space, then run the same command to resume"
             )
 
     def poll(self) -> None:
@@ -241,21 +236,14 @@ class Checkpointer:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
             )
             state = restored.state
-        except ValueError as error:
-            if isinstance(error, checkpoint_meta.Mismatch):
-                raise
-            reason = checkpoint_meta.first_line(error)
+        except checkpoint_meta.Mismatch:
+            raise
         except Exception as error:  # damaged files raise nearly anything
             reason = checkpoint_meta.first_line(error)
         if not multihost.all_agree(reason is None):
             return None, reason or "another process could not read it"
-        changed = fingerprint.differing(meta["fingerprints"], fingerprint.of(state)[0])
-        if changed:
-            return (
-                None,
-                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one",
-            )
-        return state, None
+        reason = _difference(meta["fingerprints"], state)
+        return (None if reason else state), reason
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         """Moves refused steps out of the way, so that their numbers can be saved again."""
@@ -329,12 +317,9 @@ def restore_params(
                         partial_restore=True,
                     ),
                 )
-            changed = fingerprint.differing(prints, fingerprint.of(restored)[0])
-            if not changed:
+            reason = _difference(prints, restored)
+            if reason is None:
                 return restored[field], candidate
-            reason = (
-                f"the fingerprint of {checkpoint_meta.listed(changed)} differs from the saved one"
-            )
         except checkpoint_meta.Mismatch:
             raise
         except Exception as error:  # damaged files raise nearly anything
@@ -365,15 +350,22 @@ def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
     raise failure
 
 
+def _difference(prints: Mapping[str, str], restored: Any) -> str | None:
+    """What in a restored tree is not as it was saved."""
+    changed = fingerprint.differing(prints, fingerprint.of(restored)[0])
+    names = checkpoint_meta.listed(changed)
+    return f"the fingerprint of {names} differs from the saved one" if changed else None
+
+
 def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
     """The folder of a run's checkpoints, and those asked for: one step, or all, oldest first."""
     folder = epath.Path(workdir).resolve() / _FOLDER
     steps = _steps(folder)
     if not steps or (step is not None and step not in steps):
+        wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
         raise ValueError(
-            f"{workdir} must hold a checkpoint"
-            + (f" of step {step}" if step is not None else "")
-            + f", got steps {steps}; train it first, or give another --workdir"
+            f"{workdir} must hold {wanted}, got steps {steps}; train it first, or give another "
+            "--workdir"
         )
     return folder, steps if step is None else [step]
 

@@ -13,17 +13,7 @@ import numpy as np
 
 from f3tok_jax.runs import fingerprint
 
-_LIBRARIES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "grain",
-    "array_record",
-    "soxr",
-)
+_LIBRARIES = "jax jaxlib flax optax orbax-checkpoint numpy grain array_record soxr".split()
 
 
 class CheckpointError(OSError):
@@ -95,16 +85,12 @@ def check_tree(
         for name in sorted(set(wanted) & set(stored))
         if wanted[name] != stored[name]
     ]
-    parts = [
-        f"missing: {listed(missing)}" if missing else "",
-        f"extra: {listed(extra)}" if extra else "",
-        f"different: {listed(changed)}" if changed else "",
-    ]
-    if any(parts):
+    parts = {"missing": missing, "extra": extra, "different": changed}
+    got = "; ".join(f"{how}: {listed(names)}" for how, names in parts.items() if names)
+    if got:
         raise Mismatch(
-            f"the checkpoint of step {step} must have the arrays of this config, got "
-            + "; ".join(part for part in parts if part)
-            + "; give the config it was trained with, or another --workdir"
+            f"the checkpoint of step {step} must have the arrays of this config, got {got}; give "
+            "the config it was trained with, or another --workdir"
         )
 
 

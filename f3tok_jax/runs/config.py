@@ -28,6 +28,7 @@ _PACKAGE = "configs"  # of recipes
 # which are held to the run by their fingerprints wherever they lie.
 RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset")
 _PLACES = ("workdir", "step", "folder")
+_MAX_DEPTH = 20  # of sections; what lies deeper is a value
 
 
 def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -47,26 +48,22 @@ def read(recipe: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDic
             f"{path!r} (from {os.getcwd()})"
         )
     plain = _parse([f"--config={recipe}"], source=path)
-    names = [_override_name(argument) for argument in overrides]
     keys = list(flatten(plain))
-    for name in names:
+    for argument in overrides:
+        name = argument.split("=", 1)[0].split(".", 1)[-1]
         if name not in keys:
             raise ValueError(_unknown_key(name, keys, path, preset))
     return _parse([f"--config={recipe}", *overrides], source=path)
-
-
-def _override_name(argument: str) -> str:
-    return argument.split("=", 1)[0].split(".", 1)[-1]
 
 
 def _unknown_key(name: str, keys: Sequence[str], path: str, preset: str) -> str:
     """Says which key was meant."""
     below = [key for key in keys if key.startswith(name + ".")]
     if below:
+        ways = [f"--config.{key}" for key in below[:4]] + ["..."] * (len(below) > 4)
         return (
             f"--config.{name} is a section of {path}, not a value; set its keys one by one: "
-            + ", ".join(f"--config.{key}" for key in below[:4])
-            + (", ..." if len(below) > 4 else "")
+            f"{', '.join(ways)}"
         )
     last = name.rsplit(".", 1)[-1]
     nearest = difflib.get_close_matches(name, keys, n=1, cutoff=0.0)
@@ -121,13 +118,13 @@ def _take_package() -> dict[str, types.ModuleType]:
     return {name: sys.modules.pop(name) for name in names}
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
     """Returns dotted key -> value for every value of a config."""
     flat = {}
     for key in config:
         value = config[key]
-        if isinstance(value, (ml_collections.ConfigDict, Mapping)):
-            flat.update(flatten(value, f"{prefix}{key}."))
+        if isinstance(value, (ml_collections.ConfigDict, Mapping)) and depth < _MAX_DEPTH:
+            flat |= flatten(value, f"{prefix}{key}.", depth + 1)
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -78,18 +78,10 @@ def autoencoder_fingerprint(params: Any) -> str:
 
 
 def _sums(array: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """Returns [2] uint64: the sum of hashed words and the count of non-finite values of one part.
-
-    Args:
-        array: the part.
-        index: where it lies in the whole.
-        shape: of the whole.
-    """
-    words = array.reshape(-1)
+    """[2] uint64, hashed words summed and non-finite values counted, of the part at `index`."""
+    words, nonfinite = array.reshape(-1), 0
     if np.issubdtype(array.dtype, np.inexact) or array.dtype.name == "bfloat16":
         nonfinite = np.count_nonzero(~np.isfinite(words))
-    else:
-        nonfinite = 0
     words = words.view(f"u{array.dtype.itemsize}")
     total = np.zeros(1, np.uint64)  # an array wraps without a warning, a scalar does not
     for start in range(0, words.size, _CHUNK):

@@ -89,9 +89,8 @@ def prepare(
     if jax.process_index() == 0:
         try:
             config_lib.save(config, workdir)
-            atomic.write_text(
-                folder / "logs" / "environment.json", json.dumps(environment, indent=2) + "\n"
-            )
+            text = json.dumps(environment, indent=2) + "\n"
+            atomic.write_text(folder / "logs" / "environment.json", text)
             # A finished run that is given more steps is not finished any more.
             (folder / _DONE).unlink(missing_ok=True)
         except OSError as error:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.sound import audio_files
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
 
 # Where the programs' results lie in a run folder; what kind each is, the file says itself.
 _RESULTS = ("results*.json", "probe*.json", "ablation*.json", "transcripts*.json")
 _SAMPLE_NAME = re.compile(r"(\d{1,9})_(\w+)\.wav")
 _SAMPLE_RATES = range(1_000, 768_001)  # Hz, of sounds that are shown
-_MAX_DEPTH = 20  # of a configuration; what lies deeper is shown as JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +88,8 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         # The folder of an ablation, whose runs lie below it.
         notes = [note for note in notes if not note.startswith("No ")]
     if not (config or curves or results):
-        raise ValueError(
-            f"{folder} has no config.json, metrics.jsonl or results*.json: give the --workdir of "
-            f"a run"
-        )
+        missing = "config.json, metrics.jsonl or results*.json"
+        raise ValueError(f"{folder} has no {missing}: give the --workdir of a run")
     return RunHistory(
         name=name,
         folder=folder,
@@ -135,20 +133,10 @@ def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tup
 def _read_config(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     """Dotted key -> value, {} with a note where there is none."""
     try:
-        return _flatten(results_lib.read_object(path))
+        return config_lib.flatten(results_lib.read_object(path))
     except ValueError as error:
         notes.append(f"No {path.name}." if not path.exists() else f"{error}.")
         return {}
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
-            flat |= _flatten(value, f"{prefix}{key}.", depth + 1)
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:

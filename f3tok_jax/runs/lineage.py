@@ -101,9 +101,8 @@ class Lineage:
     def _read(cls, workdir, step, stage, files: _Files, *, falls_back: bool) -> "Lineage":
         config = files.config(workdir)
         if stage not in (None, config.stage):
-            raise ValueError(
-                f"{workdir} must be a run of the {stage} stage, got stage {config.stage!r}"
-            )
+            got = f"got stage {config.stage!r}"
+            raise ValueError(f"{workdir} must be a run of the {stage} stage, {got}")
         meta = files.checkpoint(workdir, step)
         return cls(
             workdir=workdir,
@@ -125,13 +124,10 @@ class Lineage:
     @functools.cached_property
     def parents(self) -> Mapping[str, "Lineage"]:
         """Stage -> the run of it that the config names, at the step that it names or the newest."""
-        return {
-            name: self._read(
-                section.workdir, section.step or None, name, self._files, falls_back=False
-            )
-            for name, section in config_lib.frozen_models(self.config).items()
-            if section.get("workdir")
-        }
+        sections = config_lib.frozen_models(self.config).items()
+        named = {name: section for name, section in sections if section.get("workdir")}
+        read = functools.partial(self._read, files=self._files, falls_back=False)
+        return {name: read(at.workdir, at.step or None, name) for name, at in named.items()}
 
     def ancestor(self, stage: str) -> "Lineage | None":
         """The parent of that stage, or the nearest one of a parent."""

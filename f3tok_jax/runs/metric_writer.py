@@ -3,8 +3,8 @@
 """Metrics and sounds of a run: metrics.jsonl and samples/ always, TensorBoard where installed."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import importlib
-import io
 import json
 import math
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 from etils import epath
 import numpy as np
-import soundfile
 
 from data_pipelines.records import atomic
+from data_pipelines.sound import audio_files
 from f3tok_jax.signal import spectra
 
 _METRICS_NAME = "metrics.jsonl"
@@ -109,20 +109,14 @@ class MetricWriter:
                 if lengths is not None:
                     waveform = waveform[: int(lengths[index])]
                 waveform = np.clip(np.nan_to_num(waveform), -1.0, 1.0)
-                buffer = io.BytesIO()
-                soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
-                (folder / f"{index}_{name}.wav").write_bytes(buffer.getvalue())
+                wav = audio_files.wav(waveform, sample_rate)
+                (folder / f"{index}_{name}.wav").write_bytes(wav)
                 if self._tensorboard:
-                    tag = f"samples/{index}_{name}"
-                    self._tensorboard.add_audio(
-                        tag, waveform[:, None], step, sample_rate=sample_rate
-                    )
-                    self._tensorboard.add_image(
-                        f"{tag}_spectrogram",
-                        _spectrogram_image(waveform, sample_rate),
-                        step,
-                        dataformats="HW",
-                    )
+                    tag, channel = f"samples/{index}_{name}", waveform[:, None]
+                    self._tensorboard.add_audio(tag, channel, step, sample_rate=sample_rate)
+                    image = _spectrogram_image(waveform, sample_rate)
+                    tag += "_spectrogram"
+                    self._tensorboard.add_image(tag, image, step, dataformats="HW")
 
     def flush(self) -> None:
         """Makes what was written visible: buckets get the whole file, TensorBoard its events."""
@@ -145,23 +139,15 @@ class MetricWriter:
         self._is_writer = False
 
 
-def read_metrics(workdir: str) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl in order; a last line cut short by a kill is left out."""
-    path = epath.Path(workdir) / _METRICS_NAME
-    return [json.loads(line) for line in _lines_until(path, math.inf)]
-
-
 def _lines_until(path: epath.Path, last_step: float) -> list[str]:
     """Returns the whole lines of a metrics file whose step is at most `last_step`."""
     if not path.exists():
         return []
     kept = []
     for line in path.read_text().splitlines():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # cut short by a kill
             if json.loads(line)["step"] <= last_step:
                 kept.append(line + "\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # cut short by a kill
     return kept
 
 
@@ -170,9 +156,8 @@ def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]
     try:
         tensorboard = importlib.import_module("tensorboardX")
         # purge_step hides the points that a killed run wrote after its last checkpoint.
-        return tensorboard.SummaryWriter(
-            workdir, purge_step=resume_step + 1 if resume_step else None
-        )
+        first_step = resume_step + 1 if resume_step else None
+        return tensorboard.SummaryWriter(workdir, purge_step=first_step)
     except ImportError as error:
         say(
             f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' "

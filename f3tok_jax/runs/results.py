@@ -409,13 +409,7 @@ def _typed(value: Any, wanted: Any, where: str) -> Any:
         return {key: _typed(one, arguments[1], f"{where}.{key}") for key, one in value.items()}
     if isinstance(value, list) and origin is tuple:
         return tuple(_typed(one, arguments[0], f"{where}[{i}]") for i, one in enumerate(value))
-    if (
-        wanted is float
-        and is_number(value)
-        or wanted is int
-        and is_number(value)
-        and value % 1 == 0
-    ):
+    if wanted in (int, float) and is_number(value) and (wanted is float or value % 1 == 0):
         return wanted(value)
     if wanted is Any or (wanted in (str, bool) and isinstance(value, wanted)):
         return value

@@ -57,16 +57,6 @@ def update_ema(ema_params: Any, params: Any, *, decay: float) -> Any:
     )
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Returns a boolean scalar: no floating-point leaf of `tree` holds a NaN or an infinity."""
-    leaves = [
-        jnp.all(jnp.isfinite(leaf))
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-    return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
-
-
 def select_finite(is_finite: jax.Array, new: Any, old: Any) -> Any:
     """Returns `new` where the step was finite, else `old`, leaf by leaf.
 

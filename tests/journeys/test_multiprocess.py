@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.runs import checkpoint
-from f3tok_jax.runs import metric_writer
+from tests.support import metrics
 from tests.support import toy_run
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -82,11 +82,7 @@ def _hashes(workdir, index: int) -> dict[int, list[int]]:
 
 
 def _losses(workdir) -> list[float]:
-    return [
-        line["train/error"]
-        for line in metric_writer.read_metrics(str(workdir))
-        if "train/error" in line
-    ]
+    return [line["train/error"] for line in metrics.read(workdir) if "train/error" in line]
 
 
 def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
@@ -103,11 +99,7 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     assert len(_losses(workdir)) == 12
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
     evaluations = [
-        [
-            line["eval/error"]
-            for line in metric_writer.read_metrics(str(folder))
-            if "eval/error" in line
-        ]
+        [line["eval/error"] for line in metrics.read(folder) if "eval/error" in line]
         for folder in (workdir, single)
     ]
     np.testing.assert_allclose(*evaluations, rtol=1e-5)

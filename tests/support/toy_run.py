@@ -207,7 +207,7 @@ def _train_step(state, frozen, batch, *, optimizers, config):
             jnp.square(discriminate(p, frames) - 1.0) + jnp.square(discriminate(p, fake))
         )
     )(params["discriminator"])
-    finite = train_state.all_finite(grads)
+    finite = jnp.isfinite(optax.tree.norm(grads))
     changed = {"params": {}, "opt_state": {}}
     for name, tx in optimizers.items():
         updates, changed["opt_state"][name] = tx.update(

@@ -11,6 +11,7 @@ import soundfile
 
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.signal import spectra
+from tests.support import metrics
 
 
 def _silent(message: str) -> None:
@@ -24,9 +25,9 @@ def _writer(workdir, **kwargs) -> metric_writer.MetricWriter:
 def test_every_line_is_on_disk_at_once(tmp_path):
     writer = _writer(tmp_path)
     writer.write(1, {"train/loss": 2.5})
-    assert metric_writer.read_metrics(str(tmp_path)) == [{"step": 1, "train/loss": 2.5}]
+    assert metrics.read(tmp_path) == [{"step": 1, "train/loss": 2.5}]
     writer.write(2, {"train/loss": float("nan"), "eval/mel": float("inf")})
-    assert metric_writer.read_metrics(str(tmp_path))[1] == {
+    assert metrics.read(tmp_path)[1] == {
         "step": 2,
         "train/loss": None,
         "eval/mel": None,
@@ -42,11 +43,11 @@ def test_resume_drops_the_steps_that_are_taken_again_and_torn_lines(tmp_path):
     writer.close()
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 6, "lo')  # killed while writing
-    assert len(metric_writer.read_metrics(str(tmp_path))) == 5
+    assert len(metrics.read(tmp_path)) == 5
     writer = _writer(tmp_path, resume_step=3)
     writer.write(4, {"loss": 40.0})
     writer.close()
-    assert [line["loss"] for line in metric_writer.read_metrics(str(tmp_path))] == [
+    assert [line["loss"] for line in metrics.read(tmp_path)] == [
         1.0,
         2.0,
         3.0,
@@ -54,7 +55,7 @@ def test_resume_drops_the_steps_that_are_taken_again_and_torn_lines(tmp_path):
     ]
     # A fresh run in the same folder starts a fresh curve.
     _writer(tmp_path).close()
-    assert metric_writer.read_metrics(str(tmp_path)) == []
+    assert metrics.read(tmp_path) == []
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -12,10 +12,10 @@ import pytest
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
-from f3tok_jax.runs import metric_writer
 from f3tok_jax.training import initialization
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import session
+from tests.support import metrics
 from tests.support import toy_run
 
 
@@ -38,7 +38,7 @@ def _train(shards, workdir, *more: str) -> int:
 
 
 def _first_loss(workdir) -> float:
-    return metric_writer.read_metrics(str(workdir))[0]["train/error"]
+    return metrics.read(workdir)[0]["train/error"]
 
 
 def _begin(shards, *more: str):

@@ -20,9 +20,9 @@ from data_pipelines.reading import pipeline
 from f3tok_jax import train
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import metric_writer
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
+from tests.support import metrics
 from tests.support import run_checks
 from tests.support import sounds
 from tests.support import toy_run
@@ -82,11 +82,7 @@ def _fingerprints(workdir, step: int = 12) -> dict[str, str]:
 
 
 def _losses(workdir) -> list[float]:
-    return [
-        line["train/error"]
-        for line in metric_writer.read_metrics(str(workdir))
-        if "train/error" in line
-    ]
+    return [line["train/error"] for line in metrics.read(workdir) if "train/error" in line]
 
 
 def _call_at(monkeypatch, step: int, action, *, training: bool = True) -> None:
@@ -108,7 +104,7 @@ def test_a_run_leaves_what_its_folder_promises(whole, shards, capsys):
     assert (whole / "DONE").exists() and (whole / "logs" / "environment.json").exists()
     assert config_lib.load(str(whole)) == toy_run.make_config(shards)
     assert len(list((whole / "samples" / "00000012").glob("*.wav"))) == 8
-    lines = metric_writer.read_metrics(str(whole))
+    lines = metrics.read(whole)
     assert [line["step"] for line in lines if "train/error" in line] == list(range(1, 13))
     assert [line["step"] for line in lines if "eval/error" in line] == [4, 8, 12]
     step = next(line for line in lines if "train/error" in line)
@@ -221,11 +217,7 @@ def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkey
         gain_db=config.data.gain_db,
     )
     assert entry["examples"] == data.example_keys(5)
-    lines = {
-        line["step"]: line
-        for line in metric_writer.read_metrics(str(tmp_path))
-        if "train/nonfinite" in line
-    }
+    lines = {line["step"]: line for line in metrics.read(tmp_path) if "train/nonfinite" in line}
     assert [lines[step]["train/nonfinite"] for step in (5, 6, 7)] == [0, 1, 0]
     assert "train/error" not in lines[6] and np.isfinite(lines[12]["train/error"])
     assert "step 6 was not finite" in capsys.readouterr().out
