@@ -30,33 +30,13 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONSTANT = re.compile(r"^\s+(?:ROOT )?\S+ = s32\[\][^ ]* constant\((\d+)\)", re.MULTILINE)
 _COLLECTIVES = (
-    "all-gather",
-    "all-reduce",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-    "ragged-all-to-all",
-    "send",
-)  # every send has its recv
+    "all-gather all-reduce reduce-scatter all-to-all collective-permute collective-broadcast "
+    "ragged-all-to-all send"  # every send has its recv
+).split()
 # These move nothing themselves, or fetch early what its reader is charged for.
 _FREE = frozenset(
-    (
-        "parameter",
-        "constant",
-        "get-tuple-element",
-        "tuple",
-        "bitcast",
-        "while",
-        "copy-start",
-        "slice-start",
-        "conditional",
-        "call",
-        "after-all",
-        "async-update",
-        "partition-id",
-        "opt-barrier",
-    )
+    "parameter constant get-tuple-element tuple bitcast while copy-start slice-start conditional "
+    "call after-all async-update partition-id opt-barrier".split()
 )
 
 
@@ -139,16 +119,11 @@ class Program:
             for inner in self._nested(instruction):
                 opcode = inner.opcode.removesuffix("-start")
                 if opcode in _COLLECTIVES:
-                    found.append(
-                        Collective(
-                            opcode,
-                            self.module_of(inner.op_name or instruction.op_name),
-                            self._moved(inner, opcode),
-                            times,
-                            hlo_text.parse_groups(inner.text),
-                            "is_host_transfer=true" in inner.text,
-                        )
-                    )
+                    module = self.module_of(inner.op_name or instruction.op_name)
+                    groups = hlo_text.parse_groups(inner.text)
+                    leaves = "is_host_transfer=true" in inner.text
+                    moved = self._moved(inner, opcode)
+                    found.append(Collective(opcode, module, moved, times, groups, leaves))
         return found
 
     def module_of(self, op_name: str) -> str:
@@ -191,11 +166,9 @@ class Program:
 
     def _dearest(self, instruction: hlo_text.Instruction) -> str:
         branches = _BRANCHES.search(instruction.text)
-        names = (
-            re.findall(r"%([\w.\-]+)", branches.group(1))
-            if branches
-            else _CALLED.findall(instruction.text)
-        )
+        names = _CALLED.findall(instruction.text)
+        if branches:
+            names = re.findall(r"%([\w.\-]+)", branches.group(1))
 
         def cycles(name: str) -> float:
             return sum(times * self._cost(inner).cycles for inner, times in self._walk(name, 1.0))
@@ -223,11 +196,7 @@ class Program:
             return Cost()
         cycles = _CYCLES.search(instruction.text)
         flops = sum(self._flops(inner) for inner in self._nested(instruction))
-        return Cost(
-            cycles=float(cycles.group(1)) if cycles else 0.0,
-            flops=flops,
-            bytes=self._traffic(instruction),
-        )
+        return Cost(float(cycles.group(1)) if cycles else 0.0, flops, self._traffic(instruction))
 
     def _traffic(self, instruction: hlo_text.Instruction) -> float:
         """Bytes that an instruction reads and writes."""
@@ -238,19 +207,15 @@ class Program:
         if instruction.opcode != "fusion":
             return self._operand_bytes(instruction) + hlo_text.shape_bytes(instruction.shape)
         (name,) = _CALLED.findall(instruction.text)
-        read = {
-            operand: self._read(name, index) for index, operand in enumerate(instruction.operands)
-        }
+        operands = enumerate(instruction.operands)
+        read = {operand: self._read(name, index) for index, operand in operands}
         return sum(read.values()) + self._written(name, instruction.shape)
 
     def _read(self, computation: str, index: int) -> float:
         """Bytes that a fused computation reads of its parameter `index`."""
         inner = self.text.computations[computation]
-        parameter = next(
-            found
-            for found in inner.values()
-            if found.opcode == "parameter" and found.operands == (str(index),)
-        )
+        parameters = (found for found in inner.values() if found.opcode == "parameter")
+        parameter = next(found for found in parameters if found.operands == (str(index),))
         whole, read = hlo_text.shape_bytes(parameter.shape), 0.0
         for user in inner.values():
             if user.opcode == "parameter" or parameter.name not in user.operands:
@@ -280,16 +245,12 @@ class Program:
 
     @functools.cached_property
     def _shapes(self) -> dict[str, str]:
-        return {
-            instruction.name: instruction.shape
-            for computation in self.text.computations.values()
-            for instruction in computation.values()
-        }
+        computations = self.text.computations.values()
+        return {one.name: one.shape for found in computations for one in found.values()}
 
     def _operand_bytes(self, instruction: hlo_text.Instruction) -> float:
-        return sum(
-            hlo_text.shape_bytes(self._shapes.get(name, "")) for name in set(instruction.operands)
-        )
+        shapes = (self._shapes.get(name, "") for name in set(instruction.operands))
+        return sum(map(hlo_text.shape_bytes, shapes))
 
     def _moved(self, instruction: hlo_text.Instruction, opcode: str) -> float:
         operands = self._operand_bytes(instruction)
@@ -305,11 +266,8 @@ class Program:
         if instruction.opcode == "dot":
             contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", instruction.text)
             sizes = hlo_text.dimensions(self._shapes.get(instruction.operands[0], ""))
-            inner = (
-                [sizes[axis] for axis in hlo_text.numbers(contracted.group(1))]
-                if contracted
-                else []
-            )
+            axes = hlo_text.numbers(contracted.group(1)) if contracted else []
+            inner = [sizes[axis] for axis in axes]
             return 2.0 * float(np.prod(hlo_text.dimensions(instruction.shape)) * np.prod(inner))
         return 0.0
 

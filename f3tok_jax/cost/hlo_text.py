@@ -78,9 +78,7 @@ def parse(text: str) -> Text:
             if instruction:
                 computations[current][instruction.name] = instruction
     if not entry:
-        raise ValueError(
-            "the text must be a compiled HLO module with an ENTRY computation, got none"
-        )
+        raise ValueError("the text must be compiled HLO with an ENTRY computation, got none")
     return Text(computations, entry, {name: "\n".join(lines) for name, lines in texts.items()})
 
 
@@ -97,12 +95,8 @@ def _joined(text: str) -> list[str]:
 
 def shape_bytes(shape: str) -> float:
     """Bytes of all arrays in the text of a shape, without padding."""
-    return float(
-        sum(
-            _element_bytes(dtype) * np.prod(numbers(found))
-            for dtype, found in _SHAPE.findall(shape)
-        )
-    )
+    arrays = _SHAPE.findall(shape)
+    return float(sum(_element_bytes(dtype) * np.prod(numbers(found)) for dtype, found in arrays))
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
@@ -121,10 +115,8 @@ def convolution_flops(attributes: str, lhs: str, rhs: str, result: str) -> float
         result: text of the result's shape.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
-    sizes = [
-        dict(zip(order, dimensions(shape)))
-        for order, shape in zip(labels.groups(), (lhs, rhs, result))
-    ]
+    orders = zip(labels.groups(), (lhs, rhs, result))
+    sizes = [dict(zip(order, dimensions(shape))) for order, shape in orders]
     spatial = [label for label in labels.group(3) if label.isdigit()]
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(item.split("=") for item in window.group(1).split()) if window else {}
@@ -198,16 +190,7 @@ def _closing(text: str, start: int) -> int:
     return len(text)
 
 
-def _valid_positions(
-    *,
-    size: int,
-    window: int,
-    outputs: int,
-    stride: int,
-    low: int,
-    lhs_dilation: int,
-    rhs_dilation: int,
-) -> int:
+def _valid_positions(*, size, window, outputs, stride, low, lhs_dilation, rhs_dilation) -> int:
     """Pairs of (output, tap) along one axis that meet an element of the input."""
     taps = np.arange(window) * rhs_dilation - low
     extent = (size - 1) * lhs_dilation + 1

@@ -177,8 +177,7 @@ def measure(
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
         "estimated": rate(cycles / chip.clock) | {"cycles": cycles},
         "modules": {
-            name: seconds_and_work(cost)
-            | {"estimated_share": cost.cycles / cycles if cycles else 0.0}
+            name: seconds_and_work(cost) | {"estimated_share": cost.cycles / (cycles or 1.0)}
             for name, cost in modules.items()
             if cost.flops or cost.bytes
         },

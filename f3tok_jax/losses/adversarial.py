@@ -74,7 +74,5 @@ def _per_example(mean: jax.Array, like: jax.Array) -> reconstruction.Loss:
 
 def _check_lists(real: Sequence, fake: Sequence) -> None:
     if not len(fake) or len(real) != len(fake):
-        raise ValueError(
-            f"real and generated sides must be equally long and not empty, got {len(real)} and "
-            f"{len(fake)}"
-        )
+        got = f"got {len(real)} and {len(fake)}"
+        raise ValueError(f"real and generated sides must be equally long and not empty, {got}")

@@ -53,26 +53,19 @@ def multi_scale_mel(
     """
     _check_waveforms(target, output, mask)
     if len(windows) != len(bands):
-        raise ValueError(
-            f"windows and bands must be equally many, got {len(windows)} and {len(bands)}"
-        )
+        got = f"got {len(windows)} and {len(bands)}"
+        raise ValueError(f"windows and bands must be equally many, {got}")
     target, output = _masked(target, output, mask)
 
-    def log_mel(waveform: jax.Array, window: int, num_mels: int) -> jax.Array:
-        return spectra.log10_mel(
-            spectra.mel_spectrogram(
-                waveform,
-                sample_rate=sample_rate,
-                frame_length=window,
-                num_mels=num_mels,
-                unit_area=unit_area,
-                method=method,
-            )
-        )
+    options = dict(sample_rate=sample_rate, unit_area=unit_area, method=method)
+
+    def log_mel(waveform: jax.Array, **window: int) -> jax.Array:
+        return spectra.log10_mel(spectra.mel_spectrogram(waveform, **window, **options))
 
     total = jnp.float32(0.0)
     for window, num_mels in zip(windows, bands):
-        difference = jnp.abs(log_mel(target, window, num_mels) - log_mel(output, window, num_mels))
+        sizes = dict(frame_length=window, num_mels=num_mels)
+        difference = jnp.abs(log_mel(target, **sizes) - log_mel(output, **sizes))
         total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
     return total, jnp.sum(mask, dtype=jnp.float32)
 
@@ -105,11 +98,8 @@ def multi_resolution_stft(
     target, output = _masked(target, output, mask)
 
     def spectrum(waveform: jax.Array, window: int) -> jax.Array:
-        return spectra.magnitude(
-            *spectra.centered_stft(
-                waveform, frame_length=window, hop_length=window // 4, method=method
-            )
-        )
+        sizes = dict(frame_length=window, hop_length=window // 4)
+        return spectra.magnitude(*spectra.centered_stft(waveform, **sizes, method=method))
 
     total = jnp.float32(0.0)
     for window in windows:

@@ -180,10 +180,8 @@ def check_geometry(model) -> None:
             f"config.model.hop_length={model.hop_length}: the window overlaps by half"
         )
     if not model.strides or any(len(pair) != 2 or min(pair) < 1 for pair in model.strides):
-        raise ValueError(
-            f"config.model.strides must be (time, frequency) pairs of at least 1, "
-            f"got {model.strides}"
-        )
+        pairs = "(time, frequency) pairs of at least 1"
+        raise ValueError(f"config.model.strides must be {pairs}, got {model.strides}")
     reduction = math.prod(frequency for _, frequency in model.strides)
     if model.hop_length % (model.fold * reduction):
         raise ValueError(
@@ -198,10 +196,9 @@ def check_geometry(model) -> None:
                 f"{len(model.strides)}, got {getattr(model, name)}"
             )
     for name, allowed in _ALLOWED.items():
-        if getattr(model, name) not in allowed:
-            raise ValueError(
-                f"config.model.{name} must be one of {allowed}, got {getattr(model, name)!r}"
-            )
+        value = getattr(model, name)
+        if value not in allowed:
+            raise ValueError(f"config.model.{name} must be one of {allowed}, got {value!r}")
     if not 0 < model.compression <= 1:
         raise ValueError(f"config.model.compression must be in (0, 1], got {model.compression}")
 
@@ -287,16 +284,9 @@ def _conv(
 def _dense_pair(width: int, hidden: int, model: Autoencoder) -> sl.Residual.Config:
     """A linear map and, beside it, one with a hidden layer."""
     dtype = jnp.dtype(model.compute_dtype)
-    hidden_layers = [
-        sl.Dense.Config(hidden, compute_dtype=dtype, name="hidden"),
-        sl.Elu.Config(),
-        sl.Dense.Config(width, compute_dtype=dtype, name="output"),
-    ]
-    return sl.Residual.Config(
-        hidden_layers,
-        [sl.Dense.Config(width, compute_dtype=dtype, name="linear")],
-        name="dense_pair",
-    )
+    dense = functools.partial(sl.Dense.Config, compute_dtype=dtype)
+    layers = [dense(hidden, name="hidden"), sl.Elu.Config(), dense(width, name="output")]
+    return sl.Residual.Config(layers, [dense(width, name="linear")], name="dense_pair")
 
 
 def _kernel(strides: tuple[int, int]) -> tuple[int, int]:

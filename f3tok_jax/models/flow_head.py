@@ -69,26 +69,9 @@ class FlowHead(nn.Module):
         self.time_hidden = self._dense(self.width)
         self.time_out = self._dense(self.width)
         self.latents_in = self._dense(self.width)
-        self.roles = self.param(
-            "roles",
-            nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed")),
-            (2, self.width),
-            jnp.float32,
-        )
-        self.transformer = transformer_lib.Transformer(
-            num_layers=self.num_layers,
-            width=self.width,
-            hidden_width=self.hidden_width,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            rope_theta=self.rope_theta,
-            norm_epsilon=self.norm_epsilon,
-            qk_norm=self.qk_norm,
-            attention="bidirectional",
-            remat=self.remat,
-            compute_dtype=self.compute_dtype,
-        )
+        normal = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
+        self.roles = self.param("roles", normal, (2, self.width), jnp.float32)
+        self.transformer = transformer_lib.of_fields(self, attention="bidirectional")
         # The first velocity is 0, its loss the variance of x - e.
         self.latents_out = self._dense(self.latent_dim, into=False, init=nn.initializers.zeros)
         self.stop_hidden = self._dense(self.width)

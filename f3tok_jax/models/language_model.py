@@ -26,14 +26,9 @@ _ONLY = {
     "partial_rotary_factor": (1, None),
 }
 _SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-)
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads max_position_embeddings"
+).split()
 
 
 class LanguageModel(nn.Module):
@@ -49,9 +44,8 @@ class LanguageModel(nn.Module):
     transformer: transformer_lib.Transformer
 
     def setup(self):
-        init = nn.with_logical_partitioning(
-            nn.initializers.normal(_EMBEDDING_STD), ("vocabulary", "embed")
-        )
+        normal = nn.initializers.normal(_EMBEDDING_STD)
+        init = nn.with_logical_partitioning(normal, ("vocabulary", "embed"))
         shape = (self.vocabulary_size, self.width)
         self.embedding = self.param("embedding", init, shape, jnp.float32)
         if not self.is_tied:
@@ -172,9 +166,8 @@ def _rope_theta(fields: Mapping[str, Any]) -> float:
 def describe(model: LanguageModel) -> dict[str, Any]:
     """Returns the fields of config.json from which `make` makes `model`."""
     transformer = model.transformer
-    kind = {(True, False): "qwen3", (False, True): "qwen2"}.get(
-        (transformer.qk_norm, transformer.qkv_bias)
-    )
+    kinds = {(True, False): "qwen3", (False, True): "qwen2"}
+    kind = kinds.get((transformer.qk_norm, transformer.qkv_bias))
     if kind is None or transformer.attention != "causal" or transformer.window:
         raise ValueError(
             "only causal models with either norms of queries and keys (qwen3) or biases (qwen2), "

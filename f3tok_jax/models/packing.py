@@ -26,6 +26,11 @@ class Packing:
     valid: jax.Array
 
 
+def rows(x: jax.Array, examples: int) -> jax.Array:
+    """Neighbours in a batch put into one row: [b, t, ...] to [b / examples, examples * t, ...]."""
+    return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
+
+
 def pack(mask: jax.Array, *, length: int) -> Packing:
     """Plans to move the slots where `mask` is True to the front of rows of `length`.
 

@@ -34,9 +34,8 @@ class RepresentationEncoder(nn.Module):
         if self.latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, got {self.latent_dim}")
         if self.input_noise < 0:
-            raise ValueError(
-                f"config.model.input_noise must not be negative, got {self.input_noise}"
-            )
+            name = "config.model.input_noise"
+            raise ValueError(f"{name} must not be negative, got {self.input_noise}")
         initializer = nn.initializers.lecun_normal()
         self.input = nn.Dense(
             self.width,
@@ -96,20 +95,7 @@ class RepresentationEncoder(nn.Module):
 
     @nn.nowrap
     def _transformer(self) -> transformer.Transformer:
-        return transformer.Transformer(
-            num_layers=self.num_layers,
-            width=self.width,
-            hidden_width=self.hidden_width,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            rope_theta=self.rope_theta,
-            norm_epsilon=self.norm_epsilon,
-            qk_norm=self.qk_norm,
-            window=self.window,
-            remat=self.remat,
-            compute_dtype=self.compute_dtype,
-        )
+        return transformer.of_fields(self)
 
     @nn.nowrap
     def _check(self, latents: jax.Array) -> None:

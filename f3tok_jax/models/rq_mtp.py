@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from f3tok_jax.models import bottleneck
 from f3tok_jax.signal import spectra
 
 HEADS = ("linear", "bottleneck")
@@ -45,12 +46,8 @@ def make_codebooks(
         Projections [G, input_dim, code_dim], Xavier uniform, and codes [G, V, code_dim] of norm 1;
         float64.
     """
-    for name, value in (
-        ("input_dim", input_dim),
-        ("num_codebooks", num_codebooks),
-        ("codebook_size", codebook_size),
-        ("code_dim", code_dim),
-    ):
+    sizes = dict(input_dim=input_dim, num_codebooks=num_codebooks, codebook_size=codebook_size)
+    for name, value in (sizes | {"code_dim": code_dim}).items():
         if value < 1:
             raise ValueError(f"{name} of the random quantizer must be at least 1, got {value}")
     draw = np.random.RandomState(seed)
@@ -92,11 +89,7 @@ def standardize(
         [b, t, d] float32.
     """
     features = (features.astype(jnp.float32) - mean[None, None]) / (std[None, None] + epsilon)
-    if layer_norm:
-        features -= jnp.mean(features, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(features), axis=-1, keepdims=True)
-        features *= jax.lax.rsqrt(variance + epsilon)
-    return features
+    return bottleneck.normalize(features, epsilon=epsilon) if layer_norm else features
 
 
 def codes_of(features: jax.Array, table: jax.Array, *, num_codebooks: int) -> jax.Array:
@@ -274,14 +267,8 @@ class Heads(nn.Module):
         """The heads' parameters, stacked over k."""
 
         def matrix(name: str, shape: tuple[int, ...], axes: tuple, variance: float) -> jax.Array:
-            init = nn.initializers.variance_scaling(
-                variance,
-                "fan_in",
-                "truncated_normal",
-                in_axis=1,
-                out_axis=tuple(range(2, len(shape))),
-                batch_axis=0,
-            )
+            which = dict(in_axis=1, out_axis=tuple(range(2, len(shape))), batch_axis=0)
+            init = nn.initializers.variance_scaling(variance, "fan_in", "truncated_normal", **which)
             return self.param(name, nn.with_logical_partitioning(init, axes), shape, jnp.float32)
 
         count, inner, params = self.num_heads, width, {}
@@ -324,12 +311,8 @@ class Heads(nn.Module):
             states = jnp.matmul(states.astype(dtype), down.astype(dtype))
         # One head's weights, gathered over the chips that share them.
         output = nn.with_logical_constraint(params["output"], ("embed", None, "vocabulary"))
-        logits = jnp.einsum(
-            "btd,dgv->btgv",
-            states.astype(dtype),
-            output.astype(dtype),
-            preferred_element_type=jnp.float32,
-        )
+        states, output = states.astype(dtype), output.astype(dtype)
+        logits = jnp.einsum("btd,dgv->btgv", states, output, preferred_element_type=jnp.float32)
         return nn.with_logical_constraint(logits, ("batch", "time", None, "vocabulary"))
 
 

@@ -9,6 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from f3tok_jax.models import bottleneck
+
 _EPSILON = 1e-5  # of the variance, as of the bottleneck
 
 SOLVERS = ("euler", "midpoint")
@@ -74,7 +76,7 @@ class Sampler:
             return x + step * slope, None
 
         x, _ = jax.lax.scan(advance, self.temperature * noise, (times[:-1], times[1:]))
-        return normalized(x) if self.renormalize else x
+        return bottleneck.normalize(x, epsilon=_EPSILON) if self.renormalize else x
 
 
 def guided(
@@ -95,15 +97,8 @@ def guided(
         if guidance == 1.0:
             return velocity(condition, time, x)
         pair = jnp.concatenate([condition, jnp.zeros_like(condition)])
-        with_it, without = jnp.split(
-            velocity(pair, jnp.concatenate([time, time]), jnp.concatenate([x, x])), 2
-        )
+        both = velocity(pair, jnp.concatenate([time, time]), jnp.concatenate([x, x]))
+        with_it, without = jnp.split(both, 2)
         return without + guidance * (with_it - without)
 
     return at
-
-
-def normalized(latents: jax.Array) -> jax.Array:
-    """Latents [..., d] brought to mean 0 and rms 1 over their channels."""
-    centred = latents - jnp.mean(latents, axis=-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + _EPSILON)

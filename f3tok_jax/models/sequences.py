@@ -3,6 +3,7 @@
 """Audio and text as the rows that a language model reads."""
 
 from collections.abc import Callable
+import functools
 import math
 
 import flax.struct
@@ -86,13 +87,9 @@ def make_sequences(
         jnp.concatenate(parts, axis=1) for parts in (slots, mask, tokens, answers)
     )
     positions = jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
-    segments = jnp.broadcast_to(
-        (1 + jnp.arange(batch_size, dtype=jnp.int32) % examples_per_row)[:, None], mask.shape
-    )
-
-    def rows(x: jax.Array) -> jax.Array:
-        return x.reshape(batch_size // examples_per_row, -1, *x.shape[2:])
-
+    number = 1 + jnp.arange(batch_size, dtype=jnp.int32) % examples_per_row
+    segments = jnp.broadcast_to(number[:, None], mask.shape)
+    rows = functools.partial(packing.rows, examples=examples_per_row)
     mask = rows(mask)
     plan = packing.pack(mask, length=min(length or mask.shape[1], mask.shape[1]))
     tokens, answers = packing.take(plan, rows(tokens)), packing.take(plan, rows(answers))

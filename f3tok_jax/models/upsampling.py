@@ -46,10 +46,7 @@ def transposed_conv(
     # which is causality; in frequency half at either end.
     crops = (0, (kernel.shape[1] - strides[1]) // 2)
     options = dict(strides=strides, crops=crops, num_past=num_past)
-    dilated, subpixel = (
-        functools.partial(_dilated, **options),
-        functools.partial(_subpixel, **options),
-    )
+    dilated, subpixel = (functools.partial(form, **options) for form in (_dilated, _subpixel))
     if formulation == "transposed":
         return dilated(x, kernel)
     if formulation == "subpixel":
@@ -79,9 +76,8 @@ def _subpixel(x, kernel, *, strides, crops, num_past):
     # y[s m + r] = sum_q x[m - q] w[s q + r + crop]: taps q and phases r of the kernel, zero
     # outside it.
     pads, taps, padding = [], [], []
-    for size, stride, crop, past in zip(
-        kernel.shape[:2], strides, crops, (num_past, 0), strict=True
-    ):
+    sizes, pasts = kernel.shape[:2], (num_past, 0)
+    for size, stride, crop, past in zip(sizes, strides, crops, pasts, strict=True):
         first = -((stride - 1 + crop) // stride)
         last = (size - 1 - crop) // stride
         before = -(stride * first + crop)
@@ -159,22 +155,13 @@ class CausalConv2DTranspose(sl.SequenceLayer):
     @nn.compact
     def _upsample(self, values: jax.Array, num_past: int) -> jax.Array:
         config = self.config
-        kernel = self.param(
-            "kernel",
-            _scaled_lecun_normal(config.strides),
-            (*config.kernel_size, values.shape[-1], config.filters),
-        )
+        shape = (*config.kernel_size, values.shape[-1], config.filters)
+        kernel = self.param("kernel", _scaled_lecun_normal(config.strides), shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (config.filters,))
-        values, kernel, bias = nn.dtypes.promote_dtype(
-            values, kernel, bias, dtype=config.compute_dtype
-        )
-        y = transposed_conv(
-            values,
-            kernel,
-            strides=config.strides,
-            formulation=config.formulation,
-            num_past=num_past,
-        )
+        arrays = nn.dtypes.promote_dtype(values, kernel, bias, dtype=config.compute_dtype)
+        values, kernel, bias = arrays
+        form = dict(strides=config.strides, formulation=config.formulation)
+        y = transposed_conv(values, kernel, **form, num_past=num_past)
         return y + bias.reshape(1, 1, 1, -1)
 
     def _with_mask(self, values: jax.Array, mask: jax.Array) -> sl.Sequence:

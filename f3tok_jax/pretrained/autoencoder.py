@@ -64,10 +64,6 @@ def load(
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     autoencoder = of_run(run)
-    params, run = weights.restore(
-        run,
-        {"generator": abstract_params(autoencoder)},
-        None if shardings is None else {"generator": shardings},
-        say=say,
-    )
+    abstract = {"generator": abstract_params(autoencoder)}
+    params, run = weights.restore(run, abstract, shardings and {"generator": shardings}, say=say)
     return autoencoder, params["generator"], run

@@ -88,9 +88,8 @@ class Model:
         return self.frozen.abstract() | self._abstract_modules()
 
     def _abstract_modules(self) -> dict[str, Any]:
-        return pretrained_representation.abstract_params(
-            self.generator.encoder, self.generator.projector
-        )
+        modules = self.generator.encoder, self.generator.projector
+        return pretrained_representation.abstract_params(*modules)
 
     def load(
         self, shardings: Mapping[str, Any], measured: Mapping[str, Any] | None = None
@@ -107,9 +106,8 @@ class Model:
         del measured
         self.check_named()
         modules = self._abstract_modules()
-        params, _ = pretrained_representation.load(
-            self.representation, modules, shardings={name: shardings[name] for name in modules}
-        )
+        own = {name: shardings[name] for name in modules}
+        params, _ = pretrained_representation.load(self.representation, modules, shardings=own)
         return self.frozen.load(shardings) | params
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
@@ -117,13 +115,8 @@ class Model:
         key_of = functools.partial(train_state.step_key, key, 0)
         head, section = self.generator.head, self.config.language_model
         width = self.generator.language_model.width
-        inputs = (
-            jnp.zeros((1, width)),
-            jnp.zeros((1, width)),
-            jnp.zeros((1,)),
-            jnp.zeros((1, head.patch, head.latent_dim)),
-            jnp.zeros((1, head.history * head.patch, head.latent_dim)),
-        )
+        noisy, history = ((1, count * head.patch, head.latent_dim) for count in (1, head.history))
+        inputs = map(jnp.zeros, ((1, width), (1, width), (1,), noisy, history))
         params = {HEAD: head.init(key_of(HEAD), *inputs)["params"]}
         if self.trains_language_model:
             params[LANGUAGE_MODEL] = adaptation.init(
@@ -171,8 +164,7 @@ def load(
     """
     model = Model(run)
     params, run = weights.restore(run, model.abstract_params(), say=say)
-    below, _ = pretrained_representation.load(
-        model.representation, model._abstract_modules(), say=say
-    )
+    modules = model._abstract_modules()
+    below, _ = pretrained_representation.load(model.representation, modules, say=say)
     given = model.frozen.load_language_model() | below
     return model, generator_weights(params, given), run

@@ -76,12 +76,8 @@ def load(
         ValueError: where the run has no arrays of these shapes.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    params, run = weights.restore(
-        run,
-        {lineage.ENCODER: abstract},
-        None if shardings is None else {lineage.ENCODER: shardings},
-        say=say,
-    )
+    shardings = shardings and {lineage.ENCODER: shardings}
+    params, run = weights.restore(run, {lineage.ENCODER: abstract}, shardings, say=say)
     return params[lineage.ENCODER], run
 
 

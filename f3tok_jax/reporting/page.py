@@ -15,6 +15,7 @@ from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import history
 from f3tok_jax.runs import results
+from f3tok_jax.runs import typed_json
 from f3tok_jax.stages import registry
 from f3tok_jax.training import stage as stage_lib
 
@@ -114,9 +115,9 @@ def _summary(run: history.RunHistory) -> dict[str, Any]:
     return {
         "name": run.name,
         "stage": [str(run.config[key]) for key in ("stage", "preset") if key in run.config],
-        "sample_rate": rate if results.is_number(rate) else None,
+        "sample_rate": rate if typed_json.is_number(rate) else None,
         "step": step,
-        "num_steps": num_steps if results.is_number(num_steps) else step,
+        "num_steps": num_steps if typed_json.is_number(num_steps) else step,
         "is_done": run.is_done,
         "minutes": sum(parts) / 60 if seconds else None,
         "speed": sorted(speed.values)[len(speed.values) // 2] if speed else None,

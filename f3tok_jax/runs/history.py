@@ -14,6 +14,7 @@ import numpy as np
 from data_pipelines.sound import audio_files
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import typed_json
 
 # Where the programs' results lie in a run folder; what kind each is, the file says itself.
 _RESULTS = ("results*.json", "probe*.json", "ablation*.json", "transcripts*.json")
@@ -133,7 +134,7 @@ def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tup
 def _read_config(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     """Dotted key -> value, {} with a note where there is none."""
     try:
-        return config_lib.flatten(results_lib.read_object(path))
+        return config_lib.flatten(typed_json.read_object(path))
     except ValueError as error:
         notes.append(f"No {path.name}." if not path.exists() else f"{error}.")
         return {}
@@ -151,13 +152,13 @@ def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
             try:
                 values = json.loads(line)
                 step = values.pop("step")
-                if not results_lib.is_number(step):
+                if not typed_json.is_number(step):
                     raise ValueError(f"step {step!r:.60}")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 num_damaged += 1
                 continue
             for name, value in values.items():
-                if results_lib.is_number(value):
+                if typed_json.is_number(value):
                     points.setdefault(name, {})[float(step)] = float(value)
                 elif isinstance(value, (int, float)):
                     num_infinite += 1

@@ -2,24 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results that programs leave as JSON: a dataclass per kind, written and read here alone.
 
-"format" in a file names its kind and version. A field that is None by default is left out where it
-is None.
+"format" in a file names its kind and version.
 """
 
 from collections.abc import Mapping
 import dataclasses
 import json
 import pathlib
-import types
 import typing
 from typing import Any, ClassVar
 
 from data_pipelines.records import atomic
+from f3tok_jax.runs import typed_json
 
-# Fields that are on disk under another name.
-_ON_DISK = {"sounds": "listen", "classifier": "judge", "classifier_accuracy": "judge_accuracy"}
-_MAX_BYTES = 2**28
-_MAX_NUMBER = 1e100  # what is reckoned and drawn with such numbers is finite
 COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
 TITLES = {
     COMMONEST: "always the commonest",
@@ -110,7 +105,7 @@ class Reconstruction:
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]
     spectral_frechet_distance: Mapping[str, float] | None = None
-    sounds: tuple[Sounds, ...]
+    sounds: tuple[Sounds, ...] = typed_json.named("listen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +122,7 @@ class GeneratedRow:
 
     name: str
     title: str
-    classifier_accuracy: float | None = None
+    classifier_accuracy: float | None = typed_json.named("judge_accuracy", default=None)
     character_error_rate: float | None = None
     never_stopped: float | None = None
     stopped_at_once: float | None = None
@@ -146,12 +141,12 @@ class Generation:
     step: int = 0
     shards: str = ""
     num_examples: int
-    classifier: ClassifierSource
+    classifier: ClassifierSource = typed_json.named("judge")
     sampler: Mapping[str, Any]
     max_seconds: float
     rows: tuple[GeneratedRow, ...]
     texts: Mapping[str, str]  # key -> text
-    sounds: tuple[Sounds, ...]
+    sounds: tuple[Sounds, ...] = typed_json.named("listen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -312,7 +307,7 @@ class Cost:
     topology: str
     fits: bool
     error: str | None = None  # where it does not fit
-    figures: Mapping[str, Any]
+    figures: Mapping[str, Any] = typed_json.named(typed_json.BESIDE)
 
 
 Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts | Speed | Cost
@@ -329,23 +324,7 @@ def write(path: pathlib.Path, result: Any) -> None:
     Raises:
         ValueError: if a number is NaN or infinite.
     """
-    atomic.write_text(path, json.dumps(to_json(result), indent=1, allow_nan=False) + "\n")
-
-
-def to_json(value: Any) -> Any:
-    """What is written of results, and of all that they hold."""
-    if dataclasses.is_dataclass(value):
-        found = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
-        made = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
-        made |= {
-            _ON_DISK.get(field.name, field.name): to_json(one)
-            for field, one in found
-            if one is not None or field.default is not None
-        }
-        return made.pop("figures", {}) | made
-    if isinstance(value, Mapping):
-        return {key: to_json(one) for key, one in value.items()}
-    return [to_json(one) for one in value] if isinstance(value, (list, tuple)) else value
+    atomic.write_text(path, json.dumps(typed_json.write(result), indent=1, allow_nan=False) + "\n")
 
 
 def read(path: pathlib.Path) -> Result:
@@ -354,39 +333,14 @@ def read(path: pathlib.Path) -> Result:
     Raises:
         ValueError: if the file is not there, damaged, something else, or of a newer version.
     """
-    content = read_object(path)
+    content = typed_json.read_object(path)
     kind = str(content.pop("format", None))
     if kind not in KINDS:
         raise ValueError(f"{path.name} {_foreign(kind)}")
     try:
-        return _typed(content, KINDS[kind], "")
+        return typed_json.read(content, KINDS[kind])
     except ValueError as error:
         raise ValueError(f"{path.name} is damaged: {error}") from None
-
-
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """The JSON object of a file.
-
-    Raises:
-        ValueError: if there is none, or it is larger than any that we write.
-    """
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("it is not a JSON object")
-        return value
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path.name}") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number, finite, with which one can reckon."""
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and abs(value) < _MAX_NUMBER  # NaN is not
 
 
 def _foreign(kind: str) -> str:
@@ -396,37 +350,3 @@ def _foreign(kind: str) -> str:
     if name in ours and version.isdecimal():
         return f"is {kind!r}, this version reads {ours[name]!r}: update f3tok_jax"
     return f'has no results: its "format" must be one of {", ".join(KINDS)}, got {kind!r:.60}'
-
-
-def _typed(value: Any, wanted: Any, where: str) -> Any:
-    """A value of JSON as the type of a field, which `where` names; refuses any other."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is types.UnionType:
-        return None if value is None else _typed(value, arguments[0], where)
-    if isinstance(value, dict) and dataclasses.is_dataclass(wanted):
-        return _record(value, wanted, where)
-    if isinstance(value, dict) and origin is Mapping:
-        return {key: _typed(one, arguments[1], f"{where}.{key}") for key, one in value.items()}
-    if isinstance(value, list) and origin is tuple:
-        return tuple(_typed(one, arguments[0], f"{where}[{i}]") for i, one in enumerate(value))
-    if wanted in (int, float) and is_number(value) and (wanted is float or value % 1 == 0):
-        return wanted(value)
-    if wanted is Any or (wanted in (str, bool) and isinstance(value, wanted)):
-        return value
-    names = {tuple: "a list", int: "a whole number", float: "a finite number", str: "a text"}
-    expected = names.get(origin or wanted, "true or false" if wanted is bool else "an object")
-    raise ValueError(f"{where.lstrip('.')} must be {expected}, got {value!r:.60}")
-
-
-def _record(content: Mapping[str, Any], wanted: type, where: str) -> Any:
-    """A dataclass of its fields; what else there is, is left out."""
-    hints, found = typing.get_type_hints(wanted), {}
-    for field in dataclasses.fields(wanted):
-        key = _ON_DISK.get(field.name, field.name)
-        if key == "figures":
-            found[key] = {name: one for name, one in content.items() if name not in hints}
-        elif key in content:
-            found[field.name] = _typed(content[key], hints[field.name], f"{where}.{key}")
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is missing")
-    return wanted(**found)

@@ -48,10 +48,8 @@ def frame(waveform: jax.Array, *, frame_length: int, hop_length: int) -> jax.Arr
     """
     num_samples = waveform.shape[-1]
     if num_samples < frame_length:
-        raise ValueError(
-            f"frame wants at least frame_length={frame_length} samples, got {num_samples}; pad "
-            f"first"
-        )
+        wanted = f"at least frame_length={frame_length} samples"
+        raise ValueError(f"frame wants {wanted}, got {num_samples}; pad first")
     count = 1 + (num_samples - frame_length) // hop_length
     if frame_length % hop_length:
         index = np.arange(count)[:, None] * hop_length + np.arange(frame_length)

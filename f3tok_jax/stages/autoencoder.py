@@ -94,16 +94,13 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     if config.losses.adversarial_start < config.num_steps:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
         num_steps["discriminator"] = config.num_steps - config.losses.adversarial_start
-    model = Model(
-        autoencoder=pretrained_autoencoder.make(config),
-        discriminators=discriminators,
-        config=config,
-    )
+    autoencoder = pretrained_autoencoder.make(config)
+    model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
     optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], num_steps[name])
-        for name in num_steps
+        name: optimizer.make_optimizer(config.optimizer[name], steps)
+        for name, steps in num_steps.items()
     }
-    sound = lineage.Lineage(config=config).sound
+    sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
     crop = sound_lib.crop_length(config, sound)
     shape = (config.data.batch_size, crop)
     return stage.Stage(
@@ -113,10 +110,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
         },
         init_state=functools.partial(init_state, model=model, optimizers=optimizers, crop=crop),
         open_data=functools.partial(
-            sound_lib.open_pipeline,
-            config=config,
-            sound=sound,
-            crops={"gain_db": config.data.gain_db},
+            sound_lib.open_pipeline, config=config, sound=sound, crops=crops
         ),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
@@ -137,12 +131,10 @@ def init_state(
     """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
     waveform = jnp.zeros((1, crop))
     modules = {"generator": model.autoencoder, "discriminator": model.discriminators}
-    params = {
-        name: pretrained_autoencoder.init_params(
-            modules[name], train_state.step_key(key, 0, name), waveform
-        )
-        for name in optimizers
-    }
+    params = {}
+    for name in optimizers:
+        own = train_state.step_key(key, 0, name)
+        params[name] = pretrained_autoencoder.init_params(modules[name], own, waveform)
     return optimizer.init_state(params, optimizers, averaged=("generator",))
 
 
@@ -278,9 +270,8 @@ def _adversarial_gradients(
     start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
 
     def features_of(p, sound):
-        return model.discriminators.apply(
-            {"params": p}, jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
-        )
+        sound = jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
+        return model.discriminators.apply({"params": p}, sound)
 
     real, pull_back_real = jax.vjp(lambda p: features_of(p, waveform), params)
     fake, pull_back_fake = jax.vjp(features_of, params, reconstruction)
@@ -303,9 +294,8 @@ def _adversarial_gradients(
     pulls, more = jax.grad(discriminator_loss, argnums=(0, 1), has_aux=True)(real, fake)
     # One pull-back per player; what the other would have got from it is dead code.
     _, output_gradient = pull_back_fake(generator_pull)
-    params_gradient = jax.tree.map(
-        jnp.add, pull_back_real(pulls[0])[0], pull_back_fake(pulls[1])[0]
-    )
+    (of_real,), (of_fake, _) = pull_back_real(pulls[0]), pull_back_fake(pulls[1])
+    params_gradient = jax.tree.map(jnp.add, of_real, of_fake)
     return output_gradient, params_gradient, metrics | more
 
 

@@ -18,7 +18,6 @@ from f3tok_jax.models import adaptation
 from f3tok_jax.models import sequences
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import generation_loss
 from f3tok_jax.stages import generation_patch
@@ -50,52 +49,27 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The generation stage as the training loop sees it."""
     model = pretrained_generation.Model(lineage.Lineage(config=config))
-    sound, folder = model.run.sound, model.representation.config.language_model.folder
-    fingerprints = model.run.frozen_fingerprints(pretrained_language_model.fingerprint)
+    folder = model.representation.config.language_model.folder
+    text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
+    spec = sound_lib.batch_spec(
+        config, model.run.sound, run="representation", autoencoder=model.frozen.autoencoder
+    )
     optimizers = {
         name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
         for name in model.players
     }
-    text = None
-    if folder:
-        text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
     return stage.Stage(
-        batch_spec=sound_lib.batch_spec(
-            config, sound, run="representation", autoencoder=model.frozen.autoencoder
-        )
-        | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
-        init_state=functools.partial(init_state, model=model, optimizers=optimizers),
-        open_data=functools.partial(
-            sound_lib.open_pipeline,
-            config=config,
-            sound=sound,
-            check=model.check_named,
-            crops={
-                "random_crop": False,
-                "text": text,
-                "autoencoder": fingerprints.get("autoencoder"),
-            },
-        ),
-        frozen_fingerprints=fingerprints,
+        **sound_lib.of_latents(config, model.run, text, model.check_named),
+        batch_spec=spec | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
+        # Boxed in their logical axes.
+        init_state=lambda key: optimizer.init_state(model.init_params(key), optimizers),
         abstract_frozen=model.abstract(),
         load_frozen=model.load,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         best_metric="eval/flow_loss",
-        sample_rate=sound.sample_rate,
-        per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
-
-
-def init_state(
-    key: jax.Array,
-    *,
-    model: pretrained_generation.Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
-) -> train_state.TrainState:
-    """Fresh parameters and optimizers, boxed in their logical axes."""
-    return optimizer.init_state(model.init_params(key), optimizers)
 
 
 def model_flops(model: pretrained_generation.Model) -> float:
@@ -113,9 +87,8 @@ def model_flops(model: pretrained_generation.Model) -> float:
     sequence = 1 + (head.history + 1) * head.patch
     total = 3.0 * num_patches * config.flow.draws * sum(transformer.forward_flops(head, sequence))
     total += examples * sum(transformer.forward_flops(generator.encoder, frames))
-    length = examples * sequences.num_positions(
-        frames, config.text.max_tokens, patch=generator.patch
-    )
+    tokens = config.text.max_tokens
+    length = examples * sequences.num_positions(frames, tokens, patch=generator.patch)
     length = min(config.packing.positions or length, length)
     read = sum(transformer.forward_flops(generator.language_model.transformer, length))
     return rows * (total + (3.0 if model.trains_language_model else 1.0) * read)
@@ -135,15 +108,9 @@ def train_step(
     key = train_state.step_key(config.seed, state.step, "flow")
 
     def gradients(microbatch, index):
-        return jax.grad(generation_loss.total_loss, has_aux=True)(
-            state.params,
-            frozen,
-            microbatch,
-            totals,
-            model=model,
-            key=jax.random.fold_in(key, index),
-            is_training=True,
-        )
+        options = dict(model=model, key=jax.random.fold_in(key, index), is_training=True)
+        loss = jax.grad(generation_loss.total_loss, has_aux=True)
+        return loss(state.params, frozen, microbatch, totals, **options)
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
     return optimizer.finish_step(
@@ -165,14 +132,9 @@ def eval_step(
 ) -> generation_loss.Metrics:
     """The losses of the averaged weights, and how far sampled patches are from the true ones."""
     key = train_state.step_key(model.config.seed, 0, "evaluation")
+    totals, params = generation_loss.batch_totals(batch, model), state.ema_params
     _, metrics = generation_loss.total_loss(
-        state.ema_params,
-        frozen,
-        batch,
-        generation_loss.batch_totals(batch, model),
-        model=model,
-        key=key,
-        is_training=False,
+        params, frozen, batch, totals, model=model, key=key, is_training=False
     )
     return {f"eval/{name}": value for name, value in metrics.items()}
 

@@ -95,11 +95,7 @@ class _Learned:
 
 def _pack(teaching: generator_lib.Teaching, config: ml_collections.ConfigDict) -> _Learned:
     """The patches of a batch that are sound, in rows without holes, row after row."""
-
-    def rows(x):
-        examples = config.packing.examples
-        return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
-
+    rows = functools.partial(packing.rows, examples=config.packing.examples)
     slots = rows(teaching.mask)
     length = min(config.packing.patches or slots.shape[1], slots.shape[1])
     plan = packing.pack(slots, length=length)
@@ -128,9 +124,8 @@ def _disturb(learned: _Learned, key_of: Any, flow: ml_collections.ConfigDict) ->
         history = history + jnp.where(present, scale * noise, 0.0)
     kept = jax.random.uniform(key_of("history_drop"), (count, 1, 1)) >= flow.history_drop
     keeps = jax.random.uniform(key_of("condition_drop"), (count,)) >= flow.condition_drop
-    return dataclasses.replace(
-        learned, history=jnp.where(kept, history, 0.0), keeps_condition=keeps
-    )
+    history = jnp.where(kept, history, 0.0)
+    return dataclasses.replace(learned, history=history, keeps_condition=keeps)
 
 
 def _flow_loss(
@@ -158,11 +153,9 @@ def _flow_loss(
     metrics = {"flow_loss": (jnp.sum(error), jnp.sum(mask, dtype=jnp.float32))}
     bins = jnp.minimum((drawn.time * _NUM_TIME_BINS).astype(jnp.int32), _NUM_TIME_BINS - 1)
     for index in range(_NUM_TIME_BINS):
-        inside = mask & (bins == index)
-        metrics[f"flow_loss/t{index / _NUM_TIME_BINS:g}"] = (
-            jnp.sum(jnp.where(inside, error, 0.0)),
-            jnp.sum(inside, dtype=jnp.float32),
-        )
+        inside, name = mask & (bins == index), f"flow_loss/t{index / _NUM_TIME_BINS:g}"
+        total = jnp.sum(jnp.where(inside, error, 0.0))
+        metrics[name] = total, jnp.sum(inside, dtype=jnp.float32)
     return jnp.sum(error) / (draws * totals["patches"]), metrics
 
 

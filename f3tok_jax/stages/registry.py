@@ -12,15 +12,8 @@ from f3tok_jax.stages import representation
 from f3tok_jax.training import stage
 
 # In the order in which one builds on the other.
-STAGES: Mapping[str, stage.Definition] = {
-    definition.name: definition
-    for definition in (
-        autoencoder.STAGE,
-        language_model.STAGE,
-        representation.STAGE,
-        generation.STAGE,
-    )
-}
+_IN_ORDER = (autoencoder.STAGE, language_model.STAGE, representation.STAGE, generation.STAGE)
+STAGES: Mapping[str, stage.Definition] = {one.name: one for one in _IN_ORDER}
 
 _UNKNOWN = stage.Words(title="Audio tokenizer", program="evaluate", results="results*.json")
 

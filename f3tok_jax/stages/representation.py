@@ -17,7 +17,6 @@ import optax
 
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
-from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import sound as sound_lib
@@ -39,9 +38,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
     validation.shares(config, "supervision.start")
     if rq.target not in ("latents", "log_mel"):
-        raise ValueError(
-            f"config.rq.target must be 'latents' or 'log_mel', got {rq.target!r} ({source})"
-        )
+        got = f"got {rq.target!r} ({source})"
+        raise ValueError(f"config.rq.target must be 'latents' or 'log_mel', {got}")
     if rq.target == "log_mel" and config.data.latents:
         raise ValueError(
             f"config.rq.target='log_mel' ({source}) needs sound, got config.data.latents=True: "
@@ -57,45 +55,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     """The representation stage as the training loop sees it."""
     model = representation_loss.make_model(config)
-    sound, targets = model.frozen.sound, model.targets
-    fingerprints = model.frozen.run.frozen_fingerprints(pretrained_language_model.fingerprint)
+    frozen, targets = model.frozen, model.targets
     optimizers = {
         lineage.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
     }
     spec = sound_lib.batch_spec(
-        config, sound, run="autoencoder", autoencoder=model.frozen.autoencoder
+        config, frozen.sound, run="autoencoder", autoencoder=frozen.autoencoder
     )
     text, supervision = None, config.supervision
     if model.projector is not None:
         spec |= sequences_lib.text_spec(config.data.batch_size, supervision.max_tokens)
-        if config.language_model.folder:
-            text = sound_lib.text_tasks(
-                config.language_model.folder, supervision.tasks, supervision.max_tokens
-            )
+        folder = config.language_model.folder
+        text = sound_lib.text_tasks(folder, supervision.tasks, supervision.max_tokens)
     return stage.Stage(
+        **sound_lib.of_latents(config, frozen.run, text, frozen.check_named),
         batch_spec=spec,
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
-        open_data=functools.partial(
-            sound_lib.open_pipeline,
-            config=config,
-            sound=sound,
-            check=model.frozen.check_named,
-            crops={
-                "random_crop": False,
-                "text": text,
-                "autoencoder": fingerprints.get("autoencoder"),
-            },
-        ),
-        frozen_fingerprints=fingerprints,
         measure=targets.measure if targets else dict,
-        abstract_frozen=model.frozen.abstract() | (targets.abstract() if targets else {}),
+        abstract_frozen=frozen.abstract() | (targets.abstract() if targets else {}),
         load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         warnings=functools.partial(representation_loss.collapse_warnings, section=config.rq),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
-        sample_rate=sound.sample_rate,
-        per_batch=sound_lib.seconds_per_batch(config, sound),
         model_flops=model_flops(model),
     )
 
@@ -177,15 +159,11 @@ def train_step(
     noise_key = train_state.step_key(config.seed, state.step, "noise")
 
     def gradients(microbatch, index):
-        grads, metrics = jax.grad(representation_loss.total_loss, has_aux=True)(
-            state.params[lineage.ENCODER],
-            frozen,
-            microbatch,
-            totals,
-            model=model,
-            is_supervised=state.step >= first_supervised,
-            noise_key=jax.random.fold_in(noise_key, index),
-        )
+        options = dict(model=model, is_supervised=state.step >= first_supervised)
+        options["noise_key"] = jax.random.fold_in(noise_key, index)
+        loss = jax.grad(representation_loss.total_loss, has_aux=True)
+        params = state.params[lineage.ENCODER]
+        grads, metrics = loss(params, frozen, microbatch, totals, **options)
         return {lineage.ENCODER: grads}, metrics
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
@@ -202,15 +180,10 @@ def eval_step(
     model: representation_loss.Model,
 ) -> representation_loss.Metrics:
     """Both losses of the averaged weights, without noise."""
-    totals = representation_loss.batch_totals(batch, model)
+    totals, params = representation_loss.batch_totals(batch, model), state.ema_params
+    options = dict(model=model, is_supervised=True, noise_key=None)
     _, metrics = representation_loss.total_loss(
-        state.ema_params[lineage.ENCODER],
-        frozen,
-        batch,
-        totals,
-        model=model,
-        is_supervised=True,
-        noise_key=None,
+        params[lineage.ENCODER], frozen, batch, totals, **options
     )
     return {f"eval/{name}": value for name, value in metrics.items()}
 

@@ -92,7 +92,7 @@ def total_loss(
     config = model.config
     latents, mask = model.frozen.latents(frozen, batch)
     segments = _segments(mask, config.packing.examples)
-    rows = functools.partial(_rows, examples=config.packing.examples)
+    rows = functools.partial(packing.rows, examples=config.packing.examples)
     slots = rows(mask)
     length = min(config.packing.frames or slots.shape[1], slots.shape[1])
     plan = packing.pack(slots, length=length)
@@ -107,22 +107,16 @@ def total_loss(
     loss, metrics = jnp.float32(0.0), {}
     if model.heads is not None:
         with jax.named_scope("rq_mtp"):
-            labels = model.targets.labels(frozen, batch, latents)
-            labels = packing.take(plan, rows(labels))
+            labels = packing.take(plan, rows(model.targets.labels(frozen, batch, latents)))
             outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
             loss += config.rq.weight * outcome.total(totals["targets"])
-            metrics |= outcome.metrics() | _usage_metrics(labels, segments, config)
+            metrics |= outcome.metrics() | _usage_metrics(labels, segments, config.rq)
     if model.projector is not None:
         back = packing.put_back(plan, states).reshape(*mask.shape, -1)
         supervised = functools.partial(_supervise, frozen=frozen, batch=batch, model=model)
-        score = jax.lax.cond(
-            is_supervised,
-            supervised,
-            lambda *_: sequences_lib.Score(*[jnp.float32(0.0)] * 3),
-            params["projector"],
-            back,
-            mask,
-        )
+        nothing = lambda *_: sequences_lib.Score(*[jnp.float32(0.0)] * 3)
+        operands = (params["projector"], back, mask)
+        score = jax.lax.cond(is_supervised, supervised, nothing, *operands)
         loss += config.supervision.weight * score.loss / totals["answers"]
         metrics["answer_loss"] = score.loss, score.weight
         metrics["answer_accuracy"] = score.correct, score.weight
@@ -130,13 +124,7 @@ def total_loss(
 
 
 def _supervise(
-    params: Any,
-    states: jax.Array,
-    mask: jax.Array,
-    *,
-    frozen: Any,
-    batch: stage.Batch,
-    model: Model,
+    params: Any, states: jax.Array, mask: jax.Array, *, frozen: Any, batch: Any, model: Model
 ) -> sequences_lib.Score:
     """What the frozen language model makes of the representations [b, t, d]."""
     config, projector = model.config, model.projector
@@ -175,9 +163,8 @@ def batch_totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
     if model.heads is not None:
         mask = model.frozen.frame_mask(batch)
         labels = jnp.zeros((*mask.shape, 1), jnp.int32)
-        _, valid = rq_mtp.shifted_targets(
-            labels, mask.astype(jnp.int32), num_heads=model.config.rq.num_heads
-        )
+        segments, num_heads = mask.astype(jnp.int32), model.config.rq.num_heads
+        _, valid = rq_mtp.shifted_targets(labels, segments, num_heads=num_heads)
         count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
         totals["targets"] = count * model.config.rq.num_codebooks
     if model.projector is not None:
@@ -192,20 +179,10 @@ def _segments(mask: jax.Array, examples: int) -> jax.Array:
     return jnp.where(mask, number[:, None], 0)
 
 
-def _rows(x: jax.Array, examples: int) -> jax.Array:
-    """[b, t, ...] to [b / examples, examples * t, ...]."""
-    return x.reshape(x.shape[0] // examples, examples * x.shape[1], *x.shape[2:])
-
-
-def _usage_metrics(
-    labels: jax.Array, segments: jax.Array, config: ml_collections.ConfigDict
-) -> Metrics:
-    usage = rq_mtp.code_usage(labels, segments, codebook_size=config.rq.codebook_size)
-    values = rq_mtp.perplexity(usage)
-    return {
-        _perplexity_name(index): (values[index], jnp.float32(1.0))
-        for index in range(config.rq.num_codebooks)
-    }
+def _usage_metrics(labels: jax.Array, segments: jax.Array, rq: Any) -> Metrics:
+    usage = rq_mtp.code_usage(labels, segments, codebook_size=rq.codebook_size)
+    values, one = rq_mtp.perplexity(usage), jnp.float32(1.0)
+    return {_perplexity_name(index): (values[index], one) for index in range(rq.num_codebooks)}
 
 
 def _perplexity_name(index: int) -> str:

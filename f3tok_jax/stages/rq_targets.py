@@ -14,6 +14,7 @@ from data_pipelines.reading import pipeline
 from f3tok_jax.models import rq_mtp
 from f3tok_jax.models import whitening
 from f3tok_jax.pretrained import frozen as frozen_lib
+from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import stage
 
 
@@ -27,10 +28,8 @@ class Targets:
 
     @property
     def _dim(self) -> int:
-        rq = self._config.rq
-        return (
-            self._frozen.sound.latent_dim if self._is_of_latents else rq.mel_bands * rq.mel_frames
-        )
+        rq, of_latents = self._config.rq, self._frozen.sound.latent_dim
+        return of_latents if self._is_of_latents else rq.mel_bands * rq.mel_frames
 
     def abstract(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of what `load` gives."""
@@ -76,7 +75,7 @@ class Targets:
                 max_replaced=config.data.max_replaced,
             ),
             sample_rate=sound.sample_rate,
-            crop_length=config.data.crop_frames * sound.samples_per_latent,
+            crop_length=sound_lib.crop_length(config, sound),
             random_crop=False,
             autoencoder=autoencoder.fingerprint,
         )
@@ -110,12 +109,8 @@ class Targets:
             latents: of it, [b, t, d].
         """
         rq = self._config.rq
-        features = rq_mtp.standardize(
-            self._values(batch, latents),
-            frozen["mean"],
-            frozen["std"],
-            layer_norm=rq.layer_norm and not rq.whiten,
-        )
+        values, norm = self._values(batch, latents), rq.layer_norm and not rq.whiten
+        features = rq_mtp.standardize(values, frozen["mean"], frozen["std"], layer_norm=norm)
         return rq_mtp.codes_of(features, frozen["table"], num_codebooks=rq.num_codebooks)
 
     def _values(self, batch: stage.Batch, latents: jax.Array) -> jax.Array:

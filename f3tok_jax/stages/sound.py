@@ -4,6 +4,7 @@
 their configs."""
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import ml_collections
 
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import tasks
+from f3tok_jax.pretrained import language_model
 from f3tok_jax.runs import lineage
 
 
@@ -105,8 +107,35 @@ def open_pipeline(
     )
 
 
-def text_tasks(folder: str, weights: Mapping[str, float], max_tokens: int) -> tasks.TextTasks:
-    """The tasks that have a weight, in tokens of the language model in `folder`."""
-    return tasks.TextTasks(
-        folder, {name: weight for name, weight in weights.items() if weight}, max_tokens
-    )
+def text_tasks(
+    folder: str, weights: Mapping[str, float], max_tokens: int
+) -> tasks.TextTasks | None:
+    """The tasks that have a weight, in tokens of the language model in `folder`; None without."""
+    weighted = {name: weight for name, weight in weights.items() if weight}
+    return tasks.TextTasks(folder, weighted, max_tokens) if folder else None
+
+
+def of_latents(
+    config: ml_collections.ConfigDict,
+    run: lineage.Lineage,
+    text: tasks.TextTasks | None,
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """Fields of stage.Stage that stages on latents have alike.
+
+    Args:
+        config: of the stage.
+        run: the run of it that is about to begin.
+        text: what each record is asked.
+        check: as in `open_pipeline`.
+    """
+    sound, fingerprints = run.sound, run.frozen_fingerprints(language_model.fingerprint)
+    crops = {"random_crop": False, "text": text, "autoencoder": fingerprints.get("autoencoder")}
+    return {
+        "open_data": functools.partial(
+            open_pipeline, config=config, sound=sound, check=check, crops=crops
+        ),
+        "frozen_fingerprints": fingerprints,
+        "sample_rate": sound.sample_rate,
+        "per_batch": seconds_per_batch(config, sound),
+    }

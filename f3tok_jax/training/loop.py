@@ -180,9 +180,8 @@ def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None
             return None, True
     values = averages.ratios()
     this.writer.write(step, values)
-    this.say(
-        this.progress.line(step, {f"held-out/{name}": value for name, value in values.items()})
-    )
+    heldout = {f"held-out/{name}": value for name, value in values.items()}
+    this.say(this.progress.line(step, heldout))
     return values, False
 
 
@@ -192,9 +191,8 @@ def _write_samples(this: Run, state: Any, step: int) -> None:
     batch = sharding.host_to_global(data.local_batch(0), this.programs.mesh)
     sounds = jax.device_get(this.programs.sample(state, this.programs.frozen, batch))
     lengths = sounds.pop("mask").sum(axis=1)
-    this.writer.write_sounds(
-        step, sounds, sample_rate=this.programs.stage.sample_rate, lengths=lengths
-    )
+    rate = this.programs.stage.sample_rate
+    this.writer.write_sounds(step, sounds, sample_rate=rate, lengths=lengths)
     this.writer.flush()
 
 

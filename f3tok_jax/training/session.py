@@ -90,15 +90,15 @@ def _train(
         preemption, watchdog = _start_guards(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
-        programs.load_frozen(
-            run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure)
-        )
+        measured = run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure)
+        programs.load_frozen(measured)
         state, step = _first_state(config, programs, checkpointer, say)
         _compile(programs, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
         )
         stack.callback(writer.close)
+        amounts = dict(num_steps=config.num_steps, per_batch=stage.per_batch, unit=stage.unit)
         this = loop.Run(
             config=config,
             workdir=workdir,
@@ -107,12 +107,7 @@ def _train(
             programs=programs,
             checkpointer=checkpointer,
             writer=writer,
-            progress=progress_lib.Progress(
-                num_steps=config.num_steps,
-                per_batch=stage.per_batch,
-                unit=stage.unit,
-                clock=time.monotonic,
-            ),
+            progress=progress_lib.Progress(**amounts, clock=time.monotonic),
             preemption=preemption,
             watchdog=watchdog,
             say=say,
@@ -123,18 +118,7 @@ def _train(
 def _open_data(
     config: ml_collections.ConfigDict, stage: stage_lib.Stage
 ) -> tuple[stage_lib.Data, stage_lib.Data | None]:
-    """Opens training and held-out shards and compares their batches with what the stage needs.
-
-    Args:
-        config: of the run.
-        stage: made from it.
-
-    Returns:
-        The training pipeline, and the held-out one or None.
-
-    Raises:
-        ValueError: where a folder is missing, not whole, of another rate, or gives other batches.
-    """
+    """Opens training and held-out shards and compares their batches with what the stage needs."""
     if not config.data.train:
         raise ValueError(
             "config.data.train must name a folder of shards, got ''; build one with "
@@ -146,9 +130,8 @@ def _open_data(
     if config.data.heldout:
         heldout = stage.open_data(config.data.heldout, train=False, **hosts)
     needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
-    published = {
-        name: (tuple(shape), dtype.name) for name, (shape, dtype) in train.batch_spec.items()
-    }
+    given = train.batch_spec.items()
+    published = {name: (tuple(shape), dtype.name) for name, (shape, dtype) in given}
     if needed != published:
         raise ValueError(
             f"the batches of config.data must be what the stage needs, {needed}, got {published}; "

@@ -71,27 +71,23 @@ class Watchdog:
                 dumped_for = beat
                 self._dump(silent)
             if silent > 2 * self._seconds:
-                print(
-                    f"watchdog: still nothing after {silent:.0f} s in phase {self._phase!r}; "
-                    f"exit {EXIT_STALLED}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                where = f"after {silent:.0f} s in phase {self._phase!r}"
+                _say(f"watchdog: still nothing {where}; exit {EXIT_STALLED}")
                 self._exit_process(EXIT_STALLED)
                 return
 
     def _dump(self, silent: float) -> None:
-        print(
-            f"watchdog: nothing for {silent:.0f} s in phase {self._phase!r}; stacks of all "
-            f"threads follow",
-            file=sys.stderr,
-            flush=True,
-        )
+        found = f"nothing for {silent:.0f} s in phase {self._phase!r}"
+        _say(f"watchdog: {found}; stacks of all threads follow")
         faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
         if self._stacks_path:
             path = pathlib.Path(self._stacks_path)
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8") as file:
-                file.write(f"nothing for {silent:.0f} s in phase {self._phase!r}\n")
+                file.write(f"{found}\n")
                 file.flush()
                 faulthandler.dump_traceback(file=file, all_threads=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -37,10 +37,8 @@ class STFTDiscriminators(nn.Module):
         num_bands, width = len(self.bands) - 1, self.channels
         x, grids = self._blocks(waveform)
         stack = x.shape[0]
-        positions = stacked_layers.Positions(
-            [rows for bands in grids for rows in bands], x.shape[2]
-        )
-        maps = []
+        rows = [rows for bands in grids for rows in bands]
+        positions, maps = stacked_layers.Positions(rows, x.shape[2]), []
         # One product makes the four outputs of a block, side by side as channels.
         kernel, bias = stacked_layers.weights(self, "conv_0", (stack, 3, 3, 2 * self.fold, width))
         kernel, bias = _for_whole_block(kernel), jnp.tile(bias, 4)
@@ -73,18 +71,15 @@ class STFTDiscriminators(nn.Module):
             frames, each of as many blocks as the window's widest band has.
         """
         # An even number of frames of the longest window makes all windows' positions equally many.
-        waveform = stacked_layers.pad_to(
-            waveform, multiple=2 * max(self.windows) // _HOPS_PER_WINDOW, axis=1
-        )
+        multiple = 2 * max(self.windows) // _HOPS_PER_WINDOW
+        waveform = stacked_layers.pad_to(waveform, multiple=multiple, axis=1)
         grids, blocks = [], []
         for window in self.windows:
             spectrum = folded_stft(waveform, window=window, fold=self.fold)
             edges = band_edges(self.bands, num_groups=spectrum.shape[2])
             bands = _band_blocks(spectrum.astype(self.compute_dtype), edges)
-            widths = [high - low for low, high in zip(edges[:-1], edges[1:])]
-            grids.append(
-                [stacked_layers.Rows(*bands.shape[2:4], -(-width // 2)) for width in widths]
-            )
+            valid = [-(-(high - low) // 2) for low, high in zip(edges[:-1], edges[1:])]
+            grids.append([stacked_layers.Rows(*bands.shape[2:4], steps) for steps in valid])
             blocks.append(bands.reshape(*bands.shape[:2], -1, bands.shape[-1]))
         length = max(block.shape[2] for block in blocks)
         x = jnp.concatenate([stacked_layers.pad_to(block, length, axis=2) for block in blocks])
@@ -201,9 +196,9 @@ def _shift_frames(
     x: jax.Array, offset: int, grids: Sequence[Sequence[stacked_layers.Rows]]
 ) -> jax.Array:
     """What the frame `offset` after holds; a frame is longer in one window than in another."""
-    parts = jnp.split(x, len(grids))
+    parts = zip(jnp.split(x, len(grids)), grids)
     return jnp.concatenate(
-        [stacked_layers.shift(part, offset * bands[0].steps) for part, bands in zip(parts, grids)]
+        [stacked_layers.shift(part, offset * bands[0].steps) for part, bands in parts]
     )
 
 
@@ -237,10 +232,7 @@ def _joint_logits(taps: jax.Array, bands: Sequence[stacked_layers.Rows]) -> jax.
 
 def _for_whole_block(kernel: jax.Array) -> jax.Array:
     """A kernel [s, 3, 3, in, out] for a block of 2 x 2 outputs: [s, 16 * in, 4 * out]."""
-    shifted = [
-        jnp.pad(kernel, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
-        for i in range(2)
-        for j in range(2)
-    ]
+    places = [(i, j) for i in range(2) for j in range(2)]
+    shifted = [jnp.pad(kernel, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places]
     kernel = jnp.concatenate(shifted, axis=-1)
     return kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])

@@ -31,26 +31,22 @@ class PeriodDiscriminators(nn.Module):
     def __call__(self, waveform: jax.Array) -> list[list[jax.Array]]:
         """Waveform [b, n] -> per period feature maps [b, positions, c] and logits."""
         if len(self.channels) < 2:
-            raise ValueError(
-                f"period_channels must name at least 2 widths, got {self.channels} "
-                f"(config.discriminators)"
-            )
+            got = f"{self.channels} (config.discriminators)"
+            raise ValueError(f"period_channels must name at least 2 widths, got {got}")
         stack = len(self.periods)
         x, positions = self._blocks(waveform)
         # One product makes the three steps of a block, side by side as channels.
         x = _with_context(x, positions, context=(_KERNEL // 2) * self.fold)
-        kernel, bias = stacked_layers.weights(
-            self, "conv_0", (stack, _KERNEL, self.fold, self.channels[0])
-        )
+        shape = (stack, _KERNEL, self.fold, self.channels[0])
+        kernel, bias = stacked_layers.weights(self, "conv_0", shape)
         kernel, bias = _for_whole_block(kernel), jnp.tile(bias, _STRIDE)
         x = positions.keep_valid(stacked_layers.layer(x, kernel, bias))
         maps = [stacked_layers.unstack(x)]
         for index, width in enumerate(self.channels[1:], start=1):
             if index > 1:  # the second layer's three inputs lie side by side already
                 x = positions.joined(x)
-            kernel, bias = stacked_layers.weights(
-                self, f"conv_{index}", (stack, 3, x.shape[-1] // 3, width)
-            )
+            shape = (stack, 3, x.shape[-1] // 3, width)
+            kernel, bias = stacked_layers.weights(self, f"conv_{index}", shape)
             x = positions.keep_valid(stacked_layers.layer(x, kernel, bias))
             maps.append(stacked_layers.unstack(x))
         kernel, bias = stacked_layers.weights(self, "logits", (stack, 3, x.shape[-1], 1))

@@ -40,16 +40,11 @@ class Positions:
 
     def __init__(self, stack: Sequence[Rows], length: int):
         """Lays the rows of every entry of `stack` on `length` positions."""
-        position = np.arange(length)
-        masks = [
-            (
-                (position < rows.num_rows * rows.steps)
-                & (position % rows.steps < rows.valid_steps),
-                position % rows.steps == 0,
-                position % rows.steps == rows.steps - 1,
-            )
-            for rows in stack
-        ]
+        position, masks = np.arange(length), []
+        for rows in stack:
+            step = position % rows.steps
+            valid = (position < rows.num_rows * rows.steps) & (step < rows.valid_steps)
+            masks.append((valid, step == 0, step == rows.steps - 1))
         # Each bool [stack, 1, positions, 1].
         self.valid, self._first, self._last = (
             np.stack(mask)[:, None, :, None] for mask in zip(*masks)

@@ -125,15 +125,10 @@ def attend_cached(
         return seen & (distance < window) if window else seen
 
     # The cache is not copied to stand beside the new keys: the softmax joins two sets of scores.
-    weights = _softmax(
-        [
-            _scores(query, cached_key, allowed(cached_positions)),
-            _scores(query, key, allowed(positions)),
-        ]
-    )
-    return _weighted_sum(weights[0], cached_value, query.dtype) + _weighted_sum(
-        weights[1], value, query.dtype
-    )
+    old = _scores(query, cached_key, allowed(cached_positions))
+    old, new = _softmax([old, _scores(query, key, allowed(positions))])
+    summed = _weighted_sum(old, cached_value, query.dtype)
+    return summed + _weighted_sum(new, value, query.dtype)
 
 
 def _scores(query: jax.Array, key: jax.Array, allowed: jax.Array) -> jax.Array:
@@ -141,9 +136,8 @@ def _scores(query: jax.Array, key: jax.Array, allowed: jax.Array) -> jax.Array:
     batch, heads, length, width = query.shape
     groups = key.shape[1]
     grouped = query.reshape(batch, groups, heads // groups, length, width)
-    scores = jnp.einsum(
-        "bgqtd,bgsd->bgqts", grouped, key, preferred_element_type=jnp.float32
-    ) * jnp.float32(width**-0.5)
+    products = jnp.einsum("bgqtd,bgsd->bgqts", grouped, key, preferred_element_type=jnp.float32)
+    scores = products * jnp.float32(width**-0.5)
     return jnp.where(allowed[:, None, None], scores, _FORBIDDEN)
 
 

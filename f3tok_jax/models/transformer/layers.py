@@ -31,12 +31,8 @@ class Linear(nn.Module):
     def _weights(self, num_inputs: int) -> tuple[jax.Array, jax.Array]:
         """Kernel [in, out] and bias [out] in the compute dtype."""
         init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(init, self.axes),
-            (num_inputs, self.features),
-            jnp.float32,
-        )
+        init, shape = nn.with_logical_partitioning(init, self.axes), (num_inputs, self.features)
+        kernel = self.param("kernel", init, shape, jnp.float32)
         bias = jnp.zeros((self.features,), self.compute_dtype)
         if self.use_bias:
             init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
@@ -112,9 +108,8 @@ def in_rows(x: jax.Array, *names: str | None) -> jax.Array:
     them for every product.
     """
     x = constrain(x, *names)
-    pin = functools.partial(
-        layout.with_layout_constraint, layouts=layout.Layout(tuple(range(x.ndim)))
-    )
+    rows = layout.Layout(tuple(range(x.ndim)))
+    pin = functools.partial(layout.with_layout_constraint, layouts=rows)
     if not sharding.divides(x.shape, names):
         return x
     # The partitioner has no rule for it and would gather the whole: each device pins its own part.

@@ -141,9 +141,8 @@ class Transformer(_Fields):
         """
         slots = self.window or max_length
         if slots < 1:
-            raise ValueError(
-                f"a cache without a window needs a max_length of at least 1, got {max_length}"
-            )
+            wanted = "a max_length of at least 1"
+            raise ValueError(f"a cache without a window needs {wanted}, got {max_length}")
         shape = (self.num_layers, batch_size, self.num_kv_heads, slots, self.head_dim)
         return Cache(
             keys=jnp.zeros(shape, self.compute_dtype),
@@ -208,16 +207,21 @@ class Transformer(_Fields):
             raise ValueError(f"the input must be [b, t, {self.width}], got {list(x.shape)}")
 
 
+def of_fields(module: nn.Module, **others: Any) -> Transformer:
+    """The transformer whose config is among the fields of `module`; `others` are its own."""
+    names = {field.name for field in dataclasses.fields(_Fields)} - {"parent", "name"}
+    own = {field.name for field in dataclasses.fields(module)}
+    return Transformer(**{name: getattr(module, name) for name in names & own}, **others)
+
+
 def check_shape(model) -> None:
     """Raises ValueError unless the fields of `model` (a Transformer or its config) fit together."""
     for name in ("num_layers", "width", "hidden_width", "num_heads", "num_kv_heads", "head_dim"):
         if getattr(model, name) < 1:
             raise ValueError(f"transformer {name} must be at least 1, got {getattr(model, name)}")
     if model.num_heads % model.num_kv_heads:
-        raise ValueError(
-            f"transformer num_heads={model.num_heads} must be a multiple of "
-            f"num_kv_heads={model.num_kv_heads}"
-        )
+        groups = f"num_kv_heads={model.num_kv_heads}"
+        raise ValueError(f"transformer num_heads={model.num_heads} must be a multiple of {groups}")
     if model.head_dim % 2:
         raise ValueError(f"transformer head_dim must be even, got {model.head_dim}")
     if model.window < 0:
@@ -228,10 +232,9 @@ def check_shape(model) -> None:
         ("compute_dtype", COMPUTE_DTYPES),
         ("attention_implementation", attention_lib.IMPLEMENTATIONS),
     ):
-        if getattr(model, name) not in allowed:
-            raise ValueError(
-                f"transformer {name} must be one of {allowed}, got {getattr(model, name)!r}"
-            )
+        value = getattr(model, name)
+        if value not in allowed:
+            raise ValueError(f"transformer {name} must be one of {allowed}, got {value!r}")
 
 
 def forward_flops(model, length: int) -> tuple[float, float]:
@@ -328,10 +331,10 @@ class _FeedForward(_Fields):
     @nn.compact
     def __call__(self, x):
         dtype, into = self.compute_dtype, ("embed", "hidden")
-        gate = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="gate")(x)
-        gate = _kept(gate)
-        up = layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name="up")(x)
-        up = _kept(up)
+        gate, up = (
+            _kept(layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name=name)(x))
+            for name in ("gate", "up")
+        )
         hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
         down = layers.Linear(
             self.width,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from f3tok_jax.models import bottleneck
 from f3tok_jax.models import sampler as sampler_lib
 
 _LARGEST_SWAY = 2.0 / (np.pi - 2.0)
@@ -132,7 +133,7 @@ def test_renormalized_latents_have_mean_zero_and_rms_one():
     # Float32 sums; epsilon is 1e-5 of a variance of 9.
     np.testing.assert_allclose(np.mean(made, axis=-1), 0.0, atol=1e-5)
     np.testing.assert_allclose(np.mean(np.square(made), axis=-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(made, sampler_lib.normalized(noise + 1.0), atol=1e-5)
+    np.testing.assert_allclose(made, bottleneck.normalize(noise + 1.0, epsilon=1e-5), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from f3tok_jax.runs import results
+from f3tok_jax.runs import typed_json
 
 _SPREAD = results.Spread(mean=0.5, std=0.1, values=[0.4, 0.6])
 _TESTED = dict(num_examples=9, num_unseen=0, majority=0.25)
@@ -135,12 +136,12 @@ def test_every_kind_is_tried():
 
 
 def test_the_keys_on_disk_are_those_that_scripts_know(tmp_path):
-    generation, cost = results.to_json(_ALL[1]), results.to_json(_ALL[-2])
+    generation, cost = typed_json.write(_ALL[1]), typed_json.write(_ALL[-2])
     assert generation["judge"] == {"shards": "DIR", "label": "digit"}
     assert generation["rows"] == [{"name": "a", "title": "a", "judge_accuracy": 0.5}]
     assert generation["listen"] == [{"key": "a", "files": {"original": "listen/a.wav"}}]
     assert cost["flops"] == 1e12 and "figures" not in cost and "error" not in cost
-    score = results.to_json(_ALL[0])["rows"][0]["metrics"]["stoi"]
+    score = typed_json.write(_ALL[0])["rows"][0]["metrics"]["stoi"]
     assert score["mean"] is None and score["standard_error"] is None
 
 
@@ -154,7 +155,7 @@ def test_a_number_that_is_none_leaves_the_old_file(tmp_path, number):
 
 
 def _changed(**changes) -> str:
-    return json.dumps(results.to_json(_ALL[2]) | changes)
+    return json.dumps(typed_json.write(_ALL[2]) | changes)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +180,11 @@ def _changed(**changes) -> str:
         (_changed(workdir=5), "is damaged: workdir must be a text, got 5"),
         ('{"format": "f3tok language model 1"}', "is damaged: step is missing"),
         (
-            json.dumps(results.to_json(_ALL[0]) | {"rows": [{"name": 3}]}),
+            json.dumps(typed_json.write(_ALL[0]) | {"rows": [{"name": 3}]}),
             "is damaged: rows[0].name must be a text, got 3",
         ),
         (
-            json.dumps(results.to_json(_ALL[0]) | {"metrics": {"stoi": []}}),
+            json.dumps(typed_json.write(_ALL[0]) | {"metrics": {"stoi": []}}),
             "is damaged: metrics.stoi must be an object, got []",
         ),
     ],
@@ -201,14 +202,14 @@ def test_absent_and_oversized_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="there is no absent.json"):
         results.read(tmp_path / "absent.json")
     results.write(tmp_path / "results.json", _ALL[2])
-    monkeypatch.setattr(results, "_MAX_BYTES", 10)
+    monkeypatch.setattr(typed_json, "_MAX_BYTES", 10)
     with pytest.raises(ValueError, match="larger than 10 bytes"):
         results.read(tmp_path / "results.json")
 
 
 def test_unknown_keys_are_left_out_and_later_fields_have_defaults(tmp_path):
     path = tmp_path / "results.json"
-    content = results.to_json(_ALL[2]) | {"new": 1}
+    content = typed_json.write(_ALL[2]) | {"new": 1}
     del content["workdir"], content["shards"]
     path.write_text(json.dumps(content))
     assert results.read(path) == _ALL[2]
