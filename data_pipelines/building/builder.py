@@ -60,7 +60,10 @@ def build(
         results = _write_shards(source, conversion, plan, stage, num_workers, say)
         manifests = {part: _manifest(part, plan, results, conversion) for part in plan.parts}
         for part in plan.parts:
-            _write_refusals(build_plan.part_folder(output, part), results[part])
+            refused = [refusal for result in results[part] for refusal in result["refused"]]
+            lines = "".join(json.dumps(refusal) + "\n" for refusal in refused)
+            folder = build_plan.part_folder(output, part)
+            atomic.write_text(folder / manifest.REFUSALS_NAME, lines)
         _refuse_empty(output, manifests, stage)
         for part, content in manifests.items():
             manifest.write(content, build_plan.part_folder(output, part))
@@ -157,13 +160,6 @@ def _manifest(
             for name, values in sorted(labels.items())
         },
         **totals,
-    )
-
-
-def _write_refusals(folder: pathlib.Path, results: list[dict]) -> None:
-    refused = [refusal for result in results for refusal in result["refused"]]
-    atomic.write_text(
-        folder / manifest.REFUSALS_NAME, "".join(json.dumps(refusal) + "\n" for refusal in refused)
     )
 
 

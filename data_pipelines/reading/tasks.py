@@ -31,18 +31,10 @@ END_OF_TEXT = "<|endoftext|>"
 
 _MAX_TOKENIZER_BYTES = 2**28  # those of large models take about a tenth
 
-_LANGUAGE_NAMES = {
-    "de": "german",
-    "en": "english",
-    "es": "spanish",
-    "fr": "french",
-    "it": "italian",
-    "ja": "japanese",
-    "ko": "korean",
-    "pt": "portuguese",
-    "ru": "russian",
-    "zh": "chinese",
-}
+_LANGUAGE_NAMES = dict(
+    de="german", en="english", es="spanish", fr="french", it="italian", ja="japanese", ko="korean",
+    pt="portuguese", ru="russian", zh="chinese",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +71,14 @@ def _digit_words(value: str) -> str:
     return numerals.digit(int(value), language="en") if value in tuple("0123456789") else value
 
 
-def _language_name(value: str) -> str:
-    return _LANGUAGE_NAMES.get(value, value)
-
-
 TASKS: Mapping[str, Task] = {
     "transcription": Task(
         "what is said:", kinds=("transcribe", "transcription", "speech"), needs_whole=True
     ),
     "caption": Task("what is heard:", kinds=("caption", "music", "events")),
-    "language": Task("language:", labels=("language",), spell=_language_name),
+    "language": Task(
+        "language:", labels=("language",), spell=lambda value: _LANGUAGE_NAMES.get(value, value)
+    ),
     "voice": Task("voice:", labels=("voice", "speaker")),
     "gender": Task("gender of the voice:", labels=("gender",)),
     "instrument": Task("instrument:", labels=("instrument",)),

@@ -108,9 +108,8 @@ def decode_waveform(data: bytes) -> np.ndarray:
     start = header_end(data)
     num_bytes = len(data) - start
     if num_bytes % 2 or not 1 <= num_bytes // 2 <= MAX_SAMPLES:
-        raise ValueError(
-            f"a record has 1 to {MAX_SAMPLES} samples of two bytes, got {num_bytes} bytes"
-        )
+        wanted = f"1 to {MAX_SAMPLES} samples of two bytes"
+        raise ValueError(f"a record has {wanted}, got {num_bytes} bytes")
     return np.frombuffer(data, "<i2", offset=start)
 
 
@@ -175,9 +174,8 @@ def header_end(data: bytes, *, magic: bytes = MAGIC) -> int:
 def _check_fields(fields: dict, key: object) -> None:
     for name, (kind, _) in FIELDS.items():
         if type(fields[name]) is not kind:
-            raise ValueError(
-                f"field {name!r} of record {key!r} must be {kind.__name__}, got {fields[name]!r}"
-            )
+            wanted = f"must be {kind.__name__}, got {fields[name]!r}"
+            raise ValueError(f"field {name!r} of record {key!r} {wanted}")
     sample_rate, offset = fields["sample_rate"], fields["offset"]
     num_samples = fields["num_samples"]
     if sample_rate < 1 or offset < 0 or not 1 <= num_samples <= MAX_SAMPLES:

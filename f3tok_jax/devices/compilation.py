@@ -25,9 +25,8 @@ def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] |
     for entry in filter(None, options.get(platform, "").split(",")):
         name, _, value = (part.strip() for part in entry.partition("="))
         if not name or not value:
-            raise ValueError(
-                f"config.compiler.{platform} must be name=value,name=value, got {entry!r}"
-            )
+            wanted = f"config.compiler.{platform} must be name=value,name=value"
+            raise ValueError(f"{wanted}, got {entry!r}")
         parsed[name] = value
     return parsed or None
 
@@ -66,13 +65,11 @@ def use_cache(folder: str | None, *, say: Callable[[str], None] = print) -> None
         if folder:
             raise ValueError(
                 f"the compilation cache must be a folder that can be written, got {folder}: "
-                f"{error}; "
-                "give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' for none"
+                f"{error}; give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' "
+                "for none"
             ) from error
-        say(
-            f"compiled programs are not kept: {path} cannot be written ({error}); give "
-            f"--compilation_cache=DIR"
-        )
+        why = f"{path} cannot be written ({error})"
+        say(f"compiled programs are not kept: {why}; give --compilation_cache=DIR")
         jax.config.update("jax_enable_compilation_cache", False)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(path))

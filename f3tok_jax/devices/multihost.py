@@ -36,15 +36,12 @@ def check_agreement(facts: Mapping[str, str]) -> None:
         for process, there in enumerate(everywhere):
             who.setdefault(str(there.get(name)), []).append(process)
         if len(who) > 1:
-            values = ", ".join(
-                f"{value} in processes {processes[:8]}" for value, processes in who.items()
-            )
-            rows.append(f"{name}: {values}")
+            values = [f"{value} in processes {where[:8]}" for value, where in who.items()]
+            rows.append(f"{name}: {', '.join(values)}")
     if rows:
         raise ValueError(
-            "all processes of a run must start alike, got "
-            + "; ".join(rows)
-            + "; install the same lock file and give the same command everywhere"
+            f"all processes of a run must start alike, got {'; '.join(rows)}; install the same "
+            "lock file and give the same command everywhere"
         )
 
 

@@ -11,6 +11,7 @@ Batches are split over (replica, fsdp), so that their product is the number of d
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import functools
 import math
 from typing import Any
 
@@ -116,10 +117,9 @@ def use(mesh: jax.sharding.Mesh, rules: Sequence[tuple[str, Any]] = RULES) -> It
     """
     names = [name for name, _ in rules]
     for name, target in rules:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"logical axis {name!r} must have one sharding rule, got {names.count(name)}"
-            )
+        count = names.count(name)
+        if count > 1:
+            raise ValueError(f"logical axis {name!r} must have one sharding rule, got {count}")
         for axis in _as_tuple(target):
             if axis not in mesh.shape:
                 raise ValueError(
@@ -255,11 +255,9 @@ def state_shardings(abstract_state: Any, mesh: jax.sharding.Mesh, min_shard_size
             axes if _num_parts(mesh, axes) > 1 else None
             for axes in logical_sharding(names, leaf.shape, mesh, rules).spec
         ]
-        candidates = [
-            (size, axis)
-            for axis, size in enumerate(leaf.shape)
-            if size % fsdp == 0 and size and spec[axis] is None and names[axis] != LAYERS
-        ]
+        free = (axis for axis in range(len(spec)) if spec[axis] is None and names[axis] != LAYERS)
+        sizes = ((leaf.shape[axis], axis) for axis in free)
+        candidates = [(size, axis) for size, axis in sizes if size and size % fsdp == 0]
         if fsdp > 1 and math.prod(leaf.shape) >= min_shard_size and candidates:
             spec[max(candidates)[1]] = "fsdp"
         if not any(spec):
@@ -284,11 +282,8 @@ def _num_parts(mesh: jax.sharding.Mesh, axes: Any) -> int:
 
 def abstract(tree: Any, shardings: Any) -> Any:
     """Returns `tree` as jax.ShapeDtypeStruct leaves that carry their shardings."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        tree,
-        shardings,
-    )
+    make = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    return jax.tree.map(make, tree, shardings)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -311,9 +306,8 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, source: str) -> None:
             f"data shards on mesh {describe(mesh)}"
         )
     # A host reads rows of its own: no other host may hold a part of the same rows.
-    if any(
-        len({chip.process_index for chip in shard}) > 1 for row in mesh.devices for shard in row
-    ):
+    shards = (shard for row in mesh.devices for shard in row)
+    if any(len({chip.process_index for chip in shard}) > 1 for shard in shards):
         raise ValueError(
             f"config.mesh.tensor={mesh.shape['tensor']} must leave the chips of a data shard on one "
             f"host, got mesh {describe(mesh)}; lower config.mesh.tensor"
@@ -329,10 +323,8 @@ def host_to_global(
         batch: name -> [batch / processes, ...], this process's examples, in the global order.
         mesh: of the program.
     """
-    where = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(where, array) for name, array in batch.items()
-    }
+    place = functools.partial(jax.make_array_from_process_local_data, batch_sharding(mesh))
+    return {name: place(array) for name, array in batch.items()}
 
 
 def gather(tree: Any) -> Any:
@@ -343,6 +335,5 @@ def gather(tree: Any) -> Any:
     """
     if jax.sharding.get_abstract_mesh().empty:
         return tree
-    return jax.tree.map(
-        lambda leaf: jax.lax.with_sharding_constraint(leaf, jax.sharding.PartitionSpec()), tree
-    )
+    whole = jax.sharding.PartitionSpec()
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, whole), tree)

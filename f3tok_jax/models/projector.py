@@ -9,8 +9,6 @@ gradient goes through its activations into the projector and the representations
 stage has it read the same parts in another order: text, then the sound that is made of it.
 """
 
-from collections.abc import Callable
-
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -43,7 +41,8 @@ class Projector(nn.Module):
             self.up = self._dense(2 * self.width, ("embed", "hidden"))
         into = ("hidden", "embed") if self.kind == "swiglu" else ("embed", None)
         self.output = self._dense(self.width, into)
-        self.gain = self.param("gain", _ones(None), (self.width,), jnp.float32)
+        ones = nn.with_logical_partitioning(nn.initializers.ones, (None,))
+        self.gain = self.param("gain", ones, (self.width,), jnp.float32)
         normal = nn.with_logical_partitioning(nn.initializers.normal(1.0), (None, "embed"))
         self.boundaries = self.param("boundaries", normal, (2, self.width), jnp.float32)
 
@@ -73,7 +72,3 @@ class Projector(nn.Module):
             dtype=self.compute_dtype,
             kernel_init=nn.with_logical_partitioning(init, axes),
         )
-
-
-def _ones(*axes: str | None) -> Callable[..., jax.Array]:
-    return nn.with_logical_partitioning(nn.initializers.ones, axes)

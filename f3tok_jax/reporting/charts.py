@@ -117,9 +117,8 @@ def spectrogram(levels: np.ndarray, *, top: float) -> str:
 
     share = np.clip((levels - top) / _DECIBELS + 1.0, 0.0, 1.0)
     share, buffer = np.round(share * _SHADES) / _SHADES, io.BytesIO()
-    image.imsave(
-        buffer, share, cmap="magma", vmin=0, vmax=1, format="png", metadata={"Software": None}
-    )
+    options = dict(cmap="magma", vmin=0, vmax=1, metadata={"Software": None})
+    image.imsave(buffer, share, format="png", **options)
     return _data_uri("image/png", buffer.getvalue())
 
 

@@ -77,10 +77,8 @@ def generated(run: history.RunHistory, result: results.Generation) -> list[Examp
     examples = []
     for entry in result.sounds[:MAX_EXAMPLES]:
         files = entry.files
-        shown = [name for name in _GENERATED if name in files]
-        sounds = _read(
-            (titles.get(name, name), run.folder / files[name], run.folder) for name in shown
-        )
+        shown = [(name, run.folder / files[name]) for name in _GENERATED if name in files]
+        sounds = _read((titles.get(name, name), path, run.folder) for name, path in shown)
         examples.append(Example(result.texts.get(entry.key, entry.key), sounds))
     return examples
 

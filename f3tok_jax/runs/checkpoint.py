@@ -284,7 +284,7 @@ def restore_params(
     Args:
         workdir: of the run.
         abstract_params: tree of jax.ShapeDtypeStruct of that field, or a part of it; with
-            shardings, or without for the first local device.
+            shardings, as arrays have them, or without for the first local device.
         field: of TrainState.
         step: to restore; default the newest whole one.
         known: fingerprints of steps that were read before; see `read_meta`.
@@ -296,14 +296,11 @@ def restore_params(
     """
     folder, steps = _find(workdir, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        field: jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=leaf.sharding or device
-            ),
-            abstract_params,
-        )
-    }
+
+    def abstract(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
+
+    target = {field: jax.tree.map(abstract, abstract_params)}
     for candidate in reversed(steps):
         try:
             prints = known.get(candidate) or checkpoint_meta.read(folder, candidate)["fingerprints"]

@@ -109,8 +109,8 @@ def train_step(
 
     def gradients(microbatch, index):
         options = dict(model=model, key=jax.random.fold_in(key, index), is_training=True)
-        loss = jax.grad(generation_loss.total_loss, has_aux=True)
-        return loss(state.params, frozen, microbatch, totals, **options)
+        gradient = jax.grad(generation_loss.total_loss, has_aux=True)
+        return gradient(state.params, frozen, microbatch, totals, **options)
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
     return optimizer.finish_step(

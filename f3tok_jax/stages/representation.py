@@ -161,9 +161,9 @@ def train_step(
     def gradients(microbatch, index):
         options = dict(model=model, is_supervised=state.step >= first_supervised)
         options["noise_key"] = jax.random.fold_in(noise_key, index)
-        loss = jax.grad(representation_loss.total_loss, has_aux=True)
+        gradient = jax.grad(representation_loss.total_loss, has_aux=True)
         params = state.params[lineage.ENCODER]
-        grads, metrics = loss(params, frozen, microbatch, totals, **options)
+        grads, metrics = gradient(params, frozen, microbatch, totals, **options)
         return {lineage.ENCODER: grads}, metrics
 
     grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)

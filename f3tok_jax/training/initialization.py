@@ -74,7 +74,7 @@ def begin(
     taken = {}
     for field, names in (("ema_params", averaged), ("params", plain)):
         if names:
-            like = {name: jax.tree.map(_abstract, state.params[name]) for name in names}
+            like = {name: state.params[name] for name in names}
             found, step = checkpoint.restore_params(
                 section.workdir, like, field=field, step=step, say=say
             )
@@ -94,7 +94,3 @@ def begin(
     return state.replace(
         params={**state.params, **taken}, ema_params={**state.ema_params, **averages}
     )
-
-
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -36,7 +36,9 @@ class PeriodDiscriminators(nn.Module):
         stack = len(self.periods)
         x, positions = self._blocks(waveform)
         # One product makes the three steps of a block, side by side as channels.
-        x = _with_context(x, positions, context=(_KERNEL // 2) * self.fold)
+        context = (_KERNEL // 2) * self.fold  # of the blocks before and after
+        before, after = positions.before(x), positions.after(x)
+        x = jnp.concatenate([before[..., -context:], x, after[..., :context]], axis=-1)
         shape = (stack, _KERNEL, self.fold, self.channels[0])
         kernel, bias = stacked_layers.weights(self, "conv_0", shape)
         kernel, bias = _for_whole_block(kernel), jnp.tile(bias, _STRIDE)
@@ -86,12 +88,6 @@ def period_view(waveform: jax.Array, *, period: int, fold: int) -> jax.Array:
     """
     waveform = stacked_layers.pad_to(waveform, multiple=period * fold, axis=1)
     return waveform.reshape(waveform.shape[0], -1, fold, period).transpose(0, 3, 1, 2)
-
-
-def _with_context(x: jax.Array, positions: stacked_layers.Positions, *, context: int) -> jax.Array:
-    """Blocks with the last `context` channels of the block before and the first of that after."""
-    before, after = positions.before(x), positions.after(x)
-    return jnp.concatenate([before[..., -context:], x, after[..., :context]], axis=-1)
 
 
 def _for_whole_block(kernel: jax.Array) -> jax.Array:
