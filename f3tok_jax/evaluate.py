@@ -43,7 +43,7 @@ def _parser() -> command.Parser:
     add("--output", required=True, type=command.file, help="JSON file to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     add = parser.add_argument_group("autoencoder, representation, generation").add_argument
-    text = "evenly spaced over the set; default 200, of speech to transcribe 100"
+    text = "evenly spaced; 0 for all, of an autoencoder; default 200, of speech to transcribe 100"
     add("--num_examples", type=int, help=text)
     add = parser.add_argument_group("autoencoder, generation").add_argument
     text = "examples of which sounds are written; default 4"

@@ -147,6 +147,9 @@ class TextToSound:
             ValueError: where a text has characters that the tokenizer lacks or does not fit, or
                 text, prompt and sound are together longer than the language model's window.
         """
+        if unknown := {*(sampler or {})} - {*vars(self.sampler)}:
+            known = ", ".join(vars(self.sampler))
+            raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
         changed = dataclasses.replace(self.sampler, **(sampler or {}))
         text, text_mask = self._text_rows(requests)
         prompt, prompt_mask = self._prompt_rows(requests)

@@ -279,6 +279,7 @@ def test_a_prompt_as_long_as_the_window_is_refused(generator, tmp_path):
         ("said.wav", dict(task="event"), "task must be one of"),
         ("said.wav", dict(max_seconds=0.0), "seconds of sound must be above 0"),
         ("said.wav", dict(sampler=dict(num_steps=0)), "sampling steps must be at least 1"),
+        ("said.wav", dict(sampler=dict(steps=3)), "sampler must give num_steps, .* got 'steps'"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
