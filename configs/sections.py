@@ -20,7 +20,7 @@ TINY_LANGUAGE_MODEL = dict(
 
 
 def tasks() -> dict[str, float]:
-    """Returns the weight of every text task, 0 for those that are off; see data_pipelines.reading.tasks."""
+    """Returns the weight of every task of data_pipelines.reading.tasks, 0 for those that are off."""
     return dict(
         transcription=4.0,
         caption=2.0,

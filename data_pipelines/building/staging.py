@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of unfinished work inside a build's output: one builder at a time, then the one that continues.
+"""Unfinished work inside a build's output: one builder at a time, then the one that continues.
 
     OUTPUT/.building/plan.json          what is being built
     OUTPUT/.building/<task>.json        what went into a finished shard, written before it moves

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""f3tok's errors: one sentence, exit code 1, nothing written. That it works is tests/journeys/test_readme.py's."""
+"""f3tok's errors: one sentence, exit code 1, nothing written.
+
+That it works is tests/journeys/test_readme.py's.
+"""
 
 import json
 import shutil

@@ -115,7 +115,7 @@ def command(
 
 
 def make_stage(config) -> stage.Stage:
-    """Two linear players on frames of samples; data, noise, clipping and skipping as in the real stages."""
+    """Two linear players on frames of samples; data, noise and skipping as in the real stages."""
     crop = config.data.crop_frames * 640
     shape = (config.data.batch_size, crop)
     optimizers = {

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of a transformer: products, whose kernels are gathered first, a norm, a rotation, and layouts."""
+"""Layers of a transformer: products with gathered kernels, a norm, a rotation, and layouts."""
 
 import functools
 
