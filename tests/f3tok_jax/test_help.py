@@ -63,7 +63,7 @@ def _check(actions: list[argparse.Action], shown: str) -> None:
         assert all(name in shown for name in action.option_strings)
         names = {name.lstrip("-") for name in action.option_strings} or {action.dest}
         if names & _PATHS:
-            assert str(action.type("~")) == os.path.expanduser("~"), action
+            assert str(action.type("~/new")) == os.path.expanduser("~/new"), action
 
 
 @pytest.mark.parametrize("program", _programs())
