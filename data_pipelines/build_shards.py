@@ -17,9 +17,11 @@ import sys
 
 from data_pipelines import command
 from data_pipelines.building import builder
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
-from data_pipelines.sound import tfds_input
+from data_pipelines.inputs import embedded
+from data_pipelines.inputs import folders
+from data_pipelines.inputs import listing
+from data_pipelines.inputs import tfds
+from data_pipelines.sound import conversion as conversion_lib
 from data_pipelines.sound import transforms
 
 
@@ -68,10 +70,10 @@ def _parser() -> command.Parser:
     return parser
 
 
-def _input_from_flags(values: argparse.Namespace) -> inputs.Input:
+def _input_from_flags(values: argparse.Namespace) -> listing.Input:
     if values.source == "embedded":
         names = [name.strip() for name in values.input.split(",") if name.strip()]
-        return inputs.embedded(
+        return embedded.choose(
             names,
             num_clips=values.num_clips,
             hours=values.hours,
@@ -84,14 +86,14 @@ def _input_from_flags(values: argparse.Namespace) -> inputs.Input:
             f"--source={values.source} needs --input: a folder of sound files or a TFDS data set"
         )
     if values.source == "tfds":
-        return tfds_input.Tfds(
+        return tfds.Tfds(
             name=values.input,
             split=values.split,
             data_dir=values.data_dir,
             audio_feature=values.audio_feature,
             source_rate=values.source_rate,
         )
-    return inputs.Folder(
+    return folders.Folder(
         path=values.input,
         include=tuple(values.include),
         exclude=tuple(values.exclude),
@@ -107,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build(values: argparse.Namespace) -> None:
-    conversion = audio_files.Conversion(
+    conversion = conversion_lib.Conversion(
         sample_rate=values.sample_rate,
         segment_length=round(values.segment_seconds * values.sample_rate),
         mono=values.mono,

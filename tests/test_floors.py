@@ -15,6 +15,7 @@ _FLOORS = (
     ("data_pipelines/records",),
     ("data_pipelines/embedded",),
     ("data_pipelines/sound",),
+    ("data_pipelines/inputs",),
     ("data_pipelines/reading",),
     ("data_pipelines/building",),
     ("data_pipelines",),

@@ -18,16 +18,16 @@ from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
 from data_pipelines.building import staging
 from data_pipelines.building import workers
+from data_pipelines.inputs import listing
 from data_pipelines.records import atomic
 from data_pipelines.records import manifest
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
+from data_pipelines.sound import conversion as conversion_lib
 
 
 def build(
-    source: inputs.Input,
+    source: listing.Input,
     output: str | os.PathLike,
-    conversion: audio_files.Conversion,
+    conversion: conversion_lib.Conversion,
     *,
     holdout: float = 0.0,
     num_workers: int = 0,
@@ -73,8 +73,8 @@ def build(
 
 
 def _write_shards(
-    source: inputs.Input,
-    conversion: audio_files.Conversion,
+    source: listing.Input,
+    conversion: conversion_lib.Conversion,
     plan: build_plan.Plan,
     stage: staging.Staging,
     num_workers: int,
@@ -134,7 +134,7 @@ def _manifest(
     part: str,
     plan: build_plan.Plan,
     results: dict[str, list[dict]],
-    conversion: audio_files.Conversion,
+    conversion: conversion_lib.Conversion,
 ) -> manifest.Manifest:
     totals, reasons = collections.Counter(), collections.Counter()
     labels = collections.defaultdict(set)

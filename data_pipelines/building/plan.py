@@ -13,8 +13,8 @@ import json
 import os
 import pathlib
 
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
+from data_pipelines.inputs import listing
+from data_pipelines.sound import conversion as conversion_lib
 
 # A shard's share of the input, in bytes: as many shards as _NUM_SHARDS until they reach the larger
 # size, so that small inputs are still built in parallel and large ones do not make files by the
@@ -28,7 +28,7 @@ class Task:
 
     part: str
     shard_name: str
-    items: tuple[inputs.Item, ...]
+    items: tuple[listing.Item, ...]
 
     @property
     def name(self) -> str:
@@ -69,7 +69,9 @@ class Plan:
             )
 
 
-def make_plan(source: inputs.Input, conversion: audio_files.Conversion, *, holdout: float) -> Plan:
+def make_plan(
+    source: listing.Input, conversion: conversion_lib.Conversion, *, holdout: float
+) -> Plan:
     """Lists the input and decides where every sound goes.
 
     Args:
@@ -80,20 +82,20 @@ def make_plan(source: inputs.Input, conversion: audio_files.Conversion, *, holdo
     Raises:
         ValueError: if there is nothing to read, or nothing that could be held out.
     """
-    listing = source.listing()
+    found = source.listed()
     settings = source.settings() | dataclasses.asdict(conversion) | {"holdout": holdout}
     settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
-    if not listing.items:
-        passed_over = ", ".join(f"{count} {kind}" for kind, count in listing.skipped.items())
+    if not found.items:
+        passed_over = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
         raise ValueError(
             f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check "
             "--input, --include and --exclude"
         )
-    parts = _split(listing.items, holdout)
+    parts = _split(found.items, holdout)
     return Plan(
         settings=settings,
-        sources=_digest(listing.items),
-        skipped=listing.skipped,
+        sources=_digest(found.items),
+        skipped=found.skipped,
         parts={part: len(items) for part, items in parts.items()},
         tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
     )
@@ -104,14 +106,14 @@ def part_folder(output: pathlib.Path, part: str) -> pathlib.Path:
     return output / part if part else output
 
 
-def _digest(items: Sequence[inputs.Item]) -> str:
+def _digest(items: Sequence[listing.Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
         digest.update(f"{item.key}\0{item.num_bytes}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _split(items: Sequence[inputs.Item], holdout: float) -> dict[str, list[inputs.Item]]:
+def _split(items: Sequence[listing.Item], holdout: float) -> dict[str, list[listing.Item]]:
     """Part -> its items. A key alone decides, except that neither part stays empty."""
     if not 0.0 <= holdout < 1.0:
         raise ValueError(f"--holdout={holdout} must be a fraction, at least 0 and below 1")
@@ -133,7 +135,7 @@ def _hash(key: str) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def _tasks(part: str, items: Sequence[inputs.Item]) -> list[Task]:
+def _tasks(part: str, items: Sequence[listing.Item]) -> list[Task]:
     total = sum(item.num_bytes for item in items)
     limit = min(max(total // _NUM_SHARDS, _MIN_SHARD_BYTES), _MAX_SHARD_BYTES)
     groups, size = [[]], 0

@@ -14,11 +14,13 @@ from array_record.python import array_record_module
 import numpy as np
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.inputs import listing
 from data_pipelines.records import atomic
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
+from data_pipelines.sound import conversion as conversion_lib
+from data_pipelines.sound import refusals
 
 # PCM16 barely compresses, and inflating it would cost several times as much as reading it.
 WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -30,8 +32,8 @@ MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
 def write_shard(
     task: build_plan.Task,
     *,
-    source: inputs.Input,
-    conversion: audio_files.Conversion,
+    source: listing.Input,
+    conversion: conversion_lib.Conversion,
     folder: str,
     crashed: dict[str, str],
     report: Callable[[str], None],
@@ -59,13 +61,13 @@ def write_shard(
         report(item.key)
         try:
             if item.key in crashed:
-                raise audio_files.Refused("crashed", crashed[item.key])
+                raise refusals.Refused("crashed", crashed[item.key])
             for record in _segments(item, source, conversion, folder, totals):
                 writer.write(sound_records.encode(record))
                 num_records += 1
                 totals["num_samples"] += record.waveform.size
-                totals["num_texts"] += bool(record.text)
-        except audio_files.Refused as refusal:
+                totals["num_texts"] += len(record.texts)
+        except refusals.Refused as refusal:
             refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
             continue
         totals["num_used"] += 1
@@ -94,9 +96,9 @@ def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | No
 
 
 def _segments(
-    item: inputs.Item,
-    source: inputs.Input,
-    conversion: audio_files.Conversion,
+    item: listing.Item,
+    source: listing.Input,
+    conversion: conversion_lib.Conversion,
     folder: str,
     totals: dict[str, int],
 ) -> Iterator[sound_records.Record]:
@@ -105,8 +107,14 @@ def _segments(
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
         with contextlib.ExitStack() as stack:
             sound = _open(source, item, stack)
-            for pcm in audio_files.pcm16_blocks(sound, conversion, totals):
+            for pcm in conversion_lib.pcm16_blocks(sound, conversion, totals):
                 spool.write(pcm.astype("<i2", copy=False).tobytes())
+        num_samples = spool.tell() // 2
+        # What is said in all of a sound is not what is said in a part of it.
+        is_cut = num_samples > conversion.segment_length
+        texts = tuple(
+            text for text in sound.texts if not is_cut or text.kind != sound_records.TRANSCRIPT
+        )
         spool.seek(0)
         offset = 0
         while segment := spool.read(2 * conversion.segment_length):
@@ -116,21 +124,21 @@ def _segments(
                 sample_rate=conversion.sample_rate,
                 source=item.key,
                 offset=offset,
-                text=sound.text,
-                task=sound.task,
+                ends=offset + conversion.segment_length >= num_samples,
+                texts=texts,
                 labels=sound.labels,
             )
             offset += conversion.segment_length
 
 
 def _open(
-    source: inputs.Input, item: inputs.Item, stack: contextlib.ExitStack
+    source: listing.Input, item: listing.Item, stack: contextlib.ExitStack
 ) -> audio_files.Sound:
     """Opens a sound until `stack` closes; whatever goes wrong refuses this sound and no other."""
     try:
         return stack.enter_context(source.opened(item))
-    except audio_files.Refused:
+    except refusals.Refused:
         raise
     except Exception as error:
         detail = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise audio_files.Refused("undecodable", detail) from error
+        raise refusals.Refused("undecodable", detail) from error

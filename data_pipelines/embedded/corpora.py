@@ -32,14 +32,14 @@ class Clip:
         key: unique name, "<corpus>-<seed>-<index>".
         waveform: [samples] float32, mono, strictly inside [-1, 1].
         text: what is said, or a caption of what is heard; lower case, no punctuation.
-        task: "transcribe" (the text is what is said) or "caption".
+        text_kind: one of records.sound.TEXT_KINDS.
         labels: label name to value, both strings.
     """
 
     key: str
     waveform: np.ndarray
     text: str
-    task: str
+    text_kind: str
     labels: dict[str, str]
 
 
@@ -80,7 +80,7 @@ def generate(name: str, index: int, *, seed: int, sample_rate: int) -> Clip:
         key=f"{name}-{seed}-{index:07d}",
         waveform=waveform,
         text=text,
-        task=source.TASK,
+        text_kind=source.TEXT_KIND,
         labels=labels,
     )
 

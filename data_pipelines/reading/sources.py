@@ -19,11 +19,12 @@ from absl import logging
 from array_record.python import array_record_module
 import numpy as np
 
+from data_pipelines.inputs import tfds
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import tfds_input
+from data_pipelines.sound import conversion
+from data_pipelines.sound import refusals
 
 # Records are read one at a time and far apart, so reading ahead would only cost.
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
@@ -66,7 +67,7 @@ def open_sound(name: str, *, sample_rate: int | None) -> "ShardSet | TfdsExample
     rest, _, feature = str(name).removeprefix(TFDS_PREFIX).partition("#")
     data_set, _, split = rest.partition("@")
     return TfdsExamples(
-        tfds_input.Tfds(data_set, split=split or "train", audio_feature=feature),
+        tfds.Tfds(data_set, split=split or "train", audio_feature=feature),
         sample_rate=sample_rate,
     )
 
@@ -129,9 +130,10 @@ class _RecordFiles:
     def is_whole(self, record: Any) -> bool:
         """Whether a record is all of its source, rather than a part of something longer.
 
-        One that is exactly as long as a segment counts as a part: nothing tells.
+        One of version 1 that is exactly as long as a segment counts as a part: nothing tells.
         """
-        return record.offset == 0 and record.num_samples < self.manifest.segment_length
+        is_shorter = record.num_samples < self.manifest.segment_length
+        return record.offset == 0 and (record.ends or is_shorter)
 
     def _check_kind(self) -> None:
         """Raises ValueError where the records are of another kind."""
@@ -230,10 +232,10 @@ class TfdsExamples:
     For data sets that are not worth a build: shards hold the same sound ready to be read.
     """
 
-    def __init__(self, data_set: tfds_input.Tfds, *, sample_rate: int):
+    def __init__(self, data_set: tfds.Tfds, *, sample_rate: int):
         """Opens one split; sounds are resampled to `sample_rate`, Hz."""
-        self._data_set, self._items = data_set, data_set.listing().items
-        self._conversion = audio_files.Conversion(
+        self._data_set, self._items = data_set, data_set.listed().items
+        self._conversion = conversion.Conversion(
             sample_rate=sample_rate,
             segment_length=sound_records.MAX_SAMPLES,
             mono="mean",
@@ -262,17 +264,17 @@ class TfdsExamples:
         item = self._items[index]
         try:
             with self._data_set.opened(item) as sound:
-                blocks = audio_files.pcm16_blocks(sound, self._conversion, collections.Counter())
+                blocks = conversion.pcm16_blocks(sound, self._conversion, collections.Counter())
                 waveform = np.concatenate(list(blocks))
-        except (audio_files.Refused, RuntimeError, ValueError, OSError) as error:
+        except (refusals.Refused, RuntimeError, ValueError, OSError) as error:
             raise Unreadable(f"example {item.key} cannot be read: {str(error)[:300]}") from None
         return sound_records.Record(
             key=item.key,
             waveform=waveform,
             sample_rate=self._conversion.sample_rate,
             source=item.key,
-            text=sound.text,
-            task=sound.task,
+            ends=True,
+            texts=sound.texts,
             labels=sound.labels,
         )
 

@@ -45,7 +45,7 @@ class Task:
         instruction: text before the answer.
         labels: names of the label that is the answer; the first that a record has. Empty: the
             answer is the record's text.
-        kinds: of text (records.Record.task) that answer; of tasks without labels.
+        kind: of the texts that answer, one of sound_records.TEXT_KINDS; of tasks without labels.
         spell: label's value -> words.
         needs_whole: whether a part of the sound cannot be answered, as where all that is said is to
             be written down.
@@ -53,7 +53,7 @@ class Task:
 
     instruction: str
     labels: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
+    kind: str = ""
     spell: Callable[[str], str] = str
     needs_whole: bool = False
 
@@ -62,7 +62,7 @@ class Task:
         if self.needs_whole and not is_whole:
             return ""
         if not self.labels:
-            return record.text if record.task in self.kinds else ""
+            return next((text.content for text in record.texts if text.kind == self.kind), "")
         values = (record.labels[name] for name in self.labels if name in record.labels)
         return self.spell(next(values, ""))
 
@@ -72,10 +72,8 @@ def _digit_words(value: str) -> str:
 
 
 TASKS: Mapping[str, Task] = {
-    "transcription": Task(
-        "what is said:", kinds=("transcribe", "transcription", "speech"), needs_whole=True
-    ),
-    "caption": Task("what is heard:", kinds=("caption", "music", "events")),
+    "transcription": Task("what is said:", kind=sound_records.TRANSCRIPT, needs_whole=True),
+    "caption": Task("what is heard:", kind=sound_records.CAPTION),
     "language": Task(
         "language:", labels=("language",), spell=lambda value: _LANGUAGE_NAMES.get(value, value)
     ),

@@ -33,8 +33,8 @@ class LatentRecord:
     sample_rate: int
     source: str = ""
     offset: int = 0
-    text: str = ""
-    task: str = ""
+    ends: bool = False
+    texts: tuple[sound_records.Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

@@ -16,13 +16,34 @@ from typing import Any
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
+_VERSIONS_READ = (1, 2)
 MAX_HEADER_BYTES = 2**20  # a transcript of an hour is about 60 kB
 MAX_SAMPLES = 2**28  # over an hour and a half at 48 kHz; a record is meant to hold seconds
 
 MAGIC = b"F3TR"
 _PREFIX = struct.Struct("<4sII")
 _ALIGNMENT = 16  # bytes
+
+
+TRANSCRIPT, CAPTION = "transcript", "caption"
+TEXT_KINDS = (TRANSCRIPT, CAPTION)
+# What version 1 called the kind of a text.
+_KIND_OF_TASK = dict.fromkeys(("transcribe", "transcription", "speech"), TRANSCRIPT)
+_KIND_OF_TASK |= dict.fromkeys(("caption", "music", "events"), CAPTION)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Text:
+    """What is said in a sound, word by word (a transcript), or what is heard (a caption).
+
+    Attributes:
+        content: the text itself.
+        kind: one of TEXT_KINDS.
+    """
+
+    content: str
+    kind: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,8 +56,8 @@ class Record:
         sample_rate: Hz.
         source: the file or example it was cut from, relative to the input.
         offset: samples at `sample_rate` from the start of the source to the start of the segment.
-        text: transcript or caption, "" if there is none.
-        task: what the text is to the sound ("speech", "music", "events", ...), "" if unknown.
+        ends: whether it ends where its source does, and the source was whole.
+        texts: in the order of the source; a transcript only where the segment is all of its source.
         labels: names to values, as strings.
     """
 
@@ -45,8 +66,8 @@ class Record:
     sample_rate: int
     source: str = ""
     offset: int = 0
-    text: str = ""
-    task: str = ""
+    ends: bool = False
+    texts: tuple[Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -61,8 +82,8 @@ FIELDS = {
     "num_samples": (int, None),
     "source": (str, ""),
     "offset": (int, 0),
-    "text": (str, ""),
-    "task": (str, ""),
+    "ends": (bool, False),
+    "texts": (list, []),
     "labels": (dict, {}),
 }
 
@@ -126,13 +147,14 @@ def encode_header(record: Any, *, magic: bytes = MAGIC, **changes: int) -> bytes
     """
     fields = {name: getattr(record, name) for name in FIELDS} | changes
     fields["labels"] = dict(sorted(record.labels.items()))
+    fields["texts"] = [[text.kind, text.content] for text in record.texts]
     _check_fields(fields, fields["key"])
     written = {name: value for name, value in fields.items() if value != FIELDS[name][1]}
     header = json.dumps(written, separators=(",", ":")).encode("ascii")
     header += b" " * (-(_PREFIX.size + len(header)) % _ALIGNMENT)
     if len(header) > MAX_HEADER_BYTES:
         raise ValueError(
-            f"text and labels of {fields['key']!r} take {len(header)} bytes, a header holds at "
+            f"texts and labels of {fields['key']!r} take {len(header)} bytes, a header holds at "
             f"most {MAX_HEADER_BYTES}: shorten them"
         )
     return _PREFIX.pack(magic, VERSION, len(header)) + header
@@ -151,8 +173,12 @@ def decode_header(data: bytes, *, magic: bytes = MAGIC) -> tuple[dict, int]:
         raise ValueError(f"the record's header is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError("the record's header must be a JSON object")
+    kind = _KIND_OF_TASK.get(str(fields.get("task")))
+    if kind and fields.get("text"):  # of version 1, in which other kinds answered nothing
+        fields["texts"] = [[kind, fields["text"]]]
     fields = {name: fields.get(name, default) for name, (_, default) in FIELDS.items()}
     _check_fields(fields, fields["key"])
+    fields["texts"] = tuple(Text(content, kind) for kind, content in fields["texts"])
     return fields, start
 
 
@@ -163,7 +189,7 @@ def header_end(data: bytes, *, magic: bytes = MAGIC) -> int:
     found, version, header_bytes = _PREFIX.unpack_from(data)
     if found != magic:
         raise ValueError(f"a record starts with {magic!r}, got {found!r}: not one of our shards")
-    if version != VERSION:
+    if version not in _VERSIONS_READ:
         raise ValueError(f"the record has version {version}, this code reads {VERSION}: rebuild it")
     end = _PREFIX.size + header_bytes
     if header_bytes > MAX_HEADER_BYTES or end > len(data):
@@ -183,6 +209,15 @@ def _check_fields(fields: dict, key: object) -> None:
             f"record {key!r} needs a sample_rate of 1 or more, an offset of 0 or more and 1 to "
             f"{MAX_SAMPLES} samples, got {sample_rate}, {offset} and {num_samples}"
         )
+    for text in fields["texts"]:
+        if not _is_text(text):
+            kinds = " or ".join(TEXT_KINDS)
+            raise ValueError(f"texts of record {key!r} must be [{kinds}, words], got {text!r}")
     for name, value in fields["labels"].items():
         if type(name) is not str or type(value) is not str:
             raise ValueError(f"labels of record {key!r} must be strings, got {name!r}: {value!r}")
+
+
+def _is_text(pair: object) -> bool:
+    is_pair = type(pair) is list and [type(part) for part in pair] == [str, str]
+    return is_pair and pair[0] in TEXT_KINDS and bool(pair[1])

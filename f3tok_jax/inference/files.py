@@ -14,6 +14,7 @@ import soundfile
 
 from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import refusals
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate
@@ -68,7 +69,7 @@ def encode_file(
         nonlocal num_samples
         for block in sound.blocks:
             if not np.isfinite(block).all():
-                raise audio_files.Refused("not_finite", f"after {num_samples} samples")
+                raise refusals.Refused("not_finite", f"after {num_samples} samples")
             num_samples += len(block)
             yield block.mean(axis=1)[None] if channels == "mix" else block.T
 
@@ -77,11 +78,11 @@ def encode_file(
             resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
             parts = list(codec.encode_stream(resampled))
         if not parts:
-            raise audio_files.Refused("no_samples", "")
-    except audio_files.Refused as refusal:
+            raise refusals.Refused("no_samples", "")
+    except refusals.Refused as refusal:
         detail = f" ({refusal.detail})" if refusal.detail else ""
         raise ValueError(
-            f"{path} cannot be encoded: {audio_files.REASONS[refusal.reason]}{detail}"
+            f"{path} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
         ) from refusal
     latents = np.concatenate(parts, axis=1)
     return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)

@@ -18,10 +18,10 @@ import pytest
 import soundfile
 
 from data_pipelines.building import builder
+from data_pipelines.inputs import folders
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
+from data_pipelines.sound import refusals
 from tests.support import sounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0, **changes):
     if isinstance(source, pathlib.Path):
-        source = inputs.Folder(str(source))
+        source = folders.Folder(str(source))
     return builder.build(
         source,
         output,
@@ -222,7 +222,7 @@ def test_neither_part_of_a_holdout_is_empty(holdout, folder, tmp_path):
 
 def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(builder.shard_writer, "MAX_LABEL_VALUES", 4)
-    source = inputs.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
+    source = folders.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
     content = _build(source, tmp_path / "out")[""]
     assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
     assert sources.ShardSet(tmp_path / "out")[0].labels == {"speaker": "ada", "index": "0"}
@@ -237,8 +237,8 @@ class _Deadly:
     def settings(self):
         return {"source": "deadly"}
 
-    def listing(self):
-        return inputs.Folder(self.folder).listing()
+    def listed(self):
+        return folders.Folder(self.folder).listed()
 
     @contextlib.contextmanager
     def opened(self, item):
@@ -246,7 +246,7 @@ class _Deadly:
             os.kill(os.getpid(), signal.SIGSEGV)
         if item.index == 3:
             raise KeyError("surprise")
-        with inputs.Folder(self.folder).opened(item) as sound:
+        with folders.Folder(self.folder).opened(item) as sound:
             yield sound
 
 
@@ -294,7 +294,7 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     )
     assert num_done < 16 and f"continuing: {num_done} of " in rerun.stdout
     _build(
-        inputs.Folder(str(folder)),
+        folders.Folder(str(folder)),
         tmp_path / "undisturbed",
         segment_length=64_000,
         min_seconds=0.1,
@@ -319,11 +319,11 @@ def test_user_errors_are_one_line(folder, tmp_path):
 
 def test_real_recordings_are_built(shared_data, tmp_path):
     folder = shared_data / "read_speech"
-    source = inputs.Folder(
+    source = folders.Folder(
         str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text")
     )
-    content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=96_000)[""]
+    content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=480_000)[""]
     assert content.num_used == 8 and not content.refused and content.skipped == {".csv": 1}
     record = sources.ShardSet(tmp_path / "out")[0]
-    assert record.text and record.source.endswith(".flac")
-    assert audio_files.REASONS.keys() >= content.refused.keys()
+    assert record.texts and record.source.endswith(".flac")
+    assert refusals.REASONS.keys() >= content.refused.keys()

@@ -67,7 +67,7 @@ def test_the_set_says_whose_latents_it_holds(encoded, shards, workdir):
         sources.LatentSet(encoded).check_autoencoder("12")
     sound = sources.ShardSet(shards)
     record = sources.LatentSet(encoded)[2]
-    assert (record.labels, record.text) == (sound[2].labels, sound[2].text)
+    assert (record.labels, record.texts) == (sound[2].labels, sound[2].texts)
     assert record.num_samples == sound[2].waveform.size
 
 

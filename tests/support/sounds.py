@@ -10,9 +10,9 @@ import soundfile
 import tokenizers
 
 from data_pipelines.building import builder
+from data_pipelines.inputs import folders
 from data_pipelines.reading import pipeline
-from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
+from data_pipelines.sound import conversion as conversion_lib
 
 
 def tone(seconds: float = 0.5, *, rate: int = 16_000, hertz: float = 440.0) -> np.ndarray:
@@ -31,17 +31,17 @@ def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000
     return folder
 
 
-def conversion(**changes) -> audio_files.Conversion:
+def conversion(**changes) -> conversion_lib.Conversion:
     """A conversion at 16 kHz with segments of half a second."""
     fields = dict(
         sample_rate=16_000, segment_length=8_000, mono="mean", min_seconds=0.05, max_seconds=3600.0
     )
-    return audio_files.Conversion(**(fields | changes))
+    return conversion_lib.Conversion(**(fields | changes))
 
 
 def shard_set(folder: pathlib.Path, *, num_files: int = 8, **changes) -> pathlib.Path:
     """Builds a shard set of `num_files` tones below `folder` and returns the set's folder."""
-    source = inputs.Folder(str(write_folder(folder / "sounds", num_files=num_files)))
+    source = folders.Folder(str(write_folder(folder / "sounds", num_files=num_files)))
     builder.build(source, folder / "shards", conversion(**changes), say=lambda line: None)
     return folder / "shards"
 
@@ -76,7 +76,7 @@ def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True
     for index, path in enumerate(sorted(files.iterdir(), key=lambda p: int(p.stem.split("_")[2]))):
         table += f"{path.name},{f'tone {index}' if index % 2 == 0 else ''}\n"
     (folder / "texts.csv").write_text(table)
-    source = inputs.Folder(
+    source = folders.Folder(
         str(files),
         label_pattern=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_",
         metadata=str(folder / "texts.csv") if texts else "",

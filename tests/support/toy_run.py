@@ -27,8 +27,8 @@ import optax
 import soundfile
 
 from data_pipelines.building import builder
+from data_pipelines.inputs import folders
 from data_pipelines.reading import pipeline
-from data_pipelines.sound import inputs
 from f3tok_jax import train
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import config as config_lib
@@ -76,7 +76,7 @@ def build_data(
         )
         soundfile.write(files / f"{index:03d}.wav", waveform, sample_rate)
     conversion = sounds.conversion(sample_rate=sample_rate, segment_length=sample_rate // 2)
-    source = inputs.Folder(str(files))
+    source = folders.Folder(str(files))
     builder.build(source, folder / "shards", conversion, say=lambda message: None)
     return folder / "shards"
 

@@ -13,8 +13,9 @@ import numpy as np
 from data_pipelines.embedded import synthesis
 from data_pipelines.embedded.music import instruments
 from data_pipelines.embedded.speech import numerals
+from data_pipelines.records import sound as sound_records
 
-TASK = "caption"
+TEXT_KIND = sound_records.CAPTION
 
 _PLAYERS = (*instruments.INSTRUMENTS, "drums")
 _TEXTURE_SHARES = ("note", "note", "melody", "melody", "chord", "arpeggio", "rhythm")

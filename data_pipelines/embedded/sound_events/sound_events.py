@@ -13,8 +13,9 @@ import numpy as np
 from data_pipelines.embedded import synthesis
 from data_pipelines.embedded.sound_events import made_sounds
 from data_pipelines.embedded.sound_events import natural_sounds
+from data_pipelines.records import sound as sound_records
 
-TASK = "caption"
+TEXT_KIND = sound_records.CAPTION
 
 _MAKERS: dict[str, tuple[str, Callable[..., tuple[np.ndarray, str]]]] = {
     "alarm": ("signal", made_sounds.alarm),

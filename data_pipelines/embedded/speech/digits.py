@@ -11,7 +11,7 @@ from data_pipelines.embedded import synthesis
 from data_pipelines.embedded.speech import numerals
 from data_pipelines.embedded.speech import speech
 
-TASK = speech.TASK
+TEXT_KIND = speech.TEXT_KIND
 
 _LANGUAGE = "en"
 _DIGITS = tuple(str(digit) for digit in range(10))

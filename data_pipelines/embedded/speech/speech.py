@@ -13,8 +13,9 @@ from data_pipelines.embedded import synthesis
 from data_pipelines.embedded.speech import espeak
 from data_pipelines.embedded.speech import sentences
 from data_pipelines.records import pcm16
+from data_pipelines.records import sound as sound_records
 
-TASK = "transcribe"
+TEXT_KIND = sound_records.TRANSCRIPT
 
 _ACCENTS = {
     "de": ("de",),

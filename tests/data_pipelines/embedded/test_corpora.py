@@ -46,7 +46,7 @@ def test_annotation_is_complete(name):
     for clip in clips:
         assert set(clip.labels) == names
         assert all(isinstance(value, str) and value for value in clip.labels.values())
-        assert clip.task == ("transcribe" if name in ("speech", "digits") else "caption")
+        assert clip.text_kind == ("transcript" if name in ("speech", "digits") else "caption")
         assert clip.text == " ".join(clip.text.lower().split()) and clip.text
 
 

@@ -31,16 +31,17 @@ def _batch(rows=1, width=60):
     }
 
 
-_SPOKEN = dict(text="one two", task="speech", labels={"language": "de", "speaker": "ada"})
+_TEXTS = (sound_records.Text("one two", "transcript"),)
+_SPOKEN = dict(texts=_TEXTS, labels={"language": "de", "speaker": "ada"})
+_HEARD = dict(texts=(sound_records.Text("a dog", "caption"),))
 
 
 @pytest.mark.parametrize(
     "fields, name, answer",
     [
         (_SPOKEN, "transcription", "one two"),
-        (dict(text="one", task="transcribe"), "transcription", "one"),
-        (dict(text="a dog", task="caption"), "transcription", None),
-        (dict(text="a dog", task="caption"), "caption", "a dog"),
+        (_HEARD, "transcription", None),
+        (_HEARD, "caption", "a dog"),
         (_SPOKEN, "caption", None),
         (_SPOKEN, "language", "german"),
         (dict(labels={"language": "tlh"}), "language", "tlh"),
@@ -70,7 +71,7 @@ def test_the_embedded_corpora_are_asked_something_everywhere(tokenizer):
         if corpora.available(name):
             continue
         clip = corpora.generate(name, 3, seed=0, sample_rate=8_000)
-        record = _record(text=clip.text, task=clip.task, labels=clip.labels)
+        record = _record(texts=(sound_records.Text(clip.text, clip.text_kind),), labels=clip.labels)
         assert set(text.answers(record, is_whole=True)) == wanted
 
 

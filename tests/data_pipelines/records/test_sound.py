@@ -18,8 +18,11 @@ def _record(**changes) -> sound_records.Record:
         sample_rate=24_000,
         source="a/b.wav",
         offset=96_000,
-        text="Grüße, 你好",
-        task="speech",
+        ends=True,
+        texts=(
+            sound_records.Text("Grüße, 你好", "transcript"),
+            sound_records.Text("a bell", "caption"),
+        ),
         labels={"speaker": "ada", "language": "de"},
     )
     return sound_records.Record(**(fields | changes))
@@ -29,7 +32,7 @@ def test_round_trip_keeps_every_field():
     record = sound_records.decode(sound_records.encode(_record()))
     np.testing.assert_array_equal(record.waveform, _record().waveform)
     assert record.waveform.dtype == np.int16 and not record.waveform.flags.writeable
-    for name in ("key", "sample_rate", "source", "offset", "text", "task", "labels"):
+    for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels"):
         assert getattr(record, name) == getattr(_record(), name)
 
 
@@ -71,8 +74,9 @@ def test_names_that_are_not_unicode_survive():
         (dict(sample_rate=0), "sample_rate"),
         (dict(offset=-1), "offset"),
         (dict(labels={"speaker": 7}), "labels"),
-        (dict(text=b"bytes"), "text"),
-        (dict(text="x" * 2**20), "shorten"),
+        (dict(texts=(sound_records.Text(b"bytes", "caption"),)), "texts"),
+        (dict(texts=(sound_records.Text("words", "speech"),)), "transcript or caption"),
+        (dict(texts=(sound_records.Text("x" * 2**20, "caption"),)), "shorten"),
     ],
 )
 def test_encode_refuses(changes, message):
@@ -126,3 +130,15 @@ def test_any_damage_is_a_value_error_or_harmless():
             sound_records.decode(bytes(damaged))
         except ValueError:
             pass
+
+
+@pytest.mark.parametrize(
+    "task, kind", [("speech", "transcript"), ("music", "caption"), ("caption", "caption")]
+)
+def test_texts_of_version_1_keep_their_kind(task, kind):
+    record = sound_records.decode(_with_header(_header(text="words", task=task)))
+    assert record.texts == (sound_records.Text("words", kind),) and not record.ends
+
+
+def test_a_text_of_version_1_that_answered_nothing_still_answers_nothing():
+    assert sound_records.decode(_with_header(_header(text="words", task="poem"))).texts == ()

@@ -13,6 +13,8 @@ import pytest
 import soundfile
 
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import conversion as conversion_lib
+from data_pipelines.sound import refusals
 from tests.support import sounds
 
 RATE = 16_000
@@ -21,7 +23,7 @@ RATE = 16_000
 def _read(path, **changes) -> tuple[np.ndarray, dict[str, int]]:
     counts = collections.Counter()
     with audio_files.opened(path) as sound:
-        blocks = list(audio_files.pcm16_blocks(sound, sounds.conversion(**changes), counts))
+        blocks = list(conversion_lib.pcm16_blocks(sound, sounds.conversion(**changes), counts))
     return np.concatenate(blocks), counts
 
 
@@ -154,9 +156,9 @@ BAD = {
 def test_bad_audio_is_refused_with_its_reason(name, tmp_path):
     make, reason = BAD[name]
     make(tmp_path / name)
-    with pytest.raises(audio_files.Refused) as refusal:
+    with pytest.raises(refusals.Refused) as refusal:
         _read(tmp_path / name)
-    assert refusal.value.reason == reason in audio_files.REASONS
+    assert refusal.value.reason == reason in refusals.REASONS
     assert "\n" not in refusal.value.detail and str(tmp_path) not in refusal.value.detail
 
 
@@ -164,12 +166,12 @@ def test_bad_audio_is_refused_with_its_reason(name, tmp_path):
 def test_file_without_permission_is_unreadable(tmp_path):
     _wav(tmp_path / "secret.wav", sounds.tone())
     (tmp_path / "secret.wav").chmod(0)
-    with pytest.raises(audio_files.Refused, match="unreadable"):
+    with pytest.raises(refusals.Refused, match="unreadable"):
         _read(tmp_path / "secret.wav")
 
 
 def test_missing_file_is_unreadable(tmp_path):
-    with pytest.raises(audio_files.Refused, match="unreadable: No such file"):
+    with pytest.raises(refusals.Refused, match="unreadable: No such file"):
         _read(tmp_path / "gone.wav")
 
 
@@ -251,8 +253,8 @@ def test_length_is_limited_also_where_the_header_does_not_tell():
     blocks = (np.full((1000, 1), 0.1, np.float32) for _ in range(10**9))
     endless = audio_files.Sound(RATE, None, blocks)
     conversion = sounds.conversion(max_seconds=1.0)
-    with pytest.raises(audio_files.Refused, match="too_long"):
-        list(audio_files.pcm16_blocks(endless, conversion, collections.Counter()))
+    with pytest.raises(refusals.Refused, match="too_long"):
+        list(conversion_lib.pcm16_blocks(endless, conversion, collections.Counter()))
 
 
 def test_a_shortfall_that_the_decoder_passes_over_is_refused(tmp_path, monkeypatch):
@@ -264,7 +266,7 @@ def test_a_shortfall_that_the_decoder_passes_over_is_refused(tmp_path, monkeypat
         return read(self, 100 if len(calls) == 1 else 0, **kwargs)
 
     monkeypatch.setattr(soundfile.SoundFile, "read", read_once)
-    with pytest.raises(audio_files.Refused, match="truncated: 100 of 8000 samples are there"):
+    with pytest.raises(refusals.Refused, match="truncated: 100 of 8000 samples are there"):
         _read(tmp_path / "a.wav")
 
 
@@ -273,9 +275,9 @@ def test_whatever_a_decoder_raises_is_a_refusal():
         yield np.full((1000, 1), 0.1, np.float32)
         raise MemoryError("1 TiB")
 
-    with pytest.raises(audio_files.Refused, match="undecodable: MemoryError: 1 TiB"):
+    with pytest.raises(refusals.Refused, match="undecodable: MemoryError: 1 TiB"):
         sound = audio_files.Sound(RATE, None, blocks())
-        list(audio_files.pcm16_blocks(sound, sounds.conversion(), collections.Counter()))
+        list(conversion_lib.pcm16_blocks(sound, sounds.conversion(), collections.Counter()))
 
 
 def test_encoded_bytes_are_read_like_files():
@@ -283,5 +285,5 @@ def test_encoded_bytes_are_read_like_files():
     soundfile.write(stream, sounds.tone(), RATE, format="FLAC")
     stream.seek(0)
     np.testing.assert_allclose(_read(stream)[0] / 32768, sounds.tone(), atol=1e-4)
-    with pytest.raises(audio_files.Refused, match="undecodable"):
+    with pytest.raises(refusals.Refused, match="undecodable"):
         _read(io.BytesIO(b"not a sound file"))

@@ -30,8 +30,7 @@ class _Source:
             key=f"key {index}",
             waveform=np.full(8, 1000 * (index + 1), np.int16),
             sample_rate=16_000,
-            text=_TEXTS[index],
-            task="music" if index == 3 else "speech",
+            texts=(sound_records.Text(_TEXTS[index], "caption" if index == 3 else "transcript"),),
         )
 
     def is_whole(self, record):

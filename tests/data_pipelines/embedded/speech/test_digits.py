@@ -21,7 +21,7 @@ def test_each_digit_comes_equally_often_and_is_what_is_said(clips):
     assert all(digits.count(str(digit)) == 4 for digit in range(10))
     for clip in clips:
         assert clip.text == numerals.digit(int(clip.labels["digit"]), language="en")
-        assert clip.task == "transcribe" and clip.labels["language"] == "en"
+        assert clip.text_kind == "transcript" and clip.labels["language"] == "en"
 
 
 def test_many_voices_speak_and_no_clip_is_another(clips):

@@ -14,9 +14,9 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_pipelines.building import builder
+from data_pipelines.inputs import tfds as tfds_input
 from data_pipelines.reading import sources
 from data_pipelines.records import sound as sound_records
-from data_pipelines.sound import tfds_input
 from tests.support import sounds
 
 RATE = 16_000
@@ -100,7 +100,8 @@ def test_waveforms_become_records_and_batches(feature, scale, data_dir, tmp_path
         expected = scale * _sound(take)[:8_000]
         # Half a step of PCM16, and another for the int16 feature's own rounding towards zero.
         np.testing.assert_allclose(record.waveform / 32768, expected, atol=1.6 / 32768)
-        assert record.text == f"sentence {take}" and record.task == "speech"
+        said = sound_records.Text(f"sentence {take}", "transcript")
+        assert record.texts == ((said,) if record.ends else ())  # a part has no transcript
         assert record.labels["speaker"] == SPEAKERS[take % 2]
     loader = sounds.open_pipeline(
         str(tmp_path / "out"), sample_rate=RATE, crop_length=4_000, batch_size=4
@@ -122,7 +123,7 @@ def test_encoded_files_bring_their_own_rate(data_dir, tmp_path):
 def test_a_folder_and_a_part_of_a_split_will_do(data_dir, tmp_path):
     for name in (f"{data_dir}/tiny_speech/1.0.0", f"{data_dir}/tiny_speech"):
         source = tfds_input.Tfds(name, audio_feature="audio", split="train[:50%]")
-        keys = [item.key for item in source.listing().items]
+        keys = [item.key for item in source.listed().items]
         assert keys == [f"tiny_speech/1.0.0/train[:50%]/{index:08d}" for index in range(3)]
 
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_found_is_said_in_a_sentence(changes, message, data_dir, 
 
 def test_empty_folder_is_no_data_set(tmp_path):
     with pytest.raises(ValueError, match="must hold one prepared data set, found: none"):
-        tfds_input.Tfds(str(tmp_path)).listing()
+        tfds_input.Tfds(str(tmp_path)).listed()
 
 
 @pytest.mark.skipif(

@@ -16,9 +16,10 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines.inputs import listing
 from data_pipelines.records import pcm16
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
-from data_pipelines.sound import inputs
 
 _AUDIO_NAMES = ("audio", "waveform", "speech", "sound", "wav", "flac")
 _TEXT_NAMES = ("text", "transcript", "transcription", "sentence", "caption")
@@ -50,33 +51,33 @@ class Tfds:
         full_name = _builder(self).info.full_name
         return {"source": "tfds", **dataclasses.asdict(self), "full_name": full_name}
 
-    def listing(self) -> inputs.Listing:
+    def listed(self) -> listing.Listing:
         """Lists every example of the split."""
         # Wrong for all is refused now, not for every example.
         self._check_rate()
         name = _builder(self).info.full_name
         items = tuple(
-            inputs.Item(f"{name}/{self.split}/{index:08d}", _ITEM_BYTES, index)
+            listing.Item(f"{name}/{self.split}/{index:08d}", _ITEM_BYTES, index)
             for index in range(len(_data_source(self)))
         )
-        return inputs.Listing(items, {})
+        return listing.Listing(items, {})
 
     @contextlib.contextmanager
-    def opened(self, item: inputs.Item) -> Iterator[audio_files.Sound]:
+    def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
         """Opens one example; text and class labels come with it, numbers as strings."""
         example = _data_source(self)[item.index]
         audio_name = self._audio_name()
         text, labels = _text_and_labels(_builder(self).info.features, example)
-        task = "speech" if text else ""
+        texts = (sound_records.Text(text, sound_records.TRANSCRIPT),) if text else ()
         value = example[audio_name]
         if isinstance(value, bytes):
             with audio_files.opened(io.BytesIO(value)) as sound:
-                yield dataclasses.replace(sound, text=text, task=task, labels=labels)
+                yield dataclasses.replace(sound, texts=texts, labels=labels)
             return
         waveform = _to_float(np.asarray(value))
         starts = range(0, len(waveform), _BLOCK_SAMPLES)
         blocks = (waveform[start : start + _BLOCK_SAMPLES] for start in starts)
-        yield audio_files.Sound(self._rate(example), len(waveform), blocks, text, task, labels)
+        yield audio_files.Sound(self._rate(example), len(waveform), blocks, texts, labels)
 
     def _audio_name(self) -> str:
         features = _builder(self).info.features
@@ -118,15 +119,17 @@ class Tfds:
 def _builder(data_set: Tfds):
     """The data set's reader, or one sentence in place of what TFDS raises when there is none."""
     # Two tenths of a second and a banner that a build from a folder does not need.
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets
 
     try:
         if os.path.isdir(data_set.name):
-            return tfds.builder_from_directory(_version_folder(pathlib.Path(data_set.name)))
-        return tfds.builder(data_set.name, data_dir=data_set.data_dir or None)
+            return tensorflow_datasets.builder_from_directory(
+                _version_folder(pathlib.Path(data_set.name))
+            )
+        return tensorflow_datasets.builder(data_set.name, data_dir=data_set.data_dir or None)
     except ModuleNotFoundError as error:
         raise ValueError(_missing_module(data_set, error)) from None
-    except (tfds.core.DatasetNotFoundError, FileNotFoundError) as error:
+    except (tensorflow_datasets.core.DatasetNotFoundError, FileNotFoundError) as error:
         raise ValueError(f"TFDS has no data set {data_set.name!r}: {_one_line(error)}") from None
 
 

@@ -1,0 +1,126 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""From sound of any rate and number of channels to mono PCM16 at one rate, or a refusal."""
+
+from collections.abc import Iterator
+import dataclasses
+import math
+
+import numpy as np
+
+from data_pipelines.records import pcm16
+from data_pipelines.sound import audio_files
+from data_pipelines.sound import refusals
+from data_pipelines.sound import transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """How sound becomes records.
+
+    Attributes:
+        sample_rate: Hz, of the records.
+        segment_length: samples per record at `sample_rate`.
+        mono: one of transforms.MONO_POLICIES.
+        min_seconds: shorter sound is refused.
+        max_seconds: longer sound is refused, from its header where that tells.
+    """
+
+    sample_rate: int
+    segment_length: int
+    mono: str
+    min_seconds: float
+    max_seconds: float
+
+
+def pcm16_blocks(
+    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
+    """Yields a sound as mono PCM16 at the conversion's rate, in blocks of bounded size.
+
+    Whether the sound is refused is known only when the blocks are exhausted: keep them apart until
+    then.
+
+    Args:
+        sound: what to read.
+        conversion: rate, channel policy and limits.
+        counts: "clipped_samples" is added to.
+
+    Yields:
+        [samples], int16.
+
+    Raises:
+        refusals.Refused: whatever is wrong with the sound, also what the decoder raised unforeseen.
+    """
+    try:
+        yield from _pcm16_blocks(sound, conversion, counts)
+    except refusals.Refused:
+        raise
+    except Exception as error:  # One bad file never ends a build, whatever libsndfile makes of it.
+        raise refusals.Refused(
+            "undecodable", f"{type(error).__name__}: {audio_files.sentence(error)}"
+        ) from error
+
+
+def _pcm16_blocks(
+    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
+    rate = sound.sample_rate
+    _check_header(sound, conversion)
+    resampler = transforms.Resampler(rate, conversion.sample_rate)
+    num_read, num_clipped, num_written = 0, 0, 0
+    lowest, highest, loudest = math.inf, -math.inf, 0
+    blocks = iter(sound.blocks)
+    block = next(blocks, None)
+    while block is not None:
+        following = next(blocks, None)
+        mono = transforms.to_mono(block, policy=conversion.mono)
+        num_read += len(mono)
+        if num_read > conversion.max_seconds * rate:
+            raise refusals.Refused("too_long", f"more than {conversion.max_seconds:g} s")
+        block_lowest, block_highest = float(mono.min()), float(mono.max())
+        # The extremes are NaN or infinite exactly if a sample is.
+        if not (math.isfinite(block_lowest) and math.isfinite(block_highest)):
+            raise refusals.Refused(
+                "not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s"
+            )
+        lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
+        pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
+        num_clipped += clipped
+        if pcm.size:
+            num_written += pcm.size
+            loudest = max(loudest, int(pcm.max()), -int(pcm.min()))
+            yield pcm
+        block = following
+    if num_read == 0:
+        raise refusals.Refused("no_samples", "the header is followed by no samples")
+    seconds = num_read / rate
+    if seconds < conversion.min_seconds or num_written == 0:
+        raise refusals.Refused(
+            "too_short", f"{seconds:.4f} s, the limit is {conversion.min_seconds:g} s"
+        )
+    if lowest == highest or loudest == 0:
+        raise refusals.Refused("silent", f"{seconds:.2f} s in which every sample is the same")
+    if num_clipped > num_written // 2:
+        detail = f"{num_clipped} of {num_written} samples lie beyond full scale: rescale it"
+        raise refusals.Refused("out_of_range", detail)
+    counts["clipped_samples"] += num_clipped
+
+
+def _check_header(sound: audio_files.Sound, conversion: Conversion) -> None:
+    rate = sound.sample_rate
+    if rate < 1:
+        raise refusals.Refused("unsupported", f"a sample rate of {rate} Hz")
+    if sound.num_frames is not None:
+        seconds = sound.num_frames / rate
+        if seconds > conversion.max_seconds:
+            by = f"{seconds:.0f} s by its header ({sound.num_frames} samples at {rate} Hz)"
+            raise refusals.Refused("too_long", f"{by}, the limit is {conversion.max_seconds:g} s")
+        if 0 < seconds < conversion.min_seconds:
+            limit = f"the limit is {conversion.min_seconds:g} s"
+            raise refusals.Refused("too_short", f"{seconds:.4f} s, {limit}")
+    if not audio_files.is_rate(rate):
+        detail = (
+            f"a sample rate of {rate} Hz, {audio_files.MIN_RATE} to {audio_files.MAX_RATE} are read"
+        )
+        raise refusals.Refused("unsupported", detail)

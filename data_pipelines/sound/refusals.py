@@ -1,0 +1,27 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Why sound cannot be used: a reason that is counted, and a detail for people."""
+
+# Why sound is refused, as manifests and refusals.jsonl spell it.
+REASONS = {
+    "empty": "the file has no bytes",
+    "unsupported": "a format, rate or number of channels that is not read",
+    "undecodable": "damaged, truncated or not sound",
+    "unreadable": "the operating system would not give the file",
+    "no_samples": "a header without samples",
+    "not_finite": "NaN or infinite samples",
+    "out_of_range": "most samples lie beyond full scale",
+    "silent": "every sample is the same",
+    "too_short": "shorter than min_seconds",
+    "too_long": "longer than max_seconds by its header or while it was read",
+    "crashed": "the decoder took the worker process with it",
+}
+
+
+class Refused(Exception):
+    """Sound that cannot be used; `reason` is a key of REASONS, `detail` one clause for people."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
