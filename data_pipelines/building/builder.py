@@ -51,6 +51,8 @@ def build(
     """
     output = pathlib.Path(output)
     plan = build_plan.make_plan(source, conversion, holdout=holdout)
+    for remark in plan.remarks:
+        say(remark)
     # A build with another holdout has other parts.
     manifests = staging.finished(output, plan, parts=("", "train", "test"))
     if manifests:
@@ -155,6 +157,7 @@ def _manifest(
         num_sources=plan.parts[part],
         refused=dict(sorted(reasons.items())),
         skipped=plan.skipped,
+        rows=plan.rows,
         labels={
             name: sorted(values) if len(values) <= shard_writer.MAX_LABEL_VALUES else None
             for name, values in sorted(labels.items())
@@ -187,8 +190,12 @@ def _summary(manifests: dict[str, manifest.Manifest]) -> str:
         if content.refused:
             line += f" (refused: {_counts(content.refused)})"
         lines.append(line)
-    skipped = next(iter(manifests.values())).skipped
-    return "; ".join(lines) + (f"; passed over: {_counts(skipped)}" if skipped else "")
+    whole = next(iter(manifests.values()))
+    if whole.skipped:
+        lines.append(f"passed over: {_counts(whole.skipped)}")
+    if whole.rows:
+        lines.append(f"rows of tables: {_counts(whole.rows)}")
+    return "; ".join(lines)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -41,10 +41,12 @@ class Plan:
 
     Attributes:
         settings: what was asked, ready for JSON.
-        sources: SHA-256 over the names and sizes of all sounds.
-        skipped: ending -> count of files that are not sound.
+        sources: SHA-256 over the names, sizes, texts and labels of all sounds.
+        skipped: kind -> count of what is not sound.
         parts: "" or "train" and "test" -> how many sounds it was given.
         tasks: the shards of all parts, in order.
+        rows: what became of the rows of tables -> count.
+        remarks: sentences for the console.
     """
 
     settings: dict
@@ -52,6 +54,8 @@ class Plan:
     skipped: dict[str, int]
     parts: dict[str, int]
     tasks: tuple[Task, ...]
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def refuse_other(self, folder: str | os.PathLike, settings: dict, sources: str) -> None:
         """Raises ValueError naming what differs, unless the build found in `folder` is this one."""
@@ -64,8 +68,8 @@ class Plan:
                 )
         if self.sources != sources:
             raise ValueError(
-                f"{folder} holds a build of other sounds than the input has now (names or sizes "
-                "differ); choose another --output or delete that folder"
+                f"{folder} holds a build of other sounds than the input has now (names, sizes, "
+                "texts or labels differ); choose another --output or delete that folder"
             )
 
 
@@ -98,6 +102,8 @@ def make_plan(
         skipped=found.skipped,
         parts={part: len(items) for part, items in parts.items()},
         tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
+        rows=found.rows,
+        remarks=found.remarks,
     )
 
 
@@ -110,6 +116,9 @@ def _digest(items: Sequence[listing.Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
         digest.update(f"{item.key}\0{item.num_bytes}\n".encode("utf-8", "surrogateescape"))
+        if item.texts or item.labels:
+            texts = [(text.kind, text.content) for text in item.texts]
+            digest.update(json.dumps([texts, sorted(item.labels.items())]).encode() + b"\n")
     return digest.hexdigest()
 
 

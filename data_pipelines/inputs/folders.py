@@ -83,7 +83,7 @@ class Folder:
     def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
         """Opens the file of `item`, with the labels of its name and its line of the metadata."""
         path = os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path
-        labels = dict(self._metadata_of(item.key))
+        labels = dict(item.labels) | self._metadata_of(item.key)
         text = labels.pop("text", "")
         if self.label_pattern:
             subject = item.key if "/" in self.label_pattern else os.path.basename(item.key)
@@ -92,7 +92,7 @@ class Folder:
                 labels |= {name: value for name, value in match.groupdict().items() if value}
         texts = (sound_records.Text(text, sound_records.TRANSCRIPT),) if text else ()
         with audio_files.opened(path) as sound:
-            yield dataclasses.replace(sound, texts=texts, labels=labels)
+            yield dataclasses.replace(sound, texts=item.texts + texts, labels=labels)
 
     def _metadata_of(self, key: str) -> dict[str, str]:
         if not self.metadata:

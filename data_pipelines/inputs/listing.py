@@ -6,28 +6,49 @@ An input is small and picklable; workers open sounds themselves. Keys are stable
 sound on every rebuild, and the held-out part is chosen by them.
 """
 
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 from typing import Protocol
 
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One sound to read: its key, its size in bytes, perhaps guessed, its place in the input."""
+    """One sound to read, and what is known of it before it is opened.
+
+    Attributes:
+        key: unique within the input.
+        num_bytes: its size, perhaps guessed.
+        index: its place in the input.
+        texts: transcripts and captions that the input keeps apart from the sound.
+        labels: likewise.
+    """
 
     key: str
     num_bytes: int
     index: int
+    texts: tuple[sound_records.Text, ...] = ()
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All that an input offers: sounds in a fixed order, kind -> count of what was passed over."""
+    """All that an input offers.
+
+    Attributes:
+        items: in a fixed order.
+        skipped: kind -> count of what was passed over: every entry that is no item.
+        rows: what became of the rows of tables -> count, such as "matched" or "without sound".
+        remarks: sentences for the console.
+    """
 
     items: tuple[Item, ...]
     skipped: dict[str, int]
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 class Input(Protocol):
@@ -40,4 +61,4 @@ class Input(Protocol):
         """Lists all sounds; the same list in every process and on every day."""
 
     def opened(self, item: Item) -> contextlib.AbstractContextManager[audio_files.Sound]:
-        """Opens one sound; raises audio_files.Refused if it cannot be."""
+        """Opens one sound, with all that `item` knows; raises refusals.Refused if it cannot be."""

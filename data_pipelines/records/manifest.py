@@ -63,15 +63,16 @@ class Manifest:
         num_samples: valid samples in all records together.
         shards: in the order in which their records are numbered.
         settings: what was asked of the build.
-        sources: SHA-256 over the names and sizes of all that was offered to the build.
+        sources: SHA-256 over the names, sizes, texts and labels of all that was offered.
         num_sources: how many files or examples were offered, and how many of them were used.
         num_used: see `num_sources`.
         refused: reason -> count; the files are in `refusals.jsonl`.
-        skipped: ending -> count of files that are not sound.
+        skipped: kind -> count of what is not sound: an ending, a link, a hidden file.
         clipped_samples: samples that were beyond full scale and were limited to it.
         labels: label name -> values seen, sorted; None for a label with too many values to list.
         num_texts: records with a transcript or caption.
         latents: of whom, if the records hold latents of that sound instead of it.
+        rows: what became of the rows of the tables -> count, such as "matched".
     """
 
     sample_rate: int
@@ -88,6 +89,7 @@ class Manifest:
     labels: dict[str, list[str] | None]
     num_texts: int
     latents: "Latents | None" = None
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_records(self) -> int:

@@ -19,8 +19,10 @@ import soundfile
 
 from data_pipelines.building import builder
 from data_pipelines.inputs import folders
+from data_pipelines.inputs import listing
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import refusals
 from tests.support import sounds
 
@@ -226,6 +228,40 @@ def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeyp
     content = _build(source, tmp_path / "out")[""]
     assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
     assert sources.ShardSet(tmp_path / "out")[0].labels == {"speaker": "ada", "index": "0"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Described:
+    """A folder whose listing has texts, labels, rows and a remark."""
+
+    folder: str
+    text: str = "one"
+
+    def settings(self):
+        return {"source": "described"}
+
+    def listed(self):
+        found = folders.Folder(self.folder).listed()
+        texts = (sound_records.Text(self.text, sound_records.CAPTION),)
+        items = [dataclasses.replace(item, texts=texts, labels={"a": "b"}) for item in found.items]
+        return listing.Listing(tuple(items), {}, {"matched": 8}, ("8 rows were read",))
+
+    @contextlib.contextmanager
+    def opened(self, item):
+        with folders.Folder(self.folder).opened(item) as sound:
+            yield sound
+
+
+def test_what_a_listing_knows_is_said_written_and_part_of_what_was_built(folder, tmp_path):
+    said = []
+    content = _build(_Described(str(folder)), tmp_path / "out", say=said.append)[""]
+    assert said[0] == "8 rows were read" and "rows of tables: 8 matched" in said[-1]
+    assert content.rows == {"matched": 8}
+    assert manifest.read(tmp_path / "out") == content
+    assert sources.ShardSet(tmp_path / "out")[0].labels == {"a": "b"}
+    _build(_Described(str(folder)), tmp_path / "out")
+    with pytest.raises(ValueError, match="texts or labels differ"):
+        _build(_Described(str(folder), "two"), tmp_path / "out")
 
 
 @dataclasses.dataclass(frozen=True)
