@@ -17,7 +17,7 @@ _EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6"],
     # TPU hosts; also what compile_check needs on any machine.
     "tpu": ["libtpu==0.0.42.*"],
-    # Work folders in gs:// buckets.
+    # Work folders and shards in gs:// buckets.
     "gcs": ["gcsfs>=2026.9"],
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
@@ -48,6 +48,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12.8",
         "grain>=0.2.18",
         "array_record>=0.8.6",
+        "fsspec>=2026.9",
         "ml_collections>=1.1.0",
         "absl-py>=1.4",  # sequence-layers brings recurrentgemma, which wants absl-py below 2
         "chex>=0.1.90",

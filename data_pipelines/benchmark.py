@@ -35,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(given: argparse.Namespace) -> None:
     from data_pipelines.reading import mixture as mixtures
     from data_pipelines.reading import pipeline
+    from data_pipelines.reading import sources
     from data_pipelines.reading import speed
     from data_pipelines.records import atomic
-    from data_pipelines.records import manifest
 
     mixture = mixtures.parse(given.shards)
-    sample_rate = given.sample_rate or manifest.read(mixture[0][0]).sample_rate
+    first = mixture[0][0]
+    sample_rate = given.sample_rate or sources.ShardSet(first).manifest.sample_rate
     loader = pipeline.Pipeline(
         mixture,
         pipeline.Options(batch_size=given.batch_size, num_threads=given.num_threads),

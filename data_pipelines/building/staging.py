@@ -10,13 +10,13 @@ The folder is removed when the manifests stand, and only the files above are eve
 """
 
 from collections.abc import Iterable
-import fcntl
 import json
 import os
 import pathlib
 
 from data_pipelines.building import plan as build_plan
 from data_pipelines.records import atomic
+from data_pipelines.records import lock
 from data_pipelines.records import manifest
 
 
@@ -64,12 +64,9 @@ class Staging:
         Raises:
             ValueError: if another builder works there, or a killed one left another build.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / "lock", "w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = lock.take(self.folder / "lock")
         except BlockingIOError:
-            self._lock.close()
             raise ValueError(f"another build is writing to {self._output}: wait for it") from None
         plan_path = self.folder / "plan.json"
         if plan_path.is_file():

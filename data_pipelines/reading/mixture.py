@@ -6,10 +6,15 @@ Nothing is stored and nothing is carried along: the record at any position is co
 position.
 """
 
+from collections.abc import Iterator
 import fractions
+import itertools
 import math
+import os
 
 import numpy as np
+
+from data_pipelines.reading import staged
 
 _MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeats
 
@@ -19,28 +24,65 @@ _ROUNDS = 3  # of the Feistel network; two already pass for random
 def parse(text: str) -> tuple[tuple[str, float], ...]:
     """Reads "DIR" or "DIR1=0.7,DIR2=0.3" as ((name, weight), ...), for sources.open_source.
 
+    What exists as a whole is one folder, whatever its name looks like. In a list, "=" and "," belong
+    to the name of a folder where only so all of the folders exist.
+
     Raises:
-        ValueError: if it names no folder, or several without a weight above zero each.
+        ValueError: if it names no folder, or several without a weight above zero each, or can be
+            read in two ways.
     """
     entries = [entry.strip() for entry in text.split(",") if entry.strip()]
     if not entries:
         raise ValueError(f"a mixture names at least one shard folder, got {text!r}")
-    if len(entries) == 1 and "=" not in entries[0]:
+    if len(entries) == 1 and _split(entries[0])[1] is None:
         return ((entries[0], 1.0),)
-    parsed = []
-    for entry in entries:
-        folder, _, weight = entry.rpartition("=")
-        try:
-            value = float(weight)
-        except ValueError:
-            value = 0.0
-        if not folder or not 0.0 < value < float("inf"):
+    if _exists(text.strip()):
+        return ((text.strip(), 1.0),)
+    readings = list(itertools.islice(_readings(text.rstrip(", ").split(",")), 2))
+    if len(readings) > 1:
+        ways = " or ".join(str(dict(reading)) for reading in readings)
+        raise ValueError(f"a mixture must have one meaning, got {text!r}, {ways}: rename a folder")
+    for entry in filter(_exists, entries):
+        folder, weight = _split(entry)
+        if weight is not None or not readings:
             raise ValueError(
-                f"several shard folders need a weight above 0 each, DIR=0.7, got {entry!r} "
-                f"in {text!r}"
+                f"every folder of several needs a weight, got the folder {entry!r} without one in "
+                f"{text!r}: write {entry}=0.7"
+                + (f", or {folder}/={weight:g} for {folder}" if weight is not None else "")
             )
-        parsed.append((folder, value))
-    return tuple(parsed)
+    return readings[0] if readings else tuple(_weighted(entry, text) for entry in entries)
+
+
+def _exists(name: str) -> bool:
+    return staged.is_set(name) if staged.is_remote(name) else os.path.exists(name)
+
+
+def _split(entry: str) -> tuple[str, float | None]:
+    """The folder and the number of DIR=0.7; None where no number follows."""
+    folder, _, weight = entry.strip().rpartition("=")
+    try:
+        return folder, float(weight)
+    except ValueError:
+        return entry.strip(), None
+
+
+def _readings(parts: list[str]) -> Iterator[tuple[tuple[str, float], ...]]:
+    """The ways in which parts, with commas between, are folders that exist, a weight for each."""
+    if not parts:
+        yield ()
+    for end in range(1, len(parts) + 1):
+        folder, weight = _split(",".join(parts[:end]))
+        if weight is not None and 0.0 < weight < math.inf and _exists(folder):
+            yield from (((folder, weight), *rest) for rest in _readings(parts[end:]))
+
+
+def _weighted(entry: str, text: str) -> tuple[str, float]:
+    folder, weight = _split(entry)
+    if not folder or weight is None or not 0.0 < weight < math.inf:
+        raise ValueError(
+            f"several shard folders need a weight above 0 each, DIR=0.7, got {entry!r} in {text!r}"
+        )
+    return folder, weight
 
 
 class Mixture:

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import os
-import pathlib
 import threading
 from typing import Any
 
@@ -20,6 +19,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from data_pipelines.inputs import tfds
+from data_pipelines.reading import staged
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
@@ -41,7 +41,7 @@ def open_source(name: str, *, sample_rate: int | None) -> "ShardSet | LatentSet 
     The manifest of a folder says whether its shards hold sound or latents.
 
     Args:
-        name: of the folder; or, of a data set, its name as TFDS writes it or the folder where it
+        name: of the folder, or its URL, from which it is copied (see staged); or, of a data set, its name as TFDS writes it or the folder where it
             was prepared, the split ("train" if not said), and which feature is the sound, if
             several could be.
         sample_rate: Hz that the records have, or to which the data set is resampled; None takes a
@@ -50,7 +50,7 @@ def open_source(name: str, *, sample_rate: int | None) -> "ShardSet | LatentSet 
     Raises:
         ValueError: if it is not whole, has another rate or cannot be read.
     """
-    if not str(name).startswith(TFDS_PREFIX) and manifest.read(name).latents is not None:
+    if not str(name).startswith(TFDS_PREFIX) and manifest.read(staged.local(name)).latents:
         return LatentSet(name, sample_rate=sample_rate)
     return open_sound(name, sample_rate=sample_rate)
 
@@ -93,15 +93,15 @@ class _RecordFiles:
         """Opens the set and compares its files with its manifest.
 
         Args:
-            folder: of the set.
+            folder: of the set, or its URL.
             sample_rate: Hz that the records must have; None takes any.
             checksums: compare every byte of every shard too, which reads the whole set.
 
         Raises:
             ValueError: if the set is not whole or has another rate.
         """
-        self.folder = pathlib.Path(folder)
-        self.manifest = manifest.read(folder)
+        self.folder = staged.local(folder)
+        self.manifest = manifest.read(self.folder)
         self._check_kind()
         if sample_rate is not None and self.manifest.sample_rate != sample_rate:
             raise ValueError(
@@ -109,7 +109,7 @@ class _RecordFiles:
                 f"needs {sample_rate} Hz: build them with --sample_rate={sample_rate} or change "
                 "the config"
             )
-        manifest.verify(self.manifest, folder, checksums=checksums)
+        manifest.verify(self.manifest, self.folder, checksums=checksums)
         self.name, self.fingerprint = str(folder), self.manifest.fingerprint
         self._shards = self.manifest.shards
         self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
@@ -117,6 +117,11 @@ class _RecordFiles:
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    @property
+    def seconds(self) -> float:
+        """Of sound in all records."""
+        return self.manifest.seconds
 
     def __getitem__(self, index: int) -> Any:
         """Returns the record at `index`.
@@ -175,11 +180,6 @@ class ShardSet(_RecordFiles):
     """The records of one set of sound, by their index; items are records.Record."""
 
     _decode = staticmethod(sound_records.decode)
-
-    @property
-    def seconds(self) -> float:
-        """Of sound in all records."""
-        return self.manifest.seconds
 
     def waveform(self, index: int) -> np.ndarray:
         """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""

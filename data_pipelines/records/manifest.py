@@ -7,7 +7,7 @@ is written last, so a folder without one is not a set; it holds no time and no m
 that the same build gives the same bytes.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 import dataclasses
 import hashlib
 import json
@@ -23,6 +23,7 @@ STAGING_NAME = ".building"  # the folder of a build's unfinished work
 FORMAT = "f3tok shard set 1"
 
 _MAX_BYTES = 2**28  # of a manifest; a million shards take a tenth of it
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.array_record")
 
 
@@ -129,15 +130,33 @@ def read(folder: str | os.PathLike) -> Manifest:
     folder = pathlib.Path(folder)
     path = folder / FILE_NAME
     if not path.is_file():
-        parts = sorted(child.parent.name for child in folder.glob(f"*/{FILE_NAME}"))
-        hint = ": build one with python -m data_pipelines.build_shards"
-        if parts:
-            hint = f"; its sets are {', '.join(parts)}: name one"
-        raise ValueError(f"{folder} is not a finished shard set, it has no {FILE_NAME}{hint}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than a manifest can have")
+        raise absent(folder, sorted(child.parent.name for child in folder.glob(f"*/{FILE_NAME}")))
+    check_size(path, path.stat().st_size)
+    return parse(path.read_bytes(), path)
+
+
+def absent(folder: str | os.PathLike, parts: Sequence[str]) -> ValueError:
+    """The error of a folder without manifest, below which `parts` have one."""
+    hint = ": build one with python -m data_pipelines.build_shards"
+    if parts:
+        hint = f"; its sets are {', '.join(parts)}: name one"
+    return ValueError(f"{folder} is not a finished shard set, it has no {FILE_NAME}{hint}")
+
+
+def check_size(path: str | os.PathLike, num_bytes: int) -> None:
+    """Raises ValueError where a file is too large to be read as a manifest."""
+    if num_bytes > _MAX_BYTES:
+        raise ValueError(f"{path} has {num_bytes} bytes, more than a manifest can have")
+
+
+def parse(data: bytes, path: str | os.PathLike) -> Manifest:
+    """The manifest that `write` wrote as `data`, which was found at `path`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(data.decode("utf-8"))
         if fields.pop("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT!r}")
         num_records = fields.pop("num_records")
@@ -161,7 +180,9 @@ def _check(manifest: Manifest, num_records: int) -> None:
             raise ValueError(f"{shard.name!r} is no name for a shard")
         if type(shard.num_records) is not int or shard.num_records < 1:
             raise ValueError(f"{shard.name} claims {shard.num_records!r} records")
-        if type(shard.num_bytes) is not int or type(shard.sha256) is not str:
+        # A copy of it is named after its checksum.
+        has_sum = type(shard.sha256) is str and _SHA256.fullmatch(shard.sha256)
+        if type(shard.num_bytes) is not int or not has_sum:
             raise ValueError(f"{shard.name} has no size or checksum")
     if len({shard.name for shard in manifest.shards}) != len(manifest.shards):
         raise ValueError("a shard is named twice")

@@ -18,6 +18,7 @@ import numpy as np
 
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
+from data_pipelines.reading import staged
 from f3tok_jax.evaluation import baselines
 from f3tok_jax.evaluation import distributions
 from f3tok_jax.evaluation import examples as examples_lib
@@ -332,7 +333,7 @@ def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
     """The run's own mixture, if its folders are still there."""
     names = [name for name, _ in mixtures.parse(config.data.train or "?")]
     folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]
-    absent = [folder for folder in folders if not pathlib.Path(folder).is_dir()]
+    absent = [folder for folder in folders if not staged.is_set(folder)]
     if absent:
         raise ValueError(
             f"the PCA reference is fitted on the training data of {workdir}, config.data.train="

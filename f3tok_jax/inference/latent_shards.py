@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shards of sound into shards of latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 import pathlib
 
 from data_pipelines.building import latent_writer
 from data_pipelines.reading import sources
+from data_pipelines.reading import staged
 from data_pipelines.records import manifest
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
@@ -26,7 +27,7 @@ def encode_shards(
 
     Args:
         workdir: run folder of the autoencoder stage.
-        shards: folder of the sound.
+        shards: folder of the sound, or its URL.
         output: folder of the latents.
         step: of the checkpoint; the newest whole one if None.
         batch_size: sounds at a time.
@@ -51,10 +52,8 @@ def encode_shards(
     )
     say(f"autoencoder {latents.autoencoder} of {workdir}, step {codec.step}")
     sets = {
-        name: sources.ShardSet(
-            pathlib.Path(shards) / name, sample_rate=codec.sample_rate, checksums=True
-        )
-        for name in _sets(pathlib.Path(shards))
+        name: sources.ShardSet(folder, sample_rate=codec.sample_rate, checksums=True)
+        for name, folder in _sets(shards).items()
     }
     longest = max(sound.manifest.segment_length for sound in sets.values())
     encode = functools.partial(codec.encode, batch_size=batch_size, expected=longest)
@@ -66,7 +65,8 @@ def encode_shards(
     return written
 
 
-def _sets(shards: pathlib.Path) -> Sequence[str]:
-    """Names of the sets in a folder; "" if it is one itself."""
-    parts = [name for name in ("train", "test") if (shards / name / manifest.FILE_NAME).is_file()]
-    return parts if parts and not (shards / manifest.FILE_NAME).is_file() else [""]
+def _sets(shards: str | pathlib.Path) -> dict[str, str]:
+    """Name -> place of the sets in a folder or URL; that of "" is its own, if it is one itself."""
+    parts = {name: f"{shards}/{name}" for name in ("train", "test")}
+    found = {name: place for name, place in parts.items() if staged.is_set(place)}
+    return found if found and not staged.is_set(shards) else {"": str(shards)}

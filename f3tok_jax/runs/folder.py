@@ -4,16 +4,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import fcntl
 import json
 import os
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 import jax
 import ml_collections
 
 from data_pipelines.records import atomic
+from data_pipelines.records import lock
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import config as config_lib
 
@@ -45,11 +45,12 @@ def locked(workdir: str) -> Iterator[None]:
     """
     handle, is_free = None, True
     if jax.process_index() == 0 and "://" not in workdir:
-        # A folder that cannot be written is refused by `prepare`.
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.join(workdir, "logs"), exist_ok=True)
-            handle = open(os.path.join(workdir, "logs", "lock"), "a", encoding="utf-8")
-            is_free = _take(handle)
+        try:
+            handle = lock.take(os.path.join(workdir, "logs", "lock"))
+        except BlockingIOError:
+            is_free = False
+        except OSError:
+            pass  # A folder that cannot be written is refused by `prepare`.
     try:
         if not multihost.all_agree(is_free):
             raise ValueError(
@@ -60,15 +61,6 @@ def locked(workdir: str) -> Iterator[None]:
     finally:
         if handle:
             handle.close()
-
-
-def _take(handle: IO[str]) -> bool:
-    """Locks a file unless another process has; file systems without locks raise OSError."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
 
 
 def prepare(

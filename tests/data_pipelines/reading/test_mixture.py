@@ -103,3 +103,47 @@ def test_mixtures_are_parsed(text, expected):
 def test_bad_mixtures_are_refused(text):
     with pytest.raises(ValueError):
         mixture.parse(text)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Makes folders in the current one."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *names: [(tmp_path / name).mkdir() for name in names]
+
+
+@pytest.mark.parametrize(
+    "there, text, expected",
+    [
+        (["lr", "lr=0.1"], "lr=0.1", {"lr=0.1": 1.0}),
+        (["lr"], "lr=0.1", {"lr": 0.1}),
+        (["a,b"], "a,b", {"a,b": 1.0}),
+        (["a=1,b=2"], "a=1,b=2", {"a=1,b=2": 1.0}),
+        (["lr=0.1", "c"], "lr=0.1=0.7, c=0.3", {"lr=0.1": 0.7, "c": 0.3}),
+        (["lr", "lr=0.1", "c"], "lr/=0.1,c=0.3", {"lr/": 0.1, "c": 0.3}),
+        (["a,b", "c"], "a,b=0.7,c=0.3", {"a,b": 0.7, "c": 0.3}),
+        (["a", "a,b", "c"], "c=0.3,a,b=0.7", {"c": 0.3, "a,b": 0.7}),
+        (["a, b=1,", "c"], "a, b=1,=0.7,c=0.3,", {"a, b=1,": 0.7, "c": 0.3}),
+        ([], "runs/lr=fast", {"runs/lr=fast": 1.0}),
+    ],
+)
+def test_a_folder_that_is_there_is_meant_whatever_its_name_looks_like(
+    there, text, expected, folders
+):
+    folders(*there)
+    assert dict(mixture.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "there, text, words",
+    [
+        (["lr", "lr=0.1", "c"], "lr=0.1,c=0.3", "write lr=0.1=0.7, or lr/=0.1 for lr"),
+        (["lr=0.1", "c"], "lr=0.1,c=0.3", "the folder 'lr=0.1' without one"),
+        (["a", "b"], "a,b=0.3", "the folder 'a' without one in 'a,b=0.3': write a=0.7$"),
+        (["a", "b", "a=1,b"], "a=1,b=2", "must have one meaning.*rename a folder"),
+    ],
+)
+def test_a_list_with_two_meanings_is_refused(there, text, words, folders):
+    folders(*there)
+    with pytest.raises(ValueError, match=words):
+        mixture.parse(text)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run folder holds besides checkpoints and metrics."""
 
+import errno
+import fcntl
 import json
 
 import ml_collections
@@ -49,6 +51,15 @@ def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
                 pass
     with run_folder.locked(str(tmp_path)):
         pass
+
+
+def test_a_file_system_without_locks_is_trained_on(tmp_path, monkeypatch, caplog):
+    def none(handle, operation):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with run_folder.locked(str(tmp_path)), run_folder.locked(str(tmp_path)):
+        assert "lock cannot be locked (Operation not supported)" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "12"}'])
