@@ -41,9 +41,9 @@ def open_source(name: str, *, sample_rate: int | None) -> "ShardSet | LatentSet 
     The manifest of a folder says whether its shards hold sound or latents.
 
     Args:
-        name: of the folder, or its URL, from which it is copied (see staged); or, of a data set, its name as TFDS writes it or the folder where it
-            was prepared, the split ("train" if not said), and which feature is the sound, if
-            several could be.
+        name: of the folder, or its URL, from which staged copies it; or, of a data set, its name
+            as TFDS writes it or the folder where it was prepared, the split ("train" if not said),
+            and which feature is the sound, if several could be.
         sample_rate: Hz that the records have, or to which the data set is resampled; None takes a
             folder at its own rate.
 
