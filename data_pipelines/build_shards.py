@@ -12,6 +12,7 @@ Exit codes: 0 finished, 1 wrong arguments or input; one sentence on stderr says 
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import os
 import sys
 
@@ -24,14 +25,17 @@ from data_pipelines.inputs import tfds
 from data_pipelines.sound import conversion as conversion_lib
 from data_pipelines.sound import transforms
 
+# --source -> kind of input; its first field is --input, the others have flags of their names.
+_INPUTS = {"folder": folders.Folder, "tfds": tfds.Tfds}
+_INPUT_HELP = "folder of sound files, TFDS data set, or names of corpora"
+
 
 def _parser() -> command.Parser:
     parser = command.make_parser("python -m data_pipelines.build_shards", __doc__)
     positive, not_negative = command.at_least(1), command.at_least(0)
     add = parser.add_argument
-    add("--source", required=True, choices=("folder", "tfds", "embedded"), help="kind of input")
-    text = "folder of sound files, TFDS data set, or names of corpora"
-    add("--input", type=command.path, default="", help=text)
+    add("--source", required=True, choices=(*_INPUTS, "embedded"), help="kind of input")
+    add("--input", type=command.path, default="", help=_INPUT_HELP)
     add("--output", required=True, type=command.path, help="folder of the shard set")
     add("--sample_rate", type=command.at_least(1_000), default=24_000, help="of the records, Hz")
     seconds = command.at_least(0.01, float)
@@ -72,9 +76,8 @@ def _parser() -> command.Parser:
 
 def _input_from_flags(values: argparse.Namespace) -> listing.Input:
     if values.source == "embedded":
-        names = [name.strip() for name in values.input.split(",") if name.strip()]
         return embedded.choose(
-            names,
+            [name.strip() for name in values.input.split(",") if name.strip()],
             num_clips=values.num_clips,
             hours=values.hours,
             seed=values.seed,
@@ -82,25 +85,11 @@ def _input_from_flags(values: argparse.Namespace) -> listing.Input:
             say=command.say,
         )
     if not values.input:
-        raise ValueError(
-            f"--source={values.source} needs --input: a folder of sound files or a TFDS data set"
-        )
-    if values.source == "tfds":
-        return tfds.Tfds(
-            name=values.input,
-            split=values.split,
-            data_dir=values.data_dir,
-            audio_feature=values.audio_feature,
-            source_rate=values.source_rate,
-        )
-    return folders.Folder(
-        path=values.input,
-        include=tuple(values.include),
-        exclude=tuple(values.exclude),
-        label_pattern=values.label_pattern,
-        metadata=values.metadata,
-        metadata_columns=tuple(values.metadata_columns),
-    )
+        raise ValueError(f"--source={values.source} needs --input: {_INPUT_HELP}")
+    kind = _INPUTS[values.source]
+    given = {field.name: getattr(values, field.name) for field in dataclasses.fields(kind)[1:]}
+    given = {name: tuple(value) if type(value) is list else value for name, value in given.items()}
+    return kind(values.input, **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
