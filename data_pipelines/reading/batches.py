@@ -160,5 +160,6 @@ def check_texts(
             except sources.Unreadable:
                 continue  # Counted when its turn comes.
             is_whole = source.is_whole(record) and layout.fits(record)
-            for name, answer in text.answers(record, is_whole=is_whole).items():
-                text.tokens(name, answer, key=record.key)
+            for name, answers in text.answers(record, is_whole=is_whole).items():
+                for answer in answers:
+                    text.tokens(name, answer, key=record.key)

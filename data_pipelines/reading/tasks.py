@@ -57,14 +57,15 @@ class Task:
     spell: Callable[[str], str] = str
     needs_whole: bool = False
 
-    def answer(self, record: sound_records.Record, *, is_whole: bool) -> str:
-        """The answer for a record, "" if it has none."""
+    def answers(self, record: sound_records.Record, *, is_whole: bool) -> tuple[str, ...]:
+        """The answers for a record, in the order of its texts, each of them right; or none."""
         if self.needs_whole and not is_whole:
-            return ""
+            return ()
         if not self.labels:
-            return next((text.content for text in record.texts if text.kind == self.kind), "")
+            return tuple(text.content for text in record.texts if text.kind == self.kind)
         values = (record.labels[name] for name in self.labels if name in record.labels)
-        return self.spell(next(values, ""))
+        answer = self.spell(next(values, ""))
+        return (answer,) if answer else ()
 
 
 def _digit_words(value: str) -> str:
@@ -138,6 +139,8 @@ class TextTasks:
         self.weights, self.max_tokens = dict(weights), max_tokens
         self._tasks = {name: find(name) for name in weights}
         self._tokenizer, self._digest = read_tokenizer(pathlib.Path(tokenizer_path))
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {token: word.content for token, word in added.items() if word.special}
         self._end = self._tokenizer.token_to_id(end_of_text)
         if self._end is None:
             raise ValueError(
@@ -191,16 +194,37 @@ class TextTasks:
         """Text of token ids, without the tokens that are not text."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True)
 
-    def answers(self, record: sound_records.Record, *, is_whole: bool) -> dict[str, str]:
-        """Name -> answer, of the tasks that `record` can answer.
+    def answers(self, record: sound_records.Record, *, is_whole: bool) -> dict[str, tuple]:
+        """Name -> answers, one or more, of the tasks that `record` can answer.
 
         Args:
             record: with its text and labels.
             is_whole: whether all of its source is in the batch; a part has no transcript.
         """
         each = self._tasks.items()
-        answers = {name: task.answer(record, is_whole=is_whole) for name, task in each}
-        return {name: answer for name, answer in answers.items() if answer}
+        answers = {name: task.answers(record, is_whole=is_whole) for name, task in each}
+        return {name: found for name, found in answers.items() if found}
+
+    def choose(
+        self, answers: Mapping[str, Sequence[str]], draw: float
+    ) -> tuple[str, dict[str, str]]:
+        """The task that a draw in [0, 1) falls on, and of every task the answer that it falls on.
+
+        Args:
+            answers: of a record that has some; their order decides which draws are whose.
+            draw: where it lies in the chosen task's share decides among several answers.
+        """
+        names = list(answers)
+        edges = np.cumsum([self.weights[name] for name in names])
+        position = draw * edges[-1]
+        place = min(int(np.searchsorted(edges, position, side="right")), len(names) - 1)
+        weight = self.weights[names[place]]
+        share = min(max((position - edges[place] + weight) / weight, 0.0), 1.0)
+        one_each = {
+            name: found[min(int(share * len(found)), len(found) - 1)]
+            for name, found in answers.items()
+        }
+        return names[place], one_each
 
     def tokens(self, name: str, answer: str, *, key: str) -> tuple[list[int], int]:
         """Token ids of a task, the last one the end of text, and how many are instruction.
@@ -225,7 +249,7 @@ class TextTasks:
 
         Args:
             record: of the row.
-            draw: in [0, 1), which of the record's tasks.
+            draw: in [0, 1), which of the record's tasks, and of several answers which.
             is_whole: as in `answers`.
             batch: of arrays [b, max_tokens]: int32 ids, and two masks.
             row: in the batch.
@@ -235,9 +259,9 @@ class TextTasks:
             cut = not is_whole and self.answers(record, is_whole=True)
             self._count("cut" if cut else "no task")
             return
-        name = _weighted(list(answers), [self.weights[name] for name in answers], draw)
+        name, chosen = self.choose(answers, draw)
         try:
-            ids, num_instruction = self.tokens(name, answers[name], key=record.key)
+            ids, num_instruction = self.tokens(name, chosen[name], key=record.key)
         except TextTooLong as error:
             self._count("too long")
             logging.warning("%s; it goes without", error)
@@ -268,21 +292,30 @@ class TextTasks:
                 )
 
     def _ids(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids of a text, in which what is spelt like a special token is text."""
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        # A special token may also be a word of the model's own vocabulary.
+        for token in () if self._special.keys().isdisjoint(found.ids) else range(len(found.ids)):
+            start, end = found.offsets[token]
+            if end - start > 1 and self._spells(text[start:end], found.ids[token]):
+                return self._ids(text[: start + 1]) + self._ids(text[start + 1 :])
+        return found.ids
+
+    def _spells(self, text: str, token: int) -> bool:
+        """Whether a text is how a special token is written, and no unknown word."""
+        normalizer = self._tokenizer.normalizer
+        written = (text, normalizer.normalize_str(text) if normalizer else text)
+        return token in self._special and any(self._special[token] in form for form in written)
 
     def _count(self, reason: str) -> None:
         with self._lock:
             self._without[reason] += 1
 
 
-def _weighted(names: Sequence[str], weights: Sequence[float], draw: float) -> str:
-    """The name in whose share of [0, 1) the draw falls."""
-    edges = np.cumsum(weights) / np.sum(weights)
-    return names[min(int(np.searchsorted(edges, draw, side="right")), len(names) - 1)]
-
-
 def read_tokenizer(path: str | os.PathLike) -> tuple[tokenizers.Tokenizer, str]:
     """Reads a text tokenizer and the SHA-256 of its file.
+
+    It never finds a special token in a text: "<|endoftext|>" that somebody wrote is text.
 
     Args:
         path: a tokenizer.json, or the folder of a model that has one.
@@ -309,4 +342,5 @@ def read_tokenizer(path: str | os.PathLike) -> tuple[tokenizers.Tokenizer, str]:
         ) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # of a text they are characters, as all others are
     return tokenizer, hashlib.sha256(content).hexdigest()

@@ -9,7 +9,8 @@ A document is what a language model will be asked about sound, in one of two for
 
 The context is everything that is known of the record, in any order, each token said several times
 over: it stands where the sound will stand, so that the model learns to answer from it. Only then
-can it, frozen, tell an encoder what is worth hearing.
+can it, frozen, tell an encoder what is worth hearing. Of several captions of a sound a document
+takes one, context and answer the same.
 """
 
 from collections.abc import Sequence
@@ -131,12 +132,13 @@ class TextPipeline(pipeline.MixturePipeline):
         positions = np.arange(start, start + self._documents, dtype=np.int64)
         return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
 
-    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, str]]:
-        """The key of a record, and its answers by task."""
+    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, tuple]]:
+        """The key of a record, and its answers by task, in the order of the tasks' names."""
         source = self._sources[source_index]
         record = self._substitute.read(source.__getitem__, index, len(source))
         # Also of a part of a sound, because here nothing is heard.
-        return f"{source.name}:{record.key}", self._text.answers(record, is_whole=True)
+        answers = self._text.answers(record, is_whole=True)
+        return f"{source.name}:{record.key}", dict(sorted(answers.items()))
 
     def _document(
         self, source_index: int, index: int, generator: np.random.Generator
@@ -147,22 +149,20 @@ class TextPipeline(pipeline.MixturePipeline):
         draws = generator.random(4)
         if not answers:
             return [], []
-        names = sorted(answers)
-        edges = np.cumsum([self._text.weights[name] for name in names])
-        name = names[int(np.searchsorted(edges, draws[0] * edges[-1], side="right"))]
+        name, chosen = self._text.choose(answers, draws[0])
         try:
-            ids, num_instruction = self._text.tokens(name, answers[name], key=key)
+            ids, num_instruction = self._text.tokens(name, chosen[name], key=key)
             if draws[1] >= self._forms.context:
                 return ids, [SCORED] * len(ids)
-            context = self._context(answers, key, draws[2:])
+            context = self._context(chosen, key, draws[2:])
         except tasks.TextTooLong:
             return [], []
         scored = [NOT_SCORED] * (len(context) + num_instruction)
         return context + ids, scored + [SCORED_IN_CONTEXT] * (len(ids) - num_instruction)
 
     def _context(self, answers: dict[str, str], key: str, draws: np.ndarray) -> list[int]:
-        """All answers in an order, each token said equally often."""
-        names = sorted(answers)
+        """One answer of each task in an order, each token said equally often."""
+        names = list(answers)
         repeats = 1 + int(draws[0] * self._forms.max_repeats)
         order = np.random.Generator(np.random.Philox(int(draws[1] * 2**32))).permutation(len(names))
         context = []

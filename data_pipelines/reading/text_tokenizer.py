@@ -30,8 +30,7 @@ def texts(mixture: str, task_names: Iterable[str]) -> Iterator[str]:
         for index in range(len(source)):
             record = source[index]
             for task in asked:
-                answer = task.answer(record, is_whole=True)
-                if answer:
+                for answer in task.answers(record, is_whole=True):
                     yield " " + answer  # as tasks.TextTasks writes it
 
 

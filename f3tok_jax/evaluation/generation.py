@@ -29,6 +29,8 @@ def read_examples(
 ) -> list[examples_lib.Example]:
     """Recordings with a text that the run can say, evenly spaced over a set.
 
+    Of several captions the first is what the generator is asked for.
+
     Raises:
         ValueError: where there is none.
     """
@@ -40,7 +42,7 @@ def read_examples(
         if not answers or (label and label not in record.labels):
             return None
         task = max(answers, key=weights.get)
-        return task, answers[task]
+        return task, answers[task][0]
 
     examples = []
     if num_examples > 0:

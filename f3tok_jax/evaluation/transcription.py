@@ -93,5 +93,7 @@ def format_table(results: results_lib.Transcripts) -> str:
 
 
 def _reference(source: Any, index: int) -> str:
+    """What is said in a record, "" if nothing tells; of several transcripts the first."""
     record = source[index]
-    return tasks.find(TASK).answer(record, is_whole=source.is_whole(record))
+    answers = tasks.find(TASK).answers(record, is_whole=source.is_whole(record))
+    return answers[0] if answers else ""

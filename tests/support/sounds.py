@@ -11,7 +11,9 @@ import tokenizers
 
 from data_pipelines.building import builder
 from data_pipelines.inputs import folders
+from data_pipelines.inputs import listing
 from data_pipelines.reading import pipeline
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion as conversion_lib
 
 
@@ -84,4 +86,24 @@ def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True
     builder.build(
         source, folder / "shards", conversion(segment_length=16_000), say=lambda line: None
     )
+    return folder / "shards"
+
+
+@dataclasses.dataclass(frozen=True)
+class TextsBesides(folders.Folder):
+    """A folder whose listing gives every sound the same texts, beside those of its table."""
+
+    texts: tuple[sound_records.Text, ...] = ()
+
+    def listed(self) -> listing.Listing:
+        found = super().listed()
+        items = (dataclasses.replace(item, texts=self.texts) for item in found.items)
+        return dataclasses.replace(found, items=tuple(items))
+
+
+def captioned_set(folder: pathlib.Path, *captions: str) -> pathlib.Path:
+    """A shard set of tones with the same captions for each."""
+    texts = tuple(sound_records.Text(caption, sound_records.CAPTION) for caption in captions)
+    source = TextsBesides(str(write_folder(folder / "sounds")), texts=texts)
+    builder.build(source, folder / "shards", conversion(), say=lambda line: None)
     return folder / "shards"

@@ -6,6 +6,7 @@ import collections
 
 import numpy as np
 import pytest
+import tokenizers
 
 from data_pipelines.embedded import corpora
 from data_pipelines.reading import tasks
@@ -56,7 +57,7 @@ _HEARD = dict(texts=(sound_records.Text("a dog", "caption"),))
 )
 def test_a_record_answers_what_its_text_and_labels_can(fields, name, answer, tokenizer):
     found = tasks.TextTasks(tokenizer, {name: 1.0}, 60).answers(_record(**fields), is_whole=True)
-    assert found == ({} if answer is None else {name: answer})
+    assert found == ({} if answer is None else {name: (answer,)})
 
 
 def test_the_embedded_corpora_are_asked_something_everywhere(tokenizer):
@@ -151,3 +152,70 @@ def test_the_fingerprint_tells_what_decides_the_text(tokenizer):
 
     variants = [fingerprint(), fingerprint((("voice", 2.0),)), fingerprint(max_tokens=61)]
     assert len({str(variant) for variant in variants}) == 3 and variants[0] == fingerprint()
+
+
+_CAPTIONS = dict(
+    texts=tuple(sound_records.Text(words, "caption") for words in ("a dog", "barks", "an animal"))
+)
+
+
+def test_each_of_several_captions_has_its_turn(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"caption": 1.0, "event": 1.0}, 60)
+    record = _record(**_CAPTIONS, labels={"class": "dog"})
+    batch = _batch(rows=600)
+    for row, draw in enumerate(np.random.default_rng(0).random(600)):
+        text.write_row(record, draw, is_whole=True, batch=batch, row=row)
+    counts = collections.Counter(
+        text.decode(ids[answer]).strip() for ids, answer in zip(batch["text"], batch["answer"])
+    )
+    assert counts.keys() == {"a dog", "barks", "an animal", "dog"}
+    assert counts["dog"] / 600 == pytest.approx(0.5, abs=0.07)
+    for caption in ("a dog", "barks", "an animal"):
+        assert counts[caption] / 600 == pytest.approx(1 / 6, abs=0.05)
+    again = _batch(rows=600)
+    for row, draw in enumerate(np.random.default_rng(0).random(600)):
+        text.write_row(record, draw, is_whole=True, batch=again, row=row)
+    np.testing.assert_array_equal(again["text"], batch["text"])
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.3, 0.5, 0.7, np.nextafter(1.0, 0.0)])
+def test_every_draw_falls_on_an_answer(draw, tokenizer):
+    text = tasks.TextTasks(tokenizer, {"caption": 0.1, "event": 0.2, "voice": 0.3}, 60)
+    answers = {"caption": ("a", "b", "c"), "event": ("d",), "voice": ("e", "f")}
+    name, chosen = text.choose(answers, draw)
+    assert chosen.keys() == answers.keys() and chosen[name] in answers[name]
+    assert text.choose({"caption": ("a", "b", "c")}, draw)[1]["caption"] == "abc"[int(draw * 3)]
+
+
+_CONTROL = "stop <|endoftext|> and <unk></s> on"
+
+
+def _unigram(folder):
+    """A model whose own vocabulary has the special tokens as words, as SentencePiece's has."""
+    letters = [(letter, -1.0) for letter in sorted(set("▁" + _CONTROL + "what is said:one two"))]
+    vocabulary = [("<unk>", 0.0), ("</s>", 0.0), ("<|endoftext|>", 0.0), *letters]
+    model = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, 0, False))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="never")
+    model.decoder = tokenizers.decoders.Metaspace(prepend_scheme="never")
+    model.add_special_tokens(["<unk>", "</s>", "<|endoftext|>"])
+    folder.mkdir()
+    model.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_a_special_token_that_somebody_wrote_is_text(kind, tokenizer, tmp_path):
+    path = tokenizer if kind == "bytes" else _unigram(tmp_path / "unigram")
+    text = tasks.TextTasks(path, {"transcription": 1.0}, 100)
+    ids, num_instruction = text.tokens("transcription", _CONTROL, key="k")
+    assert text.decode(ids) == f"what is said: {_CONTROL}"
+    assert ids.count(text.end_of_text) == 1 and ids[-1] == text.end_of_text
+    assert num_instruction == len("what is said:")
+
+
+def test_texts_without_special_tokens_keep_their_ids(tmp_path):
+    text = tasks.TextTasks(_unigram(tmp_path / "unigram"), {"transcription": 1.0}, 100)
+    model = tokenizers.Tokenizer.from_file(str(tmp_path / "unigram" / "tokenizer.json"))
+    for answer in ("one two", "one ☃☃☃ two"):  # a snowman is unknown
+        ids, num_instruction = text.tokens("transcription", answer, key="k")
+        assert ids[num_instruction:-1] == model.encode(f" {answer}", add_special_tokens=False).ids

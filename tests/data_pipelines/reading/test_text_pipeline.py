@@ -119,3 +119,29 @@ def test_spec_keys_and_epochs(make):
 def test_impossible_settings_are_refused(make, changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+@pytest.mark.parametrize("context", [0.0, 1.0])
+def test_a_document_takes_one_of_several_captions(context, files, tmp_path):
+    captions = ("a dog", "it barks", "an animal")
+    shards = sounds.captioned_set(tmp_path, *captions)
+    pipeline = sounds.open_pipeline(
+        shards,
+        kind=text_pipeline.TextPipeline,
+        text=tasks.TextTasks(files[1], {"caption": 1.0}, _LENGTH),
+        forms=text_pipeline.Forms(context, 1),
+        length=_LENGTH,
+        documents_per_row=6,
+        batch_size=4,
+    )
+    found = [one for step in range(4) for one in _documents(files, pipeline.local_batch(step))]
+    seen = set()
+    for before, scored, _ in found:
+        text = before + scored
+        assert text.count("what is heard:") == 1
+        asked = text.partition("what is heard:")[2].strip()
+        assert asked in captions
+        # What stands in the context is what is asked for.
+        assert text.partition("what is heard:")[0].strip() == (asked if context else "")
+        seen.add(asked)
+    assert seen == set(captions)
