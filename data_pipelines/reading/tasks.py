@@ -293,6 +293,7 @@ class TextTasks:
 
     def _ids(self, text: str) -> list[int]:
         """Token ids of a text, in which what is spelt like a special token is text."""
+        text = text.encode(errors="replace").decode()  # JSON may hold half a character
         found = self._tokenizer.encode(text, add_special_tokens=False)
         # A special token may also be a word of the model's own vocabulary.
         for token in () if self._special.keys().isdisjoint(found.ids) else range(len(found.ids)):

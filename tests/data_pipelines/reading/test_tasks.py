@@ -219,3 +219,8 @@ def test_texts_without_special_tokens_keep_their_ids(tmp_path):
     for answer in ("one two", "one ☃☃☃ two"):  # a snowman is unknown
         ids, num_instruction = text.tokens("transcription", answer, key="k")
         assert ids[num_instruction:-1] == model.encode(f" {answer}", add_special_tokens=False).ids
+
+
+def test_half_a_character_of_json_is_a_question_mark(tokenizer):
+    text = tasks.TextTasks(tokenizer, {"transcription": 1.0}, 100)
+    assert text.decode(text.tokens("transcription", "a\ud83d b", key="k")[0]).endswith("a? b")

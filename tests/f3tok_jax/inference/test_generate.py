@@ -189,7 +189,7 @@ def test_times_that_are_none_are_refused(generator, seconds):
         (" \n", "digit", "text must say something where there is no prompt"),
         ("seven", "caption", "task must be one of .*digit.*, got 'caption'"),
         ("seven" * 9, "digit", "has .* tokens for the task 'digit', more than max_tokens=40"),
-        ("a<|endoftext|>", "digit", "text must be of characters that the tokenizer knows"),
+        ("half\ud83d", "digit", "text must be of characters that the tokenizer knows"),
     ],
 )
 def test_texts_that_cannot_be_said_are_refused(generator, text, task, words):
@@ -197,6 +197,11 @@ def test_texts_that_cannot_be_said_are_refused(generator, text, task, words):
     with pytest.raises(ValueError, match=words) as error:
         next(generator.pieces([request], max_patches=2))
     assert "\n" not in str(error.value)
+
+
+def test_the_name_of_a_special_token_can_be_said(generator):
+    request = generate.Request(text="a<|endoftext|>", task="digit")
+    assert next(generator.pieces([request], max_patches=2))
 
 
 @pytest.mark.parametrize("num_prompt, num_more", [(0, _MOST + 1), (100, _MOST - 127)])
