@@ -18,6 +18,7 @@ import sys
 
 from data_pipelines import command
 from data_pipelines.building import builder
+from data_pipelines.building import split
 from data_pipelines.inputs import embedded
 from data_pipelines.inputs import folders
 from data_pipelines.inputs import listing
@@ -41,6 +42,8 @@ def _parser() -> command.Parser:
     seconds = command.at_least(0.01, float)
     add("--segment_seconds", type=seconds, default=4.0, help="length of a record, s")
     add("--holdout", type=float, default=0.0, help="fraction of the sounds for OUTPUT/test")
+    text = "label, such as speaker, whose values go to one side whole"
+    add("--holdout_by", default="", metavar="LABEL", help=text)
     seconds = command.at_least(0.0, float)
     add("--min_seconds", type=seconds, default=0.1, help="shorter sounds are refused")
     add("--max_seconds", type=seconds, default=6 * 3600.0, help="longer sounds are refused")
@@ -109,7 +112,7 @@ def _build(values: argparse.Namespace) -> None:
         _input_from_flags(values),
         values.output,
         conversion,
-        holdout=values.holdout,
+        holdout=split.Holdout(values.holdout, values.holdout_by),
         num_workers=values.num_workers,
         say=command.say,
     )

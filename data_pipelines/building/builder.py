@@ -7,15 +7,17 @@ no manifest, hence nothing that passes for a shard set; the same call then conti
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import json
 import os
 import pathlib
 import time
 
+from data_pipelines.building import duplicates
 from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
+from data_pipelines.building import split
 from data_pipelines.building import staging
 from data_pipelines.building import workers
 from data_pipelines.inputs import listing
@@ -29,7 +31,7 @@ def build(
     output: str | os.PathLike,
     conversion: conversion_lib.Conversion,
     *,
-    holdout: float = 0.0,
+    holdout: split.Holdout = split.Holdout(),
     num_workers: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, manifest.Manifest]:
@@ -39,7 +41,7 @@ def build(
         source: where the sounds come from.
         output: folder of the set; with a holdout, its subfolders `train` and `test` are the sets.
         conversion: what becomes of the sounds.
-        holdout: fraction of the sounds that goes to `test`, whole sounds by a hash of their keys.
+        holdout: what goes to `test`.
         num_workers: processes; 0 builds in this one, without protection from a crashing decoder.
         say: receives lines of progress.
 
@@ -50,7 +52,9 @@ def build(
         ValueError: if there is nothing usable, or the output holds another build.
     """
     output = pathlib.Path(output)
-    plan = build_plan.make_plan(source, conversion, holdout=holdout)
+    plan = build_plan.make_plan(
+        source, conversion, holdout=holdout, num_workers=num_workers, say=say
+    )
     for remark in plan.remarks:
         say(remark)
     # A build with another holdout has other parts.
@@ -83,25 +87,44 @@ def _write_shards(
     say: Callable[[str], None],
 ) -> dict[str, list[dict]]:
     """Writes the shards that are missing and returns part -> results of its tasks, in order."""
+    work = functools.partial(
+        shard_writer.write_shard, source=source, conversion=conversion, folder=str(stage.folder)
+    )
     results = {task: stage.result(task) for task in plan.tasks}
     missing = [task for task, result in results.items() if result is None]
     if len(missing) < len(results):
         say(f"continuing: {len(results) - len(missing)} of {len(results)} shards are there")
-    progress = _Progress(sum(len(task.items) for task in missing), say)
-    work = functools.partial(
-        shard_writer.write_shard, source=source, conversion=conversion, folder=str(stage.folder)
-    )
-    finished = workers.run(work, missing, num_workers=num_workers, on_item=progress.count)
-    for index, result in finished:
-        partial = result.pop("partial")
-        stage.keep(missing[index], result, partial)
-        results[missing[index]] = result
+    results |= _run(functools.partial(work, left_out={}), missing, stage, num_workers, say)
+    left_out = duplicates.across({part: _of_part(results, part) for part in plan.parts})
+    again = [task for task in plan.tasks if any(item.key in left_out for item in task.items)]
+    if again:
+        say(
+            f"{len(left_out)} sounds have the samples of others in the other part: {len(again)} "
+            "shards are written again without them"
+        )
+        results |= _run(functools.partial(work, left_out=left_out), again, stage, num_workers, say)
+    return {part: _of_part(results, part) for part in plan.parts}
+
+
+def _of_part(results: dict[build_plan.Task, dict], part: str) -> list[dict]:
+    return [result for task, result in results.items() if task.part == part]
+
+
+def _run(
+    work: Callable[..., dict],
+    tasks: Sequence[build_plan.Task],
+    stage: staging.Staging,
+    num_workers: int,
+    say: Callable[[str], None],
+) -> dict[build_plan.Task, dict]:
+    """Writes the shards of `tasks`; returns task -> result."""
+    progress, results = _Progress(sum(len(task.items) for task in tasks), say), {}
+    for index, result in workers.run(work, tasks, num_workers=num_workers, on_item=progress.count):
+        stage.keep(tasks[index], result, result.pop("partial"))
+        results[tasks[index]] = result
         progress.num_refused += len(result["refused"])
     progress.print()
-    of_part = collections.defaultdict(list)
-    for task, result in results.items():
-        of_part[task.part].append(result)
-    return of_part
+    return results
 
 
 class _Progress:
@@ -157,6 +180,7 @@ def _manifest(
         num_sources=plan.parts[part],
         refused=dict(sorted(reasons.items())),
         skipped=plan.skipped,
+        duplicates=duplicates.num_within(results[part]),
         rows=plan.rows,
         labels={
             name: sorted(values) if len(values) <= shard_writer.MAX_LABEL_VALUES else None
@@ -187,6 +211,8 @@ def _summary(manifests: dict[str, manifest.Manifest]) -> str:
             f"{content.num_records} records, {content.seconds / 3600:.3f} h at "
             f"{content.sample_rate} Hz from {content.num_used} of {content.num_sources} sounds"
         )
+        if content.duplicates:
+            line += f", {content.duplicates} of them stored before"
         if content.refused:
             line += f" (refused: {_counts(content.refused)})"
         lines.append(line)

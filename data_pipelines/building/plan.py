@@ -1,18 +1,19 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The plan of a build: what was asked, which sounds are held out, and which go into which shard.
+"""The plan of a build: what was asked, and which sounds go into which shard of which part.
 
 A plan depends on the input and the settings alone, never on the number of workers or on what a
 killed build left behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 
+from data_pipelines.building import split
 from data_pipelines.inputs import listing
 from data_pipelines.sound import conversion as conversion_lib
 
@@ -74,20 +75,27 @@ class Plan:
 
 
 def make_plan(
-    source: listing.Input, conversion: conversion_lib.Conversion, *, holdout: float
+    source: listing.Input,
+    conversion: conversion_lib.Conversion,
+    *,
+    holdout: split.Holdout,
+    num_workers: int,
+    say: Callable[[str], None],
 ) -> Plan:
     """Lists the input and decides where every sound goes.
 
     Args:
         source: what to read.
         conversion: what becomes of it.
-        holdout: fraction of the sounds, by a hash of their keys, that goes to the part "test".
+        holdout: what goes to the part "test".
+        num_workers: processes, where sounds have to be opened for their labels.
+        say: told when they are.
 
     Raises:
         ValueError: if there is nothing to read, or nothing that could be held out.
     """
     found = source.listed()
-    settings = source.settings() | dataclasses.asdict(conversion) | {"holdout": holdout}
+    settings = source.settings() | dataclasses.asdict(conversion) | holdout.settings()
     settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
     if not found.items:
         passed_over = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
@@ -95,7 +103,7 @@ def make_plan(
             f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check "
             "--input, --include and --exclude"
         )
-    parts = _split(found.items, holdout)
+    parts, remarks = split.split(source, found, holdout, num_workers=num_workers, say=say)
     return Plan(
         settings=settings,
         sources=_digest(found.items),
@@ -103,7 +111,7 @@ def make_plan(
         parts={part: len(items) for part, items in parts.items()},
         tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
         rows=found.rows,
-        remarks=found.remarks,
+        remarks=found.remarks + remarks,
     )
 
 
@@ -120,28 +128,6 @@ def _digest(items: Sequence[listing.Item]) -> str:
             texts = [(text.kind, text.content) for text in item.texts]
             digest.update(json.dumps([texts, sorted(item.labels.items())]).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _split(items: Sequence[listing.Item], holdout: float) -> dict[str, list[listing.Item]]:
-    """Part -> its items. A key alone decides, except that neither part stays empty."""
-    if not 0.0 <= holdout < 1.0:
-        raise ValueError(f"--holdout={holdout} must be a fraction, at least 0 and below 1")
-    if holdout == 0.0:
-        return {"": list(items)}
-    if len(items) < 2:
-        raise ValueError(f"--holdout={holdout} needs two sounds, the input has {len(items)}")
-    places = [_hash(item.key) for item in items]
-    threshold = min(max(int(holdout * 2**64), min(places) + 1), max(places))
-    parts = {"train": [], "test": []}
-    for item, place in zip(items, places):
-        parts["test" if place < threshold else "train"].append(item)
-    return parts
-
-
-def _hash(key: str) -> int:
-    """A number below 2**64 that is the same on every machine and in every version of Python."""
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big")
 
 
 def _tasks(part: str, items: Sequence[listing.Item]) -> list[Task]:

@@ -6,6 +6,7 @@ import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pathlib
 import tempfile
@@ -35,6 +36,7 @@ def write_shard(
     source: listing.Input,
     conversion: conversion_lib.Conversion,
     folder: str,
+    left_out: dict[str, str],
     crashed: dict[str, str],
     report: Callable[[str], None],
 ) -> dict:
@@ -45,25 +47,30 @@ def write_shard(
         source: opens the sounds.
         conversion: what becomes of them.
         folder: where unfinished work lies.
+        left_out: key -> detail of sounds whose samples the other part has; refused unread.
         crashed: key -> detail of sounds that ended an earlier worker; refused unread.
         report: told each sound's key before it is read.
 
     Returns:
         Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the
         fields of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples";
-        "refused", a list of {"path", "reason", "detail"}; "labels", name -> values.
+        "refused", a list of {"path", "reason", "detail"}; "labels", name -> values; "digests", key
+        of a used sound -> hash of its samples.
     """
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
     totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
-    refused, labels, num_records = [], collections.defaultdict(set), 0
+    refused, labels, digests, num_records = [], collections.defaultdict(set), {}, 0
     writer = array_record_module.ArrayRecordWriter(str(partial), WRITER_OPTIONS)
     for item in task.items:
         report(item.key)
         try:
-            if item.key in crashed:
-                raise refusals.Refused("crashed", crashed[item.key])
+            for reason, details in (("crashed", crashed), ("duplicate", left_out)):
+                if item.key in details:
+                    raise refusals.Refused(reason, details[item.key])
+            digest = hashlib.blake2b(digest_size=16)
             for record in _segments(item, source, conversion, folder, totals):
                 writer.write(sound_records.encode(record))
+                digest.update(record.waveform)
                 num_records += 1
                 totals["num_samples"] += record.waveform.size
                 totals["num_texts"] += len(record.texts)
@@ -71,6 +78,7 @@ def write_shard(
             refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
             continue
         totals["num_used"] += 1
+        digests[item.key] = digest.hexdigest()
         for name, value in record.labels.items():
             if len(labels[name]) <= MAX_LABEL_VALUES:
                 labels[name].add(value)
@@ -82,6 +90,7 @@ def write_shard(
         **totals,
         "refused": refused,
         "labels": {name: sorted(values) for name, values in sorted(labels.items())},
+        "digests": digests,
     }
 
 

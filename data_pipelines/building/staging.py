@@ -19,6 +19,8 @@ from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from data_pipelines.records import manifest
 
+_VERSION = 2  # of the results; those of another are not continued
+
 
 def finished(
     output: pathlib.Path, plan: build_plan.Plan, *, parts: Iterable[str]
@@ -72,7 +74,13 @@ class Staging:
         if plan_path.is_file():
             found = json.loads(plan_path.read_text(encoding="utf-8"))
             self._plan.refuse_other(self._output, found["settings"], found["sources"])
-        content = {"settings": self._plan.settings, "sources": self._plan.sources}
+            if found.get("version") != _VERSION:
+                self._remove_results()
+        content = {
+            "version": _VERSION,
+            "settings": self._plan.settings,
+            "sources": self._plan.sources,
+        }
         atomic.write_text(plan_path, json.dumps(content))
         for part in self._plan.parts:
             folder = build_plan.part_folder(self._output, part)
@@ -98,6 +106,8 @@ class Staging:
 
     def keep(self, task: build_plan.Task, result: dict, partial: str | None) -> None:
         """Writes down the result of a task, then gives its shard, if it made one, its name."""
+        if not partial:  # Of a task that is done again, there may be one that is not to stay.
+            self._shard_path(task).unlink(missing_ok=True)
         atomic.write_text(self._result_path(task), json.dumps(result))
         if partial:
             os.replace(self.folder / partial, self._shard_path(task))
@@ -105,8 +115,7 @@ class Staging:
     def remove(self) -> None:
         """Deletes the folder, when nothing in it is needed any more."""
         self._remove_partials()
-        for task in self._plan.tasks:
-            self._result_path(task).unlink(missing_ok=True)
+        self._remove_results()
         for name in ("plan.json", "lock"):
             (self.folder / name).unlink(missing_ok=True)
         try:
@@ -117,6 +126,10 @@ class Staging:
     def _remove_partials(self) -> None:
         for partial in self.folder.glob("*.partial"):
             partial.unlink(missing_ok=True)
+
+    def _remove_results(self) -> None:
+        for task in self._plan.tasks:
+            self._result_path(task).unlink(missing_ok=True)
 
     def _result_path(self, task: build_plan.Task) -> pathlib.Path:
         return self.folder / f"{task.name}.json"

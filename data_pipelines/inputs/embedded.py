@@ -44,6 +44,7 @@ class Embedded:
                 for index in range(count)
             ),
             {},
+            labels_inside=True,
         )
 
     @contextlib.contextmanager

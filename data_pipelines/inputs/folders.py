@@ -12,6 +12,7 @@ import functools
 import os
 import pathlib
 import re
+from typing import BinaryIO
 
 from data_pipelines.inputs import listing
 from data_pipelines.records import manifest
@@ -77,12 +78,11 @@ class Folder:
         items = tuple(
             listing.Item(key, size, index) for index, (key, size) in enumerate(sorted(items))
         )
-        return listing.Listing(items, dict(sorted(skipped.items())))
+        return listing.Listing(items, dict(sorted(skipped.items())), labels_inside=True)
 
     @contextlib.contextmanager
     def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
         """Opens the file of `item`, with the labels of its name and its line of the metadata."""
-        path = os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path
         labels = dict(item.labels) | self._metadata_of(item.key)
         text = labels.pop("text", "")
         if self.label_pattern:
@@ -91,8 +91,15 @@ class Folder:
             if match:
                 labels |= {name: value for name, value in match.groupdict().items() if value}
         texts = (sound_records.Text(text, sound_records.TRANSCRIPT),) if text else ()
-        with audio_files.opened(path) as sound:
+        with audio_files.opened(self._path(item)) as sound:
             yield dataclasses.replace(sound, texts=item.texts + texts, labels=labels)
+
+    def encoded(self, item: listing.Item) -> BinaryIO:
+        """Opens the bytes of a file."""
+        return open(self._path(item), "rb")
+
+    def _path(self, item: listing.Item) -> str:
+        return os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path
 
     def _metadata_of(self, key: str) -> dict[str, str]:
         if not self.metadata:

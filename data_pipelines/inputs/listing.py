@@ -43,16 +43,22 @@ class Listing:
         skipped: kind -> count of what was passed over: every entry that is no item.
         rows: what became of the rows of tables -> count, such as "matched" or "without sound".
         remarks: sentences for the console.
+        labels_inside: whether sounds have labels that are known only when they are opened.
     """
 
     items: tuple[Item, ...]
     skipped: dict[str, int]
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    labels_inside: bool = False
 
 
 class Input(Protocol):
-    """What a builder of shards reads."""
+    """What a builder of shards reads.
+
+    An input of encoded sound also has `encoded(item)`, which opens the `num_bytes` of an item as a
+    seekable binary stream: equal ones are told before they are decoded.
+    """
 
     def settings(self) -> dict:
         """Returns what identifies the input in a manifest, ready for JSON."""

@@ -60,7 +60,7 @@ class Tfds:
             listing.Item(f"{name}/{self.split}/{index:08d}", _ITEM_BYTES, index)
             for index in range(len(_data_source(self)))
         )
-        return listing.Listing(items, {})
+        return listing.Listing(items, {}, labels_inside=True)
 
     @contextlib.contextmanager
     def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:

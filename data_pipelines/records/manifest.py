@@ -72,6 +72,7 @@ class Manifest:
         clipped_samples: samples that were beyond full scale and were limited to it.
         labels: label name -> values seen, sorted; None for a label with too many values to list.
         num_texts: records with a transcript or caption.
+        duplicates: used sounds whose samples another one before them has.
         latents: of whom, if the records hold latents of that sound instead of it.
         rows: what became of the rows of the tables -> count, such as "matched".
     """
@@ -91,6 +92,7 @@ class Manifest:
     num_texts: int
     latents: "Latents | None" = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
+    duplicates: int = 0
 
     @property
     def num_records(self) -> int:

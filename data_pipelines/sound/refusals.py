@@ -14,6 +14,7 @@ REASONS = {
     "silent": "every sample is the same",
     "too_short": "shorter than min_seconds",
     "too_long": "longer than max_seconds by its header or while it was read",
+    "duplicate": "the other part has the same samples in another file",
     "crashed": "the decoder took the worker process with it",
 }
 

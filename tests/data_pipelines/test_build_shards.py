@@ -18,6 +18,7 @@ import pytest
 import soundfile
 
 from data_pipelines.building import builder
+from data_pipelines.building import split
 from data_pipelines.inputs import folders
 from data_pipelines.inputs import listing
 from data_pipelines.reading import sources
@@ -36,7 +37,7 @@ def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0,
         source,
         output,
         sounds.conversion(**changes),
-        holdout=holdout,
+        holdout=split.Holdout(holdout),
         num_workers=num_workers,
         say=say,
     )

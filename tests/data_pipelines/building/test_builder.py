@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whole builds in two parts: no sound on both sides, whoever stored it twice and however."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines.building import builder
+from data_pipelines.building import plan as build_plan
+from data_pipelines.building import split
+from data_pipelines.inputs import folders
+from data_pipelines.reading import sources
+from data_pipelines.records import manifest
+from tests.support import sounds
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def many_shards(monkeypatch):
+    """Shards of about two of the small test files, so that a build has several."""
+    monkeypatch.setattr(build_plan, "_MIN_SHARD_BYTES", 30_000)
+
+
+def _build(folder, output, *, fraction=0.3, label="", num_workers=0, pattern=""):
+    return builder.build(
+        folders.Folder(str(folder), label_pattern=pattern),
+        output,
+        sounds.conversion(),
+        holdout=split.Holdout(fraction, label),
+        num_workers=num_workers,
+        say=lambda line: None,
+    )
+
+
+def _sounds(folder: pathlib.Path) -> dict[bytes, set[str]]:
+    """Samples of a source of a set -> the sources that have them."""
+    shard_set = sources.ShardSet(folder)
+    samples = {}
+    for record in (shard_set[index] for index in range(len(shard_set))):
+        samples[record.source] = samples.get(record.source, b"") + record.waveform.tobytes()
+    found = {}
+    for source, content in samples.items():
+        found.setdefault(content, set()).add(source)
+    return found
+
+
+def _files(folder: pathlib.Path) -> dict[str, bytes]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def _refusals(folder: pathlib.Path) -> dict[str, tuple[str, str]]:
+    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
+    return {line["path"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
+
+
+def _stored_twice(folder: pathlib.Path, *, num_files: int = 10) -> pathlib.Path:
+    sounds.write_folder(folder, num_files=num_files)
+    for path in list(folder.iterdir()):
+        shutil.copyfile(path, folder / f"copy_of_{path.name}")
+    return folder
+
+
+def _in_two_containers(folder: pathlib.Path, *, num_files: int = 10) -> pathlib.Path:
+    """Every sound as wav and as flac: other bytes, the same samples."""
+    sounds.write_folder(folder, num_files=num_files)
+    for path in list(folder.iterdir()):
+        samples, rate = soundfile.read(path, dtype="int16")
+        soundfile.write(folder / f"again_{path.stem}.flac", samples, rate)
+    return folder
+
+
+def _command(folder, output, *more):
+    given = (f"--input={folder}", f"--output={output}", "--sample_rate=16000", "--num_workers=2")
+    program = (sys.executable, "-m", "data_pipelines.build_shards", "--source=folder")
+    return [*program, *given, *more]
+
+
+def test_sounds_that_are_stored_twice_lie_on_one_side(tmp_path):
+    folder = _stored_twice(tmp_path / "sounds")
+    command = _command(folder, tmp_path / "out", "--holdout=0.3")
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    train, test = (_sounds(tmp_path / "out" / part) for part in ("train", "test"))
+    assert train and test and not train.keys() & test.keys()
+    # None was lost, and the copies are counted where they are.
+    assert all(len(names) == 2 for names in (*train.values(), *test.values()))
+    for part, found in (("train", train), ("test", test)):
+        assert manifest.read(tmp_path / "out" / part).duplicates == len(found)
+        assert not manifest.read(tmp_path / "out" / part).refused
+    assert f"{len(train)} of them stored before" in run.stdout
+
+
+def test_copies_in_an_undivided_set_are_used_and_counted(tmp_path):
+    content = _build(_stored_twice(tmp_path / "sounds", num_files=3), tmp_path / "out", fraction=0)
+    assert (content[""].num_used, content[""].duplicates) == (6, 3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_the_same_sound_in_another_container_is_left_out_of_the_other_part(
+    num_workers, tmp_path, many_shards
+):
+    folder = _in_two_containers(tmp_path / "sounds")
+    manifests = _build(folder, tmp_path / "out", num_workers=num_workers)
+    train, test = (_sounds(tmp_path / "out" / part) for part in ("train", "test"))
+    assert train and test and not train.keys() & test.keys()
+    assert len(train.keys() | test.keys()) == 10
+    for part, other in (("train", "test"), ("test", "train")):
+        left_out, content = _refusals(tmp_path / "out" / part), manifests[part]
+        assert content.refused == {"duplicate": len(left_out)} and left_out
+        assert content.num_used + len(left_out) == content.num_sources
+        for path, (reason, detail) in left_out.items():
+            # The flac is named "again_..." and comes after the wav's digits.
+            twin = path.removeprefix("again_").replace(".flac", ".wav")
+            assert (
+                path != twin and detail == f"the same sound as {twin} in {other}, in another file"
+            )
+    _build(folder, tmp_path / "alone")
+    assert _files(tmp_path / "out") == _files(tmp_path / "alone")
+
+
+def test_what_is_left_of_a_shard_after_its_copies_is_all_that_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_plan, "_MIN_SHARD_BYTES", 1)  # a sound per shard
+    manifests = _build(_in_two_containers(tmp_path / "sounds"), tmp_path / "out")
+    for part, content in manifests.items():
+        names = {path.name for path in (tmp_path / "out" / part).glob("*.array_record")}
+        assert names == {shard.name for shard in content.shards}
+
+
+class _Killed(BaseException):
+    """Stands for a kill: nothing of the build's own runs after it, but `finally`."""
+
+
+@pytest.mark.parametrize("num_kept", range(1, 16, 2))
+def test_a_build_that_is_killed_anywhere_ends_with_the_same_bytes(
+    num_kept, tmp_path, many_shards, monkeypatch
+):
+    folder = _in_two_containers(tmp_path / "sounds")
+    _build(folder, tmp_path / "undisturbed")
+    replace, calls = os.replace, []
+
+    def replace_or_die(source, target):
+        calls.append(target)
+        if len(calls) > num_kept:
+            raise _Killed
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_die)
+    with pytest.raises(_Killed):
+        _build(folder, tmp_path / "out")
+    monkeypatch.setattr(os, "replace", replace)
+    assert not (tmp_path / "out" / "test" / manifest.FILE_NAME).exists()
+    _build(folder, tmp_path / "out")
+    assert _files(tmp_path / "out") == _files(tmp_path / "undisturbed")
+
+
+def test_a_process_that_is_killed_while_copies_are_left_out_is_continued(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(12):  # 1.1 MB each as wav: several shards
+        samples = rng.integers(-9_000, 9_000, 550_000, np.int16)
+        soundfile.write(folder / f"{index:02d}.wav", samples, 44_100)
+        soundfile.write(folder / f"again_{index:02d}.flac", samples, 44_100)
+    command = _command(folder, tmp_path / "out", "--holdout=0.4")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "written again" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+        else:
+            raise AssertionError("no copy was left out")
+    with pytest.raises(ValueError, match="not a finished shard set"):
+        sources.ShardSet(tmp_path / "out" / "test")
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    undisturbed = _command(folder, tmp_path / "undisturbed", "--holdout=0.4")
+    subprocess.run(undisturbed, cwd=ROOT, capture_output=True, check=True)
+    assert _files(tmp_path / "out") == _files(tmp_path / "undisturbed")
+
+
+def test_whole_speakers_are_held_out(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for speaker in range(10):
+        for take in range(4):
+            tone = sounds.tone(0.3, hertz=200.0 + 10 * (4 * speaker + take))
+            soundfile.write(folder / f"s{speaker}_{take}.wav", tone, 16_000)
+    more = ("--holdout=0.2", "--holdout_by=speaker", "--label_pattern=^(?P<speaker>s[0-9]+)_")
+    command = _command(folder, tmp_path / "out", *more)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    content = {part: manifest.read(tmp_path / "out" / part) for part in ("train", "test")}
+    speakers = {part: set(content[part].labels["speaker"]) for part in content}
+    assert not speakers["train"] & speakers["test"]
+    assert (len(speakers["train"]), len(speakers["test"])) == (8, 2)
+    assert content["test"].settings["holdout_by"] == "speaker"
+    assert "8 values of 'speaker' lie in train, 2 in test" in run.stdout
+    # Another label is another build.
+    other = subprocess.run(
+        _command(folder, tmp_path / "out", *more[::2]), cwd=ROOT, capture_output=True, text=True
+    )
+    assert other.returncode == 1 and "holdout_by is 'speaker' there" in other.stderr
