@@ -112,6 +112,15 @@ class MixturePipeline:
         """Records that could not be read on this host so far, each replaced by another."""
         return self._substitute.num_replaced
 
+    @property
+    def sets(self) -> list[str]:
+        """A line for each source: its name, hours, weight, and its fingerprint's first digits."""
+        return [
+            f"{source.name}, {source.seconds / 3600:.3f} h, weight {weight:g}, fingerprint "
+            f"{source.fingerprint[:12]}"
+            for source, weight in zip(self._sources, self._weights)
+        ]
+
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's rows of the batch of `step`."""
         raise NotImplementedError

@@ -28,6 +28,8 @@ _PACKAGE = "configs"  # of recipes
 # which are held to the run by their fingerprints wherever they lie.
 RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset")
 _PLACES = ("workdir", "step", "folder")
+# So are these (folder.check_began_with), where the run has them at all.
+_DATA = ("data.train", "data.heldout", "tokenizer", "init_from.workdir", "init_from.step")
 _MAX_DEPTH = 20  # of sections; what lies deeper is a value
 
 
@@ -188,8 +190,11 @@ def load(workdir: str) -> ml_collections.ConfigDict:
         ) from error
 
 
-def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
+def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
     """Refuses a run folder whose config differs in more than what a resumed run may change.
+
+    Returns:
+        The keys of data that lies in another place than the folder's config says.
 
     Raises:
         ValueError: naming each key with the folder's value and the new one.
@@ -203,6 +208,8 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
         and key not in free
         and not any(key == name or key.startswith(name + ".") for name in RESUMABLE)
     ]
+    moved = [key for key in differing if _is_moved(key, there, here)]
+    differing = [key for key in differing if key not in moved]
     if differing:
         listed = "; ".join(
             f"{key} is {there.get(key, _ABSENT)!r} there and {here.get(key, _ABSENT)!r} here"
@@ -212,6 +219,13 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> None:
             f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
             "the config it was started with"
         )
+    return moved
+
+
+def _is_moved(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether a key names the place of data, there and here."""
+    place = key.replace("init_from.step", "init_from.workdir")
+    return key in _DATA and bool(there.get(place)) and bool(here.get(place))
 
 
 class _Absent:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's folder, apart from checkpoints and metrics: config, environment, logs/ and DONE."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 import contextlib
 import json
 import os
@@ -15,10 +15,13 @@ import ml_collections
 from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from f3tok_jax.devices import multihost
+from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 
 _DONE = "DONE"
 _FROZEN = "frozen.json"
+# Names of data among what a run begins with: keys of its config.
+DATA, HELDOUT, WEIGHTS = "data.train", "data.heldout", "init_from.workdir"
 
 
 def done_step(workdir: str) -> int | None:
@@ -99,35 +102,59 @@ def prepare(
         )
 
 
+def check_began_with(
+    workdir: str,
+    fingerprints: Mapping[str, str],
+    *,
+    moved: Collection[str] = (),
+    say: Callable[[str], None] = print,
+) -> None:
+    """Holds a run to the frozen models and the data that it began with, wherever they lie now.
+
+    To be called before `prepare`, which writes down where they lie.
+
+    Args:
+        workdir: run folder.
+        fingerprints: as in `settle_frozen`.
+        moved: those whose places are others than in the folder's config.
+        say: where it is said what cannot be compared.
+
+    Raises:
+        ValueError: where one is not what the run began with.
+    """
+    before = dict(frozen(workdir)["fingerprints"])
+    if DATA not in before:  # The run is older than that name; its checkpoints have it.
+        with contextlib.suppress(ValueError, OSError):
+            before[DATA] = checkpoint.read_meta(workdir)["data_fingerprint"]
+    for name, now in fingerprints.items():
+        if before.get(name, now) != now:
+            what = "the same shards, weights and order" if name in (DATA, HELDOUT) else "that one"
+            raise ValueError(
+                f"{workdir} was begun with {name} of fingerprint {before[name]}, got {now}: give "
+                f"{what}, or another --workdir"
+            )
+    for name in sorted(set(moved) & fingerprints.keys() - before.keys()):
+        say(f"note: {name} lies elsewhere than when {workdir} was begun, which kept no fingerprint")
+
+
 def settle_frozen(
     workdir: str, fingerprints: Mapping[str, str], measure: Callable[[], Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """Returns what was measured when the run began, and holds it to the frozen models it had.
+    """Returns what was measured when the run began; keeps what it began with.
 
     Measured by process 0 on a fresh run and kept in the folder; all processes must call it.
 
     Args:
         workdir: run folder, prepared.
-        fingerprints: name -> fingerprint of each frozen model.
+        fingerprints: name -> fingerprint of each frozen model, and of the data by its key.
         measure: gives values ready for JSON.
-
-    Raises:
-        ValueError: where a frozen model is not the one the run began with.
     """
     path = epath.Path(workdir) / _FROZEN
     if jax.process_index() == 0 and not path.exists():
         content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
         atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
-    content = frozen(workdir)
-    for name, before in content["fingerprints"].items():
-        if fingerprints.get(name) != before:
-            raise ValueError(
-                f"{workdir} was begun with the {name} of fingerprint {before}, got "
-                f"{fingerprints.get(name)}: give the folder and the step it was begun with, or "
-                "another --workdir"
-            )
-    return content["measured"]
+    return frozen(workdir)["measured"]
 
 
 def frozen(workdir: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def check(
     fingerprints: Mapping[str, str],
     *,
     say: Callable[[str], None] = print,
-) -> None:
+) -> str:
     """Compares the run that config.init_from names with the one that begins; nothing is loaded.
 
     Args:
@@ -27,6 +27,9 @@ def check(
         stage_name: config.stage.
         fingerprints: of the frozen models of the run that begins.
         say: where it is said that another frozen model will be there than before.
+
+    Returns:
+        The fingerprint of its averaged weights.
 
     Raises:
         ValueError: where the folder is no run of this stage, or its latents are of another
@@ -44,6 +47,7 @@ def check(
         if name == "autoencoder":
             raise ValueError(f"config.init_from.workdir must be of the same latents: {differing}")
         say(f"note: {differing}")
+    return run.fingerprint
 
 
 def begin(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import contextlib
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -63,17 +63,29 @@ def run(
     say = command.say if jax.process_index() == 0 else lambda message: None
     validation.validate(config, stage)
     mesh = programs_lib.make_mesh(config, devices)
-    is_new = not config_lib.exists(workdir)
+    is_new, moved = not config_lib.exists(workdir), []
     if not is_new:
-        config_lib.check_same_run(config, workdir)
+        moved = config_lib.check_same_run(config, workdir)
         done_step = run_folder.done_step(workdir)
         if done_step is not None and done_step >= config.num_steps:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
     made = stage.make(config)
-    if is_new and config.init_from.workdir:
-        initialization.check(config.init_from, config.stage, made.frozen_fingerprints, say=say)
-    return _EXIT_CODES[_train(config, workdir, made, mesh, say)]
+    data = _open_data(config, made, moved, say)
+    if config.init_from.workdir and (is_new or any(key.startswith("init_from") for key in moved)):
+        data.begins_with[run_folder.WEIGHTS] = initialization.check(
+            config.init_from, config.stage, made.frozen_fingerprints, say=say
+        )
+    return _EXIT_CODES[_train(config, workdir, made, mesh, data, say)]
+
+
+class _Data(NamedTuple):
+    """What a run reads: batches, and what it must have begun with, wherever that lies now."""
+
+    train: stage_lib.Data
+    heldout: stage_lib.Data | None
+    begins_with: dict[str, str]  # as run_folder.check_began_with takes it
+    moved: Sequence[str]
 
 
 def _train(
@@ -81,16 +93,16 @@ def _train(
     workdir: str,
     stage: stage_lib.Stage,
     mesh: jax.sharding.Mesh,
+    data: _Data,
     say: Callable[[str], None],
 ) -> loop.Outcome:
-    """Opens all that a run needs, compiles, and takes the steps."""
+    """Opens all else that a run needs, compiles, and takes the steps."""
     with contextlib.ExitStack() as stack:
-        train_data, heldout_data = _open_data(config, stage)
-        checkpointer = _open_folder(config, workdir, stage, train_data, say, stack)
+        checkpointer = _open_folder(config, workdir, stage, data, say, stack)
         preemption, watchdog = _start_guards(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
-        measured = run_folder.settle_frozen(workdir, stage.frozen_fingerprints, stage.measure)
+        measured = run_folder.settle_frozen(workdir, data.begins_with, stage.measure)
         programs.load_frozen(measured)
         state, step = _first_state(config, programs, checkpointer, say)
         _compile(programs, say)
@@ -102,8 +114,8 @@ def _train(
         this = loop.Run(
             config=config,
             workdir=workdir,
-            train_data=train_data,
-            heldout_data=heldout_data,
+            train_data=data.train,
+            heldout_data=data.heldout,
             programs=programs,
             checkpointer=checkpointer,
             writer=writer,
@@ -116,8 +128,11 @@ def _train(
 
 
 def _open_data(
-    config: ml_collections.ConfigDict, stage: stage_lib.Stage
-) -> tuple[stage_lib.Data, stage_lib.Data | None]:
+    config: ml_collections.ConfigDict,
+    stage: stage_lib.Stage,
+    moved: Sequence[str],
+    say: Callable[[str], None],
+) -> _Data:
     """Opens training and held-out shards and compares their batches with what the stage needs."""
     if not config.data.train:
         raise ValueError(
@@ -137,14 +152,20 @@ def _open_data(
             f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
             "config.data and config.model do not go together"
         )
-    return train, heldout
+    begins_with = dict(stage.frozen_fingerprints)
+    for key, opened in ((run_folder.DATA, train), (run_folder.HELDOUT, heldout)):
+        if opened:
+            begins_with[key] = opened.fingerprint
+            for line in opened.sets:
+                say(f"{key}: {line}")
+    return _Data(train, heldout, begins_with, moved)
 
 
 def _open_folder(
     config: ml_collections.ConfigDict,
     workdir: str,
     stage: stage_lib.Stage,
-    train_data: stage_lib.Data,
+    data: _Data,
     say: Callable[[str], None],
     stack: contextlib.ExitStack,
 ) -> checkpoint.Checkpointer:
@@ -155,18 +176,19 @@ def _open_folder(
     multihost.check_agreement(
         {
             "config": config_lib.hash_of(config),
-            "data": train_data.fingerprint,
             "workdir": workdir,
             "devices": str(jax.device_count()),
+            **data.begins_with,
             **checkpoint_meta.versions(),
         }
     )
     stack.enter_context(run_folder.locked(workdir))
+    run_folder.check_began_with(workdir, data.begins_with, moved=data.moved, say=say)
     run_folder.prepare(config, workdir, environment_lib.environment())
     return checkpoint.Checkpointer(
         workdir,
         config_json=config_lib.to_json(config),
-        data_fingerprint=train_data.fingerprint,
+        data_fingerprint=data.train.fingerprint,
         best_metric=stage.best_metric,
         keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best,

@@ -6,7 +6,7 @@ A new stage is a file in stages/ that ends in its `Definition`, a line in stages
 recipe in configs/; whatever trains, checks, measures or reports finds there what it needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ class Data(Protocol):
     fingerprint: str  # of everything that decides which example comes when
     num_records: int
     replaced: int  # records that could not be read so far on this host
+    sets: Sequence[str]  # a line for each set of shards: which, how much, how often
 
     @property
     def batch_spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 
@@ -313,8 +314,80 @@ def test_changed_data_is_refused_by_fingerprint(shards, tmp_path):
     assert _train(linked, run2, "--config.num_steps=4") == session.EXIT_DONE
     linked.unlink()
     linked.symlink_to(other)
-    with pytest.raises(ValueError, match="trained on data with fingerprint"):
+    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
         _train(linked, run2)
+
+
+def _moved(path: pathlib.Path, name: str) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(path, path.parent / name))
+
+
+def test_equal_shards_in_another_place_are_the_same_run(shards, whole, tmp_path, capsys):
+    here, heldout = _moved(shards, "before"), _moved(shards, "heldout_before")
+    heldout_flag = "--config.data.heldout="
+    assert _train(here, tmp_path, "--config.num_steps=8", f"{heldout_flag}{heldout}") == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"data.train: \S+/before, 0.00\d h, weight 1, fingerprint [0-9a-f]{12}\n", said
+    )
+    assert re.search(r"data.heldout: \S+/heldout_before, 0.00\d h, weight 1", said)
+    there, heldout = here.rename(here.parent / "lr=0.1"), heldout.rename(here.parent / "after")
+    assert _train(there, tmp_path, f"{heldout_flag}{heldout}") == session.EXIT_DONE
+    assert _fingerprints(tmp_path) == _fingerprints(whole)
+    assert config_lib.load(str(tmp_path)).data.train == str(there)
+
+
+def test_other_data_in_another_place_is_refused_and_changes_nothing(shards, tmp_path):
+    other = toy_run.build_data(tmp_path / "data", num_files=20)
+    run = tmp_path / "run"
+    assert _train(shards, run, "--config.num_steps=4") == session.EXIT_DONE
+    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+        _train(other, run, f"--config.data.heldout={shards}")
+    with pytest.raises(ValueError, match="was begun with data.heldout of fingerprint"):
+        _train(shards, run, f"--config.data.heldout={other}")
+    with pytest.raises(ValueError, match="data.heldout is .* there and '' here"):
+        _train(shards, run, "--config.data.heldout=")
+    for mixture in (f"{shards}=1,{other}=1", f"{shards}=1,{other}=2", f"{other}=1,{shards}=1"):
+        with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+            _train(shards, run, f"--config.data.train={mixture}")
+    assert config_lib.load(str(run)).data.train == str(shards)
+
+
+def test_weights_and_order_of_a_mixture_are_part_of_the_run(shards, tmp_path):
+    other = toy_run.build_data(tmp_path / "data", num_files=20)
+    moved = _moved(other, "moved")
+    run = tmp_path / "run"
+    begin = f"--config.data.train={shards}=2,{other}=1"
+    assert _train(shards, run, begin, "--config.num_steps=4") == session.EXIT_DONE
+    for mixture in (f"{shards}=1,{other}=1", f"{other}=1,{shards}=2"):
+        with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+            _train(shards, run, f"--config.data.train={mixture}")
+    same = f"--config.data.train={shards}=2,{moved}=1"
+    assert _train(shards, run, same, "--config.num_steps=8") == session.EXIT_DONE
+
+
+def test_a_run_that_kept_no_fingerprints_is_held_to_those_of_its_checkpoints(
+    shards, tmp_path, capsys
+):
+    run, other = tmp_path / "run", toy_run.build_data(tmp_path / "data", num_files=20)
+    assert _train(shards, run, "--config.num_steps=4") == session.EXIT_DONE
+    (run / "frozen.json").write_text('{"fingerprints": {}, "measured": {}}')
+    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+        _train(other, run, "--config.num_steps=8")
+    moved = _moved(shards, "moved_from_an_old_run")
+    assert _train(moved, run, "--config.num_steps=8") == session.EXIT_DONE
+    assert "note: data.heldout lies elsewhere than when" in capsys.readouterr().out
+
+
+def test_the_run_that_gave_the_weights_may_move(shards, whole, tmp_path):
+    run, source = tmp_path / "run", _moved(whole, "weights")
+    first = f"--config.init_from.workdir={source}"
+    assert _train(shards, run, first, "--config.num_steps=4") == session.EXIT_DONE
+    moved = source.rename(tmp_path / "moved")
+    begin = f"--config.init_from.workdir={moved}"
+    assert _train(shards, run, begin, "--config.num_steps=8") == session.EXIT_DONE
+    with pytest.raises(ValueError, match="was begun with init_from.workdir of fingerprint"):
+        _train(shards, run, begin, "--config.init_from.step=8", "--config.num_steps=12")
 
 
 @pytest.mark.parametrize(
