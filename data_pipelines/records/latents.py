@@ -36,6 +36,7 @@ class LatentRecord:
     ends: bool = False
     texts: tuple[sound_records.Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    levels: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def from_sound(record: sound_records.Record, latents: np.ndarray) -> LatentRecord:

@@ -11,6 +11,7 @@ the remainder at the end of a file is a shorter record, and whoever forms a batc
 
 import dataclasses
 import json
+import math
 import struct
 from typing import Any
 
@@ -59,6 +60,7 @@ class Record:
         ends: whether it ends where its source does, and the source was whole.
         texts: in the order of the source; a transcript only where the segment is all of its source.
         labels: names to values, as strings.
+        levels: figures of sound.levels by their names; none where it was not measured.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Record:
     ends: bool = False
     texts: tuple[Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    levels: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def num_samples(self) -> int:
@@ -85,6 +88,7 @@ FIELDS = {
     "ends": (bool, False),
     "texts": (list, []),
     "labels": (dict, {}),
+    "levels": (dict, {}),
 }
 
 
@@ -216,6 +220,9 @@ def _check_fields(fields: dict, key: object) -> None:
     for name, value in fields["labels"].items():
         if type(name) is not str or type(value) is not str:
             raise ValueError(f"labels of record {key!r} must be strings, got {name!r}: {value!r}")
+    for name, value in fields["levels"].items():
+        if type(name) is not str or type(value) is not float or not math.isfinite(value):
+            raise ValueError(f"levels of record {key!r} must be floats, got {name!r}: {value!r}")
 
 
 def _is_text(pair: object) -> bool:

@@ -26,6 +26,8 @@ UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 _MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are decoded at a time: 2 MB of float32
+# Largest samples of formats that hold less than 16 bits do.
+_FULL_SCALES = dict(PCM_S8=127 / 128, PCM_U8=127 / 128, ULAW=32124 / 32768, ALAW=32256 / 32768)
 _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives none is near 2**63
 
 
@@ -37,6 +39,7 @@ class Sound:
         sample_rate: Hz.
         num_frames: samples per channel as the header has it, None if it does not say.
         blocks: arrays [samples, channels], float32, full scale [-1, 1].
+        full_scale: the largest sample of its format, or of 16 bits if it holds larger ones.
         texts: transcripts and captions.
         labels: names to values.
     """
@@ -46,6 +49,7 @@ class Sound:
     blocks: Iterator[np.ndarray]
     texts: tuple[sound_records.Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    full_scale: float = 1.0 - 2.0**-15
 
 
 @contextlib.contextmanager
@@ -69,7 +73,9 @@ def opened(file: str | os.PathLike | BinaryIO) -> Iterator[Sound]:
             detail = f"{sound_file.channels} channels, at most {_MAX_CHANNELS} are read"
             raise refusals.Refused("unsupported", detail)
         num_frames = sound_file.frames if 0 <= sound_file.frames < _UNKNOWN_LENGTH else None
-        yield Sound(sound_file.samplerate, num_frames, _decoded_blocks(sound_file, num_frames))
+        blocks = _decoded_blocks(sound_file, num_frames)
+        full_scale = _FULL_SCALES.get(sound_file.subtype, Sound.full_scale)
+        yield Sound(sound_file.samplerate, num_frames, blocks, full_scale=full_scale)
 
 
 def _check_path(path: str) -> None:

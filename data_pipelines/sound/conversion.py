@@ -4,12 +4,14 @@
 
 from collections.abc import Iterator
 import dataclasses
+import fractions
 import math
 
 import numpy as np
 
 from data_pipelines.records import pcm16
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import levels
 from data_pipelines.sound import refusals
 from data_pipelines.sound import transforms
 
@@ -24,6 +26,7 @@ class Conversion:
         mono: one of transforms.MONO_POLICIES.
         min_seconds: shorter sound is refused.
         max_seconds: longer sound is refused, from its header where that tells.
+        limits: of the levels of a sound.
     """
 
     sample_rate: int
@@ -31,10 +34,19 @@ class Conversion:
     mono: str
     min_seconds: float
     max_seconds: float
+    limits: levels.Limits = levels.Limits()
+
+    def meter(self, sound: audio_files.Sound) -> levels.Meter:
+        """A meter for the stretches of a sound that become records."""
+        length = fractions.Fraction(self.segment_length, self.sample_rate) * sound.sample_rate
+        return levels.Meter(full_scale=sound.full_scale, stretch=length)
 
 
 def pcm16_blocks(
-    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int]
+    sound: audio_files.Sound,
+    conversion: Conversion,
+    counts: dict[str, int],
+    meter: levels.Meter | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields a sound as mono PCM16 at the conversion's rate, in blocks of bounded size.
 
@@ -45,6 +57,8 @@ def pcm16_blocks(
         sound: what to read.
         conversion: rate, channel policy and limits.
         counts: "clipped_samples" is added to.
+        meter: of the conversion, shown what is read; the limits are not applied here, but for a
+            sample that is far beyond full scale.
 
     Yields:
         [samples], int16.
@@ -53,7 +67,7 @@ def pcm16_blocks(
         refusals.Refused: whatever is wrong with the sound, also what the decoder raised unforeseen.
     """
     try:
-        yield from _pcm16_blocks(sound, conversion, counts)
+        yield from _pcm16_blocks(sound, conversion, counts, meter or conversion.meter(sound))
     except refusals.Refused:
         raise
     except Exception as error:  # One bad file never ends a build, whatever libsndfile makes of it.
@@ -63,7 +77,7 @@ def pcm16_blocks(
 
 
 def _pcm16_blocks(
-    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int]
+    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int], meter: levels.Meter
 ) -> Iterator[np.ndarray]:
     rate = sound.sample_rate
     _check_header(sound, conversion)
@@ -84,6 +98,7 @@ def _pcm16_blocks(
             raise refusals.Refused(
                 "not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s"
             )
+        _check_peak(meter.add(block if conversion.mono == "mean" else mono[:, None], mono))
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
         pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
         num_clipped += clipped
@@ -105,6 +120,12 @@ def _pcm16_blocks(
         detail = f"{num_clipped} of {num_written} samples lie beyond full scale: rescale it"
         raise refusals.Refused("out_of_range", detail)
     counts["clipped_samples"] += num_clipped
+
+
+def _check_peak(peak: float) -> None:
+    if peak > 10.0 ** (levels.MAX_PEAK_DB / 20.0):
+        by = f"a sample is {20.0 * math.log10(peak):.1f} dB beyond full scale"
+        raise refusals.Refused("out_of_range", f"{by}: floats must lie in [-1, 1], rescale it")
 
 
 def _check_header(sound: audio_files.Sound, conversion: Conversion) -> None:

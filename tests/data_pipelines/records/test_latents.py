@@ -19,6 +19,7 @@ _SOUND = sound_records.Record(
     ends=True,
     texts=(sound_records.Text("你好", "transcript"),),
     labels={"b": "1", "a": "2"},
+    levels={"peak_db": -3.0},
 )
 
 
@@ -32,7 +33,7 @@ def test_round_trip_keeps_every_field_and_bit():
     found = latent_records.decode(latent_records.encode(record), latent_dim=8)
     np.testing.assert_array_equal(found.latents, record.latents)
     assert found.latents.dtype == np.float32 and found.num_samples == 100
-    for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels"):
+    for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels", "levels"):
         assert getattr(found, name) == getattr(_SOUND, name)
     latents = latent_records.decode_latents(latent_records.encode(record), latent_dim=8)
     np.testing.assert_array_equal(latents, record.latents)

@@ -24,6 +24,7 @@ def _record(**changes) -> sound_records.Record:
             sound_records.Text("a bell", "caption"),
         ),
         labels={"speaker": "ada", "language": "de"},
+        levels={"peak_db": -1.5, "bandwidth": 8000.0},
     )
     return sound_records.Record(**(fields | changes))
 
@@ -32,7 +33,7 @@ def test_round_trip_keeps_every_field():
     record = sound_records.decode(sound_records.encode(_record()))
     np.testing.assert_array_equal(record.waveform, _record().waveform)
     assert record.waveform.dtype == np.int16 and not record.waveform.flags.writeable
-    for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels"):
+    for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels", "levels"):
         assert getattr(record, name) == getattr(_record(), name)
 
 
@@ -46,7 +47,7 @@ def test_waveform_alone_is_that_of_the_record():
 
 def test_defaults_are_not_stored_and_come_back():
     plain = sound_records.Record(key="k", waveform=np.ones(1, np.int16), sample_rate=8_000)
-    assert b"labels" not in sound_records.encode(plain)
+    assert not any(name in sound_records.encode(plain) for name in (b"labels", b"levels"))
     assert sound_records.decode(sound_records.encode(plain)).labels == {}
 
 
@@ -74,6 +75,8 @@ def test_names_that_are_not_unicode_survive():
         (dict(sample_rate=0), "sample_rate"),
         (dict(offset=-1), "offset"),
         (dict(labels={"speaker": 7}), "labels"),
+        (dict(levels={"peak_db": 0}), "levels of .* must be floats"),
+        (dict(levels={"peak_db": float("-inf")}), "levels"),
         (dict(texts=(sound_records.Text(b"bytes", "caption"),)), "texts"),
         (dict(texts=(sound_records.Text("words", "speech"),)), "transcript or caption"),
         (dict(texts=(sound_records.Text("x" * 2**20, "caption"),)), "shorten"),
@@ -110,6 +113,9 @@ def _header(**changes) -> bytes:
         (_with_header(_header(num_samples="100")), "num_samples"),
         (_with_header(_header(num_samples=True)), "num_samples"),
         (_with_header(_header(labels={"a": 1})), "labels"),
+        (_with_header(_header(levels={"a": "1"})), "levels"),
+        (_with_header(_header(levels={"a": float("nan")})), "levels"),
+        (_with_header(_header(levels=[1.0])), "levels"),
         (_with_header(_header(), payload=b"\0" * 199), "199 bytes"),
     ],
 )

@@ -119,6 +119,12 @@ def _integers_as_floats(path):
     _wav(path, sounds.tone() * 32768, subtype="FLOAT")
 
 
+def _one_enormous_sample(path):
+    sound = sounds.tone()
+    sound[1000] = 1e30
+    _wav(path, sound, subtype="FLOAT")
+
+
 def _opposite_channels(path):
     _wav(path, np.stack([sounds.tone(), -sounds.tone()], axis=1))
 
@@ -149,6 +155,7 @@ BAD = {
     "hundred_channels.wav": (_too_many_channels, "unsupported"),
     "hundred_hertz.wav": (lambda path: _wav(path, sounds.tone(9.0), rate=100), "unsupported"),
     "integers_as_floats.wav": (_integers_as_floats, "out_of_range"),
+    "one_enormous_sample.wav": (_one_enormous_sample, "out_of_range"),
 }
 
 

@@ -15,6 +15,14 @@ def test_mono_policies(policy, expected):
     np.testing.assert_array_equal(transforms.to_mono(block, policy=policy), np.full(5, expected))
 
 
+def test_the_mean_of_two_channels_is_the_mean_bit_by_bit():
+    block = np.random.default_rng(0).standard_normal((10_000, 2)).astype(np.float32)
+    block *= np.float32(10.0) ** np.arange(-20, 20).repeat(250)[:, None]
+    mean = transforms.to_mono(block, policy="mean")
+    assert mean.dtype == np.float32
+    np.testing.assert_array_equal(mean, block.mean(axis=1, dtype=np.float32))
+
+
 @pytest.mark.parametrize("policy", transforms.MONO_POLICIES)
 def test_mono_of_one_channel_is_that_channel(policy):
     block = np.arange(4, dtype=np.float32)[:, None]
