@@ -14,6 +14,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _FLOORS = (
     ("data_pipelines/records",),
     ("data_pipelines/embedded",),
+    ("data_pipelines/containers",),
     ("data_pipelines/sound",),
     ("data_pipelines/inputs",),
     ("data_pipelines/reading",),

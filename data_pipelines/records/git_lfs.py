@@ -7,10 +7,15 @@ import os
 _START = b"version https://git-lfs.github.com/spec/"
 
 
+def starts(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a pointer."""
+    return head.startswith(_START)
+
+
 def is_pointer(path: str | os.PathLike) -> bool:
     """Whether a regular file is a pointer, by its first bytes."""
     with open(path, "rb") as file:
-        return file.read(len(_START)) == _START
+        return starts(file.read(len(_START)))
 
 
 def refuse(path: str | os.PathLike) -> None:

@@ -6,26 +6,34 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import io
+import itertools
 import numbers
 import os
+import stat
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from data_pipelines.containers import content
+from data_pipelines.containers import streams
+from data_pipelines.containers import walk as walk_lib
 from data_pipelines.records import sound as sound_records
+from data_pipelines.sound import decoder_reports
 from data_pipelines.sound import refusals
 
 # Endings that are taken for sound. libsndfile cannot read the second group; such files are refused
 # by name rather than passed over, because their owner will miss them.
 READABLE = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
+    ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .mpga .aif .aiff .aifc .au .snd .caf .w64 .rf64 "
+    ".bw64 .sph .nist".split()
 )
 UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".split())
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 _MAX_CHANNELS = 64
-_BLOCK_VALUES = 2**19  # samples over all channels that are decoded at a time: 2 MB of float32
+_BLOCK_VALUES = 2**19  # samples over all channels that are read at a time: 2 MB of float32
+_STEP_VALUES = 2**13  # that are decoded at a time where damage shows only then, and takes the step
 # Largest samples of formats that hold less than 16 bits do.
 _FULL_SCALES = dict(PCM_S8=127 / 128, PCM_U8=127 / 128, ULAW=32124 / 32768, ALAW=32256 / 32768)
 _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives none is near 2**63
@@ -37,11 +45,13 @@ class Sound:
 
     Attributes:
         sample_rate: Hz.
-        num_frames: samples per channel as the header has it, None if it does not say.
-        blocks: arrays [samples, channels], float32, full scale [-1, 1].
+        num_frames: samples per channel that come, None if that is not known before.
+        blocks: arrays [samples, channels], float32, full scale [-1, 1]; where the sound is not
+            whole, what stands before the problem, and then a refusal is raised.
         full_scale: the largest sample of its format, or of 16 bits if it holds larger ones.
         texts: transcripts and captions.
         labels: names to values.
+        problem: why it is not whole, where that is known before anything is decoded.
     """
 
     sample_rate: int
@@ -50,67 +60,156 @@ class Sound:
     texts: tuple[sound_records.Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     full_scale: float = 1.0 - 2.0**-15
+    problem: refusals.Refused | None = None
+
+
+class _Forward(soundfile.SoundFile):
+    """A sound file that is read from start to end: seeking after every block fails in places."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 @contextlib.contextmanager
-def opened(file: str | os.PathLike | BinaryIO) -> Iterator[Sound]:
-    """Opens a sound file, by its path or as a binary stream.
+def opened(file: str | bytes | os.PathLike | BinaryIO) -> Iterator[Sound]:
+    """Opens a sound file, by its path or as a seekable binary stream.
 
     Raises:
-        refusals.Refused: if it is not sound that can be read.
+        refusals.Refused: if it is not sound that can be read. Sound that is not whole is opened;
+            see Sound.problem and Sound.blocks.
     """
-    if not hasattr(file, "read"):
-        file = os.fspath(file)
-        _check_path(file)
-    try:
-        sound_file = soundfile.SoundFile(file)
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise refusals.Refused("undecodable", sentence(error)) from None
-    except OSError as error:
-        raise refusals.Refused("unreadable", sentence(error)) from None
-    with sound_file:
-        if not 1 <= sound_file.channels <= _MAX_CHANNELS:
-            detail = f"{sound_file.channels} channels, at most {_MAX_CHANNELS} are read"
-            raise refusals.Refused("unsupported", detail)
-        num_frames = sound_file.frames if 0 <= sound_file.frames < _UNKNOWN_LENGTH else None
-        blocks = _decoded_blocks(sound_file, num_frames)
-        full_scale = _FULL_SCALES.get(sound_file.subtype, Sound.full_scale)
-        yield Sound(sound_file.samplerate, num_frames, blocks, full_scale=full_scale)
-
-
-def _check_path(path: str) -> None:
-    ending = os.path.splitext(path)[1].lower()
-    try:
-        num_bytes = os.stat(path).st_size
-    except OSError as error:
-        raise refusals.Refused("unreadable", sentence(error)) from None
-    if num_bytes == 0:
-        raise refusals.Refused("empty", "0 bytes")
-    if ending in UNREADABLE:
-        raise refusals.Refused(
-            "unsupported", f"{ending} is not read by libsndfile: convert it to flac"
-        )
-
-
-def _decoded_blocks(file: soundfile.SoundFile, num_frames: int | None) -> Iterator[np.ndarray]:
-    block_frames = max(_BLOCK_VALUES // file.channels, 1)
-    num_read = 0
-    while True:
+    with contextlib.ExitStack() as stack:
+        path = None
         try:
-            block = file.read(block_frames, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise refusals.Refused(
-                "undecodable", f"{sentence(error)} after {num_read} samples"
-            ) from None
-        if not len(block):
-            break
-        num_read += len(block)
-        yield block
-    # The header of an MP3 only estimates. Elsewhere a shortfall means that the end is missing.
-    if num_frames is not None and 0 < num_read < num_frames and file.format not in ("MP3", "MPEG"):
-        raise refusals.Refused(
-            "undecodable", f"truncated: {num_read} of {num_frames} samples are there"
+            if not hasattr(file, "read"):
+                path = os.fsencode(file)
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise refusals.Refused("unreadable", "not a file but a folder, pipe or device")
+                file = stack.enter_context(open(path, "rb"))
+            walk = walk_lib.walk(file)
+        except OSError as error:
+            raise refusals.Refused("unreadable", sentence(error)) from None
+        problem = walk.problem and refusals.Refused(walk.problem.reason, walk.problem.detail)
+        if not walk.streams:
+            ending = os.path.splitext(path or b"")[1].decode("latin-1").lower()
+            if problem.reason == "undecodable" and ending in UNREADABLE:
+                detail = f"{ending} is not read by libsndfile: convert it to flac"
+                problem = refusals.Refused("unsupported", detail)
+            raise problem
+        decoders = (
+            stack.enter_context(_Decoder(walk.kind, stream, file, path)) for stream in walk.streams
         )
+        first = next(decoders)
+        counts = [stream.num_frames for stream in walk.streams]
+        if None in counts:
+            counts = [first.num_frames] if len(counts) == 1 else [None]
+        yield Sound(
+            first.file.samplerate,
+            None if None in counts else sum(counts),
+            _all_blocks(itertools.chain([first], decoders), problem),
+            full_scale=_FULL_SCALES.get(first.file.subtype, Sound.full_scale),
+            problem=problem,
+        )
+
+
+def _all_blocks(
+    decoders: Iterator["_Decoder"], problem: refusals.Refused | None
+) -> Iterator[np.ndarray]:
+    layouts = set()
+    for decoder in decoders:
+        layouts.add((decoder.file.samplerate, decoder.file.channels))
+        if len(layouts) > 1:
+            raise refusals.Refused("several_streams", streams.several(layouts))
+        try:
+            yield from decoder.blocks()
+        except refusals.Refused as refusal:
+            # What the walk found says more than what the decoder made of it.
+            raise problem or refusal from None
+        decoder.close()
+    if problem:
+        raise problem
+
+
+class _Decoder:
+    """One stream of a file, decoded and held to its length."""
+
+    def __init__(self, kind: str, stream: streams.Stream, file: BinaryIO, path: bytes | None):
+        """Opens the stream; raises refusals.Refused if libsndfile does not read it."""
+        self._source, self._reports = path, decoder_reports.Reports() if kind == "mpeg" else None
+        self._steps = kind in ("mpeg", "flac")
+        if path is None or stream.pieces is not None:
+            pieces = stream.pieces or (range(file.seek(0, os.SEEK_END)),)
+            self._source = content.PiecesFile(file, pieces)
+        try:
+            with self._heard():
+                self.file = _Forward(self._source)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            self.close()
+            raise self._refusal("undecodable", sentence(error)) from None
+        self.num_frames = stream.num_frames
+        if self.num_frames is None and 0 <= self.file.frames < _UNKNOWN_LENGTH:
+            self.num_frames = self.file.frames
+        if not 1 <= self.file.channels <= _MAX_CHANNELS:
+            detail = f"{self.file.channels} channels, at most {_MAX_CHANNELS} are read"
+            raise refusals.Refused("unsupported", detail)
+
+    def __enter__(self) -> "_Decoder":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the stream; once more does nothing."""
+        if hasattr(self, "file"):
+            self.file.close()
+        if self._reports:
+            self._reports.close()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yields the stream, [samples, channels], float32; raises refusals.Refused at damage."""
+        num_read, refusal = 0, None
+        while refusal is None:
+            block, refusal = self._block()
+            num_read += len(block)
+            if len(block):
+                yield block
+            elif refusal is None:
+                break
+        if refusal:
+            raise refusals.Refused(refusal.reason, f"{refusal.detail} after {num_read} samples")
+        if self.num_frames is not None and num_read != self.num_frames:
+            detail = f"{num_read} of {self.num_frames} samples came out"
+            raise self._refusal("damaged", detail)
+
+    def _block(self) -> tuple[np.ndarray, refusals.Refused | None]:
+        """The next block, short or empty at the end, and why nothing comes behind it."""
+        block_frames = max(_BLOCK_VALUES // self.file.channels, 1)
+        step = block_frames
+        if self._steps:
+            step = min(max(_STEP_VALUES // self.file.channels, 1), block_frames)
+        block, filled = np.empty((block_frames, self.file.channels), np.float32), 0
+        while filled < block_frames:
+            try:
+                with self._heard():
+                    count = len(self.file.read(out=block[filled : filled + step]))
+            except soundfile.LibsndfileError as error:
+                return block[:filled], self._refusal("damaged", sentence(error))
+            if self._reports and self._reports.damage:
+                return block[:filled], self._refusal("damaged", self._reports.damage)
+            if not count:
+                break
+            filled += count
+        return block[:filled], None
+
+    def _heard(self) -> contextlib.AbstractContextManager[None]:
+        return self._reports.heard() if self._reports else contextlib.nullcontext()
+
+    def _refusal(self, reason: str, detail: str) -> refusals.Refused:
+        error = getattr(self._source, "error", None)
+        if error:
+            return refusals.Refused("unreadable", sentence(error))
+        return refusals.Refused(reason, detail)
 
 
 def wav(waveform: np.ndarray, sample_rate: int) -> bytes:

@@ -27,6 +27,7 @@ class Conversion:
         min_seconds: shorter sound is refused.
         max_seconds: longer sound is refused, from its header where that tells.
         limits: of the levels of a sound.
+        keep_damaged: sound that is truncated or damaged is kept as far as it is whole.
     """
 
     sample_rate: int
@@ -35,6 +36,7 @@ class Conversion:
     min_seconds: float
     max_seconds: float
     limits: levels.Limits = levels.Limits()
+    keep_damaged: bool = False
 
     def meter(self, sound: audio_files.Sound) -> levels.Meter:
         """A meter for the stretches of a sound that become records."""
@@ -56,7 +58,8 @@ def pcm16_blocks(
     Args:
         sound: what to read.
         conversion: rate, channel policy and limits.
-        counts: "clipped_samples" is added to.
+        counts: "clipped_samples" is added to, and "kept_" with the reason for sound of which only
+            the front is kept.
         meter: of the conversion, shown what is read; the limits are not applied here, but for a
             sample that is far beyond full scale.
 
@@ -84,7 +87,7 @@ def _pcm16_blocks(
     resampler = transforms.Resampler(rate, conversion.sample_rate)
     num_read, num_clipped, num_written = 0, 0, 0
     lowest, highest, loudest = math.inf, -math.inf, 0
-    blocks = iter(sound.blocks)
+    blocks = _whole_or_kept(sound, conversion, counts)
     block = next(blocks, None)
     while block is not None:
         following = next(blocks, None)
@@ -126,6 +129,23 @@ def _check_peak(peak: float) -> None:
     if peak > 10.0 ** (levels.MAX_PEAK_DB / 20.0):
         by = f"a sample is {20.0 * math.log10(peak):.1f} dB beyond full scale"
         raise refusals.Refused("out_of_range", f"{by}: floats must lie in [-1, 1], rescale it")
+
+
+def _whole_or_kept(
+    sound: audio_files.Sound, conversion: Conversion, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
+    """Yields the blocks of a sound; one that is not whole is refused, or counted as kept."""
+    if sound.problem and not conversion.keep_damaged:
+        raise sound.problem
+    is_empty = True
+    try:
+        for block in sound.blocks:
+            is_empty = False
+            yield block
+    except refusals.Refused as refusal:
+        if is_empty or not conversion.keep_damaged or refusal.reason not in refusals.KEEPABLE:
+            raise
+        counts[f"kept_{refusal.reason}"] += 1
 
 
 def _check_header(sound: audio_files.Sound, conversion: Conversion) -> None:

@@ -5,8 +5,13 @@
 # Why sound is refused, as manifests and refusals.jsonl spell it.
 REASONS = {
     "empty": "the file has no bytes",
+    "not_sound": "text, zeros, an archive or something else that is no sound",
+    "git_lfs": "a Git LFS pointer in place of the file",
     "unsupported": "a format, rate or number of channels that is not read",
-    "undecodable": "damaged, truncated or not sound",
+    "truncated": "its end is missing",
+    "damaged": "its bytes contradict each other",
+    "several_streams": "streams in it that do not fit together",
+    "undecodable": "not known as sound, or not decoded",
     "unreadable": "the operating system would not give the file",
     "no_samples": "a header without samples",
     "not_finite": "NaN or infinite samples",
@@ -22,6 +27,9 @@ REASONS = {
     "duplicate": "the other part has the same samples in another file",
     "crashed": "the decoder took the worker process with it",
 }
+
+# Sound that stands before what is wrong can be kept.
+KEEPABLE = ("truncated", "damaged", "several_streams", "undecodable")
 
 
 class Refused(Exception):

@@ -75,6 +75,8 @@ def encode_file(
 
     try:
         with audio_files.opened(path) as sound:
+            if sound.problem:
+                raise sound.problem
             resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
             parts = list(codec.encode_stream(resampled))
         if not parts:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import refusals
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import typed_json
@@ -124,7 +125,7 @@ def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tup
                 num_read += len(block)
                 if num_read >= wanted:
                     break
-    except audio_files.Refused as error:
+    except refusals.Refused as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from None
     if not num_read:
         raise ValueError(f"{path.name} is empty")

@@ -133,8 +133,8 @@ BAD = {
     "zero_bytes.wav": (lambda path: path.touch(), "empty"),
     "zero_bytes.flac": (lambda path: path.touch(), "empty"),
     "header_only.wav": (_header_only, "no_samples"),
-    "header_only.flac": (_header_only_flac, "undecodable"),
-    "header_cut.wav": (_wav_header_cut_short, "undecodable"),
+    "header_only.flac": (_header_only_flac, "truncated"),
+    "header_cut.wav": (_wav_header_cut_short, "truncated"),
     "one_hertz.wav": (_one_hertz_for_200_hours, "too_long"),
     "nan_at_the_end.wav": (_with_nan, "not_finite"),
     "infinity_right.wav": (_with_infinity_in_one_channel, "not_finite"),
@@ -144,10 +144,10 @@ BAD = {
     "inaudible.wav": (lambda path: _wav(path, sounds.tone() * 2e-6, subtype="FLOAT"), "silent"),
     "ten_milliseconds.wav": (lambda path: _wav(path, sounds.tone(0.01)), "too_short"),
     "one_sample.wav": (lambda path: _wav(path, np.ones(1) * 0.5), "too_short"),
-    "truncated.flac": (_truncated_flac, "undecodable"),
-    "ends_early.flac": (_flac_that_ends_early, "undecodable"),
-    "noise_inside.flac": (_flac_with_noise_inside, "undecodable"),
-    "html.wav": (_html_called_wav, "undecodable"),
+    "truncated.flac": (_truncated_flac, "truncated"),
+    "ends_early.flac": (_flac_that_ends_early, "truncated"),
+    "noise_inside.flac": (_flac_with_noise_inside, "damaged"),
+    "html.wav": (_html_called_wav, "not_sound"),
     "random.mp3": (_random_bytes, "undecodable"),
     "random.flac": (_random_bytes, "undecodable"),
     "random.ogg": (_random_bytes, "undecodable"),
@@ -270,10 +270,10 @@ def test_a_shortfall_that_the_decoder_passes_over_is_refused(tmp_path, monkeypat
 
     def read_once(self, *args, **kwargs):
         calls.append(1)
-        return read(self, 100 if len(calls) == 1 else 0, **kwargs)
+        return read(self, 100 if len(calls) == 1 else 0, **kwargs)  # of one block
 
     monkeypatch.setattr(soundfile.SoundFile, "read", read_once)
-    with pytest.raises(refusals.Refused, match="truncated: 100 of 8000 samples are there"):
+    with pytest.raises(refusals.Refused, match="damaged: 100 of 8000 samples came out"):
         _read(tmp_path / "a.wav")
 
 
@@ -292,5 +292,5 @@ def test_encoded_bytes_are_read_like_files():
     soundfile.write(stream, sounds.tone(), RATE, format="FLAC")
     stream.seek(0)
     np.testing.assert_allclose(_read(stream)[0] / 32768, sounds.tone(), atol=1e-4)
-    with pytest.raises(refusals.Refused, match="undecodable"):
+    with pytest.raises(refusals.Refused, match="not_sound"):
         _read(io.BytesIO(b"not a sound file"))

@@ -1,0 +1,190 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""AIFF and AIFC, AU, CAF and NIST SPHERE: a header that says where the samples lie and how many."""
+
+import dataclasses
+import struct
+
+from data_pipelines.containers import content as content_lib
+from data_pipelines.containers import samples
+from data_pipelines.containers import streams
+
+# AIFC's kinds -> bits of a sample, None for those of the header. Others are compressed.
+_AIFC_BITS = {
+    **{name: None for name in (b"NONE", b"twos", b"sowt", b"raw ")},
+    **{name: 8 for name in (b"ulaw", b"ULAW", b"alaw", b"ALAW")},
+    **{b"in24": 24, b"in32": 32, b"fl32": 32, b"FL32": 32, b"fl64": 64, b"FL64": 64},
+}
+_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # encoding -> bytes of a sample
+
+
+def _walk_aiff(content: content_lib.Content, start: int) -> streams.Walk:
+    form = content.at(start + 8, 4)
+    if form not in (b"AIFF", b"AIFC"):
+        return streams.refused("aiff", "unsupported", f"FORM of {form!r}, not of AIFF or AIFC")
+    position, common, common_place, sound_place, sound_size = start + 12, b"", 0, 0, 0
+    is_open = False
+    while len(head := content.at(position, 8)) == 8 and samples.chunk_name(head[:4]):
+        size = int.from_bytes(head[4:], "big")
+        if head[:4] == b"COMM":
+            common, common_place = content.at(position + 8, min(size, 22)), position
+        if head[:4] == b"SSND":
+            sound_place, sound_size = position, max(size, 8)
+            is_open = samples.is_streaming(size) or size == 8
+            is_open &= size <= 8 or position + 8 + size > content.size
+            if is_open or position + 8 + size > content.size:
+                break
+        position += 8 + size + size % 2
+    if len(common) < 18 or not sound_place:
+        where = f"no COMM and SSND chunks before byte {min(position, content.size)}"
+        return streams.refused(
+            "aiff", "truncated" if position >= content.size else "damaged", where
+        )
+    channels, num_frames, bits = struct.unpack(">HIH", common[:8])
+    kind = common[18:22] if form == b"AIFC" else b"NONE"
+    frame_bytes = None
+    if kind in _AIFC_BITS:
+        bits = _AIFC_BITS[kind] or bits
+        frame_bytes = channels * -(-bits // 8)
+        if not frame_bytes or bits > 64:
+            detail = f"its COMM chunk says {channels} channels of {bits} bits"
+            return streams.refused("aiff", "damaged", detail)
+    offset = int.from_bytes(content.at(sound_place + 8, 4), "big")
+    begin = sound_place + 16 + offset
+    stop = content.size if is_open else sound_place + 8 + sound_size
+    if is_open and stop <= begin:
+        is_open = False
+    if begin > max(stop, sound_place + 16):
+        return streams.refused("aiff", "damaged", f"its samples start {offset} bytes into nothing")
+    there = min(stop, content.size)
+    pieces = None
+    if is_open or stop > content.size or start:
+        patches = {
+            start + 4: struct.pack(">I", min(there - start - 8, 2**32 - 1)),
+            sound_place + 4: struct.pack(">I", min(there - sound_place - 8, 2**32 - 1)),
+        }
+        if frame_bytes:
+            num_there = max(there - begin, 0) // frame_bytes
+            patches[common_place + 10] = struct.pack(">I", min(num_there, 2**32 - 1))
+        pieces = streams.patched(range(start, there), patches)
+    wanted = num_frames if frame_bytes and not is_open else None
+    data = range(begin, max(stop, begin))
+    found = samples.stream(
+        "aiff", content, data, frame_bytes, pieces=pieces, is_open=is_open, wanted=wanted
+    )
+    tail = None
+    if not is_open:
+        last = sound_place + 8 + sound_size
+        tail = samples.tail_problem(content, min(last, content.size), "big")
+    return dataclasses.replace(found, problem=found.problem or tail)
+
+
+def _walk_au(content: content_lib.Content, start: int) -> streams.Walk:
+    head = content.at(start, 24)
+    order = ">" if head[:4] == b".snd" else "<"
+    if len(head) < 24:
+        return streams.refused("au", "truncated", f"its header has {len(head)} of 24 bytes")
+    offset, size, encoding, _, channels = struct.unpack(order + "5I", head[4:])
+    if offset < 24 or not channels:
+        detail = f"its header says {channels} channels from byte {offset}"
+        return streams.refused("au", "damaged", detail)
+    begin = start + offset
+    is_open = samples.is_streaming(size) and (size == 0 or begin + size > content.size)
+    is_open &= content.size > begin
+    frame_bytes = channels * _AU_BYTES[encoding] if encoding in _AU_BYTES else None
+    stop = content.size if is_open else begin + size
+    there, pieces = min(stop, content.size), None
+    if is_open or stop > content.size or start:
+        count = struct.pack(order + "I", min(max(there - begin, 0), 2**32 - 1))
+        pieces = streams.patched(range(start, max(there, start + 24)), {start + 8: count})
+    found = samples.stream(
+        "au", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
+    )
+    tail = None if is_open else samples.tail_problem(content, there, "big", header=0)
+    return dataclasses.replace(found, problem=found.problem or tail)
+
+
+def _walk_caf(content: content_lib.Content, start: int) -> streams.Walk:
+    position, description = start + 8, b""
+    while True:
+        head = content.at(position, 12)
+        if len(head) < 12:
+            return streams.refused("caf", "truncated", f"it ends before its samples, at {position}")
+        size = int.from_bytes(head[4:], "big", signed=True)
+        if not samples.chunk_name(head[:4]):
+            return streams.refused("caf", "damaged", f"no chunk starts at byte {position}")
+        if head[:4] == b"data":
+            break
+        if size < 0 or position + 12 + size > content.size:
+            detail = f"the chunk at byte {position} says {size} bytes"
+            return streams.refused("caf", "damaged", detail)
+        if head[:4] == b"desc":
+            description = content.at(position + 12, 32)
+        position += 12 + size
+    if len(description) < 32:
+        return streams.refused("caf", "damaged", "no desc chunk before its samples")
+    _, kind, _, packet_bytes, packet_frames, channels, bits = struct.unpack(">d4s5I", description)
+    frame_bytes = None
+    if kind in (b"lpcm", b"ulaw", b"alaw"):
+        frame_bytes = packet_bytes
+        if packet_frames != 1 or not channels or packet_bytes % channels or not packet_bytes:
+            detail = f"its desc chunk says {channels} channels in {packet_bytes} bytes"
+            return streams.refused("caf", "damaged", detail)
+        if not 0 < bits <= 8 * (packet_bytes // channels) <= 64:
+            detail = f"its desc chunk says {bits} bits in {packet_bytes} bytes"
+            return streams.refused("caf", "damaged", detail)
+    begin = position + 16
+    # -1 is the format's own word for samples up to the end.
+    is_open = size in (-1, 0) and content.size > begin
+    stop = content.size if is_open else position + 12 + max(size, 4)
+    there, pieces = min(stop, content.size), None
+    if is_open or stop > content.size or start:
+        count = struct.pack(">q", there - position - 12)
+        pieces = streams.patched(range(start, there), {position + 4: count})
+    found = samples.stream(
+        "caf", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
+    )
+    tail = None if is_open else samples.tail_problem(content, there, "big", header=12)
+    return dataclasses.replace(found, problem=found.problem or tail)
+
+
+def _walk_sphere(content: content_lib.Content, start: int) -> streams.Walk:
+    size = content.at(start + 8, 8).strip()
+    if not size.isdigit() or not 16 < int(size) <= 2**20:
+        return streams.refused("sphere", "damaged", "its header does not say how long it is")
+    begin = start + int(size)
+    fields = {}
+    for line in content.at(start + 16, int(size) - 16).decode("latin-1").splitlines():
+        words = line.split(None, 2)
+        if words[:1] == ["end_head"]:
+            break
+        if len(words) == 3:
+            fields[words[0]] = words[2].strip()
+    coding = fields.get("sample_coding", "pcm")
+    if coding not in ("pcm", "ulaw", "mu-law", "alaw"):
+        detail = f"SPHERE with {coding} samples: convert it to flac, for instance with sph2pipe"
+        return streams.refused("sphere", "unsupported", detail)
+    try:
+        count, channels, width = (
+            int(fields[name]) for name in ("sample_count", "channel_count", "sample_n_bytes")
+        )
+    except (KeyError, ValueError):
+        detail = "its header does not say sample_count, channel_count and sample_n_bytes"
+        return streams.refused("sphere", "damaged", detail)
+    if min(count, channels, width) < 0 or not channels * width:
+        detail = f"its header says {count} samples of {width} bytes in {channels} channels"
+        return streams.refused("sphere", "damaged", detail)
+    data = range(begin, begin + count * channels * width)
+    pieces = (range(start, min(data.stop, content.size)),) if start else None
+    found = samples.stream("sphere", content, data, channels * width, pieces=pieces)
+    tail = samples.tail_problem(content, min(data.stop, content.size), "little", header=0)
+    return dataclasses.replace(found, problem=found.problem or tail)
+
+
+WALKS = {
+    b"FORM": _walk_aiff,
+    b".snd": _walk_au,
+    b"dns.": _walk_au,
+    b"caff": _walk_caf,
+    b"NIST": _walk_sphere,
+}

@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Samples that lie in a row behind a header which says how many bytes they take."""
+
+import re
+
+from data_pipelines.containers import content as content_lib
+from data_pipelines.containers import streams
+from data_pipelines.containers import tags
+
+_MAX_PADDING = 2**16  # zero bytes behind the last chunk; some writers fill up a block of the disk
+
+# Chunks that stand behind samples, in RIFF, AIFF and CAF: one of these may be cut at the end.
+_KNOWN_CHUNKS = frozenset(
+    re.findall(
+        rb"(?s)....",
+        b"LISTid3 ID3 bextiXMLcue factPEAKsmplinstJUNKjunkPAD FLLRacidcartstrcplst_PMXafspDISPaxml"
+        b"chnalevlaXMLumidINSTMARKMIDINAMEAUTHANNOCOMTAPPL(c) SAURminfelm1regnovwfCHANfreeinfomark"
+        b"uuidpaktchanpeakmidistrg",
+    )
+)
+
+
+def is_streaming(size: int, bits: int = 32) -> bool:
+    """Whether a count of bytes is one that writers put who cannot go back, of sound they pipe.
+
+    0, all ones and the largest signed number, give or take a header; sox takes 0x7ffff000 in WAV
+    and 0x7f000000 in AIFF.
+    """
+    if bits == 64:
+        return size == 0 or size >= 2**62
+    return (
+        size == 0
+        or size >= 2**32 - 256
+        or abs(size - 2**31) <= 256
+        or 0 <= size - 0x7FFFF000 <= 256
+        or 0 <= size - 0x7F000000 <= 256
+    )
+
+
+def chunk_name(name: bytes) -> bool:
+    """Whether four bytes can name a chunk: printable ASCII."""
+    return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
+
+
+def stream(
+    kind: str,
+    content: content_lib.Content,
+    data: range,
+    frame_bytes: int | None,
+    *,
+    pieces: streams.Pieces | None = None,
+    is_open: bool = False,
+    wanted: int | None = None,
+) -> streams.Walk:
+    """Judges one run of samples.
+
+    Args:
+        kind: of the container.
+        content: the file.
+        data: where the samples lie; it may reach beyond the end of the file.
+        frame_bytes: of a sample of all channels; None of compressed ones.
+        pieces: see streams.Stream.
+        is_open: the header does not say where they end, so that an end is no truncation.
+        wanted: samples per channel by the header, where it counts them besides the bytes.
+    """
+    there = range(data.start, min(data.stop, max(content.size, data.start)))
+    num_frames = len(there) // frame_bytes if frame_bytes else None
+    problem = None
+    if len(there) < len(data):
+        share = f"{len(there)} of {len(data)} bytes of samples are there"
+        problem = streams.Problem("truncated", share)
+    elif frame_bytes and len(there) % frame_bytes and is_open and not _padded(content, there):
+        problem = streams.Problem("truncated", f"in the middle of a sample at byte {there.stop}")
+    elif wanted is not None and wanted != num_frames:
+        detail = f"{wanted} samples by its header, {num_frames} by its bytes"
+        problem = streams.Problem("damaged", detail)
+        num_frames = min(num_frames, wanted)
+    return streams.Walk(kind, (streams.Stream(num_frames, pieces),), problem)
+
+
+def _padded(content: content_lib.Content, data: range) -> bool:
+    return len(data) % 2 == 0 and content.at(data.stop - 1, 1) == b"\0"
+
+
+def tail_problem(
+    content: content_lib.Content, position: int, order: str, header: int = 8
+) -> streams.Problem | None:
+    """Judges what lies behind samples: chunks, tags and a little padding are nothing to refuse.
+
+    Args:
+        content: the file.
+        position: the end of the samples.
+        order: of bytes, "little" or "big".
+        header: bytes of a chunk's name and size: 8, or 12 of 64-bit sizes; 0 where no chunks may
+            follow.
+    """
+    stop = tags.start(content, position, content.size)
+    if header == 8 and position % 2 and content.at(position, 1) == b"\0":
+        position += 1
+    begin = position
+    while header and position + header <= stop:
+        head = content.at(position, header)
+        size = int.from_bytes(head[4:], order)
+        if not chunk_name(head[:4]):
+            break
+        if position + header + size > stop:
+            if not (position + header + size <= content.size or head[:4] in _KNOWN_CHUNKS):
+                break
+            return None
+        position += header + size
+        # A writer may have forgotten the byte that makes the size even.
+        if header == 8 and size % 2 and not chunk_name(content.at(position, 4)):
+            position += 1
+    if position >= stop and content.size - max(stop, begin) <= _MAX_PADDING:
+        return None
+    detail = f"{content.size - position} bytes behind the samples, from byte {position}, belong to"
+    return streams.Problem("damaged", f"{detail} nothing")
