@@ -22,12 +22,13 @@ import numpy as np
 import tokenizers
 
 from data_pipelines.embedded.speech import numerals
+from data_pipelines.reading import end_of_text
+from data_pipelines.records import git_lfs
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 
 LABEL_PREFIX = "label:"  # of tasks on labels that have no name of their own
 TOKENIZER_NAME = "tokenizer.json"
-END_OF_TEXT = "<|endoftext|>"
 
 _MAX_TOKENIZER_BYTES = 2**28  # those of large models take about a tenth
 
@@ -114,8 +115,6 @@ class TextTasks:
         tokenizer_path: str | os.PathLike,
         weights: Mapping[str, float],
         max_tokens: int,
-        *,
-        end_of_text: str = END_OF_TEXT,
     ):
         """Reads the text tokenizer.
 
@@ -123,11 +122,10 @@ class TextTasks:
             tokenizer_path: a tokenizer.json, or the folder of a model that has one.
             weights: name of a task -> its weight, above 0.
             max_tokens: of instruction, answer and end of text together.
-            end_of_text: the token that ends an answer.
 
         Raises:
             ValueError: for an unknown task, a weight that is none, or a file that is no text tokenizer
-                or lacks the token.
+                or of which nothing says which token ends a text.
         """
         if not weights or not all(0.0 < weight < float("inf") for weight in weights.values()):
             raise ValueError(
@@ -141,11 +139,12 @@ class TextTasks:
         self._tokenizer, self._digest = read_tokenizer(pathlib.Path(tokenizer_path))
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token: word.content for token, word in added.items() if word.special}
-        self._end = self._tokenizer.token_to_id(end_of_text)
+        self._end = end_of_text.find(tokenizer_path, self._tokenizer)
         if self._end is None:
             raise ValueError(
-                f"the tokenizer {tokenizer_path} has no token {end_of_text!r}: give the one that "
-                "ends a text there as end_of_text"
+                f"the tokenizer {tokenizer_path} has no token {end_of_text.USUAL!r}, and none of "
+                f"{', '.join(end_of_text.KEYS)} beside it names another that it has: write the "
+                "number of the token that ends a text as eos_token_id into config.json there"
             )
         instructions = {name: task.instruction for name, task in self._tasks.items()}
         self._instructions = {name: self._ids(text) for name, text in instructions.items()}
@@ -332,6 +331,7 @@ def read_tokenizer(path: str | os.PathLike) -> tuple[tokenizers.Tokenizer, str]:
             f"{path} must be a {TOKENIZER_NAME} of the tokenizers library, got "
             f"{'a file that is too large' if path.is_file() else 'no such file'}"
         )
+    git_lfs.refuse(path)
     content = path.read_bytes()
     try:
         json.loads(content)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import tokenizers
 
+from data_pipelines.reading import end_of_text
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
@@ -51,7 +52,7 @@ def train(lines: Iterable[str], *, vocabulary_size: int) -> tokenizers.Tokenizer
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[tasks.END_OF_TEXT],
+        special_tokens=[end_of_text.USUAL],
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

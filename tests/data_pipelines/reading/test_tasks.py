@@ -130,7 +130,6 @@ def test_rows_without_text_are_empty_and_counted(tokenizer):
         ({"voice": 0.0}, {}, "weights above 0"),
         ({}, {}, "weights above 0"),
         ({"voice": 1.0}, dict(max_tokens=1), "max_tokens"),
-        ({"voice": 1.0}, dict(end_of_text="<eos>"), "has no token '<eos>'"),
     ],
 )
 def test_what_is_no_mixture_of_tasks_is_refused(weights, options, message, tokenizer):

@@ -4,6 +4,7 @@
 
 import pytest
 
+from data_pipelines.reading import end_of_text
 from data_pipelines.reading import tasks
 from data_pipelines.reading import text_tokenizer
 from tests.support import sounds
@@ -15,7 +16,7 @@ def test_every_text_comes_back_and_those_of_the_corpus_are_short():
     for text in (" what is said: seven", "Grüße, \n\t漢字 🎵", ""):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
     assert len(tokenizer.encode(" what is said: seven").ids) < 10
-    assert tokenizer.token_to_id(tasks.END_OF_TEXT) is not None
+    assert tokenizer.token_to_id(end_of_text.USUAL) is not None
 
 
 def test_too_few_tokens_are_refused():

@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""JSON objects in files that others wrote."""
+
+from collections.abc import Sequence
+import json
+import pathlib
+from typing import Any
+
+from data_pipelines.records import git_lfs
+
+_MAX_BYTES = 2**26  # an index of 10^5 tensors has about a tenth
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the object of a JSON file.
+
+    Raises:
+        ValueError: where it is none, too large, a Git LFS pointer, or says a name twice.
+    """
+    git_lfs.refuse(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path} must be a small JSON file, got {path.stat().st_size} bytes")
+    try:
+        content = json.loads(path.read_bytes(), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be a JSON object, got: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of its pairs: of two of one name, nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} twice in one object")
+    return found
