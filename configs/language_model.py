@@ -12,8 +12,8 @@ Presets:
     tiny    a minute on two CPU cores
     small   30 M parameters, one TPU host; for corpora of more text than the embedded ones
 
-Where a published Qwen2.5 or Qwen3 folder is at hand, none of this is needed. Shapes are named as in
-a Hugging Face config.json. Every value is chosen.
+Where a published folder of a Qwen2.5, Qwen3 or Llama (SmolLM2, TinyLlama) is at hand, none of this
+is needed. Shapes are named as in a Hugging Face config.json. Every value is chosen.
 """
 
 import ml_collections

@@ -56,7 +56,7 @@ def _base() -> ml_collections.ConfigDict:
     )
     config.language_model = ml_collections.ConfigDict(
         dict(
-            folder="",  # Hugging Face folder of a qwen2 or qwen3 model, frozen
+            folder="",  # Hugging Face folder of a qwen2, qwen3 or llama model, frozen
             # Its config.json, where there is no folder: compile_check needs no weights.
             shape=dict(  # Qwen3-0.6B
                 model_type="qwen3",

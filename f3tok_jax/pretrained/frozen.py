@@ -126,8 +126,9 @@ class FrozenModels:
             )
         if self.language_model is not None and not self.run.config.language_model.folder:
             raise ValueError(
-                "config.language_model.folder must name a Hugging Face folder of a qwen2 or qwen3 "
-                "model, got ''; or set config.supervision.weight=0"
+                "config.language_model.folder must name a Hugging Face folder of a "
+                f"{' or '.join(language_model_lib.MODEL_TYPES)} model, got ''; or set "
+                "config.supervision.weight=0"
             )
 
 

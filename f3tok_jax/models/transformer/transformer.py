@@ -89,7 +89,8 @@ class Transformer(_Fields):
 
     Fields are those of the config below a transformer's section, in `_Fields`.
 
-    Source: the blocks of Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv 2505.09388), whose weights load.
+    Source: the blocks of Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv
+    2505.09388), whose weights load.
     """
 
     def setup(self):
