@@ -6,7 +6,6 @@ Weights are read slice by slice, straight into the shardings of a mesh.
 """
 
 from collections.abc import Mapping
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,30 +17,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from data_pipelines.reading import end_of_text
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
+from data_pipelines.records import json_object
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model
-from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import fingerprint as fingerprints
 
 CONFIG_NAME = "config.json"
-_WEIGHTS_NAME = "model.safetensors"
-_INDEX_NAME = "model.safetensors.index.json"
-
-_MAX_JSON_BYTES = 2**26  # an index of 10^5 tensors has about a tenth
 
 # Rows of the table that no token uses: models pad theirs to a multiple of 64 up to 1024.
 _MAX_UNUSED_ROWS = 1024
 
+_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LAYER = "model.layers.{layer}."
+# What old folders of Llamas hold beside weights: the angles per position.
+_FREQUENCIES = _LAYER + "self_attn.rotary_emb.inv_freq"
 # Path of a parameter -> (name of the tensor, whether it is stored [out, in]).
 _TENSORS = {
-    "embedding": ("model.embed_tokens.weight", False),
-    "head": ("lm_head.weight", False),
+    "embedding": (_TABLE, False),
+    "head": (_HEAD, False),
     "transformer/final_norm/scale": ("model.norm.weight", False),
     "transformer/layers/attention_norm/scale": (_LAYER + "input_layernorm.weight", False),
     "transformer/layers/feed_forward_norm/scale": (
@@ -87,17 +86,17 @@ def read(
 
     Raises:
         ValueError: where the folder is no model, or none that can be read: a model_type that is
-            not built in, tensors that are missing, left over or of another shape, a tokenizer that
-            does not match the table.
+            not built in, tensors that are missing, left over, no floats or of another shape, a
+            head beside a table that should be it, a tokenizer that does not match the table.
     """
-    fields = _read_json(_inside(folder, CONFIG_NAME))
+    fields = json_object.read(weight_files.find(folder, CONFIG_NAME))
     try:
         model = language_model.make(fields, compute_dtype=compute_dtype, remat=remat)
     except ValueError as error:
         raise ValueError(f"{error} ({pathlib.Path(folder) / CONFIG_NAME})") from error
     check_tokenizer(folder, model.vocabulary_size)
-    with _Tensors(folder) as tensors:
-        tensors.check(_stored(model), is_tied=model.is_tied)
+    with weight_files.WeightFiles(folder) as files:
+        _check(files, model, folder)
     return model
 
 
@@ -112,7 +111,7 @@ def check_tokenizer(folder: str | os.PathLike, vocabulary_size: int) -> None:
         ValueError: where there is none, or it has tokens beyond the table, or far too few.
     """
     path = pathlib.Path(folder)
-    path = path if path.is_file() else _inside(folder, tasks.TOKENIZER_NAME)
+    path = path if path.is_file() else weight_files.find(folder, tasks.TOKENIZER_NAME)
     tokenizer, _ = tasks.read_tokenizer(path)
     num_ids = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not vocabulary_size - _MAX_UNUSED_ROWS <= num_ids <= vocabulary_size or not num_ids:
@@ -142,20 +141,21 @@ def load_params(
         Plain parameters of `model`.
 
     Raises:
-        ValueError: for tensors that are missing, left over or of another shape.
+        ValueError: for tensors that are missing, left over, no floats, of another shape, or not
+            finite.
     """
     shapes = sharding.unbox(language_model.abstract_params(model, dtype))
     if shardings is None:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: device, shapes)
-    with _Tensors(folder) as tensors:
+    with weight_files.WeightFiles(folder) as files:
         stored = _stored(model)
-        tensors.check(stored, is_tied=model.is_tied)
+        _check(files, model, folder)
 
         def load(path, leaf, where):
             source = stored[fingerprints.path_name(path)]
             part = functools.lru_cache(maxsize=None)(
-                lambda key: tensors.part(source, [slice(*limits) for limits in key], leaf.dtype)
+                lambda key: _part(files, source, [slice(*limits) for limits in key], leaf.dtype)
             )
             return jax.make_array_from_callback(
                 leaf.shape, where, lambda index: part(_limits(index, leaf.shape))
@@ -178,19 +178,48 @@ def write(
         folder: made if need be; config.json comes last, so that a folder with one is whole.
         model: of the parameters.
         params: plain, on this process's devices or in memory; in their own dtype.
-        tokenizer_path: tokenizer.json that goes with it.
+        tokenizer_path: tokenizer.json that goes with it, or a folder with one.
         max_file_bytes: above which weights go to several files with an index.
+
+    Raises:
+        ValueError: for a tokenizer that does not match, or a folder with weights in another layout.
     """
     check_tokenizer(tokenizer_path, model.vocabulary_size)
-    target = pathlib.Path(folder)
+    source, target = pathlib.Path(tokenizer_path), pathlib.Path(folder)
+    source = source / tasks.TOKENIZER_NAME if source.is_dir() else source
     leaves = dict(zip(fingerprints.paths(params), jax.tree.leaves(params)))
+    _write_weights(target, model, leaves, max_file_bytes)
+    content = source.read_bytes()
+    with atomic.replacing(target / tasks.TOKENIZER_NAME) as partial:
+        partial.write_bytes(content)
     dtypes = {np.dtype(leaf.dtype).name for leaf in leaves.values()}
+    fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
+    tokenizer, _ = tasks.read_tokenizer(source)
+    end = end_of_text.find(source, tokenizer)
+    if end is not None and tokenizer.token_to_id(end_of_text.USUAL) is None:
+        fields["eos_token_id"] = end
+    _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
+
+
+def _write_weights(
+    target: pathlib.Path,
+    model: language_model.LanguageModel,
+    leaves: Mapping[str, Any],
+    max_file_bytes: int,
+) -> None:
+    """Writes parameters by path to as many files as they take, with an index if more than one."""
     sizes = {
         name: leaves[path].nbytes // len(source.names)
         for path, source in _stored(model).items()
         for name in source.names
     }
     files = _split(sizes, max_file_bytes)
+    other = weight_files.INDEX_NAME if len(files) == 1 else weight_files.SINGLE_NAME
+    if (target / other).exists():
+        raise ValueError(
+            f"{target} must hold no {other} of another model, beside which these weights would be "
+            "ambiguous: give an empty folder"
+        )
     for file, names in files.items():
         tensors = _tensors_of(model, leaves, set(names))
         with atomic.replacing(target / file) as partial:
@@ -200,12 +229,7 @@ def write(
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: file for file, names in files.items() for name in names},
         }
-        _write_json(target / _INDEX_NAME, index)
-    content = pathlib.Path(tokenizer_path).read_bytes()
-    with atomic.replacing(target / tasks.TOKENIZER_NAME) as partial:
-        partial.write_bytes(content)
-    fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
-    _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
+        _write_json(target / weight_files.INDEX_NAME, index)
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
@@ -214,8 +238,8 @@ def fingerprint(folder: str | os.PathLike) -> str:
     Of config.json and of every weight file's name, size, and content: all of it up to 64 MB, else
     its beginning and 1024 places spread over it, because hashing a large model takes minutes.
     """
-    digest = hashlib.sha256(_inside(folder, CONFIG_NAME).read_bytes())
-    for path in sorted(_weight_files(folder)):
+    digest = hashlib.sha256(weight_files.find(folder, CONFIG_NAME).read_bytes())
+    for path in sorted(weight_files.paths(folder)):
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())
         with open(path, "rb") as file:
@@ -228,55 +252,53 @@ def fingerprint(folder: str | os.PathLike) -> str:
     return digest.hexdigest()[:16]
 
 
-class _Tensors(contextlib.ExitStack):
-    """The open weight files of a folder."""
+def _check(
+    files: weight_files.WeightFiles, model: language_model.LanguageModel, folder: str | os.PathLike
+) -> None:
+    """Refuses files whose tensors are not those of a model; what says a thing twice must say it."""
+    shapes = {name: one.shape for one in _stored(model).values() for name in one.names}
+    twice = model.is_tied and _HEAD in files.names
+    if twice:
+        shapes[_HEAD] = shapes[_TABLE]
+    frequencies = _frequencies(model)
+    layers = range(model.transformer.num_layers)
+    buffers = {_FREQUENCIES.format(layer=layer) for layer in layers} & files.names
+    files.check(shapes | dict.fromkeys(buffers, frequencies.shape))
+    if twice and not files.are_equal(_HEAD, _TABLE):
+        raise ValueError(
+            f"the tensor {_HEAD} in {folder} must equal {_TABLE}, because its {CONFIG_NAME} has "
+            "tie_word_embeddings=true, got other values: write false there, or remove the tensor"
+        )
+    for name in sorted(buffers):
+        found = files.part(name, (slice(None),), np.float64)
+        # Half precision keeps three digits.
+        if not np.allclose(found, frequencies, rtol=1e-2, atol=1e-6):
+            raise ValueError(
+                f"the tensor {name} in {folder} must be of the rope_theta="
+                f"{model.transformer.rope_theta:g} of its {CONFIG_NAME}, got other frequencies: "
+                "write the one that it was trained with"
+            )
 
-    def __init__(self, folder: str | os.PathLike):
-        super().__init__()
-        self._folder = folder
-        self._file_of: dict[str, Any] = {}
-        for path in _weight_files(folder):
-            try:
-                file = self.enter_context(safetensors.safe_open(path, framework="numpy"))
-            except (safetensors.SafetensorError, OSError) as error:
-                self.close()
-                raise ValueError(f"{path} must be a safetensors file, got: {error}") from None
-            self._file_of.update({name: file for name in file.keys()})
 
-    def check(self, stored: Mapping[str, _Stored], *, is_tied: bool) -> None:
-        """Refuses tensors that are missing, left over or of another shape."""
-        wanted = {name: source.shape for source in stored.values() for name in source.names}
-        left_over = set(self._file_of) - set(wanted)
-        if is_tied:
-            left_over.discard("lm_head.weight")  # some folders hold the table twice
-        for problem, names in (("lacks", set(wanted) - set(self._file_of)), ("has", left_over)):
-            if names:
-                raise ValueError(
-                    f"the weights in {self._folder} must be those of its {CONFIG_NAME}, which "
-                    f"they are not: it {problem} {'tensors beyond it, ' * (problem == 'has')}"
-                    f"{checkpoint_meta.listed(sorted(names))}"
-                )
-        for name, shape in wanted.items():
-            found = tuple(self._file_of[name].get_slice(name).get_shape())
-            if found != shape:
-                raise ValueError(
-                    f"the tensor {name} in {self._folder} must have the shape {shape} of its "
-                    f"{CONFIG_NAME}, got {found}"
-                )
+def _frequencies(model: language_model.LanguageModel) -> np.ndarray:
+    """Of the rotary positions, as transformer.Transformer has them: [head_dim / 2], radians."""
+    size = model.transformer.head_dim
+    return model.transformer.rope_theta ** -(np.arange(0, size, 2) / size)
 
-    def part(self, source: _Stored, index: list[slice], dtype: jnp.dtype) -> np.ndarray:
-        """The part `index` of a parameter."""
-        layers, inner = range(len(source.names)), tuple(index)
-        if source.is_stacked:
-            layers, inner = range(*index[0].indices(len(source.names))), tuple(index[1:])
-        if source.is_transposed:
-            inner = inner[::-1]
-        parts = []
-        for layer in layers:
-            name = source.names[layer]
-            array = self._file_of[name].get_slice(name)[inner].astype(dtype)
-            parts.append(array.T if source.is_transposed else array)
-        return np.stack(parts) if source.is_stacked else parts[0]
+
+def _part(
+    files: weight_files.WeightFiles, source: _Stored, index: list[slice], dtype: jnp.dtype
+) -> np.ndarray:
+    """The part `index` of a parameter."""
+    names, inner = source.names, tuple(index)
+    if source.is_stacked:
+        names, inner = names[index[0]], inner[1:]
+    if source.is_transposed:
+        inner = inner[::-1]
+    parts = [files.part(name, inner, dtype) for name in names]
+    if source.is_transposed:
+        parts = [part.T for part in parts]
+    return np.stack(parts) if source.is_stacked else parts[0]
 
 
 @functools.lru_cache(maxsize=4)
@@ -320,48 +342,11 @@ def _split(sizes: Mapping[str, int], max_file_bytes: int) -> dict[str, list[str]
         groups[-1].append(name)
         filled += size
     if len(groups) == 1:
-        return {_WEIGHTS_NAME: groups[0]}
+        return {weight_files.SINGLE_NAME: groups[0]}
     return {
         f"model-{index:05d}-of-{len(groups):05d}.safetensors": names
         for index, names in enumerate(groups, 1)
     }
-
-
-def _weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The files that hold weights: the single one, or those of the index."""
-    root = pathlib.Path(folder)
-    if not (root / _INDEX_NAME).is_file():
-        return [_inside(folder, _WEIGHTS_NAME)]
-    weight_map = _read_json(root / _INDEX_NAME).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{root / _INDEX_NAME} must have a weight_map of tensors to files")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if pathlib.PurePath(name).name != name:
-            raise ValueError(f"{root / _INDEX_NAME} must name files in its folder, got {name!r}")
-    return [_inside(folder, name) for name in names]
-
-
-def _inside(folder: str | os.PathLike, name: str) -> pathlib.Path:
-    path = pathlib.Path(folder) / name
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} must be a Hugging Face folder of a model, with {CONFIG_NAME}, {_WEIGHTS_NAME} "
-            f"(or its index and parts) and {tasks.TOKENIZER_NAME}, got no {name} there"
-        )
-    return path
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise ValueError(f"{path} must be a small JSON file, got {path.stat().st_size} bytes")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must be a JSON object, got: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must be a JSON object, got {type(content).__name__}")
-    return content
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
