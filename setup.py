@@ -57,6 +57,8 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
         # tensorflow-datasets needs it to prepare a data set and does not say so.
         "importlib_resources>=6.0",
+        # Parquet files with sound, when shards are built from them; tensorflow-datasets brings it.
+        "pyarrow>=26.0",
         "soundfile>=0.13",
         "soxr>=1.0",
         # Language models in Hugging Face's formats, without transformers: weights and tokenizers.

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Builds shards, their manifest and refusals from a folder of sound, TFDS or embedded corpora.
+"""Builds shards, their manifest and refusals from sound files, tars, Parquet, TFDS or corpora.
 
     python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS --holdout=0.1
 
@@ -22,13 +22,25 @@ from data_pipelines.building import split
 from data_pipelines.inputs import embedded
 from data_pipelines.inputs import folders
 from data_pipelines.inputs import listing
+from data_pipelines.inputs import parquet
 from data_pipelines.inputs import tfds
+from data_pipelines.inputs import webdataset
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion as conversion_lib
 from data_pipelines.sound import transforms
 
 # --source -> kind of input; its first field is --input, the others have flags of their names.
-_INPUTS = {"folder": folders.Folder, "tfds": tfds.Tfds}
-_INPUT_HELP = "folder of sound files, TFDS data set, or names of corpora"
+_INPUTS = {
+    "folder": folders.Folder,
+    "webdataset": webdataset.Tars,
+    "parquet": parquet.Parquet,
+    "tfds": tfds.Tfds,
+}
+_OF_EMBEDDED = ("num_clips", "hours", "seed")
+_INPUT_HELP = (
+    "folder of sound files; folder, file, glob or 'part-{000..009}' of tars or Parquet files; TFDS "
+    "data set; names of corpora"
+)
 
 
 def _parser() -> command.Parser:
@@ -49,6 +61,8 @@ def _parser() -> command.Parser:
     add("--max_seconds", type=seconds, default=6 * 3600.0, help="longer sounds are refused")
     text = "what becomes of several channels"
     add("--mono", choices=transforms.MONO_POLICIES, default="mean", help=text)
+    text = "of texts whose column or ending does not say it: what is said, or what is heard"
+    add("--text_kind", choices=sound_records.TEXT_KINDS, default="", help=text)
     add("--num_workers", type=positive, default=os.cpu_count(), help="processes")
 
     add = parser.add_argument_group("--source=folder").add_argument
@@ -63,10 +77,12 @@ def _parser() -> command.Parser:
     text = "its columns, if it has no header"
     add("--metadata_columns", type=command.values(), default=[], help=text)
 
+    add = parser.add_argument_group("--source=parquet, --source=tfds").add_argument
+    add("--audio_feature", default="", help="the column or feature that is the sound")
+
     add = parser.add_argument_group("--source=tfds").add_argument
     add("--data_dir", type=command.path, default="", help="where data sets are prepared")
     add("--split", default="train", help="which split")
-    add("--audio_feature", default="", help="the feature that is the sound")
     add("--source_rate", type=not_negative, default=0, help="Hz, if the data set does not say")
 
     add = parser.add_argument_group("--source=embedded").add_argument
@@ -78,20 +94,19 @@ def _parser() -> command.Parser:
 
 
 def _input_from_flags(values: argparse.Namespace) -> listing.Input:
-    if values.source == "embedded":
-        return embedded.choose(
-            [name.strip() for name in values.input.split(",") if name.strip()],
-            num_clips=values.num_clips,
-            hours=values.hours,
-            seed=values.seed,
-            sample_rate=values.sample_rate,
-            say=command.say,
-        )
+    kind = _INPUTS.get(values.source)
+    fields = [field.name for field in dataclasses.fields(kind)[1:]] if kind else _OF_EMBEDDED
+    others = {field.name for kind in _INPUTS.values() for field in dataclasses.fields(kind)[1:]}
+    for name in sorted(others.union(_OF_EMBEDDED) - set(fields)):
+        if getattr(values, name) != _parser().get_default(name):
+            raise ValueError(f"--{name} is not for --source={values.source}: leave it out")
+    given = {name: getattr(values, name) for name in fields}
+    given = {name: tuple(value) if type(value) is list else value for name, value in given.items()}
+    if not kind:
+        names = [name.strip() for name in values.input.split(",") if name.strip()]
+        return embedded.choose(names, sample_rate=values.sample_rate, say=command.say, **given)
     if not values.input:
         raise ValueError(f"--source={values.source} needs --input: {_INPUT_HELP}")
-    kind = _INPUTS[values.source]
-    given = {field.name: getattr(values, field.name) for field in dataclasses.fields(kind)[1:]}
-    given = {name: tuple(value) if type(value) is list else value for name, value in given.items()}
     return kind(values.input, **given)
 
 

@@ -24,6 +24,8 @@ REASONS = {
     "mix_loss": "its channels cancel each other, more than max_mix_loss_db",
     "too_short": "shorter than min_seconds",
     "too_long": "longer than max_seconds by its header or while it was read",
+    "ambiguous": "one of several sounds of which one is wanted",
+    "bad_text": "texts or labels beside it that cannot be read or contradict each other",
     "duplicate": "the other part has the same samples in another file",
     "crashed": "the decoder took the worker process with it",
 }
