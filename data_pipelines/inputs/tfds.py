@@ -160,13 +160,19 @@ def _one_line(error: Exception) -> str:
 
 
 def _missing_module(data_set: Tfds, error: ModuleNotFoundError) -> str:
+    # TFDS raises again with a longer message, without the name.
+    while not error.name and isinstance(error.__cause__, ModuleNotFoundError):
+        error = error.__cause__
     if error.name and error.name.split(".")[0] == "tensorflow":
         return (
-            f"data set {data_set.name} has a feature that only TensorFlow can read, such as "
+            f"data set {data_set.name} has code or a feature that only TensorFlow can read, such as "
             "tfds.features.Audio (Tensor and encoded bytes need none): pip install "
             "'f3tok_jax[tensorflow]' to build its shards, training then does without"
         )
-    return f"data set {data_set.name} needs the module {error.name}, which is not installed"
+    what = (
+        f"the module {error.name}, which" if error.name else f"a module that ({_one_line(error)})"
+    )
+    return f"data set {data_set.name} needs {what} is not installed"
 
 
 def _can_be_audio(feature) -> bool:

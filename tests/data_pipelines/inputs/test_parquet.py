@@ -152,7 +152,7 @@ def test_paths_without_bytes_are_refused_and_a_row_without_is_counted(tmp_path):
         "some/00000001": "empty",
         "some/00000002": "empty",
         "some/00000003": "empty",
-        "some/00000004": "undecodable",
+        "some/00000004": "not_sound",
     }
 
 

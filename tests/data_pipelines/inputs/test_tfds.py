@@ -202,6 +202,26 @@ def test_audio_features_ask_for_tensorflow(data_dir, tmp_path):
         _build(tfds_input.Tfds(str(folder)), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("tensorflow", "only TensorFlow can read"),
+        ("apache_beam", "needs the module apache_beam, which is not installed"),
+        (None, "needs a module that .No module named None. is not installed"),
+    ],
+)
+def test_a_module_that_is_missing_is_named_however_it_was_raised(name, message, monkeypatch):
+    def builder(*arguments, **options):
+        try:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"Failed to construct: {error}") from error
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    with pytest.raises(ValueError, match=message):
+        tfds_input.Tfds(f"never_asked_for_{name}").listed()
+
+
 def test_rate_must_be_known(data_dir, tmp_path):
     folder = shutil.copytree(f"{data_dir}/tiny_speech/1.0.0", tmp_path / "1.0.0")
     (folder / "metadata.json").unlink()

@@ -5,7 +5,6 @@
 import gzip
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -131,7 +130,7 @@ def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name
         ("both.json", b'{"text": "other"}'),
         ("empty.wav", b""),
         ("phone.m4a", b"some bytes"),
-        ("noise.wav", os.urandom(1000)),
+        ("noise.wav", np.random.default_rng(0).bytes(1000)),
         ("deep.wav", _encoded(9)),
         ("deep.json", b"[" * 100_000),
     ]
