@@ -78,6 +78,21 @@ def test_what_is_written_is_read_back(make_folder, changes):
     )
 
 
+@pytest.mark.parametrize("kind", language_model.MODEL_TYPES)
+def test_transformers_reads_what_is_written(make_folder, kind):
+    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
+    changes = dict(model_type=kind, rope_theta=1e5, rms_norm_eps=1e-5)
+    folder, model, params = make_folder(max_file_bytes=2**14, **changes)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert type(theirs).__name__ == f"{kind.capitalize()}ForCausalLM"
+    ids = np.random.default_rng(0).integers(0, _FIELDS["vocab_size"], (2, 9))
+    with torch.no_grad():
+        expected = theirs.eval()(torch.tensor(ids)).logits.numpy()
+    ours = jax.jit(functools.partial(model.apply, method="predict"))({"params": params}, ids)
+    np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_each_device_gets_its_part_in_the_dtype_asked_for(make_folder):
     folder, model, params = make_folder(max_file_bytes=2**14)
     mesh = sharding.make_mesh(dict(replica=1, fsdp=4, tensor=2))
