@@ -9,6 +9,7 @@ that neither --help nor a wrong flag waits for JAX.
 import argparse
 from collections.abc import Callable, Sequence
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -18,7 +19,9 @@ from typing import Any
 import zipfile
 import zlib
 
-EXIT_DONE, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 130
+# A full disk has a code of its own: the same command goes on once there is room.
+EXIT_DONE, EXIT_REFUSED, EXIT_FULL, EXIT_INTERRUPTED = 0, 1, 4, 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _OF_FILES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 # By name: whoever raises them has loaded their library, and --help need not.
@@ -67,7 +70,7 @@ def make_parser(program: str, doc: str) -> Parser:
 
 def path(text: str) -> str:
     """Type of a flag that names a file, a folder or a mixture of them; "~" is the home."""
-    return re.sub(r"(?<![^=,])~[^/=,]*", lambda found: os.path.expanduser(found[0]), text)
+    return re.sub(r"(?:(?<=tfds:)|(?<![^=,]))~[^/=,]*", lambda at: os.path.expanduser(at[0]), text)
 
 
 def file(text: str) -> pathlib.Path:
@@ -147,10 +150,12 @@ def run(
     except KeyboardInterrupt:
         code, sentence = EXIT_INTERRUPTED, "stopped by Ctrl-C"
     except Exception as error:
-        if not _is_refusal(error):
+        is_refusal, full = _is_refusal(error), _full_disk(error)
+        if not is_refusal and not full:
             raise
-        code = error.code if isinstance(error, Refused) else EXIT_REFUSED
-        sentence = explain(error)
+        code = EXIT_FULL if full else EXIT_REFUSED
+        code = error.code if isinstance(error, Refused) else code
+        sentence = explain(error if is_refusal else full)
     _abandon_console()
     with contextlib.suppress(OSError):
         name = parser.prog.removeprefix("python -m ")
@@ -190,6 +195,15 @@ def _is_refusal(error: Exception) -> bool:
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
     absent = isinstance(error, ImportError) and not (error.name or "").startswith(PACKAGES)
     return isinstance(error, (Refused, *_OF_FILES)) or bool(names & _OF_LIBRARIES) or absent
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full disk that is one or was the cause of one; None for others."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:

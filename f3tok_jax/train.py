@@ -11,8 +11,8 @@ Exit codes:
     0    finished (or finished before: DONE is there)
     1    wrong config, data or work folder; one sentence on stderr says which
     3    more non-finite steps than config.loop.max_nonfinite
-    4    a checkpoint could not be written, for a full disk or else, or none of those there is whole
-    42   told to leave (SIGTERM, Ctrl-C, TPU maintenance) and saved: run the same command again
+    4    the disk is full, a checkpoint could not be written, or none of those there is whole
+    42   told to leave (SIGTERM, SIGHUP, Ctrl-C, maintenance) and saved: run the same command again
     124  nothing moved for twice config.loop.watchdog_seconds; stacks are on stderr and in logs/
     130  Ctrl-C before there was anything to save
     134  another process of the run died (jax.distributed aborts): run the same command again
@@ -21,14 +21,11 @@ Exit codes:
 
 import argparse
 from collections.abc import Sequence
-import errno
 import faulthandler
 import os
 import sys
 
 from data_pipelines import command
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +99,8 @@ def _train(given: argparse.Namespace) -> int:
     compilation.use_cache(given.compilation_cache)
     try:
         return session.run(config, given.workdir, stage=stage)
-    except OSError as error:
-        if isinstance(error, checkpoint.CheckpointError) or error.errno in _FULL:
-            raise command.Refused(error, session.EXIT_CHECKPOINT) from error
-        raise
+    except checkpoint.CheckpointError as error:
+        raise command.Refused(error, session.EXIT_CHECKPOINT) from error
 
 
 if __name__ == "__main__":

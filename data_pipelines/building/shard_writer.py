@@ -6,6 +6,7 @@ import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import pathlib
@@ -30,6 +31,19 @@ _SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a fi
 MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
 
 
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Makes an OSError of what ArrayRecord says of a disk, in the words of a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if os.strerror(number) in str(error):
+                raise OSError(number, f"{os.strerror(number)} ({error})") from error
+        raise
+
+
+@disk_errors()
 def write_shard(
     task: build_plan.Task,
     *,

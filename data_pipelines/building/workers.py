@@ -41,7 +41,8 @@ def run(
         on_item: told each key as work on it starts.
 
     Raises:
-        RuntimeError: if `function` raised, or a worker died twice outside any sound.
+        OSError: if `function` raised one.
+        RuntimeError: if it raised anything else, or a worker died twice outside any sound.
     """
     if num_workers == 0:
         for index, task in enumerate(tasks):
@@ -89,6 +90,8 @@ class _Pool:
                 if kind == "item":
                     worker.key = content
                     self._on_item(content)
+                elif kind == "refused":
+                    raise content
                 elif kind == "failed":
                     raise RuntimeError(f"a worker failed:\n{content}")
                 else:
@@ -145,6 +148,8 @@ def _work(function: Callable[..., Any], connection: multiprocessing.connection.C
                 result = function(task, crashed=crashed, report=report)
             except (BrokenPipeError, ConnectionResetError):
                 raise
+            except OSError as error:  # of a file or a disk, which a user can mend
+                connection.send(("refused", error))
             except Exception:
                 connection.send(("failed", traceback.format_exc()))
             else:

@@ -166,8 +166,8 @@ def _missing_module(data_set: Tfds, error: ModuleNotFoundError) -> str:
     if error.name and error.name.split(".")[0] == "tensorflow":
         return (
             f"data set {data_set.name} has code or a feature that only TensorFlow can read, such as "
-            "tfds.features.Audio (Tensor and encoded bytes need none): pip install "
-            "'f3tok_jax[tensorflow]' to build its shards, training then does without"
+            "tfds.features.Audio (Tensor and encoded bytes need none): pip install -e "
+            "'.[tensorflow]' in the checkout to build its shards, training then does without"
         )
     what = (
         f"the module {error.name}, which" if error.name else f"a module that ({_one_line(error)})"

@@ -24,8 +24,8 @@ _ROUNDS = 3  # of the Feistel network; two already pass for random
 def parse(text: str) -> tuple[tuple[str, float], ...]:
     """Reads "DIR" or "DIR1=0.7,DIR2=0.3" as ((name, weight), ...), for sources.open_source.
 
-    What exists as a whole is one folder, whatever its name looks like. In a list, "=" and "," belong
-    to the name of a folder where only so all of the folders exist.
+    What exists as a whole is one folder, whatever its name looks like. In a list, "=" and ","
+    belong to the name of a folder where only so all of the folders exist.
 
     Raises:
         ValueError: if it names no folder, or several without a weight above zero each, or can be
@@ -51,6 +51,11 @@ def parse(text: str) -> tuple[tuple[str, float], ...]:
                 + (f", or {folder}/={weight:g} for {folder}" if weight is not None else "")
             )
     return readings[0] if readings else tuple(_weighted(entry, text) for entry in entries)
+
+
+def folders(text: str) -> list[str]:
+    """Reads "DIR" or "DIR,DIR", sets without weights; what exists as a whole is one folder."""
+    return [text] if _exists(text) else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _exists(name: str) -> bool:

@@ -42,6 +42,14 @@ def is_set(name: str | os.PathLike) -> bool:
     return _ask(path, files.exists, place)
 
 
+def sets(name: str | os.PathLike) -> dict[str, str]:
+    """Name -> place of the sets `train` and `test` below a folder or URL; "" -> itself if it is
+    one, or has none."""
+    parts = {part: f"{name}/{part}" for part in ("train", "test")}
+    found = {part: place for part, place in parts.items() if is_set(place)}
+    return found if found and not is_set(name) else {"": str(name)}
+
+
 def local(name: str | os.PathLike) -> pathlib.Path:
     """The folder in which a shard set can be read: of a URL that of its copy, made if need be.
 
@@ -103,7 +111,7 @@ def _alone_in(cache: pathlib.Path) -> Any:
 
 
 def _copy_shards(url: str, content: manifest.Manifest, cache: pathlib.Path) -> None:
-    """Copies the shards that are not there, each under a partial name until its SHA-256 is right."""
+    """Copies the shards that are not there; each gets its name when its SHA-256 is right."""
     folder = cache / "shards"
     folder.mkdir(parents=True, exist_ok=True)
     missing = {

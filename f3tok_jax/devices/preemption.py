@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Notice that the run must save and leave: SIGTERM, Ctrl-C, or a TPU's announced maintenance."""
+"""Notice that the run must save and leave: SIGTERM, a terminal that hangs up, Ctrl-C, or a TPU's
+announced maintenance."""
 
+import os
 import signal
 import threading
 from typing import Any
@@ -24,10 +26,15 @@ class Preemption:
         self._polls = 0
         self._is_distributed = jax.process_count() > 1
         self._previous: dict[int, Any] = {}
+        handlers = {signal.SIGHUP: _terminate}
+        if not self._is_distributed:
+            handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._notice)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            del handlers[signal.SIGHUP]  # by nohup
         # Signal handlers belong to the main thread; elsewhere (a test's thread) there are none.
-        if not self._is_distributed and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._notice)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                self._previous[number] = signal.signal(number, handler)
 
     def _notice(self, number: int, frame: Any) -> None:
         del frame
@@ -51,3 +58,9 @@ class Preemption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """Turns a signal into the one that the coordination service knows."""
+    del number, frame
+    os.kill(os.getpid(), signal.SIGTERM)

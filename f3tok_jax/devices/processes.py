@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a process finds the others of its run."""
 
+import os
 import pathlib
 
 import jax
@@ -37,6 +38,10 @@ def initialize_distributed(
         )
     if mode == "off":
         return
+    # The processes of a run reach each other directly, never through an http_proxy of the machine:
+    # gRPC would ask it for them, and abort. Empty means none, for gRPC alone.
+    if os.environ.keys() & {"http_proxy", "https_proxy"}:
+        os.environ.setdefault("grpc_proxy", "")
     limits = dict(heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=start_seconds)
     if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id, **limits)

@@ -102,7 +102,7 @@ def devices(target: Slice) -> Sequence[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             "compiling for TPUs needs their compiler, libtpu, which is not installed; "
-            "run pip install 'f3tok_jax[tpu]'"
+            "run pip install -e '.[tpu]' in the checkout"
         )
     options = {} if target.num_slices == 1 else {"num_slices": target.num_slices}
     if target.shape == "1x1":

@@ -261,7 +261,7 @@ METRICS: Mapping[str, Metric] = {
 def missing() -> dict[str, str]:
     """Returns the metrics that cannot be computed here, each with what to install."""
     return {
-        name: f"not installed: pip install 'f3tok_jax[{metric.extra}]'"
+        name: f"not installed: pip install -e '.[{metric.extra}]' in the checkout"
         for name, metric in METRICS.items()
         if metric.package and importlib.util.find_spec(metric.package) is None
     }

@@ -53,7 +53,7 @@ def encode_shards(
     say(f"autoencoder {latents.autoencoder} of {workdir}, step {codec.step}")
     sets = {
         name: sources.ShardSet(folder, sample_rate=codec.sample_rate, checksums=True)
-        for name, folder in _sets(shards).items()
+        for name, folder in staged.sets(shards).items()
     }
     longest = max(sound.manifest.segment_length for sound in sets.values())
     encode = functools.partial(codec.encode, batch_size=batch_size, expected=longest)
@@ -63,10 +63,3 @@ def encode_shards(
         written.append(latent_writer.build(sound, folder, encode, latents=latents, say=say))
         say(f"{folder}: {written[-1].num_records} records, {written[-1].seconds / 3600:.3f} h")
     return written
-
-
-def _sets(shards: str | pathlib.Path) -> dict[str, str]:
-    """Name -> place of the sets in a folder or URL; that of "" is its own, if it is one itself."""
-    parts = {name: f"{shards}/{name}" for name in ("train", "test")}
-    found = {name: place for name, place in parts.items() if staged.is_set(place)}
-    return found if found and not staged.is_set(shards) else {"": str(shards)}

@@ -10,6 +10,7 @@ import types
 
 import ml_collections
 
+from data_pipelines.reading import mixture
 from data_pipelines.reading import sources
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import ablation_runs
@@ -135,7 +136,7 @@ def ablate(
         TrainingStopped: if a run ended before its last step.
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
-    for folders in (shards.split(","), *([folder] for folder in test_shards.values())):
+    for folders in (mixture.folders(shards), *([folder] for folder in test_shards.values())):
         _check_labels(folders, options.labels, runs[0].config)
     for run in runs:
         ablation_runs.train(run, say=say)

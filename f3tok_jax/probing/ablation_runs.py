@@ -14,6 +14,7 @@ import sys
 
 import ml_collections
 
+from data_pipelines import command
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.stages import registry
@@ -127,7 +128,7 @@ def plan(
 def parse_arm(text: str) -> Arm:
     """Reads "NAME: KEY=VALUE KEY=VALUE"; raises ValueError for anything else."""
     name, colon, changes = text.partition(":")
-    arm = Arm(name.strip(), tuple(shlex.split(changes)))
+    arm = Arm(name.strip(), tuple(map(command.path, shlex.split(changes))))
     if not colon or not arm.folder or not all("=" in change for change in arm.changes):
         raise ValueError(f"--arm must be NAME: KEY=VALUE [KEY=VALUE], got {text!r}")
     for change in arm.changes:

@@ -12,7 +12,8 @@ import zlib
 
 import numpy as np
 
-from data_pipelines.records import manifest
+from data_pipelines.reading import mixture
+from data_pipelines.reading import staged
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
@@ -192,7 +193,7 @@ def read_examples(
         batch_size=options.batch_size,
         say=say,
     )
-    train = features.join([read(folder) for folder in shards.split(",")])
+    train = features.join([read(folder) for folder in mixture.folders(shards)])
     if test_shards:
         tests = {name: read(folder) for name, folder in test_shards.items()}
     else:
@@ -288,9 +289,7 @@ def _matches_all(labels: Mapping[str, str], filters: Sequence[Filter]) -> bool:
 
 def _folders(shards: str, test_shards: Sequence[str]) -> list[str]:
     """The set to learn from, and those to test on, if they are sets of their own."""
-    folder = pathlib.Path(shards)
-    parts = [folder / name for name in ("train", "test")]
-    is_pair = all((part / manifest.FILE_NAME).is_file() for part in parts)
-    if not test_shards and is_pair and not (folder / manifest.FILE_NAME).is_file():
-        return [str(part) for part in parts]
+    sets = staged.sets(shards)
+    if not test_shards and len(sets) == 2:
+        return list(sets.values())
     return [shards, *test_shards]

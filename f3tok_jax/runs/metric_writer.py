@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Mapping
 import contextlib
-import importlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import numpy as np
 
 from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
+from f3tok_jax.runs import event_file
 from f3tok_jax.signal import spectra
 
 _METRICS_NAME = "metrics.jsonl"
@@ -46,7 +46,8 @@ class MetricWriter:
             say: where messages to the user go.
         """
         self._workdir = epath.Path(workdir)
-        self._is_writer = is_writer
+        self._is_writer, self._say = is_writer, say
+        self._has_lost_sounds = False
         self._tensorboard = None
         if not is_writer:
             return
@@ -82,7 +83,7 @@ class MetricWriter:
         if self._tensorboard:
             for name, value in values.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self._tensorboard.add_scalar(name, value, step)
+                    self._tensorboard.add("scalar", name, value, step=step)
 
     def write_sounds(
         self,
@@ -102,21 +103,28 @@ class MetricWriter:
         """
         if not self._is_writer:
             return
-        folder = self._workdir / "samples" / f"{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
         for name, waveforms in sounds.items():
             for index, waveform in enumerate(np.asarray(waveforms, np.float32)):
                 if lengths is not None:
                     waveform = waveform[: int(lengths[index])]
                 waveform = np.clip(np.nan_to_num(waveform), -1.0, 1.0)
-                wav = audio_files.wav(waveform, sample_rate)
-                (folder / f"{index}_{name}.wav").write_bytes(wav)
-                if self._tensorboard:
-                    tag, channel = f"samples/{index}_{name}", waveform[:, None]
-                    self._tensorboard.add_audio(tag, channel, step, sample_rate=sample_rate)
-                    image = _spectrogram_image(waveform, sample_rate)
-                    tag += "_spectrogram"
-                    self._tensorboard.add_image(tag, image, step, dataformats="HW")
+                self._write_sound(step, f"{index}_{name}", waveform, sample_rate)
+
+    def _write_sound(self, step: int, name: str, waveform: np.ndarray, sample_rate: int) -> None:
+        """Writes one sound; where that fails, it is said once, and the run goes on."""
+        path = self._workdir / "samples" / f"{step:08d}" / f"{name}.wav"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(audio_files.wav(waveform, sample_rate))
+        except OSError as error:
+            if not self._has_lost_sounds:
+                self._say(f"{path} is not written: {error}; nor will others be, the run goes on")
+            self._has_lost_sounds = True
+        if self._tensorboard:
+            tag, rate = f"samples/{name}", {"sample_rate": sample_rate}
+            self._tensorboard.add("audio", tag, waveform[:, None], step=step, **rate)
+            image = _spectrogram_image(waveform, sample_rate)
+            self._tensorboard.add("image", f"{tag}_spectrogram", image, step=step, dataformats="HW")
 
     def flush(self) -> None:
         """Makes what was written visible: buckets get the whole file, TensorBoard its events."""
@@ -151,17 +159,16 @@ def _lines_until(path: epath.Path, last_step: float) -> list[str]:
     return kept
 
 
-def _open_tensorboard(workdir: str, resume_step: int, say: Callable[[str], None]) -> Any:
+def _open_tensorboard(
+    workdir: str, resume_step: int, say: Callable[[str], None]
+) -> event_file.EventFile | None:
     """Returns a TensorBoard writer, or None after saying what to install."""
     try:
-        tensorboard = importlib.import_module("tensorboardX")
-        # purge_step hides the points that a killed run wrote after its last checkpoint.
-        first_step = resume_step + 1 if resume_step else None
-        return tensorboard.SummaryWriter(workdir, purge_step=first_step)
+        return event_file.EventFile(workdir, resume_step=resume_step, say=say)
     except ImportError as error:
         say(
-            f"TensorBoard events are not written ({error}); pip install 'f3tok_jax[tensorboard]' "
-            f"for them, metrics are in {_METRICS_NAME} either way"
+            f"TensorBoard events are not written ({error}); pip install -e '.[tensorboard]' in the "
+            f"checkout for them, metrics are in {_METRICS_NAME} either way"
         )
         return None
 

@@ -74,6 +74,9 @@ def test_the_home_is_expanded_wherever_a_path_begins(monkeypatch):
     assert command.path("~/runs") == "/home/ada/runs"
     assert command.path("~/a=2,~/b=1") == "/home/ada/a=2,/home/ada/b=1"
     assert command.path("test=~/a") == "test=/home/ada/a"
+    assert (
+        command.path("tfds:~/a@train=1,tfds:~/b=2") == "tfds:/home/ada/a@train=1,tfds:/home/ada/b=2"
+    )
     assert command.path("runs/a~b/~") == "runs/a~b/~"
     assert command.file("~/x.json") == pathlib.Path("/home/ada/x.json")
     overrides, _ = command.split_overrides(
@@ -162,6 +165,32 @@ def test_an_error_may_bring_its_exit_code(capsys):
     assert said == "house.door: /data/x cannot be used: No space left on device\n"
 
 
+def _raised(error: Exception, cause: Exception, *, chained: bool) -> Exception:
+    try:
+        try:
+            raise cause
+        except OSError:
+            if chained:
+                raise error from cause
+            raise error
+    except Exception as raised:
+        return raised
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize(
+    "kind, words", [(ValueError, "it"), (RuntimeError, "/data/x cannot be used: full")]
+)
+def test_a_full_disk_ends_with_4_whatever_it_became(number, chained, kind, words, capsys):
+    full = OSError(number, "full", "/data/x")
+    assert _run(_raise(full)) == 4
+    assert capsys.readouterr().err == "house.door: /data/x cannot be used: full\n"
+    assert _run(_raise(_raised(kind("it"), full, chained=chained))) == 4
+    assert capsys.readouterr().err == f"house.door: {words}\n"
+    assert _run(_raise(OSError(errno.EACCES, "not yours", "/data/x"))) == 1
+
+
 def test_ctrl_c_is_one_line_and_130(capsys):
     assert _run(_raise(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "house.door: stopped by Ctrl-C\n"
@@ -221,7 +250,7 @@ def _program(line: str, output, **variables: str):
 def test_a_console_on_a_full_disk_is_one_sentence(line):
     with open("/dev/full", "w", encoding="utf-8") as full, _program(line, full) as program:
         _, said = program.communicate("")
-    assert program.returncode == 1
+    assert program.returncode == 4
     assert said == "door: a file or the console cannot be used: No space left on device\n"
 
 

@@ -60,7 +60,7 @@ def _results(folder: pathlib.Path, level: float, *, fingerprint: str = "f") -> d
         "seconds": 2.0,
         "unreadable": [],
         "shards": {"path": "DIR/test", "fingerprint": fingerprint, "sample_rate": 16_000},
-        "missing": {"pesq": "not installed: pip install 'f3tok_jax[eval]'"},
+        "missing": {"pesq": "not installed: pip install -e '.[eval]'"},
         "metrics": {
             name: {
                 "title": m.title,
@@ -170,7 +170,7 @@ def test_sounds_are_inside(page):
 
 def test_what_is_missing_is_said(page):
     said = "".join(page.said)
-    assert "not installed: pip install 'f3tok_jax[eval]'" in said
+    assert "not installed: pip install -e '.[eval]'" in said
     assert "1 of 4: too short" in said
     assert "1 lines of metrics.jsonl are damaged" in said and "not finite" in said
 

@@ -131,6 +131,20 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
 
 
+def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_path):
+    workdir = tmp_path / "run"
+    # Nobody listens there: what asks it for its peers never meets them.
+    proxy = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+    proxy["TOY_STEP_SECONDS"] = "0.7"
+    results = _run(
+        shards, workdir, cache, _NO_EVALUATION, each=(proxy, proxy | {"TOY_HANG_UP_AT": "5"})
+    )
+    said = results[0].stderr + results[1].stderr
+    assert [result.returncode for result in results] == [42, 42], said
+    left_at = checkpoint.latest_step(str(workdir))
+    assert 5 < left_at < 12 and f"saved step {left_at}" in results[0].stdout
+
+
 def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
     shards, cache, single, tmp_path
 ):

@@ -5,10 +5,13 @@
     python tests/support/toy_run.py --config=... --workdir=...       like python -m f3tok_jax.train
 
 Environment, for the tests of what goes wrong:
-    TOY_KILL_AT, TOY_TERM_AT, TOY_STALL_AT   step at whose log line the process is killed, terminated or stalls
+    TOY_KILL_AT, TOY_TERM_AT, TOY_HANG_UP_AT step at whose log line the process gets the signal
+    TOY_STALL_AT                             step at whose log line it stalls
+    TOY_FILL_AT, TOY_FILL                    step at whose log line a file fills its disk
     TOY_HASHES                               file that gets a line per batch: step, hash of every row
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -254,6 +257,12 @@ def _inject_faults() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if at("TOY_TERM_AT"):
             os.kill(os.getpid(), signal.SIGTERM)
+        if at("TOY_HANG_UP_AT"):
+            os.kill(os.getpid(), signal.SIGHUP)
+        if at("TOY_FILL_AT"):
+            with contextlib.suppress(OSError), open(os.environ["TOY_FILL"], "wb", 0) as file:
+                while True:
+                    file.write(bytes(4096))
         if at("TOY_STALL_AT"):
             time.sleep(1000)
 

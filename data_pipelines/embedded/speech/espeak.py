@@ -40,7 +40,7 @@ def missing() -> str | None:
     if importlib.util.find_spec("espeakng_loader") is None:
         return (
             "embedded speech needs the eSpeak NG synthesiser (package espeakng-loader), which is "
-            "not installed: pip install 'f3tok_jax[demo]'"
+            "not installed: pip install -e '.[demo]' in the checkout"
         )
     return None
 

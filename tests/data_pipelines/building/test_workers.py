@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worker processes: results, crashes with and without a culprit, and nothing left behind."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -36,7 +37,7 @@ def _die_at_once(task, *, crashed, report):
 
 
 def _raise(task, *, crashed, report):
-    raise OSError("no space left on device")
+    raise task
 
 
 def _run(function, tasks, **changes):
@@ -71,10 +72,14 @@ def test_a_crash_without_a_culprit_ends_the_run():
     assert not multiprocessing.active_children()
 
 
-def test_an_exception_ends_the_run_with_its_message():
-    with pytest.raises(RuntimeError, match="no space left on device"):
-        _run(_raise, [0, 1, 2])
-    assert not multiprocessing.active_children()
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_exception_ends_the_run_and_one_of_a_disk_stays_what_it_is(num_workers):
+    with pytest.raises(ValueError if num_workers == 0 else RuntimeError, match="a bug"):
+        _run(_raise, 3 * [ValueError("a bug")], num_workers=num_workers)
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
+    with pytest.raises(OSError, match="No space left on device: '/data/x'") as raised:
+        _run(_raise, 3 * [full], num_workers=num_workers)
+    assert raised.value.errno == errno.ENOSPC and not multiprocessing.active_children()
 
 
 def test_abandoned_runs_leave_no_process():

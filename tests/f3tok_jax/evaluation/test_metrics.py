@@ -148,9 +148,9 @@ def test_speech_metrics_of_nearly_the_same_sound(name, package, low, high):
 def test_absent_packages_are_named(monkeypatch):
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     assert metrics.missing() == {
-        "stoi": "not installed: pip install 'f3tok_jax[eval]'",
-        "pesq": "not installed: pip install 'f3tok_jax[eval]'",
-        "visqol": "not installed: pip install 'f3tok_jax[visqol]'",
+        "stoi": "not installed: pip install -e '.[eval]' in the checkout",
+        "pesq": "not installed: pip install -e '.[eval]' in the checkout",
+        "visqol": "not installed: pip install -e '.[visqol]' in the checkout",
     }
 
 
