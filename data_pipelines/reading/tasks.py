@@ -146,6 +146,10 @@ class TextTasks:
                 f"{', '.join(end_of_text.KEYS)} beside it names another that it has: write the "
                 "number of the token that ends a text as eos_token_id into config.json there"
             )
+        # Llama's normaliser begins every text with a space: with another, words are other tokens.
+        normalizer = self._tokenizer.normalizer
+        begun = normalizer.normalize_str("a") if normalizer else "a"
+        self._gap = "" if begun.startswith(("\u2581", " ")) else " "
         instructions = {name: task.instruction for name, task in self._tasks.items()}
         self._instructions = {name: self._ids(text) for name, text in instructions.items()}
         self._lock = threading.Lock()
@@ -233,7 +237,7 @@ class TextTasks:
         """
         instruction = self._instructions[name]
         # By themselves: whether a token belongs to the answer must not depend on how they join.
-        ids = [*instruction, *self._ids(" " + answer), self._end]
+        ids = [*instruction, *self._ids(self._gap + answer), self._end]
         if len(ids) > self.max_tokens:
             raise TextTooLong(
                 f"the text of record {key!r} has {len(ids)} tokens for the task {name!r}, more "

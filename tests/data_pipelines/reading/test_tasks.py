@@ -93,6 +93,30 @@ def test_rows_hold_instruction_answer_and_end(tokenizer):
     assert not ids[~mask].any() and not any(array[0].any() for array in batch.values())
 
 
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_llama_begins_an_answer_with_the_word_that_it_knows(is_old, tmp_path):
+    words = {word: index for index, word in enumerate("\u2581abcdefghijklmnopqrstuvwxyz:")}
+    merges = [("\u2581", "o"), ("\u2581o", "n"), ("\u2581on", "e"), ("\u2581", "\u2581")]
+    words |= {left + right: len(words) + index for index, (left, right) in enumerate(merges)}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(words, merges))
+    if is_old:
+        prepend = tokenizers.normalizers.Prepend("\u2581")
+        replace = tokenizers.normalizers.Replace(" ", "\u2581")
+        made.normalizer = tokenizers.normalizers.Sequence([prepend, replace])
+    else:
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
+            prepend_scheme="first", split=False
+        )
+    made.decoder = tokenizers.decoders.Metaspace()
+    made.add_special_tokens(["</s>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    text = tasks.TextTasks(tmp_path, {"transcription": 1.0}, 60)
+    ids, start = text.tokens("transcription", "one one", key="k")
+    assert [made.id_to_token(token) for token in ids[start:]] == ["\u2581one"] * 2 + ["</s>"]
+    assert text.decode(ids) == "what is said: one one"
+
+
 def test_tasks_come_by_their_weights(tokenizer):
     text = tasks.TextTasks(tokenizer, {"voice": 3.0, "digit": 1.0, "language": 1.0}, 60)
     batch, record = _batch(rows=400), _record(**_SPOKEN)  # has no digit
