@@ -37,14 +37,18 @@ _ONLY = {
     ),
     **dict.fromkeys(
         "attn_logit_softcapping final_logit_softcapping attention_multiplier "
-        "query_pre_attn_scalar clip_qkv no_rope_layers quantization_config".split(),
+        "query_pre_attn_scalar clip_qkv no_rope_layers quantization_config "
+        "compression_config".split(),
         (None,),
     ),
     **dict.fromkeys(("num_experts", "num_local_experts"), (0, None)),
     "tie_word_embeddings": (True, False, None),
 }
 _REMEDIES = {
-    "quantization_config": "give the folder of the model before it was quantised",
+    **dict.fromkeys(
+        ("quantization_config", "compression_config"),
+        "give the folder of the model before it was quantised",
+    ),
     "tie_word_embeddings": "write the one that is meant",
 }
 _SIZES = (

@@ -28,6 +28,11 @@ _TO_SAFETENSORS = (
     "write its safetensors with transformers' "
     "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
 )
+_TO_TOKENIZERS = (
+    "write its tokenizer.json with transformers' "
+    "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+)
+_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json")
 # What stands in folders without safetensors or their index -> what to do about it.
 _OTHER_KINDS = {
     "model-*-of-*.safetensors": f"copy their {INDEX_NAME} too",
@@ -173,9 +178,12 @@ def find(folder: str | os.PathLike, name: str) -> pathlib.Path:
     """
     path = pathlib.Path(folder) / name
     if not path.is_file():
+        others = (other for other in _OTHER_TOKENIZERS if (path.parent / other).is_file())
+        other = next(others, None) if name == "tokenizer.json" else None
         raise ValueError(
             f"{folder} must be a Hugging Face folder of a model, with config.json, {SINGLE_NAME} "
             f"(or its index and parts) and tokenizer.json, got no {name} there"
+            + (f" but {other}: {_TO_TOKENIZERS}" if other else "")
         )
     git_lfs.refuse(path)
     return path

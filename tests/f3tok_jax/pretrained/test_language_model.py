@@ -235,6 +235,13 @@ def test_a_pointer_of_git_lfs_is_refused_with_the_remedy(make_folder, name):
         _read(folder)
 
 
+def test_a_tokenizer_in_another_format_is_told_what_to_do(make_folder):
+    folder, _, _ = make_folder()
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    with pytest.raises(ValueError, match="got no tokenizer.json there but tokenizer.model: write"):
+        _read(folder)
+
+
 def test_a_quantised_model_is_refused_by_its_config(make_folder):
     folder, _, _ = make_folder()
     config = json.loads((folder / "config.json").read_text())
