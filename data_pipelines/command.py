@@ -76,11 +76,16 @@ def path(text: str) -> str:
 def file(text: str) -> pathlib.Path:
     """Type of a flag that names a local file to write: refused before the work, not after it."""
     given = pathlib.Path(path(text))
-    place = given.absolute()
-    there = next(folder for folder in (*place.parents, place) if os.path.lexists(folder))
-    if os.path.isdir(place) or not os.path.isdir(there) or not os.access(there, os.W_OK):
+    if not is_writable(given):
         raise argparse.ArgumentTypeError(f"must be a file that can be written, got {text!r}")
     return given
+
+
+def is_writable(file: pathlib.Path) -> bool:
+    """Whether a local file can be made: no folder is there, and the nearest above takes files."""
+    place = file.absolute()
+    there = next(folder for folder in (*place.parents, place) if os.path.lexists(folder))
+    return not os.path.isdir(place) and os.path.isdir(there) and os.access(there, os.W_OK)
 
 
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:

@@ -18,16 +18,22 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Makes the folder of `path`. An exception leaves what stood at `path` before, and nothing else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One name for all attempts: the next one clears away what a killed one left.
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         yield partial
         sync(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # A full disk does not say of which file.
         raise
+
+
+def partial_of(path: pathlib.Path) -> pathlib.Path:
+    """What `replacing` writes to: one name for all attempts, so that the next one clears it away."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

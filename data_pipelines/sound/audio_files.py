@@ -31,7 +31,7 @@ READABLE = frozenset(
 UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".split())
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
-_MAX_CHANNELS = 64
+MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are read at a time: 2 MB of float32
 _STEP_VALUES = 2**13  # that are decoded at a time where damage shows only then, and takes the step
 # Largest samples of formats that hold less than 16 bits do.
@@ -149,8 +149,8 @@ class _Decoder:
         self.num_frames = stream.num_frames
         if self.num_frames is None and 0 <= self.file.frames < _UNKNOWN_LENGTH:
             self.num_frames = self.file.frames
-        if not 1 <= self.file.channels <= _MAX_CHANNELS:
-            detail = f"{self.file.channels} channels, at most {_MAX_CHANNELS} are read"
+        if not 1 <= self.file.channels <= MAX_CHANNELS:
+            detail = f"{self.file.channels} channels, at most {MAX_CHANNELS} are read"
             raise refusals.Refused("unsupported", detail)
 
     def __enter__(self) -> "_Decoder":
@@ -222,6 +222,14 @@ def wav(waveform: np.ndarray, sample_rate: int) -> bytes:
 def is_rate(rate: float) -> bool:
     """Whether sound of that rate, Hz, is read: a whole number within the bounds."""
     return isinstance(rate, numbers.Real) and MIN_RATE <= rate <= MAX_RATE and rate == int(rate)
+
+
+def check_rate(rate: float) -> None:
+    """Raises refusals.Refused for sound of a rate that is not read."""
+    if not is_rate(rate):
+        raise refusals.Refused(
+            "unsupported", f"a sample rate of {rate} Hz, {MIN_RATE} to {MAX_RATE} are read"
+        )
 
 
 def sentence(error: Exception) -> str:

@@ -101,7 +101,7 @@ def _pcm16_blocks(
             raise refusals.Refused(
                 "not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s"
             )
-        _check_peak(meter.add(block if conversion.mono == "mean" else mono[:, None], mono))
+        check_peak(meter.add(block if conversion.mono == "mean" else mono[:, None], mono))
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
         pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
         num_clipped += clipped
@@ -125,7 +125,8 @@ def _pcm16_blocks(
     counts["clipped_samples"] += num_clipped
 
 
-def _check_peak(peak: float) -> None:
+def check_peak(peak: float) -> None:
+    """Raises refusals.Refused for a sample that no gain could have made, or too much of it."""
     if peak > 10.0 ** (levels.MAX_PEAK_DB / 20.0):
         by = f"a sample is {20.0 * math.log10(peak):.1f} dB beyond full scale"
         raise refusals.Refused("out_of_range", f"{by}: floats must lie in [-1, 1], rescale it")
@@ -160,8 +161,4 @@ def _check_header(sound: audio_files.Sound, conversion: Conversion) -> None:
         if 0 < seconds < conversion.min_seconds:
             limit = f"the limit is {conversion.min_seconds:g} s"
             raise refusals.Refused("too_short", f"{seconds:.4f} s, {limit}")
-    if not audio_files.is_rate(rate):
-        detail = (
-            f"a sample rate of {rate} Hz, {audio_files.MIN_RATE} to {audio_files.MAX_RATE} are read"
-        )
-        raise refusals.Refused("unsupported", detail)
+    audio_files.check_rate(rate)

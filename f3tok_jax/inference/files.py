@@ -3,25 +3,23 @@
 """Sound files in and out of a tokenizer, of any rate, in bounded memory."""
 
 from collections.abc import Callable, Iterator
-import contextlib
 import dataclasses
 import itertools
 import pathlib
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from data_pipelines.records import atomic
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import conversion
 from data_pipelines.sound import refusals
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate
 from f3tok_jax.inference import rates
+from f3tok_jax.inference import sound_formats
 
 CHANNEL_POLICIES = ("mix", "keep")
-_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class Written:
 
 
 def encode_file(
-    codec: codec_lib.Codec, path: str | pathlib.Path, *, channels: str = "mix"
+    codec: codec_lib.Codec, path: str | pathlib.Path, *, channels: str = "mix", name: str = ""
 ) -> frames.Frames:
     """Encodes a sound file of any rate that libsndfile reads: a row for each channel.
 
@@ -57,6 +55,7 @@ def encode_file(
         codec: to encode with.
         path: of the sound.
         channels: "mix" encodes the mean of all channels, "keep" every channel by itself.
+        name: of the file in messages; default its path.
 
     Raises:
         ValueError: where the file is not sound, or holds nothing that can be encoded.
@@ -70,6 +69,7 @@ def encode_file(
         for block in sound.blocks:
             if not np.isfinite(block).all():
                 raise refusals.Refused("not_finite", f"after {num_samples} samples")
+            conversion.check_peak(float(np.abs(block).max(initial=0.0)))
             num_samples += len(block)
             yield block.mean(axis=1)[None] if channels == "mix" else block.T
 
@@ -77,6 +77,7 @@ def encode_file(
         with audio_files.opened(path) as sound:
             if sound.problem:
                 raise sound.problem
+            audio_files.check_rate(sound.sample_rate)
             resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
             parts = list(codec.encode_stream(resampled))
         if not parts:
@@ -84,7 +85,7 @@ def encode_file(
     except refusals.Refused as refusal:
         detail = f" ({refusal.detail})" if refusal.detail else ""
         raise ValueError(
-            f"{path} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
+            f"{name or path} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
         ) from refusal
     latents = np.concatenate(parts, axis=1)
     return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)
@@ -99,13 +100,17 @@ def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathl
         path: .wav or .flac (16-bit PCM) or .ogg; written whole or not at all.
 
     Raises:
-        ValueError: for latents of other weights, or a file ending that cannot be written.
+        ValueError: for latents of other weights, or what cannot be written in such a file.
     """
+    channels, num_samples = len(source.rows), source.num_samples[0]
+    sound_formats.check(path, source.sample_rate, channels)
     codec.check(source)
     decoded = codec.decode_stream([np.stack(source.rows)])
     blocks = rates.resampled(decoded, codec.sample_rate, source.sample_rate)
-    with sound_file(path, source.sample_rate, channels=len(source.rows)) as file:
-        for block in rates.exactly(blocks, source.num_samples[0]):
+    with sound_formats.written(
+        path, source.sample_rate, channels=channels, num_samples=num_samples
+    ) as file:
+        for block in rates.exactly(blocks, num_samples):
             file.write(np.clip(block.T, -1.0, 1.0))
 
 
@@ -133,42 +138,18 @@ def generate_file(
     Raises:
         ValueError: for what cannot be generated, before anything is written.
     """
-    format_of(path)
+    codec, num_samples = generator.codec, 0
+    sound_formats.check(path, codec.sample_rate, channels=1)
     max_patches = generator.patches_for(request, max_seconds, say=say)
     blocks = generator.stream(request, max_patches=max_patches, **options)
     first = next(blocks)  # what is wrong with the request shows here
-    codec, num_samples = generator.codec, 0
-    with sound_file(path, codec.sample_rate, in_place=stream) as file:
+    most = max_patches * generator.generator.patch * codec.autoencoder.samples_per_latent
+    with sound_formats.written(path, codec.sample_rate, num_samples=most, in_place=stream) as file:
         for block in itertools.chain([first], blocks):
             file.write(block)
             num_samples += len(block)
             if stream:
                 file.flush()
-    most = max_patches * generator.generator.patch * codec.autoencoder.samples_per_latent
     return Written(
         num_samples=num_samples, sample_rate=codec.sample_rate, is_cut=num_samples >= most
     )
-
-
-def format_of(path: str | pathlib.Path) -> str:
-    """Returns libsndfile's name of the format that a file's ending asks for.
-
-    Raises:
-        ValueError: for an ending that cannot be written.
-    """
-    suffix = pathlib.Path(path).suffix.lower()
-    if suffix not in _FORMATS:
-        raise ValueError(f"{path} must end in one of {', '.join(_FORMATS)}")
-    return _FORMATS[suffix]
-
-
-@contextlib.contextmanager
-def sound_file(
-    path: str | pathlib.Path, sample_rate: int, *, channels: int = 1, in_place: bool = False
-) -> Iterator[soundfile.SoundFile]:
-    """A sound file to write; it appears when it is whole, or at once where `in_place`."""
-    path, form = pathlib.Path(path), format_of(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext(path) if in_place else atomic.replacing(path) as target:
-        with soundfile.SoundFile(target, "w", sample_rate, channels, format=form) as file:
-            yield file

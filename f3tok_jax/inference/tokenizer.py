@@ -22,14 +22,14 @@ from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import files
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate as generate_lib
+from f3tok_jax.inference import model_folder
 from f3tok_jax.inference import rates
 from f3tok_jax.inference import represent as represent_lib
+from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
 from f3tok_jax.runs import lineage
 
 Array = Any  # NumPy's or JAX's
-
-_STAGES = ("autoencoder", "representation", "generation")  # each reads those before it
 
 
 class F3Tokenizer:
@@ -65,9 +65,9 @@ class F3Tokenizer:
             checkpoint.CheckpointError: where no checkpoint asked for is whole.
         """
         found = lineage.Lineage.read(run, step)
-        if found.stage not in _STAGES:
+        if found.stage not in (stages := model_folder.STAGES):
             raise ValueError(
-                f"{run} must be a run of the {', '.join(_STAGES[:-1])} or {_STAGES[-1]} stage, got "
+                f"{run} must be a run of the {', '.join(stages[:-1])} or {stages[-1]} stage, got "
                 f"stage {found.stage!r}"
             )
         found.check()
@@ -233,10 +233,12 @@ class F3Tokenizer:
         self._run_of("representation")
         return self.represent(self.encode_file(path, **options))
 
-    def transcribe_file(self, path: str | pathlib.Path, *, task: str = "transcription") -> str:
+    def transcribe_file(
+        self, path: str | pathlib.Path, *, task: str = "transcription", name: str = ""
+    ) -> str:
         """What the language model answers about a sound file, its channels mixed."""
         self._run_of("representation")
-        return self.transcribe(self.encode_file(path), task=task)[0]
+        return self.transcribe(self.encode_file(path, name=name), task=task)[0]
 
     def generate_file(
         self,
@@ -248,7 +250,7 @@ class F3Tokenizer:
         **options: Any,
     ) -> files.Written:
         """Writes the sound of a text; `prompt` is a file too; see files.generate_file."""
-        files.format_of(path)
+        sound_formats.check(path, self.sample_rate, channels=1)
         self._run_of("generation")
         recording = None if prompt is None else self.encode_file(prompt).rows[0]
         request = self.text_to_sound.request(text, task, recording)
@@ -258,11 +260,7 @@ class F3Tokenizer:
         """The run of a stage that this run is, or was trained on."""
         found = self.run if self.run.stage == stage else self.run.ancestor(stage)
         if found is None:
-            stages = " or ".join(_STAGES[_STAGES.index(stage) :])
-            raise ValueError(
-                f"{self.run.workdir} must be a run of the {stages} stage, got stage "
-                f"{self.run.stage!r}"
-            )
+            model_folder.refuse(self.run.workdir, stage, self.run.stage)
         return found
 
     def _rate(self, sample_rate: int | None, resample: bool) -> int:

@@ -80,6 +80,10 @@ class Transcriber:
             token = self._next(self._variables, hidden)
         return self._text.decode(ids).strip()
 
+    def check(self, task: str) -> None:
+        """Raises ValueError for a task that nothing is asked in."""
+        self._text.instruction(task)
+
     def _prefix(self, representations: np.ndarray, task: str) -> jax.Array:
         """[1, n, width]: audio between its boundaries, then the instruction."""
         audio = self._projector.apply(self._projector_variables, representations[None])

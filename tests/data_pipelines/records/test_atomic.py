@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent."""
 
+import errno
 import os
 
 from etils import epath
@@ -22,6 +23,14 @@ def test_a_file_gets_its_name_when_it_is_whole(make, tmp_path, monkeypatch):
     atomic.write_text(path, "gr\u00fcn")
     assert path.read_text(encoding="utf-8") == "gr\u00fcn"
     assert os.listdir(tmp_path / "new" / "folder") == ["results.json"]
+
+
+def test_a_full_disk_says_of_which_file(tmp_path):
+    full = lambda *name: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *name)
+    for error, name in ((full(), str(tmp_path / "a")), (full("other"), "other")):
+        with pytest.raises(OSError) as raised, atomic.replacing(tmp_path / "a"):
+            raise error
+        assert raised.value.filename == name
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])

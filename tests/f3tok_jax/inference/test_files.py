@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.sound import audio_files
 from f3tok_jax.inference import codec
 from f3tok_jax.inference import files
 from tests.support import tiny_models
@@ -20,6 +21,10 @@ def model():
 def _sound(num_samples, channels=1):
     shape = (num_samples, channels)
     return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _whole_wav() -> bytes:
+    return audio_files.wav(_sound(3_000)[:, 0], 16_000)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +65,18 @@ def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
     "write, words",
     [
         (lambda path: path.write_bytes(b""), "no bytes"),
-        (lambda path: path.write_bytes(b"RIFF nonsense"), "damaged"),
+        (lambda path: path.write_bytes(b"RIFF nonsense"), "not of WAVE"),
         (lambda path: soundfile.write(path, np.zeros((0, 1)), 16_000), "without samples"),
         (
             lambda path: soundfile.write(path, np.full((99, 1), np.nan), 16_000, subtype="FLOAT"),
             "NaN",
         ),
+        (
+            lambda path: soundfile.write(path, np.full((99, 1), 1e30), 16_000, subtype="FLOAT"),
+            "far beyond .*600.0 dB beyond full scale",
+        ),
+        (lambda path: soundfile.write(path, np.ones((99, 1)), 900), "a sample rate of 900 Hz"),
+        (lambda path: path.write_bytes(_whole_wav()[:-500]), "its end is missing"),
     ],
 )
 def test_what_is_not_sound_is_refused(model, tmp_path, write, words):

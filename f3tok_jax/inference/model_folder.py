@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which run a command uses: found and checked by its files alone, before JAX is imported."""
+
+import importlib.util
+import json
+import os
+import pathlib
+
+STAGES = ("autoencoder", "representation", "generation")  # each knows those before it
+
+_VARIABLE = "F3TOK_MODEL"
+_DEMO = "runs/demo"  # where launch/tpu_train.sh leaves a run of each stage
+# What reads a bucket; TensorFlow reads those of any kind.
+_PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
+
+
+def find(given: str | None, stage: str) -> str:
+    """Returns the folder of the run to use.
+
+    Args:
+        given: that was named; None for $F3TOK_MODEL, or else for the run of runs/demo that knows
+            most: generation, representation, autoencoder.
+        stage: what is to be done is of; runs of this stage and of later ones can.
+
+    Raises:
+        ValueError: where there is no such run, or it is of a stage before.
+    """
+    folder = given or os.environ.get(_VARIABLE)
+    if folder:
+        _check(folder, stage)
+        return folder
+    able = STAGES[STAGES.index(stage) :]
+    for name in reversed(able):
+        if _is_trained(found := pathlib.Path(_DEMO, name)):
+            return str(found)
+    raise ValueError(
+        f"--model must name a run of the {' or '.join(able)} stage, got none, and {_DEMO} holds "
+        f"none: give --model=RUN, set {_VARIABLE}, or train one by launch/tpu_train.sh"
+    )
+
+
+def refuse(folder: str, stage: str, got: str):
+    """Raises ValueError for a run of the stage `got` where one of `stage`, or later, is needed."""
+    able = " or ".join(STAGES[STAGES.index(stage) :])
+    raise ValueError(f"{folder} must be a run of the {able} stage, got stage {got!r}")
+
+
+def _check(folder: str, stage: str) -> None:
+    scheme, is_bucket, _ = folder.partition("://")
+    if is_bucket:
+        package = _PACKAGES.get(scheme)
+        names = ("tensorflow", package) if package else ()
+        if package and not any(map(importlib.util.find_spec, names)):
+            raise ValueError(
+                f"--model={folder} needs the package {package!r}, which is not installed: install "
+                "it, or copy the run to a local folder"
+            )
+        return
+    config = pathlib.Path(folder, "config.json")
+    if not config.is_file():
+        got = f"a folder without {config.name}" if os.path.isdir(folder) else "no folder"
+        raise ValueError(
+            f"--model must be the work folder of a run, got {folder}, which is {got}: give the "
+            "--workdir that train was given"
+        )
+    try:
+        found = json.loads(config.read_bytes())["stage"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # Whoever reads the run says what is wrong with it.
+    if found in STAGES[: STAGES.index(stage)]:
+        refuse(folder, stage, found)
+
+
+def _is_trained(folder: pathlib.Path) -> bool:
+    """Whether a folder is of a run that has a checkpoint."""
+    names = os.listdir(folder / "checkpoints") if (folder / "checkpoints").is_dir() else ()
+    return (folder / "config.json").is_file() and any(name.isdecimal() for name in names)
