@@ -116,7 +116,7 @@ class Codec:
         )
 
     def check(self, latents: frames.Frames) -> None:
-        """Raises ValueError for what is not latents, or of other weights."""
+        """Raises ValueError for what is not latents, or of other weights, rate or width."""
         if latents.kind != frames.LATENTS:
             raise ValueError(f"only latents are understood here, got {latents.kind}")
         if latents.fingerprint != self.fingerprint:
@@ -124,6 +124,13 @@ class Codec:
                 f"these latents were made by weights {latents.fingerprint}, the model has "
                 f"{self.fingerprint}; give the --model that encoded them"
             )
+        wanted = self.autoencoder.latent_rate, self.autoencoder.latent_dim
+        for row in latents.rows:
+            if (found := (latents.latent_rate, row.shape[1])) != wanted:
+                raise ValueError(
+                    f"latents of these weights come at {wanted[0]:g} Hz and have {wanted[1]} "
+                    f"channels, got {found[0]:g} Hz and {found[1]}: encode the sound again"
+                )
 
     def _waveform_to_latents(self, params, waveform: jax.Array, mask: jax.Array) -> jax.Array:
         del mask  # The network is causal, and silence follows.

@@ -4,12 +4,13 @@
 file."""
 
 import pathlib
-import zipfile
 
 import numpy as np
 
 from data_pipelines.records import atomic
+from data_pipelines.sound import audio_files
 from f3tok_jax.inference import frames
+from f3tok_jax.inference import npz
 
 _VERSION = 2
 
@@ -26,40 +27,82 @@ def save(found: frames.Frames, path: str | pathlib.Path) -> None:
             file,
             version=_VERSION,
             latents=np.stack(found.rows),
-            latent_rate=found.latent_rate,
-            sample_rate=found.sample_rate,
-            num_samples=found.num_samples[0],
+            latent_rate=float(found.latent_rate),
+            sample_rate=int(found.sample_rate),
+            num_samples=int(found.num_samples[0]),
             fingerprint=found.fingerprint,
             kind=found.kind,
         )
 
 
-def load(path: str | pathlib.Path) -> frames.Frames:
-    """Reads what `save` wrote; nothing is unpickled.
+def load(path: str | pathlib.Path, *, name: str = "") -> frames.Frames:
+    """Reads what `save` wrote; nothing is unpickled, and no size is believed.
+
+    Args:
+        path: of the file.
+        name: of it in messages; default its path.
 
     Raises:
-        ValueError: where the file is missing, damaged or something else.
+        ValueError: where the file is missing, damaged, of a newer version or something else.
     """
-    path = pathlib.Path(path)
+    name, path = name or str(path), pathlib.Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} must be an .npz that f3tok encode wrote, got no such file")
-    names = ("latents", "latent_rate", "sample_rate", "num_samples", "fingerprint", "kind")
+        raise ValueError(f"{name} must be an .npz that f3tok encode wrote, got no such file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            latents, *others = (arrays[name] for name in names)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} must be an .npz that f3tok encode wrote, got: {error}") from error
-    if latents.ndim != 3 or latents.dtype != np.float32 or not np.isfinite(latents).all():
+        with npz.opened(path) as arrays:
+            return _frames(arrays)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an .npz that f3tok encode wrote, got: {error}") from error
+
+
+def _frames(arrays: npz.Arrays) -> frames.Frames:
+    """What is in a file, if it can be."""
+    version = _value(arrays, "version", np.integer)
+    if not 1 <= version <= _VERSION:
         raise ValueError(
-            f"{path} must hold finite float32 latents [channels, frames, width], "
-            f"got {latents.dtype} of shape {latents.shape}"
+            f"version {version}, where 1 to {_VERSION} are read: a newer f3tok reads those that it "
+            "writes"
         )
-    latent_rate, sample_rate, num_samples, fingerprint, kind = others
+    sample_rate = _value(arrays, "sample_rate", np.integer)
+    latent_rate = _value(arrays, "latent_rate", np.floating)
+    num_samples = _value(arrays, "num_samples", np.integer)
+    fingerprint, kind = (_value(arrays, name, np.str_) for name in ("fingerprint", "kind"))
+    if not audio_files.is_rate(sample_rate):
+        limits = f"{audio_files.MIN_RATE} to {audio_files.MAX_RATE}"
+        raise ValueError(f"sound of {sample_rate} Hz, where {limits} are read")
+    if not 0 < latent_rate <= audio_files.MAX_RATE:  # not so of NaN
+        raise ValueError(f"latents at {latent_rate} Hz")
+    if kind not in (frames.LATENTS, frames.REPRESENTATIONS) or not fingerprint.isprintable():
+        raise ValueError(f"{kind!r} of weights {fingerprint!r}")
+    latents = arrays.array("latents")
+    shape, most = latents.shape, audio_files.MAX_CHANNELS
+    if latents.dtype != np.float32 or len(shape) != 3 or not 1 <= shape[0] <= most:
+        raise ValueError(
+            f"latents of {latents.dtype} {list(shape)}, which must be float32 [1 to {most} "
+            "channels, frames, width]"
+        )
+    if not latents.size or not np.isfinite(latents).all():
+        raise ValueError(f"latents {list(shape)} of which there must be some, and all be finite")
+    # The model hears whole samples of its own rate, which may be the least that there is.
+    each, slack = sample_rate / latent_rate, 1 + sample_rate / audio_files.MIN_RATE
+    held = shape[1] * each
+    if not max(1, held - each - slack) <= num_samples <= held + slack:
+        raise ValueError(
+            f"{num_samples} samples, where {shape[1]} frames at {latent_rate:g} Hz hold {held:.0f}"
+        )
     return frames.Frames(
         rows=list(latents),
-        num_samples=[int(num_samples)] * len(latents),
-        sample_rate=int(sample_rate),
-        latent_rate=float(latent_rate),
-        fingerprint=str(fingerprint),
-        kind=str(kind),
+        num_samples=[num_samples] * len(latents),
+        sample_rate=sample_rate,
+        latent_rate=latent_rate,
+        fingerprint=fingerprint,
+        kind=kind,
     )
+
+
+def _value(arrays: npz.Arrays, name: str, kind: type):
+    """One value of a NumPy kind, as Python's."""
+    array = arrays.scalar(name)
+    if not np.issubdtype(array.dtype, kind):
+        raise ValueError(f"{name} must be {kind.__name__}, got {array.dtype}")
+    return array.item()
