@@ -3,23 +3,28 @@
 """f3tok: a trained tokenizer on the command line.
 
     f3tok info --model=RUN
-    f3tok encode speech.wav out.npz --model=RUN
-    f3tok decode out.npz back.wav --model=RUN
-    f3tok represent speech.wav out.npz --model=RUN
-    f3tok transcribe speech.wav --model=RUN
-    f3tok generate --text="seven three nine" --output=out.wav --model=RUN
+    f3tok encode speech.wav latents.npz --model=RUN
+    f3tok encode RECORDINGS more.flac --output_dir=LATENTS
+    f3tok decode latents.npz back.wav
+    f3tok represent speech.wav representations.npz
+    f3tok transcribe speech.wav
+    f3tok generate --text="seven three nine" --output=out.wav
 
-RUN is the work folder of an autoencoder run, for the first three, of a representation run, which
-knows its autoencoder, or of a generation run, which knows both. Without --model it is $F3TOK_MODEL,
-or else the one that launch/tpu_train.sh leaves in runs/demo: autoencoder, representation,
-generation.
+A folder stands for all sound in it, or all .npz where latents are read. Of many inputs those that
+cannot be used are refused by name, and the others go on. "-" is standard input or output. Nothing
+that exists is replaced without --force, and with it nothing but an earlier output.
 
-Exit codes: 0 finished, 1 wrong arguments, model or file; one sentence on stderr says which.
+RUN, before or behind the verb, is the work folder of an autoencoder run, for info, encode and
+decode, of a representation run, which knows its autoencoder, or of a generation run, which knows
+both. Without --model it is $F3TOK_MODEL, or else the run that launch/tpu_train.sh leaves in
+runs/demo: generation, representation or autoencoder, the first that is there.
+
+Exit codes: 0 finished, 1 wrong arguments, model or file; one sentence on stderr says which, and
+for each of many files that was refused.
 """
 
 import argparse
 from collections.abc import Sequence
-import functools
 import json
 import os
 import sys
@@ -27,51 +32,60 @@ import sys
 from data_pipelines import command
 
 _SOUND = "wav, flac, ogg or mp3 of any rate"
-_WRITTEN = ".wav, .flac or .ogg"
+_WRITTEN = (".wav", ".flac", ".ogg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 1 with one sentence on stderr."""
+    """Runs one command; returns the exit code: 0, or 1 with a sentence on stderr."""
     return command.run(_parser(), lambda given: given.command(given), argv)
 
 
 def _parser() -> command.Parser:
     parser = command.make_parser("f3tok", __doc__)
+    _add_model(parser, None)
     verbs = parser.add_subparsers(
         required=True, metavar="{info,encode,decode,represent,transcribe,generate}"
     )
 
-    def verb(work, run: str, text: str):
-        """Adds a verb and what all have; `run` of the main job is its model where none is named."""
+    def verb(work, text: str, files: str = ""):
+        """Adds a verb and what all have; `files` are what it reads."""
         new = verbs.add_parser(work.__name__.removeprefix("_"), help=text)
         new.set_defaults(command=work)
-        default = os.environ.get("F3TOK_MODEL", f"runs/demo/{run}")
-        new.add_argument("--model", type=command.path, default=default, help="run folder")
-        text = "checkpoint to use; the newest whole one if absent"
-        new.add_argument("--step", type=int, help=text)
+        _add_model(new, argparse.SUPPRESS)  # It may have been given before the verb.
+        if files:
+            new.add_argument("files", nargs="+", type=command.path, help=files)
         return new.add_argument
 
-    def to_frames(work, run: str, what: str) -> None:
-        """Adds a verb that reads a sound file and writes what is made of it."""
-        add = verb(work, run, f"sound file to {what} (.npz)")
-        add("input", type=command.path, help=_SOUND)
-        add("output", type=_latent_file, help=".npz")
+    def to_files(add, what: str) -> None:
+        """Adds the flags of a verb that writes a file of each that it reads."""
+        text = f"for the {what} of several inputs or of a folder: like them, below it"
+        add("--output_dir", type=command.path, help=text)
+        add("--force", action="store_true", help=f"replace {what} that exist")
+
+    def to_frames(work, what: str) -> None:
+        """Adds a verb that reads sound and writes what is made of it."""
+        files = f"a recording and the .npz to write; or recordings and folders: {_SOUND}"
+        add = verb(work, f"sound to {what} (.npz)", files)
+        to_files(add, what)
         text = "encode the mean of all channels, or each by itself"
         add("--channels", choices=("mix", "keep"), default="mix", help=text)
 
-    verb(_info, "autoencoder", "what the model is, as JSON")
-    to_frames(_encode, "autoencoder", "latents")
-    add = verb(_decode, "autoencoder", "latents (.npz) to sound file")
-    add("input", type=command.path, help=".npz that encode wrote")
-    add("output", type=command.path, help=_WRITTEN)
-    to_frames(_represent, "representation", "representations")
-    add = verb(_transcribe, "representation", "sound file to text, on the console")
-    add("input", type=command.path, help=_SOUND)
+    verb(_info, "what the model is, as JSON")
+    to_frames(_encode, "latents")
+    written = ", ".join(_WRITTEN)
+    files = f"an .npz that encode wrote and the sound to write ({written}); or .npz and folders"
+    add = verb(_decode, "latents (.npz) to sound", files)
+    to_files(add, "sound")
+    formats = [ending[1:] for ending in _WRITTEN]
+    add("--format", choices=formats, default="wav", help="of sound in --output_dir or a pipe")
+    to_frames(_represent, "representations")
+    add = verb(_transcribe, "sound to text, on the console", f"recordings and folders: {_SOUND}")
     text = "what is asked: any task that the run was trained on, such as language"
     add("--task", default="transcription", help=text)
-    add = verb(_generate, "generation", "text to sound file")
+    add = verb(_generate, "text to sound")
     add("--text", default="", help="what to say, or the caption of a sound (see --task)")
-    add("--output", required=True, type=command.path, help=_WRITTEN)
+    add("--output", required=True, type=command.path, help=f"{written}; - for a wav to a pipe")
+    add("--force", action="store_true", help="replace an output that exists")
     add("--prompt", type=command.path, help="recording to continue; --text may then be left out")
     add("--task", help="how the text is meant, such as transcription (speech) or caption")
     add("--max_seconds", type=float, default=10.0, help="of sound at most")
@@ -84,89 +98,87 @@ def _parser() -> command.Parser:
     return parser
 
 
-def _latent_file(text: str) -> str:
-    """Type of a file of latents to write: a sound that stands in its place is not written over."""
-    if not text.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"must end in .npz, got {text!r}")
-    return command.path(text)
-
-
-def _load(given: argparse.Namespace):
-    # Imported late: --help and a wrong command need no JAX.
-    from f3tok_jax.inference import tokenizer
-
-    # Standard output is for the result alone: `info` is JSON there.
-    say = functools.partial(print, file=sys.stderr)
-    return tokenizer.F3Tokenizer.from_pretrained(given.model, given.step, say=say)
+def _add_model(parser: command.Parser, default) -> None:
+    text = "run folder; default $F3TOK_MODEL, or that of runs/demo"
+    parser.add_argument("--model", type=command.path, default=default, help=text)
+    text = "checkpoint to use; the newest whole one if absent"
+    parser.add_argument("--step", type=int, default=default, help=text)
 
 
 def _info(given: argparse.Namespace) -> None:
-    import jax
-
-    codec = _load(given).codec
-    autoencoder = codec.autoencoder
-    info = dict(
-        model=given.model,
-        step=codec.step,
-        sample_rate=autoencoder.sample_rate,
-        latent_rate=autoencoder.latent_rate,
-        latent_dim=autoencoder.latent_dim,
-        samples_per_latent=autoencoder.samples_per_latent,
-        encoder_lookahead_samples=autoencoder.encoder_lookahead,
-        decoder_lookahead_latents=autoencoder.decoder_lookahead,
-        parameters=codec.num_parameters,
-        fingerprint=codec.fingerprint,
-        device=jax.devices()[0].device_kind,
-    )
-    print(json.dumps(info, indent=2))
+    print(json.dumps(_model(given, "autoencoder").info(), indent=2))
 
 
-def _encode(given: argparse.Namespace) -> None:
-    _save(_load(given).encode_file(given.input, channels=given.channels), given.output)
+def _encode(given: argparse.Namespace) -> int:
+    from f3tok_jax.inference import verbs
+
+    plan = _plan(given, "latents", ending=".npz")
+    return verbs.encode(plan, _model(given, "autoencoder"), channels=given.channels)
 
 
-def _save(encoded, output: str) -> None:
-    from f3tok_jax.inference import latent_file
+def _represent(given: argparse.Namespace) -> int:
+    from f3tok_jax.inference import verbs
 
-    latent_file.save(encoded, output)
-    channels, frames, width = encoded.values.shape
-    print(
-        f"{output}: {channels} x {frames} {encoded.kind} of {width} at "
-        f"{encoded.latent_rate:g} Hz, from {encoded.num_samples[0]} samples at "
-        f"{encoded.sample_rate} Hz"
-    )
+    plan = _plan(given, "latents", ending=".npz")
+    return verbs.represent(plan, _model(given, "representation"), channels=given.channels)
 
 
-def _represent(given: argparse.Namespace) -> None:
-    _save(_load(given).represent_file(given.input, channels=given.channels), given.output)
+def _decode(given: argparse.Namespace) -> int:
+    from f3tok_jax.inference import verbs
+
+    ending = f".{given.format}"
+    plan = _plan(given, "sound", ending=ending, include=("*.npz",))
+    return verbs.decode(plan, _model(given, "autoencoder"), ending=ending)
 
 
-def _transcribe(given: argparse.Namespace) -> None:
-    print(_load(given).transcribe_file(given.input, task=given.task))
+def _transcribe(given: argparse.Namespace) -> int:
+    from f3tok_jax.inference import jobs
+    from f3tok_jax.inference import verbs
+
+    is_one = len(given.files) == 1 and not os.path.isdir(given.files[0])
+    plan = jobs.one(given.files[0]) if is_one else jobs.many(given.files)
+    return verbs.transcribe(plan, _model(given, "representation"), task=given.task)
 
 
-def _generate(given: argparse.Namespace) -> None:
+def _generate(given: argparse.Namespace) -> int:
+    from f3tok_jax.inference import jobs
+    from f3tok_jax.inference import verbs
+
+    plan = jobs.one(given.prompt or "", given.output, "sound", force=given.force)
     options = ("guidance", "num_steps", "solver", "temperature")
     changes = {name: getattr(given, name) for name in options}
-    sound = _load(given).generate_file(
+    return verbs.generate(
+        plan,
+        _model(given, "generation"),
         given.text,
-        given.output,
         task=given.task,
-        prompt=given.prompt,
         sampler={name: value for name, value in changes.items() if value is not None},
         max_seconds=given.max_seconds,
         seed=given.seed,
         stream=given.stream,
     )
-    print(f"{given.output}: {sound.seconds:.2f} s at {sound.sample_rate} Hz, {sound.ending}")
 
 
-def _decode(given: argparse.Namespace) -> None:
-    from f3tok_jax.inference import latent_file
+def _plan(given: argparse.Namespace, kind: str, **options):
+    """What becomes of the files: settled by their names, before JAX is imported."""
+    from f3tok_jax.inference import jobs
 
-    source = latent_file.load(given.input)
-    _load(given).decode_file(source, given.output)
-    print(f"{given.output}: {source.num_samples[0]} samples at {source.sample_rate} Hz")
+    if given.output_dir is not None:
+        return jobs.many(given.files, given.output_dir, kind, force=given.force, **options)
+    if len(given.files) != 2:
+        raise ValueError(
+            f"an input and an output are wanted, got {len(given.files)} files: give --output_dir "
+            "for what is made of several, or of a folder"
+        )
+    return jobs.one(*given.files, kind, force=given.force)
+
+
+def _model(given: argparse.Namespace, stage: str):
+    """The run to use; it is loaded when it is needed."""
+    from f3tok_jax.inference import model_folder
+    from f3tok_jax.inference import verbs
+
+    return verbs.Model(model_folder.find(given.model, stage), given.step)
 
 
 if __name__ == "__main__":

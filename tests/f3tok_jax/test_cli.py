@@ -1,12 +1,15 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""f3tok's errors: one sentence, exit code 1, nothing written.
+"""f3tok from its arguments to its files: one input, many and pipes; refusals before JAX."""
 
-That it works is tests/journeys/test_readme.py's.
-"""
-
+import io
 import json
+import os
+import pathlib
 import shutil
+import subprocess
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,41 +17,87 @@ import soundfile
 
 from f3tok_jax import cli
 from tests.support import tiny_models
+from tests.support import tiny_runs
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+# Runs f3tok with each of the lists of arguments, with no JAX to import.
+_WITHOUT_JAX = """
+import json, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        assert name not in ("jax", "jaxlib", "flax"), "JAX is imported"
+sys.meta_path.insert(0, Finder())
+from f3tok_jax import cli
+for arguments in json.loads(sys.argv[1]):
+    print(cli.main(arguments), flush=True)
+"""
 
 
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["info"], "must be the work folder of a run"),
-        (["encode", "speech.wav", "out.npz"], "must be the work folder of a run"),
-        (
-            ["decode", "missing.npz", "out.wav"],
-            "must be an .npz that f3tok encode wrote, got no such file",
-        ),
-    ],
-)
-def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch, capsys):
+def _sound(path, *, count: int = 3_000, rate: int = 16_000, channels: int = 1) -> str:
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(count)
+    soundfile.write(path, 0.1 * rng.normal(size=(count, channels)), rate)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The working folder, without a model."""
     monkeypatch.chdir(tmp_path)
-    assert cli.main([*arguments, "--model", "nowhere"]) == 1
-    captured = capsys.readouterr()
-    assert captured.err.startswith("f3tok: ") and words in captured.err
-    assert captured.err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delenv("F3TOK_MODEL", raising=False)
+    return tmp_path
+
+
+def test_what_is_wrong_with_a_command_is_said_before_jax_is_imported(folder):
+    tiny_models.write_run(folder / "run")
+    _sound("a.wav"), _sound("b.wav"), _sound("folder/c.wav")
+    np.savez("there.npz", latents=0, fingerprint="")
+    pathlib.Path("empty").mkdir()
+    wrong = {
+        "info": "--model must name a run of the autoencoder or representation or generation stage",
+        "info --model=nowhere": "must be the work folder of a run, got nowhere, which is no folder",
+        "--model=nowhere encode a.wav a.npz": "got nowhere, which is no folder",
+        "encode a.wav a.npz --model=gs://bucket/run": "needs the package 'gcsfs'",
+        "transcribe a.wav --model=run": "of the representation or generation stage, got stage 'auto",
+        "encode nowhere.wav a.npz": "nowhere.wav cannot be used: No such file or directory",
+        "decode nowhere.npz a.wav": "nowhere.npz cannot be used: No such file or directory",
+        "encode a.wav b.wav": "b.wav must end in .npz to hold latents",
+        "represent a.wav b.wav": "b.wav must end in .npz to hold latents",
+        "encode a.wav a.wav/a.npz": "must be a file in a folder that is there or can be made",
+        "encode a.wav there.npz": "there.npz must be a new file, got one that exists",
+        "decode there.npz there.npz": "there.npz must end in .wav or .flac or .ogg to hold sound",
+        "decode there.npz a.wav": "a.wav must be a new file, got one that exists",
+        "decode there.npz a.mp4": "a.mp4 must end in .wav or .flac or .ogg",
+        "encode a.wav b.wav a.npz": "an input and an output are wanted, got 3 files",
+        "encode folder a.npz": "folder must be a file, got a folder: give --output_dir",
+        "encode empty --output_dir=out": "empty must hold sound, got nothing",
+        "--model=run encode a.wav --output_dir=a.wav/out": "0 of 1 inputs done, 1 refused",
+        "generate --output=a.mp4": "a.mp4 must end in .wav or .flac or .ogg",
+        "generate --output=a.wav": "a.wav must be a new file, got one that exists",
+        "generate --output=new.wav --prompt=nowhere.wav": "nowhere.wav cannot be used",
+        "generate --output=a.wav --prompt=a.wav --force": "none of the files that are read",
+    }
+    before = sorted(folder.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_JAX, json.dumps([line.split() for line in wrong])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )
+    assert done.stdout.split() == ["1"] * len(wrong), done.stderr
+    said = done.stderr.splitlines()
+    refusal = said.pop(next(place for place, line in enumerate(said) if line.startswith("a.wav: ")))
+    assert "can be made" in refusal
+    for line, words in zip(said, wrong.values(), strict=True):
+        assert words in line
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_unknown_command_is_refused(capsys):
     assert cli.main(["compose"]) == 1
     assert "invalid choice" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("verb", ["encode", "represent"])
-def test_latents_are_not_written_over_a_recording(verb, tmp_path, capsys):
-    recording = tmp_path / "two.wav"
-    soundfile.write(recording, np.zeros(100), 16_000)
-    before = recording.read_bytes()
-    assert cli.main([verb, "one.wav", str(recording)]) == 1
-    assert "output: must end in .npz, got" in capsys.readouterr().err
-    assert recording.read_bytes() == before
 
 
 @pytest.fixture
@@ -59,11 +108,8 @@ def damaged(tmp_path):
     return tmp_path / "run"
 
 
-def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(
-    damaged, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("in.wav", 0.1 * np.random.default_rng(0).normal(size=3_000), 16_000)
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(damaged, capsys):
+    _sound("in.wav")
     outputs = []
     for arguments in (
         ["info"],
@@ -84,3 +130,93 @@ def test_no_whole_checkpoint_is_one_sentence(damaged, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and "no checkpoint asked for" in captured.err.splitlines()[-1]
     assert "Traceback" not in captured.err
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Stage -> run folder; each is named as in runs/demo."""
+    return tiny_runs.write_chain(tmp_path_factory.mktemp("chain"))
+
+
+def test_many_inputs_are_encoded_and_decoded_below_a_folder(chain, capsys):
+    rates = {"ann/001.wav": 16_000, "ben/001.flac": 44_100, "ben/deep/002.ogg": 8_000}
+    for name, rate in rates.items():
+        _sound(f"in/{name}", rate=rate)
+    pathlib.Path("in/ben/bad.wav").write_bytes(b"RIFF nonsense")
+    pathlib.Path("in/notes.txt").touch()
+    model = f"--model={chain['autoencoder']}"
+    assert cli.main([model, "encode", "in", "nowhere.wav", "--output_dir=out"]) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    *refused, summary = captured.err.splitlines()
+    assert [line.split()[0] for line in refused] == ["in/ben/bad.wav", "nowhere.wav"]
+    assert summary == "3 of 5 inputs done, 2 refused"
+    # By itself a recording gives the same bytes.
+    assert cli.main(["encode", "in/ann/001.wav", "one.npz", model]) == 0
+    one = pathlib.Path("one.npz").read_bytes()
+    assert pathlib.Path("out/in/ann/001.npz").read_bytes() == one
+    pathlib.Path("out/in/other.npz").write_bytes(one[:300])
+    capsys.readouterr()
+    arguments = ["decode", "out/in", "--output_dir=back", "--format=flac", model]
+    assert cli.main(arguments) == 1
+    assert "out/in/other.npz must be an .npz that f3tok encode wrote" in capsys.readouterr().err
+    for name, rate in rates.items():
+        info = soundfile.info(pathlib.Path("back", name).with_suffix(".flac"))
+        assert (info.frames, info.samplerate) == (3_000, rate)
+    before = pathlib.Path("back/ann/001.flac").read_bytes()
+    assert cli.main(arguments) == 1
+    assert "0 of 4 inputs done, 4 refused" in capsys.readouterr().err
+    assert cli.main([*arguments, "--force"]) == 1
+    assert "3 of 4 inputs done, 1 refused" in capsys.readouterr().err
+    assert pathlib.Path("back/ann/001.flac").read_bytes() == before
+
+
+def test_other_weights_and_formats_that_cannot_hold_it_are_refused_by_name(chain, capsys):
+    model = f"--model={chain['autoencoder']}"
+    _sound("in/high.wav", rate=250_000), _sound("in/many.wav", channels=9)
+    assert cli.main([model, "encode", "in", "--output_dir=out", "--channels=keep"]) == 0
+    for ending, done in (("ogg", 1), ("flac", 1), ("wav", 2)):
+        arguments = ["decode", "out", f"--output_dir={ending}", f"--format={ending}"]
+        assert cli.main([model, *arguments]) == (done < 2)
+        assert f"{done} of 2 inputs done" in capsys.readouterr().err
+    tiny_models.write_run("other", seed=5)
+    assert cli.main(["--model=other", "decode", "out", "--output_dir=back"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("out/high.npz: these latents were made by weights")
+    assert not pathlib.Path("back").exists()
+
+
+def test_one_model_serves_all_verbs(chain, tmp_path, monkeypatch, capsys):
+    """The demo's generation run does all, and what it does is what its autoencoder does."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(pathlib.Path(chain["generation"]).parent)
+    _sound("a.wav", count=9_000)
+    assert cli.main(["info"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["model"], info["stage"]) == ("runs/demo/generation", "generation")
+    assert cli.main(["encode", "a.wav", "a.npz"]) == 0
+    assert cli.main(["encode", "a.wav", "b.npz", f"--model={chain['autoencoder']}"]) == 0
+    assert pathlib.Path("a.npz").read_bytes() == pathlib.Path("b.npz").read_bytes()
+
+
+def test_pipes_carry_the_result_and_nothing_else(chain, tmp_path, monkeypatch):
+    _sound("a.wav", rate=22_050)
+    model = f"--model={chain['autoencoder']}"
+    assert cli.main([model, "encode", "a.wav", "a.npz"]) == 0
+    assert cli.main([model, "decode", "a.npz", "back.wav"]) == 0
+    f3tok = f"{sys.executable} -m f3tok_jax.cli {model}"
+    done = subprocess.run(
+        ["bash", "-c", f"cat a.wav | {f3tok} encode - - | tee piped.npz | {f3tok} decode - -"],
+        env={**os.environ, "PYTHONPATH": str(_ROOT), "JAX_NUM_CPU_DEVICES": "8"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert pathlib.Path("piped.npz").read_bytes() == pathlib.Path("a.npz").read_bytes()
+    assert done.stdout == pathlib.Path("back.wav").read_bytes()
+
+
+def test_a_pipe_is_named_where_it_is_refused(chain, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"PK nonsense")))
+    assert cli.main(["decode", "-", "a.wav", f"--model={chain['autoencoder']}"]) == 1
+    words = "f3tok: standard input must be an .npz that f3tok encode wrote"
+    assert capsys.readouterr().err.startswith(words)

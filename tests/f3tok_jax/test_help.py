@@ -41,7 +41,7 @@ def _programs() -> list[str]:
 _PATHS = {
     *("config", "workdir", "shards", "test_shards", "fit_shards", "classifier_shards", "runs"),
     *("tables", "input", "output", "hlo", "model", "prompt", "metadata", "data_dir"),
-    "compilation_cache",
+    *("compilation_cache", "files", "output_dir"),
 }
 
 
@@ -103,8 +103,5 @@ def test_help_of_a_verb_is_complete(verb, monkeypatch, capsys):
     assert ended.value.code == 0
     actions = _actions(verbs.choices[verb])
     shown = capsys.readouterr().out
-    _check(
-        [action for action in actions if action.dest != "output" or verb in ("decode", "generate")],
-        shown,
-    )
+    _check(actions, shown)
     assert "--model" in shown

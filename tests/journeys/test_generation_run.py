@@ -137,7 +137,7 @@ def test_text_becomes_a_sound_file(run, tmp_path, capsys):
     whole, rate = soundfile.read(output)
     assert rate == 16_000 and 0 < len(whole) <= 8960  # 7 patches of 0.08 s
     assert f"{len(whole) / rate:.2f} s at 16000 Hz" in capsys.readouterr().out
-    assert cli.main(["generate", *arguments, "--stream"]) == 0
+    assert cli.main(["generate", *arguments, "--stream", "--force"]) == 0
     streamed, _ = soundfile.read(output)
     np.testing.assert_array_equal(streamed, whole)
 
