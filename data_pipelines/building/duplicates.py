@@ -3,16 +3,19 @@
 """Sounds that are there more than once: equal bytes before a build, equal samples after it."""
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import hashlib
 
 from data_pipelines.inputs import listing
 from data_pipelines.sound import refusals
 
 _PARTIAL_BYTES = 4096  # in the middle of a sound: most that are as long differ there
+_MANY = 10_000  # sounds that take a second or more to compare
 
 
-def of_bytes(source: listing.Input, items: Sequence[listing.Item]) -> list[list[str]]:
+def of_bytes(
+    source: listing.Input, items: Sequence[listing.Item], say: Callable[[str], None]
+) -> list[list[str]]:
     """Groups of keys of equal bytes, of an input that has them: by size, a few bytes, then all."""
     if not hasattr(source, "encoded"):
         return []
@@ -22,6 +25,8 @@ def of_bytes(source: listing.Input, items: Sequence[listing.Item]) -> list[list[
     groups.pop(0, None)
     for digest in (_partial_digest, _whole_digest):
         candidates = [item for group in groups.values() if len(group) > 1 for item in group]
+        if len(candidates) > _MANY:
+            say(f"comparing {len(candidates)} sounds of equal sizes")
         groups = collections.defaultdict(list)
         # In the order of the input, in which it is read the fastest.
         for item in sorted(candidates, key=lambda item: item.index):
@@ -35,7 +40,7 @@ def of_bytes(source: listing.Input, items: Sequence[listing.Item]) -> list[list[
 def _partial_digest(source: listing.Input, item: listing.Item) -> bytes:
     with source.encoded(item) as file:
         file.seek(item.num_bytes // 2)
-        return hashlib.blake2b(file.read(_PARTIAL_BYTES), digest_size=16).digest()
+        return hashlib.sha256(file.read(_PARTIAL_BYTES)).digest()
 
 
 def _whole_digest(source: listing.Input, item: listing.Item) -> bytes:

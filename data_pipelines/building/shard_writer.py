@@ -81,7 +81,7 @@ def write_shard(
             for reason, details in (("crashed", crashed), ("duplicate", left_out)):
                 if item.key in details:
                     raise refusals.Refused(reason, details[item.key])
-            digest = hashlib.blake2b(digest_size=16)
+            digest = hashlib.sha256()
             for record in _segments(item, source, conversion, folder, totals):
                 writer.write(sound_records.encode(record))
                 digest.update(record.waveform)
@@ -92,7 +92,7 @@ def write_shard(
             refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
             continue
         totals["num_used"] += 1
-        digests[item.key] = digest.hexdigest()
+        digests[item.key] = digest.hexdigest()[:32]
         for name, value in record.labels.items():
             if len(labels[name]) <= MAX_LABEL_VALUES:
                 labels[name].add(value)

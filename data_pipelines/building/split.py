@@ -60,7 +60,7 @@ def split(
         found: what it lists, at least one sound.
         holdout: what is held out.
         num_workers: processes that open sounds for their labels.
-        say: told when all sounds have to be opened first.
+        say: told when many sounds have to be opened first.
 
     Returns:
         "" or "train" and "test" -> items in their order, neither being empty; remarks about them.
@@ -73,7 +73,7 @@ def split(
     if not holdout.fraction:
         return {"": list(items)}, ()
     values = _values(source, found, holdout, num_workers, say) if holdout.label else {}
-    copies = duplicates.of_bytes(source, items)
+    copies = duplicates.of_bytes(source, items, say)
     names = _names(items, values, copies)
     sizes = collections.Counter(
         name for item, name in zip(items, names) if not holdout.label or item.key in values

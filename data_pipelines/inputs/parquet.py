@@ -23,7 +23,7 @@ from data_pipelines.sound import refusals
 _ENDINGS = (".parquet", ".pq")
 _BYTES = "bytes"  # the field of a column of sound that holds the file
 _ROWS_AT_A_TIME = 16  # a row may be megabytes
-_BUFFER_BYTES = 2**20  # of one column; without it a row group is read at once
+_BUFFER_BYTES = 2**20  # of one column; without it, or with pre_buffer, a row group is read at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _file(path: str):
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(
-        path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+        path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
     )
 
 

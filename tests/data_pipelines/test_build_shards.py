@@ -126,6 +126,9 @@ def test_folder_without_sound_says_what_it_passed_over(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(ValueError, match="passed over 1 .txt"):
         _build(tmp_path, tmp_path / "out")
+    (tmp_path / "a.tar").touch()
+    with pytest.raises(ValueError, match="1 .tar.*; check --source=webdataset"):
+        _build(tmp_path, tmp_path / "out")
 
 
 def test_builds_repeat_bit_by_bit_with_any_number_of_workers(folder, tmp_path, many_shards):

@@ -213,6 +213,20 @@ def test_rows_are_read_forward_whatever_is_asked(tmp_path, monkeypatch):
     assert [item.num_bytes for item in items] == [len(_encoded(index)) for index in range(30)]
 
 
+def test_a_row_group_is_not_read_at_once(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {"audio": pa.array([rng.bytes(500_000) for _ in range(100)])}
+    # Pages are read whole, and Parquet's writers end them only after so many rows.
+    path = _write(tmp_path / "a.parquet", columns, use_dictionary=False, write_batch_size=8)
+    del columns
+    before = pa.total_allocated_bytes()
+    source = parquet.Parquet(str(path))
+    items = source.listed().items
+    with source.encoded(items[50]) as file:
+        assert len(file.read()) == 500_000
+    assert pa.total_allocated_bytes() - before < 20_000_000
+
+
 def test_the_same_bytes_with_any_number_of_workers_and_whole_speakers(tmp_path):
     for part in range(2):
         speakers = [f"s{index // 2}" for index in range(8)]
