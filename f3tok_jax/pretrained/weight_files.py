@@ -22,7 +22,7 @@ SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_ROWS_COMPARED = 2**14  # of a table at a time: neither of two is held whole
+_ROWS_COMPARED = 2**12  # of a table at a time: neither of two is held whole
 
 _TO_SAFETENSORS = (
     "write its safetensors with transformers' "

@@ -116,6 +116,16 @@ def test_two_layouts_with_other_content_are_refused_by_name(tmp_path, other):
         _read(tmp_path)
 
 
+@pytest.mark.parametrize("row", [0, 4095, 4096, 9999])
+def test_tables_are_compared_to_their_last_row(tmp_path, row):
+    table = np.zeros((10_000, 2), np.float32)
+    other = table.copy()
+    other[row, 1] = 1
+    _write_single(tmp_path, x=table, y=other, z=table.astype(ml_dtypes.bfloat16))
+    with weight_files.WeightFiles(tmp_path) as files:
+        assert not files.are_equal("x", "y") and files.are_equal("x", "z")
+
+
 @pytest.mark.parametrize("dtype,size", [("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2)])
 def test_floats_are_read(tmp_path, dtype, size):
     _write_raw(tmp_path / weight_files.SINGLE_NAME, dtype, 6 * size, bytes(6 * size))
