@@ -19,6 +19,7 @@ import sys
 from data_pipelines import command
 from data_pipelines.building import builder
 from data_pipelines.building import split
+from data_pipelines.inputs import delimited
 from data_pipelines.inputs import embedded
 from data_pipelines.inputs import folders
 from data_pipelines.inputs import listing
@@ -72,10 +73,14 @@ def _parser() -> command.Parser:
     add("--exclude", action="append", default=[], help=text)
     text = "regular expression; its named groups are labels"
     add("--label_pattern", default="", help=text)
-    text = "table of texts and labels, a line per file"
-    add("--metadata", type=command.path, default="", help=text)
-    text = "its columns, if it has no header"
+    text = "table of texts and labels, glob of tables, or folder that holds them; repeatable"
+    add("--metadata", type=command.path, action="append", default=[], help=text)
+    text = "its columns, with _ for what is left out, if it has no header or another is wanted"
     add("--metadata_columns", type=command.values(), default=[], help=text)
+    text = "between its columns, where that cannot be told"
+    add("--metadata_delimiter", choices=tuple(delimited.MARKS), default="", help=text)
+    text = "ending, such as .txt or .lab, or glob of files with the text of one sound; repeatable"
+    add("--sidecars", type=command.path, action="append", default=[], help=text)
 
     add = parser.add_argument_group("--source=parquet, --source=tfds").add_argument
     add("--audio_feature", default="", help="the column or feature that is the sound")

@@ -3,21 +3,27 @@
 """A folder of sound files as an input, with the labels and texts that come with it."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import csv
 import dataclasses
 import fnmatch
 import functools
 import os
-import pathlib
 import re
 from typing import BinaryIO
 
+from data_pipelines.inputs import entries as entries_lib
+from data_pipelines.inputs import joining
 from data_pipelines.inputs import listing
-from data_pipelines.records import manifest
-from data_pipelines.records import sound as sound_records
+from data_pipelines.inputs import matching
+from data_pipelines.inputs import sidecars as sidecars_lib
+from data_pipelines.inputs import table_paths
+from data_pipelines.inputs import tables
 from data_pipelines.sound import audio_files
+
+_SOUND = audio_files.READABLE | audio_files.UNREADABLE
+_SIDECAR_ENDINGS = (".txt", ".lab")
+_ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}  # ending -> the --source that reads it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,20 +36,28 @@ class Folder:
         exclude: globs of what is left out.
         label_pattern: regular expression whose named groups become labels; searched in the file
             name, or in the relative path if it contains a slash.
-        metadata: path of a table with a line per file, "" for none; see `_read_metadata`.
-        metadata_columns: names of the table's columns, empty if its first line gives them.
+        metadata: tables of texts and labels: paths, globs or folders, see `tables`.
+        metadata_columns: names of the tables' columns, empty if their first line gives them.
+        metadata_delimiter: of the tables, one of delimited.MARKS, "" to find it.
+        sidecars: endings of files with the text of the sound beside them, or globs of such files.
+        text_kind: of texts whose source does not tell it, "" for what the column's name says.
     """
 
     path: str
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     label_pattern: str = ""
-    metadata: str = ""
+    metadata: tuple[str, ...] = ()
     metadata_columns: tuple[str, ...] = ()
+    metadata_delimiter: str = ""
+    sidecars: tuple[str, ...] = ()
+    text_kind: str = ""
 
     def __post_init__(self):
         if not os.path.exists(self.path):
             raise ValueError(f"--input={self.path} does not exist: name a folder of sound files")
+        if not os.path.isdir(self.path) and not os.path.isfile(self.path):
+            raise ValueError(f"--input={self.path} must be a folder or a file, got neither")
         try:
             pattern = re.compile(self.label_pattern)
         except re.error as error:
@@ -55,44 +69,52 @@ class Folder:
                 f"--label_pattern={self.label_pattern!r} has no named group: write "
                 "(?P<speaker>...) for a label"
             )
+        self._table_paths()
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
-        fields = dataclasses.asdict(self)
-        fields["metadata_sha256"] = manifest.sha256(self.metadata) if self.metadata else ""
-        return {"source": "folder", **fields}
+        return {"source": "folder", **dataclasses.asdict(self)}
 
     def listed(self) -> listing.Listing:
-        """Walks the folder; hidden names and other files than sound are passed over and counted."""
-        items, skipped = [], collections.Counter()
-        for path, key in _walk(self.path):
-            ending = os.path.splitext(key)[1].lower()
-            if _matches(key, self.exclude):
-                skipped["excluded"] += 1
-            elif self.include and not _matches(key, self.include):
-                skipped["not included"] += 1
-            elif not self.include and ending not in audio_files.READABLE | audio_files.UNREADABLE:
-                skipped[ending or "no ending"] += 1
-            else:
-                items.append((key, os.path.getsize(path)))
-        items = tuple(
-            listing.Item(key, size, index) for index, (key, size) in enumerate(sorted(items))
-        )
-        return listing.Listing(items, dict(sorted(skipped.items())), labels_inside=True)
+        """Searches the folder and reads its tables once; every entry and every row is counted.
+
+        Raises:
+            ValueError: if there is no sound, or a table or a pattern is wrong or fits no sound.
+        """
+        entries = entries_lib.Entries(self.path)
+        table_groups, sidecar_groups = self._table_paths(), self._sidecar_paths(entries)
+        read = {os.path.realpath(path): "sidecar" for _, group in sidecar_groups for path in group}
+        read |= {os.path.realpath(path): "table" for _, group in table_groups for path in group}
+        files, names, skipped = self._sorted_out(entries, read)
+        remarks = _remarks(entries, files, read)
+        if not files:
+            passed_over = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+            raise ValueError(
+                f"--input={self.path} must hold sound, got none: passed over "
+                f"{passed_over or 'nothing, as it is empty'}; check --input, --include and "
+                f"--exclude{''.join(f'; {remark}' for remark in remarks)}"
+            )
+        sounds = matching.Sounds(self._root, names)
+        joined = joining.Joined(sounds, [file.key for file in files])
+        self._join_tables(joined, sounds, table_groups)
+        for value, paths in sidecar_groups:
+            ending = sidecars_lib.ending_of(value)
+            table = sidecars_lib.read(paths, ending, self.text_kind)
+            joined.add(joining.Group(f"--sidecars={value}", [table]))
+        of_names = self._labels_of_names(files)
+        items = []
+        for index, file in enumerate(files):
+            labels = _merged(file.key, joined, of_names[index])
+            texts = joined.texts(file.key)
+            items.append(listing.Item(file.key, file.num_bytes, index, texts, labels))
+        remarks += joined.remarks + self._share(of_names)
+        return listing.Listing(tuple(items), skipped, joined.summary(), tuple(remarks))
 
     @contextlib.contextmanager
     def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
-        """Opens the file of `item`, with the labels of its name and its line of the metadata."""
-        labels = dict(item.labels) | self._metadata_of(item.key)
-        text = labels.pop("text", "")
-        if self.label_pattern:
-            subject = item.key if "/" in self.label_pattern else os.path.basename(item.key)
-            match = re.search(self.label_pattern, subject)
-            if match:
-                labels |= {name: value for name, value in match.groupdict().items() if value}
-        texts = (sound_records.Text(text, sound_records.TRANSCRIPT),) if text else ()
+        """Opens the file of `item`, with its texts and labels."""
         with audio_files.opened(self._path(item)) as sound:
-            yield dataclasses.replace(sound, texts=item.texts + texts, labels=labels)
+            yield dataclasses.replace(sound, texts=item.texts, labels=dict(item.labels))
 
     def encoded(self, item: listing.Item) -> BinaryIO:
         """Opens the bytes of a file."""
@@ -101,66 +123,145 @@ class Folder:
     def _path(self, item: listing.Item) -> str:
         return os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path
 
-    def _metadata_of(self, key: str) -> dict[str, str]:
-        if not self.metadata:
-            return {}
-        table = _read_metadata(self.metadata, self.metadata_columns)
-        stem = os.path.splitext(key)[0]
-        names = (key, stem, os.path.basename(key), os.path.basename(stem))
-        return next((table[name] for name in names if name in table), {})
+    @property
+    def _root(self) -> str:
+        return self.path if os.path.isdir(self.path) else os.path.dirname(self.path) or "."
+
+    def _table_paths(self) -> list[tuple[str, list[str]]]:
+        return [
+            (value, table_paths.named("--metadata", value, self._root)) for value in self.metadata
+        ]
+
+    def _sidecar_paths(self, entries: entries_lib.Entries) -> list[tuple[str, list[str]]]:
+        """What each --sidecars names: files of an ending in the folder, or of a glob."""
+        groups = []
+        for value in self.sidecars:
+            if value.startswith(".") and "/" not in value:
+                value = f"*{value}"
+                paths = [file.path for file in entries.files if fnmatch.fnmatch(file.key, value)]
+            else:
+                paths = table_paths.named("--sidecars", value, self._root)
+            if not paths:
+                raise ValueError(f"--sidecars={value} fits no file in {self.path}")
+            groups.append((value, sorted(paths)))
+        return groups
+
+    def _sorted_out(
+        self, entries: entries_lib.Entries, read: Mapping[str, str]
+    ) -> tuple[list[entries_lib.File], dict[str, str], dict[str, int]]:
+        """The sounds, sorted; relative path -> key of the sound there, or ""; what is passed over."""
+        skipped, found, names = collections.Counter(entries.others), {}, {}
+        for file in sorted(entries.files, key=lambda file: (file.is_link, file.key)):
+            kind = read.get(file.real_path) or self._kind(file.key)
+            if not kind and file.identity in found:
+                kind = "link to the same sound"
+                names[file.key] = found[file.identity].key
+            elif not kind:
+                found[file.identity] = file
+                names[file.key] = file.key
+            elif os.path.splitext(file.key)[1].lower() in _SOUND:
+                names[file.key] = ""
+            skipped[kind] += bool(kind)
+        files = sorted(found.values(), key=lambda file: file.key)
+        return files, names, {kind: count for kind, count in sorted(skipped.items()) if count}
+
+    def _kind(self, key: str) -> str:
+        """What a file is that is passed over, "" for sound."""
+        ending = os.path.splitext(key)[1].lower()
+        if _matches(key, self.exclude):
+            return "excluded"
+        if self.include and not _matches(key, self.include):
+            return "not included"
+        return "" if self.include or ending in _SOUND else ending or "no ending"
+
+    def _join_tables(
+        self,
+        joined: joining.Joined,
+        sounds: matching.Sounds,
+        groups: Sequence[tuple[str, Sequence[str]]],
+    ) -> None:
+        options = tables.Options(self.metadata_columns, self.metadata_delimiter, self.text_kind)
+        for value, paths in groups:
+            read = []
+            for path in paths:
+                knows = functools.partial(sounds.knows, folder=os.path.dirname(path) or ".")
+                read.append(tables.read(path, options, knows))
+            joined.add(joining.Group(value, read))
+
+    def _labels_of_names(self, files: Sequence[entries_lib.File]) -> list[dict[str, str]]:
+        """Labels that the names of sounds hold."""
+        if not self.label_pattern:
+            return [{}] * len(files)
+        pattern = re.compile(self.label_pattern)
+        is_of_path = "/" in self.label_pattern
+        labels = []
+        for file in files:
+            found = pattern.search(file.key if is_of_path else os.path.basename(file.key))
+            groups = found.groupdict() if found else {}
+            labels.append({name: value for name, value in groups.items() if value})
+        if not any(labels):
+            what = "path" if is_of_path else "file name"
+            raise ValueError(
+                f"--label_pattern={self.label_pattern!r} must fit the {what} of some sound, got "
+                f"{len(files)} that it does not fit, such as {files[0].key!r}"
+            )
+        return labels
+
+    def _share(self, of_names: Sequence[Mapping[str, str]]) -> list[str]:
+        if not self.label_pattern:
+            return []
+        num_fit = sum(map(bool, of_names))
+        share = f"{num_fit} of {len(of_names)} sounds ({100 * num_fit // len(of_names)} %)"
+        return [f"--label_pattern gives labels to {share}"]
 
 
-def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yields (path, key) of every regular, visible file; follows links to folders, once each."""
-    if os.path.isfile(root):
-        yield root, os.path.basename(root)
-        return
-    visited = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        if os.path.realpath(folder) in visited:
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(folder))
-        if folder != root and manifest.is_output([*subfolders, *names]):
-            # Shards may lie below the sound they were built from; a rerun must list the same files.
-            subfolders.clear()
-            continue
-        # Notebook checkpoints and the shadows that macOS leaves in archives look like sound.
-        hidden = (".", "__MACOSX")
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(hidden))
-        for name in names:
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and os.path.isfile(path):
-                yield path, pathlib.PurePath(os.path.relpath(path, root)).as_posix()
+def _merged(key: str, joined: joining.Joined, of_name: Mapping[str, str]) -> dict[str, str]:
+    """Labels of a sound from tables and from its name, which must say the same."""
+    labels = joined.labels(key)
+    for name, value in of_name.items():
+        if labels.get(name, value) != value:
+            raise ValueError(
+                f"{joined.where(key, name)}, has {name} {labels[name]!r} for {key}, and "
+                f"--label_pattern finds {value!r}: leave one out"
+            )
+    return labels | dict(of_name)
+
+
+def _remarks(
+    entries: entries_lib.Entries, files: Sequence[entries_lib.File], read: Mapping[str, str]
+) -> list[str]:
+    """What a user may have meant to be read, and is not."""
+    others = [file for file in entries.files if file.real_path not in read]
+    sounds = {os.path.splitext(file.key)[0] for file in files}
+    remarks = []
+
+    def remark(what: str, is_so: Callable[[entries_lib.File], bool], remedy: str) -> None:
+        found = [file.path for file in others if is_so(file)]
+        if found:
+            example = found[0]
+            remarks.append(f"{len(found)} {what}, such as {example}: {remedy.format(example)}")
+
+    for what, paths in (
+        ("folders cannot be searched", entries.unreadable),
+        ("folders that builds have written were not searched", entries.outputs),
+    ):
+        remarks += [f"{len(paths)} {what}, such as {paths[0]}"] if paths else []
+    for ending, source in _ARCHIVES.items():
+        what = f"{ending} files were not read"
+        remark(
+            what, lambda file: file.key.lower().endswith(ending), f"read them by --source={source}"
+        )
+    is_table = lambda file: table_paths.looks_like_table(os.path.basename(file.key))
+    remark("files look like tables and were not read", is_table, "give --metadata={}")
+    for ending in _SIDECAR_ENDINGS:
+        is_sidecar = lambda file: (
+            file.key.endswith(ending) and file.key.removesuffix(ending) in sounds
+        )
+        what = f"{ending} files have the names of sounds and were not read"
+        remark(what, is_sidecar, f"if they are their texts, give --sidecars={ending}")
+    return remarks
 
 
 def _matches(key: str, globs: tuple[str, ...]) -> bool:
     names = (key, os.path.basename(key))
     return any(fnmatch.fnmatchcase(name, glob) for glob in globs for name in names)
-
-
-@functools.lru_cache(maxsize=1)
-def _read_metadata(path: str, columns: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Reads a table: the file (path, name or name without ending) first, "text", others are labels.
-
-    The delimiter is a vertical bar or a tab if the first line has one, otherwise a comma. A column
-    named "_" or "" is left out.
-    """
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        first_line = file.readline()
-        file.seek(0)
-        delimiter = next((mark for mark in "|\t" if mark in first_line), ",")
-        # Bar and tab tables carry quotation marks of the text itself.
-        quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-        rows = csv.reader(file, delimiter=delimiter, quoting=quoting)
-        names = list(columns) or next(rows, [])
-        if len(names) < 2:
-            raise ValueError(
-                f"--metadata={path} needs --metadata_columns or a first line that names them"
-            )
-        table = {}
-        for row in rows:
-            if row:
-                pairs = [pair for pair in zip(names[1:], row[1:]) if pair[1]]
-                table[row[0]] = {name: value for name, value in pairs if name not in ("", "_")}
-    return table

@@ -161,7 +161,7 @@ def test_shards_may_lie_below_the_sound(folder):
     _build(folder, folder / "shards", holdout=0.3)
     said = []
     manifests = _build(folder, folder / "shards", holdout=0.3, say=said.append)
-    assert "already built" in said[0]
+    assert "folders that builds have written" in said[0] and "already built" in said[1]
     (folder / "shards" / "train" / manifest.FILE_NAME).unlink()
     (folder / "shards" / manifest.STAGING_NAME).mkdir()
     assert _build(folder, folder / "shards", holdout=0.3) == manifests
@@ -360,10 +360,24 @@ def test_user_errors_are_one_line(folder, tmp_path):
 def test_real_recordings_are_built(shared_data, tmp_path):
     folder = shared_data / "read_speech"
     source = folders.Folder(
-        str(folder), metadata=str(folder / "metadata.csv"), metadata_columns=("id", "_", "text")
+        str(folder), metadata=(str(folder / "metadata.csv"),), metadata_columns=("id", "_", "text")
     )
     content = _build(source, tmp_path / "out", sample_rate=24_000, segment_length=480_000)[""]
-    assert content.num_used == 8 and not content.refused and content.skipped == {".csv": 1}
+    assert content.num_used == 8 and not content.refused and content.skipped == {"table": 1}
     record = sources.ShardSet(tmp_path / "out")[0]
     assert record.texts and record.source.endswith(".flac")
     assert refusals.REASONS.keys() >= content.refused.keys()
+
+
+def test_names_that_are_not_utf_8_are_built_and_refused_by_name(folder, tmp_path):
+    place = os.fsencode(folder)
+    os.rename(place + b"/0_ada_0.wav", place + b"/0_ad\xe9_0.wav")
+    with open(place + b"/\xff.wav", "wb"):
+        pass
+    run = subprocess.run(_command(folder, tmp_path / "out"), cwd=ROOT, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    assert list(_refusals(tmp_path / "out")) == ["\udcff.wav"]
+    found = {
+        record.source for record in map(sources.ShardSet(tmp_path / "out").__getitem__, range(8))
+    }
+    assert "0_ad\udce9_0.wav" in found

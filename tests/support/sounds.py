@@ -81,7 +81,7 @@ def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True
     source = folders.Folder(
         str(files),
         label_pattern=r"(?P<digit>\d)_(?P<speaker>[a-z]+)_",
-        metadata=str(folder / "texts.csv") if texts else "",
+        metadata=(str(folder / "texts.csv"),) if texts else (),
     )
     builder.build(
         source, folder / "shards", conversion(segment_length=16_000), say=lambda line: None
