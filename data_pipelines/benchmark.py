@@ -4,7 +4,7 @@
 
     python -m data_pipelines.benchmark --shards=DIR --output=benchmark.json
 
-Exit codes: 0 finished, 1 wrong arguments or shards; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or shards, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -7,7 +7,7 @@
 The same command gives the same bytes, whatever the number of workers. A build that was killed
 leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
 
-Exit codes: 0 finished, 1 wrong arguments or input; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or input, 4 a full disk; stderr says which.
 """
 
 import argparse

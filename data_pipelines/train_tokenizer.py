@@ -5,7 +5,7 @@ r"""Trains a text tokenizer, byte-level BPE, on the texts and labels of shard se
     python -m data_pipelines.train_tokenizer --shards=DIR/train --output=tokenizer.json \
         --vocabulary_size=512
 
-Exit codes: 0 finished, 1 wrong arguments or shards; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or shards, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -15,7 +15,7 @@ one, come by
     ... --arm="eight layers: model.num_layers=8" --arm="two codebooks: rq.num_codebooks=2"
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder (one sentence on stderr says which),
-others as f3tok_jax.train gave them.
+4 a full disk, others as f3tok_jax.train gave them.
 """
 
 import argparse

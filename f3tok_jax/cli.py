@@ -19,8 +19,8 @@ decode, of a representation run, which knows its autoencoder, or of a generation
 both. Without --model it is $F3TOK_MODEL, or else the run that launch/tpu_train.sh leaves in
 runs/demo: generation, representation or autoencoder, the first that is there.
 
-Exit codes: 0 finished, 1 wrong arguments, model or file; one sentence on stderr says which, and
-for each of many files that was refused.
+Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
+which, and for each of many files that was refused.
 """
 
 import argparse

@@ -8,7 +8,7 @@ The new set has the same records in the same order with texts and labels, and th
 autoencoder's averaged weights: a stage refuses latents of another. A folder with the sets `train`
 and `test` gives a folder with both. Killed, the same command continues; finished, it says so.
 
-Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
 """
 
 import argparse

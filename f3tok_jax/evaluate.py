@@ -13,7 +13,7 @@ generation      sound from held-out texts beside the recordings; several values,
 
 Results are JSON; sounds are written to listen/ beside it.
 
-Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -7,7 +7,7 @@ r"""Writes a trained run in a format that others read.
 A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
 tokenizer.json.
 
-Exit codes: 0 finished, 1 wrong arguments or work folder; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or work folder, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -11,7 +11,7 @@ One label value can be kept out of training, and tested alone:
 
     ... --test_shards DIR/test --exclude=speaker=ada --only=speaker=ada
 
-Exit codes: 0 finished, 1 wrong arguments, data or work folder; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -9,7 +9,7 @@ Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe
 transcripts*.json and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
 The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
 
-Exit codes: 0 finished, 1 a folder that is not a run; one sentence on stderr says which.
+Exit codes: 0 finished, 1 a folder that is not a run, 4 a full disk; stderr says which.
 """
 
 import argparse

@@ -9,6 +9,7 @@
 #   134         another worker died: start again
 #   137         killed, often for host memory: start again
 #   43          stopped by `stop`: leave it
+#   4           the disk is full, or no checkpoint is whole: with room, the same command continues
 #   any other   wrong config, data, non-finite loss: a restart would end the same way
 #
 # Restarts are bounded by --max_restarts; every one resumes from the newest whole checkpoint.
@@ -42,6 +43,10 @@ cloud_run() {
             43)
                 say "stopped; the same command continues it"
                 return 43
+                ;;
+            4)
+                say "the disk is full, or no checkpoint is whole; with room, the same command continues"
+                return 4
                 ;;
             *)
                 say "training ended with exit code $code; a restart would end the same way"

@@ -6,7 +6,7 @@ r"""Times the generation of sound of several lengths.
 
 Every length is made twice, and the second time counts: the first compiles. Stops are ignored.
 
-Exit codes: 0 finished, 1 wrong arguments or work folder; one sentence on stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or work folder, 4 a full disk; stderr says which.
 """
 
 import argparse

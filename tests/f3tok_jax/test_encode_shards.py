@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.reading import sources
+from data_pipelines.reading import staged
 from data_pipelines.records import manifest
 from f3tok_jax import encode_shards
 from f3tok_jax.inference import codec
@@ -85,6 +86,25 @@ def test_folders_of_two_sets_and_finished_ones(workdir, shards, tmp_path, capsys
     assert manifest.read(tmp_path / "out" / "train").num_records == len(sources.ShardSet(shards))
     assert encode_shards.main(arguments) == 0
     assert capsys.readouterr().out.count("is already encoded") == 2
+
+
+def test_sets_behind_a_url_are_copied_and_encoded(workdir, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        codec.Codec,
+        "encode",
+        lambda self, waveforms, **options: [
+            np.zeros((-(-len(w) // 640), 8), np.float32) for w in waveforms
+        ],
+    )
+    monkeypatch.setenv(staged.VARIABLE, str(tmp_path / "cache"))
+    (tmp_path / "both").mkdir()
+    for name in ("train", "test"):
+        (tmp_path / "both" / name).symlink_to(shards)
+    arguments = [f"--workdir={workdir}", f"--shards=file://{tmp_path}/both/"]
+    assert encode_shards.main([*arguments, f"--output={tmp_path / 'out'}"]) == 0
+    for name in ("train", "test"):
+        assert manifest.read(tmp_path / "out" / name).num_records == len(sources.ShardSet(shards))
+    assert len(list((tmp_path / "cache" / "shards").iterdir())) == len(manifest.read(shards).shards)
 
 
 @pytest.mark.parametrize(
