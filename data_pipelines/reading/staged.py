@@ -14,6 +14,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -30,7 +31,7 @@ _STREAMS = 8  # shards copied at a time: one stream from a bucket fills no netwo
 
 def is_remote(name: str | os.PathLike) -> bool:
     """Whether a name is a URL, such as gs://BUCKET/SHARDS/train."""
-    return "://" in str(name)
+    return bool(re.match(r"[a-z][a-z0-9+.-]*://", str(name)))
 
 
 def is_set(name: str | os.PathLike) -> bool:

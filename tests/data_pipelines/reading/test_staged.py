@@ -90,13 +90,15 @@ def test_a_set_on_a_bucket_is_copied_once_and_read_as_where_it_was_built(
 
 
 def test_every_mixture_takes_urls(bucket, shard_set, cache):
-    opened = sounds.open_pipeline(
-        f"{bucket}/train=0.5,{shard_set}=0.5", sample_rate=16_000, crop_length=800, batch_size=4
+    opened, turned, both = (
+        sounds.open_pipeline(mixture, sample_rate=16_000, crop_length=800, batch_size=4)
+        for mixture in (
+            f"{bucket}/train=0.5,{shard_set}=0.5",
+            f"{shard_set}=0.5,{bucket}/train=0.5",
+            f"{shard_set}=0.5,{shard_set}/=0.5",
+        )
     )
-    both = sounds.open_pipeline(
-        f"{shard_set}=0.5,{shard_set}/=0.5", sample_rate=16_000, crop_length=800, batch_size=4
-    )
-    assert opened.fingerprint == both.fingerprint
+    assert opened.fingerprint == turned.fingerprint == both.fingerprint
     np.testing.assert_array_equal(
         opened.local_batch(3)["waveform"], both.local_batch(3)["waveform"]
     )
