@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from data_pipelines.containers import streams
 
-_WINDOW = 2**20  # bytes that are looked at together
+_WINDOW = 2**17  # bytes that are looked at together
 
 
 class Content:

@@ -7,6 +7,10 @@ The decoder checks the sums of every frame; what it cannot know is where the las
 
 from collections.abc import Iterator
 import dataclasses
+import functools
+import struct
+
+import numpy as np
 
 from data_pipelines.containers import content as content_lib
 from data_pipelines.containers import streams
@@ -18,14 +22,18 @@ _TOTAL_MASK = 2**36 - 1
 _BLOCK_FRAMES = {1: 192, **{code: 576 << code - 2 for code in range(2, 6)}}
 _BLOCK_FRAMES |= {code: 256 << code - 8 for code in range(8, 16)}
 _BITS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
+_RATES = dict(
+    enumerate(
+        (88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), 1
+    )
+)
 _LEAST_TAIL = 2**16  # bytes at the end in which the last frame is looked for
 
 
 @dataclasses.dataclass(frozen=True)
 class _Info:
-    """STREAMINFO: where its 64 bits of rate, channels, bits and total stand, and what they say."""
+    """What STREAMINFO says: rate, channels, bits and total in 64 bits, and the largest block."""
 
-    place: int
     packed: int
     max_block: int
 
@@ -69,12 +77,12 @@ def walk(content: content_lib.Content, start: int) -> streams.Walk:
 def _walk_stream(
     content: content_lib.Content, part: range
 ) -> tuple[streams.Stream | None, streams.Problem | None]:
-    head = content.at(part.start, 42)
-    if len(head) < 42:
+    start = content.at(part.start, 42)
+    if len(start) < 42:
         return None, streams.Problem("truncated", "in the header")
-    if head[4] & 0x7F or head[5:8] != _FIRST_BLOCK[5:]:
+    if start[4] & 0x7F or start[5:8] != _FIRST_BLOCK[5:]:
         return None, streams.Problem("damaged", "no STREAMINFO behind its first bytes")
-    info = _Info(part.start + 18, int.from_bytes(head[18:26], "big"), int.from_bytes(head[10:12]))
+    info = _Info(int.from_bytes(start[18:26], "big"), int.from_bytes(start[10:12], "big"))
     position, is_last = part.start + 4, False
     while not is_last:
         head = content.at(position, 4)
@@ -90,7 +98,8 @@ def _walk_stream(
         return None, streams.Problem("truncated", "a header and no frame")
     first = _frame(content.at(position, 16), info)
     if first is None:
-        return None, streams.Problem("damaged", f"no frame starts at byte {position}")
+        reason = "damaged" if part.stop - position >= 16 else "truncated"
+        return None, streams.Problem(reason, f"no frame starts at byte {position}")
     is_variable = content.at(position + 1, 1) == b"\xf9"
     block = 1 if is_variable else first.num_frames
     end = _end(content, range(position, part.stop), info, block)
@@ -100,7 +109,7 @@ def _walk_stream(
         )
     pieces = (part,)
     if end != info.total:
-        pieces = streams.patched(part, {info.place: _packed(info, end)})
+        pieces = (with_total(start, end), range(part.start + len(start), part.stop))
     stream = streams.Stream(end, pieces, info.layout)
     if end < info.total:
         detail = f"{end} of {info.total} samples are there"
@@ -108,8 +117,10 @@ def _walk_stream(
     return stream, None
 
 
-def _packed(info: _Info, total: int) -> bytes:
-    return (info.packed & ~_TOTAL_MASK | total & _TOTAL_MASK).to_bytes(8, "big")
+def with_total(head: bytes, total: int) -> bytes:
+    """A header of at least 26 bytes, from the first byte of a file on, with another total."""
+    packed = int.from_bytes(head[18:26], "big") & ~_TOTAL_MASK | total & _TOTAL_MASK
+    return head[:18] + packed.to_bytes(8, "big") + head[26:]
 
 
 def _end(content: content_lib.Content, frames: range, info: _Info, block: int) -> int | None:
@@ -123,8 +134,7 @@ def _end(content: content_lib.Content, frames: range, info: _Info, block: int) -
         if frame is None:
             continue
         end = frame.number * block + frame.num_frames
-        # The decoder checks the sum of a frame that it knows to come.
-        if end == info.total or _sum(tail[place:]) == 0:
+        if _sum(tail[place:]) == 0:
             return end
     return None
 
@@ -154,7 +164,13 @@ def _frame(head: bytes, info: _Info) -> _Frame | None:
         size = block - 5
         num_frames = int.from_bytes(head[at : at + size], "big") + 1
         at += size
-    at += {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    hertz = _RATES.get(rate, info.layout[0])
+    if rate >= 12:
+        size = 1 if rate == 12 else 2
+        hertz = int.from_bytes(head[at : at + size], "big") * {12: 1000, 13: 1, 14: 10}[rate]
+        at += size
+    if hertz != info.layout[0]:
+        return None
     if at >= len(head) or _sum8(head[:at]) != head[at]:
         return None
     return _Frame(number, num_frames)
@@ -176,20 +192,8 @@ def _number(head: bytes, at: int) -> tuple[int | None, int]:
     return number, at + count
 
 
-def _table(polynomial: int, bits: int) -> tuple[int, ...]:
-    table, top, mask = [], 1 << bits - 1, (1 << bits) - 1
-    for byte in range(256):
-        value = byte << bits - 8
-        for _ in range(8):
-            value = (value << 1 ^ (polynomial if value & top else 0)) & mask
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE_8, _TABLE_16 = _table(0x07, 8), _table(0x8005, 16)
-
-
 def _sum8(content: bytes) -> int:
+    """CRC-8 of bytes."""
     value = 0
     for byte in content:
         value = _TABLE_8[value ^ byte]
@@ -198,7 +202,21 @@ def _sum8(content: bytes) -> int:
 
 def _sum(content: bytes) -> int:
     """CRC-16 of bytes: 0 of a whole frame, also where zero bytes follow it."""
-    value = 0
-    for byte in content:
-        value = (value << 8 ^ _TABLE_16[value >> 8 ^ byte]) & 0xFFFF
+    value, table = 0, _table_16()
+    for pair in struct.unpack(f">{len(content) // 2}H", content[: len(content) & ~1]):
+        value = table[value ^ pair]
+    if len(content) % 2:
+        value = value << 8 & 0xFFFF ^ table[value >> 8 ^ content[-1]]
     return value
+
+
+def _table(polynomial: int, bits: int) -> list[int]:
+    """What a remainder of that many bits becomes when as many follow it."""
+    values, mask = np.arange(1 << bits), (1 << bits) - 1
+    for _ in range(bits):
+        values = (values << 1 ^ np.where(values >> bits - 1, polynomial, 0)) & mask
+    return values.tolist()
+
+
+_TABLE_8 = _table(0x07, 8)
+_table_16 = functools.cache(lambda: _table(0x8005, 16))

@@ -117,7 +117,7 @@ def _walk_caf(content: content_lib.Content, start: int) -> streams.Walk:
             break
         if size < 0 or position + 12 + size > content.size:
             detail = f"the chunk at byte {position} says {size} bytes"
-            return streams.refused("caf", "damaged", detail)
+            return streams.refused("caf", "damaged" if size < 0 else "truncated", detail)
         if head[:4] == b"desc":
             description = content.at(position + 12, 32)
         position += 12 + size

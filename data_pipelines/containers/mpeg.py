@@ -13,7 +13,7 @@ from data_pipelines.containers import streams
 from data_pipelines.containers import tags
 
 _HEADER_BYTES = 4
-_WINDOW = 2**20  # bytes that are walked together
+_WINDOW = 2**17  # bytes that are walked together
 _RATES = {
     3: (44_100, 48_000, 32_000),
     2: (22_050, 24_000, 16_000),
@@ -52,6 +52,7 @@ class _Info:
         count: frames behind it.
         num_bytes: of it and those frames.
         trim: samples that the encoder put before and behind the sound, 0 where it does not say.
+        summed: bytes of the frame that its own sum covers, 0 where it has none.
     """
 
     place: int
@@ -60,6 +61,18 @@ class _Info:
     count: int | None
     num_bytes: int | None
     trim: tuple[int, int]
+    summed: int = 0
+
+    def with_counts(self, count: int, num_bytes: int | None) -> bytes:
+        """The frame with other counts in the fields that it has."""
+        frame, at = bytearray(self.frame), self.tag + 8
+        for value, there in ((count, self.count), (num_bytes, self.num_bytes)):
+            if there is not None:
+                frame[at : at + 4] = min(there if value is None else value, 2**32 - 1).to_bytes(
+                    4, "big"
+                )
+                at += 4
+        return bytes(frame)
 
 
 @dataclasses.dataclass
@@ -70,7 +83,6 @@ class _Run:
     info: _Info | None
     count: int = 0
     ranges: list[range] = dataclasses.field(default_factory=list)
-    claimed_end: int = 0  # of as many frames as the Info frame claims
 
     @property
     def num_bytes(self) -> int:
@@ -130,24 +142,25 @@ def walk(content: content_lib.Content, whole: range) -> streams.Walk:
         if position >= stop or content.is_zero(position, stop):
             break
         if position == end:
-            problem = _problem_at(content, position, stop)
+            problem = _problem_at(content, position, stop, is_first=not runs)
             break
-    runs = [part for run in runs for part in _parts(run)]
     kinds = {run.header.kind for run in runs}
     found = [_stream(run, runs, whole) for run in runs if run.count]
     if len(kinds) > 1:
         problem = streams.Problem("several_streams", streams.several({kind[2:] for kind in kinds}))
         found = found[:1]
     if problem is None:
-        problem = next((cut for run in runs if (cut := _cut(run))), None)
+        problem = next((wrong for run in runs if (wrong := _problem_of(run))), None)
     if problem is None and not found:
         problem = streams.Problem("no_samples", "no MPEG frame with sound")
     return streams.Walk("mpeg", tuple(found), problem)
 
 
-def _problem_at(content: content_lib.Content, position: int, stop: int) -> streams.Problem:
+def _problem_at(
+    content: content_lib.Content, position: int, stop: int, *, is_first: bool
+) -> streams.Problem:
     head = content.at(position, _HEADER_BYTES)
-    if _is_free(head):
+    if is_first and _is_free(head):
         return streams.Problem("unsupported", "MPEG audio of free format: convert it to flac")
     header = _header(head)
     if header and position + header.num_bytes > stop:
@@ -157,61 +170,86 @@ def _problem_at(content: content_lib.Content, position: int, stop: int) -> strea
 
 def _walk_touching(content: content_lib.Content, part: range, runs: list[_Run]) -> int:
     """Walks frames that touch, adding them to the runs; the end of the last."""
-    run, begin, end = runs[-1] if runs else None, part.start, part.start
-    for place, header, tag in _frames(content, part):
-        if tag is not None or run is None or header.kind != run.header.kind:
-            if begin < place:
-                run.ranges.append(range(begin, place))
-            info = _read_info(content, place, header, tag) if tag is not None else None
-            run, begin = _Run(header, info), place
-            runs.append(run)
-        end = place + header.num_bytes
-        if tag is not None:
-            begin = end
-            continue
-        run.count += 1
-        if run.info and run.count == run.info.count:
-            run.claimed_end = end
-    if begin < end:
-        run.ranges.append(range(begin, end))
+    end = part.start
+    for stretch, header, count, tag in _stretches(content, part):
+        if tag is not None or not runs or header.kind != runs[-1].header.kind:
+            info = _read_info(content, stretch, tag) if tag is not None else None
+            runs.append(_Run(header, info))
+        if tag is None:
+            runs[-1].count += count
+            runs[-1].ranges.append(stretch)
+        end = stretch.stop
     return end
 
 
-def _frames(content: content_lib.Content, part: range) -> Iterator[tuple[int, _Header, int | None]]:
-    """Yields (place, header, place of an Info tag in it or None) of whole frames that touch."""
-    headers, position, kind = {}, part.start, None
+def _stretches(
+    content: content_lib.Content, part: range
+) -> Iterator[tuple[range, _Header, int, int | None]]:
+    """Yields (place, header, count, None) of whole frames that touch and are of one kind.
+
+    A frame with an Info tag comes by itself, with the place of the tag in it.
+    """
+    sizes, header, position = {}, None, part.start
     while True:
-        window, place = content.at(position, min(_WINDOW, part.stop - position)), 0
-        while len(head := window[place : place + _HEADER_BYTES]) == _HEADER_BYTES:
-            header = headers.get(head)
-            if header is None:
-                headers[head] = header = _header(head)
-                if header is None:
-                    return
-            end = place + header.num_bytes
+        window = content.at(position, min(_WINDOW, part.stop - position))
+        tagged = _tagged(window)
+        place = begin = count = 0
+        is_over = False
+        while True:  # a turn for each frame: 38 a second
+            head = window[place : place + _HEADER_BYTES]
+            size = sizes.get(head)
+            if size is None:
+                found = _header(head)
+                is_over = found is None
+                if is_over:
+                    break
+                if header is None or found.kind != header.kind:
+                    # One header that differs is damage; two are another stream.
+                    after = content.at(position + place + found.num_bytes, _HEADER_BYTES)
+                    following = _header(after)
+                    is_over = header and (following is None or following.kind != found.kind)
+                    if is_over:
+                        break
+                    if count:
+                        yield range(position + begin, position + place), header, count, None
+                    sizes, header, begin, count = {}, found, place, 0
+                sizes[head] = size = found.num_bytes
+            end = place + size
             if end > len(window):
                 break
-            if header.kind != kind:
-                # One header that differs is damage; two are another stream.
-                next_place = position + end
-                following = _header(content.at(next_place, _HEADER_BYTES))
-                if kind and (following is None or following.kind != header.kind):
-                    return
-                kind = header.kind
-            tag = None
-            if window[place + header.tag : place + header.tag + 4] in (b"Xing", b"Info"):
-                tag = header.tag
-            elif window[place + 36 : place + 40] == b"VBRI":
-                tag = 0
-            yield position + place, header, tag
+            if place in tagged:
+                if count:
+                    yield range(position + begin, position + place), header, count, None
+                yield range(position + place, position + end), header, 0, tagged[place]
+                begin, count = end, 0
+            else:
+                count += 1
             place = end
-        if not place:
+        if count:
+            yield range(position + begin, position + place), header, count, None
+        if is_over or not place:
             return
         position += place
 
 
-def _read_info(content: content_lib.Content, place: int, header: _Header, tag: int) -> _Info:
-    frame = content.at(place, header.num_bytes)
+def _tagged(window: bytes) -> dict[int, int]:
+    """Places of frames with an Info tag to the place of the tag in them, 0 of VBRI."""
+    found = {}
+    for name in (b"Xing", b"Info", b"VBRI"):
+        at = window.find(name)
+        while at >= 0:
+            for tag in (36,) if name == b"VBRI" else (13, 21, 36):
+                header = _header(window[at - tag : at - tag + 4]) if at >= tag else None
+                if header and name == b"VBRI":
+                    found[at - tag] = 0
+                elif header and header.tag == tag and not any(window[at - tag + 4 : at]):
+                    found[at - tag] = tag
+            at = window.find(name, at + 4)
+    return found
+
+
+def _read_info(content: content_lib.Content, part: range, tag: int) -> _Info:
+    place, frame = part.start, content.at(part.start, len(part))
     if not tag:
         num_bytes, count = (int.from_bytes(frame[at : at + 4], "big") for at in (46, 50))
         return _Info(place, frame, 0, count, num_bytes, (0, 0))
@@ -221,36 +259,56 @@ def _read_info(content: content_lib.Content, place: int, header: _Header, tag: i
         if flags & flag:
             values[flag] = int.from_bytes(frame[at : at + size], "big")
             at += size
-    trim = (0, 0)
-    if len(frame) >= at + 24 and frame[at]:
-        both = int.from_bytes(frame[at + 21 : at + 24], "big")
+    trim, summed = (0, 0), 0
+    ours = frame[at : at + 36]  # what LAME and those who follow it add
+    if len(ours) == 36 and any(ours):
+        both = int.from_bytes(ours[21:24], "big")
         trim = (both >> 12, both & 0xFFF)
-    return _Info(place, frame, tag, values.get(1), values.get(2), trim)
+        # LAME had no sum before 3.90, and writers who follow it may leave it out.
+        summed = at + 34 if any(ours[34:]) and not ours.startswith(b"LAME3.8") else 0
+    return _Info(place, frame, tag, values.get(1), values.get(2), trim, summed)
 
 
-def _parts(run: _Run) -> list[_Run]:
-    """A run, in two where its Info frame is right and frames of another file follow its own."""
+def _sum_of(byte: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ (0xA001 if byte & 1 else 0)
+    return byte
+
+
+_SUM_TABLE = tuple(map(_sum_of, range(256)))
+
+
+def _is_true(frame: bytes, summed: int) -> bool:
+    """Whether an Info frame has its sum, a CRC-16, or none."""
+    value = 0
+    for byte in frame[:summed]:
+        value = value >> 8 ^ _SUM_TABLE[(value ^ byte) & 0xFF]
+    return value == int.from_bytes(frame[summed : summed + 2], "big") if summed else True
+
+
+def _problem_of(run: _Run) -> streams.Problem | None:
+    """Whether the Info frame lies, or counts frames that are missing: its bytes tell that from a lie."""
     info = run.info
-    if not info or not run.claimed_end or run.count == info.count:
-        return [run]
-    own, others = [], []
-    for part in run.ranges:
-        middle = min(max(run.claimed_end, part.start), part.stop)
-        own += [range(part.start, middle)] if middle > part.start else []
-        others += [range(middle, part.stop)] if part.stop > middle else []
-    first = _Run(run.header, info, info.count, own, run.claimed_end)
-    if first.num_bytes != info.num_bytes:
-        return [run]
-    return [first, _Run(run.header, None, run.count - info.count, others)]
-
-
-def _cut(run: _Run) -> streams.Problem | None:
-    """Whether frames are missing that the Info frame counts; its bytes tell a lie from a cut."""
-    info = run.info
-    # Some writers count the Info frame itself.
-    if not info or not info.count or run.count >= info.count - 1:
+    if info and not any(
+        _is_true(info.with_counts(*counts), info.summed)
+        for counts in (
+            (info.count or 0, info.num_bytes),
+            (run.count, info.num_bytes),
+            (run.count, run.num_bytes),
+        )
+    ):
+        return streams.Problem(
+            "damaged", f"the Info frame at byte {info.place} differs from its sum"
+        )
+    if not info or not info.count or run.count == info.count:
         return None
-    if info.num_bytes and run.num_bytes >= info.num_bytes:
+    if run.count > info.count:
+        if info.num_bytes and run.num_bytes > info.num_bytes:
+            extra = f"{run.count - info.count} frames behind the {info.count} that its Info frame"
+            return streams.Problem("damaged", f"{extra} counts")
+        return None
+    # Some writers count the Info frame itself.
+    if run.count == info.count - 1 or info.num_bytes and run.num_bytes >= info.num_bytes:
         return None
     return streams.Problem("truncated", f"{run.count} of {info.count} frames are there")
 
@@ -268,14 +326,10 @@ def _stream(run: _Run, runs: list[_Run], whole: range) -> streams.Stream:
     if right and len(runs) == len(run.ranges) == 1 and whole.start == 0:
         return streams.Stream(num_frames, None, layout)
     if info and info.tag and info.count:
-        frame = bytearray(info.frame)
-        flags = int.from_bytes(frame[info.tag + 4 : info.tag + 8], "big")
-        frame[info.tag + 8 : info.tag + 12] = run.count.to_bytes(4, "big")
-        if flags & 2:
-            frame[info.tag + 12 : info.tag + 16] = run.num_bytes.to_bytes(4, "big")
+        frame = info.with_counts(run.count, run.num_bytes)
     else:
         frame = _fresh_info(run)
-    return streams.Stream(num_frames, (bytes(frame), *streams.joined(run.ranges)), layout)
+    return streams.Stream(num_frames, (frame, *streams.joined(run.ranges)), layout)
 
 
 def _fresh_info(run: _Run) -> bytes:

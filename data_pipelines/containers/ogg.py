@@ -6,12 +6,13 @@ import dataclasses
 import zlib
 
 from data_pipelines.containers import content as content_lib
+from data_pipelines.containers import flac
 from data_pipelines.containers import streams
 from data_pipelines.containers import tags
 
 MAGIC = b"OggS"
 _HEADER_BYTES = 27
-_WINDOW = 2**20  # bytes that are walked together; a page has up to 65,307
+_WINDOW = 2**17  # bytes that are walked together; a page has up to 65,307
 _CONTINUED, _BEGINS, _ENDS = 1, 2, 4
 
 # The sum of a page is that of zlib with the bits of each byte the other way round.
@@ -50,6 +51,9 @@ class _Link:
     start: int | None = None  # granule of its first sample
     is_open: bool = True
     has_sound: bool = False
+    # Of FLAC, which is read as if it had no pages: its header, and where its packets lie.
+    head: bytes = b""
+    bodies: list[range] = dataclasses.field(default_factory=list)
 
     @property
     def stream(self) -> streams.Stream:
@@ -57,7 +61,10 @@ class _Link:
         num_frames = None
         if self.start is not None:
             num_frames = max(self.granule - self.start - self.skip, 0) // self.step
-        return streams.Stream(num_frames, (range(self.begin, self.stop),), self.layout)
+        pieces = (range(self.begin, self.stop),)
+        if self.head:
+            pieces = (flac.with_total(self.head, num_frames), *self.bodies)
+        return streams.Stream(num_frames, pieces, self.layout)
 
 
 def walk(content: content_lib.Content, start: int) -> streams.Walk:
@@ -143,14 +150,16 @@ def _add(page: _Page, links: list[_Link]) -> streams.Problem | None:
         begun = _begun(page)
         if isinstance(begun, streams.Problem):
             return begun
-        links.append(begun)
         link = begun
+        links.append(link)
     elif not link or not link.is_open or page.serial != link.serial:
         return streams.Problem("damaged", f"the page at byte {page.place} belongs to no stream")
     elif page.number != (link.number + 1) % 2**32:
         detail = f"page {page.number} at byte {page.place} follows page {link.number}"
         return streams.Problem("damaged", detail)
     link.number, link.stop = page.number, page.place + page.num_bytes
+    if link.head and not page.flags & _BEGINS:
+        link.bodies.append(range(link.stop - len(page.body), link.stop))
     link.is_open = not page.flags & _ENDS
     if page.granule > 0 or page.granule == 0 and link.has_sound:
         if not link.has_sound:
@@ -179,7 +188,7 @@ def _begun(page: _Page) -> _Link | streams.Problem:
     if head[:5] == b"\x7fFLAC" and len(head) >= 51:
         packed = int.from_bytes(head[27:35], "big")
         layout = (packed >> 44, (packed >> 41 & 7) + 1)
-        return _Link(**fields, codec="flac", layout=layout)
+        return _Link(**fields, codec="flac", layout=layout, head=head[9:])
     name = "".join(chr(byte) if 0x20 < byte < 0x7F else " " for byte in head[:8]).strip()
     return streams.Problem("unsupported", f"Ogg with a stream of {name!r}: convert it to flac")
 

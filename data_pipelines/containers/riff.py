@@ -13,7 +13,8 @@ from data_pipelines.containers import streams
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff")
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_BY_SAMPLE = {_PCM: None, _FLOAT: None, 6: 8, 7: 8}  # tag -> bits, None for those of the header
+# Tag -> bytes that a sample of it may have; of other tags, samples are compressed together.
+_WIDTHS = {_PCM: (1, 2, 3, 4), _FLOAT: (4, 8), 6: (1,), 7: (1,)}
 _MPEG = (0x50, 0x55)
 _GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # of W64's chunks behind their names
 _W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
@@ -109,7 +110,7 @@ def _mended(
     fmt = struct.pack(f"{order}4sI", b"fmt ", len(header.format)) + header.format
     fmt += b"\0" * (len(fmt) % 2)
     fact = b""
-    if _tag(header.format, header.order) not in _BY_SAMPLE:
+    if _tag(header.format, header.order) not in _WIDTHS:
         places = content.find(b"fact", start + 12, header.data_place - 4)
         fact = next((content.at(place, 12) for place in places), b"")
     size = 4 + len(fmt) + len(fact) + 8 + len(data)
@@ -133,15 +134,26 @@ def _frame_bytes(form: bytes, order: str) -> tuple[int | None, streams.Problem |
     """Bytes of a sample of all channels, None of compressed ones, and what is wrong with that."""
     if len(form) < 14:
         return None, streams.Problem("damaged", "no fmt chunk before the samples")
-    channels, _, _, align = struct.unpack(("<" if order == "little" else ">") + "HIIH", form[2:14])
+    channels, rate, speed, align = struct.unpack(
+        ("<" if order == "little" else ">") + "HIIH", form[2:14]
+    )
     tag = _tag(form, order)
-    if not channels or not align and tag in _BY_SAMPLE:
+    if not channels or not align and tag in _WIDTHS:
         detail = f"its fmt chunk says {channels} channels and samples of {align} bytes"
         return None, streams.Problem("damaged", detail)
-    if tag not in _BY_SAMPLE:
+    if tag not in _WIDTHS:
         return None, None
-    bits = _BY_SAMPLE[tag] or int.from_bytes(form[14:16], order)
-    if align % channels or not 0 < bits <= 8 * (align // channels) <= 64:
+    bits, width = int.from_bytes(form[14:16], order), align // channels
+    # Some writers count bytes per second without the bits that fill a sample up, or not at all.
+    speeds = (0, rate * align, rate * channels * bits // 8)
+    if align % channels or width not in _WIDTHS[tag] or speed not in speeds:
+        detail = (
+            f"its fmt chunk says {bits} bits, {channels} channels in {align} bytes and {rate} Hz"
+        )
+        return None, streams.Problem("damaged", f"{detail} in {speed} bytes")
+    if tag in (_PCM, _FLOAT) and not (
+        8 * (width - 1) < bits <= 8 * width or width == 4 and bits > 16
+    ):
         detail = f"its fmt chunk says {bits} bits in {align} bytes for {channels} channels"
         return None, streams.Problem("damaged", detail)
     return align, None
@@ -160,7 +172,7 @@ def _walk_w64(content: content_lib.Content, start: int) -> streams.Walk:
             break
         if size < 24 or position + size > content.size:
             detail = f"the chunk at byte {position} says {size} bytes"
-            return streams.refused("w64", "damaged", detail)
+            return streams.refused("w64", "damaged" if size < 24 else "truncated", detail)
         if head[:4] == b"fmt ":
             form = content.at(position + 24, min(size - 24, 64))
         position += -(-size // 8) * 8

@@ -33,7 +33,7 @@ UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are read at a time: 2 MB of float32
-_STEP_VALUES = 2**13  # that are decoded at a time where damage shows only then, and takes the step
+_STEPS = 2  # per second, in which is decoded what shows its damage only then; the step is lost
 # Largest samples of formats that hold less than 16 bits do.
 _FULL_SCALES = dict(PCM_S8=127 / 128, PCM_U8=127 / 128, ULAW=32124 / 32768, ALAW=32256 / 32768)
 _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives none is near 2**63
@@ -187,7 +187,7 @@ class _Decoder:
         block_frames = max(_BLOCK_VALUES // self.file.channels, 1)
         step = block_frames
         if self._steps:
-            step = min(max(_STEP_VALUES // self.file.channels, 1), block_frames)
+            step = max(min(self.file.samplerate // _STEPS, block_frames), 1)
         block, filled = np.empty((block_frames, self.file.channels), np.float32), 0
         while filled < block_frames:
             try:
