@@ -130,7 +130,7 @@ def _walk_caf(content: content_lib.Content, start: int) -> streams.Walk:
         if packet_frames != 1 or not channels or packet_bytes % channels or not packet_bytes:
             detail = f"its desc chunk says {channels} channels in {packet_bytes} bytes"
             return streams.refused("caf", "damaged", detail)
-        if not 0 < bits <= 8 * (packet_bytes // channels) <= 64:
+        if not samples.fits(bits, packet_bytes // channels):
             detail = f"its desc chunk says {bits} bits in {packet_bytes} bytes"
             return streams.refused("caf", "damaged", detail)
     begin = position + 16

@@ -318,7 +318,7 @@ def _stream(run: _Run, runs: list[_Run], whole: range) -> streams.Stream:
     info, header = run.info, run.header
     num_frames, layout = run.count * header.num_frames, header.kind[2:]
     if header.kind[1] != 3:
-        return streams.Stream(num_frames, streams.joined(run.ranges), layout)
+        return streams.Stream(num_frames, _long_enough(run), layout)
     delay, padding = info.trim if info and info.count else (0, 0)
     # Where there is an Info frame, the decoder takes off its own delay, out of the padding if any.
     num_frames = max(num_frames - delay - max(padding, _DECODER_DELAY), 0)
@@ -330,6 +330,19 @@ def _stream(run: _Run, runs: list[_Run], whole: range) -> streams.Stream:
     else:
         frame = _fresh_info(run)
     return streams.Stream(num_frames, (frame, *streams.joined(run.ranges)), layout)
+
+
+def _long_enough(run: _Run) -> streams.Pieces:
+    """Frames of layers I and II, which have no Info frame, and a tag behind them if need be.
+
+    The decoder divides the size by that of the first frame, and stops at what it makes of it.
+    """
+    pieces = streams.joined(run.ranges)
+    missing = (run.count + 1) * run.header.num_bytes - sum(map(len, pieces))
+    if missing <= run.header.num_bytes:
+        return pieces
+    size = bytes(missing >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return (*pieces, b"ID3\4\0\0" + size + bytes(missing))
 
 
 def _fresh_info(run: _Run) -> bytes:

@@ -151,9 +151,7 @@ def _frame_bytes(form: bytes, order: str) -> tuple[int | None, streams.Problem |
             f"its fmt chunk says {bits} bits, {channels} channels in {align} bytes and {rate} Hz"
         )
         return None, streams.Problem("damaged", f"{detail} in {speed} bytes")
-    if tag in (_PCM, _FLOAT) and not (
-        8 * (width - 1) < bits <= 8 * width or width == 4 and bits > 16
-    ):
+    if tag in (_PCM, _FLOAT) and not samples.fits(bits, width):
         detail = f"its fmt chunk says {bits} bits in {align} bytes for {channels} channels"
         return None, streams.Problem("damaged", detail)
     return align, None

@@ -43,6 +43,11 @@ def chunk_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
 
 
+def fits(bits: int, width: int) -> bool:
+    """Whether a sample of that many bits takes that many bytes; 4 may hold one of 17 and more."""
+    return 8 * (width - 1) < bits <= 8 * width or width == 4 and 16 < bits <= 32
+
+
 def stream(
     kind: str,
     content: content_lib.Content,
