@@ -28,6 +28,7 @@ from data_pipelines.inputs import tfds
 from data_pipelines.inputs import webdataset
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion as conversion_lib
+from data_pipelines.sound import levels
 from data_pipelines.sound import transforms
 
 # --source -> kind of input; its first field is --input, the others have flags of their names.
@@ -65,6 +66,15 @@ def _parser() -> command.Parser:
     text = "of texts whose column or ending does not say it: what is said, or what is heard"
     add("--text_kind", choices=sound_records.TEXT_KINDS, default="", help=text)
     add("--num_workers", type=positive, default=os.cpu_count(), help="processes")
+
+    text = "levels beyond which a sound is refused, rather than used and said"
+    add = parser.add_argument_group(text).add_argument
+    not_below_0, level = command.at_least(0.0, float), command.at_least(levels.LEAST_DB, float)
+    add("--max_clipped", type=not_below_0, help="share of samples at full scale or beyond")
+    add("--min_rms_db", type=level, help="root of the mean square, dBFS")
+    add("--max_dc", type=not_below_0, help="mean of the samples, share of full scale")
+    add("--min_bandwidth", type=not_below_0, help="frequency that it reaches, Hz")
+    add("--max_mix_loss_db", type=not_below_0, help="what mixing the channels loses, dB")
 
     add = parser.add_argument_group("--source=folder").add_argument
     text = "glob on relative path or name; repeatable"
@@ -127,6 +137,12 @@ def _build(values: argparse.Namespace) -> None:
         mono=values.mono,
         min_seconds=values.min_seconds,
         max_seconds=values.max_seconds,
+        limits=levels.Limits(
+            **{
+                field.name: getattr(values, field.name)
+                for field in dataclasses.fields(levels.Limits)
+            }
+        ),
     )
     builder.build(
         _input_from_flags(values),

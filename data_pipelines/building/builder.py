@@ -6,7 +6,6 @@ The same call gives the same bytes, whatever the number of workers. A build that
 no manifest, hence nothing that passes for a shard set; the same call then continues it.
 """
 
-import collections
 from collections.abc import Callable, Sequence
 import functools
 import json
@@ -14,11 +13,13 @@ import os
 import pathlib
 import time
 
+from data_pipelines.building import account
 from data_pipelines.building import duplicates
 from data_pipelines.building import plan as build_plan
 from data_pipelines.building import shard_writer
 from data_pipelines.building import split
 from data_pipelines.building import staging
+from data_pipelines.building import summary
 from data_pipelines.building import workers
 from data_pipelines.inputs import listing
 from data_pipelines.records import atomic
@@ -60,7 +61,7 @@ def build(
     # A build with another holdout has other parts.
     manifests = staging.finished(output, plan, parts=("", "train", "test"))
     if manifests:
-        say(f"{output} is already built: {_summary(manifests)}")
+        say(summary.of(manifests, output, f"{output} is already built"))
         return manifests
     with staging.Staging(output, plan) as stage:
         results = _write_shards(source, conversion, plan, stage, num_workers, say)
@@ -74,7 +75,7 @@ def build(
         for part, content in manifests.items():
             manifest.write(content, build_plan.part_folder(output, part))
         stage.remove()
-    say(f"built {output}: {_summary(manifests)}")
+    say(summary.of(manifests, output, f"built {output}"))
     return manifests
 
 
@@ -161,14 +162,6 @@ def _manifest(
     results: dict[str, list[dict]],
     conversion: conversion_lib.Conversion,
 ) -> manifest.Manifest:
-    totals, reasons = collections.Counter(), collections.Counter()
-    labels = collections.defaultdict(set)
-    for result in results[part]:
-        for name in ("num_samples", "num_used", "num_texts", "clipped_samples"):
-            totals[name] += result[name]
-        for name, values in result["labels"].items():
-            labels[name].update(values)
-        reasons.update(refusal["reason"] for refusal in result["refused"])
     return manifest.Manifest(
         sample_rate=conversion.sample_rate,
         segment_length=conversion.segment_length,
@@ -178,15 +171,9 @@ def _manifest(
         settings=plan.settings,
         sources=plan.sources,
         num_sources=plan.parts[part],
-        refused=dict(sorted(reasons.items())),
         skipped=plan.skipped,
-        duplicates=duplicates.num_within(results[part]),
         rows=plan.rows,
-        labels={
-            name: sorted(values) if len(values) <= shard_writer.MAX_LABEL_VALUES else None
-            for name, values in sorted(labels.items())
-        },
-        **totals,
+        **account.fields(results[part], conversion.sample_rate),
     )
 
 
@@ -200,29 +187,5 @@ def _refuse_empty(
             folder = build_plan.part_folder(output, part)
             raise ValueError(
                 f"nothing usable for {folder} among {content.num_sources} sounds: "
-                f"{_counts(content.refused)}; each is named in {folder / manifest.REFUSALS_NAME}"
+                f"{summary.counts(content.refused)}; each is named in {folder / manifest.REFUSALS_NAME}"
             )
-
-
-def _summary(manifests: dict[str, manifest.Manifest]) -> str:
-    lines = []
-    for part, content in manifests.items():
-        line = (f"{part} " if part else "") + (
-            f"{content.num_records} records, {content.seconds / 3600:.3f} h at "
-            f"{content.sample_rate} Hz from {content.num_used} of {content.num_sources} sounds"
-        )
-        if content.duplicates:
-            line += f", {content.duplicates} of them stored before"
-        if content.refused:
-            line += f" (refused: {_counts(content.refused)})"
-        lines.append(line)
-    whole = next(iter(manifests.values()))
-    if whole.skipped:
-        lines.append(f"passed over: {_counts(whole.skipped)}")
-    if whole.rows:
-        lines.append(f"rows of tables: {_counts(whole.rows)}")
-    return "; ".join(lines)
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())

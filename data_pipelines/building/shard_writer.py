@@ -3,7 +3,7 @@
 """Writes one shard from a list of sounds; runs in a worker process."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import errno
@@ -15,6 +15,7 @@ import tempfile
 from array_record.python import array_record_module
 import numpy as np
 
+from data_pipelines.building import account as account_lib
 from data_pipelines.building import plan as build_plan
 from data_pipelines.inputs import listing
 from data_pipelines.records import atomic
@@ -22,13 +23,13 @@ from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import conversion as conversion_lib
+from data_pipelines.sound import levels
 from data_pipelines.sound import refusals
 
 # PCM16 barely compresses, and inflating it would cost several times as much as reading it.
 WRITER_OPTIONS = "group_size:1,uncompressed"
+_PART_DIGESTED = 32  # of a record
 _SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
-
-MAX_LABEL_VALUES = 1000  # listed per label; a label with more is an identifier
 
 
 @contextlib.contextmanager
@@ -67,13 +68,10 @@ def write_shard(
 
     Returns:
         Ready for JSON: "partial", the temporary name, None if no sound was usable; "shard", the
-        fields of manifest.Shard or None; "num_samples", "num_used", "num_texts", "clipped_samples";
-        "refused", a list of {"path", "reason", "detail"}; "labels", name -> values; "digests", key
-        of a used sound -> hash of its samples.
+        fields of manifest.Shard or None; and what account.Account tells.
     """
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
-    totals = collections.Counter(num_samples=0, num_used=0, num_texts=0, clipped_samples=0)
-    refused, labels, digests, num_records = [], collections.defaultdict(set), {}, 0
+    account, num_records = account_lib.Account(conversion.sample_rate), 0
     writer = array_record_module.ArrayRecordWriter(str(partial), WRITER_OPTIONS)
     for item in task.items:
         report(item.key)
@@ -81,31 +79,15 @@ def write_shard(
             for reason, details in (("crashed", crashed), ("duplicate", left_out)):
                 if item.key in details:
                     raise refusals.Refused(reason, details[item.key])
-            digest = hashlib.sha256()
-            for record in _segments(item, source, conversion, folder, totals):
+            for record in _segments(item, source, conversion, folder, account):
                 writer.write(sound_records.encode(record))
-                digest.update(record.waveform)
+                account.add_record(record)
                 num_records += 1
-                totals["num_samples"] += record.waveform.size
-                totals["num_texts"] += len(record.texts)
         except refusals.Refused as refusal:
-            refused.append({"path": item.key, "reason": refusal.reason, "detail": refusal.detail})
-            continue
-        totals["num_used"] += 1
-        digests[item.key] = digest.hexdigest()[:32]
-        for name, value in record.labels.items():
-            if len(labels[name]) <= MAX_LABEL_VALUES:
-                labels[name].add(value)
+            account.refuse(item.key, refusal)
     writer.close()
     shard = whole_shard(task.shard_name, partial, num_records)
-    return {
-        "partial": partial.name if shard else None,
-        "shard": shard,
-        **totals,
-        "refused": refused,
-        "labels": {name: sorted(values) for name, values in sorted(labels.items())},
-        "digests": digests,
-    }
+    return {"partial": partial.name if shard else None, "shard": shard, **account.result()}
 
 
 def whole_shard(name: str, partial: pathlib.Path, num_records: int) -> dict | None:
@@ -123,15 +105,26 @@ def _segments(
     source: listing.Input,
     conversion: conversion_lib.Conversion,
     folder: str,
-    totals: dict[str, int],
+    account: account_lib.Account,
 ) -> Iterator[sound_records.Record]:
-    """Yields the segments of one sound, once the whole of it has proved usable."""
+    """Yields the segments of one sound, once the whole of it has proved usable, and counts it."""
     # A NaN may come at the end of ten hours, when the first segments would long be written.
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
+        sums, counts = [], collections.Counter()
+        digest = hashlib.sha256()
         with contextlib.ExitStack() as stack:
             sound = _open(source, item, stack)
-            for pcm in conversion_lib.pcm16_blocks(sound, conversion, totals):
-                spool.write(pcm.astype("<i2", copy=False).tobytes())
+            meter = conversion.meter(sound)
+            blocks = conversion_lib.pcm16_blocks(sound, conversion, counts, meter)
+            for segment in _cut(blocks, conversion.segment_length):
+                sums.append(levels.Sums())
+                sums[-1].add_record(segment, conversion.sample_rate)
+                # With the sums of all samples a part of them tells sounds apart, in less time.
+                digest.update(segment[: segment.size // _PART_DIGESTED + 1])
+                digest.update(f"{segment.size} {sums[-1].total} {sums[-1].squares} ".encode())
+                spool.write(segment)
+        whole = levels.whole([*sums, *meter.stretches]).figures()
+        conversion.limits.check(whole)
         num_samples = spool.tell() // 2
         # What is said in all of a sound is not what is said in a part of it.
         is_cut = num_samples > conversion.segment_length
@@ -150,8 +143,40 @@ def _segments(
                 ends=offset + conversion.segment_length >= num_samples,
                 texts=texts,
                 labels=sound.labels,
+                levels=_levels(sums, meter, offset // conversion.segment_length),
             )
             offset += conversion.segment_length
+        account.totals.update(counts)
+        account.add_sound(
+            item.key,
+            sound.texts,
+            figures=whole,
+            digest=digest.hexdigest()[:32],
+            num_samples=num_samples,
+            is_cut=is_cut,
+        )
+
+
+def _cut(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
+    """Yields the samples of blocks, [samples] int16, in segments of `length` and what remains."""
+    waiting, missing = [], length
+    for block in blocks:
+        block = block.astype("<i2", copy=False)
+        while block.size >= missing:
+            yield np.concatenate([*waiting, block[:missing]]) if waiting else block[:missing]
+            waiting, block, missing = [], block[missing:], length
+        if block.size:
+            waiting.append(block)
+            missing -= block.size
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _levels(sums: list[levels.Sums], meter: levels.Meter, index: int) -> dict[str, float]:
+    """The figures of a record and of the stretch of the source that became it."""
+    # Rounding of rates may leave one record more than stretches.
+    stretch = meter.stretches[min(index, len(meter.stretches) - 1)]
+    return levels.whole([sums[index], stretch]).figures()
 
 
 def _open(

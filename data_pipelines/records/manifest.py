@@ -73,6 +73,13 @@ class Manifest:
         labels: label name -> values seen, sorted; None for a label with too many values to list.
         num_texts: records with a transcript or caption.
         duplicates: used sounds whose samples another one before them has.
+        texts: kind -> "sounds" that came with one, "texts" of those sounds, "records" that have one.
+        lost_transcripts: sounds that came with a transcript and were cut, so that no record has it.
+        lost_seconds: length of the longest of them.
+        hours: label name -> value -> hours of sound; of labels whose values are listed.
+        levels: figure of sound.levels -> "min", "p1", "p10", "p50", "p90", "p99", "max" over records.
+        noteworthy: reason for which limits could refuse -> used sounds that are beyond
+            levels.noteworthy.
         latents: of whom, if the records hold latents of that sound instead of it.
         rows: what became of the rows of the tables -> count, such as "matched".
     """
@@ -93,6 +100,12 @@ class Manifest:
     latents: "Latents | None" = None
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     duplicates: int = 0
+    texts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    lost_transcripts: int = 0
+    lost_seconds: float = 0.0
+    hours: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    levels: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    noteworthy: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -176,6 +189,12 @@ def parse(data: bytes, path: str | os.PathLike) -> Manifest:
 def _check(manifest: Manifest, num_records: int) -> None:
     for name in ("sample_rate", "segment_length", "num_samples"):
         _check_field(manifest, name, int)
+    for name, shape in _SHAPES.items():
+        if not _holds(getattr(manifest, name), shape):
+            raise ValueError(f"{name} is {str(getattr(manifest, name))[:100]}")
+    for name, values in manifest.labels.items():
+        if values is not None and not all(type(value) is str for value in values):
+            raise ValueError(f"the values of label {name!r} are no strings")
     for shard in manifest.shards:
         # The name is joined to the folder: it must not lead out of it.
         if not _SHARD_NAME.fullmatch(shard.name):
@@ -193,6 +212,39 @@ def _check(manifest: Manifest, num_records: int) -> None:
             _check_field(manifest.latents, field.name, field.type, " of its latents")
     if manifest.num_records != num_records:
         raise ValueError(f"its shards hold {manifest.num_records} records, it says {num_records!r}")
+
+
+# Field -> what it holds, as `_holds` reads it.
+_SHAPES = {
+    "num_sources": int,
+    "num_used": int,
+    "clipped_samples": int,
+    "num_texts": int,
+    "duplicates": int,
+    "lost_transcripts": int,
+    "lost_seconds": float,
+    "settings": {},
+    "sources": str,
+    "refused": {str: int},
+    "skipped": {str: int},
+    "rows": {str: int},
+    "noteworthy": {str: int},
+    "texts": {str: {str: int}},
+    "hours": {str: {str: float}},
+    "levels": {str: {str: float}},
+}
+
+
+def _holds(value: object, shape: type | dict) -> bool:
+    """Whether a value is of a type, and at least 0 if a number; or a table of such values."""
+    if not isinstance(shape, dict):
+        return type(value) is shape and (shape is not int or value >= 0)
+    leaves = shape.values()
+    return type(value) is dict and all(
+        type(name) is str and _holds(found, leaf)
+        for leaf in leaves
+        for name, found in value.items()
+    )
 
 
 def _check_field(owner: object, name: str, kind: type, whose: str = "") -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 # One more than the largest PCM16 value, so that 16-bit files keep their samples exactly.
 FULL_SCALE = 32768
+_CHUNK = 2**15  # samples: temporaries stay in the cache, fresh pages cost more than arithmetic
 
 
 def to_float(pcm: np.ndarray) -> np.ndarray:
@@ -22,11 +23,13 @@ def from_float(waveform: np.ndarray) -> tuple[np.ndarray, int]:
     Returns:
         [samples] int16, and how many samples were limited.
     """
-    scaled = waveform * np.float32(FULL_SCALE)
-    np.rint(scaled, out=scaled)  # in place: fresh pages cost more than the arithmetic
-    num_clipped = 0
-    if scaled.size and not -FULL_SCALE <= scaled.min() <= scaled.max() < FULL_SCALE:
-        # +1.0 itself is one step above the largest PCM16 value; that is rounding, not clipping.
-        num_clipped = int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
-        np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
-    return scaled.astype(np.int16), num_clipped
+    pcm, num_clipped = np.empty(waveform.shape, np.int16), 0
+    for start in range(0, waveform.size, _CHUNK):
+        scaled = waveform[start : start + _CHUNK] * np.float32(FULL_SCALE)
+        np.rint(scaled, out=scaled)
+        if not -FULL_SCALE <= scaled.min() <= scaled.max() < FULL_SCALE:
+            # +1.0 itself is one step above the largest PCM16 value; that is rounding, not clipping.
+            num_clipped += int(np.count_nonzero(np.abs(scaled) > FULL_SCALE))
+            np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled)
+        pcm[start : start + _CHUNK] = scaled
+    return pcm, num_clipped

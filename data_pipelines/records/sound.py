@@ -105,7 +105,8 @@ def encode(record: Record) -> bytes:
             f"{list(waveform.shape)} for {record.key!r}"
         )
     numbers = {"sample_rate": int(record.sample_rate), "offset": int(record.offset)}
-    return encode_header(record, **numbers) + waveform.astype("<i2", copy=False).tobytes()
+    samples = np.ascontiguousarray(waveform, "<i2").data
+    return b"".join((encode_header(record, **numbers), samples))
 
 
 def decode(data: bytes) -> Record:

@@ -86,7 +86,7 @@ def _pcm16_blocks(
     _check_header(sound, conversion)
     resampler = transforms.Resampler(rate, conversion.sample_rate)
     num_read, num_clipped, num_written = 0, 0, 0
-    lowest, highest, loudest = math.inf, -math.inf, 0
+    lowest, highest, is_silent = math.inf, -math.inf, True
     blocks = _whole_or_kept(sound, conversion, counts)
     block = next(blocks, None)
     while block is not None:
@@ -95,19 +95,19 @@ def _pcm16_blocks(
         num_read += len(mono)
         if num_read > conversion.max_seconds * rate:
             raise refusals.Refused("too_long", f"more than {conversion.max_seconds:g} s")
-        block_lowest, block_highest = float(mono.min()), float(mono.max())
-        # The extremes are NaN or infinite exactly if a sample is.
+        channels = block if conversion.mono == "mean" else mono[:, None]
+        peak, block_lowest, block_highest = meter.add(channels, mono)
         if not (math.isfinite(block_lowest) and math.isfinite(block_highest)):
             raise refusals.Refused(
                 "not_finite", f"NaN or infinite samples before {num_read / rate:.2f} s"
             )
-        check_peak(meter.add(block if conversion.mono == "mean" else mono[:, None], mono))
+        check_peak(peak)
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
         pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
         num_clipped += clipped
         if pcm.size:
             num_written += pcm.size
-            loudest = max(loudest, int(pcm.max()), -int(pcm.min()))
+            is_silent = is_silent and not pcm.any()
             yield pcm
         block = following
     if num_read == 0:
@@ -117,7 +117,7 @@ def _pcm16_blocks(
         raise refusals.Refused(
             "too_short", f"{seconds:.4f} s, the limit is {conversion.min_seconds:g} s"
         )
-    if lowest == highest or loudest == 0:
+    if lowest == highest or is_silent:
         raise refusals.Refused("silent", f"{seconds:.2f} s in which every sample is the same")
     if num_clipped > num_written // 2:
         detail = f"{num_clipped} of {num_written} samples lie beyond full scale: rescale it"

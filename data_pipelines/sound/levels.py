@@ -25,7 +25,7 @@ MAX_PEAK_DB = 24.0  # above it is no loud recording: floats were not scaled to [
 # Bandwidth as in NeMo's Speech Data Explorer (tools/speech_data_explorer, eval_bandwidth): the
 # highest bin of the mean spectrum within 50 dB of the strongest, 512 points, Blackman-Harris. Here
 # of some frames only, and without the offset, which would be the strongest.
-_NUM_POINTS, _NUM_FRAMES, _FLOOR = 512, 32, 10.0**-5.0
+_NUM_POINTS, _NUM_FRAMES, _FLOOR = 512, 16, 10.0**-5.0
 _TURNS = 2.0 * np.pi * np.arange(_NUM_POINTS) / _NUM_POINTS
 _WINDOW = sum(
     factor * np.cos(order * _TURNS)
@@ -62,10 +62,15 @@ class Sums:
 
     def add(self, other: "Sums") -> None:
         """Adds a stretch."""
-        for name in self.__slots__:
-            ours, theirs = getattr(self, name), getattr(other, name)
-            largest = name in ("peak", "bandwidth")
-            setattr(self, name, max(ours, theirs) if largest else ours + theirs)
+        self.peak = max(self.peak, other.peak)
+        self.num_values += other.num_values
+        self.num_clipped += other.num_clipped
+        self.channel_power += other.channel_power
+        self.mix_power += other.mix_power
+        self.num_samples += other.num_samples
+        self.total += other.total
+        self.squares += other.squares
+        self.bandwidth = max(self.bandwidth, other.bandwidth)
 
     def add_record(self, pcm: np.ndarray, sample_rate: int) -> None:
         """Adds the samples of a record, [samples] int16, at `sample_rate`, Hz."""
@@ -108,36 +113,41 @@ class Meter:
             stretch: samples of the source per record.
         """
         self._full_scale, self._stretch = full_scale, stretch
-        self._position = 0
+        self._position = self._boundary = 0
         self.stretches: list[Sums] = []
 
-    def add(self, channels: np.ndarray, mono: np.ndarray) -> float:
+    def add(self, channels: np.ndarray, mono: np.ndarray) -> tuple[float, float, float]:
         """Adds a block: the channels that are used, [samples, channels], and their mix, [samples].
 
         Returns:
-            The largest magnitude of its samples.
+            The largest magnitude in the channels; the lowest and the highest sample of the mix, NaN
+            or infinite exactly if one is.
         """
-        start, peak = 0, 0.0
+        start, found = 0, []
         while start < len(channels):
-            index = int((self._position + start) / self._stretch)
-            end = min(math.ceil((index + 1) * self._stretch) - self._position, len(channels))
-            if index == len(self.stretches):
+            if self._position == self._boundary:
                 self.stretches.append(Sums())
-            self._add_stretch(self.stretches[index], channels[start:end], mono[start:end])
-            peak = max(peak, self.stretches[index].peak)
+                self._boundary = math.ceil(len(self.stretches) * self._stretch)
+            end = min(start + self._boundary - self._position, len(channels))
+            found.append(self._add_stretch(channels[start:end], mono[start:end]))
+            self._position += end - start
             start = end
-        self._position += len(channels)
-        return peak
+        peaks, lowest, highest = zip(*found)
+        return max(peaks), float(np.min(lowest)), float(np.max(highest))
 
-    def _add_stretch(self, sums: Sums, channels: np.ndarray, mono: np.ndarray) -> None:
-        peak = max(float(channels.max()), -float(channels.min()))
+    def _add_stretch(self, channels: np.ndarray, mono: np.ndarray) -> tuple[float, float, float]:
+        sums = self.stretches[-1]
+        lowest, highest = float(mono.min()), float(mono.max())
+        peak = max(highest, -lowest)
+        if channels.shape[1] > 1:
+            peak = max(float(channels.max()), -float(channels.min()))
+            sums.channel_power += _power(channels.reshape(-1)) / channels.shape[1]
+            sums.mix_power += _power(mono)
         sums.peak = max(sums.peak, peak)
         sums.num_values += channels.size
         if peak >= self._full_scale:
             sums.num_clipped += int(np.count_nonzero(np.abs(channels) >= self._full_scale))
-        if channels.shape[1] > 1:
-            sums.channel_power += _power(channels.reshape(-1)) / channels.shape[1]
-            sums.mix_power += _power(mono)
+        return peak, lowest, highest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +170,7 @@ class Limits:
 
     def broken(self, figures: dict[str, float]) -> Iterator[tuple[str, str]]:
         """Yields (reason, detail) of each limit that a sound of these figures is beyond."""
-        for reason, (name, figure, words) in _REASONS.items():
+        for reason, (name, figure, words) in REASONS.items():
             limit, value = getattr(self, name), figures[figure]
             is_beyond = (
                 value < (limit or 0.0)
@@ -177,7 +187,7 @@ class Limits:
 
 
 # Reason of a refusal -> the limit's name, the figure's, and how that is said.
-_REASONS = {
+REASONS = {
     "clipped": ("max_clipped", "clipped", "{:.1%} of the samples are at full scale or beyond"),
     "quiet": ("min_rms_db", "rms_db", "{:.1f} dBFS"),
     "dc_offset": ("max_dc", "dc", "an offset of {:.3f} of full scale"),
@@ -212,11 +222,13 @@ def bandwidth(pcm: np.ndarray, sample_rate: int) -> float:
     rows = pcm[: pcm.size // _NUM_POINTS * _NUM_POINTS].reshape(-1, _NUM_POINTS)
     count = min(_NUM_FRAMES, len(rows))
     frames = rows[np.arange(count) * len(rows) // count].astype(np.float64)
-    frames -= frames.mean()
+    frames -= np.einsum("ij->", frames) / frames.size
     frames *= _WINDOW
-    spectrum = np.fft.rfft(frames)
-    power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
-    above = np.flatnonzero(power > power.max() * _FLOOR)
+    spectrum = np.fft.rfft(frames).view(np.float64)
+    spectrum *= spectrum
+    power = spectrum.sum(axis=0)
+    power = power[::2] + power[1::2]
+    above = (power > power.max() * _FLOOR).nonzero()[0]
     return float(above[-1] * sample_rate / _NUM_POINTS) if above.size else 0.0
 
 

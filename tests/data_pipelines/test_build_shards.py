@@ -227,7 +227,7 @@ def test_neither_part_of_a_holdout_is_empty(holdout, folder, tmp_path):
 
 
 def test_labels_are_listed_unless_they_are_identifiers(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder.shard_writer, "MAX_LABEL_VALUES", 4)
+    monkeypatch.setattr(builder.account, "MAX_LABEL_VALUES", 4)
     source = folders.Folder(str(folder), label_pattern=r"^\d_(?P<speaker>[a-z]+)_(?P<index>\d+)")
     content = _build(source, tmp_path / "out")[""]
     assert content.labels == {"index": None, "speaker": ["ada", "bob"]}
