@@ -67,7 +67,9 @@ def _refusals(folder) -> dict[str, tuple[str, str]]:
     return {line["path"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
 
 
-def test_members_of_one_name_belong_together(tmp_path):
+@pytest.mark.parametrize("in_memory", [0, 2**23])
+def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(webdataset, "_MAX_BYTES_IN_MEMORY", in_memory)
     about = {"text": "in json", "speaker": "ada", "take": 3, "nested": {"left": "out"}}
     members = [
         ("./one.wav", _encoded(0)),
