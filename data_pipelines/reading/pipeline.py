@@ -253,7 +253,14 @@ class Pipeline(MixturePipeline):
             record = self._substitute.read(source.__getitem__, index, len(source))
             self._layout.write(batch, row, self._layout.content(record), 0.0)
             is_whole = source.is_whole(record) and self._layout.fits(record)
-            self._text.write_row(record, draws[row], is_whole=is_whole, batch=batch, row=row)
+            self._text.write_row(
+                record,
+                draws[row],
+                is_whole=is_whole,
+                lost_text=source.may_have_lost_text(record),
+                batch=batch,
+                row=row,
+            )
 
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records in the global batch of `step`, in its order.

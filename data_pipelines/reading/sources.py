@@ -140,6 +140,10 @@ class _RecordFiles:
         is_shorter = record.num_samples < self.manifest.segment_length
         return record.offset == 0 and (record.ends or is_shorter)
 
+    def may_have_lost_text(self, record: Any) -> bool:
+        """Whether a record is a part, in a set of which sounds lost their transcripts to cutting."""
+        return self.manifest.lost_transcripts > 0 and not self.is_whole(record)
+
     def _check_kind(self) -> None:
         """Raises ValueError where the records are of another kind."""
         raise NotImplementedError
@@ -285,6 +289,10 @@ class TfdsExamples:
     def is_whole(self, record: sound_records.Record) -> bool:
         """Whether a record is all of its source: examples are never cut."""
         return True
+
+    def may_have_lost_text(self, record: sound_records.Record) -> bool:
+        """Whether a record is a part of what had a transcript; likewise."""
+        return False
 
     def __repr__(self) -> str:
         return f"TfdsExamples({self.name!r}, {len(self)} examples)"

@@ -164,8 +164,8 @@ class TextTasks:
     def without(self) -> dict[str, int]:
         """Reason -> rows that had no text so far.
 
-        "no task" fits the record; it is "cut", and its transcript would say more than is heard; the
-        text was "too long" for a row.
+        "no task" fits the record; it is "cut", here or when shards were built, and its transcript
+        would say more than is heard; the text was "too long" for a row.
         """
         with self._lock:
             return dict(self._without)
@@ -246,7 +246,14 @@ class TextTasks:
         return ids, len(instruction)
 
     def write_row(
-        self, record: sound_records.Record, draw: float, *, is_whole: bool, batch: Mapping, row: int
+        self,
+        record: sound_records.Record,
+        draw: float,
+        *,
+        is_whole: bool,
+        lost_text: bool = False,
+        batch: Mapping,
+        row: int,
     ) -> None:
         """Writes one row of "text", "answer" and "text_mask", all zero before.
 
@@ -254,12 +261,16 @@ class TextTasks:
             record: of the row.
             draw: in [0, 1), which of the record's tasks, and of several answers which.
             is_whole: as in `answers`.
+            lost_text: whether its transcript may have been left out, when its sound was cut.
             batch: of arrays [b, max_tokens]: int32 ids, and two masks.
             row: in the batch.
         """
         answers = self.answers(record, is_whole=is_whole)
         if not answers:
-            cut = not is_whole and self.answers(record, is_whole=True)
+            needs_whole = any(task.needs_whole for task in self._tasks.values())
+            cut = (lost_text and needs_whole) or (
+                not is_whole and self.answers(record, is_whole=True)
+            )
             self._count("cut" if cut else "no task")
             return
         name, chosen = self.choose(answers, draw)
@@ -288,10 +299,14 @@ class TextTasks:
                     f"{' or '.join(task.labels)}, and the shards have none: build them with "
                     "--label_pattern or --metadata, or leave the task out"
                 )
-            if not task.labels and not any(found.num_texts for found in manifests):
+            if not task.labels and not any(found.records_with(task.kind) for found in manifests):
+                lost = max((found.lost_seconds for found in manifests), default=0.0)
+                remedy = "--metadata"
+                if lost and task.kind == sound_records.TRANSCRIPT:
+                    remedy = f"records of up to {lost:.1f} s (--segment_seconds), they were cut"
                 raise ValueError(
-                    f"the text task {name!r} needs records with text, and the shards have none: "
-                    "build them with --metadata, or leave the task out"
+                    f"the text task {name!r} needs records with a {task.kind}, and the shards have "
+                    f"none: build them with {remedy}, or leave the task out"
                 )
 
     def _ids(self, text: str) -> list[int]:

@@ -115,6 +115,10 @@ class Manifest:
     def seconds(self) -> float:
         return self.num_samples / self.sample_rate
 
+    def records_with(self, kind: str) -> int:
+        """How many records have a text of a kind; as many as have any in a set that does not say."""
+        return self.texts.get(kind, {}).get("records", 0) if self.texts else self.num_texts
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the sound alone: sets with equal records agree, wherever they were built."""

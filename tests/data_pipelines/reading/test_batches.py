@@ -8,11 +8,13 @@ import json
 import numpy as np
 import pytest
 
+from data_pipelines.building import builder
 from data_pipelines.building import latent_writer
 from data_pipelines.building import plan as build_plan
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 from data_pipelines.records import manifest
+from data_pipelines.records import sound as sound_records
 from tests.support import sounds
 
 _HOP, _DIM = 400, 3  # samples per latent, and their width
@@ -144,7 +146,7 @@ def test_shards_without_what_is_asked_are_refused_when_opened(shards, tmp_path, 
     with pytest.raises(ValueError, match="task 'instrument' needs records with the label instrum"):
         _pipeline(shards, text=_text(tokenizer, instrument=1.0, digit=1.0))
     silent = sounds.labelled_set(tmp_path, num_files=8, texts=False)
-    with pytest.raises(ValueError, match="task 'transcription' needs records with text"):
+    with pytest.raises(ValueError, match="task 'transcription' needs records with a transcript"):
         _pipeline(silent, text=_text(tokenizer))
     _pipeline(f"{shards}=1,{silent}=1", text=_text(tokenizer))
 
@@ -261,3 +263,44 @@ def test_manifests_that_do_not_say_whose_latents_are_refused(change, latents, tm
     (tmp_path / manifest.FILE_NAME).write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="is not a whole manifest"):
         manifest.read(tmp_path)
+
+
+def _spoken(folder, length):
+    """Eight tones of 0.3 to 1.07 s with a transcript each, in records of `length` samples."""
+    texts = (sound_records.Text("said", "transcript"),)
+    source = sounds.TextsBesides(str(sounds.write_folder(folder / "sounds")), texts=texts)
+    conversion = sounds.conversion(segment_length=length)
+    return builder.build(source, folder / "shards", conversion, say=lambda line: None)[""]
+
+
+@pytest.mark.parametrize(
+    "weights, without",
+    [({"transcription": 1.0}, {"cut": 13}), ({"caption": 1.0}, {"no task": 15})],
+)
+def test_what_was_cut_when_shards_were_built_counts_as_cut(weights, without, tmp_path):
+    content = _spoken(tmp_path, 8_000)
+    assert content.lost_transcripts == 6 and content.num_records == 15
+    text = tasks.TextTasks(sounds.tokenizer(tmp_path / "text"), weights, 60)
+    options = dict(batch_size=5, sample_rate=16_000, crop_length=16_000, train=False)
+    found = sounds.open_pipeline(tmp_path / "shards", text=text, **options)
+    for step in range(3):
+        found.local_batch(step)
+    assert text.without == without
+
+
+@pytest.mark.parametrize(
+    "task, length, message",
+    [
+        (
+            "transcription",
+            4_000,
+            "a transcript, .* records of up to 1.1 s .--segment_seconds., they",
+        ),
+        ("caption", 16_000, "needs records with a caption, and the shards have none"),
+    ],
+)
+def test_a_task_that_no_record_answers_is_refused_with_the_cause(task, length, message, tmp_path):
+    content = _spoken(tmp_path, length)
+    text = tasks.TextTasks(sounds.tokenizer(tmp_path / "text"), {task: 1.0}, 60)
+    with pytest.raises(ValueError, match=message):
+        text.check([content])
