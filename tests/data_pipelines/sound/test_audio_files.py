@@ -15,6 +15,8 @@ import soundfile
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import conversion as conversion_lib
 from data_pipelines.sound import refusals
+from tests.support import cases
+from tests.support import containers
 from tests.support import sounds
 
 RATE = 16_000
@@ -294,3 +296,106 @@ def test_encoded_bytes_are_read_like_files():
     np.testing.assert_allclose(_read(stream)[0] / 32768, sounds.tone(), atol=1e-4)
     with pytest.raises(refusals.Refused, match="not_sound"):
         _read(io.BytesIO(b"not a sound file"))
+
+
+def test_names_that_are_not_utf8_are_opened(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    _wav(tmp_path / "a.wav", sounds.tone())
+    os.rename(tmp_path / "a.wav", path)
+    for name in (path, os.fsdecode(path)):
+        np.testing.assert_allclose(_read(name)[0] / 32768, sounds.tone(), atol=1e-4)
+
+
+def test_folders_and_pipes_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", tmp_path):
+        with pytest.raises(refusals.Refused, match="unreadable: not a file"):
+            _read(path)
+
+
+def test_the_name_of_a_file_does_not_matter(tmp_path):
+    _wav(tmp_path / "a.wav", sounds.tone())
+    (tmp_path / "a.wav").rename(tmp_path / "a.m4a")
+    np.testing.assert_allclose(_read(tmp_path / "a.m4a")[0] / 32768, sounds.tone(), atol=1e-4)
+
+
+def test_a_device_that_fails_while_it_is_read_is_unreadable():
+    class Failing(io.BytesIO):
+        def readinto(self, buffer):
+            if self.tell() > 8_000:
+                raise OSError(5, "Input/output error")
+            return super().readinto(buffer)
+
+    stream = io.BytesIO()
+    soundfile.write(stream, sounds.tone(2.0), RATE, format="WAV")
+    with pytest.raises(refusals.Refused, match="unreadable: Input/output error"):
+        _read(Failing(stream.getvalue()))
+
+
+@pytest.mark.parametrize("head, size", [(b"\xff\xfd\x90\xc0", 522), (b"\xff\xff\x80\xc0", 276)])
+def test_layers_without_an_info_frame_come_whole(head, size):
+    # Every other frame is padded, the first too: the decoder's guess is too short.
+    padded = bytes((head[0], head[1], head[2] | 2, head[3]))
+    step = 4 if size == 276 else 1
+    frames = (padded + bytes(size + step - 4) + head + bytes(size - 4)) * 100
+    with audio_files.opened(io.BytesIO(frames)) as sound:
+        assert sum(map(len, sound.blocks)) == 200 * (384 if size == 276 else 1_152)
+
+
+@pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
+def test_what_stands_before_damage_is_kept_on_demand(form):
+    noise = containers.noise(np.random.default_rng(0), 4 * RATE, 1)
+    content = bytearray(containers.encoded(noise, RATE, form))
+    if form == "WAV":
+        content = content[: len(content) * 3 // 4]
+    else:
+        place = len(content) * 3 // 4
+        content[place : place + 600] = bytes(600)
+    with pytest.raises(refusals.Refused, match="truncated" if form == "WAV" else "damaged"):
+        _read(io.BytesIO(content))
+    pcm, counts = _read(io.BytesIO(content), keep_damaged=True)
+    assert counts["kept_truncated" if form == "WAV" else "kept_damaged"] == 1
+    assert 2.0 * RATE < len(pcm) <= 3.1 * RATE
+    if form in ("WAV", "FLAC"):
+        np.testing.assert_array_equal(pcm, noise[: len(pcm), 0] * 32_768)
+
+
+def test_nothing_before_the_damage_is_nothing_to_keep():
+    content = containers.encoded(containers.noise(np.random.default_rng(0), RATE, 1), RATE, "FLAC")
+    with pytest.raises(refusals.Refused, match="truncated"):
+        _read(io.BytesIO(content[:200]), keep_damaged=True)
+
+
+def test_what_is_no_sound_is_never_kept():
+    with pytest.raises(refusals.Refused, match="not_sound"):
+        _read(io.BytesIO(b"<html>"), keep_damaged=True)
+
+
+# Seconds that come, or the reason of the refusal.
+CASES = {
+    "mp3_vbr_no_xing.mp3": 7.0,
+    "mp3_xing_few_frames.mp3": 7.0,
+    "mp3_cat.mp3": 14.0,
+    "ogg_vorbis_chained.ogg": 2.0,
+    "ogg_vorbis_truncated.ogg": "truncated",
+    "noise_hole.ogg": "damaged",
+    "flac_total_zero.flac": 7.0,
+    "flac_total_too_few.flac": 7.0,
+    "truncated_half.wav": "truncated",
+    "stream_zero.wav": 1.0,
+    "lfs_pointer.wav": "git_lfs",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_have_their_right_answer(name):
+    path = cases.folder("sounds") / name
+    if isinstance(CASES[name], str):
+        with pytest.raises(refusals.Refused) as refusal:
+            _read(path)
+        assert refusal.value.reason == CASES[name]
+        return
+    pcm, _ = _read(path)
+    # Without an Info frame, what the encoder put around the sound stays, up to three frames of it.
+    tolerance = 0.11 if name == "mp3_vbr_no_xing.mp3" else 0.0
+    assert 0.0 <= len(pcm) / RATE - CASES[name] <= tolerance
