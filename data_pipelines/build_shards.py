@@ -61,6 +61,8 @@ def _parser() -> command.Parser:
     seconds = command.at_least(0.0, float)
     add("--min_seconds", type=seconds, default=0.1, help="shorter sounds are refused")
     add("--max_seconds", type=seconds, default=6 * 3600.0, help="longer sounds are refused")
+    text = "use sounds that are truncated or damaged as far as they are whole, without transcripts"
+    add("--keep_damaged", action="store_true", help=text)
     text = "what becomes of several channels"
     add("--mono", choices=transforms.MONO_POLICIES, default="mean", help=text)
     text = "of texts whose column or ending does not say it: what is said, or what is heard"
@@ -137,6 +139,7 @@ def _build(values: argparse.Namespace) -> None:
         mono=values.mono,
         min_seconds=values.min_seconds,
         max_seconds=values.max_seconds,
+        keep_damaged=values.keep_damaged,
         limits=levels.Limits(
             **{
                 field.name: getattr(values, field.name)

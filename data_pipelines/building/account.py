@@ -25,6 +25,7 @@ class Account:
         """An empty account; of records at `sample_rate`, Hz."""
         self._noteworthy = levels.noteworthy(sample_rate)
         self.totals = collections.Counter(dict.fromkeys(_TOTALS, 0))
+        self.kept = collections.Counter()  # reason -> sounds of which the front is used
         self._refused, self._digests, self._longest_lost = [], {}, 0
         self._texts = collections.defaultdict(collections.Counter)
         self._label_samples = collections.defaultdict(collections.Counter)
@@ -84,6 +85,7 @@ class Account:
         return {
             **self.totals,
             "longest_lost": self._longest_lost,
+            "kept": self.kept,
             "refused": self._refused,
             "digests": self._digests,
             "texts": self._texts,
@@ -110,6 +112,7 @@ def fields(results: Iterable[dict], sample_rate: int) -> dict:
         **totals,
         lost_seconds=max((result["longest_lost"] for result in results), default=0) / sample_rate,
         refused=dict(sorted(reasons.items())),
+        kept=_added(result["kept"] for result in results),
         duplicates=duplicates.num_within(results),
         texts=_added_within(result["texts"] for result in results),
         labels={

@@ -126,10 +126,14 @@ def _segments(
         whole = levels.whole([*sums, *meter.stretches]).figures()
         conversion.limits.check(whole)
         num_samples = spool.tell() // 2
+        kept = [reason for reason in refusals.KEEPABLE if counts.pop(f"kept_{reason}", 0)]
+        account.kept.update(kept)
         # What is said in all of a sound is not what is said in a part of it.
         is_cut = num_samples > conversion.segment_length
         texts = tuple(
-            text for text in sound.texts if not is_cut or text.kind != sound_records.TRANSCRIPT
+            text
+            for text in sound.texts
+            if not (is_cut or kept) or text.kind != sound_records.TRANSCRIPT
         )
         spool.seek(0)
         offset = 0
@@ -140,7 +144,7 @@ def _segments(
                 sample_rate=conversion.sample_rate,
                 source=item.key,
                 offset=offset,
-                ends=offset + conversion.segment_length >= num_samples,
+                ends=not kept and offset + conversion.segment_length >= num_samples,
                 texts=texts,
                 labels=sound.labels,
                 levels=_levels(sums, meter, offset // conversion.segment_length),
@@ -153,7 +157,7 @@ def _segments(
             figures=whole,
             digest=digest.hexdigest()[:32],
             num_samples=num_samples,
-            is_cut=is_cut,
+            is_cut=is_cut and not kept,
         )
 
 

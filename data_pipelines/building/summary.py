@@ -77,6 +77,8 @@ def _of_part(content: manifest.Manifest, folder: pathlib.Path) -> Iterator[str]:
         num_refused = sum(content.refused.values())
         names = folder / manifest.REFUSALS_NAME
         yield f"{num_refused} refused: {counts(content.refused)}; {names} names them"
+    if content.kept:
+        yield f"kept as far as they are whole, without transcripts: {counts(content.kept)}"
     if content.duplicates:
         yield f"{content.duplicates} used sounds have the samples of another one"
     for kind, found in content.texts.items():

@@ -80,6 +80,8 @@ class Manifest:
         levels: figure of sound.levels -> "min", "p1", "p10", "p50", "p90", "p99", "max" over records.
         noteworthy: reason for which limits could refuse -> used sounds that are beyond
             levels.noteworthy.
+        kept: reason -> used sounds that are whole only in front of it: their last record does not
+            end, and none has a transcript.
         latents: of whom, if the records hold latents of that sound instead of it.
         rows: what became of the rows of the tables -> count, such as "matched".
     """
@@ -106,6 +108,7 @@ class Manifest:
     hours: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     levels: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     noteworthy: dict[str, int] = dataclasses.field(default_factory=dict)
+    kept: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_records(self) -> int:

@@ -31,7 +31,7 @@ REASONS = {
 }
 
 # Sound that stands before what is wrong can be kept.
-KEEPABLE = ("truncated", "damaged", "several_streams", "undecodable")
+KEEPABLE = ("truncated", "damaged", "several_streams")
 
 
 class Refused(Exception):

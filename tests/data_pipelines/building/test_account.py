@@ -149,3 +149,23 @@ def test_a_record_more_than_stretches_has_the_figures_of_the_last(tmp_path):
         soundfile.write(folder / "a.wav", _noise(num / rate, rate=rate), rate)
         content = _build(folder, tmp_path / f"out{rate}", source=folders.Folder(str(folder)))[""]
         assert content.num_records >= 2 and content.levels["clipped"]["max"] == 0.0
+
+
+def test_kept_fronts_are_counted_and_have_no_transcript_and_no_end(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("cut", "whole"):
+        soundfile.write(folder / f"0_eve_{name}.wav", _noise(0.4), 16_000, subtype="PCM_16")
+    content = (folder / "0_eve_cut.wav").read_bytes()
+    (folder / "0_eve_cut.wav").write_bytes(content[: len(content) // 2])
+    refused = _build(folder, tmp_path / "refused")[""]
+    assert refused.refused == {"truncated": 1} and refused.kept == {} and refused.num_used == 1
+    said = []
+    kept = _build(folder, tmp_path / "kept", keep_damaged=True, say=said.append)[""]
+    assert kept.refused == {} and kept.kept == {"truncated": 1} and kept.num_used == 2
+    assert kept.lost_transcripts == 0 and kept == manifest.read(tmp_path / "kept")
+    assert "kept as far as they are whole, without transcripts: 1 truncated" in "\n".join(said)
+    cut, whole = (sources.ShardSet(tmp_path / "kept")[index] for index in range(2))
+    assert (cut.ends, whole.ends) == (False, True)
+    assert [text.kind for text in cut.texts] == ["caption", "caption"] and whole.texts == _TEXTS
+    assert 3_000 < cut.waveform.size < 3_200
