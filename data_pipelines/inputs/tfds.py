@@ -16,13 +16,13 @@ import pathlib
 
 import numpy as np
 
+from data_pipelines.inputs import columns
 from data_pipelines.inputs import listing
 from data_pipelines.records import pcm16
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 
 _AUDIO_NAMES = ("audio", "waveform", "speech", "sound", "wav", "flac")
-_TEXT_NAMES = ("text", "transcript", "transcription", "sentence", "caption")
 _RATE_NAMES = ("sample_rate", "sampling_rate", "rate")
 _ITEM_BYTES = 2**18  # assumed per example, which the data set does not tell one by one
 _BLOCK_SAMPLES = 2**19
@@ -38,6 +38,7 @@ class Tfds:
         data_dir: where data sets are prepared; "" for TFDS's own default.
         audio_feature: which feature is the sound; "" finds the one that can be.
         source_rate: Hz, where neither the feature nor the data set's metadata say it; 0 if they do.
+        text_kind: of texts whose feature does not say it by its name; "" for transcripts.
     """
 
     name: str
@@ -45,11 +46,15 @@ class Tfds:
     data_dir: str = ""
     audio_feature: str = ""
     source_rate: int = 0
+    text_kind: str = ""
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
         full_name = _builder(self).info.full_name
-        return {"source": "tfds", **dataclasses.asdict(self), "full_name": full_name}
+        fields = dataclasses.asdict(self)
+        if not self.text_kind:  # as before there was a choice: the same data is not to be another
+            del fields["text_kind"]
+        return {"source": "tfds", **fields, "full_name": full_name}
 
     def listed(self) -> listing.Listing:
         """Lists every example of the split."""
@@ -67,8 +72,9 @@ class Tfds:
         """Opens one example; text and class labels come with it, numbers as strings."""
         example = _data_source(self)[item.index]
         audio_name = self._audio_name()
-        text, labels = _text_and_labels(_builder(self).info.features, example)
-        texts = (sound_records.Text(text, sound_records.TRANSCRIPT),) if text else ()
+        texts, labels = _texts_and_labels(
+            _builder(self).info.features, example, text_kind=self.text_kind, where=item.key
+        )
         value = example[audio_name]
         if isinstance(value, bytes):
             with audio_files.opened(io.BytesIO(value)) as sound:
@@ -189,21 +195,23 @@ def _can_be_audio(feature) -> bool:
     return is_waveform and dtype in (np.int16, np.int32, np.float32, np.float64)
 
 
-def _text_and_labels(features, example: dict) -> tuple[str, dict[str, str]]:
-    text, labels = "", {}
+def _texts_and_labels(
+    features, example: dict, *, text_kind: str, where: str
+) -> tuple[tuple[sound_records.Text, ...], dict[str, str]]:
+    """Texts by the names of their features, as of a table's columns; what is no text is a label."""
+    words, labels = {}, {}
     for name, value in example.items():
         kind = type(features[name]).__name__
         if kind == "Text":
-            decoded = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-            if name in _TEXT_NAMES and not text:
-                text = decoded
-            else:
-                labels[name] = decoded
+            words[name] = value
+        elif kind == "Sequence" and type(features[name].feature).__name__ == "Text":
+            words[name] = list(value)
         elif kind == "ClassLabel":
             labels[name] = features[name].int2str(int(value)) if int(value) >= 0 else ""
         elif kind == "Scalar" and name not in _RATE_NAMES:
             labels[name] = str(value)
-    return text, labels
+    texts, others = columns.texts_and_labels(words, text_kind=text_kind, where=where)
+    return texts, labels | others
 
 
 def _to_float(values: np.ndarray) -> np.ndarray:

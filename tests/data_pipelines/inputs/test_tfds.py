@@ -157,6 +157,52 @@ def test_builds_from_tfds_work_in_worker_processes(data_dir, tmp_path):
     assert manifests[""].shards == expected.shards
 
 
+class TinyScenes(tfds.core.GeneratorBasedBuilder):
+    """Sound with what is said in it, what describes it, once and several times, and more."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    FIELDS = {
+        "sentence": "good morning",
+        "caption": "a greeting",
+        "captions": ["somebody speaks", "two words"],
+        "chapter": "one",
+    }
+
+    def _info(self):
+        text = tfds.features.Text()
+        features = dict.fromkeys(self.FIELDS, text) | {"captions": tfds.features.Sequence(text)}
+        features["audio"] = tfds.features.Tensor(shape=(None,), dtype=np.int16)
+        features["kind"] = tfds.features.ClassLabel(names=["indoors"])
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(sample_rate=RATE),
+        )
+
+    def _split_generators(self, download_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        sound = (sounds.tone(0.4) * 32768).astype(np.int16)
+        yield "0", self.FIELDS | {"audio": sound, "kind": 0}
+
+
+@pytest.mark.parametrize("text_kind, kind", [("", "transcript"), ("caption", "caption")])
+def test_features_called_captions_are_captions(text_kind, kind, tmp_path):
+    TinyScenes(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    source = tfds_input.Tfds("tiny_scenes", data_dir=str(tmp_path), text_kind=text_kind)
+    assert ("text_kind" in source.settings()) == bool(text_kind)
+    content = _build(source, tmp_path / "out")
+    assert not content.refused
+    record = sources.ShardSet(tmp_path / "out")[0]
+    captions = ("a greeting", "somebody speaks", "two words")
+    assert record.texts == (
+        sound_records.Text("good morning", kind),
+        *(sound_records.Text(caption, "caption") for caption in captions),
+    )
+    assert record.labels == {"chapter": "one", "kind": "indoors"}
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
