@@ -37,12 +37,16 @@ _LEFT_OUT = ("", "_")
 
 @dataclasses.dataclass(frozen=True)
 class _Roles:
-    """Names of columns by what they hold; those of speech by how near they are to what is said."""
+    """Names of columns by what they hold; those of speech by how near they are to what is said.
+
+    `neutral` are those of texts that may be of either kind.
+    """
 
     speech: tuple[tuple[str, ...], ...]
     captions: tuple[str, ...]
     kind: str
     labels: tuple[str, ...]
+    neutral: tuple[str, ...]
 
 
 def files(names: Sequence[str]) -> tuple[str, ...]:
@@ -81,8 +85,7 @@ def texts_and_labels(
     name, words = _spoken(fields, roles, where)
     captions = [text for name in roles.captions for text in _all_words(fields[name], name, where)]
     if words:
-        is_neutral = any(part in _NEUTRAL for part in _plain(name).split("_"))
-        fixed = "" if is_neutral else sound_records.TRANSCRIPT
+        fixed = "" if name in roles.neutral else sound_records.TRANSCRIPT
         if fixed and said and said != fixed:
             raise ValueError(f"{where} has a {name} and says that it is a {said}")
         texts = [sound_records.Text(words, said or fixed or text_kind or sound_records.TRANSCRIPT)]
@@ -108,12 +111,15 @@ def _roles(names: tuple[str, ...]) -> _Roles:
     by_name = {_plain(name): name for name in reversed(names)}
     kind = next((by_name[name] for name in _KINDS if name in by_name), "") if texts else ""
     labels = tuple(name for name in names if name not in texts and name != kind)
-    return _Roles(speech, captions, kind, labels)
+    neutral = tuple(name for name in texts if set(_NEUTRAL) & set(_plain(name).split("_")))
+    return _Roles(speech, captions, kind, labels, neutral)
 
 
 def _spoken(fields: Mapping[str, object], roles: _Roles, where: str) -> tuple[str, str]:
     """The column of what is said, and its words: the normalised ones where there are any."""
     for group in roles.speech:
+        if len(group) == 1 and (words := _words(fields[group[0]], group[0], where)):
+            return group[0], words
         found = {name: _words(fields[name], name, where) for name in group}
         found = {name: words for name, words in found.items() if words}
         if len(set(found.values())) > 1:
@@ -144,6 +150,8 @@ def _all_words(value: object, name: str, where: str) -> list[str]:
 
 
 def _words(value: object, name: str, where: str) -> str:
+    if type(value) is str and value.isascii() and "\0" not in value:
+        return value.strip()
     if value is None or isinstance(value, (dict, list, tuple)) or value != value:
         return ""
     if isinstance(value, bytes):

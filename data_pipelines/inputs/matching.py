@@ -61,6 +61,7 @@ class Sounds:
             names: path of a sound relative to it -> key of its item, "" for one that is left out.
         """
         self.root, self._keys = os.path.realpath(root), names
+        self._below = os.path.join(self.root, "")
         endings = {os.path.splitext(name)[1].lower() for name in names}
         self._endings = (endings | _ENDINGS) - {""}
         self._stems = collections.defaultdict(list)  # folded path without its ending -> names
@@ -95,7 +96,9 @@ class Sounds:
         """
         name = normal(name)
         parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-        inside = [path for path in self._inside(name, folder) if path]
+        if not parts:
+            return None
+        inside = dict.fromkeys(self._inside(name, folder))
         exact = [found for path in inside for found in self._named(path, self._stems)]
         if exact:
             found, differs = self._choice(exact, name, len(parts))
@@ -108,10 +111,14 @@ class Sounds:
 
     def _inside(self, name: str, folder: str) -> Iterable[str]:
         """Paths relative to the root that `name` can be, seen from there or from `folder`."""
-        for above in dict.fromkeys((self.root, _real(folder) if folder else self.root)):
-            path = os.path.normpath(os.path.join(above, name))
-            if path.startswith(os.path.join(self.root, "")):
-                yield path[len(os.path.join(self.root, "")) :]
+        plain, there = not name.startswith(("/", "..")), _real(folder) if folder else self.root
+        if plain:
+            yield name
+        if there != self.root or not plain:
+            for above in dict.fromkeys((self.root, there)):
+                path = os.path.normpath(os.path.join(above, name))
+                if path.startswith(self._below):
+                    yield path[len(self._below) :]
 
     def _named(self, name: str, index: Mapping[str, list[str]]) -> list[str]:
         """Sounds of a name that may or may not have an ending."""
@@ -161,7 +168,8 @@ def _real(folder: str) -> str:
 
 def normal(name: str) -> str:
     """A path as a table has it with slashes, of whatever system it is."""
-    return os.path.normpath(name.strip().removeprefix("file://").replace("\\", "/"))
+    name = name.strip().removeprefix("file://").replace("\\", "/")
+    return os.path.normpath(name) if "/" in name or "." in name[:2] else name
 
 
 def _fold(name: str) -> str:

@@ -101,26 +101,27 @@ def read(path: str | os.PathLike, options: Options, knows: Knows) -> Table:
 
 
 def _rows(
-    path: str, found: Sequence[tuple[int, Mapping[str, Any]]], options: Options, knows: Knows
+    path: str, found: Sequence[tuple[int, dict[str, Any]]], options: Options, knows: Knows
 ) -> Iterator[Row]:
     names = dict.fromkeys(name for _, fields in found for name in fields)
     named = columns.files(tuple(names))
     file_column = next((name for name in names if name not in ("", "_")), "")
-    if named:  # Of several, the one that names most sounds; the surest of equal ones.
+    if named:
+        file_column = named[0]
+    if len(named) > 1:  # The one that names most sounds; the surest of equal ones.
         file_column = max(named, key=lambda name: _num_known(found, name, knows))
+    offsets = [name for name in names if name.strip().casefold() == "offset"]
     for line, fields in found:
         where = f"{path}, line {line},"
-        file = _file(fields.get(file_column))
+        file = _file(fields.pop(file_column, None))
         if not file:
             raise ValueError(f"{where} must name its sound in {file_column!r}, got nothing there")
-        for name, value in fields.items():
-            if name.strip().casefold() == "offset" and _is_number_but_0(value):
-                raise ValueError(
-                    f"{where} is of a part of a sound, from {value} s on, and texts are of whole "
-                    "sounds: cut the sounds, and name the parts"
-                )
-        rest = {name: value for name, value in fields.items() if name != file_column}
-        texts, labels = columns.texts_and_labels(rest, text_kind=options.text_kind, where=where)
+        if any(_is_number_but_0(fields.get(name)) for name in offsets):
+            raise ValueError(
+                f"{where} is of a part of a sound, by its offset, and texts are of whole sounds: "
+                "cut the sounds, and name the parts"
+            )
+        texts, labels = columns.texts_and_labels(fields, text_kind=options.text_kind, where=where)
         yield Row(path, line, file, texts, labels)
 
 
@@ -130,16 +131,15 @@ def _num_known(found: Sequence[tuple[int, Mapping]], name: str, knows: Knows) ->
 
 def _file(value: Any) -> str:
     """The name of a sound out of a cell: words, a number, or Hugging Face's {"path": ...}."""
-    value = value.get("path") if isinstance(value, Mapping) else value
-    is_name = isinstance(value, (str, int)) and not isinstance(value, bool)
-    return str(value).strip() if is_name else ""
+    value = value.get("path") if isinstance(value, dict) else value
+    return str(value).strip() if type(value) in (str, int) else ""
 
 
 def _is_number_but_0(value: Any) -> bool:
     try:
         return float(value) != 0.0
     except (TypeError, ValueError):
-        return False
+        return False  # None, or a label of that name
 
 
 def _words(path: str, text: str, knows: Knows) -> delimited.Cells:

@@ -155,7 +155,7 @@ def test_rows_of_nothing_are_counted(tmp_path):
         ("file,text,kind\nu1,a,caption\nu2,b,drum\n", "line 3, must have transcript or caption"),
         (
             "file,text,offset\nu1,a,0.0\nu1,b,1.5\n",
-            "line 3, is of a part of a sound, from 1.5 s on",
+            "line 3, is of a part of a sound, by its offset",
         ),
         ("u1,one,ann\nu2,two,ben\n", "has 3 columns .* no names .* --metadata_columns"),
         ("u1|one two|ann\nu2|two three|ben\n", "has 3 columns .* --metadata_columns"),
