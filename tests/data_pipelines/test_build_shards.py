@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines import build_shards
 from data_pipelines.building import builder
 from data_pipelines.building import split
 from data_pipelines.inputs import folders
@@ -127,7 +128,7 @@ def test_folder_without_sound_says_what_it_passed_over(tmp_path):
     with pytest.raises(ValueError, match="passed over 1 .txt"):
         _build(tmp_path, tmp_path / "out")
     (tmp_path / "a.tar").touch()
-    with pytest.raises(ValueError, match="1 .tar.*; check --source=webdataset"):
+    with pytest.raises(ValueError, match="1 .tar.*--source=webdataset"):
         _build(tmp_path, tmp_path / "out")
 
 
@@ -346,6 +347,7 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
 def test_user_errors_are_one_line(folder, tmp_path):
     for more, message in (
         (["--input=no/such"], "--input=no/such does not exist"),
+        (["--metadata=/no/such.csv"], "--metadata=/no/such.csv does not exist"),
         (["--holdout=2"], "--holdout=2.0 must be a fraction"),
         (["--source=embedded"], "either --num_clips or --hours"),
         (["--source=tfds", "--input="], "--source=tfds needs --input"),
@@ -381,3 +383,25 @@ def test_names_that_are_not_utf_8_are_built_and_refused_by_name(folder, tmp_path
         record.source for record in map(sources.ShardSet(tmp_path / "out").__getitem__, range(8))
     }
     assert "0_ad\udce9_0.wav" in found
+
+
+def test_texts_of_tables_and_sidecars_are_in_the_records(folder, tmp_path, capsys):
+    names = sorted(path.stem for path in folder.iterdir())
+    rows = [f"{name}.wav,a sound of {name}" for name in (*names[:6], "x")]
+    (folder / "texts.csv").write_text("\n".join(["file,text", *rows]))
+    (folder / f"{names[7]}.lab").write_text("a tone")
+    arguments = _command(folder, tmp_path / "out")[3:] + ["--num_workers=1", "--segment_seconds=2"]
+    arguments += ["--metadata=texts.csv", "--sidecars=.lab", "--text_kind=caption"]
+    assert build_shards.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "texts.csv: 6 of 7 rows matched (85 %), 1 without sound such as x.wav; 2 of 8" in said
+    content = manifest.read(tmp_path / "out")
+    assert content.rows == {"matched": 7, "without sound": 1, "sounds without row": 1}
+    assert content.skipped == {"sidecar": 1, "table": 1}
+    shard_set = sources.ShardSet(tmp_path / "out")
+    texts = {record.source: record.texts for record in map(shard_set.__getitem__, range(8))}
+    caption = sound_records.Text(f"a sound of {names[0]}", sound_records.CAPTION)
+    assert texts[f"{names[0]}.wav"] == (caption,) and texts[f"{names[6]}.wav"] == ()
+    (folder / "texts.csv").write_text("file,text\n" + rows[0] + " and more\n")
+    assert build_shards.main(arguments) == 1
+    assert "names, sizes, texts or labels differ" in capsys.readouterr().err
