@@ -11,6 +11,7 @@ import math
 import pathlib
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.inputs import listing
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import levels
@@ -51,7 +52,8 @@ def of(manifests: Mapping[str, manifest.Manifest], output: pathlib.Path, title: 
             f"({counts(skipped)})"
         )
     if rows:
-        lines.append(f"  {sum(rows.values())} rows of tables: {counts(rows)}")
+        num_rows = sum(number for name, number in rows.items() if name != listing.NO_ROW)
+        lines.append(f"  {num_rows} rows of tables: {counts(rows)}")
     for part, content in manifests.items():
         lines.append(_sounds(part, content))
         indented = _of_part(content, build_plan.part_folder(output, part))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import dataclasses
 import os
 
+from data_pipelines.inputs import listing
 from data_pipelines.inputs import matching
 from data_pipelines.inputs import tables
 from data_pipelines.records import sound as sound_records
 
 _MATCHED, _REPEATED, _BLANK = "matched", "repeated", "blank"
-_WITHOUT, _LEFT_OUT, _NO_ROW = "without sound", "of sounds left out", "sounds without row"
+_WITHOUT, _LEFT_OUT = "without sound", "of sounds left out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +87,11 @@ class Joined:
             )
         self._say(group, counts, matches, lost, len(found))
         self.rows += counts
-        self.rows[_NO_ROW] = len(self._keys) - len(self._known)
+        self.rows[listing.NO_ROW] = len(self._keys) - len(self._known)
 
     def summary(self) -> dict[str, int]:
         """What became of all rows -> count, without what did not happen."""
-        order = (_MATCHED, _REPEATED, _WITHOUT, _LEFT_OUT, _BLANK, _NO_ROW)
+        order = (_MATCHED, _REPEATED, _WITHOUT, _LEFT_OUT, _BLANK, listing.NO_ROW)
         return {name: self.rows[name] for name in order if self.rows[name]}
 
     def _find(self, row: tables.Row) -> matching.Match | None:

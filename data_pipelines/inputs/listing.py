@@ -14,6 +14,8 @@ from typing import Protocol
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 
+NO_ROW = "sounds without row"  # counted beside the rows, and no row itself
+
 
 @dataclasses.dataclass(frozen=True)
 class Item:
@@ -41,7 +43,7 @@ class Listing:
     Attributes:
         items: in a fixed order.
         skipped: kind -> count of what was passed over: every entry that is no item.
-        rows: what became of the rows of tables -> count, such as "matched" or "without sound".
+        rows: what became of the rows of tables -> count, such as "matched" or "without sound", and NO_ROW.
         remarks: sentences for the console.
         labels_inside: whether sounds have labels that are known only when they are opened.
     """

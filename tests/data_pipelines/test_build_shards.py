@@ -395,6 +395,7 @@ def test_texts_of_tables_and_sidecars_are_in_the_records(folder, tmp_path, capsy
     assert build_shards.main(arguments) == 0
     said = capsys.readouterr().out
     assert "texts.csv: 6 of 7 rows matched (85 %), 1 without sound such as x.wav; 2 of 8" in said
+    assert "8 rows of tables: 7 matched" in said
     content = manifest.read(tmp_path / "out")
     assert content.rows == {"matched": 7, "without sound": 1, "sounds without row": 1}
     assert content.skipped == {"sidecar": 1, "table": 1}
