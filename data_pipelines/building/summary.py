@@ -18,14 +18,14 @@ from data_pipelines.sound import levels
 
 _MOST_VALUES = 12  # of a label whose hours are said one by one
 
-# Reason -> what is said of sounds that are beyond a limit of levels.noteworthy, which is refused by
-# what the last braces hold.
+# Reason -> what is said of sounds that are beyond a limit of levels.noteworthy; the limit is in both
+# braces.
 _NOTEWORTHY = {
-    "clipped": "have over {:.0%} of their samples at full scale: --max_clipped={:g} refuses them",
-    "quiet": "are below {:g} dBFS: --min_rms_db={:g} refuses them",
-    "dc_offset": "lie off zero by over {:.0%} of full scale: --max_dc={:g} refuses them",
-    "narrow": "have nothing above {:.0f} Hz: --min_bandwidth={:g} refuses them",
-    "mix_loss": "lose more than {:g} dB by mixing their channels: use --mono=left, or "
+    "clipped": "with over {:.0%} of their samples at full scale: --max_clipped={:g} refuses them",
+    "quiet": "below {:g} dBFS: --min_rms_db={:g} refuses them",
+    "dc_offset": "off zero by over {:.0%} of full scale: --max_dc={:g} refuses them",
+    "narrow": "with nothing above {:.0f} Hz: --min_bandwidth={:g} refuses them",
+    "mix_loss": "with more than {:g} dB lost by mixing their channels: use --mono=left, or "
     "--max_mix_loss_db={:g} refuses them",
 }
 
@@ -41,10 +41,8 @@ def of(manifests: Mapping[str, manifest.Manifest], output: pathlib.Path, title: 
     contents = list(manifests.values())
     # All parts were listed together.
     skipped, rows = contents[0].skipped, contents[0].rows
-    num_sounds, num_skipped = (
-        sum(content.num_sources for content in contents),
-        sum(skipped.values()),
-    )
+    num_sounds = sum(content.num_sources for content in contents)
+    num_skipped = sum(skipped.values())
     lines = [title]
     if skipped:
         lines.append(
@@ -52,8 +50,11 @@ def of(manifests: Mapping[str, manifest.Manifest], output: pathlib.Path, title: 
             f"({counts(skipped)})"
         )
     if rows:
-        num_rows = sum(number for name, number in rows.items() if name != listing.NO_ROW)
-        lines.append(f"  {num_rows} rows of tables: {counts(rows)}")
+        of_rows = {name: number for name, number in rows.items() if name != listing.NO_ROW}
+        said = counts(of_rows)
+        if listing.NO_ROW in rows:
+            said += f"; {rows[listing.NO_ROW]} {listing.NO_ROW}"
+        lines.append(f"  {sum(of_rows.values())} rows of tables: {said}")
     for part, content in manifests.items():
         lines.append(_sounds(part, content))
         indented = _of_part(content, build_plan.part_folder(output, part))
@@ -82,19 +83,19 @@ def _of_part(content: manifest.Manifest, folder: pathlib.Path) -> Iterator[str]:
     if content.kept:
         yield f"kept as far as they are whole, without transcripts: {counts(content.kept)}"
     if content.duplicates:
-        yield f"{content.duplicates} used sounds have the samples of another one"
+        yield f"used sounds that have the samples of another one: {content.duplicates}"
     for kind, found in content.texts.items():
         yield (
-            f"{found.get('texts', 0)} {kind}s of {found.get('sounds', 0)} sounds, in "
+            f"{kind}s: {found.get('texts', 0)} of {found.get('sounds', 0)} sounds, in "
             f"{found.get('records', 0)} records"
         )
     if content.lost_transcripts:
         # As build_shards rounds it to samples.
         seconds = math.ceil(10 * content.lost_seconds) / 10
         yield (
-            f"{content.lost_transcripts} {sound_records.TRANSCRIPT}s are lost, because their sounds "
-            f"are longer than a record of {content.segment_length / content.sample_rate:g} s and "
-            f"were cut: --segment_seconds={seconds:g} keeps all"
+            f"{sound_records.TRANSCRIPT}s lost with sounds that are longer than a record of "
+            f"{content.segment_length / content.sample_rate:g} s and were cut: "
+            f"{content.lost_transcripts}; --segment_seconds={seconds:g} keeps all"
         )
     for name, values in content.labels.items():
         yield f"label {name}: {_hours(values, content.hours.get(name, {}))}"

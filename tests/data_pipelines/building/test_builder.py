@@ -97,7 +97,7 @@ def test_sounds_that_are_stored_twice_lie_on_one_side(tmp_path):
     for part, found in (("train", train), ("test", test)):
         assert manifest.read(tmp_path / "out" / part).duplicates == len(found)
         assert not manifest.read(tmp_path / "out" / part).refused
-    assert f"{len(train)} used sounds have the samples of another one" in run.stdout
+    assert f"used sounds that have the samples of another one: {len(train)}" in run.stdout
 
 
 def test_copies_in_an_undivided_set_are_used_and_counted(tmp_path):
