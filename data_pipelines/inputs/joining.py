@@ -140,6 +140,10 @@ class Joined:
         line += f", {counts[_LEFT_OUT]} of sounds left out" if counts[_LEFT_OUT] else ""
         line += f", {counts[_BLANK]} blank" if counts[_BLANK] else ""
         line += f"; {len(self._keys) - num_found} of {len(self._keys)} sounds without a row"
+        rows = [row for row, match in matches if match and match.key]
+        if not any(row.texts for row in rows):
+            names = sorted({name for row in rows for name in row.labels})
+            line += f"; no texts, but labels: {', '.join(names) or 'none'}"
         for what, is_so in _UNLIKE.items():
             unlike = [
                 (row, match) for row, match in matches if match and match.key and is_so(match)

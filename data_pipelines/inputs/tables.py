@@ -9,18 +9,22 @@ lines of words behind a name (LibriSpeech, Kaldi), and JSON, one object a line o
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-import json
 import os
 import re
 from typing import Any
 
 from data_pipelines.inputs import columns
 from data_pipelines.inputs import delimited
+from data_pipelines.inputs import json_objects
 from data_pipelines.inputs import text_files
 from data_pipelines.records import sound as sound_records
 
 _JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 _WORDS_ENDINGS = (".trans.txt", ".trans")
+
+_MAX_CHARACTERS = 2**16  # of texts in a row; what is said in an hour has about 60,000
+
+_HAS_FIGURE = re.compile(r"\d").search
 
 # Whether a name, as a table has it, is that of a sound.
 Knows = Callable[[str], bool]
@@ -80,8 +84,7 @@ def read(path: str | os.PathLike, options: Options, knows: Knows) -> Table:
     text = text_files.read(path)
     start, num_blank = text.lstrip()[:1], 0
     if path.lower().endswith(_JSON_ENDINGS) or start == "{":
-        is_array = start == "["
-        found = list((_json_array if is_array else _json_lines)(path, text))
+        found = list(json_objects.parse(path, text))
         if not any(columns.files(tuple(fields)) for _, fields in found[:1]):
             names = ", ".join(found[0][1]) if found else "nothing"
             raise ValueError(
@@ -122,6 +125,12 @@ def _rows(
                 "cut the sounds, and name the parts"
             )
         texts, labels = columns.texts_and_labels(fields, text_kind=options.text_kind, where=where)
+        num_characters = sum(len(text.content) for text in texts)
+        if num_characters > _MAX_CHARACTERS:
+            raise ValueError(
+                f"{where} must be the texts of one sound, at most {_MAX_CHARACTERS} characters, got "
+                f"{num_characters}"
+            )
         yield Row(path, line, file, texts, labels)
 
 
@@ -147,9 +156,10 @@ def _words(path: str, text: str, knows: Knows) -> delimited.Cells:
     cells = delimited.parse(text, " ")
     for line, (_, words) in cells.rows:
         for word in words.split():
-            # Two lines run together, with or without a space; a name with a figure is no word.
+            # Two lines run together, with or without a space; a name of figures is a number, too.
             ends = (word[place:] for place in range(len(word) - 2))
-            if any(mark.isdigit() for mark in word) and any(map(knows, ends)):
+            names = (end for end in ends if _HAS_FIGURE(end) and not end.isdigit())
+            if _HAS_FIGURE(word) and any(map(knows, names)):
                 raise ValueError(f"{path}, line {line}, names another sound in its text: {word!r}")
     return cells
 
@@ -207,7 +217,7 @@ def _header(line: str, mark: str, knows: Knows) -> list[str]:
     rows = delimited.parse(line, mark).rows
     names = [name.strip().strip('"') for name in rows[0][1]] if rows else []
     # A sound may be called "audio".
-    is_named = columns.files(names[:1]) and not any(map(knows, names))
+    is_named = columns.files([name for name in names if name][:1]) and not any(map(knows, names))
     return names if len(names) > 1 and (columns.is_header(names) or is_named) else []
 
 
@@ -291,58 +301,3 @@ def _has_labels(cells: delimited.Cells) -> bool:
     single = [all(len(words) < 2 for words in column) for column in zip(*pairs)]
     shared = any(set(raw) & set(normalized) for raw, normalized in pairs)
     return len(pairs) > 1 and single[0] != single[1] and not shared
-
-
-def _json_lines(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line, object) of lines with an object each."""
-    for line, row in enumerate(text.split("\n"), start=1):
-        if row.strip():
-            value, end = _object(path, line, row, len(row) - len(row.lstrip()))
-            if row[end:].strip():
-                raise ValueError(
-                    f"{path}, line {line}, must be one JSON object, got more behind it"
-                )
-            yield line, value
-
-
-def _json_array(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line, object) of an array of objects."""
-    line, counted, place, mark = 1, 0, text.index("[") + 1, ","
-    while mark == ",":
-        place = _SPACE.match(text, place).end()
-        line, counted = line + text.count("\n", counted, place), place
-        value, place = _object(path, line, text, place)
-        yield line, value
-        place = _SPACE.match(text, place).end()
-        mark, place = text[place : place + 1], place + 1
-    if mark != "]" or text[place:].strip():
-        got = "more behind it" if mark == "]" else mark or "the end of the file"
-        line += 0 if mark else text.count("\n", counted)
-        raise ValueError(
-            f"{path}, line {line}, must end an object with , or the array with ], got {got}"
-        )
-
-
-def _object(path: str, line: int, text: str, place: int) -> tuple[dict[str, Any], int]:
-    try:
-        value, end = _DECODER.raw_decode(text, place)
-    except (ValueError, RecursionError) as error:
-        got = getattr(error, "msg", error)
-        line += text.count("\n", place, getattr(error, "pos", place))
-        raise ValueError(f"{path}, line {line}, must be one JSON object, got: {got}") from None
-    if not isinstance(value, dict):
-        raise ValueError(
-            f"{path}, line {line}, must be one JSON object, got {type(value).__name__}"
-        )
-    return value, end
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name that occurs twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
-_SPACE = re.compile(r"\s*")

@@ -103,3 +103,8 @@ def test_spellings_are_said(tmp_path):
 def test_a_table_of_no_sound_is_refused(tmp_path):
     with pytest.raises(ValueError, match="0.csv must name sounds .*'a.wav'.*2 rows .*such as 'x'"):
         _joined(tmp_path, ("a.wav",), "file,text\nx,one\ny,two\n")
+
+
+def test_a_table_of_labels_alone_is_said(tmp_path):
+    joined = _joined(tmp_path, ("a.wav",), "file,words,age\na,hello,3\n")
+    assert joined.remarks[0].endswith("; no texts, but labels: age, words")

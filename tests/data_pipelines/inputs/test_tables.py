@@ -121,6 +121,15 @@ def test_columns_can_be_named_whatever_the_first_line_says(tmp_path):
     assert [row[0] for row in rows] == ["audio", "u1"]
 
 
+def test_numbers_in_a_text_name_no_sound(tmp_path):
+    rows = _rows(
+        tmp_path, "text", "001 call 112 b2b\n112 CALL 001\n", knows={"001", "112"}.__contains__
+    )
+    assert [row[1][0][1] for row in rows] == ["call 112 b2b", "CALL 001"]
+    table = ",file,speaker\n0,u1.wav,ann\n"
+    assert _rows(tmp_path, "a.csv", table) == [("u1.wav", [], {"speaker": "ann"})]
+
+
 def test_rows_of_nothing_are_counted(tmp_path):
     table = _read(tmp_path, "a.csv", "file,text\nu1,one\n,\n\nu2,two\n , \n")
     assert len(table.rows) == 2 and table.num_blank == 2
@@ -162,6 +171,7 @@ def test_rows_of_nothing_are_counted(tmp_path):
         ("u1\nu2\n", "must have a name and a text or labels in each line"),
         ("x1,y;z\nx2,y;z\n", "by comma and by semicolon: say --metadata_delimiter"),
         ("file,text\n", "got no row"),
+        ("file,text\nu1,a\nu2," + "b " * 40_000, "line 3, must be the texts of one sound"),
         ("", "must have a name and a text"),
         (
             '{"audio_filepath": "u1", "text": "a"}\n{"audio_filepath": "u2", \n',
