@@ -58,7 +58,10 @@ def _parser() -> command.Parser:
 
     def to_files(add, what: str) -> None:
         """Adds the flags of a verb that writes a file of each that it reads."""
-        text = f"for the {what} of several inputs or of a folder: like them, below it"
+        text = (
+            f"for {what} of several inputs or of a folder: they stand below it as the inputs do "
+            "below the folder that all share"
+        )
         add("--output_dir", type=command.path, help=text)
         add("--force", action="store_true", help=f"replace {what} that exist")
 
@@ -127,7 +130,7 @@ def _decode(given: argparse.Namespace) -> int:
     from f3tok_jax.inference import verbs
 
     ending = f".{given.format}"
-    plan = _plan(given, "sound", ending=ending, include=("*.npz",))
+    plan = _plan(given, "sound", ending=ending, endings=(".npz",))
     return verbs.decode(plan, _model(given, "autoencoder"), ending=ending)
 
 

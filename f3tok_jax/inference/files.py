@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import fractions
 import itertools
 import pathlib
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import conversion
+from data_pipelines.sound import levels
 from data_pipelines.sound import refusals
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import frames
@@ -20,6 +22,7 @@ from f3tok_jax.inference import rates
 from f3tok_jax.inference import sound_formats
 
 CHANNEL_POLICIES = ("mix", "keep")
+_MIX_LOSS_DB = 12.0  # eight channels that have nothing in common lose 9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,12 @@ class Written:
 
 
 def encode_file(
-    codec: codec_lib.Codec, path: str | pathlib.Path, *, channels: str = "mix", name: str = ""
+    codec: codec_lib.Codec,
+    path: str | pathlib.Path,
+    *,
+    channels: str = "mix",
+    name: str = "",
+    say: Callable[[str], None] = print,
 ) -> frames.Frames:
     """Encodes a sound file of any rate that libsndfile reads: a row for each channel.
 
@@ -56,22 +64,27 @@ def encode_file(
         path: of the sound.
         channels: "mix" encodes the mean of all channels, "keep" every channel by itself.
         name: of the file in messages; default its path.
+        say: where messages to the user go: that channels cancel each other.
 
     Raises:
         ValueError: where the file is not sound, or holds nothing that can be encoded.
     """
     if channels not in CHANNEL_POLICIES:
         raise ValueError(f"channels must be one of {CHANNEL_POLICIES}, got {channels!r}")
-    num_samples = 0
+    name, num_samples = name or str(path), 0
+    # One stretch of any length; clipping is counted by nobody here.
+    meter = levels.Meter(full_scale=np.inf, stretch=fractions.Fraction(2**62))
 
     def blocks(sound: audio_files.Sound) -> Iterator[np.ndarray]:
         nonlocal num_samples
         for block in sound.blocks:
             if not np.isfinite(block).all():
                 raise refusals.Refused("not_finite", f"after {num_samples} samples")
-            conversion.check_peak(float(np.abs(block).max(initial=0.0)))
+            mono = block.mean(axis=1)
+            peak, *_ = meter.add(block, mono)
+            conversion.check_peak(peak)
             num_samples += len(block)
-            yield block.mean(axis=1)[None] if channels == "mix" else block.T
+            yield mono[None] if channels == "mix" else block.T
 
     try:
         with audio_files.opened(path) as sound:
@@ -85,8 +98,11 @@ def encode_file(
     except refusals.Refused as refusal:
         detail = f" ({refusal.detail})" if refusal.detail else ""
         raise ValueError(
-            f"{name or path} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
+            f"{name} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
         ) from refusal
+    lost = meter.stretches[0].figures()["mix_loss_db"]
+    if channels == "mix" and lost > _MIX_LOSS_DB:
+        say(f"{name}: its channels cancel each other, their mean is {lost:.0f} dB below them")
     latents = np.concatenate(parts, axis=1)
     return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)
 

@@ -5,14 +5,18 @@
 Of many, one that cannot be used is refused by name, and the others go on.
 """
 
-from collections.abc import Callable, Sequence
+import collections
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import os
 
 from data_pipelines import command
-from data_pipelines.inputs import folders
+from data_pipelines.inputs import entries
+from data_pipelines.sound import audio_files
 from f3tok_jax.inference import outputs as outputs_lib
 from f3tok_jax.inference import pipes
+
+SOUND = audio_files.READABLE | audio_files.UNREADABLE  # endings; the latter are refused by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Plan:
         jobs: in order.
         is_many: whether several were asked for, however many there are.
         outputs: that are written; None for text.
+        passed: kind -> count of what folders hold that is no input.
     """
 
     jobs: Sequence[Job]
     is_many: bool
     outputs: outputs_lib.Outputs | None
+    passed: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def run(
         self, work: Callable[[Job], None], *, load: Callable[[], None], say: Callable[[str], None]
@@ -79,7 +85,8 @@ class Plan:
                     text = command.explain(error)
                     say(text if text.startswith(f"{job.name} ") else f"{job.name}: {text}")
         finally:
-            say(f"{num_done} of {len(self.jobs)} inputs done, {num_refused} refused")
+            passed = f"; passed over: {_counted(self.passed)}" if self.passed else ""
+            say(f"{num_done} of {len(self.jobs)} inputs done, {num_refused} refused{passed}")
         return command.EXIT_REFUSED if num_refused else command.EXIT_DONE
 
     def _do(self, job: Job, work: Callable[[Job], None]) -> None:
@@ -122,7 +129,7 @@ def many(
     output_dir: str = "",
     kind: str = "",
     *,
-    include: Sequence[str] = (),
+    endings: Collection[str] = SOUND,
     ending: str = "",
     force: bool = False,
 ) -> Plan:
@@ -135,7 +142,7 @@ def many(
         sources: files and folders.
         output_dir: where outputs go; "" where results are text.
         kind: of the outputs; see `one`.
-        include: globs of what is taken from folders; empty for all that is taken for sound.
+        endings: of what is taken from folders.
         ending: of the outputs.
         force: whether outputs may be replaced.
 
@@ -144,10 +151,10 @@ def many(
     """
     if pipes.PIPE in sources:
         raise ValueError(f"{pipes.PIPE} must be the only input, got {len(sources)}")
-    found, tops = {}, []
+    found, tops, passed = {}, [], collections.Counter()
     for source in sources:
         if os.path.isdir(source):
-            found |= dict.fromkeys(_held(source, include))
+            found |= dict.fromkeys(_held(source, endings, passed))
             tops.append(os.path.abspath(source))
         else:
             found[source] = None
@@ -155,7 +162,7 @@ def many(
     paths = {os.path.abspath(path): path for path in reversed(found)}  # each once
     paths = dict(reversed(paths.items()))
     if not kind:
-        return Plan([Job(path, "", _refusal(path)) for path in paths.values()], True, None)
+        return Plan([Job(path, "", _refusal(path)) for path in paths.values()], True, None, passed)
     outputs = outputs_lib.Outputs(kind, paths, force=force)
     top, targets = os.path.commonpath(tops), {}
     for place, path in paths.items():
@@ -168,17 +175,29 @@ def many(
             )
         targets[target] = path
     jobs = [Job(path, to, _refusal(path, to, outputs)) for to, path in targets.items()]
-    return Plan(jobs, True, outputs)
+    return Plan(jobs, True, outputs, passed)
 
 
-def _held(folder: str, include: Sequence[str]) -> list[str]:
-    """The paths of what a folder holds."""
-    listing = folders.Folder(folder, include=tuple(include)).listed()
-    if not listing.items:
-        passed = ", ".join(f"{count} {kind}" for kind, count in listing.skipped.items())
-        wanted = " or ".join(include) or "sound"
-        raise ValueError(f"{folder} must hold {wanted}, got {passed or 'nothing'}")
-    return [os.path.join(folder, item.key) for item in listing.items]
+def _held(folder: str, endings: Collection[str], passed: collections.Counter) -> list[str]:
+    """The files in a folder of certain endings; what is passed over is counted by its kind."""
+    found, others = entries.Entries(folder), collections.Counter()
+    for file in found.files:
+        others[_ending(file.path)] += 1
+    count = sum(others.pop(ending, 0) for ending in endings)
+    passed.update(others + found.others)
+    if not count:
+        wanted = "sound" if endings is SOUND else " or ".join(endings)
+        got = _counted(others + found.others) or "nothing"
+        raise ValueError(f"{folder} must hold {wanted}, got {got}")
+    return sorted(file.path for file in found.files if _ending(file.path) in endings)
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower() or "no ending"
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _refusal(source: str, target: str = "", outputs: outputs_lib.Outputs | None = None) -> str:

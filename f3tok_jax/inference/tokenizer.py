@@ -222,7 +222,7 @@ class F3Tokenizer:
 
     def encode_file(self, path: str | pathlib.Path, **options: Any) -> frames.Frames:
         """Latents of a sound file of any rate, a row for each channel; see files.encode_file."""
-        return files.encode_file(self.codec, path, **options)
+        return files.encode_file(self.codec, path, say=self._say, **options)
 
     def decode_file(self, latents: frames.Frames, path: str | pathlib.Path) -> None:
         """Writes the sound of what `encode_file` gave; see files.decode_file."""

@@ -71,11 +71,10 @@ def _to_frames(
     plan: jobs.Plan, model: Model, method: str, parts: tuple[str, ...], channels: str
 ) -> int:
     def work(job: jobs.Job) -> None:
-        with pipes.readable(job.source) as path, pipes.writable(job.target, ".npz") as place:
-            make = getattr(model.tokenizer, method)
-            from f3tok_jax.inference import latent_file
+        from f3tok_jax.inference import latent_file
 
-            made = make(path, channels=channels, name=job.name)
+        with pipes.readable(job.source) as path, pipes.writable(job.target, ".npz") as place:
+            made = getattr(model.tokenizer, method)(path, channels=channels, name=job.name)
             latent_file.save(made, place)
         count, frames, width = made.values.shape
         _report(

@@ -150,7 +150,7 @@ def test_many_inputs_are_encoded_and_decoded_below_a_folder(chain, capsys):
     assert len(captured.out.splitlines()) == 3
     *refused, summary = captured.err.splitlines()
     assert [line.split()[0] for line in refused] == ["in/ben/bad.wav", "nowhere.wav"]
-    assert summary == "3 of 5 inputs done, 2 refused"
+    assert summary == "3 of 5 inputs done, 2 refused; passed over: 1 .txt"
     # By itself a recording gives the same bytes.
     assert cli.main(["encode", "in/ann/001.wav", "one.npz", model]) == 0
     one = pathlib.Path("one.npz").read_bytes()

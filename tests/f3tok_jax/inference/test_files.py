@@ -61,6 +61,14 @@ def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
     np.testing.assert_allclose(both[:1], left, atol=1e-4)
 
 
+def test_channels_that_cancel_each_other_are_said(model, tmp_path):
+    sound, said = _sound(5_000), []
+    for share, policy in ((-0.98, "mix"), (-0.98, "keep"), (0.5, "mix")):
+        soundfile.write(tmp_path / "in.wav", np.concatenate([sound, share * sound], 1), 16_000)
+        files.encode_file(model, tmp_path / "in.wav", channels=policy, name="in", say=said.append)
+    assert said == ["in: its channels cancel each other, their mean is 40 dB below them"]
+
+
 @pytest.mark.parametrize(
     "write, words",
     [
