@@ -22,8 +22,6 @@ from data_pipelines.sound import conversion as conversion_lib
 # thousand.
 _NUM_SHARDS, _MIN_SHARD_BYTES, _MAX_SHARD_BYTES = 64, 2**21, 2**28
 
-_OTHERS = {".tar": "webdataset", ".parquet": "parquet"}  # what looks like another kind of input
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -101,10 +99,8 @@ def make_plan(
     settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
     if not found.items:
         passed_over = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
-        others = [f"--source={_OTHERS[kind]}" for kind in found.skipped if kind in _OTHERS]
-        check = others[0] if others else "--input, --include and --exclude"
         raise ValueError(
-            f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check {check}"
+            f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check --input"
         )
     parts, remarks = split.split(source, found, holdout, num_workers=num_workers, say=say)
     return Plan(

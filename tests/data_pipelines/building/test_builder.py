@@ -128,6 +128,18 @@ def test_the_same_sound_in_another_container_is_left_out_of_the_other_part(
     assert _files(tmp_path / "out") == _files(tmp_path / "alone")
 
 
+def test_one_click_at_different_places_is_not_the_same_sound(tmp_path):
+    (tmp_path / "sounds").mkdir()
+    for place in range(12):
+        waveform = np.zeros(24_000, np.int16)
+        waveform[6_500 + 100 * place : 6_600 + 100 * place] = np.arange(100) * 50
+        name = f"{place:02d}.{('wav', 'flac')[place % 2]}"
+        soundfile.write(tmp_path / "sounds" / name, waveform, 16_000)
+    manifests = _build(tmp_path / "sounds", tmp_path / "out")
+    assert [content.duplicates for content in manifests.values()] == [0, 0]
+    assert not any(content.refused for content in manifests.values())
+
+
 def test_what_is_left_of_a_shard_after_its_copies_is_all_that_stands(tmp_path, monkeypatch):
     monkeypatch.setattr(build_plan, "_MIN_SHARD_BYTES", 1)  # a sound per shard
     manifests = _build(_in_two_containers(tmp_path / "sounds"), tmp_path / "out")

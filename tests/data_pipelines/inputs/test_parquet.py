@@ -258,7 +258,7 @@ def test_the_command_builds_a_folder(tmp_path):
     command = [sys.executable, "-m", "data_pipelines.build_shards", "--source=parquet"]
     command += [f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "from 2 of 2 sounds" in run.stdout and "passed over: 1 .md" in run.stdout
+    assert "2 of 2 sounds used" in run.stdout and "1 passed over (1 .md)" in run.stdout
     assert set(_first_records(tmp_path / "out")) == {
         "data/train-00000/00000000",
         "data/train-00000/00000001",
