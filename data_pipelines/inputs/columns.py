@@ -57,9 +57,14 @@ def files(names: Sequence[str]) -> tuple[str, ...]:
 
 def is_header(names: Sequence[str]) -> bool:
     """Whether cells are names of columns: that of the file, and one of texts or of their kind."""
-    plain = [_plain(name) for name in names]
-    known = any(name in _RANKS or name in _KINDS or _CAPTION.fullmatch(name) for name in plain)
+    known = any(is_text(name) or _plain(name) in _KINDS for name in names)
     return known and bool(files(names))
+
+
+def is_text(name: str) -> bool:
+    """Whether a column of that name holds transcripts or captions."""
+    plain = _plain(name)
+    return plain in _RANKS or bool(_CAPTION.fullmatch(plain))
 
 
 def texts_and_labels(

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 
+from data_pipelines.inputs import entries as entries_lib
 from data_pipelines.records import git_lfs
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -25,37 +26,44 @@ def find(pattern: str, endings: Collection[str]) -> tuple[dict[str, str], dict[s
 
     Returns:
         Name -> path, sorted by name: the part of the path behind the folder that `pattern` names;
-        ending -> count of other files in a folder.
+        kind -> count of other entries of a folder.
 
     Raises:
         ValueError: if there is none, a file of a pattern is missing, or one is a Git LFS pointer.
     """
-    skipped = collections.Counter()
     if os.path.isdir(pattern):
-        root, paths = pattern, []
-        for folder, subfolders, names in os.walk(pattern):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for name in names:
-                if name.endswith(tuple(endings)) and not name.startswith("."):
-                    paths.append(os.path.join(folder, name))
-                else:
-                    skipped[os.path.splitext(name)[1].lower() or "no ending"] += 1
-    elif os.path.exists(pattern):
-        root, paths = os.path.dirname(pattern), [pattern]
+        paths, skipped = _in_folder(pattern, endings)
     else:
         root = os.path.dirname(re.split(r"[*?\[{]", pattern)[0])
-        paths = [path for name in _expanded(pattern) for path in _present(name, pattern)]
+        if os.path.exists(pattern):
+            root, found = os.path.dirname(pattern), [pattern]
+        else:
+            found = [path for name in _expanded(pattern) for path in _present(name, pattern)]
+        keys = [os.path.relpath(path, root or ".") for path in found]
+        paths = {pathlib.PurePath(key).as_posix(): path for key, path in zip(keys, found)}
+        skipped = {}
     if not paths:
+        others = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         raise ValueError(
             f"--input={pattern} must name files that end with {', '.join(endings)}, or a folder of "
-            f"them, got none of them{_counts(skipped)}"
+            f"them, got {others or 'nothing'}"
         )
-    for path in paths:
+    for path in paths.values():
         git_lfs.refuse(path)
-    files = {
-        pathlib.PurePath(os.path.relpath(path, root or ".")).as_posix(): path for path in paths
-    }
-    return dict(sorted(files.items())), skipped
+    return dict(sorted(paths.items())), collections.Counter(skipped)
+
+
+def _in_folder(folder: str, endings: Collection[str]) -> tuple[dict[str, str], dict[str, int]]:
+    entries = entries_lib.Entries(folder)
+    found, skipped = {}, entries.others
+    for file in sorted(entries.files, key=lambda file: (file.is_link, file.key)):
+        if not file.key.endswith(tuple(endings)):
+            skipped[os.path.splitext(file.key)[1].lower() or "no ending"] += 1
+        elif file.identity in found:
+            skipped["link to the same file"] += 1
+        else:
+            found[file.identity] = file
+    return {file.key: file.path for file in found.values()}, skipped
 
 
 def holds(folder: str, endings: Collection[str]) -> bool:
@@ -85,7 +93,3 @@ def _present(name: str, pattern: str) -> list[str]:
     if not found:
         raise ValueError(f"--input={pattern} must name files that are there, {name} is not")
     return found
-
-
-def _counts(skipped: dict[str, int]) -> str:
-    return f" but {', '.join(f'{count} {kind}' for kind, count in skipped.items())}" * bool(skipped)

@@ -31,10 +31,9 @@ _ENDINGS = (
     ".tbz",
     ".txz",
 )
-# Ending of a text -> the column of a table that it stands for; those of json have their own names.
-_COLUMNS = {".txt": "text", ".lab": "transcript", ".normalized": "normalized", ".json": ""}
-_COLUMNS |= {f".{name}": name for name in ("text", "transcript", "transcription", "sentence")}
-_COLUMNS |= {f".{name}": name for name in ("caption", "captions", "cls", "label")}
+# Ending of a member -> the column of a table that it stands for; others that a table would call a
+# text stand for themselves, also before .txt, as in "one.caption.txt".
+_COLUMNS = {".txt": "text", ".lab": "transcript", ".cls": "cls", ".label": "label"}
 _MAX_TEXT_BYTES = 2**20
 _MAX_BYTES_IN_MEMORY = 2**23  # of a sound that is read at once
 
@@ -54,6 +53,15 @@ class _Part:
     @property
     def is_sound(self) -> bool:
         return self.ending in audio_files.READABLE | audio_files.UNREADABLE
+
+    @property
+    def column(self) -> str:
+        """The column of a table that it stands for, "json" for several, "" for none."""
+        if self.ending == ".json":
+            return "json"
+        stem = os.path.splitext(self.name)[0] if self.ending in (".txt", ".lab") else self.name
+        said = os.path.splitext(stem)[1].lower().removeprefix(".")
+        return said if said and columns.is_text(said) else _COLUMNS.get(self.ending, "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Tars:
         for file_name, path in files.items():
             for parts in _groups(path, skipped).values():
                 sounds = [part for part in parts if part.is_sound]
-                texts = tuple(part for part in parts if part.ending in _COLUMNS)
+                texts = tuple(part for part in parts if not part.is_sound and part.column)
                 for part in parts:
                     if not (part.is_sound or part in texts):
                         skipped[part.ending or "no ending"] += 1
@@ -196,7 +204,7 @@ def _fields(file: BinaryIO, part: _Part) -> dict[str, object]:
     except UnicodeDecodeError:
         raise ValueError(f"{part.name} is not UTF-8") from None
     if part.ending != ".json":
-        return {_COLUMNS[part.ending]: text.strip()}
+        return {part.column: text.strip()}
     try:
         fields = json.loads(text)
     except ValueError as error:

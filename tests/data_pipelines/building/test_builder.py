@@ -219,6 +219,7 @@ def test_whole_speakers_are_held_out(tmp_path):
     assert (len(speakers["train"]), len(speakers["test"])) == (8, 2)
     assert content["test"].settings["holdout_by"] == "speaker"
     assert "8 values of 'speaker' lie in train, 2 in test" in run.stdout
+    assert "opening" not in run.stdout  # A folder knows its labels before.
     # Another label is another build.
     other = subprocess.run(
         _command(folder, tmp_path / "out", *more[::2]), cwd=ROOT, capture_output=True, text=True

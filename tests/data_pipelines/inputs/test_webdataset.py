@@ -79,7 +79,10 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
         ("some.folder/two.FLAC", _encoded(1, format="FLAC")),
         ("some.folder/two.json", json.dumps(about).encode()),
         ("three.ogg", _encoded(2, format="OGG")),
-        ("three.caption.txt", b"not known by two endings"),
+        ("three.caption.txt", b"a tone"),
+        ("three.caption_2.txt", b"one more"),
+        ("three.normalized.txt", b"said"),
+        ("three.original.txt", b"SAID!"),
         ("four.wav", _encoded(3)),
         ("four.caption", "\ufeffa tone, \u00e9t\u00e9".encode()),
         ("five.txt", b"nobody says it"),
@@ -92,7 +95,11 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
         assert {key: record.texts for key, record in records.items()} == {
             "a.tar/one.wav": (sound_records.Text("said", "transcript"),),
             "a.tar/some.folder/two.FLAC": (sound_records.Text("in json", "transcript"),),
-            "a.tar/three.ogg": (sound_records.Text("not known by two endings", "transcript"),),
+            "a.tar/three.ogg": (
+                sound_records.Text("said", "transcript"),
+                sound_records.Text("a tone", "caption"),
+                sound_records.Text("one more", "caption"),
+            ),
             "a.tar/four.wav": (sound_records.Text("a tone, \u00e9t\u00e9", "caption"),),
         }
         assert records["a.tar/one.wav"].labels == {"cls": "7"}
@@ -259,7 +266,7 @@ def test_what_is_no_plain_tar_is_refused_with_what_to_do(tmp_path):
             webdataset.Tars(str(tmp_path / name)).listed()
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / "a.wav").touch()
-    with pytest.raises(ValueError, match="got none of them but 1 .wav"):
+    with pytest.raises(ValueError, match="got 1 .wav"):
         webdataset.Tars(str(tmp_path / "nothing"))
 
 
@@ -278,6 +285,12 @@ def test_shards_are_named_by_folder_range_or_glob_and_keys_carry_their_names(tmp
     ):
         items = webdataset.Tars(str(tmp_path / pattern)).listed().items
         assert [item.key for item in items] == expected
+    # What is there by two names is read once.
+    (tmp_path / "in" / "t-000.tar").symlink_to(tmp_path / "in" / "s-000.tar")
+    (tmp_path / "in" / ".hidden.tar").touch()
+    listed = webdataset.Tars(str(tmp_path / "in")).listed()
+    assert listed.skipped == {"hidden file": 1, "link to the same file": 1}
+    assert [item.key for item in listed.items] == keys
     _tar(tmp_path / "in" / "more" / "s-000.tar", [("same.wav", _encoded(0))])
     keys = [item.key for item in webdataset.Tars(str(tmp_path / "in")).listed().items]
     assert keys[0] == "more/s-000.tar/same.wav" and len(set(keys)) == 13
