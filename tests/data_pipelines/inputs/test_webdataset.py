@@ -1,8 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tar shards: what belongs together, what is passed over or refused, and tars that are not whole."""
+"""Tar shards: what belongs together, and what is passed over or refused."""
 
-import gzip
 import io
 import json
 import subprocess
@@ -20,28 +19,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from tests.support import sounds
-
-
-def _encoded(index: int, *, format: str = "WAV") -> bytes:
-    stream = io.BytesIO()
-    tone = sounds.tone(0.3 + 0.05 * index, hertz=200.0 + 30 * index)
-    soundfile.write(stream, tone, 16_000, format=format)
-    return stream.getvalue()
-
-
-def _tar(path, members, **options):
-    """Writes a tar; members are (name, bytes) or tarfile.TarInfo without content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:
-        for member in members:
-            if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
-                continue
-            name, content = member
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
+from tests.support import tars
 
 
 def _build(path, output, *, num_workers=0, fraction=0.0, label="", **fields):
@@ -72,23 +50,23 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
     monkeypatch.setattr(webdataset, "_MAX_BYTES_IN_MEMORY", in_memory)
     about = {"text": "in json", "speaker": "ada", "take": 3, "nested": {"left": "out"}}
     members = [
-        ("./one.wav", _encoded(0)),
+        ("./one.wav", tars.encoded(0)),
         ("./one.txt", "said\n".encode()),
         ("./one.cls", b"7"),
         ("./one.jpg", b"picture"),
-        ("some.folder/two.FLAC", _encoded(1, format="FLAC")),
+        ("some.folder/two.FLAC", tars.encoded(1, format="FLAC")),
         ("some.folder/two.json", json.dumps(about).encode()),
-        ("three.ogg", _encoded(2, format="OGG")),
+        ("three.ogg", tars.encoded(2, format="OGG")),
         ("three.caption.txt", b"a tone"),
         ("three.caption_2.txt", b"one more"),
         ("three.normalized.txt", b"said"),
         ("three.original.txt", b"SAID!"),
-        ("four.wav", _encoded(3)),
+        ("four.wav", tars.encoded(3)),
         ("four.caption", "\ufeffa tone, \u00e9t\u00e9".encode()),
         ("five.txt", b"nobody says it"),
     ]
     for format in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
-        path = _tar(tmp_path / f"{format}" / "a.tar", members, format=format)
+        path = tars.write(tmp_path / f"{format}" / "a.tar", members, format=format)
         content = _build(path, path.parent / "out")[""]
         assert content.skipped == {".jpg": 1, "text without sound": 1}
         records = _first_records(path.parent / "out")
@@ -105,16 +83,16 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
         assert records["a.tar/one.wav"].labels == {"cls": "7"}
         assert records["a.tar/some.folder/two.FLAC"].labels == {"speaker": "ada", "take": "3"}
         for key, file in (
-            ("one.wav", _encoded(0)),
-            ("some.folder/two.FLAC", _encoded(1, format="FLAC")),
-            ("four.wav", _encoded(3)),
+            ("one.wav", tars.encoded(0)),
+            ("some.folder/two.FLAC", tars.encoded(1, format="FLAC")),
+            ("four.wav", tars.encoded(3)),
         ):
             expected, _ = soundfile.read(io.BytesIO(file), dtype="int16")
             np.testing.assert_array_equal(records[f"a.tar/{key}"].waveform, expected[:8_000])
 
 
 def test_texts_are_captions_where_that_is_said(tmp_path):
-    path = _tar(tmp_path / "a.tar", [("a.wav", _encoded(0)), ("a.txt", b"a tone")])
+    path = tars.write(tmp_path / "a.tar", [("a.wav", tars.encoded(0)), ("a.txt", b"a tone")])
     _build(path, tmp_path / "out", text_kind="caption")
     records = _first_records(tmp_path / "out")
     assert records["a.tar/a.wav"].texts == (sound_records.Text("a tone", "caption"),)
@@ -122,28 +100,28 @@ def test_texts_are_captions_where_that_is_said(tmp_path):
 
 def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name(tmp_path):
     members = [
-        ("good.wav", _encoded(0)),
-        ("two.wav", _encoded(1)),
-        ("two.flac", _encoded(2, format="FLAC")),
+        ("good.wav", tars.encoded(0)),
+        ("two.wav", tars.encoded(1)),
+        ("two.flac", tars.encoded(2, format="FLAC")),
         ("two.txt", b"whose?"),
-        ("again.wav", _encoded(3)),
-        ("again.wav", _encoded(4)),
-        ("latin.wav", _encoded(5)),
+        ("again.wav", tars.encoded(3)),
+        ("again.wav", tars.encoded(4)),
+        ("latin.wav", tars.encoded(5)),
         ("latin.txt", "\u00e9t\u00e9".encode("latin1")),
-        ("list.wav", _encoded(6)),
+        ("list.wav", tars.encoded(6)),
         ("list.json", b"[1]"),
-        ("broken.wav", _encoded(7)),
+        ("broken.wav", tars.encoded(7)),
         ("broken.json", b'{"text": '),
-        ("both.wav", _encoded(8)),
+        ("both.wav", tars.encoded(8)),
         ("both.txt", b"one"),
         ("both.json", b'{"text": "other"}'),
         ("empty.wav", b""),
         ("phone.m4a", b"some bytes"),
         ("noise.wav", np.random.default_rng(0).bytes(1000)),
-        ("deep.wav", _encoded(9)),
+        ("deep.wav", tars.encoded(9)),
         ("deep.json", b"[" * 100_000),
     ]
-    content = _build(_tar(tmp_path / "a.tar", members), tmp_path / "out")[""]
+    content = _build(tars.write(tmp_path / "a.tar", members), tmp_path / "out")[""]
     refused = _refusals(tmp_path / "out")
     assert {key.removeprefix("a.tar/"): reason for key, (reason, _) in refused.items()} == {
         "two.wav": "ambiguous",
@@ -174,7 +152,7 @@ def test_what_is_no_file_is_counted(tmp_path):
         special.append(tarfile.TarInfo(name))
         special[-1].type, special[-1].linkname = kind, "a.wav"
     hidden = [(f"{name}", b"x") for name in ("._a.wav", ".git/a.wav", "PaxHeaders.1/a.wav")]
-    path = _tar(tmp_path / "a.tar", [("a.wav", _encoded(0)), *special, *hidden])
+    path = tars.write(tmp_path / "a.tar", [("a.wav", tars.encoded(0)), *special, *hidden])
     content = _build(path, tmp_path / "out")[""]
     assert content.skipped == {"device": 1, "folder": 1, "hidden": 3, "link": 2}
     assert content.num_sources == content.num_used == 1
@@ -186,123 +164,19 @@ def test_a_sparse_member_is_counted(tmp_path):
         file.write(b"RIFF")
         file.truncate(2**20)
     sound = sound.name
-    (tmp_path / "a.wav").write_bytes(_encoded(0))
+    (tmp_path / "a.wav").write_bytes(tars.encoded(0))
     command = ["tar", "--sparse", "-cf", "a.tar", sound, "a.wav"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert _build(tmp_path / "a.tar", tmp_path / "out")[""].skipped == {"sparse": 1}
-
-
-def _whole(tmp_path):
-    return _tar(tmp_path / "a.tar", [(f"{index}.wav", _encoded(index)) for index in range(4)])
-
-
-def _cut(tmp_path, place):
-    data = _whole(tmp_path).read_bytes()
-    (tmp_path / "a.tar").write_bytes(data[:place])
-
-
-def _end_of_members(tmp_path) -> int:
-    with tarfile.open(_whole(tmp_path)) as tar:
-        last = tar.getmembers()[-1]
-    return last.offset_data + -(-last.size // 512) * 512
-
-
-@pytest.mark.parametrize("place", [100, 512, 700, 20_000, -1, "no end mark", "half an end mark"])
-def test_a_tar_that_is_cut_is_refused(place, tmp_path):
-    if isinstance(place, str):
-        place = _end_of_members(tmp_path) + 256 * place.startswith("half")
-    elif place < 0:
-        place += _end_of_members(tmp_path) - 512
-    _cut(tmp_path, place)
-    with pytest.raises(ValueError, match="a.tar must be a whole tar, got one that is damaged"):
-        _build(tmp_path / "a.tar", tmp_path / "out")
-
-
-def test_a_tar_cut_anywhere_is_whole_or_refused(tmp_path):
-    data, end = _whole(tmp_path).read_bytes(), _end_of_members(tmp_path)
-    rng = np.random.default_rng(0)
-    for place in rng.integers(0, len(data), 200):
-        (tmp_path / "a.tar").write_bytes(data[:place])
-        source = webdataset.Tars(str(tmp_path / "a.tar"))
-        if place >= end + 512:  # GNU tar takes one block of zeros for an end, too.
-            assert len(source.listed().items) == 4
-        else:
-            with pytest.raises(ValueError, match="a.tar must be a whole tar"):
-                source.listed()
-
-
-def test_a_header_that_is_damaged_is_not_the_end(tmp_path):
-    with tarfile.open(_whole(tmp_path)) as tar:
-        header = tar.getmembers()[2].offset
-    data = bytearray((tmp_path / "a.tar").read_bytes())
-    data[header + 10] ^= 1
-    (tmp_path / "a.tar").write_bytes(data)
-    with pytest.raises(ValueError, match=f"damaged: what stands at byte {header} is no header"):
-        _build(tmp_path / "a.tar", tmp_path / "out")
-
-
-def test_what_is_no_plain_tar_is_refused_with_what_to_do(tmp_path):
-    data = _whole(tmp_path).read_bytes()
-    (tmp_path / "joined.tar").write_bytes(data + data)
-    (tmp_path / "named.tar").write_bytes(gzip.compress(data))
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "a.tar.gz").write_bytes(gzip.compress(data))
-    (tmp_path / "none.tar").write_bytes(b"not a tar" * 1000)
-    (tmp_path / "empty.tar").touch()
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 10\n"
-    (tmp_path / "pointer.tar").write_bytes(pointer)
-    for name, message in (
-        ("joined.tar", "got more behind it .* joined by cat"),
-        ("named.tar", "got a compressed one: undo it by gunzip .*named.tar"),
-        ("folder", "undo it by gunzip .*a.tar.gz"),
-        ("none.tar", "must be a whole tar, got one that is damaged: invalid header"),
-        ("empty.tar", "must be a whole tar, got one that is damaged: empty file"),
-        ("pointer.tar", "Git LFS pointer.*git lfs pull"),
-        ("no_such.tar", "--input=.*no_such.tar must name files that are there"),
-        ("a-{0..2}.tar", "a-0.tar is not"),
-        ("*.tgz", r"\*.tgz is not"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            webdataset.Tars(str(tmp_path / name)).listed()
-    (tmp_path / "nothing").mkdir()
-    (tmp_path / "nothing" / "a.wav").touch()
-    with pytest.raises(ValueError, match="got 1 .wav"):
-        webdataset.Tars(str(tmp_path / "nothing"))
-
-
-def test_shards_are_named_by_folder_range_or_glob_and_keys_carry_their_names(tmp_path):
-    for shard in range(12):
-        _tar(tmp_path / "in" / f"s-{shard:03d}.tar", [("same.wav", _encoded(shard))])
-    keys = [f"s-{shard:03d}.tar/same.wav" for shard in range(12)]
-    for pattern, expected in (
-        ("in", keys),
-        ("in/s-{000..011}.tar", keys),
-        ("in/s-{003..004}.tar", keys[3:5]),
-        ("in/s-{001,010}.tar", [keys[1], keys[10]]),
-        ("in/s-00[0-4].tar", keys[:5]),
-        ("in/s-{000,00[5-7]}.tar", [keys[0], *keys[5:8]]),
-        ("in/s-000.tar", keys[:1]),
-    ):
-        items = webdataset.Tars(str(tmp_path / pattern)).listed().items
-        assert [item.key for item in items] == expected
-    # What is there by two names is read once.
-    (tmp_path / "in" / "t-000.tar").symlink_to(tmp_path / "in" / "s-000.tar")
-    (tmp_path / "in" / ".hidden.tar").touch()
-    listed = webdataset.Tars(str(tmp_path / "in")).listed()
-    assert listed.skipped == {"hidden file": 1, "link to the same file": 1}
-    assert [item.key for item in listed.items] == keys
-    _tar(tmp_path / "in" / "more" / "s-000.tar", [("same.wav", _encoded(0))])
-    keys = [item.key for item in webdataset.Tars(str(tmp_path / "in")).listed().items]
-    assert keys[0] == "more/s-000.tar/same.wav" and len(set(keys)) == 13
 
 
 def test_the_same_bytes_with_any_number_of_workers_and_whole_speakers(tmp_path):
     for shard in range(2):
         members = []
         for index in range(8):
-            members.append((f"{index}.wav", _encoded(8 * shard + index)))
+            members.append((f"{index}.wav", tars.encoded(8 * shard + index)))
             members.append((f"{index}.json", json.dumps({"speaker": f"s{index // 2}"}).encode()))
-        _tar(tmp_path / "in" / f"{shard}.tar", members)
+        tars.write(tmp_path / "in" / f"{shard}.tar", members)
     found = []
     for num_workers in (0, 1, 3):
         output = tmp_path / f"{num_workers}"
@@ -317,15 +191,15 @@ def test_the_same_bytes_with_any_number_of_workers_and_whole_speakers(tmp_path):
 
 def test_copies_in_two_tars_lie_on_one_side(tmp_path):
     for shard in range(2):
-        members = [(f"{index}.wav", _encoded(index)) for index in range(8)]
-        _tar(tmp_path / "in" / f"{shard}.tar", members)
+        members = [(f"{index}.wav", tars.encoded(index)) for index in range(8)]
+        tars.write(tmp_path / "in" / f"{shard}.tar", members)
     manifests = _build(tmp_path / "in", tmp_path / "out", fraction=0.4)
     for content in manifests.values():
         assert not content.refused and content.duplicates * 2 == content.num_used
 
 
 def test_the_command_says_what_it_does(tmp_path):
-    _tar(tmp_path / "in" / "s-0.tar", [("a.wav", _encoded(0)), ("b.txt", b"alone")])
+    tars.write(tmp_path / "in" / "s-0.tar", [("a.wav", tars.encoded(0)), ("b.txt", b"alone")])
     command = [sys.executable, "-m", "data_pipelines.build_shards", "--source=webdataset"]
     command += [f"--input={tmp_path}/in/s-{{0..0}}.tar", f"--output={tmp_path}/out"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
