@@ -105,7 +105,7 @@ def _walk_stream(
     end = _end(content, range(position, part.stop), info, block)
     if end is None:
         return streams.Stream(None, (part,), info.layout), streams.Problem(
-            "truncated", "its last frame is not whole or not there"
+            "truncated", "no whole frame stands at its end"
         )
     pieces = (part,)
     if end != info.total:

@@ -18,30 +18,46 @@ _AIFC_BITS = {
 _AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # encoding -> bytes of a sample
 
 
+@dataclasses.dataclass
+class _Aiff:
+    """What the chunks of AIFF say; places are those of the chunks."""
+
+    common: bytes = b""
+    common_place: int = 0
+    sound_place: int = 0
+    sound_size: int = 0
+    is_open: bool = False
+    position: int = 0  # where the walk ended
+
+
+def _aiff_chunks(content: content_lib.Content, start: int) -> _Aiff:
+    found, position = _Aiff(), start + 12
+    while len(head := content.at(position, 8)) == 8 and samples.chunk_name(head[:4]):
+        size = int.from_bytes(head[4:], "big")
+        if head[:4] == b"COMM":
+            found.common, found.common_place = content.at(position + 8, min(size, 22)), position
+        if head[:4] == b"SSND":
+            found.sound_place, found.sound_size = position, max(size, 8)
+            is_beyond = position + 8 + size > content.size
+            found.is_open = samples.is_streaming(size) and (size == 0 or is_beyond) or size == 8
+            if found.is_open or is_beyond:
+                break
+        position += 8 + size + size % 2
+    found.position = min(position, content.size)
+    return found
+
+
 def _walk_aiff(content: content_lib.Content, start: int) -> streams.Walk:
     form = content.at(start + 8, 4)
     if form not in (b"AIFF", b"AIFC"):
         return streams.refused("aiff", "unsupported", f"FORM of {form!r}, not of AIFF or AIFC")
-    position, common, common_place, sound_place, sound_size = start + 12, b"", 0, 0, 0
-    is_open = False
-    while len(head := content.at(position, 8)) == 8 and samples.chunk_name(head[:4]):
-        size = int.from_bytes(head[4:], "big")
-        if head[:4] == b"COMM":
-            common, common_place = content.at(position + 8, min(size, 22)), position
-        if head[:4] == b"SSND":
-            sound_place, sound_size = position, max(size, 8)
-            is_open = samples.is_streaming(size) or size == 8
-            is_open &= size <= 8 or position + 8 + size > content.size
-            if is_open or position + 8 + size > content.size:
-                break
-        position += 8 + size + size % 2
-    if len(common) < 18 or not sound_place:
-        where = f"no COMM and SSND chunks before byte {min(position, content.size)}"
-        return streams.refused(
-            "aiff", "truncated" if position >= content.size else "damaged", where
-        )
-    channels, num_frames, bits = struct.unpack(">HIH", common[:8])
-    kind = common[18:22] if form == b"AIFC" else b"NONE"
+    found = _aiff_chunks(content, start)
+    if len(found.common) < 18 or not found.sound_place:
+        reason = "truncated" if found.position == content.size else "damaged"
+        where = f"no COMM and SSND chunks before byte {found.position}"
+        return streams.refused("aiff", reason, where)
+    channels, wanted, bits = struct.unpack(">HIH", found.common[:8])
+    kind = found.common[18:22] if form == b"AIFC" else b"NONE"
     frame_bytes = None
     if kind in _AIFC_BITS:
         bits = _AIFC_BITS[kind] or bits
@@ -49,34 +65,30 @@ def _walk_aiff(content: content_lib.Content, start: int) -> streams.Walk:
         if not frame_bytes or bits > 64:
             detail = f"its COMM chunk says {channels} channels of {bits} bits"
             return streams.refused("aiff", "damaged", detail)
-    offset = int.from_bytes(content.at(sound_place + 8, 4), "big")
-    begin = sound_place + 16 + offset
-    stop = content.size if is_open else sound_place + 8 + sound_size
-    if is_open and stop <= begin:
-        is_open = False
-    if begin > max(stop, sound_place + 16):
-        return streams.refused("aiff", "damaged", f"its samples start {offset} bytes into nothing")
-    there = min(stop, content.size)
-    pieces = None
+    place = found.sound_place
+    begin = place + 16 + int.from_bytes(content.at(place + 8, 4), "big")
+    end = place + 8 + found.sound_size
+    if begin > max(end, place + 16) and not found.is_open:
+        return streams.refused("aiff", "damaged", f"its samples start behind their end, at {begin}")
+    is_open = found.is_open and content.size > begin
+    stop = content.size if is_open else max(end, begin)
+    there, pieces = min(stop, content.size), None
     if is_open or stop > content.size or start:
-        patches = {
-            start + 4: struct.pack(">I", min(there - start - 8, 2**32 - 1)),
-            sound_place + 4: struct.pack(">I", min(there - sound_place - 8, 2**32 - 1)),
-        }
+        sizes = {start + 4: there - start - 8, place + 4: there - place - 8}
         if frame_bytes:
-            num_there = max(there - begin, 0) // frame_bytes
-            patches[common_place + 10] = struct.pack(">I", min(num_there, 2**32 - 1))
+            sizes[found.common_place + 10] = max(there - begin, 0) // frame_bytes
+        patches = {at: min(size, 2**32 - 1).to_bytes(4, "big") for at, size in sizes.items()}
         pieces = streams.patched(range(start, there), patches)
-    wanted = num_frames if frame_bytes and not is_open else None
-    data = range(begin, max(stop, begin))
-    found = samples.stream(
-        "aiff", content, data, frame_bytes, pieces=pieces, is_open=is_open, wanted=wanted
+    walk = samples.stream(
+        "aiff", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
     )
-    tail = None
-    if not is_open:
-        last = sound_place + 8 + sound_size
-        tail = samples.tail_problem(content, min(last, content.size), "big")
-    return dataclasses.replace(found, problem=found.problem or tail)
+    if is_open or walk.problem:
+        return walk
+    problem = samples.tail_problem(content, min(end, content.size), "big")
+    if frame_bytes and wanted != walk.streams[0].num_frames:
+        detail = f"{wanted} samples by COMM, {walk.streams[0].num_frames} by SSND"
+        problem = streams.Problem("damaged", detail)
+    return dataclasses.replace(walk, problem=problem)
 
 
 def _walk_au(content: content_lib.Content, start: int) -> streams.Walk:
@@ -130,9 +142,9 @@ def _walk_caf(content: content_lib.Content, start: int) -> streams.Walk:
         if packet_frames != 1 or not channels or packet_bytes % channels or not packet_bytes:
             detail = f"its desc chunk says {channels} channels in {packet_bytes} bytes"
             return streams.refused("caf", "damaged", detail)
-        if not samples.fits(bits, packet_bytes // channels):
-            detail = f"its desc chunk says {bits} bits in {packet_bytes} bytes"
-            return streams.refused("caf", "damaged", detail)
+        problem = samples.width_problem(bits, packet_bytes // channels)
+        if problem:
+            return streams.Walk("caf", problem=problem)
     begin = position + 16
     # -1 is the format's own word for samples up to the end.
     is_open = size in (-1, 0) and content.size > begin

@@ -30,8 +30,12 @@ class _Page:
     granule: int  # samples up to its end; -1 where no packet ends in it
     serial: int
     number: int
-    lacing: bytes  # sizes of segments; below 255 a packet ends
+    head: bytes  # with the sizes of segments; where one is below 255 a packet ends
     body: bytes
+
+    @property
+    def lacing(self) -> bytes:
+        return self.head[_HEADER_BYTES:]
 
 
 @dataclasses.dataclass
@@ -51,9 +55,8 @@ class _Link:
     start: int | None = None  # granule of its first sample
     is_open: bool = True
     has_sound: bool = False
-    # Of FLAC, which is read as if it had no pages: its header, and where its packets lie.
-    head: bytes = b""
-    bodies: list[range] = dataclasses.field(default_factory=list)
+    head: bytes = b""  # what the decoder is shown in place of the first page
+    bodies: list[range] = dataclasses.field(default_factory=list)  # and behind it, of FLAC
 
     @property
     def stream(self) -> streams.Stream:
@@ -62,8 +65,11 @@ class _Link:
         if self.start is not None:
             num_frames = max(self.granule - self.start - self.skip, 0) // self.step
         pieces = (range(self.begin, self.stop),)
-        if self.head:
+        if self.codec == "flac":
+            # Read as if it had no pages: its header, and where its packets lie.
             pieces = (flac.with_total(self.head, num_frames), *self.bodies)
+        elif self.head:
+            pieces = (self.head, range(self.begin + len(self.head), self.stop))
         return streams.Stream(num_frames, pieces, self.layout)
 
 
@@ -124,17 +130,22 @@ def _page(window: bytes, at: int, place: int) -> _Page | streams.Problem | None:
     whole = window[at : at + num_bytes]
     if len(lacing) < head[26] or len(whole) < num_bytes:
         return None
-    bare = whole[:22] + b"\0\0\0\0" + whole[26:]
-    found = zlib.crc32(bare.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    # As the bytes, so the sum: it lies the other way round.
-    if found.to_bytes(4, "big").translate(_REVERSED) != whole[22:26]:
+    if _summed(whole) != whole:
         return streams.Problem("damaged", f"the page at byte {place} differs from its sum")
     if head[4]:
         return streams.Problem("unsupported", f"Ogg of version {head[4]}")
     fields = [int.from_bytes(head[i:j], "little") for i, j in ((14, 18), (18, 22))]
     granule = int.from_bytes(head[6:14], "little", signed=True)
-    body = whole[_HEADER_BYTES + len(lacing) :]
-    return _Page(place, num_bytes, head[5], granule, *fields, lacing, body)
+    split = _HEADER_BYTES + len(lacing)
+    return _Page(place, num_bytes, head[5], granule, *fields, whole[:split], whole[split:])
+
+
+def _summed(page: bytes) -> bytes:
+    """A page with its sum."""
+    bare = page[:22] + b"\0\0\0\0" + page[26:]
+    found = zlib.crc32(bare.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    # As the bytes, so the sum: it lies the other way round.
+    return page[:22] + found.to_bytes(4, "big").translate(_REVERSED) + page[26:]
 
 
 def _add(page: _Page, links: list[_Link]) -> streams.Problem | None:
@@ -158,7 +169,7 @@ def _add(page: _Page, links: list[_Link]) -> streams.Problem | None:
         detail = f"page {page.number} at byte {page.place} follows page {link.number}"
         return streams.Problem("damaged", detail)
     link.number, link.stop = page.number, page.place + page.num_bytes
-    if link.head and not page.flags & _BEGINS:
+    if link.codec == "flac" and not page.flags & _BEGINS:
         link.bodies.append(range(link.stop - len(page.body), link.stop))
     link.is_open = not page.flags & _ENDS
     if page.granule > 0 or page.granule == 0 and link.has_sound:
@@ -181,10 +192,15 @@ def _begun(page: _Page) -> _Link | streams.Problem:
         return _Link(**fields, codec="vorbis", layout=(number(12, 4), head[11]), most=most)
     if head[:8] == b"OpusHead" and len(head) >= 19:
         # libsndfile decodes at the lowest rate of Opus that holds what was encoded.
-        wanted = number(12, 4) or 48_000
-        rate = next((rate for rate in _OPUS_RATES if rate >= wanted), 48_000)
-        layout, step = (rate, head[9]), 48_000 // rate
-        return _Link(**fields, codec="opus", layout=layout, skip=number(10, 2), step=step)
+        wanted = number(12, 4)
+        rate = next((rate for rate in _OPUS_RATES if rate >= wanted > 0), 48_000)
+        fields |= dict(
+            codec="opus", layout=(rate, head[9]), skip=number(10, 2), step=48_000 // rate
+        )
+        if not wanted:  # which is allowed, and taken for the lowest by libsndfile
+            body = head[:12] + rate.to_bytes(4, "little") + head[16:]
+            fields["head"] = _summed(page.head + body)
+        return _Link(**fields)
     if head[:5] == b"\x7fFLAC" and len(head) >= 51:
         packed = int.from_bytes(head[27:35], "big")
         layout = (packed >> 44, (packed >> 41 & 7) + 1)

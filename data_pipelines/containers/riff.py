@@ -151,10 +151,8 @@ def _frame_bytes(form: bytes, order: str) -> tuple[int | None, streams.Problem |
             f"its fmt chunk says {bits} bits, {channels} channels in {align} bytes and {rate} Hz"
         )
         return None, streams.Problem("damaged", f"{detail} in {speed} bytes")
-    if tag in (_PCM, _FLOAT) and not samples.fits(bits, width):
-        detail = f"its fmt chunk says {bits} bits in {align} bytes for {channels} channels"
-        return None, streams.Problem("damaged", detail)
-    return align, None
+    problem = samples.width_problem(bits, width) if tag in (_PCM, _FLOAT) else None
+    return align, problem
 
 
 def _walk_w64(content: content_lib.Content, start: int) -> streams.Walk:

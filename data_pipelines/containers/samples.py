@@ -43,9 +43,13 @@ def chunk_name(name: bytes) -> bool:
     return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
 
 
-def fits(bits: int, width: int) -> bool:
-    """Whether a sample of that many bits takes that many bytes; 4 may hold one of 17 and more."""
-    return 8 * (width - 1) < bits <= 8 * width or width == 4 and 16 < bits <= 32
+def width_problem(bits: int, width: int) -> streams.Problem | None:
+    """Whether a sample of that many bits does not take that many bytes."""
+    if 8 * (width - 1) < bits <= 8 * width:
+        return None
+    # It is not said on which side they lie.
+    reason = "unsupported" if 16 < bits < 8 * width == 32 else "damaged"
+    return streams.Problem(reason, f"its header says {bits} bits in {width} bytes of a sample")
 
 
 def stream(
@@ -56,7 +60,6 @@ def stream(
     *,
     pieces: streams.Pieces | None = None,
     is_open: bool = False,
-    wanted: int | None = None,
 ) -> streams.Walk:
     """Judges one run of samples.
 
@@ -67,7 +70,6 @@ def stream(
         frame_bytes: of a sample of all channels; None of compressed ones.
         pieces: see streams.Stream.
         is_open: the header does not say where they end, so that an end is no truncation.
-        wanted: samples per channel by the header, where it counts them besides the bytes.
     """
     there = range(data.start, min(data.stop, max(content.size, data.start)))
     num_frames = len(there) // frame_bytes if frame_bytes else None
@@ -77,10 +79,6 @@ def stream(
         problem = streams.Problem("truncated", share)
     elif frame_bytes and len(there) % frame_bytes and is_open and not _padded(content, there):
         problem = streams.Problem("truncated", f"in the middle of a sample at byte {there.stop}")
-    elif wanted is not None and wanted != num_frames:
-        detail = f"{wanted} samples by its header, {num_frames} by its bytes"
-        problem = streams.Problem("damaged", detail)
-        num_frames = min(num_frames, wanted)
     return streams.Walk(kind, (streams.Stream(num_frames, pieces),), problem)
 
 

@@ -8,9 +8,12 @@ _ID3V1_BYTES = 128
 
 
 def end(content: content_lib.Content, offset: int) -> int:
-    """The end of the tags that start at a place: that place where none does."""
+    """The end of the tags that start at a place: that place where none does.
+
+    Tags that are cut end behind the end of the file.
+    """
     while size := _size(content.at(offset, 32)):
-        offset = min(offset + size, content.size)
+        offset += size
     return offset
 
 

@@ -38,6 +38,8 @@ def walk(file: BinaryIO) -> streams.Walk:
     if not content.size:
         return streams.refused("empty", "empty", "0 bytes")
     start = tags.end(content, 0)
+    if start > content.size:
+        return streams.refused("tags", "truncated", "in the tags before the sound")
     known = _WALKS.get(content.at(start, 4))
     if known:
         return known(content, start)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.containers import walk as walk_lib
+from data_pipelines.sound import audio_files
 from tests.support import containers
 
 _SOUND = containers.noise(np.random.default_rng(0), 60_000, 1)
@@ -148,3 +149,14 @@ def test_sound_cut_out_of_a_longer_stream_starts_where_it_did(content, step):
     assert walk.problem is None
     # Of Vorbis, only the decoder knows how long its packets are.
     assert walk.streams[0].num_frames == (None if content is _VORBIS else 60_000)
+
+
+def test_opus_that_does_not_say_its_rate_is_decoded_at_the_highest():
+    first, *others = _same_stream(_OPUS)
+    head = first[27 + first[26] :]
+    unknown = containers.ogg_packet(head[:12] + bytes(4) + head[16:], 2, 0, 0)
+    content = unknown + b"".join(others)
+    assert _walk(content).problem is None
+    assert _walk(content).streams[0].layout == (48_000, 1)
+    with audio_files.opened(io.BytesIO(content)) as sound:
+        assert sum(map(len, sound.blocks)) == 180_000

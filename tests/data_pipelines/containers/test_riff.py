@@ -115,6 +115,13 @@ def test_bytes_per_second_may_be_left_out_or_count_bits(speed):
     assert _walk(bytes(content)).problem is None
 
 
+def test_samples_that_may_lie_on_either_side_are_unsupported():
+    content = bytearray(_WAV)
+    content[28:32], content[32:36] = struct.pack("<I", 16_000 * 8), struct.pack("<HH", 8, 24)
+    problem = _walk(bytes(content)).problem
+    assert problem.reason == "unsupported" and "24 bits in 4 bytes" in problem.detail
+
+
 def test_chunks_without_their_even_byte_are_walked():
     odd = _chunk(b"junk", b"abc")[:-1]
     walk = _walk(_WAV[:12] + odd + _WAV[12:])

@@ -31,6 +31,7 @@ from tests.support import containers
         (b"PK\x03\x04" + b"\x9f" * 90, "not_sound", "ZIP"),
         (b"\x1f\x8b\x08" + b"\x9f" * 90, "not_sound", "gzip"),
         (b"ID3\x04\0\0\0\0\0\x0a" + b"t" * 10, "not_sound", "tags"),
+        (b"ID3\x04\0\0\0\0\0\x0a" + b"t" * 9, "truncated", "tags"),
         (np.random.default_rng(0).bytes(5_000), "undecodable", "no known header"),
     ],
 )
