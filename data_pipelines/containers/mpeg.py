@@ -53,6 +53,8 @@ class _Info:
         num_bytes: of it and those frames.
         trim: samples that the encoder put before and behind the sound, 0 where it does not say.
         summed: bytes of the frame that its own sum covers, 0 where it has none.
+        is_sorted: whether its table of places to seek goes forward, as far as it has one, and
+            nothing stands before the tag.
     """
 
     place: int
@@ -62,6 +64,7 @@ class _Info:
     num_bytes: int | None
     trim: tuple[int, int]
     summed: int = 0
+    is_sorted: bool = True
 
     def with_counts(self, count: int, num_bytes: int | None) -> bytes:
         """The frame with other counts in the fields that it has."""
@@ -242,7 +245,7 @@ def _tagged(window: bytes) -> dict[int, int]:
                 header = _header(window[at - tag : at - tag + 4]) if at >= tag else None
                 if header and name == b"VBRI":
                     found[at - tag] = 0
-                elif header and header.tag == tag and not any(window[at - tag + 4 : at]):
+                elif header and header.tag == tag:
                     found[at - tag] = tag
             at = window.find(name, at + 4)
     return found
@@ -254,9 +257,10 @@ def _read_info(content: content_lib.Content, part: range, tag: int) -> _Info:
         num_bytes, count = (int.from_bytes(frame[at : at + 4], "big") for at in (46, 50))
         return _Info(place, frame, 0, count, num_bytes, (0, 0))
     flags, at = int.from_bytes(frame[tag + 4 : tag + 8], "big"), tag + 8
-    values = {}
+    values, is_sorted = {}, not any(frame[4:tag])
     for flag, size in ((1, 4), (2, 4), (4, 100), (8, 4)):
         if flags & flag:
+            is_sorted &= flag != 4 or list(frame[at : at + size]) == sorted(frame[at : at + size])
             values[flag] = int.from_bytes(frame[at : at + size], "big")
             at += size
     trim, summed = (0, 0), 0
@@ -266,7 +270,7 @@ def _read_info(content: content_lib.Content, part: range, tag: int) -> _Info:
         trim = (both >> 12, both & 0xFFF)
         # LAME had no sum before 3.90, and writers who follow it may leave it out.
         summed = at + 34 if any(ours[34:]) and not ours.startswith(b"LAME3.8") else 0
-    return _Info(place, frame, tag, values.get(1), values.get(2), trim, summed)
+    return _Info(place, frame, tag, values.get(1), values.get(2), trim, summed, is_sorted)
 
 
 def _sum_of(byte: int) -> int:
@@ -289,6 +293,8 @@ def _is_true(frame: bytes, summed: int) -> bool:
 def _problem_of(run: _Run) -> streams.Problem | None:
     """Whether the Info frame lies, or counts frames that are missing: its bytes tell that from a lie."""
     info = run.info
+    if info and not info.is_sorted:
+        return streams.Problem("damaged", f"the Info frame at byte {info.place} has no order")
     if info and not any(
         _is_true(info.with_counts(*counts), info.summed)
         for counts in (

@@ -33,7 +33,7 @@ UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are read at a time: 2 MB of float32
-_STEPS = 2  # per second, in which is decoded what shows its damage only then; the step is lost
+_STEPS = 20  # per second, in which damaged sound is decoded to find the damage
 # Largest samples of formats that hold less than 16 bits do.
 _FULL_SCALES = dict(PCM_S8=127 / 128, PCM_U8=127 / 128, ULAW=32124 / 32768, ALAW=32256 / 32768)
 _UNKNOWN_LENGTH = 2**62  # libsndfile's count for a stream whose header gives none is near 2**63
@@ -136,16 +136,11 @@ class _Decoder:
     def __init__(self, kind: str, stream: streams.Stream, file: BinaryIO, path: bytes | None):
         """Opens the stream; raises refusals.Refused if libsndfile does not read it."""
         self._source, self._reports = path, decoder_reports.Reports() if kind == "mpeg" else None
-        self._steps = kind in ("mpeg", "flac")
         if path is None or stream.pieces is not None:
             pieces = stream.pieces or (range(file.seek(0, os.SEEK_END)),)
             self._source = content.PiecesFile(file, pieces)
-        try:
-            with self._heard():
-                self.file = _Forward(self._source)
-        except (soundfile.LibsndfileError, TypeError) as error:
-            self.close()
-            raise self._refusal("undecodable", sentence(error)) from None
+        self.file = None
+        self._open()
         self.num_frames = stream.num_frames
         if self.num_frames is None and 0 <= self.file.frames < _UNKNOWN_LENGTH:
             self.num_frames = self.file.frames
@@ -161,46 +156,69 @@ class _Decoder:
 
     def close(self) -> None:
         """Closes the stream; once more does nothing."""
-        if hasattr(self, "file"):
+        if self.file:
             self.file.close()
         if self._reports:
             self._reports.close()
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields the stream, [samples, channels], float32; raises refusals.Refused at damage."""
-        num_read, refusal = 0, None
-        while refusal is None:
-            block, refusal = self._block()
+        num_read, block_frames = 0, max(_BLOCK_VALUES // self.file.channels, 1)
+        while True:
+            block, refusal = self._block(block_frames)
+            if refusal and refusal.reason == "damaged":
+                block, refusal = self._up_to_damage(num_read, block_frames)
             num_read += len(block)
             if len(block):
                 yield block
-            elif refusal is None:
+            if refusal:
+                raise refusals.Refused(refusal.reason, f"{refusal.detail} after {num_read} samples")
+            if not len(block):
                 break
-        if refusal:
-            raise refusals.Refused(refusal.reason, f"{refusal.detail} after {num_read} samples")
         if self.num_frames is not None and num_read != self.num_frames:
             detail = f"{num_read} of {self.num_frames} samples came out"
             raise self._refusal("damaged", detail)
 
-    def _block(self) -> tuple[np.ndarray, refusals.Refused | None]:
-        """The next block, short or empty at the end, and why nothing comes behind it."""
-        block_frames = max(_BLOCK_VALUES // self.file.channels, 1)
-        step = block_frames
-        if self._steps:
-            step = max(min(self.file.samplerate // _STEPS, block_frames), 1)
-        block, filled = np.empty((block_frames, self.file.channels), np.float32), 0
-        while filled < block_frames:
-            try:
-                with self._heard():
-                    count = len(self.file.read(out=block[filled : filled + step]))
-            except soundfile.LibsndfileError as error:
-                return block[:filled], self._refusal("damaged", sentence(error))
-            if self._reports and self._reports.damage:
-                return block[:filled], self._refusal("damaged", self._reports.damage)
-            if not count:
-                break
-            filled += count
-        return block[:filled], None
+    def _up_to_damage(
+        self, num_read: int, block_frames: int
+    ) -> tuple[np.ndarray, refusals.Refused]:
+        """A block that is damaged once more, in small steps: what stands before, and the damage."""
+        self._open()
+        for _ in range(num_read // block_frames):
+            self._block(block_frames)
+        found, refusal = [], None
+        while refusal is None:
+            step, refusal = self._block(max(self.file.samplerate // _STEPS, 1))
+            found.append(step)
+            if not len(step):
+                refusal = refusal or self._refusal("damaged", "decoded otherwise the second time")
+        return np.concatenate(found), refusal
+
+    def _open(self) -> None:
+        if self.file:
+            self.file.close()
+        if self._reports:
+            self._reports.damage = None
+        if isinstance(self._source, content.PiecesFile):
+            self._source.seek(0)
+        try:
+            with self._heard():
+                self.file = _Forward(self._source)
+        except (soundfile.LibsndfileError, TypeError) as error:
+            self.close()
+            raise self._refusal("undecodable", sentence(error)) from None
+
+    def _block(self, num_frames: int) -> tuple[np.ndarray, refusals.Refused | None]:
+        """The next samples, fewer or none at the end; none, and why, where there is damage."""
+        block = np.empty((num_frames, self.file.channels), np.float32)
+        try:
+            with self._heard():
+                block = self.file.read(out=block)
+        except soundfile.LibsndfileError as error:
+            return block[:0], self._refusal("damaged", sentence(error))
+        if self._reports and self._reports.damage:
+            return block[:0], self._refusal("damaged", self._reports.damage)
+        return block, None
 
     def _heard(self) -> contextlib.AbstractContextManager[None]:
         return self._reports.heard() if self._reports else contextlib.nullcontext()

@@ -56,6 +56,13 @@ def test_an_info_frame_that_is_changed_otherwise_is_damaged():
     assert problem.reason == "damaged" and "differs from its sum" in problem.detail
 
 
+@pytest.mark.parametrize("place, size", [(9, 1), (100, 60)])
+def test_an_info_frame_without_order_is_damaged(place, size):
+    content = bytearray(_MP3)
+    content[place : place + size] = bytes(size) if size > 1 else b"\x40"
+    assert _walk(bytes(content)).problem.reason == "damaged"
+
+
 def test_joined_files_are_streams_of_their_own():
     for between in (b"", _ID3V1, _ID3, _APE_TAG):
         walk = _walk(_MP3 + between + _MP3)
