@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from typing import BinaryIO
 
 PIPE = "-"  # the name of standard input and of standard output
 _STDOUT, _STDERR = 1, 2
@@ -34,8 +35,7 @@ def readable(source: str) -> Iterator[str]:
     with tempfile.NamedTemporaryFile(prefix="f3tok_") as copy:
         stream = contextlib.nullcontext(sys.stdin.buffer) if source == PIPE else open(source, "rb")
         with stream as file:
-            shutil.copyfileobj(file, copy, 2**20)
-        copy.flush()
+            _copy(file, copy, copy.name)
         yield copy.name
 
 
@@ -56,9 +56,19 @@ def writable(target: str, ending: str) -> Iterator[str]:
             place = os.path.join(folder, f"standard_output{ending}")
             yield place
             with open(place, "rb") as file, open(kept, "wb", closefd=False) as out:
-                shutil.copyfileobj(file, out, 2**20)
+                _copy(file, out, "standard output")
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os.dup2(kept, _STDOUT)
         os.close(kept)
+
+
+def _copy(source: BinaryIO, to: BinaryIO, name: str) -> None:
+    """Copies all; a full disk does not say of itself where."""
+    try:
+        shutil.copyfileobj(source, to, 2**20)
+        to.flush()
+    except OSError as error:
+        error.filename = error.filename or name
+        raise

@@ -83,6 +83,18 @@ def test_only_the_result_goes_to_standard_output():
     assert set(done.stderr.splitlines()) == {b"printed by another", b"printed by Python"}
 
 
+def test_a_full_disk_is_named():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            input=_DATA,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=_ROOT,
+        )
+    assert b"No space left on device: 'standard output'" in done.stderr
+
+
 def test_a_result_that_is_not_whole_goes_nowhere():
     done = _run("stop")
     assert done.returncode == 3 and done.stdout == b""
