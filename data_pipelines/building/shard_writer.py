@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import os
 import pathlib
 import tempfile
@@ -16,6 +15,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from data_pipelines.building import account as account_lib
+from data_pipelines.building import duplicates
 from data_pipelines.building import plan as build_plan
 from data_pipelines.inputs import listing
 from data_pipelines.records import atomic
@@ -28,7 +28,7 @@ from data_pipelines.sound import refusals
 
 # PCM16 barely compresses, and inflating it would cost several times as much as reading it.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-_SPOOL_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
+_HELD_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
 
 
 @contextlib.contextmanager
@@ -108,9 +108,9 @@ def _segments(
 ) -> Iterator[sound_records.Record]:
     """Yields the segments of one sound, once the whole of it has proved usable, and counts it."""
     # A NaN may come at the end of ten hours, when the first segments would long be written.
-    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=folder) as spool:
+    with _Waiting(folder) as waiting:
         sums, counts = [], collections.Counter()
-        digest = hashlib.sha256()
+        digest = duplicates.Digest()
         with contextlib.ExitStack() as stack:
             sound = _open(source, item, stack)
             meter = conversion.meter(sound)
@@ -118,12 +118,11 @@ def _segments(
             for segment in _cut(blocks, conversion.segment_length):
                 sums.append(levels.Sums())
                 sums[-1].add_record(segment, conversion.sample_rate)
-                # Of all samples: one click at two places differs in nothing that is a sum.
-                digest.update(segment)
-                spool.write(segment)
+                digest.add(segment, sums[-1])
+                waiting.add(segment)
         whole = levels.whole([*sums, *meter.stretches]).figures()
         conversion.limits.check(whole)
-        num_samples = spool.tell() // 2
+        num_samples = waiting.num_samples
         kept = [reason for reason in refusals.KEEPABLE if counts.pop(f"kept_{reason}", 0)]
         account.kept.update(kept)
         # What is said in all of a sound is not what is said in a part of it.
@@ -133,30 +132,56 @@ def _segments(
             for text in sound.texts
             if not (is_cut or kept) or text.kind != sound_records.TRANSCRIPT
         )
-        spool.seek(0)
-        offset = 0
-        while segment := spool.read(2 * conversion.segment_length):
+        for index, segment in enumerate(waiting):
+            offset = index * conversion.segment_length
             yield sound_records.Record(
-                key=f"{item.key}#{offset // conversion.segment_length:05d}",
-                waveform=np.frombuffer(segment, "<i2"),
+                key=f"{item.key}#{index:05d}",
+                waveform=segment,
                 sample_rate=conversion.sample_rate,
                 source=item.key,
                 offset=offset,
                 ends=not kept and offset + conversion.segment_length >= num_samples,
                 texts=texts,
                 labels=sound.labels,
-                levels=_levels(sums, meter, offset // conversion.segment_length),
+                levels=_levels(sums, meter, index),
             )
-            offset += conversion.segment_length
         account.totals.update(counts)
         account.add_sound(
             item.key,
             sound.texts,
             figures=whole,
-            digest=digest.hexdigest()[:32],
+            digest=digest.hexdigest(),
             num_samples=num_samples,
             is_cut=is_cut and not kept,
         )
+
+
+class _Waiting(contextlib.ExitStack):
+    """Segments of one sound that wait, in memory as far as they are few, in a file behind them."""
+
+    def __init__(self, folder: str):
+        """Files lie in `folder` and have no name."""
+        super().__init__()
+        self._folder, self._held, self._sizes, self._file = folder, [], [], None
+        self.num_samples = 0
+
+    def add(self, segment: np.ndarray) -> None:
+        """Adds [samples], little-endian int16."""
+        self.num_samples += segment.size
+        if 2 * self.num_samples <= _HELD_BYTES:
+            self._held.append(segment)
+            return
+        if self._file is None:
+            self._file = self.enter_context(tempfile.TemporaryFile(dir=self._folder))
+        self._file.write(segment)
+        self._sizes.append(segment.nbytes)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from self._held
+        if self._file is not None:
+            self._file.seek(0)
+            for num_bytes in self._sizes:
+                yield np.frombuffer(self._file.read(num_bytes), "<i2")
 
 
 def _cut(blocks: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:

@@ -31,7 +31,7 @@ _WINDOW = sum(
     factor * np.cos(order * _TURNS)
     for order, factor in enumerate((0.35875, -0.48829, 0.14128, -0.01168))
 )
-_CHUNK = 2**15  # samples: sums of PCM16 stay below 2**31, and temporaries in the cache
+_CHUNK = 2**16  # samples, of which the sum of PCM16 is at least -2**31, and at most below 2**31
 
 
 @dataclasses.dataclass(slots=True)
@@ -76,11 +76,12 @@ class Sums:
         """Adds the samples of a record, [samples] int16, at `sample_rate`, Hz."""
         for start in range(0, pcm.size, _CHUNK):
             chunk = pcm[start : start + _CHUNK].astype(np.int32)
-            self.total += int(chunk.sum(dtype=np.int32))
+            self.total += int(np.add.reduce(chunk, dtype=np.int32))
             chunk *= chunk
-            self.squares += int(chunk.sum(dtype=np.int64))
+            self.squares += int(np.add.reduce(chunk, dtype=np.int64))
         self.num_samples += pcm.size
-        self.bandwidth = max(self.bandwidth, bandwidth(pcm, sample_rate))
+        mean = self.total / self.num_samples
+        self.bandwidth = max(self.bandwidth, bandwidth(pcm, sample_rate, mean=mean))
 
     def figures(self) -> dict[str, float]:
         """Returns FIGURES: name -> value.
@@ -210,23 +211,23 @@ def whole(stretches: Iterable[Sums]) -> Sums:
     return sums
 
 
-def bandwidth(pcm: np.ndarray, sample_rate: int) -> float:
+def bandwidth(pcm: np.ndarray, sample_rate: int, *, mean: float = 0.0) -> float:
     """Returns the frequency, Hz, above which nothing is within 50 dB of the strongest.
 
     Args:
         pcm: [samples], int16.
         sample_rate: Hz.
+        mean: of the samples, which is taken away: an offset would be the strongest.
     """
     if pcm.size < _NUM_POINTS:
         pcm = np.pad(pcm, (0, _NUM_POINTS - pcm.size))
     rows = pcm[: pcm.size // _NUM_POINTS * _NUM_POINTS].reshape(-1, _NUM_POINTS)
     count = min(_NUM_FRAMES, len(rows))
-    frames = rows[np.arange(count) * len(rows) // count].astype(np.float64)
-    frames -= np.einsum("ij->", frames) / frames.size
+    frames = rows[np.arange(count) * len(rows) // count] - mean
     frames *= _WINDOW
     spectrum = np.fft.rfft(frames).view(np.float64)
     spectrum *= spectrum
-    power = spectrum.sum(axis=0)
+    power = np.add.reduce(spectrum)
     power = power[::2] + power[1::2]
     above = (power > power.max() * _FLOOR).nonzero()[0]
     return float(above[-1] * sample_rate / _NUM_POINTS) if above.size else 0.0
