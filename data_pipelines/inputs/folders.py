@@ -3,7 +3,7 @@
 """A folder of sound files as an input, with the labels and texts that come with it."""
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import fnmatch
@@ -231,35 +231,28 @@ def _remarks(
     entries: entries_lib.Entries, files: Sequence[entries_lib.File], read: Mapping[str, str]
 ) -> list[str]:
     """What a user may have meant to be read, and is not."""
-    others = [file for file in entries.files if file.real_path not in read]
-    sounds = {os.path.splitext(file.key)[0] for file in files}
-    remarks = []
-
-    def remark(what: str, is_so: Callable[[entries_lib.File], bool], remedy: str) -> None:
-        found = [file.path for file in others if is_so(file)]
-        if found:
-            example = found[0]
-            remarks.append(f"{len(found)} {what}, such as {example}: {remedy.format(example)}")
-
-    for what, paths in (
-        ("folders cannot be searched", entries.unreadable),
-        ("folders that builds have written were not searched", entries.outputs),
-    ):
-        remarks += [f"{len(paths)} {what}, such as {paths[0]}"] if paths else []
+    others = [file.path for file in entries.files if file.real_path not in read]
+    sounds = {os.path.splitext(file.path)[0] for file in files}
+    found = {
+        "folders that cannot be searched": (entries.unreadable, ""),
+        "folders that builds have written, not searched": (entries.outputs, ""),
+    }
     for ending, source in _ARCHIVES.items():
-        what = f"{ending} files were not read"
-        remark(
-            what, lambda file: file.key.lower().endswith(ending), f"read them by --source={source}"
-        )
-    is_table = lambda file: table_paths.looks_like_table(os.path.basename(file.key))
-    remark("files look like tables and were not read", is_table, "give --metadata={}")
+        paths = [path for path in others if path.lower().endswith(ending)]
+        found[f"{ending} files that were not read"] = (paths, f"give --source={source}")
+    paths = [path for path in others if table_paths.looks_like_table(os.path.basename(path))]
+    remedy = f"give --metadata={paths[0]}" if paths else ""
+    found["files that look like tables and were not read"] = (paths, remedy)
     for ending in _SIDECAR_ENDINGS:
-        is_sidecar = lambda file: (
-            file.key.endswith(ending) and file.key.removesuffix(ending) in sounds
-        )
-        what = f"{ending} files have the names of sounds and were not read"
-        remark(what, is_sidecar, f"if they are their texts, give --sidecars={ending}")
-    return remarks
+        paths = [path for path in others if path.endswith(ending)]
+        paths = [path for path in paths if path.removesuffix(ending) in sounds]
+        remedy = f"give --sidecars={ending} if they are texts"
+        found[f"{ending} files that have names of sounds and were not read"] = (paths, remedy)
+    return [
+        f"{what}: {len(paths)}, such as {paths[0]}{remedy and f' ({remedy})'}"
+        for what, (paths, remedy) in found.items()
+        if paths
+    ]
 
 
 def _matches(key: str, globs: tuple[str, ...]) -> bool:

@@ -7,6 +7,8 @@ import fnmatch
 import glob
 import os
 
+from data_pipelines.records import manifest
+
 # Names under which data sets are published with their texts.
 _KNOWN = (
     *("metadata.csv", "metadata.tsv", "metadata.jsonl", "metadata.json", "validated.tsv"),
@@ -17,7 +19,8 @@ _ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 def looks_like_table(name: str) -> bool:
     """Whether a file of that name is likely to be a table of texts."""
-    return name.lower().endswith(_ENDINGS) or any(fnmatch.fnmatch(name, known) for known in _KNOWN)
+    is_known = any(fnmatch.fnmatch(name, known) for known in _KNOWN)
+    return name != manifest.REFUSALS_NAME and (is_known or name.lower().endswith(_ENDINGS))
 
 
 def named(flag: str, value: str, root: str) -> list[str]:

@@ -163,7 +163,7 @@ def test_tables_sidecars_and_archives_that_were_not_named_are_remarked(tmp_path)
     )
     found = folders.Folder(str(tmp_path)).listed()
     remarks = "\n".join(found.remarks)
-    assert "2 files look like tables and were not read" in remarks
+    assert "files that look like tables and were not read: 2, such as" in remarks
     assert "give --metadata=" in remarks and "--sidecars=.lab" in remarks
     assert "--source=webdataset" in remarks and "--source=parquet" in remarks
     assert "--sidecars=.txt" not in remarks

@@ -82,6 +82,13 @@ def test_the_name_alone_is_said_with_the_folders_that_differ():
     )
 
 
+def test_a_path_inside_the_folder_is_known_in_full():
+    sounds = _sounds("1.wav", "ann/2.wav")
+    assert sounds.find("/old/ann/1").how == matching.BY_END
+    match = sounds.find("/data/set/ann/1")
+    assert (match.key, match.how, match.folders) == ("1.wav", matching.BY_NAME, ("ann", ""))
+
+
 def test_spellings_do_not_separate_and_are_said():
     composed, decomposed = "gr\u00fcn.wav", unicodedata.normalize("NFD", "gr\u00fcn.wav")
     assert _sounds(decomposed).find(composed).differs == "Unicode form"

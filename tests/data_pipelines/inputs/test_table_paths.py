@@ -48,3 +48,10 @@ def test_what_is_not_there_is_one_sentence(value, message, root, tmp_path):
         (tmp_path / "two" / f"{name}.csv").touch()
     with pytest.raises(ValueError, match=message):
         table_paths.named("--metadata", value, root)
+
+
+def test_what_looks_like_a_table_of_texts():
+    for name in ("texts.csv", "a.TSV", "metadata.json", "1-2.trans.txt", "text", "x.jsonl"):
+        assert table_paths.looks_like_table(name)
+    for name in ("refusals.jsonl", "manifest.json", "notes.txt", "a.wav", "text.md"):
+        assert not table_paths.looks_like_table(name)

@@ -173,6 +173,7 @@ def test_rows_of_nothing_are_counted(tmp_path):
         ("file,text\n", "got no row"),
         ("file,text\nu1,a\nu2," + "b " * 40_000, "line 3, must be the texts of one sound"),
         ("", "must have a name and a text"),
+        ("x1 hello\nx2 there\n", "must have a name and a text"),
         (
             '{"audio_filepath": "u1", "text": "a"}\n{"audio_filepath": "u2", \n',
             "line 2, must be one JSON",
