@@ -4,7 +4,7 @@
 
 A hash of the key decides, so that a sound more moves no other one; copies go where the first of
 their keys goes. Whole values of a label are of very different sizes, so there the hash gives an
-order in which they are taken as long as that brings the fraction closer.
+order in which those are taken that fit into the fraction.
 """
 
 import collections
@@ -106,17 +106,18 @@ def split(
 
 
 def _whole_values(sizes: dict[str, int], holdout: Holdout) -> set[str]:
-    """The groups that are held out: in the order of a hash, each if it brings the count closer."""
+    """The groups that are held out: in the order of a hash those that fit, then one that helps."""
     order = sorted(sizes, key=_hash)
-    target, count, test = holdout.fraction * sum(sizes.values()), 0, set()
+    wanted, test = holdout.fraction * sum(sizes.values()), set()
     for name in order:
-        if abs(count + sizes[name] - target) < abs(count - target):
+        if sizes[name] <= wanted:
             test.add(name)
-            count += sizes[name]
-    smallest = {min(order, key=sizes.get)}
-    if not test:
-        return smallest
-    return test - smallest if len(test) == len(order) else test
+            wanted -= sizes[name]
+    rest = [name for name in order if name not in test]
+    nearest = min(rest, key=lambda name: abs(sizes[name] - wanted))
+    if not test or (len(rest) > 1 and abs(sizes[nearest] - wanted) < wanted):
+        test.add(nearest)
+    return test
 
 
 def _single_sounds(sizes: dict[str, int], holdout: Holdout) -> set[str]:
