@@ -85,6 +85,11 @@ def _train(given: argparse.Namespace) -> int:
         return session.EXIT_DONE
     if not given.workdir:
         raise ValueError("--workdir must be a folder for this run, got none")
+    if not given.workdir.isascii() and sys.getfilesystemencoding() != "utf-8":
+        raise ValueError(
+            f"--workdir must be ASCII in a locale that is not UTF-8, got {given.workdir!r}: set "
+            "PYTHONUTF8=1, or name another folder"  # Orbax writes no other names there
+        )
     processes.initialize_distributed(
         mode=given.distributed,
         coordinator=given.coordinator,

@@ -98,7 +98,9 @@ def _write_shard(
     partial = folder / f"{name}.{os.getpid()}.partial"
     found = [sound[index] for index in indices]
     waveforms = [pcm16.to_float(record.waveform) for record in found]
-    writer = array_record_module.ArrayRecordWriter(str(partial), shard_writer.WRITER_OPTIONS)
+    writer = array_record_module.ArrayRecordWriter(
+        os.fsencode(partial), shard_writer.WRITER_OPTIONS
+    )
     for record, latents in zip(found, encode(waveforms), strict=True):
         writer.write(latent_records.encode(latent_records.from_sound(record, latents)))
     writer.close()

@@ -71,7 +71,7 @@ def write_shard(
     """
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
     account, num_records = account_lib.Account(conversion.sample_rate), 0
-    writer = array_record_module.ArrayRecordWriter(str(partial), WRITER_OPTIONS)
+    writer = array_record_module.ArrayRecordWriter(os.fsencode(partial), WRITER_OPTIONS)
     for item in task.items:
         report(item.key)
         try:

@@ -168,7 +168,8 @@ class _RecordFiles:
         reader = self._readers.get(shard_index)
         if reader is None:
             shard = self._shards[shard_index]
-            path = str(self.folder / shard.name)
+            # As bytes: in a locale that is not UTF-8 the text of a name is not its bytes in C++.
+            path = os.fsencode(self.folder / shard.name)
             reader = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
             num_records = reader.num_records()
             if num_records != shard.num_records:

@@ -53,14 +53,28 @@ def test_a_run_needs_nobody_who_listens(closed, shards, cache, tmp_path):
     assert _is_whole(tmp_path / "run")
 
 
-@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0"}])
-def test_a_console_of_ascii_can_name_every_path(variables, shards, cache, tmp_path):
+_ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_a_console_of_ascii_can_name_every_path(shards, cache, tmp_path):
     there = pathlib.Path(shutil.copytree(shards, tmp_path / "caf\xe9"))
     workdir = tmp_path / "\u0440\u0443\u0441"
-    variables |= {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    ended = _run(_toy(there, workdir, cache), env=variables)
+    ended = _run(_toy(there, workdir, cache), env=_ASCII | {"PYTHONIOENCODING": "ascii"})
     assert ended.returncode == 0, ended.stderr
     assert "caf\\xe9" in ended.stdout and _is_whole(workdir)
+
+
+def test_a_file_system_of_ascii_reads_every_path_and_refuses_what_it_cannot_write(
+    shards, cache, tmp_path
+):
+    there = pathlib.Path(shutil.copytree(shards, tmp_path / "caf\xe9"))
+    variables = _ASCII | {"PYTHONUTF8": "0"}
+    ended = _run(_toy(there, tmp_path / "run", cache), env=variables)
+    assert ended.returncode == 0, ended.stderr
+    assert _is_whole(tmp_path / "run")
+    ended = _run(_toy(shards, there / "run", cache), env=variables)
+    assert ended.returncode == 1 and "set PYTHONUTF8=1" in ended.stderr
+    assert ended.stderr.count("\n") == 1 and not (there / "run").exists()
 
 
 def test_a_terminal_that_hangs_up_leaves_a_checkpoint(shards, cache, tmp_path):
