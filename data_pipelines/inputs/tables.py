@@ -24,6 +24,7 @@ _WORDS_ENDINGS = (".trans.txt", ".trans")
 
 _MAX_CHARACTERS = 2**16  # of texts in a row; what is said in an hour has about 60,000
 
+_NUM_ASKED = 500  # rows of a table that tell what its columns and marks are
 _HAS_FIGURE = re.compile(r"\d").search
 
 # Whether a name, as a table has it, is that of a sound.
@@ -112,7 +113,9 @@ def _rows(
     if named:
         file_column = named[0]
     if len(named) > 1:  # The one that names most sounds; the surest of equal ones.
-        file_column = max(named, key=lambda name: _num_known(found, name, knows))
+        files = {name: [_file(fields.get(name)) for _, fields in found] for name in named}
+        counts = _num_known(files, knows)
+        file_column = max(named, key=counts.get)
     offsets = [name for name in names if name.strip().casefold() == "offset"]
     for line, fields in found:
         where = f"{path}, line {line},"
@@ -134,8 +137,13 @@ def _rows(
         yield Row(path, line, file, texts, labels)
 
 
-def _num_known(found: Sequence[tuple[int, Mapping]], name: str, knows: Knows) -> int:
-    return sum(knows(file) for _, fields in found if (file := _file(fields.get(name))))
+def _num_known(names: Mapping[str, Sequence[str]], knows: Knows) -> dict[str, int]:
+    """How many names of each list are those of sounds, of some of them or, if none is, of all."""
+    steps = {key: max(len(listed) // _NUM_ASKED, 1) for key, listed in names.items()}
+    counts = {key: sum(map(knows, listed[:: steps[key]])) for key, listed in names.items()}
+    if any(counts.values()) or not any(step > 1 for step in steps.values()):
+        return counts
+    return {key: sum(map(knows, listed)) for key, listed in names.items()}
 
 
 def _file(value: Any) -> str:
@@ -250,10 +258,11 @@ def _without_header(
     if width:
         name = next(iter(columns.files(options.columns)), options.columns[0])
         place = options.columns.index(name)
-    scores = {
-        mark: sum(knows(row[place].strip()) for _, row in cells.rows if place < len(row))
+    firsts = {
+        mark: [row[place].strip() for _, row in cells.rows if place < len(row)]
         for mark, cells in parsed.items()
     }
+    scores = _num_known(firsts, knows)
     best = max(scores.values(), default=0)
     # Any text can be divided by spaces: only sounds of such names tell that it is to be.
     tops = [mark for mark, score in scores.items() if score == best and (score or mark != " ")]

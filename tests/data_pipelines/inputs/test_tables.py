@@ -121,6 +121,12 @@ def test_columns_can_be_named_whatever_the_first_line_says(tmp_path):
     assert [row[0] for row in rows] == ["audio", "u1"]
 
 
+def test_few_sounds_of_a_large_table_tell_what_it_is(tmp_path):
+    lines = "".join(f"x{index}|a, b|c;d\n" for index in range(1_700)) + "u1|a, b|one, two\n"
+    rows = _rows(tmp_path, "a.csv", lines)
+    assert len(rows) == 1_701 and rows[-1] == ("u1", [("t", "one, two")], {})
+
+
 def test_numbers_in_a_text_name_no_sound(tmp_path):
     rows = _rows(
         tmp_path, "text", "001 call 112 b2b\n112 CALL 001\n", knows={"001", "112"}.__contains__
