@@ -96,3 +96,19 @@ def test_every_run_goes_on_as_it_would_have(stage, runs, capsys):
         # Another processor sums float32 in another order; a lost optimizer state or another batch
         # changes these by several per cent.
         np.testing.assert_allclose(found, expected, rtol=1e-3, err_msg=name)
+
+
+def test_a_run_that_kept_no_fingerprint_of_its_data_goes_on_where_it_was_moved(runs, capsys):
+    config = _read("representation").config
+    assert config.data.train == config.data.heldout == "latents"
+    moved = (runs / "latents").rename(runs / "moved=1")
+    with config.unlocked():
+        config.num_steps, config.data.train, config.data.heldout = 5, str(moved), str(moved)
+    assert run_checks.train(config, "representation", devices=jax.devices()[:1]) == 0
+    said = capsys.readouterr().out
+    assert "resuming this run from its checkpoint of step 4" in said
+    assert "note: data.heldout lies elsewhere" in said
+    with config.unlocked():
+        config.num_steps, config.data.train = 6, f"{moved}=1,{moved}/=1"
+    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+        run_checks.train(config, "representation", devices=jax.devices()[:1])
