@@ -110,16 +110,19 @@ def _strict(text: str, mark: str) -> Cells:
 
 def _strict_row(text: str, start: int, mark: str) -> tuple[list[str], int, tuple | None]:
     """Cells of the row at `start`, where the next one starts, (where, why) of what is wrong."""
-    cells, plain = [], re.compile(f"[^{re.escape(mark)}\n]*")
+    cells, plain, opened = [], re.compile(f"[^{re.escape(mark)}\n]*"), -1
     while True:
         if text.startswith('"', start):
             found = _QUOTED.match(text, start)
             if not found:
                 return cells, start, (start, "opens a quote that is never closed")
             cells.append(found[1].replace('""', '"'))
+            opened = start if opened < 0 and "\n" in found[0] else opened
         else:
             found = plain.match(text, start)
             cells.append(found[0] if text.startswith(mark, found.end()) else found[0].rstrip("\r"))
+            if '"' in found[0] and opened >= 0:
+                return cells, start, (opened, "opens a quote that takes in other lines")
             if '"' in found[0]:
                 why = "has a quote in a cell that does not begin with one: put all of the cell in "
                 return cells, start, (start, why + "quotes and double those inside")

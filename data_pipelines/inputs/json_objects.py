@@ -39,6 +39,7 @@ def _array(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         line, counted = line + text.count("\n", counted, place), place
         value, place = _object(path, line, text, place)
         yield line, value
+        line, counted = line + text.count("\n", counted, place), place
         place = _SPACE.match(text, place).end()
         mark, place = text[place : place + 1], place + 1
     if mark != "]" or text[place:].strip():

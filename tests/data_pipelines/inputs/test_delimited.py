@@ -53,5 +53,8 @@ def test_a_row_of_another_width_is_the_problem_if_it_comes_first():
     assert cells.problem[0] == 2
     cells = delimited.of_width(delimited.parse('a,b\nd,"e\nc', ","), 2)
     assert cells.problem == (2, "opens a quote that is never closed")
+    # The line that lacks a quote, not the one on which that shows.
+    cells = delimited.parse('a,b\nc,"d\ne,",f ""g"""\nh,i', ",")
+    assert cells.problem == (2, "opens a quote that takes in other lines")
     # Nothing said, what most rows have.
     assert delimited.of_width(delimited.parse("a,b,c\nd,e\nf,g", ","), 0).problem[0] == 1
