@@ -103,7 +103,9 @@ def _pcm16_blocks(
             )
         check_peak(peak)
         lowest, highest = min(lowest, block_lowest), max(highest, block_highest)
-        pcm, clipped = pcm16.from_float(resampler(mono, last=following is None))
+        # A change of rate may overshoot.
+        bound = max(block_highest, -block_lowest) if rate == conversion.sample_rate else math.inf
+        pcm, clipped = pcm16.from_float(resampler(mono, last=following is None), peak=bound)
         num_clipped += clipped
         if pcm.size:
             num_written += pcm.size

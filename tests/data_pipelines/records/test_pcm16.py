@@ -21,3 +21,16 @@ def test_what_is_beyond_full_scale_is_limited_and_counted():
     pcm, num_clipped = pcm16.from_float(np.float32([-3.0, -1.0, 0.0, 1.0, 1.5]))
     np.testing.assert_array_equal(pcm, [-32768, -32768, 0, 32767, 32767])
     assert num_clipped == 2  # full scale itself is not clipping
+
+
+def test_a_known_peak_changes_nothing():
+    rng = np.random.default_rng(0)
+    for peak in (0.1, 32767 / 32768, 1.0, 1.5):
+        waveform = (rng.uniform(-1.0, 1.0, 100_001) * peak).astype(np.float32)
+        waveform[:2] = peak, -peak
+        pcm, num_clipped = pcm16.from_float(waveform)
+        known, also = pcm16.from_float(waveform, peak=float(np.abs(waveform).max()))
+        np.testing.assert_array_equal(known, pcm)
+        expected = np.clip(np.rint(waveform * 32768.0), -32768, 32767)
+        np.testing.assert_array_equal(pcm, expected)
+        assert also == num_clipped == np.count_nonzero(np.abs(np.rint(waveform * 32768.0)) > 32768)
