@@ -329,7 +329,7 @@ def _stream(run: _Run, runs: list[_Run], whole: range) -> streams.Stream:
     # Where there is an Info frame, the decoder takes off its own delay, out of the padding if any.
     num_frames = max(num_frames - delay - max(padding, _DECODER_DELAY), 0)
     right = info and info.tag and (info.count, info.num_bytes) == (run.count, run.num_bytes)
-    if right and len(runs) == len(run.ranges) == 1 and whole.start == 0:
+    if right and len(runs) == len(streams.joined(run.ranges)) == 1 and whole.start == 0:
         return streams.Stream(num_frames, None, layout)
     if info and info.tag and info.count:
         frame = info.with_counts(run.count, run.num_bytes)

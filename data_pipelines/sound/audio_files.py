@@ -33,6 +33,7 @@ UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 MAX_CHANNELS = 64
 _BLOCK_VALUES = 2**19  # samples over all channels that are read at a time: 2 MB of float32
+_BUFFER_BYTES = 2**16
 _STEPS = 20  # per second, in which damaged sound is decoded to find the damage
 # Largest samples of formats that hold less than 16 bits do.
 _FULL_SCALES = dict(PCM_S8=127 / 128, PCM_U8=127 / 128, ULAW=32124 / 32768, ALAW=32256 / 32768)
@@ -138,7 +139,8 @@ class _Decoder:
         self._source, self._reports = path, decoder_reports.Reports() if kind == "mpeg" else None
         if path is None or stream.pieces is not None:
             pieces = stream.pieces or (range(file.seek(0, os.SEEK_END)),)
-            self._source = content.PiecesFile(file, pieces)
+            # A decoder asks for a frame's header, then for its body: a few bytes at a time.
+            self._source = io.BufferedReader(content.PiecesFile(file, pieces), _BUFFER_BYTES)
         self.file = None
         self._open()
         self.num_frames = stream.num_frames
@@ -165,7 +167,9 @@ class _Decoder:
         """Yields the stream, [samples, channels], float32; raises refusals.Refused at damage."""
         num_read, block_frames = 0, max(_BLOCK_VALUES // self.file.channels, 1)
         while True:
-            block, refusal = self._block(block_frames)
+            left = block_frames if self.num_frames is None else self.num_frames - num_read
+            # One more than is to come: there must be no more.
+            block, refusal = self._block(min(max(left, 0) + 1, block_frames))
             if refusal and refusal.reason == "damaged":
                 block, refusal = self._up_to_damage(num_read, block_frames)
             num_read += len(block)
@@ -199,7 +203,7 @@ class _Decoder:
             self.file.close()
         if self._reports:
             self._reports.damage = None
-        if isinstance(self._source, content.PiecesFile):
+        if not isinstance(self._source, bytes):
             self._source.seek(0)
         try:
             with self._heard():
@@ -224,9 +228,8 @@ class _Decoder:
         return self._reports.heard() if self._reports else contextlib.nullcontext()
 
     def _refusal(self, reason: str, detail: str) -> refusals.Refused:
-        error = getattr(self._source, "error", None)
-        if error:
-            return refusals.Refused("unreadable", sentence(error))
+        if not isinstance(self._source, bytes) and self._source.raw.error:
+            return refusals.Refused("unreadable", sentence(self._source.raw.error))
         return refusals.Refused(reason, detail)
 
 
