@@ -3,6 +3,7 @@
 """The account of a build adds up, whatever became of the sounds, and does not depend on shards."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import levels
+from tests.support import cases
 from tests.support import sounds
 
 _TEXTS = (
@@ -169,3 +171,13 @@ def test_kept_fronts_are_counted_and_have_no_transcript_and_no_end(tmp_path):
     assert (cut.ends, whole.ends) == (False, True)
     assert [text.kind for text in cut.texts] == ["caption", "caption"] and whole.texts == _TEXTS
     assert 3_000 < cut.waveform.size < 3_200
+
+
+def test_the_cases_of_levels_are_refused_or_said(tmp_path):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name in ("one_sample_1e30.wav", "stereo_nearly_opposite.wav"):
+        shutil.copy(cases.folder("sounds") / name, folder)
+    content = _build(folder, tmp_path / "out", source=folders.Folder(str(folder)))[""]
+    assert content.refused == {"out_of_range": 1} and content.noteworthy["mix_loss"] == 1
+    assert content.levels["mix_loss_db"]["max"] > 35.0
