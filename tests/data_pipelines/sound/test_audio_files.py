@@ -327,7 +327,7 @@ def test_a_device_that_fails_while_it_is_read_is_unreadable():
             return super().readinto(buffer)
 
     stream = io.BytesIO()
-    soundfile.write(stream, sounds.tone(2.0), RATE, format="WAV")
+    soundfile.write(stream, sounds.tone(20.0), RATE, format="WAV")
     with pytest.raises(refusals.Refused, match="unreadable: Input/output error"):
         _read(Failing(stream.getvalue()))
 
