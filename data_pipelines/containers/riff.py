@@ -197,6 +197,8 @@ def _walk_w64(content: content_lib.Content, start: int) -> streams.Walk:
 def _w64_tail(content: content_lib.Content, position: int) -> streams.Problem | None:
     """Judges what lies behind the samples: chunks of any name, or zero bytes."""
     while position + 24 <= content.size:
+        if content.at(position, 16) == _W64_RIFF:
+            return samples.another_file(position)
         size = int.from_bytes(content.at(position + 16, 8), "little")
         if size < 24 or position + size > content.size:
             break

@@ -86,6 +86,11 @@ def _padded(content: content_lib.Content, data: range) -> bool:
     return len(data) % 2 == 0 and content.at(data.stop - 1, 1) == b"\0"
 
 
+def another_file(place: int) -> streams.Problem:
+    """A second file stands behind the first."""
+    return streams.Problem("several_streams", f"another file starts at byte {place}: split it")
+
+
 def tail_problem(
     content: content_lib.Content, position: int, order: str, header: int = 8
 ) -> streams.Problem | None:
@@ -105,6 +110,8 @@ def tail_problem(
     while header and position + header <= stop:
         head = content.at(position, header)
         size = int.from_bytes(head[4:], order)
+        if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):
+            return another_file(position)
         if not chunk_name(head[:4]):
             break
         if position + header + size > stop:

@@ -104,3 +104,9 @@ def test_sphere_that_is_compressed_is_named(coding):
 
 def test_other_forms_are_named():
     assert _walk(b"FORM\0\0\0\x20ILBMBMHD").problem.reason == "unsupported"
+
+
+@pytest.mark.parametrize("form", _FORMS)
+def test_joined_files_are_refused(form):
+    problem = _walk(_FORMS[form] * 2).problem
+    assert problem.reason == ("several_streams" if form == "AIFF" else "damaged")

@@ -189,3 +189,9 @@ def test_w64_is_held_to_its_size():
     assert _walk(_W64[:-8]).problem.reason == "truncated"
     assert _walk(_W64 + b"12345678" * 9).problem.reason == "damaged"
     assert _walk(_W64[:5] + b"x" + _W64[6:]).problem.reason == "damaged"
+
+
+@pytest.mark.parametrize("content", [_WAV, _W64, containers.encoded(_SOUND, 16_000, "RF64")])
+def test_joined_files_are_refused(content):
+    problem = _walk(content + content).problem
+    assert problem.reason == "several_streams" and f"byte {len(content)}" in problem.detail
