@@ -93,10 +93,8 @@ main_job() {
     say "                  $autoencoder $text $representation $generation"
     say "  figures         $autoencoder/results.json $representation/probe.json"
     say "                  $generation/results.json"
-    say "  use it          $VENV/bin/f3tok info --model=$autoencoder"
-    say "                  $VENV/bin/f3tok transcribe SOUND.wav --model=$representation"
-    say "                  $VENV/bin/f3tok generate --text='seven three' --output=OUT.wav \\"
-    say "                      --model=$generation"
+    say "  use it          $VENV/bin/f3tok --model=$generation encode RECORDINGS --output_dir=OUT"
+    say "                  or transcribe SOUND.wav, or generate --text='seven three' --output=OUT.wav"
 }
 
 begin() {

@@ -18,7 +18,7 @@ _ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # A model that compiles in seconds and runs of a few steps; everything else is as the README says.
 _SMALL = {
-    "data_pipelines.build_shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
+    "--output=data/shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
     "configs/autoencoder.py:tiny_24khz": (
         "--config.num_steps=4 --config.optimizer.generator.warmup_steps=2 --config.data.batch_size=4 "
         "'--config.model.encoder_channels=(8,8,8,8)' '--config.model.decoder_channels=(8,8,8,8)' "
@@ -60,7 +60,7 @@ def _commands() -> list[str]:
     """Indented lines of the README that run one of our programs, continuation lines joined."""
     lines = _text().replace("\\\n", " ").splitlines()
     lines = [line.strip() for line in lines if line.startswith("    ")]
-    return [line for line in lines if line.startswith(("python -m", "f3tok "))]
+    return [line for line in lines if re.match(r"(cat .* \| )?\.venv/bin/(python|f3tok) ", line)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def folder(tmp_path_factory):
         (root / "sounds").mkdir(exist_ok=True)
         name = f"{('tone', 'hum')[index % 2]}_{index}.{suffix}"
         soundfile.write(root / "sounds" / name, tone, rate)
-    (root / "sounds" / "broken.wav").write_bytes(b"RIFF")
+    (root / "sounds" / "hum_broken.wav").write_bytes(b"RIFF")
+    (root / "sounds" / "metadata.csv").write_text("tone_0|a tone\nhum_1|a hum, longer\n")
+    _write_environment(root / ".venv" / "bin")
     (root / "configs").symlink_to(_ROOT / "configs")
     (root / "runs").mkdir()
     # The main job leaves its runs in runs/demo.
@@ -88,23 +90,35 @@ def test_commands_work_in_their_order(folder):
     # What is trained first is used afterwards.
     commands = sorted(
         (command for command in _commands() if "compile_check" not in command),
-        key=lambda command: command.startswith("f3tok "),
+        key=lambda command: ".venv/bin/f3tok " in command,
     )
-    assert len(commands) == 15
+    assert len(commands) == 18
     for command in commands:
+        if "f3tok encode $SOUND" in command:
+            (folder / "sounds" / "hum_broken.wav").unlink()  # of many files one that is none is exit 1
         more = next((more for name, more in _SMALL.items() if name in command), "")
         _run(folder, f"{command} {more}")
     refused = "".join(
         (folder / "data" / "shards" / part / "refusals.jsonl").read_text()
         for part in ("train", "test")
     )
-    assert "broken.wav" in refused
+    assert "hum_broken.wav" in refused
     before, after = soundfile.info(folder / "speech.wav"), soundfile.info(folder / "back.wav")
     assert (after.samplerate, after.frames) == (before.samplerate, before.frames)
+    piped = soundfile.info(folder / "piped.wav")
+    assert (piped.samplerate, piped.frames) == (before.samplerate, before.frames)
     assert (folder / "report.html").stat().st_size > 10_000
     (program,) = re.findall(r"```python\n(.*?)```", _text(), re.DOTALL)
     (folder / "program.py").write_text(program)
-    _run(folder, "python program.py")
+    _run(folder, ".venv/bin/python program.py")
+
+
+def _write_environment(folder: pathlib.Path) -> None:
+    """The two programs that the README calls, of the environment in which the test runs."""
+    folder.mkdir(parents=True)
+    for name, arguments in (("python", ""), ("f3tok", "-m f3tok_jax.cli")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        (folder / name).chmod(0o755)
 
 
 def _run(folder: pathlib.Path, command: str) -> None:
@@ -117,10 +131,8 @@ def _run(folder: pathlib.Path, command: str) -> None:
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
         "XLA_FLAGS": "",  # as users run them
     }
-    # `source .venv/bin/activate` has these two on the path.
-    names = f'python() {{ {sys.executable} "$@"; }}; f3tok() {{ python -m f3tok_jax.cli "$@"; }}'
     done = subprocess.run(
-        ["bash", "-c", f"{names}\n{command}"],
+        ["bash", "-o", "pipefail", "-c", command],
         cwd=folder,
         env=environment,
         capture_output=True,
