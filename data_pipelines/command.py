@@ -40,6 +40,21 @@ class Refused(Exception):
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of docstrings, and says the defaults that say something."""
 
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        """Shows what must be given: thirty flags before the first sentence hide both."""
+        flags = [action for action in actions if action.option_strings]
+        parts = ["%(prog)s"]
+        for action in flags:
+            if action.required:
+                name = self._get_default_metavar_for_optional(action)
+                parts.append(f"{action.option_strings[0]}={self._format_args(action, name)}")
+        parts += ["[flags]"] if any(not action.required for action in flags) else []
+        for action in actions:
+            if not action.option_strings:
+                name = self._get_default_metavar_for_positional(action)
+                parts.append(self._format_args(action, name))
+        super().add_usage(usage or " ".join(parts), actions, groups, prefix)
+
     def _get_help_string(self, action: argparse.Action) -> str:
         default, text = action.default, action.help or ""
         silent = default is False or default in (None, "", [], argparse.SUPPRESS)

@@ -42,6 +42,17 @@ def _raise(error: BaseException):
     return work
 
 
+def test_usage_shows_what_must_be_given_and_that_there_are_flags(capsys):
+    parser = _parser()
+    parser.add_argument("--kind", required=True, choices=("front", "back"), help="of door")
+    parser.add_argument("files", nargs="+", help="keys")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    usage, _, more = capsys.readouterr().out.partition("\n")
+    assert usage == "usage: python -m house.door --kind={front,back} [flags] files [files ...]"
+    assert more.startswith("\nOpens a door.") and "--num NUM" in more
+
+
 def test_overrides_are_separated_from_other_arguments():
     overrides, rest = command.split_overrides(
         [
