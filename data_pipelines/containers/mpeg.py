@@ -28,6 +28,7 @@ _BIT_RATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_WRITERS = (b"LAME3", b"Lavc5", b"Lavc6", b"Lavf5", b"Lavf6")
 _DECODER_DELAY = 529  # samples that libmpg123 takes off the front besides the encoder's delay
 
 
@@ -153,7 +154,7 @@ def walk(content: content_lib.Content, whole: range) -> streams.Walk:
         problem = streams.Problem("several_streams", streams.several({kind[2:] for kind in kinds}))
         found = found[:1]
     if problem is None:
-        problem = next((wrong for run in runs if (wrong := _problem_of(run))), None)
+        problem = next((wrong for run in runs if (wrong := _problem_of(run, content))), None)
     if problem is None and not found:
         problem = streams.Problem("no_samples", "no MPEG frame with sound")
     return streams.Walk("mpeg", tuple(found), problem)
@@ -290,9 +291,14 @@ def _is_true(frame: bytes, summed: int) -> bool:
     return value == int.from_bytes(frame[summed : summed + 2], "big") if summed else True
 
 
-def _problem_of(run: _Run) -> streams.Problem | None:
+def _problem_of(run: _Run, content: content_lib.Content) -> streams.Problem | None:
     """Whether the Info frame lies, or counts frames that are missing: its bytes tell that from a lie."""
     info = run.info
+    if not info and run.ranges:
+        # A writer's name stands 120 bytes behind the start of a tag, and the tag is gone.
+        place = run.ranges[0].start
+        if content.at(place + run.header.tag + 120, 5) in _WRITERS:
+            return streams.Problem("damaged", f"the Info frame at byte {place} has lost its tag")
     if info and not info.is_sorted:
         return streams.Problem("damaged", f"the Info frame at byte {info.place} has no order")
     if info and not any(

@@ -110,3 +110,12 @@ def test_other_forms_are_named():
 def test_joined_files_are_refused(form):
     problem = _walk(_FORMS[form] * 2).problem
     assert problem.reason == ("several_streams" if form == "AIFF" else "damaged")
+
+
+def test_a_count_beyond_all_files_is_truncated():
+    head = (
+        b"NIST_1A\n   1024\nsample_count -i %d\nchannel_count -i 1\nsample_n_bytes -i 2\nend_head\n"
+    )
+    problem = _walk((head % 10**30).ljust(1_024) + bytes(100)).problem
+    assert problem.reason == "truncated"
+    assert _walk(_changed("CAF", b"data", 4, ">q", 2**63 - 1)).problem.reason == "truncated"

@@ -63,6 +63,12 @@ def test_an_info_frame_without_order_is_damaged(place, size):
     assert _walk(bytes(content)).problem.reason == "damaged"
 
 
+def test_an_info_frame_that_lost_its_tag_is_damaged():
+    place = max(_MP3.find(b"Xing", 0, 64), _MP3.find(b"Info", 0, 64))
+    problem = _walk(_MP3[:place] + bytes(4) + _MP3[place + 4 :]).problem
+    assert problem.reason == "damaged" and "lost its tag" in problem.detail
+
+
 def test_joined_files_are_streams_of_their_own():
     for between in (b"", _ID3V1, _ID3, _APE_TAG):
         walk = _walk(_MP3 + between + _MP3)
