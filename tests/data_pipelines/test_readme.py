@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The flags that README.md gives for each layout of texts find all of them."""
+"""What README.md says of builds is so: its commands, the flags of layouts, reasons of refusals."""
 
 import pathlib
 import re
@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from data_pipelines import build_shards
+from data_pipelines.sound import refusals
 
 _README = pathlib.Path(build_shards.__file__).with_name("README.md").read_text(encoding="utf-8")
 _SECTION = _README.partition("**Texts and labels.**")[2].partition("\n- ")[0]
@@ -63,3 +64,18 @@ def test_the_flags_of_a_layout_find_its_texts(what, flags, tmp_path):
 
 def test_every_layout_has_its_row():
     assert len({what for what, _ in _flags()}) == len(_FILES)
+
+
+def test_every_reason_of_a_refusal_has_its_row():
+    table = _README.partition("| reason | |\n")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines()]
+    assert sorted(re.findall("`(.*?)`", "".join(rows))) == sorted(refusals.REASONS)
+
+
+def test_there_is_a_command_for_every_kind_of_input_and_all_parse():
+    commands = _README.partition("## Build shards\n")[2].partition("\n- ")[0].replace("\\\n", "")
+    lines = [shlex.split(line) for line in commands.splitlines() if line]
+    given = [build_shards._parser().parse_args(line[3:]) for line in lines]
+    assert [values.source for values in given] == [
+        *("embedded", "folder", "webdataset", "parquet", "tfds")
+    ]
