@@ -3,6 +3,7 @@
 """Who may import whom: a folder is a floor, a file's place is its right. Nothing is run."""
 
 import ast
+import functools
 import pathlib
 import re
 
@@ -48,10 +49,12 @@ def _floor(file: str) -> str:
     return next(folder for folder in parents if folder in _LEVELS)
 
 
+@functools.cache
 def _tree(file: str) -> ast.Module:
     return ast.parse((_ROOT / file).read_text(encoding="utf-8"))
 
 
+@functools.cache
 def _imports(file: str) -> set[str]:
     """Every module that a file imports, anywhere in it, as dotted names."""
     found = set()
@@ -68,11 +71,13 @@ def _packages(file: str) -> set[str]:
     return {name.split(".")[0] for name in _imports(file)}
 
 
+@functools.cache
 def _uses(file: str) -> set[str]:
     """Every dotted name that a file uses, such as jax.sharding.Mesh."""
     return {ast.unparse(node) for node in ast.walk(_tree(file)) if isinstance(node, ast.Attribute)}
 
 
+@functools.cache
 def _ours(file: str) -> set[str]:
     """The files of ours that a file imports."""
     paths = {name.replace(".", "/") + ".py" for name in _imports(file)}
