@@ -98,7 +98,7 @@ def make_plan(
     settings = source.settings() | dataclasses.asdict(conversion) | holdout.settings()
     settings = json.loads(json.dumps(settings))  # as it will be when read back: lists, no tuples
     if not found.items:
-        passed_over = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
+        passed_over = listing.counted(found.skipped)
         raise ValueError(
             f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check --input"
         )

@@ -64,8 +64,7 @@ def of(manifests: Mapping[str, manifest.Manifest], output: pathlib.Path, title: 
 
 def counts(numbers: Mapping[str, int]) -> str:
     """Returns "3 silent, 1 quiet" of names to numbers, the largest first."""
-    order = sorted(numbers.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ", ".join(f"{number} {name}" for name, number in order)
+    return listing.counted(dict(sorted(numbers.items(), key=lambda pair: (-pair[1], pair[0]))))
 
 
 def _sounds(part: str, content: manifest.Manifest) -> str:

@@ -88,10 +88,9 @@ class Folder:
         files, names, skipped = self._sorted_out(entries, read)
         remarks = _remarks(entries, files, read)
         if not files:
-            passed_over = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
             raise ValueError(
                 f"--input={self.path} must hold sound, got none: passed over "
-                f"{passed_over or 'nothing, as it is empty'}; check --input, --include and "
+                f"{listing.counted(skipped) or 'nothing, as it is empty'}; check --input, --include and "
                 f"--exclude{''.join(f'; {remark}' for remark in remarks)}"
             )
         sounds = matching.Sounds(self._root, names)

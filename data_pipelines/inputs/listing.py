@@ -55,6 +55,11 @@ class Listing:
     labels_inside: bool = False
 
 
+def counted(kinds: Mapping[str, int]) -> str:
+    """Returns "3 .txt, 1 hidden file" of kind -> count, in their order."""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
 class Input(Protocol):
     """What a builder of shards reads.
 

@@ -10,6 +10,7 @@ import pathlib
 import re
 
 from data_pipelines.inputs import entries as entries_lib
+from data_pipelines.inputs import listing
 from data_pipelines.records import git_lfs
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -43,10 +44,9 @@ def find(pattern: str, endings: Collection[str]) -> tuple[dict[str, str], dict[s
         paths = {pathlib.PurePath(key).as_posix(): path for key, path in zip(keys, found)}
         skipped = {}
     if not paths:
-        others = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         raise ValueError(
             f"--input={pattern} must name files that end with {', '.join(endings)}, or a folder of "
-            f"them, got {others or 'nothing'}"
+            f"them, got {listing.counted(skipped) or 'nothing'}"
         )
     for path in paths.values():
         git_lfs.refuse(path)

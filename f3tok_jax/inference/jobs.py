@@ -12,6 +12,7 @@ import os
 
 from data_pipelines import command
 from data_pipelines.inputs import entries
+from data_pipelines.inputs import listing
 from data_pipelines.sound import audio_files
 from f3tok_jax.inference import outputs as outputs_lib
 from f3tok_jax.inference import pipes
@@ -47,13 +48,13 @@ class Plan:
         jobs: in order.
         is_many: whether several were asked for, however many there are.
         outputs: that are written; None for text.
-        passed: kind -> count of what folders hold that is no input.
+        skipped: kind -> count of what folders hold that is no input.
     """
 
     jobs: Sequence[Job]
     is_many: bool
     outputs: outputs_lib.Outputs | None
-    passed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def run(
         self, work: Callable[[Job], None], *, load: Callable[[], None], say: Callable[[str], None]
@@ -85,7 +86,7 @@ class Plan:
                     text = command.explain(error)
                     say(text if text.startswith(f"{job.name} ") else f"{job.name}: {text}")
         finally:
-            passed = f"; passed over: {_counted(self.passed)}" if self.passed else ""
+            passed = f"; passed over: {listing.counted(self.skipped)}" if self.skipped else ""
             say(f"{num_done} of {len(self.jobs)} inputs done, {num_refused} refused{passed}")
         return command.EXIT_REFUSED if num_refused else command.EXIT_DONE
 
@@ -151,18 +152,19 @@ def many(
     """
     if pipes.PIPE in sources:
         raise ValueError(f"{pipes.PIPE} must be the only input, got {len(sources)}")
-    found, tops, passed = {}, [], collections.Counter()
+    found, tops, skipped = {}, [], collections.Counter()
     for source in sources:
         if os.path.isdir(source):
-            found |= dict.fromkeys(_held(source, endings, passed))
+            found |= dict.fromkeys(_held(source, endings, skipped))
             tops.append(os.path.abspath(source))
         else:
             found[source] = None
             tops.append(os.path.dirname(os.path.abspath(source)))
+    skipped = dict(sorted(skipped.items()))
     paths = {os.path.abspath(path): path for path in reversed(found)}  # each once
     paths = dict(reversed(paths.items()))
     if not kind:
-        return Plan([Job(path, "", _refusal(path)) for path in paths.values()], True, None, passed)
+        return Plan([Job(path, "", _refusal(path)) for path in paths.values()], True, None, skipped)
     outputs = outputs_lib.Outputs(kind, paths, force=force)
     top, targets = os.path.commonpath(tops), {}
     for place, path in paths.items():
@@ -175,29 +177,26 @@ def many(
             )
         targets[target] = path
     jobs = [Job(path, to, _refusal(path, to, outputs)) for to, path in targets.items()]
-    return Plan(jobs, True, outputs, passed)
+    return Plan(jobs, True, outputs, skipped)
 
 
-def _held(folder: str, endings: Collection[str], passed: collections.Counter) -> list[str]:
+def _held(folder: str, endings: Collection[str], skipped: collections.Counter) -> list[str]:
     """The files in a folder of certain endings; what is passed over is counted by its kind."""
     found, others = entries.Entries(folder), collections.Counter()
     for file in found.files:
         others[_ending(file.path)] += 1
     count = sum(others.pop(ending, 0) for ending in endings)
-    passed.update(others + found.others)
+    others = dict(sorted((others + found.others).items()))
+    skipped.update(others)
     if not count:
         wanted = "sound" if endings is SOUND else " or ".join(endings)
-        got = _counted(others + found.others) or "nothing"
+        got = listing.counted(others) or "nothing"
         raise ValueError(f"{folder} must hold {wanted}, got {got}")
     return sorted(file.path for file in found.files if _ending(file.path) in endings)
 
 
 def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower() or "no ending"
-
-
-def _counted(kinds: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _refusal(source: str, target: str = "", outputs: outputs_lib.Outputs | None = None) -> str:
