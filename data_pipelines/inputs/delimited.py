@@ -35,20 +35,21 @@ class Cells:
 def parse(text: str, mark: str) -> Cells:
     """Divides a text into rows of cells; see the top of this file for its quotes."""
     if mark == " ":
-        rows = [(line, cells[0].split(None, 1)) for line, cells in _literal(text, "\n").rows]
+        rows = [(line, cells[0].split(None, 1)) for line, cells in literal(text, "\n").rows]
         return Cells(mark, [(line, (cells + [""])[:2]) for line, cells in rows])
     if '"' not in text:
-        return _literal(text, mark)
+        return literal(text, mark)
     strict = _strict(text, mark)
     if mark in ",;":
         return strict
-    literal = _literal(text, mark)
-    return strict if _is_csv(strict, literal) else literal
+    plain = literal(text, mark)
+    return strict if _is_csv(strict, plain) else plain
 
 
-def literal(text: str, mark: str) -> Cells:
-    """Divides a text whose quotes are part of its cells."""
-    return _literal(text, mark)
+def width_of(cells: Cells) -> int:
+    """How many cells most rows have, 0 where there is no row."""
+    widths = collections.Counter(len(row) for _, row in cells.rows)
+    return widths.most_common(1)[0][0] if widths else 0
 
 
 def of_width(cells: Cells, width: int) -> Cells:
@@ -58,9 +59,7 @@ def of_width(cells: Cells, width: int) -> Cells:
         cells: of the table.
         width: 0 for what most rows have.
     """
-    if not width and cells.rows:
-        widths = collections.Counter(len(row) for _, row in cells.rows)
-        width = widths.most_common(1)[0][0]
+    width = width or width_of(cells)
     for line, row in cells.rows:
         if len(row) != width and (cells.problem is None or line < cells.problem[0]):
             mark = _NAMES[cells.mark]
@@ -74,7 +73,8 @@ def of_width(cells: Cells, width: int) -> Cells:
     return cells
 
 
-def _literal(text: str, mark: str) -> Cells:
+def literal(text: str, mark: str) -> Cells:
+    """Divides a text whose quotes are part of its cells."""
     rows = []
     for line, row in enumerate(text.split("\n"), start=1):
         row = row.removesuffix("\r")
@@ -135,21 +135,21 @@ def _strict_row(text: str, start: int, mark: str) -> tuple[list[str], int, tuple
             return cells, start, (start, "opens a quote with text behind the one that closes it")
 
 
-def _is_csv(strict: Cells, literal: Cells) -> bool:
+def _is_csv(strict: Cells, plain: Cells) -> bool:
     """Whether quotes of a table with tabs or bars are those of CSV, wrong ones or right ones."""
-    cells = [cell for _, row in literal.rows for cell in row if cell]
+    cells = [cell for _, row in plain.rows for cell in row if cell]
     quoted = [cell[0] == cell[-1] == '"' and len(cell) > 1 for cell in cells]
-    if literal.rows and all(quoted[: len(literal.rows[0][1])]):
+    if plain.rows and all(quoted[: len(plain.rows[0][1])]):
         return True  # The names of columns are.
     if strict.problem:
         # A text may well begin with a quote and have no other; doubled ones are by a program.
         return any('""' in cell for cell in cells) or 2 * sum(quoted) > len(cells)
     read = [cell for _, row in strict.rows for cell in row]
-    is_even = len({len(row) for _, row in literal.rows}) == 1
+    is_even = len({len(row) for _, row in plain.rows}) == 1
     # A quote that one text opens and a later one closes takes in rows that are whole without it.
     marks = ('"',) if is_even else ('"', "\n", strict.mark)
     if any(mark in cell for cell in read for mark in marks):
         return True
     # Nothing needs its quotes: a program has put them round all cells of a column, or people speak.
-    rows = [row for _, row in literal.rows[1:]]
+    rows = [row for _, row in plain.rows[1:]]
     return len(rows) > 1 and any(all(cell[:1] == '"' for cell in column) for column in zip(*rows))

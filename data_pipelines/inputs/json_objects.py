@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON objects, one a line or all in an array, each with the line on which it begins."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import json
 import re
 from typing import Any
+
+from data_pipelines.records import json_object
+
+_DECODER = json.JSONDecoder(object_pairs_hook=json_object.once)
+_SPACE = re.compile(r"\s*")
 
 
 def parse(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -62,14 +67,3 @@ def _object(path: str, line: int, text: str, place: int) -> tuple[dict[str, Any]
             f"{path}, line {line}, must be one JSON object, got {type(value).__name__}"
         )
     return value, end
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name that occurs twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
-_SPACE = re.compile(r"\s*")

@@ -6,7 +6,6 @@ CSV, tabs or bars with or without names of columns (LJSpeech, Common Voice, Clot
 lines of words behind a name (LibriSpeech, Kaldi), and JSON, one object a line or an array.
 """
 
-import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import os
@@ -253,7 +252,9 @@ def _without_header(
     """The table by the mark under which its rows name the most sounds."""
     width = len(options.columns)
     parsed = {mark: delimited.of_width(delimited.parse(text, mark), width) for mark in marks}
-    parsed = {mark: cells for mark, cells in parsed.items() if width or _width(cells) != 1}
+    parsed = {
+        mark: cells for mark, cells in parsed.items() if width or delimited.width_of(cells) != 1
+    }
     place = 0
     if width:
         name = next(iter(columns.files(options.columns)), options.columns[0])
@@ -279,12 +280,6 @@ def _without_header(
     return _words(path, text, knows) if cells.mark == " " else cells
 
 
-def _width(cells: delimited.Cells) -> int:
-    """How many cells most rows have."""
-    widths = collections.Counter(len(row) for _, row in cells.rows)
-    return widths.most_common(1)[0][0] if widths else 0
-
-
 def _tie(path: str, marks: Sequence[str]) -> str:
     names = [name for name, mark in delimited.MARKS.items() if mark in marks]
     return f"{path} can be divided by {' and by '.join(names)}: say --metadata_delimiter"
@@ -292,7 +287,7 @@ def _tie(path: str, marks: Sequence[str]) -> str:
 
 def _layout(path: str, cells: delimited.Cells) -> Sequence[str]:
     """Names of columns where the first line has none."""
-    width = _width(cells)
+    width = delimited.width_of(cells)
     if width == 2:
         return ("file", "text")
     if width == 3 and cells.mark == "|" and not _has_labels(cells):

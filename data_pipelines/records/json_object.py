@@ -22,7 +22,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path} must be a small JSON file, got {path.stat().st_size} bytes")
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        content = json.loads(path.read_bytes(), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be a JSON object, got: {error}") from None
     if not isinstance(content, dict):
@@ -30,8 +30,12 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of its pairs: of two of one name, nobody knows which is meant."""
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of its pairs, as json's `object_pairs_hook`.
+
+    Raises:
+        ValueError: for two of one name, of which nobody knows which is meant.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

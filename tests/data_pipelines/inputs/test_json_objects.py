@@ -25,7 +25,7 @@ def test_objects_know_their_lines(text, found):
         ('{"a": 1}\n{"a": }\n', "a.json, line 2, must be one JSON object, got: Expecting value"),
         ('{"a": 1}\n[1]\n', "line 2, must be one JSON object, got list"),
         ('{"a": 1} {"a": 2}\n', "line 1, must be one JSON object, got more behind it"),
-        ('{"a": 1, "a": 2}\n', "line 1, .*a name that occurs twice"),
+        ('{"a": 1, "a": 2}\n', "line 1, .*the name 'a' twice in one object"),
         ('[{"a": 1},\n {"a":\n }]', "line 3, must be one JSON object"),
         ('[{"a": 1}\n {"a": 2}]', "line 1, must end an object with , or the array with ]"),
         ('[{"a": 1},\n {"a": 2}] x', "line 2, .*got more behind it"),

@@ -185,7 +185,10 @@ def test_rows_of_nothing_are_counted(tmp_path):
             "line 2, must be one JSON",
         ),
         ('{"audio_filepath": "u1", "text": "a"} {}\n', "line 1, .*more behind it"),
-        ('{"audio_filepath": "u1", "text": "a", "text": "b"}\n', "line 1, .*occurs twice"),
+        (
+            '{"audio_filepath": "u1", "text": "a", "text": "b"}\n',
+            "line 1, .*'text' twice in one object",
+        ),
         ('{"audio_filepath": "u1", "text": "a", "offset": 2}\n', "line 1, is of a part"),
         ('{"sound_of": "u1", "text": "a"}\n', "must name a sound in each object.*sound_of"),
         ('{"audio_filepath": "u1", "text": "a"}\n{"text": "b"}\n', "line 2, must name its sound"),
