@@ -47,20 +47,13 @@ class Content:
         return not any(window.strip(b"\0") for _, window in self.windows(start, stop))
 
 
-class PiecesFile(io.RawIOBase):
-    """Pieces of a file and bytes in memory, read as one file.
+class Window(io.RawIOBase):
+    """Bytes that lie elsewhere as a file to read: a subclass knows where, and has `readinto`."""
 
-    `error` is what the operating system answered to a read, where it would not give the bytes: a
-    decoder is told of an end.
-    """
-
-    def __init__(self, file: BinaryIO, pieces: streams.Pieces):
-        """Reads from `file`, which must not be closed before."""
+    def __init__(self, num_bytes: int):
+        """Of so many bytes; its position is the first."""
         super().__init__()
-        self._file, self._pieces = file, pieces
-        self._ends = list(itertools.accumulate(len(piece) for piece in pieces))
-        self._position = 0
-        self.error = None
+        self._num_bytes, self._position = num_bytes, 0
 
     def readable(self) -> bool:
         return True
@@ -72,9 +65,24 @@ class PiecesFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._ends[-1]}[whence]
-        self._position = max(base + offset, 0)
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._num_bytes}
+        self._position = max(base[whence] + offset, 0)
         return self._position
+
+
+class PiecesFile(Window):
+    """Pieces of a file and bytes in memory, read as one file.
+
+    `error` is what the operating system answered to a read, where it would not give the bytes: a
+    decoder is told of an end.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: streams.Pieces):
+        """Reads from `file`, which must not be closed before."""
+        self._file, self._pieces = file, pieces
+        self._ends = list(itertools.accumulate(len(piece) for piece in pieces))
+        super().__init__(self._ends[-1])
+        self.error = None
 
     def readinto(self, buffer) -> int:
         view, num_read = memoryview(buffer).cast("B"), 0

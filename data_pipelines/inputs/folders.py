@@ -21,7 +21,6 @@ from data_pipelines.inputs import table_paths
 from data_pipelines.inputs import tables
 from data_pipelines.sound import audio_files
 
-_SOUND = audio_files.READABLE | audio_files.UNREADABLE
 _SIDECAR_ENDINGS = (".txt", ".lab")
 _ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}  # ending -> the --source that reads it
 
@@ -158,7 +157,7 @@ class Folder:
             elif not kind:
                 found[file.identity] = file
                 names[file.key] = file.key
-            elif os.path.splitext(file.key)[1].lower() in _SOUND:
+            elif os.path.splitext(file.key)[1].lower() in audio_files.ENDINGS:
                 names[file.key] = ""
             skipped[kind] += bool(kind)
         files = sorted(found.values(), key=lambda file: file.key)
@@ -171,7 +170,7 @@ class Folder:
             return "excluded"
         if self.include and not _matches(key, self.include):
             return "not included"
-        return "" if self.include or ending in _SOUND else ending or "no ending"
+        return "" if self.include or ending in audio_files.ENDINGS else ending or "no ending"
 
     def _join_tables(
         self,

@@ -18,7 +18,7 @@ import unicodedata
 
 from data_pipelines.sound import audio_files
 
-_ENDINGS = audio_files.READABLE | audio_files.UNREADABLE | {".sph", ".pcm", ".raw"}
+_ENDINGS = audio_files.ENDINGS | {".sph", ".pcm", ".raw"}
 # How a sound was found, the surest first.
 BY_PATH, BY_END, BY_NAME = range(3)
 _DIFFERENCES = ("", "Unicode form", "case")

@@ -15,6 +15,7 @@ import json
 import os
 from typing import BinaryIO
 
+from data_pipelines.containers import content
 from data_pipelines.inputs import columns
 from data_pipelines.inputs import listing
 from data_pipelines.inputs import shard_files
@@ -52,7 +53,7 @@ class _Part:
 
     @property
     def is_sound(self) -> bool:
-        return self.ending in audio_files.READABLE | audio_files.UNREADABLE
+        return self.ending in audio_files.ENDINGS
 
     @property
     def column(self) -> str:
@@ -138,8 +139,7 @@ class Tars:
             detail = f"{' and '.join(item.rivals)} have the same name up to its first dot"
             raise refusals.Refused("ambiguous", detail)
         if item.part.ending in audio_files.UNREADABLE:
-            detail = f"{item.part.ending} is not read by libsndfile: convert it to flac"
-            raise refusals.Refused("unsupported", detail)
+            raise audio_files.unsupported(item.part.ending)
         if not item.num_bytes:
             raise refusals.Refused("empty", "0 bytes")
         texts, labels = self._texts_and_labels(item)
@@ -160,7 +160,7 @@ class Tars:
                         raise ValueError(f"{part.name} and another member differ in {name}")
             return columns.texts_and_labels(fields, text_kind=self.text_kind, where=item.part.name)
         except (ValueError, RecursionError) as error:
-            raise refusals.Refused("bad_text", " ".join(str(error).split())[:300]) from None
+            raise refusals.Refused("bad_text", audio_files.sentence(error)) from None
 
 
 def _groups(path: str, skipped: dict[str, int]) -> dict[str, list[_Part]]:
@@ -219,25 +219,12 @@ def _file(path: str) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
-class _Range(io.RawIOBase):
+class _Range(content.Window):
     """A part of a file as a file of its own; several may share one file."""
 
     def __init__(self, file: BinaryIO, part: _Part):
-        self._file, self._part, self._position = file, part, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._part.num_bytes}
-        self._position = max(base[whence] + offset, 0)
-        return self._position
+        super().__init__(part.num_bytes)
+        self._file, self._part = file, part
 
     def readinto(self, buffer) -> int:
         num_bytes = min(len(buffer), max(self._part.num_bytes - self._position, 0))

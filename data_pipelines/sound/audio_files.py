@@ -29,6 +29,7 @@ READABLE = frozenset(
     ".bw64 .sph .nist".split()
 )
 UNREADABLE = frozenset(".m4a .mp4 .aac .wma .webm .amr .ape .wv .tta .dsf .ac3".split())
+ENDINGS = READABLE | UNREADABLE  # of what is taken for sound
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; telephone archives start at 6 kHz
 MAX_CHANNELS = 64
@@ -94,8 +95,7 @@ def opened(file: str | bytes | os.PathLike | BinaryIO) -> Iterator[Sound]:
         if not walk.streams:
             ending = os.path.splitext(path or b"")[1].decode("latin-1").lower()
             if problem.reason == "undecodable" and ending in UNREADABLE:
-                detail = f"{ending} is not read by libsndfile: convert it to flac"
-                problem = refusals.Refused("unsupported", detail)
+                problem = unsupported(ending)
             raise problem
         decoders = (
             stack.enter_context(_Decoder(walk.kind, stream, file, path)) for stream in walk.streams
@@ -238,6 +238,12 @@ def wav(waveform: np.ndarray, sample_rate: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def unsupported(ending: str) -> refusals.Refused:
+    """The refusal of a file of an UNREADABLE ending."""
+    detail = f"{ending} is not read by libsndfile: convert it to flac"
+    return refusals.Refused("unsupported", detail)
 
 
 def is_rate(rate: float) -> bool:

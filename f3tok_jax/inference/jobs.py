@@ -17,8 +17,6 @@ from data_pipelines.sound import audio_files
 from f3tok_jax.inference import outputs as outputs_lib
 from f3tok_jax.inference import pipes
 
-SOUND = audio_files.READABLE | audio_files.UNREADABLE  # endings; the latter are refused by name
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -130,7 +128,7 @@ def many(
     output_dir: str = "",
     kind: str = "",
     *,
-    endings: Collection[str] = SOUND,
+    endings: Collection[str] = audio_files.ENDINGS,
     ending: str = "",
     force: bool = False,
 ) -> Plan:
@@ -189,7 +187,7 @@ def _held(folder: str, endings: Collection[str], skipped: collections.Counter) -
     others = dict(sorted((others + found.others).items()))
     skipped.update(others)
     if not count:
-        wanted = "sound" if endings is SOUND else " or ".join(endings)
+        wanted = "sound" if endings is audio_files.ENDINGS else " or ".join(endings)
         got = listing.counted(others) or "nothing"
         raise ValueError(f"{folder} must hold {wanted}, got {got}")
     return sorted(file.path for file in found.files if _ending(file.path) in endings)
