@@ -10,14 +10,12 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import build_shards
 from data_pipelines.building import builder
 from data_pipelines.building import split
 from data_pipelines.inputs import folders
@@ -26,6 +24,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import refusals
+from tests.support import builds
 from tests.support import sounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,19 +41,6 @@ def _build(source, output, *, say=lambda line: None, holdout=0.0, num_workers=0,
         num_workers=num_workers,
         say=say,
     )
-
-
-def _files(folder) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _refusals(folder) -> dict[str, str]:
-    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
-    return {refusal["path"]: refusal["reason"] for refusal in map(json.loads, lines)}
 
 
 @pytest.fixture
@@ -96,7 +82,7 @@ def test_bad_files_among_good_ones_are_named_and_nothing_more(folder, tmp_path):
     soundfile.write(folder / "short.wav", sounds.tone(0.01), 16_000)
     soundfile.write(folder / "silent.wav", np.zeros(9000), 16_000)
     content = _build(folder, tmp_path / "out")[""]
-    assert _refusals(tmp_path / "out") == {
+    assert builds.reasons(tmp_path / "out") == {
         "empty.wav": "empty",
         "noise.flac": "undecodable",
         "short.wav": "too_short",
@@ -115,7 +101,7 @@ def test_nothing_usable_is_an_error_with_the_counts(tmp_path):
     soundfile.write(folder / "silent.wav", np.zeros(9000), 16_000)
     with pytest.raises(ValueError, match="nothing usable .* among 4 sounds: 3 empty, 1 silent"):
         _build(folder, tmp_path / "out")
-    assert len(_refusals(tmp_path / "out")) == 4
+    assert len(builds.reasons(tmp_path / "out")) == 4
     with pytest.raises(ValueError, match="not a finished shard set"):
         sources.ShardSet(tmp_path / "out")
     # Mended, the same command works.
@@ -136,26 +122,26 @@ def test_builds_repeat_bit_by_bit_with_any_number_of_workers(folder, tmp_path, m
     (folder / "empty.wav").touch()
     _build(folder, tmp_path / "a")
     _build(folder, tmp_path / "b", num_workers=2)
-    assert _files(tmp_path / "a") == _files(tmp_path / "b")
+    assert builds.files(tmp_path / "a") == builds.files(tmp_path / "b")
     assert len(list((tmp_path / "a").glob("*.array_record"))) > 2
     assert not (tmp_path / "a" / manifest.STAGING_NAME).exists()
 
 
 def test_a_finished_build_is_recognised(folder, tmp_path):
     _build(folder, tmp_path / "out")
-    before = _files(tmp_path / "out")
+    before = builds.files(tmp_path / "out")
     said = []
     _build(folder, tmp_path / "out", say=said.append)
     assert len(said) == 1 and "already built" in said[0]
-    assert _files(tmp_path / "out") == before
+    assert builds.files(tmp_path / "out") == before
 
 
 def test_a_damaged_build_is_built_again(folder, tmp_path, many_shards):
     _build(folder, tmp_path / "out")
-    before = _files(tmp_path / "out")
+    before = builds.files(tmp_path / "out")
     next((tmp_path / "out").glob("*.array_record")).write_bytes(b"")
     _build(folder, tmp_path / "out")
-    assert _files(tmp_path / "out") == before
+    assert builds.files(tmp_path / "out") == before
 
 
 def test_shards_may_lie_below_the_sound(folder):
@@ -178,10 +164,10 @@ def test_shards_may_lie_below_the_sound(folder):
 )
 def test_a_folder_with_another_build_is_refused_by_name(changes, message, folder, tmp_path):
     _build(folder, tmp_path / "out")
-    before = _files(tmp_path / "out")
+    before = builds.files(tmp_path / "out")
     with pytest.raises(ValueError, match=message):
         _build(folder, tmp_path / "out", **changes)
-    assert _files(tmp_path / "out") == before
+    assert builds.files(tmp_path / "out") == before
 
 
 def test_other_files_than_those_built_are_refused(folder, tmp_path):
@@ -300,20 +286,6 @@ def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path
     assert raised["reason"] == "undecodable" and "KeyError: 'surprise'" in raised["detail"]
 
 
-def _command(folder, output, *more):
-    return [
-        sys.executable,
-        "-m",
-        "data_pipelines.build_shards",
-        "--source=folder",
-        f"--input={folder}",
-        f"--output={output}",
-        "--sample_rate=16000",
-        "--num_workers=2",
-        *more,
-    ]
-
-
 def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     folder = tmp_path / "sounds"
     folder.mkdir()
@@ -321,7 +293,9 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     for index in range(16):  # 1.1 MB each, a shard of its own from the second on
         soundfile.write(folder / f"{index:02d}.wav", rng.uniform(-0.5, 0.5, 550_000), 44_100)
     output = tmp_path / "killed"
-    with subprocess.Popen(_command(folder, output), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        builds.PROGRAM + builds.flags(folder, output), cwd=ROOT, stdout=subprocess.DEVNULL
+    ) as process:
         # Killed as soon as the first shard is there, with most of the work to do.
         while not list(output.glob("*.array_record")):
             assert process.poll() is None
@@ -331,7 +305,11 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
         sources.ShardSet(output)
     num_done = len(list(output.glob("*.array_record")))
     rerun = subprocess.run(
-        _command(folder, output), cwd=ROOT, capture_output=True, text=True, check=True
+        builds.PROGRAM + builds.flags(folder, output),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert num_done < 16 and f"continuing: {num_done} of " in rerun.stdout
     _build(
@@ -341,10 +319,10 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
         min_seconds=0.1,
         max_seconds=6 * 3600.0,
     )
-    assert _files(output) == _files(tmp_path / "undisturbed")
+    assert builds.files(output) == builds.files(tmp_path / "undisturbed")
 
 
-def test_user_errors_are_one_line(folder, tmp_path):
+def test_user_errors_are_one_line(folder, tmp_path, capsys):
     for more, message in (
         (["--input=no/such"], "--input=no/such does not exist"),
         (["--metadata=/no/such.csv"], "--metadata=/no/such.csv does not exist"),
@@ -352,11 +330,9 @@ def test_user_errors_are_one_line(folder, tmp_path):
         (["--source=embedded"], "either --num_clips or --hours"),
         (["--source=tfds", "--input="], "--source=tfds needs --input"),
     ):
-        run = subprocess.run(
-            _command(folder, tmp_path / "out", *more), cwd=ROOT, capture_output=True, text=True
-        )
-        assert run.returncode == 1
-        assert run.stderr.strip().count("\n") == 0 and message in run.stderr
+        code, _, error = builds.run(builds.flags(folder, tmp_path / "out", *more), capsys)
+        assert code == 1
+        assert error.strip().count("\n") == 0 and message in error
 
 
 def test_real_recordings_are_built(shared_data, tmp_path):
@@ -376,9 +352,11 @@ def test_names_that_are_not_utf_8_are_built_and_refused_by_name(folder, tmp_path
     os.rename(place + b"/0_ada_0.wav", place + b"/0_ad\xe9_0.wav")
     with open(place + b"/\xff.wav", "wb"):
         pass
-    run = subprocess.run(_command(folder, tmp_path / "out"), cwd=ROOT, capture_output=True)
+    run = subprocess.run(
+        builds.PROGRAM + builds.flags(folder, tmp_path / "out"), cwd=ROOT, capture_output=True
+    )
     assert run.returncode == 0, run.stderr
-    assert list(_refusals(tmp_path / "out")) == ["\udcff.wav"]
+    assert list(builds.reasons(tmp_path / "out")) == ["\udcff.wav"]
     found = {
         record.source for record in map(sources.ShardSet(tmp_path / "out").__getitem__, range(8))
     }
@@ -390,10 +368,10 @@ def test_texts_of_tables_and_sidecars_are_in_the_records(folder, tmp_path, capsy
     rows = [f"{name}.wav,a sound of {name}" for name in (*names[:6], "x")]
     (folder / "texts.csv").write_text("\n".join(["file,text", *rows]))
     (folder / f"{names[7]}.lab").write_text("a tone")
-    arguments = _command(folder, tmp_path / "out")[3:] + ["--num_workers=1", "--segment_seconds=2"]
-    arguments += ["--metadata=texts.csv", "--sidecars=.lab", "--text_kind=caption"]
-    assert build_shards.main(arguments) == 0
-    said = capsys.readouterr().out
+    more = ["--segment_seconds=2", "--metadata=texts.csv", "--sidecars=.lab", "--text_kind=caption"]
+    arguments = builds.flags(folder, tmp_path / "out", *more)
+    code, said, _ = builds.run(arguments, capsys)
+    assert code == 0
     assert "texts.csv: 6 of 7 rows matched (85 %), 1 without sound such as x.wav; 2 of 8" in said
     assert "8 rows of tables: 7 matched" in said
     content = manifest.read(tmp_path / "out")
@@ -404,5 +382,5 @@ def test_texts_of_tables_and_sidecars_are_in_the_records(folder, tmp_path, capsy
     caption = sound_records.Text(f"a sound of {names[0]}", sound_records.CAPTION)
     assert texts[f"{names[0]}.wav"] == (caption,) and texts[f"{names[6]}.wav"] == ()
     (folder / "texts.csv").write_text("file,text\n" + rows[0] + " and more\n")
-    assert build_shards.main(arguments) == 1
-    assert "names, sizes, texts or labels differ" in capsys.readouterr().err
+    code, _, error = builds.run(arguments, capsys)
+    assert code == 1 and "names, sizes, texts or labels differ" in error

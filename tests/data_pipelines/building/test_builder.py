@@ -2,24 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole builds in two parts: no sound on both sides, whoever stored it twice and however."""
 
-import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.building import builder
 from data_pipelines.building import plan as build_plan
-from data_pipelines.building import split
 from data_pipelines.inputs import folders
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
+from tests.support import builds
 from tests.support import sounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -31,15 +28,9 @@ def many_shards(monkeypatch):
     monkeypatch.setattr(build_plan, "_MIN_SHARD_BYTES", 30_000)
 
 
-def _build(folder, output, *, fraction=0.3, label="", num_workers=0, pattern=""):
-    return builder.build(
-        folders.Folder(str(folder), label_pattern=pattern),
-        output,
-        sounds.conversion(),
-        holdout=split.Holdout(fraction, label),
-        num_workers=num_workers,
-        say=lambda line: None,
-    )
+def _build(folder, output, *, fraction=0.3, pattern="", **options):
+    source = folders.Folder(str(folder), label_pattern=pattern)
+    return builds.build(source, output, fraction=fraction, **options)
 
 
 def _sounds(folder: pathlib.Path) -> dict[bytes, set[str]]:
@@ -52,16 +43,6 @@ def _sounds(folder: pathlib.Path) -> dict[bytes, set[str]]:
     for source, content in samples.items():
         found.setdefault(content, set()).add(source)
     return found
-
-
-def _files(folder: pathlib.Path) -> dict[str, bytes]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def _refusals(folder: pathlib.Path) -> dict[str, tuple[str, str]]:
-    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
-    return {line["path"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
 
 
 def _stored_twice(folder: pathlib.Path, *, num_files: int = 10) -> pathlib.Path:
@@ -80,16 +61,10 @@ def _in_two_containers(folder: pathlib.Path, *, num_files: int = 10) -> pathlib.
     return folder
 
 
-def _command(folder, output, *more):
-    given = (f"--input={folder}", f"--output={output}", "--sample_rate=16000", "--num_workers=2")
-    program = (sys.executable, "-m", "data_pipelines.build_shards", "--source=folder")
-    return [*program, *given, *more]
-
-
-def test_sounds_that_are_stored_twice_lie_on_one_side(tmp_path):
+def test_sounds_that_are_stored_twice_lie_on_one_side(tmp_path, capsys):
     folder = _stored_twice(tmp_path / "sounds")
-    command = _command(folder, tmp_path / "out", "--holdout=0.3")
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    code, said, _ = builds.run(builds.flags(folder, tmp_path / "out", "--holdout=0.3"), capsys)
+    assert code == 0
     train, test = (_sounds(tmp_path / "out" / part) for part in ("train", "test"))
     assert train and test and not train.keys() & test.keys()
     # None was lost, and the copies are counted where they are.
@@ -97,7 +72,7 @@ def test_sounds_that_are_stored_twice_lie_on_one_side(tmp_path):
     for part, found in (("train", train), ("test", test)):
         assert manifest.read(tmp_path / "out" / part).duplicates == len(found)
         assert not manifest.read(tmp_path / "out" / part).refused
-    assert f"used sounds that have the samples of another one: {len(train)}" in run.stdout
+    assert f"used sounds that have the samples of another one: {len(train)}" in said
 
 
 def test_copies_in_an_undivided_set_are_used_and_counted(tmp_path):
@@ -115,7 +90,7 @@ def test_the_same_sound_in_another_container_is_left_out_of_the_other_part(
     assert train and test and not train.keys() & test.keys()
     assert len(train.keys() | test.keys()) == 10
     for part, other in (("train", "test"), ("test", "train")):
-        left_out, content = _refusals(tmp_path / "out" / part), manifests[part]
+        left_out, content = builds.refusals(tmp_path / "out" / part), manifests[part]
         assert content.refused == {"duplicate": len(left_out)} and left_out
         assert content.num_used + len(left_out) == content.num_sources
         for path, (reason, detail) in left_out.items():
@@ -125,7 +100,7 @@ def test_the_same_sound_in_another_container_is_left_out_of_the_other_part(
                 path != twin and detail == f"the same sound as {twin} in {other}, in another file"
             )
     _build(folder, tmp_path / "alone")
-    assert _files(tmp_path / "out") == _files(tmp_path / "alone")
+    assert builds.files(tmp_path / "out") == builds.files(tmp_path / "alone")
 
 
 def test_one_click_at_different_places_is_not_the_same_sound(tmp_path):
@@ -176,7 +151,7 @@ def test_a_build_that_is_killed_anywhere_ends_with_the_same_bytes(
         last.clear()
         assert not list(output.rglob(manifest.FILE_NAME))
         _build(folder, output)
-        assert _files(output) == _files(tmp_path / "undisturbed")
+        assert builds.files(output) == builds.files(tmp_path / "undisturbed")
 
 
 def test_a_process_that_is_killed_while_copies_are_left_out_is_continued(tmp_path):
@@ -187,7 +162,7 @@ def test_a_process_that_is_killed_while_copies_are_left_out_is_continued(tmp_pat
         samples = rng.integers(-9_000, 9_000, 550_000, np.int16)
         soundfile.write(folder / f"{index:02d}.wav", samples, 44_100)
         soundfile.write(folder / f"again_{index:02d}.flac", samples, 44_100)
-    command = _command(folder, tmp_path / "out", "--holdout=0.4")
+    command = builds.PROGRAM + builds.flags(folder, tmp_path / "out", "--holdout=0.4")
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if "written again" in line:
@@ -198,12 +173,12 @@ def test_a_process_that_is_killed_while_copies_are_left_out_is_continued(tmp_pat
     with pytest.raises(ValueError, match="not a finished shard set"):
         sources.ShardSet(tmp_path / "out" / "test")
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-    undisturbed = _command(folder, tmp_path / "undisturbed", "--holdout=0.4")
+    undisturbed = builds.PROGRAM + builds.flags(folder, tmp_path / "undisturbed", "--holdout=0.4")
     subprocess.run(undisturbed, cwd=ROOT, capture_output=True, check=True)
-    assert _files(tmp_path / "out") == _files(tmp_path / "undisturbed")
+    assert builds.files(tmp_path / "out") == builds.files(tmp_path / "undisturbed")
 
 
-def test_whole_speakers_are_held_out(tmp_path):
+def test_whole_speakers_are_held_out(tmp_path, capsys):
     folder = tmp_path / "sounds"
     folder.mkdir()
     for speaker in range(10):
@@ -211,17 +186,15 @@ def test_whole_speakers_are_held_out(tmp_path):
             tone = sounds.tone(0.3, hertz=200.0 + 10 * (4 * speaker + take))
             soundfile.write(folder / f"s{speaker}_{take}.wav", tone, 16_000)
     more = ("--holdout=0.2", "--holdout_by=speaker", "--label_pattern=^(?P<speaker>s[0-9]+)_")
-    command = _command(folder, tmp_path / "out", *more)
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    code, said, _ = builds.run(builds.flags(folder, tmp_path / "out", *more), capsys)
+    assert code == 0
     content = {part: manifest.read(tmp_path / "out" / part) for part in ("train", "test")}
     speakers = {part: set(content[part].labels["speaker"]) for part in content}
     assert not speakers["train"] & speakers["test"]
     assert (len(speakers["train"]), len(speakers["test"])) == (8, 2)
     assert content["test"].settings["holdout_by"] == "speaker"
-    assert "8 values of 'speaker' lie in train, 2 in test" in run.stdout
-    assert "opening" not in run.stdout  # A folder knows its labels before.
+    assert "8 values of 'speaker' lie in train, 2 in test" in said
+    assert "opening" not in said  # A folder knows its labels before.
     # Another label is another build.
-    other = subprocess.run(
-        _command(folder, tmp_path / "out", *more[::2]), cwd=ROOT, capture_output=True, text=True
-    )
-    assert other.returncode == 1 and "holdout_by is 'speaker' there" in other.stderr
+    code, _, error = builds.run(builds.flags(folder, tmp_path / "out", *more[::2]), capsys)
+    assert code == 1 and "holdout_by is 'speaker' there" in error

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines import build_shards
 from data_pipelines.building import summary
 from data_pipelines.records import manifest
 from data_pipelines.sound import levels
+from tests.support import builds
 from tests.support import sounds
 
 
@@ -43,8 +43,9 @@ def _build(folder, output, *flags, capsys):
         r"--label_pattern=^(?P<digit>\d)_(?P<speaker>[a-z]+)_",
         *flags,
     ]
-    assert build_shards.main(arguments) == 0
-    return capsys.readouterr().out
+    code, said, _ = builds.run(arguments, capsys)
+    assert code == 0
+    return said
 
 
 def _numbers(pattern, text):

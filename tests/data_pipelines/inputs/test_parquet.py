@@ -4,8 +4,6 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from data_pipelines.building import builder
-from data_pipelines.building import split
 from data_pipelines.inputs import parquet
-from data_pipelines.reading import sources
-from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
+from tests.support import builds
 from tests.support import sounds
 
 _FILE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -47,27 +42,9 @@ def _write(path, columns, *, features=None, **options):
     return path
 
 
-def _build(path, output, *, num_workers=0, fraction=0.0, label="", **fields):
-    return builder.build(
-        parquet.Parquet(str(path), **fields),
-        output,
-        sounds.conversion(),
-        holdout=split.Holdout(fraction, label),
-        num_workers=num_workers,
-        say=lambda line: None,
-    )
-
-
-def _first_records(folder) -> dict[str, sound_records.Record]:
-    """Source -> its first record."""
-    shard_set = sources.ShardSet(folder)
-    found = [shard_set[index] for index in range(len(shard_set))]
-    return {record.source: record for record in found if record.offset == 0}
-
-
-def _refusals(folder) -> dict[str, str]:
-    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
-    return {line["path"]: line["reason"] for line in map(json.loads, lines)}
+def _build(path, output, *, audio_feature="", text_kind="", **options):
+    source = parquet.Parquet(str(path), audio_feature=audio_feature, text_kind=text_kind)
+    return builds.build(source, output, **options)
 
 
 @pytest.mark.parametrize("row_group_size", [1, 3, 100])
@@ -90,7 +67,7 @@ def test_rows_become_records_with_their_texts_and_labels(row_group_size, tmp_pat
     )
     content = _build(path, tmp_path / "out")[""]
     assert content.num_used == 7 and content.labels["label"] == ["cat", "dog"]
-    for index, (key, record) in enumerate(sorted(_first_records(tmp_path / "out").items())):
+    for index, (key, record) in enumerate(sorted(builds.first_records(tmp_path / "out").items())):
         assert key == f"train-0/{index:08d}"
         expected, _ = soundfile.read(io.BytesIO(_encoded(index)), dtype="int16")
         np.testing.assert_array_equal(record.waveform, expected[:8_000])
@@ -108,19 +85,19 @@ def test_several_captions_are_kept_in_columns_or_in_a_list(tmp_path):
     listed = {"audio": _sounds(2), "captions": pa.array([["a", "c"], ["b"]])}
     _build(_write(tmp_path / "listed.parquet", listed), tmp_path / "b")
     for folder in ("a", "b"):
-        texts = [record.texts for record in _first_records(tmp_path / folder).values()]
+        texts = [record.texts for record in builds.first_records(tmp_path / folder).values()]
         contents = [[(text.content, text.kind) for text in group] for group in texts]
         assert contents == [[("a", "caption"), ("c", "caption")], [("b", "caption")]]
     path = _write(tmp_path / "text.parquet", {"audio": _sounds(1), "text": ["a tone"]})
     _build(path, tmp_path / "c", text_kind="caption")
-    (record,) = _first_records(tmp_path / "c").values()
+    (record,) = builds.first_records(tmp_path / "c").values()
     assert record.texts == (sound_records.Text("a tone", "caption"),)
 
 
 def test_a_column_of_bytes_will_do_and_of_several_one_must_be_said(tmp_path):
     encoded = pa.array([_encoded(0), _encoded(1)])
     _build(_write(tmp_path / "plain.parquet", {"wav": encoded}), tmp_path / "plain")
-    assert len(_first_records(tmp_path / "plain")) == 2
+    assert len(builds.first_records(tmp_path / "plain")) == 2
     large = {"wav": encoded.cast(pa.large_binary())}
     _build(_write(tmp_path / "large.parquet", large), tmp_path / "large")
     columns = {"audio": _sounds(2), "image": _sounds(2), "first": encoded}
@@ -148,7 +125,7 @@ def test_paths_without_bytes_are_refused_and_a_row_without_is_counted(tmp_path):
     rows += [{"bytes": b"", "path": ""}, {"bytes": b"noise" * 99, "path": ""}]
     path = _write(tmp_path / "some.parquet", {"audio": pa.array(rows, _FILE)})
     assert _build(path, tmp_path / "out")[""].num_used == 1
-    assert _refusals(tmp_path / "out") == {
+    assert builds.reasons(tmp_path / "out") == {
         "some/00000001": "empty",
         "some/00000002": "empty",
         "some/00000003": "empty",
@@ -252,14 +229,13 @@ def test_copies_in_two_files_lie_on_one_side(tmp_path):
         assert not content.refused and content.duplicates * 2 == content.num_used
 
 
-def test_the_command_builds_a_folder(tmp_path):
+def test_the_command_builds_a_folder(tmp_path, capsys):
     _write(tmp_path / "in" / "data" / "train-00000.parquet", {"audio": _sounds(2)})
     (tmp_path / "in" / "README.md").touch()
-    command = [sys.executable, "-m", "data_pipelines.build_shards", "--source=parquet"]
-    command += [f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "2 of 2 sounds used" in run.stdout and "1 passed over (1 .md)" in run.stdout
-    assert set(_first_records(tmp_path / "out")) == {
+    arguments = ["--source=parquet", f"--input={tmp_path}/in", f"--output={tmp_path}/out"]
+    code, said, _ = builds.run(arguments, capsys)
+    assert code == 0 and "2 of 2 sounds used" in said and "1 passed over (1 .md)" in said
+    assert set(builds.first_records(tmp_path / "out")) == {
         "data/train-00000/00000000",
         "data/train-00000/00000001",
     }

@@ -5,44 +5,20 @@
 import io
 import json
 import subprocess
-import sys
 import tarfile
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.building import builder
-from data_pipelines.building import split
 from data_pipelines.inputs import webdataset
-from data_pipelines.reading import sources
-from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
-from tests.support import sounds
+from tests.support import builds
 from tests.support import tars
 
 
-def _build(path, output, *, num_workers=0, fraction=0.0, label="", **fields):
-    return builder.build(
-        webdataset.Tars(str(path), **fields),
-        output,
-        sounds.conversion(),
-        holdout=split.Holdout(fraction, label),
-        num_workers=num_workers,
-        say=lambda line: None,
-    )
-
-
-def _first_records(folder) -> dict[str, sound_records.Record]:
-    """Source -> its first record."""
-    shard_set = sources.ShardSet(folder)
-    found = [shard_set[index] for index in range(len(shard_set))]
-    return {record.source: record for record in found if record.offset == 0}
-
-
-def _refusals(folder) -> dict[str, tuple[str, str]]:
-    lines = (folder / manifest.REFUSALS_NAME).read_text().splitlines()
-    return {line["path"]: (line["reason"], line["detail"]) for line in map(json.loads, lines)}
+def _build(path, output, *, text_kind="", **options):
+    return builds.build(webdataset.Tars(str(path), text_kind=text_kind), output, **options)
 
 
 @pytest.mark.parametrize("in_memory", [0, 2**23])
@@ -69,7 +45,7 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
         path = tars.write(tmp_path / f"{format}" / "a.tar", members, format=format)
         content = _build(path, path.parent / "out")[""]
         assert content.skipped == {".jpg": 1, "text without sound": 1}
-        records = _first_records(path.parent / "out")
+        records = builds.first_records(path.parent / "out")
         assert {key: record.texts for key, record in records.items()} == {
             "a.tar/one.wav": (sound_records.Text("said", "transcript"),),
             "a.tar/some.folder/two.FLAC": (sound_records.Text("in json", "transcript"),),
@@ -94,7 +70,7 @@ def test_members_of_one_name_belong_together(in_memory, tmp_path, monkeypatch):
 def test_texts_are_captions_where_that_is_said(tmp_path):
     path = tars.write(tmp_path / "a.tar", [("a.wav", tars.encoded(0)), ("a.txt", b"a tone")])
     _build(path, tmp_path / "out", text_kind="caption")
-    records = _first_records(tmp_path / "out")
+    records = builds.first_records(tmp_path / "out")
     assert records["a.tar/a.wav"].texts == (sound_records.Text("a tone", "caption"),)
 
 
@@ -122,7 +98,7 @@ def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name
         ("deep.json", b"[" * 100_000),
     ]
     content = _build(tars.write(tmp_path / "a.tar", members), tmp_path / "out")[""]
-    refused = _refusals(tmp_path / "out")
+    refused = builds.refusals(tmp_path / "out")
     assert {key.removeprefix("a.tar/"): reason for key, (reason, _) in refused.items()} == {
         "two.wav": "ambiguous",
         "two.flac": "ambiguous",
@@ -198,12 +174,11 @@ def test_copies_in_two_tars_lie_on_one_side(tmp_path):
         assert not content.refused and content.duplicates * 2 == content.num_used
 
 
-def test_the_command_says_what_it_does(tmp_path):
+def test_the_command_says_what_it_does(tmp_path, capsys):
     tars.write(tmp_path / "in" / "s-0.tar", [("a.wav", tars.encoded(0)), ("b.txt", b"alone")])
-    command = [sys.executable, "-m", "data_pipelines.build_shards", "--source=webdataset"]
-    command += [f"--input={tmp_path}/in/s-{{0..0}}.tar", f"--output={tmp_path}/out"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "1 texts in tars have no sound, such as s-0.tar/b.txt" in run.stdout
-    other = subprocess.run([*command, "--seed=1"], capture_output=True, text=True)
-    assert other.returncode == 1
-    assert "--seed is not for --source=webdataset: leave it out" in other.stderr
+    arguments = [f"--input={tmp_path}/in/s-{{0..0}}.tar", f"--output={tmp_path}/out"]
+    arguments = ["--source=webdataset", *arguments]
+    code, said, _ = builds.run(arguments, capsys)
+    assert code == 0 and "1 texts in tars have no sound, such as s-0.tar/b.txt" in said
+    code, _, error = builds.run([*arguments, "--seed=1"], capsys)
+    assert code == 1 and "--seed is not for --source=webdataset: leave it out" in error
