@@ -5,10 +5,8 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
-import signal
 import subprocess
 import time
 
@@ -25,6 +23,7 @@ from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import refusals
 from tests.support import builds
+from tests.support import deadly
 from tests.support import sounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -255,35 +254,12 @@ def test_what_a_listing_knows_is_said_written_and_part_of_what_was_built(folder,
         _build(_Described(str(folder), "two"), tmp_path / "out")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Deadly:
-    """An input in which reading one sound kills the process, and another raises."""
-
-    folder: str
-
-    def settings(self):
-        return {"source": "deadly"}
-
-    def listed(self):
-        return folders.Folder(self.folder).listed()
-
-    @contextlib.contextmanager
-    def opened(self, item):
-        if item.index == 2:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if item.index == 3:
-            raise KeyError("surprise")
-        with folders.Folder(self.folder).opened(item) as sound:
-            yield sound
-
-
 def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path):
-    content = _build(_Deadly(str(folder)), tmp_path / "out", num_workers=1)[""]
+    content = _build(deadly.Deadly(str(folder)), tmp_path / "out", num_workers=1)[""]
     assert content.num_used == 6
-    lines = (tmp_path / "out" / manifest.REFUSALS_NAME).read_text().splitlines()
-    crashed, raised = map(json.loads, lines)
-    assert crashed["reason"] == "crashed" and "SIGSEGV" in crashed["detail"]
-    assert raised["reason"] == "undecodable" and "KeyError: 'surprise'" in raised["detail"]
+    crashed, raised = builds.refusals(tmp_path / "out").values()
+    assert crashed[0] == "crashed" and "SIGSEGV" in crashed[1]
+    assert raised[0] == "undecodable" and "KeyError: 'surprise'" in raised[1]
 
 
 def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
