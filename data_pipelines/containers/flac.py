@@ -27,6 +27,7 @@ _RATES = dict(
         (88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), 1
     )
 )
+_MAX_BITS = 24  # that libsndfile reads
 _LEAST_TAIL = 2**16  # bytes at the end in which the last frame is looked for
 
 
@@ -69,7 +70,7 @@ def walk(content: content_lib.Content, start: int) -> streams.Walk:
             found.append(stream)
         if problem:
             return streams.Walk("flac", tuple(found), problem)
-    if starts == [0] and len(found[0].pieces) == 1:
+    if len(found) == 1 and found[0].pieces == (range(0, content.size),):
         found = [dataclasses.replace(found[0], pieces=None)]
     return streams.Walk("flac", tuple(found))
 
@@ -83,6 +84,8 @@ def _walk_stream(
     if start[4] & 0x7F or start[5:8] != _FIRST_BLOCK[5:]:
         return None, streams.Problem("damaged", "no STREAMINFO behind its first bytes")
     info = _Info(int.from_bytes(start[18:26], "big"), int.from_bytes(start[10:12], "big"))
+    if info.bits > _MAX_BITS:
+        return None, streams.Problem("unsupported", f"FLAC of {info.bits} bits: make it 24")
     position, is_last = part.start + 4, False
     while not is_last:
         head = content.at(position, 4)
@@ -102,14 +105,14 @@ def _walk_stream(
         return None, streams.Problem(reason, f"no frame starts at byte {position}")
     is_variable = content.at(position + 1, 1) == b"\xf9"
     block = 1 if is_variable else first.num_frames
-    end = _end(content, range(position, part.stop), info, block)
+    end, stop = _end(content, range(position, part.stop), info, block)
     if end is None:
         return streams.Stream(None, (part,), info.layout), streams.Problem(
             "truncated", "no whole frame stands at its end"
         )
-    pieces = (part,)
+    pieces = (range(part.start, stop),)
     if end != info.total:
-        pieces = (with_total(start, end), range(part.start + len(start), part.stop))
+        pieces = (with_total(start, end), range(part.start + len(start), stop))
     stream = streams.Stream(end, pieces, info.layout)
     if end < info.total:
         detail = f"{end} of {info.total} samples are there"
@@ -123,8 +126,13 @@ def with_total(head: bytes, total: int) -> bytes:
     return head[:18] + packed.to_bytes(8, "big") + head[26:]
 
 
-def _end(content: content_lib.Content, frames: range, info: _Info, block: int) -> int | None:
-    """Samples up to the end of the last frame; None where no whole frame ends where the file does."""
+def _end(
+    content: content_lib.Content, frames: range, info: _Info, block: int
+) -> tuple[int | None, int]:
+    """Samples up to the end of the last frame, and where that is, before zero bytes.
+
+    The samples are None where no whole frame ends where the file does.
+    """
     most = info.max_block * info.layout[1] * (info.bits + 7) // 8
     begin = max(frames.stop - max(_LEAST_TAIL, 2 * most), frames.start)
     tail = content.at(begin, frames.stop - begin)
@@ -135,8 +143,11 @@ def _end(content: content_lib.Content, frames: range, info: _Info, block: int) -
             continue
         end = frame.number * block + frame.num_frames
         if _sum(tail[place:]) == 0:
-            return end
-    return None
+            stop = max(len(tail.rstrip(b"\0")), place)
+            while _sum(tail[place:stop]):  # A sum may end in zeros.
+                stop += 1
+            return end, begin + stop
+    return None, frames.stop
 
 
 def _backwards(tail: bytes, pattern: bytes) -> Iterator[int]:

@@ -29,6 +29,7 @@ _BIT_RATES = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _WRITERS = (b"LAME3", b"Lavc5", b"Lavc6", b"Lavf5", b"Lavf6")
+_FFMPEG_SUMMED = 190  # bytes
 _DECODER_DELAY = 529  # samples that libmpg123 takes off the front besides the encoder's delay
 
 
@@ -167,7 +168,8 @@ def _problem_at(
     if is_first and _is_free(head):
         return streams.Problem("unsupported", "MPEG audio of free format: convert it to flac")
     header = _header(head)
-    if header and position + header.num_bytes > stop:
+    is_cut = position + (header.num_bytes if header else _HEADER_BYTES) > stop
+    if is_cut and (header or head[:1] == b"\xff"):
         return streams.Problem("truncated", f"in the frame at byte {position}")
     return streams.Problem("damaged", f"no frame starts at byte {position}")
 
@@ -258,7 +260,8 @@ def _read_info(content: content_lib.Content, part: range, tag: int) -> _Info:
         num_bytes, count = (int.from_bytes(frame[at : at + 4], "big") for at in (46, 50))
         return _Info(place, frame, 0, count, num_bytes, (0, 0))
     flags, at = int.from_bytes(frame[tag + 4 : tag + 8], "big"), tag + 8
-    values, is_sorted = {}, not any(frame[4:tag])
+    has_sum = not frame[1] & 1  # of the header and what should be zero, behind it
+    values, is_sorted = {}, not any(frame[6 if has_sum else 4 : tag])
     for flag, size in ((1, 4), (2, 4), (4, 100), (8, 4)):
         if flags & flag:
             is_sorted &= flag != 4 or list(frame[at : at + size]) == sorted(frame[at : at + size])
@@ -283,12 +286,24 @@ def _sum_of(byte: int) -> int:
 _SUM_TABLE = tuple(map(_sum_of, range(256)))
 
 
-def _is_true(frame: bytes, summed: int) -> bool:
-    """Whether an Info frame has its sum, a CRC-16, or none."""
+def _sum(content: bytes) -> int:
     value = 0
-    for byte in frame[:summed]:
+    for byte in content:
         value = value >> 8 ^ _SUM_TABLE[(value ^ byte) & 0xFF]
-    return value == int.from_bytes(frame[summed : summed + 2], "big") if summed else True
+    return value
+
+
+def _is_true(frame: bytes, summed: int) -> bool:
+    """Whether an Info frame has its sum, a CRC-16, or none.
+
+    ffmpeg sums 190 bytes of a frame of any size, with zeros where the frame ends and the sum goes.
+    """
+    without = frame[:summed] + bytes(2) + frame[summed + 2 :]
+    wanted = int.from_bytes(frame[summed : summed + 2], "big")
+    return not summed or wanted in (
+        _sum(frame[:summed]),
+        _sum(without.ljust(_FFMPEG_SUMMED, b"\0")[:_FFMPEG_SUMMED]),
+    )
 
 
 def _problem_of(run: _Run, content: content_lib.Content) -> streams.Problem | None:
@@ -319,8 +334,9 @@ def _problem_of(run: _Run, content: content_lib.Content) -> streams.Problem | No
             extra = f"{run.count - info.count} frames behind the {info.count} that its Info frame"
             return streams.Problem("damaged", f"{extra} counts")
         return None
-    # Some writers count the Info frame itself.
-    if run.count == info.count - 1 or info.num_bytes and run.num_bytes >= info.num_bytes:
+    # Some writers count the Info frame itself, but then no bytes are missing.
+    is_there = run.num_bytes >= info.num_bytes if info.num_bytes else run.count == info.count - 1
+    if is_there:
         return None
     return streams.Problem("truncated", f"{run.count} of {info.count} frames are there")
 

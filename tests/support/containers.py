@@ -231,6 +231,26 @@ def lame_count(content: bytes) -> int:
     return int.from_bytes(content[place + 8 : place + 12], "big")
 
 
+def with_sum_of_ffmpeg(content: bytes) -> bytes:
+    """Returns an MP3 file of LAME with its Info frame as ffmpeg writes one, name and sum."""
+    at = content.index(b"LAME3")
+    content = content[:at] + b"Lavf59.37" + content[at + 9 :]
+    place = at + 34
+    size = len(content) - len(without_info(content))
+    frame = (content[:place] + bytes(2) + content[place + 2 : size]).ljust(190, b"\0")
+    value = 0
+    for byte in frame[:190]:  # CRC-16, the low bit first
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0xA001 if value & 1 else 0)
+    return content[:place] + value.to_bytes(2, "big") + content[place + 2 :]
+
+
+def _mp3_as_of_ffmpeg(rng: np.random.Generator) -> Made:
+    made = _mp3(rng)
+    return dataclasses.replace(made, content=with_sum_of_ffmpeg(made.content))
+
+
 def _mp3_joined(rng: np.random.Generator) -> Made:
     sound, rate, mode = _mp3_arguments(rng)
     other = noise(rng, _size(rng)[0], sound.shape[1])
@@ -261,6 +281,7 @@ KINDS = {
     "ogg_flac": _ogg_flac,
     "ogg_chained": _chained,
     "mp3": _mp3,
+    "mp3_of_ffmpeg": _mp3_as_of_ffmpeg,
     "mp3_without_info": _mp3_without_info,
     "mp3_joined": _mp3_joined,
 }

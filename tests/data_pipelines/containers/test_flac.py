@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.containers import walk as walk_lib
+from data_pipelines.sound import audio_files
 from tests.support import containers
 
 _SOUND = containers.noise(np.random.default_rng(0), 10_000, 2)
@@ -53,6 +54,18 @@ def test_tags_and_padding_are_no_sound():
     for content in (id3 + _FLAC, _FLAC + b"TAG" + b"x" * 125, _FLAC + bytes(3_000)):
         walk = _walk(content)
         assert walk.problem is None and walk.streams[0].num_frames == 10_000
+
+
+@pytest.mark.parametrize("tail", [b"TAG" + b"x" * 125, bytes(3_000)])
+def test_what_follows_the_sound_is_not_shown_to_the_decoder(tail):
+    with audio_files.opened(io.BytesIO(_FLAC + tail)) as sound:
+        assert np.array_equal(np.concatenate(list(sound.blocks)), _SOUND)
+
+
+def test_samples_of_more_than_24_bits_are_named():
+    packed = int.from_bytes(_FLAC[18:26], "big") | 31 << 36
+    problem = _walk(_FLAC[:18] + packed.to_bytes(8, "big") + _FLAC[26:]).problem
+    assert problem.reason == "unsupported" and "32 bits" in problem.detail
 
 
 def test_bytes_behind_the_last_frame_are_refused():

@@ -56,6 +56,23 @@ def test_an_info_frame_that_is_changed_otherwise_is_damaged():
     assert problem.reason == "damaged" and "differs from its sum" in problem.detail
 
 
+@pytest.mark.parametrize("channels, rate", [(1, 8_000), (1, 44_100), (2, 16_000), (2, 44_100)])
+def test_the_sum_of_ffmpeg_takes_in_190_bytes_of_any_frame(channels, rate):
+    content = containers.mp3(np.tile(_NOISE, (1, channels)), rate)
+    content = containers.with_sum_of_ffmpeg(content)
+    walk = _walk(content)
+    assert walk.problem is None and walk.streams[0].num_frames == 10_000
+    at = content.index(b"Lavf") + 21
+    walk = _walk(content[:at] + bytes((content[at] ^ 0x10,)) + content[at + 1 :])
+    assert "differs from its sum" in walk.problem.detail
+
+
+def test_an_info_frame_may_have_a_sum_of_its_header():
+    with_sum = _MP3[:1] + bytes((_MP3[1] & 0xFE,)) + _MP3[2:4] + b"\x60\xe0" + _MP3[6:]
+    walk = _walk(containers.with_sum_of_ffmpeg(with_sum))
+    assert walk.problem is None and walk.streams[0].num_frames == 10_000
+
+
 @pytest.mark.parametrize("place, size", [(9, 1), (100, 60)])
 def test_an_info_frame_without_order_is_damaged(place, size):
     content = bytearray(_MP3)
@@ -97,6 +114,8 @@ def test_a_frame_that_is_cut_is_truncated():
     for content in (_MP3, containers.without_info(_MP3)):
         walk = _walk(content[:-1])
         assert walk.problem.reason == "truncated" and walk.streams
+        for size in (1, 2, 3):  # of the next frame's header
+            assert _walk(content + _MP3[:size]).problem.reason == "truncated"
 
 
 def test_missing_frames_are_truncated():
@@ -107,6 +126,17 @@ def test_missing_frames_are_truncated():
     cut = _MP3[: size + first.stop // 2]
     problem = _walk(cut).problem
     assert problem.reason == "truncated"
+
+
+def test_one_frame_that_is_missing_is_told_from_an_info_frame_that_counts_itself():
+    size = len(_MP3) - len(containers.without_info(_MP3))
+    counted = _with_count(_MP3, _COUNT + 1)
+    assert _walk(counted).problem is None
+    place = size
+    for _ in range(5):  # to the middle
+        place += mpeg._header(_MP3[place : place + 4]).num_bytes
+    cut = _MP3[:place] + _MP3[place + mpeg._header(_MP3[place : place + 4]).num_bytes :]
+    assert _walk(cut).problem.reason == "truncated"
 
 
 def test_streams_of_other_rates_or_channels_are_refused():
