@@ -73,27 +73,35 @@ def texts_and_labels(
     """Returns the texts and labels in one row of a table, without the column of its file.
 
     Args:
-        fields: name of a column -> its value: words, numbers or, for captions, a list of words.
+        fields: name of a column -> its value: words, numbers or, for texts, a list of words.
         text_kind: of the texts whose column does not say it; "" for transcripts.
         where: of the row, for messages.
 
     Returns:
         Texts without the white space around them, and labels; what is empty is left out, as are
-        the columns "" and "_" and values that are neither words nor numbers.
+        the columns "" and "_" and labels that are neither words nor numbers.
 
     Raises:
-        ValueError: if a kind is unknown, or two columns say different words.
+        ValueError: if a kind is unknown, a text is none, or there are two of what is said.
     """
     roles = _roles(tuple(fields))
     said = _kind(fields[roles.kind], roles.kind, where) if roles.kind else ""
     texts = []
-    name, words = _spoken(fields, roles, where)
+    name, spoken = _spoken(fields, roles, where)
     captions = [text for name in roles.captions for text in _all_words(fields[name], name, where)]
-    if words:
+    if spoken:
         fixed = "" if name in roles.neutral else sound_records.TRANSCRIPT
         if fixed and said and said != fixed:
             raise ValueError(f"{where} has a {name} and says that it is a {said}")
-        texts = [sound_records.Text(words, said or fixed or text_kind or sound_records.TRANSCRIPT)]
+        # The same words in a column of captions say what they are, too.
+        told = "" if set(spoken) - set(captions) else sound_records.CAPTION
+        kind = said or fixed or text_kind or told or sound_records.TRANSCRIPT
+        if kind == sound_records.TRANSCRIPT and len(spoken) > 1:
+            raise ValueError(
+                f"{where} must have one transcript in its column {name}, got {len(spoken)} texts: "
+                "if they are captions, say --text_kind=caption"
+            )
+        texts = [sound_records.Text(words, kind) for words in spoken]
     elif captions and said == sound_records.TRANSCRIPT:
         raise ValueError(f"{where} has a {roles.captions[0]} and says that it is a {said}")
     texts += [sound_records.Text(text, sound_records.CAPTION) for text in captions]
@@ -120,13 +128,11 @@ def _roles(names: tuple[str, ...]) -> _Roles:
     return _Roles(speech, captions, kind, labels, neutral)
 
 
-def _spoken(fields: Mapping[str, object], roles: _Roles, where: str) -> tuple[str, str]:
+def _spoken(fields: Mapping[str, object], roles: _Roles, where: str) -> tuple[str, tuple[str, ...]]:
     """The column of what is said, and its words: the normalised ones where there are any."""
     for group in roles.speech:
-        if len(group) == 1 and (words := _words(fields[group[0]], group[0], where)):
-            return group[0], words
-        found = {name: _words(fields[name], name, where) for name in group}
-        found = {name: words for name, words in found.items() if words}
+        found = {name: tuple(_all_words(fields[name], name, where)) for name in group}
+        found = {name: texts for name, texts in found.items() if texts}
         if len(set(found.values())) > 1:
             raise ValueError(
                 f"{where} says different words in {' and '.join(found)}: choose one and leave the "
@@ -134,7 +140,7 @@ def _spoken(fields: Mapping[str, object], roles: _Roles, where: str) -> tuple[st
             )
         if found:
             return next(iter(found.items()))
-    return "", ""
+    return "", ()
 
 
 def _kind(value: object, name: str, where: str) -> str:
@@ -150,8 +156,11 @@ def _kind(value: object, name: str, where: str) -> str:
 
 def _all_words(value: object, name: str, where: str) -> list[str]:
     """One or several texts; a list in brackets, as CSV writes Python's, is one text."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [words for words in (_words(value, name, where) for value in values) if words]
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    for value in values:
+        if isinstance(value, (dict, list, tuple)):
+            raise ValueError(f"{where} must have text in its column {name}, got {str(value)[:40]}")
+    return [words for value in values if (words := _words(value, name, where))]
 
 
 def _words(value: object, name: str, where: str) -> str:

@@ -31,6 +31,13 @@ def _texts(fields, **options):
         ({"text": "a", "kind": ""}, [("t", "a")]),
         ({"text": None, "caption": float("nan")}, []),
         ({"text": " \n"}, []),
+        ({"text": ["hello"]}, [("t", "hello")]),
+        ({"text": ["a dog", "a bark"], "kind": "caption"}, [("c", "a dog"), ("c", "a bark")]),
+        # The text of audio2dataset, and that of the caption it is a copy of.
+        ({"text": "a dog", "caption": "a dog"}, [("c", "a dog")]),
+        ({"text": "a dog", "captions": ["a dog", "a bark"]}, [("c", "a dog"), ("c", "a bark")]),
+        ({"transcript": "a dog", "caption": "a dog"}, [("t", "a dog"), ("c", "a dog")]),
+        ({"text": "a dog", "caption": "a dog", "kind": "asr"}, [("t", "a dog"), ("c", "a dog")]),
     ],
 )
 def test_texts_have_the_kind_that_their_column_says(fields, expected):
@@ -42,6 +49,8 @@ def test_the_kind_that_is_asked_for_holds_where_no_column_says_it():
     assert _texts({"text": "a", "kind": "speech"}, text_kind="caption") == [("t", "a")]
     assert _texts({"transcript": "a"}, text_kind="caption") == [("t", "a")]
     assert _texts({"caption": "a"}, text_kind="transcript") == [("c", "a")]
+    several = {"text": ["a dog", "a bark"]}
+    assert _texts(several, text_kind="caption") == [("c", "a dog"), ("c", "a bark")]
 
 
 def test_all_other_columns_are_labels():
@@ -62,6 +71,9 @@ def test_all_other_columns_are_labels():
         ({"transcript": "a", "kind": "caption"}, "line 3 has a transcript .* it is a caption"),
         ({"text": "a\0b"}, "line 3 must have text"),
         ({"text": "\ud800"}, "line 3 must have text"),
+        ({"text": ["a", "b"]}, "line 3 must have one transcript in its column text, got 2"),
+        ({"text": {"en": "a"}}, "line 3 must have text in its column text, got {'en': 'a'}"),
+        ({"captions": [{"text": "a"}]}, "line 3 must have text in its column captions, got {"),
         ({"caption": b"\xff"}, "line 3 must have UTF-8 in its column caption"),
     ],
 )

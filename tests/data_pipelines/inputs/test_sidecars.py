@@ -21,10 +21,33 @@ def test_the_lines_of_a_transcript_are_one_text(tmp_path):
     assert _read(tmp_path, " \n") == []
 
 
+def test_the_times_of_a_whole_sound_are_no_part_of_its_text(tmp_path):
+    said = [("transcript", "She had your dark suit.")]
+    assert _read(tmp_path, "0 46797 She had your dark suit. \n") == said  # TIMIT
+    assert _read(tmp_path, "0.000000\t2.924812\tShe had your dark suit.\n") == said
+
+
+@pytest.mark.parametrize("text", ["3 1 4", "1 2 3 go", "0 0 7", "0 1 2 3", "0 5 hello", "0 46797"])
+def test_figures_that_are_said_are_a_text(text, tmp_path):
+    assert _read(tmp_path, text) == [("transcript", text)]
+
+
 @pytest.mark.parametrize(
     "content, kind, message",
     [
         ("0 1200 sil\n1200 3400 h\n", "", "got labels with times"),
+        ("0.5\t1.25\thello\n1.5\t2.0\tthere\n", "", "got labels with times"),  # Audacity
+        ("0 0.3 hello\n0.3 0.6\n", "", "got labels with times"),
+        ("u1 1 0.00 0.31 hello\nu1 1 0.31 0.60 there\n", "", "got times, .u1"),  # CTM
+        ("1\n00:00:00,000 --> 00:00:01,500\nhello\n", "", "got times, '00:00:00,000 -->"),
+        ("WEBVTT\n\n00:00.000 --> 00:01.500\nhello\n", "", "got times"),
+        ("[00:12.34]hello\n", "", "got times, .\\[00:12.34"),
+        ('{"text": " hello", "segments": []}', "", "got JSON: give it by --metadata, with"),
+        ('[\n{"text": "hello"}\n]\n', "", "got JSON"),
+        ("start\tend\ttext\n0\t200\thello\n", "", "got labels with times"),  # Whisper
+        ('File type = "ooTextFile"\nObject class = "TextGrid"\n', "", "got a TextGrid"),
+        ("<?xml version='1.0'?>\n<a/>\n", "", "got XML"),
+        ("{\\rtf1\\ansi hello}", "", "got RTF"),
         ("a dog\na cat\n", "caption", "one caption on one line, got 2 lines"),
         ("a\0b", "", "line 1, must be text"),
     ],
