@@ -50,7 +50,8 @@ class Options:
     """What a user says of tables that do not say it.
 
     Attributes:
-        columns: names of the columns, empty if the first line has them or the layout is known.
+        columns: names of the columns, empty if the first line has them or the layout is known; of
+            JSON, those that are read.
         delimiter: one of delimited.MARKS, "" to find it.
         text_kind: of texts whose column does not tell it, "" for transcripts.
     """
@@ -84,7 +85,7 @@ def read(path: str | os.PathLike, options: Options, knows: Knows) -> Table:
     text = text_files.read(path)
     start, num_blank = text.lstrip()[:1], 0
     if path.lower().endswith(_JSON_ENDINGS) or start == "{":
-        found = list(json_objects.parse(path, text))
+        found = _chosen(path, list(json_objects.parse(path, text)), options.columns)
         if not any(columns.files(tuple(fields)) for _, fields in found[:1]):
             names = ", ".join(found[0][1]) if found else "nothing"
             raise ValueError(
@@ -101,6 +102,22 @@ def read(path: str | os.PathLike, options: Options, knows: Knows) -> Table:
     if not found:
         raise ValueError(f"{path} must be a table with a row for each sound, got no row")
     return Table(path, tuple(_rows(path, found, options, knows)), num_blank)
+
+
+def _chosen(
+    path: str, found: list[tuple[int, dict[str, Any]]], names: Sequence[str]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Objects with those of their names that a user wants, if they are said."""
+    chosen = [
+        (line, {name: value for name, value in fields.items() if name in names or not names})
+        for line, fields in found
+    ]
+    if found and not columns.files(tuple(chosen[0][1])) and columns.files(tuple(found[0][1])):
+        raise ValueError(
+            f"--metadata_columns={','.join(names)} must name the columns of {path} that are to be "
+            f"read, that of the sound among them, which has {', '.join(found[0][1])}"
+        )
+    return chosen
 
 
 def _rows(
@@ -268,6 +285,8 @@ def _without_header(
     # Any text can be divided by spaces: only sounds of such names tell that it is to be.
     tops = [mark for mark, score in scores.items() if score == best and (score or mark != " ")]
     whole = [mark for mark in tops if not parsed[mark].problem]
+    if whole == ["\t", " "]:
+        whole = ["\t"]  # What a tab divides, any white space does.
     if not tops:
         raise ValueError(
             f"{path} must have a name and a text or labels in each line, with one of "
@@ -277,7 +296,7 @@ def _without_header(
         raise ValueError(_tie(path, whole))
     cells = parsed[whole[0] if whole else max(tops, key=text.count)]
     _refuse_wrong(path, cells, knows)
-    return _words(path, text, knows) if cells.mark == " " else cells
+    return _words(path, text, knows) if cells.mark == " " and not place else cells
 
 
 def _tie(path: str, marks: Sequence[str]) -> str:

@@ -95,7 +95,9 @@ def test_commands_work_in_their_order(folder):
     assert len(commands) == 18
     for command in commands:
         if "f3tok encode $SOUND" in command:
-            (folder / "sounds" / "hum_broken.wav").unlink()  # of many files one that is none is exit 1
+            (
+                folder / "sounds" / "hum_broken.wav"
+            ).unlink()  # of many files one that is none is exit 1
         more = next((more for name, more in _SMALL.items() if name in command), "")
         _run(folder, f"{command} {more}")
     refused = "".join(

@@ -47,6 +47,7 @@ _ONE_TWO = [("u1.wav", [("t", "one")], {}), ("u2.wav", [("t", "two")], {})]
         ("a.tsv", 'file\ttext\n"u1.wav"\t"one"\n"u2.wav"\t"two"\n'),
         ("x.trans.txt", "u1.wav one\nu2.wav\ttwo\n"),
         ("text", "u1.wav  one\nu2.wav two\n"),
+        ("content.txt", "u1.wav\tone\nu2.wav\ttwo \n"),
         ("a.jsonl", '{"file_name": "u1.wav", "text": "one"}\n{"text":"two", "file_name":"u2.wav"}'),
         ("a.json", '[{"path": "u1.wav", "text": "one"},\n {"path": "u2.wav", "text": "two"}]\n'),
         (
@@ -116,9 +117,22 @@ def test_columns_can_be_named_whatever_the_first_line_says(tmp_path):
     assert [row[0] for row in _rows(tmp_path, "a.csv", table)] == ["u1.wav", "u2.wav"]
     table = "id,file,text\nu1,7.wav,one\nu2,8.wav,two\n"
     assert [row[0] for row in _rows(tmp_path, "a.csv", table)] == ["u1", "u2"]
+    # Of lines of words, too.
+    rows = _rows(tmp_path, "a.txt", "1 p/u1.wav\n2 p/u2.wav\n", columns=("part", "file"))
+    assert rows == [("p/u1.wav", [], {"part": "1"}), ("p/u2.wav", [], {"part": "2"})]
     # A sound may have the name of a column.
     rows = _rows(tmp_path, "a.csv", "audio,x\nu1,one\n", knows=lambda name: name in ("audio", "u1"))
     assert [row[0] for row in rows] == ["audio", "u1"]
+
+
+def test_of_json_the_columns_that_are_named_are_read(tmp_path):
+    content = '{"path": "u1", "text": "one", "task": "s2t_translation", "speaker": "ann"}\n'
+    with pytest.raises(ValueError, match="line 1, must have transcript .* --metadata_columns"):
+        _rows(tmp_path, "a.json", content)
+    rows = _rows(tmp_path, "a.json", content, columns=("path", "text", "_"))
+    assert rows == [("u1", [("t", "one")], {})]
+    with pytest.raises(ValueError, match="--metadata_columns=file,text must name .*path, text, t"):
+        _rows(tmp_path, "a.json", content, columns=("file", "text"))
 
 
 def test_few_sounds_of_a_large_table_tell_what_it_is(tmp_path):
