@@ -85,6 +85,8 @@ def _parser() -> command.Parser:
     add("--exclude", action="append", default=[], help=text)
     text = "regular expression; its named groups are labels"
     add("--label_pattern", default="", help=text)
+    text = "regular expression; its group 'name' is what tables and sidecars call a sound"
+    add("--name_pattern", default="", help=text)
     text = "table of texts and labels, glob of tables, or folder that holds them; repeatable"
     add("--metadata", type=command.path, action="append", default=[], help=text)
     text = "its columns, with _ for what is left out, if it has no header or another is wanted"

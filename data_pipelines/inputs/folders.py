@@ -35,6 +35,8 @@ class Folder:
         exclude: globs of what is left out.
         label_pattern: regular expression whose named groups become labels; searched in the file
             name, or in the relative path if it contains a slash.
+        name_pattern: regular expression, searched in the file name without its ending; its group
+            `name` is what tables and sidecars call the sound.
         metadata: tables of texts and labels: paths, globs or folders, see `tables`.
         metadata_columns: names of the tables' columns, empty if their first line gives them.
         metadata_delimiter: of the tables, one of delimited.MARKS, "" to find it.
@@ -51,22 +53,23 @@ class Folder:
     metadata_delimiter: str = ""
     sidecars: tuple[str, ...] = ()
     text_kind: str = ""
+    name_pattern: str = ""
 
     def __post_init__(self):
         if not os.path.exists(self.path):
             raise ValueError(f"--input={self.path} does not exist: name a folder of sound files")
         if not os.path.isdir(self.path) and not os.path.isfile(self.path):
             raise ValueError(f"--input={self.path} must be a folder or a file, got neither")
-        try:
-            pattern = re.compile(self.label_pattern)
-        except re.error as error:
-            raise ValueError(
-                f"--label_pattern={self.label_pattern!r} is not a regular expression: {error}"
-            ) from None
-        if self.label_pattern and not pattern.groupindex:
+        groups = _groups("--label_pattern", self.label_pattern)
+        if self.label_pattern and not groups:
             raise ValueError(
                 f"--label_pattern={self.label_pattern!r} has no named group: write "
                 "(?P<speaker>...) for a label"
+            )
+        if self.name_pattern and "name" not in _groups("--name_pattern", self.name_pattern):
+            raise ValueError(
+                f"--name_pattern={self.name_pattern!r} has no group called name: write "
+                "(?P<name>...) for what tables call a sound"
             )
         self._table_paths()
 
@@ -92,6 +95,7 @@ class Folder:
                 f"{listing.counted(skipped) or 'nothing, as it is empty'}; check --input, --include and "
                 f"--exclude{''.join(f'; {remark}' for remark in remarks)}"
             )
+        names = self._called(names, remarks)
         sounds = matching.Sounds(self._root, names)
         joined = joining.Joined(sounds, [file.key for file in files])
         self._join_tables(joined, sounds, table_groups)
@@ -140,7 +144,10 @@ class Folder:
             else:
                 paths = table_paths.named("--sidecars", value, self._root)
             if not paths:
-                raise ValueError(f"--sidecars={value} fits no file in {self.path}")
+                ending = value.removeprefix("*").lower()
+                others = [file.key for file in entries.files if file.key.lower().endswith(ending)]
+                but = f", but {len(others)} of another case, such as {others[0]}" if others else ""
+                raise ValueError(f"--sidecars={value} fits no file in {self.path}{but}")
             groups.append((value, sorted(paths)))
         return groups
 
@@ -186,6 +193,34 @@ class Folder:
                 read.append(tables.read(path, options, knows))
             joined.add(joining.Group(value, read))
 
+    def _called(self, names: dict[str, str], remarks: list[str]) -> dict[str, str]:
+        """The same keys by the paths that tables know, which a pattern finds in those on the disk."""
+        if not self.name_pattern:
+            return names
+        pattern, called, num_fit = re.compile(self.name_pattern), {}, 0
+        for path, key in names.items():
+            folder, base = os.path.split(path)
+            stem, ending = os.path.splitext(base)
+            found = pattern.search(stem)
+            name = os.path.join(folder, found["name"] + ending) if found and found["name"] else path
+            num_fit += bool(key and name != path)
+            other = called.get(name)
+            if key and other and other != key:
+                raise ValueError(
+                    f"--name_pattern={self.name_pattern!r} must tell sounds apart, got two sounds "
+                    f"of the name {name}, {other} and {key}: mend it, or leave one out (--exclude)"
+                )
+            called[name] = key or other or ""
+        num_sounds = len(set(names.values()) - {""})
+        if not num_fit:
+            raise ValueError(
+                f"--name_pattern={self.name_pattern!r} must fit the file name of some sound, got "
+                f"{num_sounds} whose names it does not change"
+            )
+        share = f"{num_fit} of {num_sounds} sounds ({100 * num_fit // num_sounds} %)"
+        remarks.append(f"--name_pattern finds names in {share}")
+        return called
+
     def _labels_of_names(self, files: Sequence[entries_lib.File]) -> list[dict[str, str]]:
         """Labels that the names of sounds hold."""
         if not self.label_pattern:
@@ -225,6 +260,14 @@ def _merged(key: str, joined: joining.Joined, of_name: Mapping[str, str]) -> dic
     return labels | dict(of_name)
 
 
+def _groups(flag: str, pattern: str) -> Mapping[str, int]:
+    """The named groups of a regular expression that a flag gives."""
+    try:
+        return re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"{flag}={pattern!r} is not a regular expression: {error}") from None
+
+
 def _remarks(
     entries: entries_lib.Entries, files: Sequence[entries_lib.File], read: Mapping[str, str]
 ) -> list[str]:
@@ -241,7 +284,7 @@ def _remarks(
     paths = [path for path in others if table_paths.looks_like_table(os.path.basename(path))]
     remedy = f"give --metadata={paths[0]}" if paths else ""
     found["files that look like tables and were not read"] = (paths, remedy)
-    for ending in _SIDECAR_ENDINGS:
+    for ending in (*_SIDECAR_ENDINGS, *map(str.upper, _SIDECAR_ENDINGS)):
         paths = [path for path in others if path.endswith(ending)]
         paths = [path for path in paths if path.removesuffix(ending) in sounds]
         remedy = f"give --sidecars={ending} if they are texts"

@@ -83,7 +83,8 @@ class Joined:
             sounds = f"such as {self._keys[0]!r}" if self._keys else "of which there is none"
             raise ValueError(
                 f"{group.name} must name sounds of {self._sounds.root}, {sounds}, got {len(rows)} "
-                f"rows that name none, {example}"
+                f"rows that name none, {example}: check --input, name the column of the sound by "
+                "--metadata_columns, or what of its name tables know by --name_pattern"
             )
         self._say(group, counts, matches, lost, len(found))
         self.rows += counts
@@ -191,4 +192,4 @@ def _trusted(
 
 def _contradiction(key: str, first: tables.Row, second: tables.Row, what: str) -> str:
     places = f"{first.where}, and {second.where}, must say the same of {key}"
-    return f"{places}, got two: {what}; leave one out"
+    return f"{places}, got two: {what}; leave one out, or a column, as _ in --metadata_columns"

@@ -222,6 +222,67 @@ def test_sidecars_lie_beside_or_in_a_parallel_folder(tmp_path):
         folders.Folder(str(tmp_path), sidecars=(".lab",)).listed()
 
 
+def test_the_ending_of_sidecars_may_be_of_another_case_and_that_is_said(tmp_path):
+    _touch(tmp_path, "DR1/SA1.WAV")
+    (tmp_path / "DR1" / "SA1.TXT").write_text("0 46797 She had your dark suit.")
+    remarks = "\n".join(folders.Folder(str(tmp_path)).listed().remarks)
+    assert "give --sidecars=.TXT" in remarks
+    with pytest.raises(ValueError, match="fits no file .*, but 1 of another case, such as .*TXT"):
+        folders.Folder(str(tmp_path), sidecars=(".txt",)).listed()
+    (item,) = folders.Folder(str(tmp_path), sidecars=(".TXT",)).listed().items
+    assert item.texts[0].content == "She had your dark suit."
+
+
+_VCTK = [f"wav48/p225/p225_00{number}_mic{mic}.flac" for number in (1, 2) for mic in (1, 2)]
+
+
+def test_sounds_are_called_what_a_pattern_finds_in_their_names(tmp_path):
+    _touch(tmp_path, *_VCTK)
+    for number in (1, 2):
+        path = tmp_path / "txt" / "p225" / f"p225_00{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"text {number}")
+    sidecars = dict(sidecars=("txt/**/*.txt",))
+    with pytest.raises(ValueError, match="rows that name none.*--name_pattern"):
+        folders.Folder(str(tmp_path), **sidecars).listed()
+    pattern = "(?P<name>.*)_mic1"
+    found = folders.Folder(str(tmp_path), name_pattern=pattern, **sidecars).listed()
+    texts = [[text.content for text in item.texts] for item in found.items]
+    assert [item.key for item in found.items] == _VCTK
+    assert texts == [["text 1"], [], ["text 2"], []]
+    assert "--name_pattern finds names in 2 of 4 sounds (50 %)" in found.remarks
+    both = dict(name_pattern="(?P<name>.*)_mic[12]", **sidecars)
+    with pytest.raises(ValueError, match="two sounds of the name .*p225_001.flac.*mic1.*mic2.*"):
+        folders.Folder(str(tmp_path), **both).listed()
+    found = folders.Folder(str(tmp_path), include=("*_mic1.flac",), **both).listed()
+    assert [item.texts[0].content for item in found.items] == ["text 1", "text 2"]
+    assert found.rows == {"matched": 2}
+
+
+def test_a_pattern_of_names_serves_tables(tmp_path):
+    _touch(tmp_path, "Y-0Gj8-vB1q4_30.wav", "Yrqf_RErjfk8_170.wav")
+    table = tmp_path / "train.csv"
+    table.write_text("youtube_id,start_time,caption\n-0Gj8-vB1q4,30,a dog\nrqf_RErjfk8,170,rain\n")
+    found = folders.Folder(
+        str(tmp_path), name_pattern=r"^Y(?P<name>.{11})_\d+$", metadata=(str(table),)
+    ).listed()
+    assert [item.texts[0].content for item in found.items] == ["a dog", "rain"]
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ("(?P<name>", "--name_pattern=.* not a regular"),
+        ("(.*)_mic1", "--name_pattern=.* no group called name: write .*P<name>"),
+        ("(?P<name>.*)_mic3", "--name_pattern=.* must fit the file name of some sound"),
+    ],
+)
+def test_bad_name_patterns_are_refused(pattern, message, tmp_path):
+    _touch(tmp_path, *_VCTK)
+    with pytest.raises(ValueError, match=message):
+        folders.Folder(str(tmp_path), name_pattern=pattern).listed()
+
+
 def test_a_name_that_is_not_utf_8_is_a_name(tmp_path):
     os.makedirs(os.fsencode(tmp_path) + b"/\xff")
     with open(os.fsencode(tmp_path) + b"/\xff/\xe9.wav", "wb") as file:
