@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the columns of a table mean by their names: the file, transcripts, captions, labels."""
 
+import ast
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import functools
 import json
@@ -33,6 +35,8 @@ _KIND_OF = dict.fromkeys(
     sound_records.CAPTION,
 )
 _LEFT_OUT = ("", "_")
+_STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LISTED = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*\]", re.DOTALL).fullmatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,12 +159,21 @@ def _kind(value: object, name: str, where: str) -> str:
 
 
 def _all_words(value: object, name: str, where: str) -> list[str]:
-    """One or several texts; a list in brackets, as CSV writes Python's, is one text."""
+    """One or several texts, of a list or of one as CSV holds it, in brackets."""
+    if isinstance(value, str) and _LISTED(value.strip()):
+        value = _from_list(value.strip())
     values = value if isinstance(value, (list, tuple)) else (value,)
     for value in values:
         if isinstance(value, (dict, list, tuple)):
             raise ValueError(f"{where} must have text in its column {name}, got {str(value)[:40]}")
     return [words for value in values if (words := _words(value, name, where))]
+
+
+def _from_list(value: str) -> list[str] | str:
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(value)
+    return value
 
 
 def _words(value: object, name: str, where: str) -> str:

@@ -13,7 +13,7 @@ from data_pipelines.sound import refusals
 
 _README = pathlib.Path(build_shards.__file__).with_name("README.md").read_text(encoding="utf-8")
 _SECTION = _README.partition("**Texts and labels.**")[2].partition("\n- ")[0]
-# First words of a row -> its files besides the sounds ann_1.wav and ben_2.wav.
+# First words of a row -> its files, and the sounds where they are not ann_1.wav and ben_2.wav.
 _FILES = {
     "LJSpeech": {"metadata.csv": "ann_1|1|one\nben_2|2|two\n"},
     "LibriSpeech": {"1/2/1-2.trans.txt": "ann_1 ONE\nben_2 TWO\n"},
@@ -33,6 +33,10 @@ _FILES = {
     "Clotho": {"clotho_captions.csv": "file_name,caption_1,caption_2\nann_1,a,b\nben_2,c,d\n"},
     "CSV": {"texts.csv": "path,text\nann_1.wav,a dog\nben_2.wav,a cat\n"},
     "no header": {"list.txt": "ann_1|0|one two|ann\nben_2|0|three four|ben\n"},
+    "VCTK": {
+        **{f"wav/{name}_mic1.wav": "x" for name in ("ann_1", "ben_2")},
+        **{f"txt/{name}.txt": "one" for name in ("ann_1", "ben_2")},
+    },
     "labels": {},
 }
 
@@ -45,7 +49,9 @@ def _flags() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("what, flags", _flags())
 def test_the_flags_of_a_layout_find_its_texts(what, flags, tmp_path):
     files = next(files for name, files in _FILES.items() if what.startswith(name))
-    for name, content in (files | {"ann_1.wav": "x", "ben_2.wav": "x"}).items():
+    is_whole = any(name.endswith(".wav") for name in files)
+    sounds = {} if is_whole else {"ann_1.wav": "x", "ben_2.wav": "x"}
+    for name, content in (files | sounds).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     given = [part.replace("DIR", str(tmp_path)) for part in shlex.split(flags)]

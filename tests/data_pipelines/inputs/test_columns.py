@@ -32,6 +32,12 @@ def _texts(fields, **options):
         ({"text": None, "caption": float("nan")}, []),
         ({"text": " \n"}, []),
         ({"text": ["hello"]}, [("t", "hello")]),
+        # As CSV holds lists that Python or JSON have written.
+        ({"captions": "['a dog', \"a cat's\"]"}, [("c", "a dog"), ("c", "a cat's")]),
+        ({"captions": '["a dog", "na\\u00efve"]'}, [("c", "a dog"), ("c", "na\u00efve")]),
+        ({"caption": "['a' 'b'\n 'c']"}, [("c", "['a' 'b'\n 'c']")]),
+        ({"text": "[laughs] ['twas]"}, [("t", "[laughs] ['twas]")]),
+        ({"caption": "[1, 2]"}, [("c", "[1, 2]")]),
         ({"text": ["a dog", "a bark"], "kind": "caption"}, [("c", "a dog"), ("c", "a bark")]),
         # The text of audio2dataset, and that of the caption it is a copy of.
         ({"text": "a dog", "caption": "a dog"}, [("c", "a dog")]),
