@@ -47,7 +47,6 @@ _INPUT_HELP = (
 
 def _parser() -> command.Parser:
     parser = command.make_parser("python -m data_pipelines.build_shards", __doc__)
-    positive, not_negative = command.at_least(1), command.at_least(0)
     add = parser.add_argument
     add("--source", required=True, choices=(*_INPUTS, "embedded"), help="kind of input")
     add("--input", type=command.path, default="", help=_INPUT_HELP)
@@ -67,7 +66,7 @@ def _parser() -> command.Parser:
     add("--mono", choices=transforms.MONO_POLICIES, default="mean", help=text)
     text = "of texts whose column or ending does not say it: what is said, or what is heard"
     add("--text_kind", choices=sound_records.TEXT_KINDS, default="", help=text)
-    add("--num_workers", type=positive, default=os.cpu_count(), help="processes")
+    add("--num_workers", type=command.at_least(1), default=os.cpu_count(), help="processes")
 
     text = "levels beyond which a sound is refused, rather than used and said"
     add = parser.add_argument_group(text).add_argument
@@ -77,7 +76,13 @@ def _parser() -> command.Parser:
     add("--max_dc", type=not_below_0, help="mean of the samples, share of full scale")
     add("--min_bandwidth", type=not_below_0, help="frequency that it reaches, Hz")
     add("--max_mix_loss_db", type=not_below_0, help="what mixing the channels loses, dB")
+    _add_inputs(parser)
+    return parser
 
+
+def _add_inputs(parser: command.Parser) -> None:
+    """Adds the flags that are of some kinds of input alone."""
+    not_negative = command.at_least(0)
     add = parser.add_argument_group("--source=folder").add_argument
     text = "glob on relative path or name; repeatable"
     add("--include", action="append", default=[], help=text)
@@ -109,7 +114,6 @@ def _parser() -> command.Parser:
     text = "roughly, all corpora together"
     add("--hours", type=command.at_least(0.0, float), default=0.0, help=text)
     add("--seed", type=not_negative, default=0, help="other seeds, other clips")
-    return parser
 
 
 def _input_from_flags(values: argparse.Namespace) -> listing.Input:

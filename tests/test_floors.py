@@ -188,7 +188,9 @@ def test_no_folder_has_one_file_and_no_file_is_a_drawer():
         )
 
 
-@pytest.mark.parametrize("folder", ["data_pipelines/containers", "data_pipelines/inputs"])
+@pytest.mark.parametrize(
+    "folder", ["data_pipelines/containers", "data_pipelines/inputs", "f3tok_jax/inference"]
+)
 def test_a_folder_that_says_how_to_read_it_leaves_no_file_out(folder):
     said = set(re.findall(r"\w+", ast.get_docstring(_tree(f"{folder}/__init__.py"))))
     assert {pathlib.PurePath(file).stem for file in _files(folder)} - {"__init__"} <= said

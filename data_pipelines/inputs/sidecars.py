@@ -60,7 +60,7 @@ def read(paths: Sequence[str], ending: str, text_kind: str) -> tables.Table:
         texts = (sound_records.Text(" ".join(lines), kind),) if lines else ()
         name = os.path.abspath(path).removesuffix(ending)
         rows.append(tables.Row(path, 1, name, texts, {}))
-    return tables.Table("", tuple(rows))
+    return tables.Table(tuple(rows))
 
 
 def _no_text(lines: Sequence[str]) -> str:

@@ -65,7 +65,6 @@ class Options:
 class Table:
     """The rows of one file, and how many more hold nothing but marks between empty cells."""
 
-    path: str
     rows: tuple[Row, ...]
     num_blank: int = 0
 
@@ -101,7 +100,7 @@ def read(path: str | os.PathLike, options: Options, knows: Knows) -> Table:
         found = _named(path, dataclasses.replace(cells, rows=full), names)
     if not found:
         raise ValueError(f"{path} must be a table with a row for each sound, got no row")
-    return Table(path, tuple(_rows(path, found, options, knows)), num_blank)
+    return Table(tuple(_rows(path, found, options, knows)), num_blank)
 
 
 def _chosen(

@@ -44,8 +44,10 @@ def is_set(name: str | os.PathLike) -> bool:
 
 
 def sets(name: str | os.PathLike) -> dict[str, str]:
-    """Name -> place of the sets `train` and `test` below a folder or URL; "" -> itself if it is
-    one, or has none."""
+    """Name -> place of the sets `train` and `test` below a folder or URL.
+
+    "" -> itself where it is a set, or has none below it.
+    """
     parts = {part: f"{str(name).rstrip('/')}/{part}" for part in ("train", "test")}
     found = {part: place for part, place in parts.items() if is_set(place)}
     return found if found and not is_set(name) else {"": str(name)}

@@ -200,7 +200,13 @@ REASONS = {
 def noteworthy(sample_rate: int) -> Limits:
     """The limits beyond which a sound is used and said, at the records' rate, Hz."""
     # 4.5 kHz is above what telephones let through and below what any other microphone hears.
-    return Limits(0.01, -60.0, 0.02, min(4500.0, 0.4 * sample_rate), 10.0)
+    return Limits(
+        max_clipped=0.01,
+        min_rms_db=-60.0,
+        max_dc=0.02,
+        min_bandwidth=min(4500.0, 0.4 * sample_rate),
+        max_mix_loss_db=10.0,
+    )
 
 
 def whole(stretches: Iterable[Sums]) -> Sums:

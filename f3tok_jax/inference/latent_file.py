@@ -1,7 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Latents on disk: an .npz with the arrays and what it takes to turn them back into the same
-file."""
+"""Latents on disk: an .npz of the arrays and of what turns them back into the same sound file."""
 
 import pathlib
 
