@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What shards are built from, and the ways in which people keep sound and its texts.
 
-Read `listing` first, what all inputs offer, then the inputs, each with what only it needs before it:
+Read `listing` first, what all inputs offer, then the inputs, each behind what only it needs:
 
     entries, table_paths       what lies in a folder: sounds, tables, everything else
     text_files, delimited, json_objects, columns

@@ -57,6 +57,18 @@ def build(
     )
 
 
+def check_workers(source: listing.Input, output: pathlib.Path) -> None:
+    """Of four speakers one is held out whole, in the same bytes with any number of workers."""
+    found = []
+    for num_workers in (0, 1, 3):
+        folder, options = output / str(num_workers), dict(fraction=0.25, label="speaker")
+        manifests = build(source, folder, num_workers=num_workers, **options)
+        found.append(files(folder))
+        assert len(manifests["test"].labels["speaker"]) == 1
+        assert len(manifests["train"].labels["speaker"]) == 3
+    assert found[0] == found[1] == found[2]
+
+
 def first_records(folder: pathlib.Path) -> dict[str, sound_records.Record]:
     """Source -> its first record."""
     shard_set = sources.ShardSet(folder)

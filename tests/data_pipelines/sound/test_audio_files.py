@@ -206,12 +206,8 @@ GOOD = {
 def test_good_audio_is_read(name, tmp_path):
     kind = dict(channels=1) | GOOD[name]
     expected = sounds.tone()
-    soundfile.write(
-        tmp_path / name,
-        np.tile(expected[:, None], (1, kind["channels"])),
-        RATE,
-        subtype=kind["subtype"],
-    )
+    channels = np.tile(expected[:, None], (1, kind["channels"]))
+    _wav(tmp_path / name, channels, subtype=kind["subtype"])
     pcm, counts = _read(tmp_path / name)
     # MP3 pads at both ends; its decoder takes the padding away again, or does not.
     assert abs(len(pcm) - len(expected)) <= (2500 if name.endswith(".mp3") else 0)
