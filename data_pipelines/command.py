@@ -7,17 +7,21 @@ that neither --help nor a wrong flag waits for JAX.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
 import json
 import os
 import pathlib
 import re
+import signal
 import sys
+import threading
 from typing import Any
 import zipfile
 import zlib
+
+from data_pipelines.records import atomic
 
 # A full disk has a code of its own: the same command goes on once there is room.
 EXIT_DONE, EXIT_REFUSED, EXIT_FULL, EXIT_INTERRUPTED = 0, 1, 4, 130
@@ -164,7 +168,8 @@ def run(
     """
     _steady_console()
     try:
-        code = work(_parse(parser, arguments))
+        with _leaving_nothing():
+            code = work(_parse(parser, arguments))
         sys.stdout.flush()
         return code or EXIT_DONE
     except KeyboardInterrupt:
@@ -181,6 +186,33 @@ def run(
         name = parser.prog.removeprefix("python -m ")
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
     return code
+
+
+@contextlib.contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """While it lasts, a process that is told to leave takes along what it has not finished.
+
+    It ends by the signal, as it would without: an exception would be lost where a decoder, which is
+    no Python, calls for bytes.
+    """
+    owner = os.getpid()
+
+    def leave(number: int, frame: Any) -> None:
+        if os.getpid() == owner:  # A worker that was forked owns none of it.
+            atomic.remove_partials()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def explain(error: Exception) -> str:

@@ -10,6 +10,8 @@ import contextlib
 import os
 import pathlib
 
+_partials: set[pathlib.Path] = set()  # that are being written
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -19,6 +21,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
+    _partials.add(partial)
     try:
         yield partial
         sync(partial)
@@ -29,6 +32,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # A full disk does not say of which file.
         raise
+    finally:
+        _partials.discard(partial)
+
+
+def remove_partials() -> None:
+    """Takes away what this process is writing: it is about to end."""
+    for partial in list(_partials):
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import zlib
@@ -301,3 +302,32 @@ def test_a_console_that_was_closed_before_the_start_is_none_at_all(closed):
     root = pathlib.Path(__file__).parents[2]
     ended = subprocess.run(shell, cwd=root, stderr=subprocess.PIPE, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_program_that_is_told_to_leave_takes_its_partial_file_along(number, tmp_path):
+    text = (
+        "from data_pipelines import command as c\n"
+        "from data_pipelines.records import atomic\n"
+        "import pathlib, sys\n"
+        "def work(given):\n"
+        "    with atomic.replacing(pathlib.Path(sys.argv[1])) as partial:\n"
+        "        partial.write_text('half')\n"
+        "        print('ready', flush=True)\n"
+        "        sys.stdin.read()\n"
+        "sys.exit(c.run(c.Parser(prog='door'), work, []))"
+    )
+    line = [sys.executable, "-c", text, str(tmp_path / "out")]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with subprocess.Popen(line, cwd=_ROOT, **pipes) as program:
+        assert program.stdout.readline() == b"ready\n" and list(tmp_path.iterdir())
+        program.send_signal(number)
+        assert program.wait(60) == -number
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_handlers_of_a_process_are_given_back():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+    look = lambda given: seen.append(signal.getsignal(signal.SIGTERM))
+    assert command.run(command.Parser(prog="door"), look, []) == 0
+    assert seen != [before] and signal.getsignal(signal.SIGTERM) == before
