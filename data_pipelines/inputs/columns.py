@@ -17,7 +17,17 @@ _FILES = (
     *("audio_filepath", "audio_file_path", "audio_path", "audio_file", "audio_filename"),
     *("wav_path", "wav_file", "wav_filename", "sound_file", "file_path", "filepath"),
     *("file_name", "filename", "file", "path", "audio", "wav", "sound", "clip", "clip_path"),
-    *("fname", "recording", "utterance_id", "utt_id", "utterance", "utt", "youtube_id", "ytid"),
+    *(
+        "fname",
+        "slice_file_name",
+        "recording",
+        "utterance_id",
+        "utt_id",
+        "utterance",
+        "utt",
+        "youtube_id",
+        "ytid",
+    ),
     *("audio_id", "clip_id", "segment_id", "uid", "id", "key", "name"),
 )
 _NEUTRAL = ("text", "sentence")  # what is said, unless a kind says that it is a caption

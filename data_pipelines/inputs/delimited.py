@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import dataclasses
 import re
 
-MARKS = {"comma": ",", "tab": "\t", "bar": "|", "semicolon": ";", "space": " "}
+MARKS = {"comma": ",", "tab": "\t", "bar": "|", "semicolon": ";", "space": " ", "colon": ":"}
+FOUND = tuple(mark for mark in MARKS.values() if mark != ":")  # without being named
 _NAMES = {mark: name for name, mark in MARKS.items()}
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 

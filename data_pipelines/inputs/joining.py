@@ -157,6 +157,7 @@ class Joined:
 
 _UNLIKE = {
     "the end of the path": lambda match: match.how == matching.BY_END,
+    "a folder beside": lambda match: match.how == matching.BY_SIDE,
     "the name alone": lambda match: match.how == matching.BY_NAME,
     "another Unicode form": lambda match: match.differs == "Unicode form",
     "another case": lambda match: match.differs == "case",
@@ -173,6 +174,10 @@ def _trusted(
     sides = zip(*(match.folders for _, match in by_name))
     is_renamed = min((len(set(side)) for side in sides), default=0) == 1
     is_renamed &= not any(match and match.how == matching.BY_PATH for _, match in matches)
+    # Each speaker's folder has one of texts beside one of sounds; not one speaker's beside another's.
+    by_side = [match for _, match in matches if match and match.how == matching.BY_SIDE]
+    num_folders = len({os.path.dirname(match.key) for match in by_side})
+    is_beside = len({match.folders for match in by_side}) == 1 and num_folders > 1
     best, files = {}, collections.defaultdict(set)
     for row, match in matches:
         if match and match.key:
@@ -183,6 +188,8 @@ def _trusted(
     for row, match in matches:
         if match and match.how == matching.BY_NAME:
             match = match if is_renamed and len(files[match.key]) == 1 else None
+        elif match and match.how == matching.BY_SIDE:
+            match = match if is_beside and len(files[match.key]) == 1 else None
         elif match and match.key and match.how == matching.BY_END:
             # The row whose path has more in common with the sound's is of it, and this is not.
             match = match if (match.how, -match.length) == best[match.key] else None

@@ -20,7 +20,7 @@ from data_pipelines.sound import audio_files
 
 _ENDINGS = audio_files.ENDINGS | {".sph", ".pcm", ".raw"}
 # How a sound was found, the surest first.
-BY_PATH, BY_END, BY_NAME = range(3)
+BY_PATH, BY_END, BY_SIDE, BY_NAME = range(4)
 _DIFFERENCES = ("", "Unicode form", "case")
 
 
@@ -30,10 +30,11 @@ class Match:
 
     Attributes:
         key: of the item; "" for a sound that the input leaves out.
-        how: BY_PATH, BY_END, or BY_NAME, which is right only if `folders` are the same throughout.
+        how: BY_PATH, BY_END; BY_SIDE, in a folder beside that of the name, or BY_NAME, which are
+            right only if `folders` are the same throughout.
         length: how many parts of the path agree.
         differs: "" or what of the spelling differs: "Unicode form" or "case".
-        folders: the folders that differ, in the table and on the disk, where `how` is BY_NAME.
+        folders: the folders that differ, in the table and on the disk, where `how` is one of these.
     """
 
     key: str
@@ -106,7 +107,9 @@ class Sounds:
         for place in range(len(parts)):
             found = self._named("/".join(parts[place:]), self._ends)
             if found:
-                return self._by_end(parts, place, found, bool(inside) and name.startswith("/"))
+                is_inside = bool(inside) and name.startswith("/")
+                beside = self._by_side(inside, found) if is_inside else None
+                return beside or self._by_end(parts, place, found, is_inside)
         return None
 
     def _inside(self, name: str, folder: str) -> Iterable[str]:
@@ -143,6 +146,18 @@ class Sounds:
         theirs = "/".join(chosen.split("/")[:-length][-1:])
         folders = (parts[place - 1], theirs)
         return Match(self._keys[chosen], BY_NAME, length, differs, folders)
+
+    def _by_side(self, inside: Iterable[str], found: Sequence[str]) -> Match | None:
+        """The one of several sounds of a name whose path differs in one folder alone."""
+        if len({_fold(os.path.splitext(name)[0]) for name in found}) < 2:
+            return None
+        matches = []
+        for path, name in itertools.product(inside, found):
+            wanted, parts = path.split("/"), os.path.splitext(name)[0].split("/")
+            differ = [pair for pair in zip(wanted, parts) if _fold(pair[0]) != _fold(pair[1])]
+            if len(wanted) == len(parts) and len(differ) == 1:
+                matches.append(Match(self._keys[name], BY_SIDE, len(parts) - 1, "", differ[0]))
+        return matches[0] if len(matches) == 1 else None
 
     def _choice(self, found: Sequence[str], name: str, length: int) -> tuple[str, str]:
         """Of sounds of one name the one that is spelled as it is, and how it differs."""

@@ -15,10 +15,8 @@ from data_pipelines.records import sound as sound_records
 _TIMED = re.compile(r"\s*(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)(?:\s+(.*))?$")
 _HAS_LETTER = re.compile(r"[^\W\d_]").search
 _LEAST_SAMPLES = 1_000  # of a sound of which a label has its length; less are figures that are said
-# Lines of subtitles, of lyrics, and of NIST's CTM.
-_TIMES = re.compile(
-    r".*\d:\d\d[.,]\d+\s*-->|\[\d+:\d\d(?:[.:]\d+)?\]|\S+\s+\w+\s+\d+\.\d+\s+\d+\.\d+\s+\S"
-)
+_ROW = re.compile(r"\S+\s+\w+\s+(?:\S+\s+)?\d+\.\d+\s+\d+\.\d+\s+\S")  # of NIST's CTM and STM
+_TIMES = re.compile(r".*\d:\d\d[.,]\d+\s*-->|\[\d+:\d\d(?:[.:]\d+)?\]")  # of subtitles, of lyrics
 _FORMATS = {  # how files begin that programs write and people do not speak -> what they are
     "{\\rtf": "RTF",
     "<?xml": "XML",
@@ -46,11 +44,7 @@ def read(paths: Sequence[str], ending: str, text_kind: str) -> tables.Table:
     """
     rows = []
     for path in paths:
-        lines = [line.strip() for line in text_files.read(path).split("\n") if line.strip()]
-        found = _no_text(lines)
-        if found:
-            raise ValueError(f"{path} must be the text of a sound and nothing else, got {found}")
-        lines = _of_whole_sound(lines)
+        lines = lines_of(path, text_files.read(path))
         if len(lines) > 1 and text_kind == sound_records.CAPTION:
             raise ValueError(
                 f"{path} must be one caption on one line, got {len(lines)} lines: several captions "
@@ -63,6 +57,19 @@ def read(paths: Sequence[str], ending: str, text_kind: str) -> tables.Table:
     return tables.Table(tuple(rows))
 
 
+def lines_of(where: str, text: str) -> list[str]:
+    """Returns what is said or heard, by lines, without the times of the whole sound before it.
+
+    Raises:
+        ValueError: naming `where` it is from, if it is of a format with more than that.
+    """
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    found = _no_text(lines)
+    if found:
+        raise ValueError(f"{where} must be the text of a sound and nothing else, got {found}")
+    return _of_whole_sound(lines)
+
+
 def _no_text(lines: Sequence[str]) -> str:
     """What the lines of a file are that holds more than a text, or ""."""
     start = lines[0].casefold() if lines else ""
@@ -72,7 +79,7 @@ def _no_text(lines: Sequence[str]) -> str:
     times = next((line for line in lines if _TIMES.match(line)), "")
     if times and not kind:
         kind = f"times, {times[:40]!r}"
-    is_table = start.split()[:2] == ["start", "end"]
+    is_table = start.split()[:2] == ["start", "end"] or (lines and all(map(_ROW.match, lines)))
     return kind or ("labels with times" if is_table or _has_times(lines) else "")
 
 

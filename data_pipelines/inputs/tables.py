@@ -217,7 +217,7 @@ def _cells(
     path: str, text: str, options: Options, knows: Knows
 ) -> tuple[delimited.Cells, Sequence[str]]:
     """The table as the right mark divides it, and the names of its columns."""
-    marks = [mark for mark in delimited.MARKS.values() if mark in text]
+    marks = [mark for mark in delimited.FOUND if mark in text]
     if options.delimiter:
         marks = [delimited.MARKS[options.delimiter]]
     first_line = next((line for line in text.split("\n") if line.strip()), "")
@@ -289,7 +289,7 @@ def _without_header(
     if not tops:
         raise ValueError(
             f"{path} must have a name and a text or labels in each line, with one of "
-            f"{', '.join(delimited.MARKS)} between them, got {text.strip()[:40]!r}"
+            f"{', '.join(delimited.MARKS)} between them, the last if --metadata_delimiter says it, got {text.strip()[:40]!r}"
         )
     if len(whole) > 1:
         raise ValueError(_tie(path, whole))

@@ -19,6 +19,7 @@ from data_pipelines.containers import content
 from data_pipelines.inputs import columns
 from data_pipelines.inputs import listing
 from data_pipelines.inputs import shard_files
+from data_pipelines.inputs import sidecars
 from data_pipelines.inputs import tars
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
@@ -204,7 +205,8 @@ def _fields(file: BinaryIO, part: _Part) -> dict[str, object]:
     except UnicodeDecodeError:
         raise ValueError(f"{part.name} is not UTF-8") from None
     if part.ending != ".json":
-        return {part.column: text.strip()}
+        is_text = columns.is_text(part.column)
+        return {part.column: "\n".join(sidecars.lines_of(part.name, text)) if is_text else text}
     try:
         fields = json.loads(text)
     except ValueError as error:

@@ -233,6 +233,42 @@ def test_the_ending_of_sidecars_may_be_of_another_case_and_that_is_said(tmp_path
     assert item.texts[0].content == "She had your dark suit."
 
 
+def _write_texts(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"text {name}")
+
+
+def test_each_speaker_may_have_a_folder_of_sounds_and_one_of_texts(tmp_path):
+    names = [f"{who}/wav/{number}.wav" for who in ("ABA", "BWC") for number in (1, 2)]
+    texts = [name.replace("wav", "transcript", 1).replace("wav", "txt") for name in names]
+    _touch(tmp_path, *names, "BWC/wav/3.wav")
+    _write_texts(tmp_path, *texts, "BWC/transcript/3.txt")
+    found = folders.Folder(str(tmp_path), sidecars=(".txt",)).listed()
+    said = {item.key: [text.content for text in item.texts] for item in found.items}
+    assert said == {
+        **{name: [f"text {text}"] for name, text in zip(names, texts)},
+        "BWC/wav/3.wav": ["text BWC/transcript/3.txt"],
+    }
+    assert "4 by a folder beside, such as" in "\n".join(found.remarks)
+
+
+@pytest.mark.parametrize(
+    "sounds, texts",
+    [
+        (["x/bob/1.wav", "y/cat/1.wav"], ["x/ann/1.txt"]),
+        (["x/bob/1.wav", "y/cat/1.wav"], ["x/ann/1.txt", "y/ann/1.txt"]),
+        (["x/bob/1.wav", "x/cat/1.wav"], ["x/ann/1.txt"]),
+        (["a/w/1.wav", "a/v/1.wav", "b/w/1.wav", "b/v/1.wav"], ["a/t/1.txt", "b/t/1.txt"]),
+    ],
+)
+def test_the_texts_of_one_speaker_are_not_given_to_another(sounds, texts, tmp_path):
+    _touch(tmp_path, *sounds)
+    _write_texts(tmp_path, *texts)
+    with pytest.raises(ValueError, match="rows that name none"):
+        folders.Folder(str(tmp_path), sidecars=(".txt",)).listed()
+
+
 _VCTK = [f"wav48/p225/p225_00{number}_mic{mic}.flac" for number in (1, 2) for mic in (1, 2)]
 
 

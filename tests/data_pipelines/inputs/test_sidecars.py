@@ -38,7 +38,8 @@ def test_figures_that_are_said_are_a_text(text, tmp_path):
         ("0 1200 sil\n1200 3400 h\n", "", "got labels with times"),
         ("0.5\t1.25\thello\n1.5\t2.0\tthere\n", "", "got labels with times"),  # Audacity
         ("0 0.3 hello\n0.3 0.6\n", "", "got labels with times"),
-        ("u1 1 0.00 0.31 hello\nu1 1 0.31 0.60 there\n", "", "got times, .u1"),  # CTM
+        ("u1 1 0.00 0.31 hello\nu1 1 0.31 0.60 there\n", "", "got labels with times"),  # CTM
+        ("A 1 ann 0.10 0.25 <o,f0> hello\n", "", "got labels with times"),  # STM
         ("1\n00:00:00,000 --> 00:00:01,500\nhello\n", "", "got times, '00:00:00,000 -->"),
         ("WEBVTT\n\n00:00.000 --> 00:01.500\nhello\n", "", "got times"),
         ("[00:12.34]hello\n", "", "got times, .\\[00:12.34"),

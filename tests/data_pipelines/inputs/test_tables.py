@@ -236,6 +236,8 @@ def test_other_layouts_are_refused_by_line_too(name, content, message, tmp_path)
 def test_a_delimiter_that_is_named_is_taken(tmp_path):
     rows = _rows(tmp_path, "a.csv", "x1,y;z\nx2,y;z\n", delimiter="semicolon")
     assert [row[0] for row in rows] == ["x1,y", "x2,y"]
+    rows = _rows(tmp_path, "a.txt", "u1:one two\nu2:three\n", delimiter="colon")  # JSUT
+    assert rows == [("u1", [("t", "one two")], {}), ("u2", [("t", "three")], {})]
     with pytest.raises(ValueError, match="--metadata_columns must name the 2 columns"):
         _read(tmp_path, "a.csv", "file,text\nu1,a\n", columns=("file", "text", "speaker"))
     with pytest.raises(ValueError, match="line 1, has 2 columns .* must be 3"):

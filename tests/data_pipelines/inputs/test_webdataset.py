@@ -91,6 +91,8 @@ def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name
         ("both.wav", tars.encoded(8)),
         ("both.txt", b"one"),
         ("both.json", b'{"text": "other"}'),
+        ("srt.wav", tars.encoded(10)),
+        ("srt.txt", b"1\n00:00:00,000 --> 00:00:01,000\nhey\n"),
         ("empty.wav", b""),
         ("phone.m4a", b"some bytes"),
         ("noise.wav", np.random.default_rng(0).bytes(1000)),
@@ -108,6 +110,7 @@ def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name
         "list.wav": "bad_text",
         "broken.wav": "bad_text",
         "both.wav": "bad_text",
+        "srt.wav": "bad_text",
         "empty.wav": "empty",
         "phone.m4a": "unsupported",
         "noise.wav": "undecodable",
@@ -116,7 +119,7 @@ def test_a_sound_whose_group_is_unclear_or_whose_text_is_none_is_refused_by_name
     assert "two.wav and two.flac" in refused["a.tar/two.wav"][1]
     assert "latin.txt is not UTF-8" in refused["a.tar/latin.wav"][1]
     assert "both.json and another member differ in text" in refused["a.tar/both.wav"][1]
-    assert (content.num_used, content.num_sources) == (1, 13)
+    assert (content.num_used, content.num_sources) == (1, 14)
 
 
 def test_what_is_no_file_is_counted(tmp_path):
