@@ -31,6 +31,7 @@ class _Header:
     ds64_size: int = 0  # of the samples
     data_place: int = 0  # of the samples' size
     data_size: int = 0
+    is_even: bool = True  # whether every chunk of odd size has the byte behind it that is due
 
 
 def walk(content: content_lib.Content, start: int) -> streams.Walk:
@@ -67,7 +68,9 @@ def walk(content: content_lib.Content, start: int) -> streams.Walk:
             header.ds64_size = int.from_bytes(content.at(position + 16, 8), "little")
         position += 8 + size
         # A writer may have forgotten the byte that makes the size even.
-        position += size % 2 and not samples.chunk_name(content.at(position, 4))
+        is_due = size % 2 and not samples.chunk_name(content.at(position, 4))
+        header.is_even &= is_due == size % 2
+        position += is_due
 
 
 def _judged(kind: str, content: content_lib.Content, start: int, header: _Header) -> streams.Walk:
@@ -96,7 +99,8 @@ def _judged(kind: str, content: content_lib.Content, start: int, header: _Header
         cut = samples.stream(kind, content, data, None).problem
         return dataclasses.replace(found, problem=found.problem or cut or tail)
     pieces = None
-    if start or size != header.data_size or data.stop > content.size or header.order == "big":
+    is_plain = header.is_even and not start and header.order == "little"
+    if not is_plain or size != header.data_size or data.stop > content.size:
         pieces = _mended(content, start, header, range(begin, min(data.stop, content.size)))
     found = samples.stream(kind, content, data, frame_bytes, pieces=pieces, is_open=is_open)
     return dataclasses.replace(found, problem=found.problem or tail)

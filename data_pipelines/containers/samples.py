@@ -108,7 +108,8 @@ def tail_problem(
     if header == 8 and position % 2 and content.at(position, 1) == b"\0":
         position += 1
     begin = position
-    while header and position + header <= stop:
+    # A chunk of zeros, and the upper bytes of its size, look like padding from behind.
+    while header and position < stop and position + header <= content.size:
         head = content.at(position, header)
         size = int.from_bytes(head[4:], order)
         if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM"):

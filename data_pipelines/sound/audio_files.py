@@ -20,6 +20,7 @@ from data_pipelines.containers import streams
 from data_pipelines.containers import walk as walk_lib
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import decoder_reports
+from data_pipelines.sound import interrupts
 from data_pipelines.sound import refusals
 
 # Endings that are taken for sound. libsndfile cannot read the second group; such files are refused
@@ -206,7 +207,7 @@ class _Decoder:
         if not isinstance(self._source, bytes):
             self._source.seek(0)
         try:
-            with self._heard():
+            with interrupts.held(), self._heard():
                 self.file = _Forward(self._source)
         except (soundfile.LibsndfileError, TypeError) as error:
             self.close()
@@ -216,7 +217,7 @@ class _Decoder:
         """The next samples, fewer or none at the end; none, and why, where there is damage."""
         block = np.empty((num_frames, self.file.channels), np.float32)
         try:
-            with self._heard():
+            with interrupts.held(), self._heard():
                 block = self.file.read(out=block)
         except soundfile.LibsndfileError as error:
             return block[:0], self._refusal("damaged", sentence(error))

@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 
 from data_pipelines.records import atomic
+from data_pipelines.sound import interrupts
 
 _BLOCK_FRAMES = 2**16  # libvorbis puts a block on the stack: 3 million samples at once crash it
 _WAV_BYTES = 2**32 - 2**12  # of samples; its sizes have 32 bits, and a header counts with them
@@ -89,7 +90,8 @@ class Writer:
     def write(self, block: np.ndarray) -> None:
         """Appends samples [n] or [n, channels], float in [-1, 1]."""
         for start in range(0, len(block), _BLOCK_FRAMES):
-            self._file.write(block[start : start + _BLOCK_FRAMES])
+            with interrupts.held():
+                self._file.write(block[start : start + _BLOCK_FRAMES])
             self._target.check()
 
     def flush(self) -> None:
@@ -148,6 +150,8 @@ def written(
         try:
             with soundfile.SoundFile(to, "w", sample_rate, channels, format=form) as file:
                 yield Writer(file, to)
+                with interrupts.held():
+                    file.close()
         except (soundfile.SoundFileError, AssertionError):  # It asserts that all is written.
             to.check()
             raise

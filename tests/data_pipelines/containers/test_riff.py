@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.containers import walk as walk_lib
+from data_pipelines.sound import audio_files
 from tests.support import containers
 
 _SOUND = containers.noise(np.random.default_rng(0), 1_000, 2)
@@ -195,3 +196,18 @@ def test_w64_is_held_to_its_size():
 def test_joined_files_are_refused(content):
     problem = _walk(content + content).problem
     assert problem.reason == "several_streams" and f"byte {len(content)}" in problem.detail
+
+
+@pytest.mark.parametrize("name, size", [(b"cue ", 4), (b"levl", 160), (b"PAD ", 440), (b"inst", 7)])
+def test_a_chunk_of_zeros_may_follow(name, size):
+    chunk = name + struct.pack("<I", size) + bytes(size)
+    for content in (_WAV + chunk, _WAV + chunk + b"\0", _WAV + chunk + chunk):
+        assert _walk(content).problem is None
+
+
+def test_a_byte_that_is_forgotten_before_the_samples_does_not_stop_the_decoder():
+    at = _WAV.index(b"data")
+    for behind in (b"", b"\0"):
+        content = _WAV[:at] + b"iXML" + struct.pack("<I", 3) + b"<x>" + behind + _WAV[at:]
+        with audio_files.opened(io.BytesIO(content)) as sound:
+            assert np.array_equal(np.concatenate(list(sound.blocks)), _SOUND)
