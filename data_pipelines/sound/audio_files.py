@@ -18,6 +18,7 @@ import soundfile
 from data_pipelines.containers import content
 from data_pipelines.containers import streams
 from data_pipelines.containers import walk as walk_lib
+from data_pipelines.records import pcm16
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import decoder_reports
 from data_pipelines.sound import interrupts
@@ -215,7 +216,10 @@ class _Decoder:
 
     def _block(self, num_frames: int) -> tuple[np.ndarray, refusals.Refused | None]:
         """The next samples, fewer or none at the end; none, and why, where there is damage."""
-        block = np.empty((num_frames, self.file.channels), np.float32)
+        # libsndfile makes floats of 16 bits slowly; the samples are the same.
+        is_pcm16 = self.file.subtype == "PCM_16"
+        dtype = np.int16 if is_pcm16 else np.float32
+        block = np.empty((num_frames, self.file.channels), dtype)
         try:
             with interrupts.held(), self._heard():
                 block = self.file.read(out=block)
@@ -223,7 +227,7 @@ class _Decoder:
             return block[:0], self._refusal("damaged", sentence(error))
         if self._reports and self._reports.damage:
             return block[:0], self._refusal("damaged", self._reports.damage)
-        return block, None
+        return (pcm16.to_float(block) if is_pcm16 else block), None
 
     def _heard(self) -> contextlib.AbstractContextManager[None]:
         return self._reports.heard() if self._reports else contextlib.nullcontext()
