@@ -31,7 +31,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Minutes each; begun last, they would leave the other processes without work.
-_LONG_FILES = ("test_readme.py", "test_multiprocess.py", "test_representation.py")
+_LONG_FILES = (
+    "test_readme.py",
+    "test_multiprocess.py",
+    "test_representation.py",
+    "test_generation_run.py",
+    "test_surroundings.py",
+)
 
 _SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 

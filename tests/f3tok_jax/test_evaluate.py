@@ -5,7 +5,6 @@
 import contextlib
 import io
 import json
-import pathlib
 import types
 
 import numpy as np
@@ -14,6 +13,7 @@ import soundfile
 import tensorflow_datasets as tfds
 
 from data_pipelines.reading import sources
+from data_pipelines.reading import staged
 from data_pipelines.records import sound as sound_records
 from f3tok_jax import evaluate
 from f3tok_jax.evaluation import examples as examples_lib
@@ -196,7 +196,7 @@ def test_values_of_the_sampler_are_combined(tmp_path, monkeypatch, capsys):
 
 
 def test_training_data_that_is_gone_is_named(workdir, shards, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(pathlib.Path, "is_dir", lambda path: str(path) != shards)
+    monkeypatch.setattr(staged, "is_set", lambda name: name != shards)
     arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
     assert evaluate.main(arguments) == 1
     assert "give --fit_shards=DIR" in capsys.readouterr().err

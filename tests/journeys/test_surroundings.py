@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_a_disk_that_others_fill_ends_a_run_with_4(step, namespace, shards, cach
 def test_a_build_on_a_full_disk_is_one_sentence_and_4(namespace, tmp_path):
     files = sounds.write_folder(tmp_path / "sounds", num_files=40)
     place = tmp_path / "disk"
-    program = [shutil.which("python"), "-m", "data_pipelines.build_shards", "--source=folder"]
+    program = [sys.executable, "-m", "data_pipelines.build_shards", "--source=folder"]
     for workers in (1, 2):
         flags = [f"--input={files}", f"--output={place}/shards", f"--num_workers={workers}"]
         command = {"args": [*program, *flags], "env": {**os.environ, "PYTHONPATH": str(_ROOT)}}
