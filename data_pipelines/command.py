@@ -9,7 +9,6 @@ that neither --help nor a wrong flag waits for JAX.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import errno
 import json
 import os
 import pathlib
@@ -25,7 +24,6 @@ from data_pipelines.records import atomic
 
 # A full disk has a code of its own: the same command goes on once there is room.
 EXIT_DONE, EXIT_REFUSED, EXIT_FULL, EXIT_INTERRUPTED = 0, 1, 4, 130
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _OF_FILES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 # By name: whoever raises them has loaded their library, and --help need not.
@@ -252,7 +250,7 @@ def _is_refusal(error: Exception) -> bool:
 def _full_disk(error: BaseException | None) -> OSError | None:
     """The error of a full disk that is one or was the cause of one; None for others."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in atomic.FULL:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -37,7 +37,7 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        for number in (*atomic.FULL, errno.EIO):
             if os.strerror(number) in str(error):
                 raise OSError(number, f"{os.strerror(number)} ({error})") from error
         raise

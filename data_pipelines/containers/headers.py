@@ -72,13 +72,14 @@ def _walk_aiff(content: content_lib.Content, start: int) -> streams.Walk:
         return streams.refused("aiff", "damaged", f"its samples start behind their end, at {begin}")
     is_open = found.is_open and content.size > begin
     stop = content.size if is_open else max(end, begin)
-    there, pieces = min(stop, content.size), None
-    if is_open or stop > content.size or start:
+
+    def counts(there: int) -> dict[int, bytes]:
         sizes = {start + 4: there - start - 8, place + 4: there - place - 8}
         if frame_bytes:
             sizes[found.common_place + 10] = max(there - begin, 0) // frame_bytes
-        patches = {at: min(size, 2**32 - 1).to_bytes(4, "big") for at, size in sizes.items()}
-        pieces = streams.patched(range(start, there), patches)
+        return {at: min(size, 2**32 - 1).to_bytes(4, "big") for at, size in sizes.items()}
+
+    pieces = samples.shown(content, start, stop, is_open=is_open, counts=counts)
     walk = samples.stream(
         "aiff", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
     )
@@ -105,14 +106,15 @@ def _walk_au(content: content_lib.Content, start: int) -> streams.Walk:
     is_open &= content.size > begin
     frame_bytes = channels * _AU_BYTES[encoding] if encoding in _AU_BYTES else None
     stop = content.size if is_open else begin + size
-    there, pieces = min(stop, content.size), None
-    if is_open or stop > content.size or start:
-        count = struct.pack(order + "I", min(max(there - begin, 0), 2**32 - 1))
-        pieces = streams.patched(range(start, max(there, start + 24)), {start + 8: count})
+
+    def counts(there: int) -> dict[int, bytes]:
+        return {start + 8: struct.pack(order + "I", min(max(there - begin, 0), 2**32 - 1))}
+
+    pieces = samples.shown(content, start, stop, is_open=is_open, counts=counts)
     found = samples.stream(
         "au", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
     )
-    tail = None if is_open else samples.tail_problem(content, there, "big", header=0)
+    tail = samples.tail_problem(content, min(stop, content.size), "big", header=0)
     return dataclasses.replace(found, problem=found.problem or tail)
 
 
@@ -149,14 +151,15 @@ def _walk_caf(content: content_lib.Content, start: int) -> streams.Walk:
     # -1 is the format's own word for samples up to the end.
     is_open = size in (-1, 0) and content.size > begin
     stop = content.size if is_open else position + 12 + max(size, 4)
-    there, pieces = min(stop, content.size), None
-    if is_open or stop > content.size or start:
-        count = struct.pack(">q", there - position - 12)
-        pieces = streams.patched(range(start, there), {position + 4: count})
+
+    def counts(there: int) -> dict[int, bytes]:
+        return {position + 4: struct.pack(">q", there - position - 12)}
+
+    pieces = samples.shown(content, start, stop, is_open=is_open, counts=counts)
     found = samples.stream(
         "caf", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
     )
-    tail = None if is_open else samples.tail_problem(content, there, "big", header=12)
+    tail = samples.tail_problem(content, min(stop, content.size), "big", header=12)
     return dataclasses.replace(found, problem=found.problem or tail)
 
 

@@ -26,7 +26,6 @@ class _Header:
 
     order: str
     format: bytes = b""
-    riff_size: int = 0
     ds64_place: int = 0  # of the 64-bit sizes, 0 without
     ds64_size: int = 0  # of the samples
     data_place: int = 0  # of the samples' size
@@ -46,7 +45,6 @@ def walk(content: content_lib.Content, start: int) -> streams.Walk:
         form = content.at(start + 8, 4).decode("latin-1")
         return streams.refused(kind, "unsupported", f"RIFF of {form!r}, not of WAVE")
     header = _Header("big" if magic == b"RIFX" else "little")
-    header.riff_size = int.from_bytes(content.at(start + 4, 4), header.order)
     position = start + 12
     while True:
         head = content.at(position, 8)
@@ -183,14 +181,11 @@ def _walk_w64(content: content_lib.Content, start: int) -> streams.Walk:
     is_open = size in (0, 24) or samples.is_streaming(size, 64)
     is_open &= content.size > begin
     stop = content.size if is_open else position + max(size, 24)
-    pieces = None
-    if is_open or stop > content.size or start:
-        there = min(stop, content.size)
-        sizes = {
-            start + 16: struct.pack("<Q", there - start),
-            position + 16: struct.pack("<Q", there - position),
-        }
-        pieces = streams.patched(range(start, there), sizes)
+
+    def counts(there: int) -> dict[int, bytes]:
+        return {at + 16: struct.pack("<Q", there - at) for at in (start, position)}
+
+    pieces = samples.shown(content, start, stop, is_open=is_open, counts=counts)
     found = samples.stream(
         "w64", content, range(begin, stop), frame_bytes, pieces=pieces, is_open=is_open
     )

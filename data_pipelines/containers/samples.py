@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samples that lie in a row behind a header which says how many bytes they take."""
 
+from collections.abc import Callable
 import re
 
 from data_pipelines.containers import content as content_lib
@@ -81,6 +82,29 @@ def stream(
     elif frame_bytes and len(there) % frame_bytes and is_open and not _padded(content, there):
         problem = streams.Problem("truncated", f"in the middle of a sample at byte {there.stop}")
     return streams.Walk(kind, (streams.Stream(num_frames, pieces),), problem)
+
+
+def shown(
+    content: content_lib.Content,
+    start: int,
+    stop: int,
+    *,
+    is_open: bool,
+    counts: Callable[[int], dict[int, bytes]],
+) -> streams.Pieces | None:
+    """What a decoder is shown of a file: itself, None, or as much as is there with true counts.
+
+    Args:
+        content: the file.
+        start: of the container in it.
+        stop: where the header has the samples end; it may lie beyond the end of the file.
+        is_open: see `stream`.
+        counts: where the container ends -> place of each count in its header, and its bytes.
+    """
+    if not is_open and not start and stop <= content.size:
+        return None
+    there = min(stop, content.size)
+    return streams.patched(range(start, there), counts(there))
 
 
 def _padded(content: content_lib.Content, data: range) -> bool:

@@ -173,7 +173,7 @@ def _ask(url: str, function: Callable[..., Any], *arguments: Any) -> Any:
         sentence = f"{url} cannot be read without a package that is not installed: {error}"
         raise ImportError(sentence) from error
     except Exception as error:  # Every file system has errors of its own.
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in atomic.FULL:
             raise
         kind = ValueError if isinstance(error, ValueError) else OSError
         raise kind(f"{url} cannot be read: {type(error).__name__}: {error}") from error

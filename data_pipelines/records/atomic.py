@@ -7,8 +7,11 @@ A path is a pathlib.Path or, for buckets, an epath.Path, which has the same meth
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errno of a disk that has no room for a file
 
 _partials: set[pathlib.Path] = set()  # that are being written
 

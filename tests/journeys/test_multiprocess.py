@@ -21,16 +21,6 @@ _NO_EVALUATION = "--config.data.heldout="  # a program less to compile
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> pathlib.Path:
-    return toy_run.build_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> str:
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(scope="module")
 def single(shards, cache, tmp_path_factory) -> pathlib.Path:
     """The run of one process with four devices."""
     workdir = tmp_path_factory.mktemp("single")

@@ -19,16 +19,6 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _SHORT = ("--config.num_steps=8", "--config.loop.sample_every=4")
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory) -> pathlib.Path:
-    return toy_run.build_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> str:
-    return str(tmp_path_factory.mktemp("cache"))
-
-
 def _run(command: dict, *before: str, env=None, **options) -> subprocess.CompletedProcess:
     """Runs a program; `before` are the words of a command that runs it."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
