@@ -27,6 +27,8 @@ import jax
 import pytest
 import tokenizers
 
+from tests.support import anchors
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -40,6 +42,10 @@ _LONG_FILES = (
 )
 
 _SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser, pluginmanager):
+    pluginmanager.register(anchors, "anchors")
 
 
 def pytest_collection_modifyitems(items):

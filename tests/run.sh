@@ -6,6 +6,7 @@
 #
 #   bash tests/run.sh                    all but the slow ones
 #   bash tests/run.sh --slow             the slow ones too
+#   bash tests/run.sh --reliability      those of the reliability anchors, and a table of them
 #   bash tests/run.sh tests/f3tok_jax/test_x.py -k name    further arguments go to pytest
 #
 # VENV=/path uses (and completes) another environment.

@@ -262,6 +262,7 @@ def test_a_file_that_crashes_the_decoder_does_not_end_the_build(folder, tmp_path
     assert raised[0] == "undecodable" and "KeyError: 'surprise'" in raised[1]
 
 
+@pytest.mark.reliability("R27")
 def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     folder = tmp_path / "sounds"
     folder.mkdir()

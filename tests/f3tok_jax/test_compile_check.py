@@ -158,6 +158,7 @@ def test_slices_talk_over_the_data_centre_network(tpu_compiler, monkeypatch, cap
     assert "DCN" in {kind["network"] for kind in cost["collectives"]}
 
 
+@pytest.mark.reliability("R31")
 def test_too_little_memory_is_an_error_by_name(tpu_compiler, monkeypatch, capsys, tmp_path):
     output = tmp_path / "cost.json"
     code, console = _run(
@@ -298,6 +299,7 @@ def test_a_patch_needs_one_chip_and_a_generator(tpu_compiler, capsys, preset, to
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.reliability("R31")
 @pytest.mark.slow
 @pytest.mark.parametrize("preset, topology, num_slices, part, at_least", _HELD)
 def test_shipped_configs_keep_their_cost(

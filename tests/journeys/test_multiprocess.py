@@ -75,6 +75,7 @@ def _losses(workdir) -> list[float]:
     return [line["train/error"] for line in metrics.read(workdir) if "train/error" in line]
 
 
+@pytest.mark.reliability("R25")
 def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
     workdir = tmp_path / "two"
     first, second = _run(shards, workdir, cache)
@@ -98,6 +99,7 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
 
 
+@pytest.mark.reliability("R01")
 def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     shards, cache, single, tmp_path
 ):
@@ -135,6 +137,7 @@ def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_
     assert 5 < left_at < 12 and f"saved step {left_at}" in results[0].stdout
 
 
+@pytest.mark.reliability("R04", "R11")
 def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
     shards, cache, single, tmp_path
 ):
@@ -148,6 +151,7 @@ def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
 
 
+@pytest.mark.reliability("R18")
 def test_processes_that_differ_are_refused_with_a_table(shards, cache, tmp_path):
     results = _run(
         shards,

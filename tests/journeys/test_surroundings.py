@@ -111,6 +111,7 @@ def _on_a_small_disk(place: pathlib.Path, size: str) -> str:
     return f'{mount} && "$0" "$@"; code=$?; ls -R {place}; exit $code'
 
 
+@pytest.mark.reliability("R08")
 @pytest.mark.parametrize("step", [1, 5])
 def test_a_disk_that_others_fill_ends_a_run_with_4(step, namespace, shards, cache, tmp_path):
     place = tmp_path / "disk"

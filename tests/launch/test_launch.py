@@ -70,6 +70,7 @@ def test_help_names_every_flag_and_every_command():
     assert not missing
 
 
+@pytest.mark.reliability("R28")
 @pytest.mark.parametrize(
     "name, arguments",
     [
@@ -103,6 +104,7 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     assert printed == golden.read_text(encoding="utf-8")
 
 
+@pytest.mark.reliability("R28")
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -178,6 +180,7 @@ def cloud(tmp_path):
     return _Cloud(tmp_path)
 
 
+@pytest.mark.reliability("R29")
 def test_whole_course_hands_over_arguments_exactly(cloud):
     awkward = ['--config.note=it\'s "two words" $HOME `x` \\', "--config.list=(1, 2)"]
     result = cloud.launch(*_SLICE, *_RUN, *awkward)
@@ -214,6 +217,7 @@ def test_steps_are_idempotent(cloud):
     assert len(cloud.calls("delete")) == 1
 
 
+@pytest.mark.reliability("R29")
 def test_quota_error_is_passed_on(cloud):
     (cloud.folder / "quota").touch()
     result = cloud.launch(*_SLICE, *_RUN)
@@ -231,6 +235,7 @@ def test_suspended_slice_is_asked_for_again(cloud):
     assert "--spot" in cloud.calls("create")[0]
 
 
+@pytest.mark.reliability("R29")
 def test_failed_slice_ends_the_waiting(cloud):
     (cloud.folder / "state").write_text("FAILED")
     result = cloud.launch("wait", *_SLICE)
@@ -238,6 +243,7 @@ def test_failed_slice_ends_the_waiting(cloud):
     assert "demo is FAILED and will not become active" in result.stdout
 
 
+@pytest.mark.reliability("R29")
 def test_copying_is_tried_again(cloud):
     (cloud.folder / "state").write_text("ACTIVE")
     (cloud.folder / "scp_failures").write_text("2")
@@ -259,6 +265,7 @@ def _ready(cloud):
     assert cloud.launch("setup", *_SLICE).returncode == 0
 
 
+@pytest.mark.reliability("R29")
 def test_a_mistake_is_not_repeated(cloud):
     _ready(cloud)
     (cloud.home(0) / "exit_codes").write_text("134\n")
@@ -271,6 +278,7 @@ def test_a_mistake_is_not_repeated(cloud):
     assert "restart 1" not in result.stdout
 
 
+@pytest.mark.reliability("R03", "R29")
 @pytest.mark.parametrize(
     "code, words",
     [(42, "preempted and saved"), (124, "watchdog"), (134, "worker died"), (137, "out of memory")],
@@ -285,6 +293,7 @@ def test_accidents_are_restarted(cloud, code, words):
     assert "finished" in result.stdout
 
 
+@pytest.mark.reliability("R03")
 def test_restarts_have_a_budget(cloud):
     _ready(cloud)
     (cloud.home(0) / "exit_codes").write_text("137\n" * 9)
@@ -293,6 +302,7 @@ def test_restarts_have_a_budget(cloud):
     assert "2 restarts are used up" in result.stdout
 
 
+@pytest.mark.reliability("R29")
 def test_preempted_slice_is_replaced_and_the_run_resumed(cloud):
     _ready(cloud)
     (cloud.home(0) / "preempt").touch()
@@ -304,6 +314,7 @@ def test_preempted_slice_is_replaced_and_the_run_resumed(cloud):
     assert "finished" in result.stdout
 
 
+@pytest.mark.reliability("R03")
 def test_stop_saves_and_is_not_restarted(cloud):
     _ready(cloud)
     for worker in (0, 1):
@@ -368,6 +379,7 @@ def test_exit_code_of_the_training_is_the_scripts(tmp_path, cloud):
     assert result.returncode == 42, result.stdout
 
 
+@pytest.mark.reliability("R28")
 @pytest.mark.slow
 @pytest.mark.parametrize("flag_set", ["default", "overlap", "data_parallel", "windowed", "debug"])
 @pytest.mark.parametrize(

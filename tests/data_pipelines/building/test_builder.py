@@ -127,6 +127,7 @@ class _Killed(BaseException):
     """Stands for a kill: nothing of the build's own runs after it, but `finally`."""
 
 
+@pytest.mark.reliability("R27")
 def test_a_build_that_is_killed_anywhere_ends_with_the_same_bytes(
     tmp_path, many_shards, monkeypatch
 ):
@@ -154,6 +155,7 @@ def test_a_build_that_is_killed_anywhere_ends_with_the_same_bytes(
         assert builds.files(output) == builds.files(tmp_path / "undisturbed")
 
 
+@pytest.mark.reliability("R27")
 def test_a_process_that_is_killed_while_copies_are_left_out_is_continued(tmp_path):
     folder = tmp_path / "sounds"
     folder.mkdir()

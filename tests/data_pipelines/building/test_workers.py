@@ -62,6 +62,7 @@ def test_a_crash_is_blamed_on_the_item_and_the_rest_is_done():
     assert "SIGSEGV" in results[2][1]
 
 
+@pytest.mark.reliability("R26")
 def test_a_worker_that_is_killed_from_outside_is_replaced(tmp_path):
     assert _run(_die_once, [str(tmp_path / "mark")]) == ["second attempt"]
 
@@ -82,6 +83,7 @@ def test_an_exception_ends_the_run_and_one_of_a_disk_stays_what_it_is(num_worker
     assert raised.value.errno == errno.ENOSPC and not multiprocessing.active_children()
 
 
+@pytest.mark.reliability("R26")
 def test_abandoned_runs_leave_no_process():
     results = workers.run(_double, [[1], [2], [3]], num_workers=2, on_item=lambda key: None)
     next(results)

@@ -55,6 +55,7 @@ def test_batches_are_as_published(shards):
     assert np.abs(batch["waveform"]).max() <= 1.0
 
 
+@pytest.mark.reliability("R25")
 @pytest.mark.parametrize("train", [True, False])
 def test_global_batches_do_not_depend_on_the_number_of_hosts(shards, more_shards, train):
     mixture = f"{shards}=0.7,{more_shards}=0.3"
@@ -72,6 +73,7 @@ def test_batches_depend_on_seed_and_step_alone(shards):
     assert _hash(_pipeline(shards, seed=4).local_batch(0)) != forward[0]
 
 
+@pytest.mark.reliability("R25")
 @pytest.mark.parametrize("num_threads", [0, 2, 3])
 def test_background_threads_change_nothing(shards, num_threads):
     loader = _pipeline(shards, num_threads=num_threads)
@@ -153,6 +155,7 @@ def test_mixture_is_exact_in_every_batch_that_holds_a_period(shards, more_shards
         assert sum(key.startswith(f"{more_shards}:") for key in keys) == 2
 
 
+@pytest.mark.reliability("R23")
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -202,6 +205,7 @@ def damaged(tmp_path, monkeypatch):
     return str(folder), record.key
 
 
+@pytest.mark.reliability("R23")
 def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
     folder, key = damaged
     loader = _pipeline(folder)
@@ -214,6 +218,7 @@ def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
     assert all(key not in loader.example_keys(step) for step in range(12))
 
 
+@pytest.mark.reliability("R23")
 def test_too_many_unreadable_records_are_an_error(damaged):
     loader = _pipeline(damaged[0], max_replaced=2)
     with pytest.raises(ValueError, match="more than max_replaced=2 records.*shard-00000"):

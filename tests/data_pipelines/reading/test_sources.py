@@ -58,6 +58,7 @@ def test_other_rate_is_refused(shard_set):
         sources.ShardSet(shard_set, sample_rate=24_000)
 
 
+@pytest.mark.reliability("R23")
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -74,6 +75,7 @@ def test_missing_empty_and_truncated_shards_are_named(damage, message, shard_set
         sources.ShardSet(shard_set)
 
 
+@pytest.mark.reliability("R23")
 def test_zero_shards_are_refused(shard_set):
     path = shard_set / manifest.FILE_NAME
     fields = json.loads(path.read_text()) | {"shards": [], "num_records": 0}
@@ -82,6 +84,7 @@ def test_zero_shards_are_refused(shard_set):
         sources.ShardSet(shard_set)
 
 
+@pytest.mark.reliability("R23")
 def test_flipped_bytes_are_found_by_checksum_or_when_they_are_read(shard_set):
     shard = _shards(shard_set)[0]
     data = bytearray(shard.read_bytes())

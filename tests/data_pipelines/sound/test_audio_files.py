@@ -161,6 +161,7 @@ BAD = {
 }
 
 
+@pytest.mark.reliability("R24")
 @pytest.mark.parametrize("name", BAD)
 def test_bad_audio_is_refused_with_its_reason(name, tmp_path):
     make, reason = BAD[name]
@@ -202,6 +203,7 @@ GOOD = {
 }
 
 
+@pytest.mark.reliability("R24")
 @pytest.mark.parametrize("name", GOOD)
 def test_good_audio_is_read(name, tmp_path):
     kind = dict(channels=1) | GOOD[name]
@@ -227,6 +229,7 @@ def test_every_rate_is_resampled(rate, tmp_path):
     np.testing.assert_allclose(pcm[400:-400] / 32768, expected, atol=1e-3)
 
 
+@pytest.mark.reliability("R24")
 def test_clipped_audio_is_limited_and_counted(tmp_path):
     loud = sounds.tone() * 2.2
     _wav(tmp_path / "loud.wav", loud, subtype="FLOAT")
@@ -235,6 +238,7 @@ def test_clipped_audio_is_limited_and_counted(tmp_path):
     assert counts["clipped_samples"] == np.count_nonzero(np.abs(np.rint(loud * 32768)) > 32768)
 
 
+@pytest.mark.reliability("R24")
 def test_mono_policy_is_applied(tmp_path):
     left, right = sounds.tone(hertz=300), sounds.tone(hertz=700)
     _wav(tmp_path / "a.wav", np.stack([left, right], axis=1))
@@ -254,6 +258,7 @@ def test_long_files_are_read_in_bounded_blocks(tmp_path, monkeypatch):
     np.testing.assert_array_equal(_read(tmp_path / "a.wav")[0], whole)
 
 
+@pytest.mark.reliability("R24")
 def test_length_is_limited_also_where_the_header_does_not_tell():
     blocks = (np.full((1000, 1), 0.1, np.float32) for _ in range(10**9))
     endless = audio_files.Sound(RATE, None, blocks)

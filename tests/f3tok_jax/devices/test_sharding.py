@@ -29,6 +29,7 @@ def test_one_size_is_filled_and_all_axes_are_auto():
     assert sharding.describe(mesh) == "{replica: 2, fsdp: 4, tensor: 1}"
 
 
+@pytest.mark.reliability("R30")
 @pytest.mark.parametrize(
     "section, message",
     [

@@ -88,6 +88,7 @@ def _flip_bit(path: pathlib.Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.reliability("R11")
 @pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
 def test_restores_bit_equal_on_another_number_of_devices(tmp_path, num_devices):
     checkpointer = _open(tmp_path)
@@ -99,6 +100,7 @@ def test_restores_bit_equal_on_another_number_of_devices(tmp_path, num_devices):
     assert not restored.params["generator"]["kernel"].is_fully_replicated or num_devices == 1
 
 
+@pytest.mark.reliability("R13")
 def test_keeps_the_last_and_the_best_and_the_restored(tmp_path):
     checkpointer = _open(tmp_path, keep_last=2, keep_best=1)
     for step, mel in enumerate([3.0, 1.0, 2.0, 5.0, 4.0], start=1):
@@ -126,6 +128,7 @@ def test_a_save_without_evaluation_is_not_the_best(tmp_path):
     assert checkpointer.all_steps() == [1, 4]
 
 
+@pytest.mark.reliability("R06")
 def test_one_flipped_bit_is_refused_by_leaf_and_the_step_before_is_restored(tmp_path):
     _saved(tmp_path)
     damaged = _largest_file(tmp_path / "checkpoints" / "2" / "state")
@@ -145,6 +148,7 @@ def test_one_flipped_bit_is_refused_by_leaf_and_the_step_before_is_restored(tmp_
     _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
 
 
+@pytest.mark.reliability("R06")
 def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
     _saved(tmp_path / "original", steps=(1,))
     files = [
@@ -163,6 +167,7 @@ def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
         assert said and "step 1 is refused" in said[0]
 
 
+@pytest.mark.reliability("R07")
 @pytest.mark.parametrize(
     "damage", ["truncated", "no manifest", "no meta", "damaged meta", "no metadata", "empty"]
 )
@@ -194,6 +199,7 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
     _assert_equal(params, _state(1).ema_params)
 
 
+@pytest.mark.reliability("R07")
 def test_foreign_folders_and_files_are_left_alone(tmp_path):
     _saved(tmp_path)
     (tmp_path / "checkpoints" / "notes").mkdir()
@@ -202,6 +208,7 @@ def test_foreign_folders_and_files_are_left_alone(tmp_path):
     assert (tmp_path / "checkpoints" / "notes" / "a.txt").exists()
 
 
+@pytest.mark.reliability("R05")
 def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
     _saved(tmp_path)
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
@@ -219,6 +226,7 @@ def test_other_data_is_refused_by_fingerprint(tmp_path):
         _open(tmp_path, data_fingerprint="other").restore_latest(_abstract())
 
 
+@pytest.mark.reliability("R12")
 def test_another_tree_is_refused_by_path(tmp_path):
     _saved(tmp_path)
     abstract = _abstract()
@@ -239,6 +247,7 @@ def test_another_tree_is_refused_by_path(tmp_path):
     assert (tmp_path / "checkpoints" / "2").is_dir()  # the user's mistake moves nothing
 
 
+@pytest.mark.reliability("R10")
 def test_non_finite_states_are_not_saved(tmp_path):
     said = []
     checkpointer = _open(tmp_path, said)
@@ -259,6 +268,7 @@ def test_a_step_that_is_there_is_not_written_twice(tmp_path):
     _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(1))
 
 
+@pytest.mark.reliability("R08")
 def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
     checkpointer = _open(tmp_path)
     usage = collections.namedtuple("usage", "total used free")
@@ -267,6 +277,7 @@ def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
         checkpointer.save(4, _state())
 
 
+@pytest.mark.reliability("R08")
 def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path):
     """A disk that fills up during the write: the limit on file sizes stands for it."""
     resource = pytest.importorskip("resource")
@@ -288,6 +299,7 @@ def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path):
     _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
 
 
+@pytest.mark.reliability("R09")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_refused_at_the_start(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -298,6 +310,7 @@ def test_a_read_only_folder_is_refused_at_the_start(tmp_path):
         tmp_path.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.reliability("R09")
 def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="must be writable"):

@@ -104,6 +104,7 @@ def _measure(what: str, folder: pathlib.Path) -> float:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.reliability("R14")
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_saving_and_restoring_take_less_than_two_states_of_host_memory(tmp_path):
     # Measured .8 to 1.5 for saving (at most one copy, what is being compressed, and what malloc keeps;

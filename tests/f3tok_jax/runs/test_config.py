@@ -87,6 +87,7 @@ def test_overrides_of_every_kind():
     assert config.model.encoder_channels == (8, 8, 8, 16)
 
 
+@pytest.mark.reliability("R30")
 @pytest.mark.parametrize(
     "override, message",
     [
@@ -122,6 +123,7 @@ def test_wrong_recipes(argument, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.reliability("R30")
 @pytest.mark.parametrize(
     "overrides, message",
     [

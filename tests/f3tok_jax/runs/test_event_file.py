@@ -66,6 +66,7 @@ def test_shared_memory_is_not_needed(tmp_path, monkeypatch):
     assert len(_events(tmp_path)) == 1 and not said
 
 
+@pytest.mark.reliability("R08")
 def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     def full(self, data):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -80,6 +81,7 @@ def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     assert len(said) == 1 and "No space left on device; the run goes on" in said[0]
 
 
+@pytest.mark.reliability("R08")
 def test_a_disk_that_stands_still_does_not_hold_up_the_run(tmp_path, monkeypatch):
     free, said = threading.Event(), []
     monkeypatch.setattr(event_file, "_MAX_WAITING", 20)

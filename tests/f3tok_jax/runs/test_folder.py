@@ -30,6 +30,7 @@ def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_pa
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
+@pytest.mark.reliability("R09")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--workdir must be a folder that can be written"):
@@ -44,6 +45,7 @@ def test_logs_are_appended(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
+@pytest.mark.reliability("R13")
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
     with run_folder.locked(str(tmp_path)):
         with pytest.raises(ValueError, match="must not be in use"):

@@ -55,6 +55,7 @@ def _equal(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
+@pytest.mark.reliability("R12")
 def test_every_player_gets_the_weights_and_nothing_else(shards, before):
     fresh, begun, lines = _begin(shards, f"--config.init_from.workdir={before}")
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), fresh)

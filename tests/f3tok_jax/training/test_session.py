@@ -133,6 +133,7 @@ def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch)
     assert _losses(tmp_path) == _losses(whole)
 
 
+@pytest.mark.reliability("R02")
 def test_sigterm_during_evaluation_saves_that_step(shards, whole, tmp_path, monkeypatch, capsys):
     _call_at(monkeypatch, 1, lambda batch: os.kill(os.getpid(), signal.SIGTERM), training=False)
     assert _train(shards, tmp_path) == session.EXIT_PREEMPTED
@@ -141,6 +142,7 @@ def test_sigterm_during_evaluation_saves_that_step(shards, whole, tmp_path, monk
     assert _fingerprints(tmp_path) == _fingerprints(whole)
 
 
+@pytest.mark.reliability("R04", "R05")
 def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, cache):
     killed = _program(shards, tmp_path, cache, TOY_KILL_AT="10")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -152,6 +154,7 @@ def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, 
     assert _losses(tmp_path) == _losses(whole)
 
 
+@pytest.mark.reliability("R15")
 def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
     stalled = _program(
         shards, tmp_path, cache, "--config.loop.watchdog_seconds=4", TOY_STALL_AT="2"
@@ -161,6 +164,7 @@ def test_a_stall_ends_with_stacks_and_exit_124(shards, tmp_path, cache):
     assert "take_steps" in (tmp_path / "logs" / "stacks_0000.txt").read_text()
 
 
+@pytest.mark.reliability("R11")
 def test_eight_devices_give_the_losses_of_one(shards, tmp_path):
     one, eight = tmp_path / "one", tmp_path / "eight"
     assert _train(shards, one, "--config.data.heldout=", num_devices=1) == session.EXIT_DONE
@@ -175,6 +179,7 @@ def test_eight_devices_give_the_losses_of_one(shards, tmp_path):
     np.testing.assert_allclose(_losses(eight), _losses(one), rtol=1e-5)
 
 
+@pytest.mark.reliability("R06")
 def test_a_flipped_bit_is_said_and_the_step_before_resumes_bit_exact(
     shards, whole, tmp_path, capsys
 ):
@@ -199,6 +204,7 @@ def test_a_flipped_bit_is_said_and_the_step_before_resumes_bit_exact(
     assert (tmp_path / "refused_checkpoints" / "8_0").is_dir()
 
 
+@pytest.mark.reliability("R20")
 def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkeypatch, capsys):
     def spoil(batch):
         batch["waveform"][0, 0] = np.nan
@@ -224,6 +230,7 @@ def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkey
     assert "step 6 was not finite" in capsys.readouterr().out
 
 
+@pytest.mark.reliability("R20")
 def test_too_many_nonfinite_steps_stop_the_run(shards, tmp_path, monkeypatch, capsys):
     local_batch = pipeline.Pipeline.local_batch
 
@@ -246,6 +253,7 @@ def test_too_many_nonfinite_steps_stop_the_run(shards, tmp_path, monkeypatch, ca
     assert checkpoint.latest_step(str(tmp_path)) in (4, 8)
 
 
+@pytest.mark.reliability("R08")
 def test_a_full_disk_ends_the_run_with_its_checkpoints_kept(shards, tmp_path, monkeypatch):
     disk_usage = checkpoint.shutil.disk_usage
     saves = []
@@ -303,6 +311,7 @@ def test_more_steps_continue_a_finished_run(shards, whole, tmp_path):
     assert json.loads((tmp_path / "DONE").read_text()) == {"step": 12}
 
 
+@pytest.mark.reliability("R18")
 def test_changed_data_is_refused_by_fingerprint(shards, tmp_path):
     other = toy_run.build_data(tmp_path / "data", num_files=20)
     run = tmp_path / "run"
@@ -390,6 +399,7 @@ def test_the_run_that_gave_the_weights_may_move(shards, whole, tmp_path):
         _train(shards, run, begin, "--config.init_from.step=8", "--config.num_steps=12")
 
 
+@pytest.mark.reliability("R30")
 @pytest.mark.parametrize(
     "override, message",
     [
@@ -432,6 +442,7 @@ def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
         _train(shards, tmp_path, stage=dataclasses.replace(toy_run.STAGE, make=make_stage))
 
 
+@pytest.mark.reliability("R30")
 @pytest.mark.parametrize(
     "arguments, message",
     [

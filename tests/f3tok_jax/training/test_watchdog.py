@@ -4,6 +4,8 @@
 
 import threading
 
+import pytest
+
 from f3tok_jax.training import watchdog
 
 
@@ -30,6 +32,7 @@ def _start(tmp_path, seconds: float = 0.05):
     return dog, clock, ended, codes
 
 
+@pytest.mark.reliability("R15", "R16")
 def test_dumps_stacks_then_ends_the_process_and_names_the_phase(tmp_path, capfd):
     dog, clock, ended, codes = _start(tmp_path)
     dog.beat("evaluation")
@@ -43,6 +46,7 @@ def test_dumps_stacks_then_ends_the_process_and_names_the_phase(tmp_path, capfd)
     assert "test_dumps_stacks_then_ends_the_process_and_names_the_phase" in stacks
 
 
+@pytest.mark.reliability("R19")
 def test_is_quiet_before_the_first_beat_and_while_there_are_beats(tmp_path):
     dog, clock, ended, codes = _start(tmp_path)
     clock.now = 1000.0  # a long first compilation
