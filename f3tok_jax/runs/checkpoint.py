@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import pins
 
 _FOLDER = "checkpoints"
 _REFUSED_FOLDER = "refused_checkpoints"
@@ -82,7 +83,7 @@ class Checkpointer:
         self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Orbax's question which steps stay: the last, the best, and the one that was restored."""
+        """Orbax's question which steps stay: the last, the best, the pinned, the restored one."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         measured = ((self._metric_of_step.get(step), step) for step in steps)
@@ -90,6 +91,7 @@ class Checkpointer:
         kept = {
             *steps[len(steps) - min(self._keep_last, len(steps)) :],
             *(step for _, step in scored[: self._keep_best]),
+            *pins.of(str(self._folder.parent)),
             self._restored_step,
         }
         return [step in kept for step in steps]
@@ -264,10 +266,15 @@ class Checkpointer:
         self._manager.reload()
 
 
+def steps(workdir: str) -> list[int]:
+    """Returns the finished steps of a run, oldest first; reads names only."""
+    return _steps(epath.Path(workdir) / _FOLDER)
+
+
 def latest_step(workdir: str) -> int | None:
     """Returns the newest finished step of a run, or None; reads names only."""
-    steps = _steps(epath.Path(workdir) / _FOLDER)
-    return steps[-1] if steps else None
+    found = steps(workdir)
+    return found[-1] if found else None
 
 
 def restore_params(
