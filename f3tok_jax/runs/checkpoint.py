@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a run: saved asynchronously, fingerprinted, restored from the newest whole step.
 
-A step folder holds `state` (Orbax) and `meta` (JSON: step, config, data fingerprint, fingerprint
-per leaf, metrics, library versions). Orbax restores flipped bits without a word, hence the
-fingerprints.
+A step folder holds `state` (Orbax) and `meta` (JSON, see checkpoint_meta). Orbax restores flipped
+bits without a word, hence a fingerprint per leaf, and a seal of what says them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import json
 import shutil
 import types
@@ -15,7 +15,6 @@ from typing import Any
 
 from etils import epath
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from f3tok_jax.devices import multihost
@@ -34,7 +33,13 @@ CheckpointError = checkpoint_meta.CheckpointError
 
 
 class Checkpointer:
-    """Saves and restores the state of one run. Every process calls every method."""
+    """Saves and restores the state of one run. Every process calls every method.
+
+    Attributes:
+        files: name -> digest of each small file of the run that decides what is learnt; kept beside
+            every state, and to be set before the first save.
+        restored: what was kept beside the state that was restored; {} where none was.
+    """
 
     def __init__(
         self,
@@ -70,7 +75,8 @@ class Checkpointer:
         self._keep_best = keep_best
         self._say = say
         self._pending_step: int | None = None
-        self._restored_step: int | None = None
+        self.files: Mapping[str, str] = {}
+        self.restored: dict[str, Any] = {}
         if jax.process_index() == 0:
             _prepare_folder(self._folder, say)
         multihost.barrier("checkpoint_folder")
@@ -92,28 +98,33 @@ class Checkpointer:
             *steps[len(steps) - min(self._keep_last, len(steps)) :],
             *(step for _, step in scored[: self._keep_best]),
             *pins.of(str(self._folder.parent)),
-            self._restored_step,
+            self.restored.get("step"),
         }
         return [step in kept for step in steps]
 
     def _read_metric(self, step: int) -> float | None:
-        try:
-            metrics = checkpoint_meta.read(self._folder, step)["metrics"]
-            return metrics.get(self._best_metric)
-        except (CheckpointError, KeyError, AttributeError):
-            return None
+        with contextlib.suppress(CheckpointError):
+            return checkpoint_meta.read(self._folder, step)["metrics"].get(self._best_metric)
 
     def all_steps(self) -> list[int]:
         """Returns the steps that are there, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> bool:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        seen: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Starts to write the state; returns once it is copied from the devices.
 
         Args:
             step: steps taken so far.
             state: of jax arrays.
             metrics: of an evaluation of exactly this state, or None.
+            seen: what the run has met so far, ready for JSON; a resumed run finds it in `restored`.
 
         Returns:
             Whether a save was started: not where the step is there already, nor where the state
@@ -133,16 +144,15 @@ class Checkpointer:
             )
             return False
         self._check_space(step, state)
-        meta = {
-            "step": step,
-            "config": json.loads(self._config_json),
-            "data_fingerprint": self._data_fingerprint,
-            "fingerprints": prints,
-            "metrics": {
-                name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)
-            },
-            "versions": checkpoint_meta.versions(),
-        }
+        meta = checkpoint_meta.made(
+            step=step,
+            config=json.loads(self._config_json),
+            data_fingerprint=self._data_fingerprint,
+            fingerprints=prints,
+            metrics=metrics,
+            files=self.files,
+            seen=seen,
+        )
         self._metric_of_step[step] = meta["metrics"].get(self._best_metric)
         try:
             started = self._manager.save(
@@ -155,6 +165,28 @@ class Checkpointer:
             raise CheckpointError(_write_failure(step, self._folder, error)) from error
         self._pending_step = step
         return started
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keeps the metrics of an evaluation that was taken after its state was saved.
+
+        Args:
+            step: of a save that has ended.
+            metrics: of exactly that state.
+
+        Raises:
+            CheckpointError: where they cannot be written.
+        """
+        failure = None
+        if jax.process_index() == 0:
+            try:
+                checkpoint_meta.add_metrics(self._folder, step, metrics)
+            except OSError as error:
+                failure = error
+        if not multihost.all_agree(failure is None):
+            raise CheckpointError(
+                _write_failure(step, self._folder, failure or OSError("process 0 could not"))
+            ) from failure
+        self._metric_of_step[step] = self._read_metric(step)
 
     def _check_space(self, step: int, state: Any) -> None:
         """Refuses to begin what the disk cannot hold; buckets have no such limit."""
@@ -201,28 +233,33 @@ class Checkpointer:
     def restore_latest(self, abstract_state: Any) -> Any | None:
         """Returns the newest whole state, or None where there is no checkpoint.
 
-        A step that cannot be read or whose fingerprints differ is said, moved to
-        refused_checkpoints/ (nothing is deleted), and the one before it is tried.
+        A step that cannot be read, whose fingerprints differ or that is of another run is said,
+        moved to refused_checkpoints/ (nothing is deleted), and the one before it is tried.
 
         Args:
             abstract_state: tree of jax.ShapeDtypeStruct with shardings, built from the config.
 
         Raises:
-            ValueError: where the checkpoint is of other data or of another tree of arrays.
+            ValueError: where those that are whole are of other data or of another tree of arrays.
             CheckpointError: where there are checkpoints and none is whole.
         """
-        refused = []
+        refused: dict[int, str] = {}
+        mismatch = None
         for step in reversed(self.all_steps()):
-            state, reason = self._try_restore(step, abstract_state)
+            try:
+                state, reason = self._try_restore(step, abstract_state)
+            except checkpoint_meta.Mismatch as error:
+                mismatch, reason = mismatch or error, str(error)
             if reason is None:
-                self._restored_step = step
                 self._set_aside(refused)
                 return state
-            self._say(f"checkpoint of step {step} is refused: {reason}")
-            refused.append(step)
+            refused[step] = reason
+        if mismatch:
+            raise mismatch
         if refused:
+            self._say_refused(refused)
             raise CheckpointError(
-                f"none of the checkpoints in {self._folder} is whole (steps {refused}); give "
+                f"none of the checkpoints in {self._folder} is whole (steps {[*refused]}); give "
                 "another --workdir, or move them away to start again"
             )
         return None
@@ -245,21 +282,28 @@ class Checkpointer:
         if not multihost.all_agree(reason is None):
             return None, reason or "another process could not read it"
         reason = _difference(meta["fingerprints"], state)
+        if reason is None:
+            self.restored = meta
         return (None if reason else state), reason
 
-    def _set_aside(self, steps: Sequence[int]) -> None:
+    def _say_refused(self, refused: Mapping[int, str]) -> None:
+        for step, reason in refused.items():
+            self._say(f"checkpoint of step {step} is refused: {reason}")
+
+    def _set_aside(self, refused: Mapping[int, str]) -> None:
         """Moves refused steps out of the way, so that their numbers can be saved again."""
-        if not steps:
+        if not refused:
             return
+        self._say_refused(refused)
         if jax.process_index() == 0:
             self._refused_folder.mkdir(parents=True, exist_ok=True)
-            for step in steps:
+            for step in refused:
                 attempt = 0
                 while (self._refused_folder / f"{step}_{attempt}").exists():
                     attempt += 1
                 (self._folder / str(step)).rename(self._refused_folder / f"{step}_{attempt}")
             self._say(
-                f"restored step {self._restored_step}; the refused steps {list(steps)} are kept in "
+                f"restored step {self.restored['step']}; the refused steps {[*refused]} are kept in "
                 f"{self._refused_folder}"
             )
         multihost.barrier("refused_checkpoints")
@@ -308,6 +352,7 @@ def restore_params(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
 
     target = {field: jax.tree.map(abstract, abstract_params)}
+    mismatch = None
     for candidate in reversed(steps):
         try:
             prints = known.get(candidate) or checkpoint_meta.read(folder, candidate)["fingerprints"]
@@ -324,11 +369,14 @@ def restore_params(
             reason = _difference(prints, restored)
             if reason is None:
                 return restored[field], candidate
-        except checkpoint_meta.Mismatch:
-            raise
+        except checkpoint_meta.Mismatch as error:
+            mismatch = mismatch or error
+            continue
         except Exception as error:  # damaged files raise nearly anything
             reason = checkpoint_meta.first_line(error)
         say(f"checkpoint of step {candidate} is refused: {reason}")
+    if mismatch:
+        raise mismatch
     raise CheckpointError(
         f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
     )
@@ -348,7 +396,7 @@ def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
     folder, steps = _find(workdir, step)
     for candidate in reversed(steps):
         try:
-            return checkpoint_meta.read(folder, candidate) | {"step": candidate}
+            return checkpoint_meta.read(folder, candidate)
         except CheckpointError as error:
             failure = error
     raise failure

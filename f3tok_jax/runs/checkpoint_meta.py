@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept beside a saved state: step, config, data, versions, a fingerprint per leaf."""
+"""What is kept beside a saved state: step, config, data, versions, a fingerprint per leaf; sealed."""
 
 from collections.abc import Iterable, Mapping
 import importlib.metadata
@@ -11,9 +11,23 @@ from etils import epath
 import jax
 import numpy as np
 
+from data_pipelines.records import atomic
+from data_pipelines.records import sealed
 from f3tok_jax.runs import fingerprint
 
 _LIBRARIES = "jax jaxlib flax optax orbax-checkpoint numpy grain array_record soxr".split()
+
+# What metadata of earlier versions held, without a seal. Any other key, be it the seal's own with
+# one bit flipped, shows that there must be one.
+_EVER = {
+    "step": int,
+    "config": dict,
+    "data_fingerprint": str,
+    "fingerprints": dict,
+    "metrics": dict,
+    "versions": dict,
+}
+_SINCE_SEALED = {"files": dict, "seen": dict}
 
 
 class CheckpointError(OSError):
@@ -29,20 +43,85 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
+def made(
+    *,
+    step: int,
+    config: Mapping[str, Any],
+    data_fingerprint: str,
+    fingerprints: Mapping[str, str],
+    metrics: Mapping[str, float] | None,
+    files: Mapping[str, str],
+    seen: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Returns what is kept of a step, sealed.
+
+    Args:
+        step: steps taken.
+        config: of the run, as it is in JSON.
+        data_fingerprint: of the training data.
+        fingerprints: path -> fingerprint of each array of the state.
+        metrics: of an evaluation of this state; what is not finite is left out.
+        files: name -> digest of each small file of the run that decides what is learnt.
+        seen: what the run has met so far, and a resumed one must not forget.
+    """
+    kept = {
+        "step": step,
+        "config": config,
+        "data_fingerprint": data_fingerprint,
+        "fingerprints": fingerprints,
+        "metrics": _finite(metrics or {}),
+        "versions": versions(),
+        "files": dict(files),
+        "seen": dict(seen or {}),
+    }
+    return sealed.seal(json.loads(json.dumps(kept)))
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
 def read(folder: epath.Path, step: int) -> dict[str, Any]:
     """Returns what is kept beside the state of `step` in a folder of checkpoints.
 
+    "files" and "seen" are empty where an earlier version wrote it.
+
+    Raises:
+        CheckpointError: where it is missing or damaged, or is of another step.
+    """
+    path = _path(folder, step)
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it is no JSON object")
+        # Of both kinds of keys, so that no single damage makes a sealed file an unsealed one.
+        meta = sealed.opened(found, "it", required=not found.keys() <= _EVER.keys())
+        for name, kind in _EVER.items():
+            if type(meta.get(name)) is not kind:
+                raise ValueError(f"its {name} is {meta.get(name)!r:.60}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is missing or damaged ({first_line(error)})") from error
+    if not all(isinstance(value, str) for value in meta["fingerprints"].values()):
+        raise CheckpointError(f"{path} holds no fingerprints")
+    if meta["step"] != step:
+        raise CheckpointError(f"{path} is of step {meta['step']}, not of step {step}")
+    return {name: kind() for name, kind in _SINCE_SEALED.items()} | meta
+
+
+def add_metrics(folder: epath.Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes metrics into what is kept beside a saved state, whole or not at all.
+
     Raises:
         CheckpointError: where it is missing or damaged.
+        OSError: where it cannot be written.
     """
-    path = folder / str(step) / "meta" / "metadata"
-    try:
-        meta = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is missing or damaged ({first_line(error)})") from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("fingerprints"), dict):
-        raise CheckpointError(f"{path} holds no fingerprints")
-    return meta
+    meta = read(folder, step)
+    meta["metrics"] = meta["metrics"] | _finite(metrics)
+    atomic.write_text(_path(folder, step), json.dumps(sealed.seal(meta)))
+
+
+def _path(folder: epath.Path, step: int) -> epath.Path:
+    return folder / str(step) / "meta" / "metadata"
 
 
 def check_data(meta: Mapping[str, Any], data_fingerprint: str, step: int) -> None:

@@ -3,6 +3,7 @@
 """Models small enough to run in a test."""
 
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from configs import autoencoder as recipe
+from data_pipelines.records import sealed
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import autoencoder as autoencoder_lib
@@ -134,6 +136,9 @@ def add_damaged_step(folder: str | os.PathLike) -> None:
     """Adds a newer checkpoint, of step 5, with every large file cut in half."""
     checkpoints = pathlib.Path(folder) / "checkpoints"
     shutil.copytree(checkpoints / "3", checkpoints / "5")
+    metadata = checkpoints / "5" / "meta" / "metadata"
+    kept = sealed.opened(json.loads(metadata.read_text()), "it") | {"step": 5}
+    metadata.write_text(json.dumps(sealed.seal(kept)))
     for path in (checkpoints / "5" / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -359,3 +359,115 @@ def test_meta_says_what_the_state_is(tmp_path):
     assert meta["metrics"] == {"eval/mel": 1.5} and "jax" in meta["versions"]
     assert json.dumps(meta["fingerprints"]["params/generator/bias"]).startswith('"float32[6]:')
     assert checkpoint.latest_step(str(tmp_path)) == 5
+
+
+def _metadata(workdir, step: int) -> pathlib.Path:
+    return workdir / "checkpoints" / str(step) / "meta" / "metadata"
+
+
+def _bit_flips(data: bytes, stride: int):
+    """`data` with one bit flipped, again and again, once in `stride` bytes."""
+    for place in range(0, len(data), stride):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        yield place, bytes(flipped)
+
+
+@pytest.mark.reliability("R07")
+def test_no_flipped_bit_changes_what_is_kept_beside_a_state(tmp_path):
+    checkpointer = _open(tmp_path, config_json='{"seed": 3, "sizes": [1, 2]}')
+    checkpointer.files = {"frozen.json": "0123"}
+    checkpointer.save(5, _state(), {"eval/mel": 1.5}, seen={"nonfinite": 2})
+    checkpointer.close()
+    path = _metadata(tmp_path, 5)
+    whole, data = checkpoint.read_meta(str(tmp_path)), path.read_bytes()
+    num_refused = 0
+    for place, flipped in _bit_flips(data, stride=3):
+        path.write_bytes(flipped)
+        try:
+            assert checkpoint.read_meta(str(tmp_path)) == whole, place
+        except checkpoint.CheckpointError:
+            num_refused += 1
+    assert num_refused > 0.3 * len(data)
+
+
+def _change(path: pathlib.Path, **changes) -> None:
+    """Gives metadata of a step other values, by key, as an earlier version would have kept them."""
+    meta = json.loads(path.read_text())
+    for key in ("seal", "files", "seen"):
+        meta.pop(key, None)
+    path.write_text(json.dumps(meta | changes))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text(path.read_text().replace('"data"', '"date"')),
+        lambda path: path.write_text(path.read_text().replace("float32[6]", "float32[7]")),
+        lambda path: path.write_text(path.read_text().replace('"seal"', '"seam"')),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_bytes(b"\xff" + path.read_bytes()),
+        lambda path: path.write_text("[]"),
+        lambda path: _change(path, fingerprints={"params": 3}),
+        lambda path: _change(path, fingerprints={}),
+        lambda path: _change(path, metrics=[]),
+        lambda path: _change(path, step=1),
+    ],
+)
+@pytest.mark.reliability("R07")
+def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
+    _saved(tmp_path)
+    damage(_metadata(tmp_path, 2))
+    said = []
+    params, found = checkpoint.restore_params(str(tmp_path), _abstract().params, field="params")
+    assert found == 1
+    _assert_equal(params, _state(1).params)
+    checkpointer = _open(tmp_path, said)
+    _assert_equal(checkpointer.restore_latest(_abstract()), _state(1))
+    assert checkpointer.restored["step"] == 1
+    assert sum("step 2 is refused" in line for line in said) == 1, said
+    assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
+    assert checkpoint.read_meta(str(tmp_path))["step"] == 1
+
+
+def test_another_run_s_checkpoint_above_this_one_s_is_set_aside(tmp_path):
+    _saved(tmp_path)
+    _change(_metadata(tmp_path, 2), data_fingerprint="date")
+    said = []
+    _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
+    assert "step 2 is refused: the checkpoint of step 2 was trained on data with" in said[0]
+
+
+def test_metadata_of_earlier_versions_has_no_seal_and_is_read(tmp_path):
+    _saved(tmp_path)
+    _change(_metadata(tmp_path, 2))
+    meta = checkpoint.read_meta(str(tmp_path))
+    assert (meta["step"], meta["files"], meta["seen"]) == (2, {}, {})
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
+
+
+def test_what_a_run_has_seen_is_given_back_to_it(tmp_path):
+    assert _open(tmp_path).restored == {}
+    checkpointer = _open(tmp_path)
+    checkpointer.files = {"frozen.json": "0123"}
+    checkpointer.save(1, _state(1), seen={"nonfinite": 2})
+    checkpointer.close()
+    checkpointer = _open(tmp_path)
+    checkpointer.restore_latest(_abstract())
+    assert checkpointer.restored["seen"] == {"nonfinite": 2}
+    assert checkpointer.restored["files"] == {"frozen.json": "0123"}
+
+
+def test_an_evaluation_after_its_save_counts_for_what_is_best(tmp_path):
+    checkpointer = _open(tmp_path, keep_last=1, keep_best=1)
+    checkpointer.save(1, _state(1))
+    checkpointer.wait()
+    checkpointer.add_metrics(1, {"eval/mel": 1.0, "eval/other": float("nan")})
+    assert checkpoint.read_meta(str(tmp_path))["metrics"] == {"eval/mel": 1.0}
+    for step, mel in [(2, 2.0), (3, 3.0)]:
+        checkpointer.save(step, _state(), {"eval/mel": mel})
+    checkpointer.close()
+    assert checkpointer.all_steps() == [1, 3]
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
+    with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
+        checkpointer.add_metrics(2, {"eval/mel": 0.0})
