@@ -6,7 +6,7 @@ A step folder holds `state` (Orbax) and `meta` (JSON, see checkpoint_meta). Orba
 bits without a word, hence a fingerprint per leaf, and a seal of what says them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import shutil
@@ -21,10 +21,8 @@ from f3tok_jax.devices import multihost
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import pins
+from f3tok_jax.runs import step_folders
 
-_FOLDER = "checkpoints"
-_REFUSED_FOLDER = "refused_checkpoints"
-_TEMPORARY_MARK = ".orbax-checkpoint-tmp"
 _SPARE_SPACE = 1.2  # of the state's bytes: what must be free before a save starts
 
 
@@ -66,8 +64,7 @@ class Checkpointer:
         Raises:
             ValueError: where the folder cannot be written.
         """
-        self._folder = epath.Path(workdir).resolve() / _FOLDER
-        self._refused_folder = self._folder.parent / _REFUSED_FOLDER
+        self._folder = _folder_of(workdir)
         self._config_json = config_json
         self._data_fingerprint = data_fingerprint
         self._best_metric = best_metric
@@ -81,7 +78,9 @@ class Checkpointer:
             _prepare_folder(self._folder, say)
         multihost.barrier("checkpoint_folder")
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self, enable_async_checkpointing=True
+            preservation_policy=self,
+            step_name_format=_StepNames(),
+            enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(
             self._folder, item_names=("state", "meta"), options=options
@@ -144,6 +143,7 @@ class Checkpointer:
             )
             return False
         self._check_space(step, state)
+        self._make_way(step)
         meta = checkpoint_meta.made(
             step=step,
             config=json.loads(self._config_json),
@@ -187,6 +187,13 @@ class Checkpointer:
                 _write_failure(step, self._folder, failure or OSError("process 0 could not"))
             ) from failure
         self._metric_of_step[step] = self._read_metric(step)
+
+    def _make_way(self, step: int) -> None:
+        """Moves away what is a stranger's and has the name of a step, which Orbax would delete."""
+        if jax.process_index() == 0 and step_folders.is_taken(self._folder, step):
+            place = step_folders.set_aside(self._folder, step)
+            self._say(f"{self._folder / str(step)} was no checkpoint of a run: it is now {place}")
+        multihost.barrier("checkpoint_name")
 
     def _check_space(self, step: int, state: Any) -> None:
         """Refuses to begin what the disk cannot hold; buckets have no such limit."""
@@ -296,23 +303,33 @@ class Checkpointer:
             return
         self._say_refused(refused)
         if jax.process_index() == 0:
-            self._refused_folder.mkdir(parents=True, exist_ok=True)
             for step in refused:
-                attempt = 0
-                while (self._refused_folder / f"{step}_{attempt}").exists():
-                    attempt += 1
-                (self._folder / str(step)).rename(self._refused_folder / f"{step}_{attempt}")
+                step_folders.set_aside(self._folder, step)
             self._say(
                 f"restored step {self.restored['step']}; the refused steps {[*refused]} are kept in "
-                f"{self._refused_folder}"
+                f"{self._folder.parent / step_folders.REFUSED}"
             )
         multihost.barrier("refused_checkpoints")
         self._manager.reload()
 
 
+class _StepNames:
+    """Tells Orbax which folders are its own, and how they are named."""
+
+    def build_name(self, step: int) -> str:
+        return str(step)
+
+    def find_all(self, base_path: epath.Path) -> Iterator[ocp.path.step.Metadata]:
+        folder = epath.Path(base_path)
+        return iter([self.find_step(folder, step) for step in step_folders.steps(folder)])
+
+    def find_step(self, base_path: epath.Path, step: int) -> ocp.path.step.Metadata:
+        return ocp.path.step.Metadata(step=step, path=epath.Path(base_path) / str(step))
+
+
 def steps(workdir: str) -> list[int]:
     """Returns the finished steps of a run, oldest first; reads names only."""
-    return _steps(epath.Path(workdir) / _FOLDER)
+    return step_folders.steps(_folder_of(workdir))
 
 
 def latest_step(workdir: str) -> int | None:
@@ -411,8 +428,7 @@ def _difference(prints: Mapping[str, str], restored: Any) -> str | None:
 
 def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
     """The folder of a run's checkpoints, and those asked for: one step, or all, oldest first."""
-    folder = epath.Path(workdir).resolve() / _FOLDER
-    steps = _steps(folder)
+    folder, steps = _folder_of(workdir), step_folders.steps(_folder_of(workdir))
     if not steps or (step is not None and step not in steps):
         wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
         raise ValueError(
@@ -422,23 +438,13 @@ def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
     return folder, steps if step is None else [step]
 
 
-def _steps(folder: epath.Path) -> list[int]:
-    if not folder.exists():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+def _folder_of(workdir: str) -> epath.Path:
+    return epath.Path(workdir).resolve() / step_folders.CHECKPOINTS
 
 
 def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
-    """Makes the folder, sweeps what killed saves left, and tries to write there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if _TEMPORARY_MARK in path.name:
-                say(f"removing {path.name}, a save that was killed before it was whole")
-                path.rmtree()
-        probe = folder / "write_test"
-        probe.write_text("")
-        probe.unlink()
+        step_folders.prepare(folder, say)
     except OSError as error:
         raise ValueError(
             f"the work folder must be writable, got {checkpoint_meta.first_line(error)} in "

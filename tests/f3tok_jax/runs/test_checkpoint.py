@@ -200,15 +200,56 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
 
 
 @pytest.mark.reliability("R07")
-def test_foreign_folders_and_files_are_left_alone(tmp_path):
+def _add_strangers(checkpoints: pathlib.Path) -> list[str]:
+    """Puts what is no checkpoint among them; returns the names."""
+    for name in ("notes", "99", "2 (copy)", "007", "9" * 30, "\u0663"):
+        (checkpoints / name).mkdir()
+        (checkpoints / name / "a.txt").write_text("mine")
+    (checkpoints / "4").write_text("mine")
+    (checkpoints / "5").symlink_to(checkpoints / "2")
+    (checkpoints / "6").symlink_to("nowhere")
+    return sorted(path.name for path in checkpoints.iterdir() if path.name not in ("1", "2"))
+
+
+@pytest.mark.reliability("R07", "R13")
+def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
     _saved(tmp_path)
-    (tmp_path / "checkpoints" / "notes").mkdir()
-    (tmp_path / "checkpoints" / "notes" / "a.txt").write_text("mine")
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
-    assert (tmp_path / "checkpoints" / "notes" / "a.txt").exists()
+    checkpoints, said = tmp_path / "checkpoints", []
+    names = _add_strangers(checkpoints)
+    assert checkpoint.latest_step(str(tmp_path)) == 2
+    assert checkpoint.restore_params(str(tmp_path), _abstract().ema_params)[1] == 2
+    checkpointer = _open(tmp_path, said, keep_last=1, keep_best=0)
+    _assert_equal(checkpointer.restore_latest(_abstract()), _state(2))
+    assert len(said) == 1 and said[0].startswith("passing over " + ", ".join(names)), said
+    # Newer steps are saved, and what is not ours neither counts nor goes.
+    for step in (3, 7):
+        assert checkpointer.save(step, _state(step))
+    checkpointer.close()
+    assert checkpoint.steps(str(tmp_path)) == checkpointer.all_steps() == [2, 7]
+    assert sorted(path.name for path in checkpoints.iterdir()) == sorted([*names, "2", "7"])
+    assert (checkpoints / "99" / "a.txt").read_text() == "mine"
 
 
-@pytest.mark.reliability("R05")
+@pytest.mark.reliability("R07")
+@pytest.mark.parametrize("step", [4, 5, 6, 99])
+def test_what_has_the_name_of_a_step_is_moved_when_that_is_saved(tmp_path, step):
+    _saved(tmp_path)
+    said = []
+    _add_strangers(tmp_path / "checkpoints")
+    checkpointer = _open(tmp_path, said)
+    assert checkpointer.save(step, _state(step))
+    checkpointer.close()
+    moved = tmp_path / "refused_checkpoints" / f"{step}_0"
+    assert f"it is now {moved}" in said[-1]
+    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(step))
+    if step == 99:
+        assert (moved / "a.txt").read_text() == "mine"
+    elif step == 4:
+        assert moved.read_text() == "mine"
+    else:
+        assert moved.is_symlink() and (tmp_path / "checkpoints" / "2" / "meta").is_dir()
+
+
 def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
     _saved(tmp_path)
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
