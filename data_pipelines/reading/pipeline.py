@@ -6,7 +6,7 @@ The batch of a step is a function of (seed, step) alone, so there is no iterator
 1, 2 or 4 hosts see the same global batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -19,6 +19,7 @@ import numpy as np
 
 from data_pipelines.reading import batches
 from data_pipelines.reading import mixture as mixtures
+from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 
@@ -106,11 +107,17 @@ class MixturePipeline:
             lengths, self._weights, seed=options.seed, shuffle=options.train
         )
         self._substitute = sources.Substitute(options.max_replaced)
+        self._replaced, self._start_step = replaced.Log(), 0
 
-    @property
-    def replaced(self) -> int:
-        """Records that could not be read on this host so far, each replaced by another."""
-        return self._substitute.num_replaced
+    def seen(self, step: int) -> replaced.Replaced:
+        """Rows of this host's batches before `step` that hold another record than theirs.
+
+        Counted from the step on at which `iterate` began, in batches that were made: what is made
+        ahead of `step` does not count. Such rows are part of what a model has seen, as the
+        fingerprint is; of several hosts, and of what was before `iterate` began, they are added by
+        replaced.Replaced.sum. The same damage gives the same sum with any number of hosts.
+        """
+        return self._replaced.between(self._start_step, step)
 
     @property
     def sets(self) -> list[str]:
@@ -136,12 +143,21 @@ class MixturePipeline:
         """
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags even where no absl program runs
             flags.FLAGS.mark_as_parsed()
+        self._start_step = start_step
         steps = grain.MapDataset.range(start_step, _LAST_STEP if stop_step is None else stop_step)
         made = steps.map(lambda step: (step, self.local_batch(step)))
         options = grain.ReadOptions(
             num_threads=self.options.num_threads, prefetch_buffer_size=self.options.num_prefetched
         )
         return iter(made.to_iter_dataset(options))
+
+    def _read(
+        self, read: Callable[[int], Any], source: Any, index: int, step: int, row: int
+    ) -> Any:
+        """What `read` gives of the record that belongs in a row of the global batch of `step`."""
+        content, found = self._substitute.read(read, index, len(source))
+        self._replaced.add(step, row, source=source.fingerprint, wanted=index, found=found)
+        return content
 
     def _digest(self, *decisive: Any) -> str:
         """SHA-256 over the sources and all else that decides which example comes when."""
@@ -237,7 +253,7 @@ class Pipeline(MixturePipeline):
         if self._text is None:
             for row, (source, index) in enumerate(places):
                 read = functools.partial(self._layout.read, source)
-                content = self._substitute.read(read, index, len(source))
+                content = self._read(read, source, index, step, self._rows.start + row)
                 self._layout.write(batch, row, content, positions[row])
         else:
             self._write_with_text(batch, places, step)
@@ -250,7 +266,8 @@ class Pipeline(MixturePipeline):
         batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
         draws = self._philox(step, _TASK_STREAM).random(self.options.batch_size)[self._rows]
         for row, (source, index) in enumerate(places):
-            record = self._substitute.read(source.__getitem__, index, len(source))
+            read = source.__getitem__
+            record = self._read(read, source, index, step, self._rows.start + row)
             self._layout.write(batch, row, self._layout.content(record), 0.0)
             is_whole = source.is_whole(record) and self._layout.fits(record)
             self._text.write_row(
@@ -269,7 +286,8 @@ class Pipeline(MixturePipeline):
         """
         keys = []
         for source, index in self.places(step):
-            record = self._substitute.read(source.__getitem__, index, len(source), count=False)
+            read = source.__getitem__
+            record, _ = self._substitute.read(read, index, len(source), count=False)
             keys.append(f"{source.name}:{record.key}" if len(self._sources) > 1 else record.key)
         return keys
 

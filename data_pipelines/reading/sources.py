@@ -310,8 +310,8 @@ class Substitute:
 
     def read(
         self, read: Callable[[int], Any], index: int, length: int, *, count: bool = True
-    ) -> Any:
-        """Returns `read(index)`, or of the next index that can be read: the same on every replay.
+    ) -> tuple[Any, int]:
+        """Returns `read(index)` and `index`, or of the next that can be read: so on every replay.
 
         Args:
             read: of a source; raises Unreadable.
@@ -323,8 +323,9 @@ class Substitute:
             ValueError: if the budget is used up, or a long run of records cannot be read.
         """
         for attempt in range(_MAX_ATTEMPTS):
+            found = (index + attempt) % length
             try:
-                return read((index + attempt) % length)
+                return read(found), found
             except Unreadable as error:
                 last = error
                 if count:

@@ -105,19 +105,22 @@ class TextPipeline(pipeline.MixturePipeline):
         """Returns this host's rows of the batch of `step`, by `batch_spec`."""
         shape = (len(self.options.rows), self._length)
         batch = {name: np.zeros(shape, np.int32) for name in self.batch_spec}
-        for place, row in enumerate(self.options.rows):
+        for local_row, row in enumerate(self.options.rows):
             filled, segment = 0, 0
             key = [self.options.seed, step * 2**20 + row]
             generator = np.random.Generator(np.random.Philox(key=key))
-            for source, index in self._places(step, row):
-                ids, scored = self._document(source, index, generator)
+            for number, (source, index) in enumerate(self._places(step, row)):
+                key, answers, found = self._answers(source, index)
+                place = dict(source=self._sources[source].fingerprint, wanted=index, found=found)
+                self._replaced.add(step, row * self._documents + number, **place)
+                ids, scored = self._document(key, answers, generator)
                 end = filled + len(ids)
                 if not ids or end > self._length:
                     continue
                 segment += 1
-                batch["text"][place, filled:end] = ids
-                batch["scored"][place, filled:end] = scored
-                batch["segments"][place, filled:end] = segment
+                batch["text"][local_row, filled:end] = ids
+                batch["scored"][local_row, filled:end] = scored
+                batch["segments"][local_row, filled:end] = segment
                 filled = end
         return batch
 
@@ -132,19 +135,18 @@ class TextPipeline(pipeline.MixturePipeline):
         positions = np.arange(start, start + self._documents, dtype=np.int64)
         return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
 
-    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, tuple]]:
-        """The key of a record, and its answers by task, in the order of the tasks' names."""
+    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, tuple], int]:
+        """A record's key, its answers by task, in the order of the tasks' names, and its index."""
         source = self._sources[source_index]
-        record = self._substitute.read(source.__getitem__, index, len(source))
+        record, found = self._substitute.read(source.__getitem__, index, len(source))
         # Also of a part of a sound, because here nothing is heard.
         answers = self._text.answers(record, is_whole=True)
-        return f"{source.name}:{record.key}", dict(sorted(answers.items()))
+        return f"{source.name}:{record.key}", dict(sorted(answers.items())), found
 
     def _document(
-        self, source_index: int, index: int, generator: np.random.Generator
+        self, key: str, answers: dict[str, tuple], generator: np.random.Generator
     ) -> tuple[list[int], list[int]]:
         """Token ids of one document, and for each how it is scored; empty if there is none."""
-        key, answers = self._answers(source_index, index)
         # Always as many draws: a document does not move those after it.
         draws = generator.random(4)
         if not answers:

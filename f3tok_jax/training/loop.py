@@ -147,7 +147,7 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         _write_nonfinite(this, step)
     if log or step % this.config.loop.log_every == 0:
         values = this.progress.values()
-        values["data/replaced"] = float(this.train_data.replaced)
+        values["data/replaced"] = float(this.train_data.seen(step)[0])
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
         for topic, sentence in this.programs.stage.warnings(values).items():

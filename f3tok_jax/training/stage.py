@@ -28,7 +28,6 @@ class Data(Protocol):
 
     fingerprint: str  # of everything that decides which example comes when
     num_records: int
-    replaced: int  # records that could not be read so far on this host
     sets: Sequence[str]  # a line for each set of shards: which, how much, how often
 
     @property
@@ -40,6 +39,14 @@ class Data(Protocol):
 
     def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """(step, this host's rows) from `start_step` on, prepared in the background."""
+
+    def seen(self, step: int) -> tuple[int, int]:
+        """Rows before `step` that hold another record than theirs, which could not be read.
+
+        Of this host's batches since the step at which `iterate` began: how many, and the sum modulo
+        2**64 of a number for each of them, so that hosts and stretches of a run can be added, and
+        the same damage gives the same sum however a run was cut up.
+        """
 
     def example_keys(self, step: int) -> list[str]:
         """Where the rows of the global batch of `step` came from."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from tests.support import sounds
@@ -210,12 +211,50 @@ def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
     folder, key = damaged
     loader = _pipeline(folder)
     batches = [_hash(loader.local_batch(step)) for step in range(12)]
-    assert loader.replaced > 0
+    assert loader.seen(12).count > 0
     again = _pipeline(folder)
     assert [_hash(again.local_batch(step)) for step in range(12)] == batches
-    assert again.replaced == loader.replaced
+    assert again.seen(12) == loader.seen(12)
     assert _global_hash(folder, 1, 4) == _global_hash(folder, 1, 1)
     assert all(key not in loader.example_keys(step) for step in range(12))
+
+
+def test_replaced_rows_are_those_of_the_batches_that_differ(damaged, tmp_path):
+    whole, broken = _pipeline(str(sounds.shard_set(tmp_path / "whole"))), _pipeline(damaged[0])
+    assert whole.fingerprint == broken.fingerprint  # of what the manifest says
+    before = broken.seen(0)
+    for step in range(12):
+        are_equal = _hash(whole.local_batch(step)) == _hash(broken.local_batch(step))
+        after = broken.seen(step + 1)
+        assert (after == before) == are_equal
+        assert (after.digest == before.digest) == are_equal
+        before = after
+    assert 0 < before.count < 12 * 8 and whole.seen(12) == (0, 0)
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_replaced_rows_are_the_same_on_any_number_of_hosts_and_restarts(damaged, process_count):
+    one = _pipeline(damaged[0])
+    list(one.iterate(0, 12))
+    parts = []
+    for index in range(process_count):
+        host = dict(process_index=index, process_count=process_count)
+        for start, stop in ((0, 5), (5, 6), (6, 12)):
+            loader = _pipeline(damaged[0], **host)
+            batches = loader.iterate(start)  # which makes some ahead
+            while next(batches)[0] < stop - 1:
+                pass
+            parts.append(loader.seen(stop))
+    assert replaced.Replaced.sum(parts) == one.seen(12) != (0, 0)
+
+
+def test_a_row_that_is_made_again_is_replaced_once(damaged):
+    loader = _pipeline(damaged[0])
+    list(loader.iterate(2, 12))
+    seen = loader.seen(12)
+    for step in (0, 1, *range(12)):  # such as for sounds to listen to
+        loader.local_batch(step)
+    assert loader.seen(12) == seen != (0, 0) == loader.seen(2)
 
 
 @pytest.mark.reliability("R23")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tokenizers
 
+from data_pipelines.reading import replaced
+from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
 from data_pipelines.reading import text_pipeline
 from tests.support import sounds
@@ -23,7 +25,7 @@ def files(tmp_path_factory):
 def make(files):
     """Opens a pipeline; the tokenizer's tokens are bytes."""
 
-    def open_pipeline(*, context=0.5, weights=None, **options):
+    def open_pipeline(*, context=0.5, weights=None, folder=files[0], **options):
         weights = weights or {"transcription": 1.0, "digit": 1.0, "voice": 1.0}
         fields = dict(
             text=tasks.TextTasks(files[1], weights, _LENGTH),
@@ -33,7 +35,7 @@ def make(files):
             batch_size=4,
             seed=3,
         )
-        return sounds.open_pipeline(files[0], kind=text_pipeline.TextPipeline, **(fields | options))
+        return sounds.open_pipeline(folder, kind=text_pipeline.TextPipeline, **(fields | options))
 
     return open_pipeline
 
@@ -96,6 +98,26 @@ def test_a_batch_is_a_function_of_seed_and_step_on_any_number_of_hosts(make):
         assert make(**changes).fingerprint != one.fingerprint
 
 
+def test_what_stands_in_for_a_damaged_record_counts_wherever_it_is_tried(make, tmp_path):
+    folder = sounds.labelled_set(tmp_path)
+    (shard,) = folder.glob("*.array_record")
+    data = bytearray(shard.read_bytes())
+    data[data.index(sources.ShardSet(folder)[0].waveform.tobytes()) + 100] ^= 0xFF
+    shard.write_bytes(data)
+    whole, damaged = make(), make(folder=str(folder))
+    assert damaged.fingerprint == whole.fingerprint
+    for step in range(3):
+        damaged.local_batch(step)
+        tried = zip(whole.example_keys(step), damaged.example_keys(step))
+        differing = sum(one.split(":")[1] != other.split(":")[1] for one, other in tried)
+        before = damaged.seen(step).count
+        assert damaged.seen(step + 1).count - before == differing > 0  # read once, remembered
+    hosts = [make(folder=str(folder), process_index=index, process_count=2) for index in (0, 1)]
+    for host in hosts:
+        list(host.iterate(0, 3))
+    assert replaced.Replaced.sum([host.seen(3) for host in hosts]) == damaged.seen(3)
+
+
 def test_spec_keys_and_epochs(make):
     data = make(train=False)
     batch = data.local_batch(0)
@@ -104,7 +126,7 @@ def test_spec_keys_and_epochs(make):
     epoch = data.num_records
     assert len(keys) == 24 > epoch == len(set(keys[:epoch]))
     assert keys[epoch:] == keys[: 24 - epoch]
-    assert data.replaced == 0
+    assert data.seen(1) == (0, 0)
 
 
 @pytest.mark.parametrize(
