@@ -28,6 +28,7 @@ EXIT_DONE, EXIT_REFUSED, EXIT_FULL, EXIT_INTERRUPTED = 0, 1, 4, 130
 _OF_FILES = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 # By name: whoever raises them has loaded their library, and --help need not.
 _OF_LIBRARIES = {"soundfile.SoundFileError", "safetensors._safetensors_rust.SafetensorError"}
+_MAX_SENTENCE = 2000  # characters
 PACKAGES = ("data_pipelines", "f3tok_jax")
 
 
@@ -214,7 +215,7 @@ def _leaving_nothing() -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """An error in one sentence on one line."""
+    """An error in one sentence on one line: what a file put into it moves no cursor."""
     text = str(error) or type(error).__name__
     if isinstance(error, BrokenPipeError):
         text = "standard output must be read to its end, got a pipe that was closed"
@@ -227,7 +228,11 @@ def explain(error: Exception) -> str:
         text = f"text must be in the encoding that is expected, got other: {text}"
     elif isinstance(error, ModuleNotFoundError):
         text = f"this needs the package {error.name!r}, which is not installed: {text}"
-    return " ".join(text.split())
+    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in " ".join(text.split()))
+    if len(text) > _MAX_SENTENCE:  # A file may hold a value of any length.
+        half = _MAX_SENTENCE // 2
+        text = f"{text[:half]} [{len(text) - 2 * half} characters] {text[-half:]}"
+    return text
 
 
 def say(text: str) -> None:

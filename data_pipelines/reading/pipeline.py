@@ -22,6 +22,7 @@ from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
+from data_pipelines.reading import verification
 
 _LAST_STEP = 2**62
 _STEPS_PER_BLOCK = 64  # whose records are located together
@@ -127,6 +128,17 @@ class MixturePipeline:
             f"{source.fingerprint[:12]}"
             for source, weight in zip(self._sources, self._weights)
         ]
+
+    @property
+    def copy(self) -> str:
+        """The same on two hosts that read one copy of the shards; see verification.copy_of."""
+        return verification.copy_of(self._sources)
+
+    def verify(
+        self, *, index: int = 0, count: int = 1, say: Callable[[str], None] = print
+    ) -> None:
+        """Compares every byte of a part of the shards with the manifests; see verification."""
+        verification.verify(self._sources, index=index, count=count, say=say)
 
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """Returns this host's rows of the batch of `step`."""

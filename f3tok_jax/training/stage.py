@@ -29,6 +29,7 @@ class Data(Protocol):
     fingerprint: str  # of everything that decides which example comes when
     num_records: int
     sets: Sequence[str]  # a line for each set of shards: which, how much, how often
+    copy: str  # the same on two hosts that read one copy of the shards
 
     @property
     def batch_spec(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype]]:
@@ -39,6 +40,13 @@ class Data(Protocol):
 
     def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """(step, this host's rows) from `start_step` on, prepared in the background."""
+
+    def verify(self, *, index: int, count: int, say: Callable[[str], None]) -> None:
+        """Compares every byte of each `count`-th shard from `index` on with its checksum.
+
+        Raises:
+            ValueError: naming the first that differs.
+        """
 
     def seen(self, step: int) -> tuple[int, int]:
         """Rows before `step` that hold another record than theirs, which could not be read.

@@ -331,3 +331,13 @@ def test_the_handlers_of_a_process_are_given_back():
     look = lambda given: seen.append(signal.getsignal(signal.SIGTERM))
     assert command.run(command.Parser(prog="door"), look, []) == 0
     assert seen != [before] and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_a_file_puts_into_a_sentence_moves_no_cursor_and_fills_no_screen(capsys):
+    def work(given):
+        raise ValueError(f"a key must be known, got \x1b[2J\u202e\ud800 {'x' * 10**6} in a.json")
+
+    assert command.run(command.make_parser("p", "Does."), work, []) == 1
+    said = capsys.readouterr().err.rstrip("\n")
+    assert said.isprintable() and "got \\x1b[2J\\u202e\\ud800 xx" in said
+    assert said.endswith("xx in a.json") and len(said) < 2100 and "characters]" in said
