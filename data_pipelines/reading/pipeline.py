@@ -134,9 +134,7 @@ class MixturePipeline:
         """The same on two hosts that read one copy of the shards; see verification.copy_of."""
         return verification.copy_of(self._sources)
 
-    def verify(
-        self, *, index: int = 0, count: int = 1, say: Callable[[str], None] = print
-    ) -> None:
+    def verify(self, *, index: int = 0, count: int = 1, say: Callable[[str], None] = print) -> None:
         """Compares every byte of a part of the shards with the manifests; see verification."""
         verification.verify(self._sources, index=index, count=count, say=say)
 

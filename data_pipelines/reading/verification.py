@@ -51,7 +51,9 @@ def verify(
     for one in sets:
         if not _has_shards(one):
             say(f"{one.name} has no checksums: nothing is compared")
-    pairs = [(one.folder, shard) for one in sets if _has_shards(one) for shard in one.manifest.shards]
+    pairs = [
+        (one.folder, shard) for one in sets if _has_shards(one) for shard in one.manifest.shards
+    ]
     mine = pairs[index::count]
     total, done, last = sum(shard.num_bytes for _, shard in mine), 0, time.monotonic()
     started = last
