@@ -53,8 +53,13 @@ def partial_of(path: pathlib.Path) -> pathlib.Path:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes `text` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes all of a file."""
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
 
 
 def sync(path: pathlib.Path) -> None:

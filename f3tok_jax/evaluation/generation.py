@@ -147,7 +147,7 @@ def evaluate(
         max_seconds=max_patches / generator.patches_per_second,
         rows=rows,
         texts={example.key: example.text for example in examples},
-        sounds=sounds.index(),
+        sounds=sounds.close(),
     )
     results_lib.write(output, results)
     return results

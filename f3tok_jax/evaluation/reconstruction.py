@@ -294,7 +294,7 @@ def evaluate(
         noise_seed=NOISE_SEED,
         missing=missing,
         metrics=scores_lib.columns(),
-        sounds=sounds.index(),
+        sounds=sounds.close(),
         **scored,
     )
     results_lib.write(output, results)

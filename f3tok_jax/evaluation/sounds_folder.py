@@ -7,10 +7,11 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from data_pipelines.reading import sources
+from data_pipelines.sound import audio_files
 from f3tok_jax.runs import results
+from f3tok_jax.runs import summed_folder
 
 
 class SoundsFolder:
@@ -27,8 +28,8 @@ class SoundsFolder:
             num_listen: examples that are chosen, evenly spaced.
             sample_rate: Hz.
         """
-        self._root, self._sample_rate = output.parent, sample_rate
-        self._folder = output.parent / "listen" / output.stem
+        self._sample_rate, self._place = sample_rate, f"listen/{output.stem}"
+        self._folder = summed_folder.SummedFolder(output.parent / self._place)
         chosen = sources.spaced(len(examples), num_listen)
         self._entries = {index: {"key": examples[index].key, "files": {}} for index in chosen}
         for index in chosen:
@@ -38,11 +39,11 @@ class SoundsFolder:
         """Writes one sound if its example was chosen."""
         if index not in self._entries:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{index:04d}_{row}.wav"
-        soundfile.write(path, np.clip(waveform, -1.0, 1.0), self._sample_rate, subtype="PCM_16")
-        self._entries[index]["files"][row] = str(path.relative_to(self._root))
+        name = f"{index:04d}_{row}.wav"
+        self._folder.write(name, audio_files.wav(np.clip(waveform, -1.0, 1.0), self._sample_rate))
+        self._entries[index]["files"][row] = f"{self._place}/{name}"
 
-    def index(self) -> list[results.Sounds]:
-        """Per example its key and row -> path relative to the results."""
+    def close(self) -> list[results.Sounds]:
+        """Writes the checksums; returns per example its key and row -> path by the results."""
+        self._folder.close()
         return [results.Sounds(**entry) for entry in self._entries.values()]

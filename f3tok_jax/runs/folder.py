@@ -177,12 +177,3 @@ def _read(path: epath.Path, **kinds: type) -> dict[str, Any]:
         f"{path} must be the JSON with {' and '.join(kinds)} that train wrote, got another or a "
         "damaged file: copy it from where the run was trained"
     )
-
-
-def append_log(workdir: str, name: str, entry: Mapping[str, Any]) -> None:
-    """Process 0 appends a JSON line to logs/`name`; for rare entries: buckets rewrite the file."""
-    if jax.process_index() != 0:
-        return
-    path = epath.Path(workdir) / "logs" / name
-    before = path.read_text() if path.exists() else ""
-    atomic.write_text(path, before + json.dumps(entry) + "\n")

@@ -132,6 +132,7 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
         watchdog.beat("samples")
         _write_samples(this, state, step)
     if leaving or at_end or step % config.checkpoint.every_steps == 0:
+        this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
         watchdog.beat("save")
         this.checkpointer.save(step, state, evaluated)
     return leaving
@@ -163,7 +164,7 @@ def _write_nonfinite(this: Run, step: int) -> None:
         f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples "
         "are in logs/nonfinite.jsonl"
     )
-    run_folder.append_log(this.workdir, "nonfinite.jsonl", {"step": step, "examples": keys})
+    this.writer.log("nonfinite.jsonl", {"step": step, "examples": keys})
 
 
 def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:

@@ -2,17 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run has written about itself."""
 
-import contextlib
-import json
 import os
 import pathlib
 from typing import Any
 
+from f3tok_jax.runs import sealed_lines
+
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl in order; one that is cut short by a kill is left out."""
-    lines = []
-    for line in (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
+    """The lines of metrics.jsonl in order; one that is not whole is left out."""
+    with open(pathlib.Path(workdir) / "metrics.jsonl", "rb") as file:
+        lines = [line.content for line in sealed_lines.read(file)]
+    return [line for line in lines if line is not None]

@@ -1,22 +1,20 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""TensorBoard's file is written beside a run, and whatever befalls it never stops the run."""
+"""TensorBoard's file: events that its own reader accepts, and only whole ones."""
 
-import errno
 import multiprocessing
-import threading
-import time
+import resource
 
 import numpy as np
 import pytest
 
 from f3tok_jax.runs import event_file
 
-event_file_writer = pytest.importorskip("tensorboardX.event_file_writer")
+record_writer = pytest.importorskip("tensorboardX.record_writer")
 
 
-def _open(folder, said: list, resume_step: int = 0) -> event_file.EventFile:
-    return event_file.EventFile(str(folder), resume_step=resume_step, say=said.append)
+def _open(folder, resume_step: int = 0) -> event_file.EventFile:
+    return event_file.EventFile(str(folder), resume_step=resume_step)
 
 
 def _events(folder) -> list:
@@ -24,76 +22,47 @@ def _events(folder) -> list:
     proto = pytest.importorskip("tensorboardX.proto.event_pb2")
     (path,) = folder.glob("events.out.tfevents.*")
     data, events = path.read_bytes(), []
+    checksum = lambda part: record_writer.masked_crc32c(part).to_bytes(4, "little")
     while data:
         size = int.from_bytes(data[:8], "little")
-        events.append(proto.Event.FromString(data[12 : 12 + size]))
-        data = data[16 + size :]
+        length, event, data = data[:12], data[12 : 16 + size], data[16 + size :]
+        assert length[8:] == checksum(length[:8]) and event[size:] == checksum(event[:size])
+        events.append(proto.Event.FromString(event[:size]))
     return events
 
 
 def test_events_are_in_the_file_with_their_steps(tmp_path):
-    said = []
-    file = _open(tmp_path, said, resume_step=4)
-    file.add("scalar", "train/loss", 2.5, step=5)
-    file.add("audio", "sound", np.zeros((100, 1), np.float32), step=6, sample_rate=8000)
-    file.add("image", "picture", np.zeros((4, 4), np.uint8), step=7, dataformats="HW")
-    file.close()
+    file = _open(tmp_path, resume_step=4)
+    file.add_scalars({"train/loss": 2.5, "train/mel": 1}, step=5, when=17.0)
+    sound = np.zeros((100, 1), np.float32)
+    file.add("audio", "sound", sound, step=6, when=18.0, sample_rate=8000)
+    picture = np.zeros((4, 4), np.uint8)
+    file.add("image", "picture", picture, step=7, when=19.0, dataformats="HW")
     events = _events(tmp_path)
-    assert [event.step for event in events] == [0, 5, 5, 5, 6, 7]
-    assert events[2].session_log.status == 1  # what was written of step 5 and later is hidden
-    assert events[3].summary.value[0].tag == "train/loss"
-    assert events[4].summary.value[0].audio.sample_rate == 8000 and not said
-
-
-def test_what_is_flushed_is_there_before_the_end(tmp_path):
-    file = _open(tmp_path, [])
-    file.add("scalar", "loss", 1.0, step=1)
-    file.flush()
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.iterdir()) or len(_events(tmp_path)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    file.close()
+    assert [event.step for event in events] == [5, 5, 5, 5, 6, 7]
+    assert events[0].file_version == "brain.Event:2"
+    assert events[1].session_log.status == 1  # what was written of step 5 and later is hidden
+    assert [event.wall_time for event in events[2:]] == [17.0, 17.0, 18.0, 19.0]
+    assert [event.summary.value[0].tag for event in events[2:4]] == ["train/loss", "train/mel"]
+    assert events[4].summary.value[0].audio.sample_rate == 8000
 
 
 def test_shared_memory_is_not_needed(tmp_path, monkeypatch):
-    def none(*arguments, **options):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(multiprocessing, "Queue", none)
-    said = []
-    _open(tmp_path, said).close()
-    assert len(_events(tmp_path)) == 1 and not said
+    monkeypatch.setattr(multiprocessing, "Queue", None)
+    _open(tmp_path).add_scalars({"loss": 1.0}, step=1, when=0.0)
+    assert len(_events(tmp_path)) == 2
 
 
 @pytest.mark.reliability("R08")
-def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
-    def full(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    said = []
-    monkeypatch.setattr(event_file_writer.EventsWriter, "_write_serialized_event", full)
-    file = _open(tmp_path, said)
-    file.add("scalar", "loss", 1.0, step=1)
-    file.close()
-    for step in range(3 * event_file._MAX_WAITING):
-        file.add("scalar", "loss", 1.0, step=step)
-    assert len(said) == 1 and "No space left on device; the run goes on" in said[0]
-
-
-@pytest.mark.reliability("R08")
-def test_a_disk_that_stands_still_does_not_hold_up_the_run(tmp_path, monkeypatch):
-    free, said = threading.Event(), []
-    monkeypatch.setattr(event_file, "_MAX_WAITING", 20)
-    monkeypatch.setattr(event_file, "_CLOSE_SECONDS", 0.1)
-    monkeypatch.setattr(
-        event_file_writer.EventsWriter, "_write_serialized_event", lambda self, data: free.wait()
-    )
-    file = _open(tmp_path, said)
-    for step in range(100):
-        file.add("scalar", "loss", 1.0, step=step)
-    file.close()
-    free.set()
-    assert said == [
-        "TensorBoard events are not written any more: 20 wait for their disk; the run goes on"
-    ]
+def test_a_disk_that_is_full_for_a_while_costs_whole_events(tmp_path):
+    file = _open(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for step, room in enumerate([10, 1000, 100, before[0]]):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            file.add_scalars({"loss": 1.0, "mel": 2.0}, step=step, when=0.0)
+        except OSError:
+            assert room <= 100
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [event.step for event in _events(tmp_path)] == [0, 1, 1, 3, 3]

@@ -37,15 +37,6 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         run_folder.prepare(_CONFIG, str(tmp_path / "file" / "run"), {})
 
 
-def test_logs_are_appended(tmp_path):
-    run_folder.prepare(_CONFIG, str(tmp_path), {})
-    for step in (1, 2):
-        run_folder.append_log(str(tmp_path), "nonfinite.jsonl", {"step": step})
-    lines = (tmp_path / "logs" / "nonfinite.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2]
-
-
-@pytest.mark.reliability("R13")
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
     with run_folder.locked(str(tmp_path)):
         with pytest.raises(ValueError, match="must not be in use"):
