@@ -25,11 +25,13 @@ which, and for each of many files that was refused.
 
 import argparse
 from collections.abc import Sequence
+import functools
 import json
 import os
 import sys
 
 from data_pipelines import command
+from f3tok_jax.runs import places
 
 _SOUND = "wav, flac, ogg or mp3 of any rate"
 _WRITTEN = (".wav", ".flac", ".ogg")
@@ -106,6 +108,7 @@ def _add_model(parser: command.Parser, default) -> None:
     parser.add_argument("--model", type=command.path, default=default, help=text)
     text = "checkpoint to use; the newest whole one if absent"
     parser.add_argument("--step", type=int, default=default, help=text)
+    places.add_flag(functools.partial(parser.add_argument, default=default))
 
 
 def _info(given: argparse.Namespace) -> None:
@@ -181,7 +184,7 @@ def _model(given: argparse.Namespace, stage: str):
     from f3tok_jax.inference import model_folder
     from f3tok_jax.inference import verbs
 
-    return verbs.Model(model_folder.find(given.model, stage), given.step)
+    return verbs.Model(model_folder.find(given.model, stage), given.step, dict(given.moved or ()))
 
 
 if __name__ == "__main__":

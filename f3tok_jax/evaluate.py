@@ -24,6 +24,7 @@ import itertools
 import sys
 
 from data_pipelines import command
+from f3tok_jax.runs import places
 
 _SAMPLER = ("guidance", "num_steps", "temperature", "renormalize")
 
@@ -42,6 +43,7 @@ def _parser() -> command.Parser:
     add("--shards", required=True, type=command.path, help=text)
     add("--output", required=True, type=command.file, help="JSON file to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    places.add_flag(add)
     add = parser.add_argument_group("autoencoder, representation, generation").add_argument
     text = "evenly spaced; 0 for all, of an autoencoder; default 200, of speech to transcribe 100"
     add("--num_examples", type=int, help=text)
@@ -84,6 +86,8 @@ def _evaluate(given: argparse.Namespace) -> None:
         )
     evaluation = importlib.import_module(f"f3tok_jax.evaluation.{registry.of(stage).evaluation}")
     options = {name: value for name, value in vars(given).items() if value is not None}
+    if "moved" in options:
+        options["moved"] = dict(options["moved"])
     accepted = {*inspect.signature(evaluation.evaluate).parameters}
     accepted |= {*_SAMPLER} if "changes" in accepted else set()
     foreign = [f"--{name}" for name in options if name not in accepted]

@@ -21,6 +21,7 @@ import sys
 
 from data_pipelines import command
 from f3tok_jax.probing import options
+from f3tok_jax.runs import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--shards", required=True, help=text)
     add("--test_shards", nargs="+", default=[], help="sets to test on")
     options.add_options(parser)
+    places.add_flag(parser.add_argument)
     return command.run(parser, _probe, arguments)
 
 
@@ -43,6 +45,7 @@ def _probe(given: argparse.Namespace) -> None:
         given.shards,
         given.output,
         test_shards=given.test_shards,
+        moved=dict(given.moved or ()),
         options=options.options_of(given),
         say=command.say,
     )

@@ -26,6 +26,7 @@ import os
 import sys
 
 from data_pipelines import command
+from f3tok_jax.runs import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def _parser() -> command.Parser:
     add = parser.add_argument
     parser.add_config()
     add("--workdir", type=command.path, help="run folder, local or a bucket; the same one resumes")
+    places.add_flag(add)
     text = "print the config and what follows from it, and end"
     add("--print_config", action="store_true", help=text)
     add(
@@ -103,7 +105,8 @@ def _train(given: argparse.Namespace) -> int:
         command.say(config_lib.summary(config, preset, stage.derived(config)))
     compilation.use_cache(given.compilation_cache)
     try:
-        return session.run(config, given.workdir, stage=stage)
+        found = places.Places(dict(given.moved or ()))
+        return session.run(config, given.workdir, stage=stage, places=found)
     except checkpoint.CheckpointError as error:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
 

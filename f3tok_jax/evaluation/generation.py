@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound that a generator makes from the texts of held-out records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -62,6 +62,7 @@ def evaluate(
     output: pathlib.Path,
     *,
     step: int | None = None,
+    moved: Mapping[str, str] | None = None,
     num_examples: int = 200,
     classifier_shards: str = "",
     classifier_label: str = "",
@@ -78,6 +79,7 @@ def evaluate(
         shards: held-out sound with texts.
         output: JSON file to write.
         step: of the checkpoint; None for the newest whole one.
+        moved: where what the run names lies now; see F3Tokenizer.from_pretrained.
         num_examples: evenly spaced over the set.
         classifier_shards: recordings that the classifier is trained on; "" for no classifier.
         classifier_label: what it tells apart; see recognition.LabelAccuracy for labels of several
@@ -96,7 +98,7 @@ def evaluate(
     """
     if bool(classifier_shards) != bool(classifier_label):
         raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
-    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, say=say)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     generator, codec = tokenizer.text_to_sound, tokenizer.codec
     examples = read_examples(shards, generator, num_examples=num_examples, label=classifier_label)
     recordings = [example.waveform for example in examples]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A language model on held-out texts: how well it foresees them, and how often it answers right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 import math
 import pathlib
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import language_model as language_model_stage
 from f3tok_jax.training import progress
@@ -23,6 +24,7 @@ def evaluate(
     output: pathlib.Path,
     *,
     step: int | None = None,
+    moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> results_lib.LanguageModel:
     """Goes once through the records of a set by the run's own eval step; writes `output`.
@@ -32,6 +34,7 @@ def evaluate(
         shards: set with texts or labels, of sound or latents.
         output: JSON file to write.
         step: of the checkpoint; None for the newest whole one.
+        moved: where the run's tokenizer lies now; see F3Tokenizer.from_pretrained.
         say: where messages go.
 
     Returns:
@@ -42,10 +45,12 @@ def evaluate(
     Raises:
         ValueError: if the folder is no such run, or the set has nothing to ask about.
     """
-    run = lineage.Lineage.read(workdir, step, stage=language_model_stage.PLAYER)
+    places = places_lib.Places(moved or {})
+    stage_name = language_model_stage.PLAYER
+    run = lineage.Lineage.read(workdir, step, stage=stage_name, places=places)
     _, params, run = language_model_stage.load(run, say=say)
     config, step = run.config, run.step
-    stage = language_model_stage.make_stage(config)
+    stage = language_model_stage.make_stage(config, run)
     params = {language_model_stage.PLAYER: params}
     state = train_state.TrainState(step=jnp.int32(step), params={}, opt_state={}, ema_params=params)
     data = stage.open_data(shards, train=False, process_index=0, process_count=1)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An autoencoder on held-out sound, beside baselines of as many values per second."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import functools
@@ -27,6 +27,7 @@ from f3tok_jax.evaluation import scores as scores_lib
 from f3tok_jax.evaluation import sounds_folder
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 
 NOISE_SEED = 0
@@ -224,6 +225,7 @@ def evaluate(
     *,
     step: int | None = None,
     num_examples: int = 200,
+    moved: Mapping[str, str] | None = None,
     fit_shards: str = "",
     batch_size: int = 8,
     visqol_examples: int = 2,
@@ -238,6 +240,7 @@ def evaluate(
         output: JSON file to write.
         step: of the checkpoint; None for the newest whole one.
         num_examples: evenly spaced over the set; 0 for all.
+        moved: the run's training data, or a folder above it -> where it lies now.
         fit_shards: the same, or a mixture, for the PCA reference; "" for the run's training data.
         batch_size: sounds coded at a time.
         visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
@@ -263,7 +266,7 @@ def evaluate(
     codec = codec_lib.Codec.load(run, say=say)
     rate, geometry = codec.sample_rate, run.sound
     source = sources.open_sound(shards, sample_rate=rate)
-    fit_shards = fit_shards or _training_data(run.config, workdir)
+    fit_shards = fit_shards or _training_data(run.config, workdir, places_lib.Places(moved or {}))
     examples, unreadable = examples_lib.read_examples(source, num_examples)
     longest = max(len(example.waveform) for example in examples)
     model = Model(codec, batch_size=batch_size, num_samples=longest)
@@ -329,9 +332,12 @@ def _described(
     )
 
 
-def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
-    """The run's own mixture, if its folders are still there."""
-    names = [name for name, _ in mixtures.parse(config.data.train or "?")]
+def _training_data(
+    config: ml_collections.ConfigDict, workdir: str, places: places_lib.Places
+) -> str:
+    """The run's own mixture, if its folders are there."""
+    mixture = places.mapped_mixture(config.data.train)
+    names = [name for name, _ in mixtures.parse(mixture or "?")]
     folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]
     absent = [folder for folder in folders if not staged.is_set(folder)]
     if absent:
@@ -339,7 +345,7 @@ def _training_data(config: ml_collections.ConfigDict, workdir: str) -> str:
             f"the PCA reference is fitted on the training data of {workdir}, config.data.train="
             f"{config.data.train!r}, but there is no folder {absent[0]}: give --fit_shards=DIR"
         )
-    return config.data.train
+    return mixture
 
 
 def _visqol_keys(

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from data_pipelines import command
+from f3tok_jax.runs import places
 from f3tok_jax.runs import results
 
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seconds", type=command.values(float), default="1,2,4,8,16", help=text)
     add("--batch_size", type=int, default=1, help="texts at a time")
     add("--output", type=command.file, help="JSON file to write")
+    places.add_flag(add)
     return command.run(parser, _time, arguments)
 
 
@@ -67,7 +69,8 @@ def _time(given: argparse.Namespace) -> None:
     from f3tok_jax.inference import tokenizer
 
     rows = []
-    generator = tokenizer.F3Tokenizer.from_pretrained(given.workdir).text_to_sound
+    moved = dict(given.moved or ())
+    generator = tokenizer.F3Tokenizer.from_pretrained(given.workdir, moved=moved).text_to_sound
     task = next(iter(generator.text.weights))
     request = generate.Request(text=given.text, task=task)
     for seconds in given.seconds:

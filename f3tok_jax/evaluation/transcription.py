@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run writes down of held-out sound, and how far that is from the truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import pathlib
 from typing import Any
 
@@ -24,6 +24,7 @@ def evaluate(
     output: pathlib.Path | None = None,
     *,
     step: int | None = None,
+    moved: Mapping[str, str] | None = None,
     num_examples: int = 100,
     say: Callable[[str], None] = print,
 ) -> results_lib.Transcripts:
@@ -34,6 +35,7 @@ def evaluate(
         shards: set with the texts of speech, of sound or latents.
         output: JSON file to write, if any.
         step: of the checkpoint; None for the newest whole one.
+        moved: where what the run names lies now; see F3Tokenizer.from_pretrained.
         num_examples: at most.
         say: where progress goes.
 
@@ -43,7 +45,7 @@ def evaluate(
     Raises:
         ValueError: if the run was not trained to transcribe, or the set has nothing for it.
     """
-    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, say=say)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     source = sources.open_source(shards, sample_rate=tokenizer.sample_rate)
     is_latents = isinstance(source, sources.LatentSet)
     if is_latents:

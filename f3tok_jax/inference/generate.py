@@ -17,7 +17,6 @@ from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
 
 _CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
@@ -68,7 +67,7 @@ class TextToSound:
         self.generator, self.sampler, self.weights = model.generator, model.sampler, weights
         text = model.config.text
         chosen = {name: weight for name, weight in text.tasks.items() if weight}
-        folder = model.representation.config.language_model.folder
+        folder = model.representation.language_model_folder
         self.text = tasks.TextTasks(folder, chosen, text.max_tokens)
         self._begin = jax.jit(self.generator.begin, static_argnames="max_patches")
         self._follow = jax.jit(self._follow_all, static_argnames="sampler")
@@ -92,7 +91,7 @@ class TextToSound:
                 was trained on.
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
-        run.check(pretrained_language_model.fingerprint)
+        run.check(language_model=True)
         model, weights, found = pretrained_generation.load(run, say=say)
         return cls(model, weights, codec, step=found.step)
 

@@ -9,7 +9,7 @@
 Arrays, streams and files alike.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -28,6 +28,7 @@ from f3tok_jax.inference import represent as represent_lib
 from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places
 
 Array = Any  # NumPy's or JAX's
 
@@ -50,13 +51,20 @@ class F3Tokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, run: str, step: int | None = None, *, say: Callable[[str], None] = print
+        cls,
+        run: str,
+        step: int | None = None,
+        *,
+        moved: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = print,
     ) -> "F3Tokenizer":
         """Opens a run with its averaged weights; they are loaded when they are needed.
 
         Args:
             run: folder of the run, local or a bucket.
             step: of the checkpoint; the newest whole one if None.
+            moved: a run or model that the run names, or a folder above it -> where it lies now;
+                what moved with the run is found without it. $F3TOK_PATH is searched too.
             say: where messages to the user go: which checkpoints are damaged, what is cut short.
 
         Raises:
@@ -64,7 +72,7 @@ class F3Tokenizer:
                 what they were.
             checkpoint.CheckpointError: where no checkpoint asked for is whole.
         """
-        found = lineage.Lineage.read(run, step)
+        found = lineage.Lineage.read(run, step, places=places.Places(moved or {}))
         if found.stage not in (stages := model_folder.STAGES):
             raise ValueError(
                 f"{run} must be a run of the {', '.join(stages[:-1])} or {stages[-1]} stage, got "

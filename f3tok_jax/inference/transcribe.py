@@ -27,8 +27,8 @@ class Transcriber:
             say: where messages to the user go: which steps are damaged.
 
         Raises:
-            ValueError: where the run was not supervised, or its language model is not there any
-                more.
+            ValueError: where the run was not supervised, or its language model is not the one
+                that it was trained on.
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
         if not run.config.supervision.weight:
@@ -37,11 +37,12 @@ class Transcriber:
                 "config.supervision.weight=0"
             )
         self._section, section = run.config.supervision, run.config.language_model
+        folder = run.language_model_folder
         self._model = pretrained_language_model.read(
-            section.folder, compute_dtype=section.compute_dtype, remat="none"
+            folder, compute_dtype=section.compute_dtype, remat="none"
         )
         dtype = jnp.dtype(section.compute_dtype)
-        params = pretrained_language_model.load_params(section.folder, self._model, dtype=dtype)
+        params = pretrained_language_model.load_params(folder, self._model, dtype=dtype)
         self._variables = {"params": params}
         self._rms = float(pretrained_frozen.embedding_rms(self._model.table(params)))
         self._projector, projector_params = pretrained_representation.load_projector(
@@ -49,7 +50,7 @@ class Transcriber:
         )
         self._projector_variables = {"params": projector_params}
         weights = {name: weight for name, weight in self._section.tasks.items() if weight}
-        self._text = tasks.TextTasks(section.folder, weights, self._section.max_tokens)
+        self._text = tasks.TextTasks(folder, weights, self._section.max_tokens)
         self._extend = jax.jit(self._model.apply, static_argnames="method")
         self._next = jax.jit(self._next_token)
 

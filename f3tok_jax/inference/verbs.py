@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What f3tok does with its inputs, one or many; JAX and the model come when they are needed."""
 
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import functools
@@ -19,17 +20,25 @@ def say(text: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A run that is loaded when it is needed: its folder, and the checkpoint, the newest if None."""
+    """A run that is loaded when it is needed.
+
+    Attributes:
+        folder: of the run.
+        step: of the checkpoint; the newest if None.
+        moved: where what the run names lies now; see F3Tokenizer.from_pretrained.
+    """
 
     folder: str
     step: int | None = None
+    moved: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def tokenizer(self):
         """The run in use."""
         from f3tok_jax.inference import tokenizer
 
-        return tokenizer.F3Tokenizer.from_pretrained(self.folder, self.step, say=say)
+        options = dict(moved=self.moved, say=say)
+        return tokenizer.F3Tokenizer.from_pretrained(self.folder, self.step, **options)
 
     def load(self, *parts: str) -> None:
         """Loads parts of the tokenizer."""

@@ -50,7 +50,8 @@ class FrozenModels:
             fields = dict(compute_dtype=compute_dtype, remat=remat)
             section = run.config.language_model
             if section.folder:
-                self.language_model = pretrained_language_model.read(section.folder, **fields)
+                folder = run.language_model_folder
+                self.language_model = pretrained_language_model.read(folder, **fields)
             else:
                 self.language_model = language_model_lib.make(section.shape.to_dict(), **fields)
 
@@ -90,7 +91,7 @@ class FrozenModels:
     def load_language_model(self, shardings: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """ "language_model" and "embedding_rms", by default on the first device; see `load`."""
         params = pretrained_language_model.load_params(
-            self.run.config.language_model.folder,
+            self.run.language_model_folder,
             self.language_model,
             shardings and shardings["language_model"],
             self._dtype,

@@ -8,7 +8,6 @@ Weights are read slice by slice, straight into the shardings of a mesh.
 from collections.abc import Mapping
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -27,8 +26,7 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.models import language_model
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import fingerprint as fingerprints
-
-CONFIG_NAME = "config.json"
+from f3tok_jax.runs import language_model_folder as folders
 
 # Rows of the table that no token uses: models pad theirs to a multiple of 64 up to 1024.
 _MAX_UNUSED_ROWS = 1024
@@ -89,11 +87,11 @@ def read(
             not built in, tensors that are missing, left over, no floats or of another shape, a
             head beside a table that should be it, a tokenizer that does not match the table.
     """
-    fields = json_object.read(weight_files.find(folder, CONFIG_NAME))
+    fields = json_object.read(folders.find(folder, folders.CONFIG_NAME))
     try:
         model = language_model.make(fields, compute_dtype=compute_dtype, remat=remat)
     except ValueError as error:
-        raise ValueError(f"{error} ({pathlib.Path(folder) / CONFIG_NAME})") from error
+        raise ValueError(f"{error} ({pathlib.Path(folder) / folders.CONFIG_NAME})") from error
     check_tokenizer(folder, model.vocabulary_size)
     with weight_files.WeightFiles(folder) as files:
         _check(files, model, folder)
@@ -111,7 +109,7 @@ def check_tokenizer(folder: str | os.PathLike, vocabulary_size: int) -> None:
         ValueError: where there is none, or it has tokens beyond the table, or far too few.
     """
     path = pathlib.Path(folder)
-    path = path if path.is_file() else weight_files.find(folder, tasks.TOKENIZER_NAME)
+    path = path if path.is_file() else folders.find(folder, tasks.TOKENIZER_NAME)
     tokenizer, _ = tasks.read_tokenizer(path)
     num_ids = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if not vocabulary_size - _MAX_UNUSED_ROWS <= num_ids <= vocabulary_size or not num_ids:
@@ -198,7 +196,7 @@ def write(
     end = end_of_text.find(source, tokenizer)
     if end is not None and tokenizer.token_to_id(end_of_text.USUAL) is None:
         fields["eos_token_id"] = end
-    _write_json(target / CONFIG_NAME, language_model.describe(model) | fields)
+    _write_json(target / folders.CONFIG_NAME, language_model.describe(model) | fields)
 
 
 def _write_weights(
@@ -214,7 +212,7 @@ def _write_weights(
         for name in source.names
     }
     files = _split(sizes, max_file_bytes)
-    other = weight_files.INDEX_NAME if len(files) == 1 else weight_files.SINGLE_NAME
+    other = folders.INDEX_NAME if len(files) == 1 else folders.SINGLE_NAME
     if (target / other).exists():
         raise ValueError(
             f"{target} must hold no {other} of another model, beside which these weights would be "
@@ -229,27 +227,7 @@ def _write_weights(
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: file for file, names in files.items() for name in names},
         }
-        _write_json(target / weight_files.INDEX_NAME, index)
-
-
-def fingerprint(folder: str | os.PathLike) -> str:
-    """Returns 16 hexadecimal digits that tell one model's weights from another's.
-
-    Of config.json and of every weight file's name, size, and content: all of it up to 64 MB, else
-    its beginning and 1024 places spread over it, because hashing a large model takes minutes.
-    """
-    digest = hashlib.sha256(weight_files.find(folder, CONFIG_NAME).read_bytes())
-    for path in sorted(weight_files.paths(folder)):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}".encode())
-        with open(path, "rb") as file:
-            if size <= 2**26:
-                digest.update(file.read())
-                continue
-            for place in np.linspace(0, size - 2**12, 1025, dtype=np.int64).tolist():
-                file.seek(place)
-                digest.update(file.read(2**12))
-    return digest.hexdigest()[:16]
+        _write_json(target / folders.INDEX_NAME, index)
 
 
 def _check(
@@ -266,7 +244,7 @@ def _check(
     files.check(shapes | dict.fromkeys(buffers, frequencies.shape))
     if twice and not files.are_equal(_HEAD, _TABLE):
         raise ValueError(
-            f"the tensor {_HEAD} in {folder} must equal {_TABLE}, because its {CONFIG_NAME} has "
+            f"the tensor {_HEAD} in {folder} must equal {_TABLE}, because its config.json has "
             "tie_word_embeddings=true, got other values: write false there, or remove the tensor"
         )
     for name in sorted(buffers):
@@ -275,7 +253,7 @@ def _check(
         if not np.allclose(found, frequencies, rtol=1e-2, atol=1e-6):
             raise ValueError(
                 f"the tensor {name} in {folder} must be of the rope_theta="
-                f"{model.transformer.rope_theta:g} of its {CONFIG_NAME}, got other frequencies: "
+                f"{model.transformer.rope_theta:g} of its config.json, got other frequencies: "
                 "write the one that it was trained with"
             )
 
@@ -342,7 +320,7 @@ def _split(sizes: Mapping[str, int], max_file_bytes: int) -> dict[str, list[str]
         groups[-1].append(name)
         filled += size
     if len(groups) == 1:
-        return {weight_files.SINGLE_NAME: groups[0]}
+        return {folders.SINGLE_NAME: groups[0]}
     return {
         f"model-{index:05d}-of-{len(groups):05d}.safetensors": names
         for index, names in enumerate(groups, 1)

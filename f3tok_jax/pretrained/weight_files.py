@@ -14,31 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from data_pipelines.records import git_lfs
-from data_pipelines.records import json_object
 from f3tok_jax.runs import checkpoint_meta
-
-SINGLE_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
+from f3tok_jax.runs import language_model_folder as folders
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _ROWS_COMPARED = 2**12  # of a table at a time: neither of two is held whole
-
-_TO_SAFETENSORS = (
-    "write its safetensors with transformers' "
-    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-)
-_TO_TOKENIZERS = (
-    "write its tokenizer.json with transformers' "
-    "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-)
-_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json")
-# What stands in folders without safetensors or their index -> what to do about it.
-_OTHER_KINDS = {
-    "model-*-of-*.safetensors": f"copy their {INDEX_NAME} too",
-    "pytorch_model*.bin": _TO_SAFETENSORS,
-    "*.gguf": "give the folder that it was made from, with its safetensors",
-}
 
 
 class WeightFiles(contextlib.ExitStack):
@@ -51,17 +31,17 @@ class WeightFiles(contextlib.ExitStack):
             ValueError: where there are none, one is not whole, or the index is not theirs.
         """
         super().__init__()
-        self._folder, weight_map = pathlib.Path(folder), _weight_map(folder)
+        self._folder, weight_map = pathlib.Path(folder), folders.weight_map(folder)
         with contextlib.ExitStack() as opened:
-            files = {path.name: _open(opened, path) for path in paths(folder)}
+            files = {path.name: _open(opened, path) for path in folders.paths(folder)}
             if weight_map is None:
-                weight_map = dict.fromkeys(files[SINGLE_NAME].keys(), SINGLE_NAME)
+                weight_map = dict.fromkeys(files[folders.SINGLE_NAME].keys(), folders.SINGLE_NAME)
             self._file_of = {name: files[file] for name, file in weight_map.items()}
             for file, found in files.items():
                 self._check_index(weight_map, file, set(found.keys()))
             self._other = None
-            if SINGLE_NAME not in files and (self._folder / SINGLE_NAME).is_file():
-                self._other = _open(opened, find(folder, SINGLE_NAME))
+            if folders.SINGLE_NAME not in files and (self._folder / folders.SINGLE_NAME).is_file():
+                self._other = _open(opened, folders.find(folder, folders.SINGLE_NAME))
             self.push(opened.pop_all())
 
     @property
@@ -102,8 +82,9 @@ class WeightFiles(contextlib.ExitStack):
                 )
         if self._other is not None and not self._equals_other():
             raise ValueError(
-                f"the weights in {self._folder} must be in one layout, got both {SINGLE_NAME} and "
-                f"{INDEX_NAME} with other tensors or values: remove the one that is not meant"
+                f"the weights in {self._folder} must be in one layout, got both "
+                f"{folders.SINGLE_NAME} and {folders.INDEX_NAME} with other tensors or values: "
+                "remove the one that is not meant"
             )
 
     def part(self, name: str, index: tuple[slice, ...], dtype: jnp.dtype) -> np.ndarray:
@@ -142,66 +123,14 @@ class WeightFiles(contextlib.ExitStack):
         again = "copy the folder again, the index with its files"
         if lacking:
             raise ValueError(
-                f"{self._folder / file} must hold the tensors that {INDEX_NAME} assigns to it, it "
-                f"lacks {checkpoint_meta.listed(sorted(lacking))}: {again}"
+                f"{self._folder / file} must hold the tensors that {folders.INDEX_NAME} assigns to "
+                f"it, it lacks {checkpoint_meta.listed(sorted(lacking))}: {again}"
             )
         if unknown:
             raise ValueError(
-                f"{self._folder / INDEX_NAME} must name every tensor of its files, got none for "
+                f"{self._folder / folders.INDEX_NAME} must name every tensor of its files, got none for "
                 f"{checkpoint_meta.listed(sorted(unknown))} in {file}: {again}"
             )
-
-
-def paths(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The files that hold weights: the single one, or those of the index.
-
-    Raises:
-        ValueError: where one is not there or a Git LFS pointer, or the index none.
-    """
-    weight_map = _weight_map(folder)
-    names = [SINGLE_NAME] if weight_map is None else sorted({*weight_map.values()})
-    if weight_map is None and not (pathlib.Path(folder) / SINGLE_NAME).is_file():
-        for pattern, remedy in _OTHER_KINDS.items():
-            if others := sorted(path.name for path in pathlib.Path(folder).glob(pattern)):
-                raise ValueError(
-                    f"{folder} must hold {SINGLE_NAME}, or parts with {INDEX_NAME}, got "
-                    f"{checkpoint_meta.listed(others)}: {remedy}"
-                )
-    return [find(folder, name) for name in names]
-
-
-def find(folder: str | os.PathLike, name: str) -> pathlib.Path:
-    """The path of a file of a model's folder.
-
-    Raises:
-        ValueError: where it is not there or a Git LFS pointer.
-    """
-    path = pathlib.Path(folder) / name
-    if not path.is_file():
-        others = (other for other in _OTHER_TOKENIZERS if (path.parent / other).is_file())
-        other = next(others, None) if name == "tokenizer.json" else None
-        raise ValueError(
-            f"{folder} must be a Hugging Face folder of a model, with config.json, {SINGLE_NAME} "
-            f"(or its index and parts) and tokenizer.json, got no {name} there"
-            + (f" but {other}: {_TO_TOKENIZERS}" if other else "")
-        )
-    git_lfs.refuse(path)
-    return path
-
-
-def _weight_map(folder: str | os.PathLike) -> dict[str, str] | None:
-    """Tensor -> file of the index, None where there is none."""
-    path = pathlib.Path(folder) / INDEX_NAME
-    if not path.is_file():
-        return None
-    weight_map = json_object.read(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ValueError(f"{path} must have a weight_map of tensors to files")
-    for name in weight_map.values():
-        # A path could lead to weights that do not move with the folder.
-        if not isinstance(name, str) or name in ("", "..") or pathlib.PurePath(name).name != name:
-            raise ValueError(f"{path} must name files in its folder, got {name!r:.80}")
-    return weight_map
 
 
 def _open(stack: contextlib.ExitStack, path: pathlib.Path):

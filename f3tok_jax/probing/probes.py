@@ -63,14 +63,19 @@ class Options:
         )
 
 
-def load_models(workdir: str, *, say: Callable[[str], None] = print) -> features.Models:
-    """The models of a run.
+def load_models(
+    workdir: str,
+    *,
+    moved: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+) -> features.Models:
+    """The models of a run; see F3Tokenizer.from_pretrained.
 
     Raises:
         ValueError: where the folder is no such run, or its autoencoder is not that of its training.
         checkpoint.CheckpointError: where it has no whole checkpoint.
     """
-    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, say=say)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, moved=moved, say=say)
     encoders = {}
     if tokenizer.run.stage != "autoencoder":
         encoders[features.REPRESENTATIONS] = tokenizer.representer.represent
@@ -216,6 +221,7 @@ def probe(
     *,
     options: Options,
     test_shards: Sequence[str] = (),
+    moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> results_lib.Probe:
     """Probes a run; writes `output`.
@@ -227,6 +233,7 @@ def probe(
         output: JSON file to write.
         options: of the probes.
         test_shards: sets to test on.
+        moved: where what the run names lies now; see F3Tokenizer.from_pretrained.
         say: where messages go.
 
     Returns:
@@ -237,7 +244,7 @@ def probe(
         checkpoint.CheckpointError: where the run has no whole checkpoint.
     """
     folders = _folders(shards, test_shards)
-    models = load_models(workdir, say=say)
+    models = load_models(workdir, moved=moved, say=say)
     train, tests = read_examples(
         folders[0], {folder: folder for folder in folders[1:]}, models, options=options, say=say
     )

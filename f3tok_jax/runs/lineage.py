@@ -6,18 +6,25 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple
+import os
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
+from data_pipelines.reading import tasks
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import language_model_folder
+from f3tok_jax.runs import pins
+from f3tok_jax.runs import places as places_lib
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
+
+_Found = TypeVar("_Found")
 
 # Stage -> the player that later stages read, and which of its modules; "" for all.
 _READ_LATER = {
@@ -56,10 +63,11 @@ class _Files(NamedTuple):
     config: Callable[[str], ml_collections.ConfigDict]
     checkpoint: Callable[[str, int | None], Mapping[str, Any]]
     frozen: Callable[[str], Mapping[str, Any]]
+    places: Callable[[str], Mapping[str, str]]
 
     @classmethod
     def open(cls) -> "_Files":
-        readers = (config_lib.load, checkpoint.read_meta, run_folder.frozen)
+        readers = (config_lib.load, checkpoint.read_meta, run_folder.frozen, places_lib.kept)
         return cls(*map(functools.cache, readers))
 
 
@@ -73,6 +81,7 @@ class Lineage:
         step: of its checkpoint, 0 where there is none.
         prints: path -> fingerprint of each array in that checkpoint.
         falls_back: whether an older checkpoint may take its place where its arrays are not whole.
+        places: where what it names may lie, beside where it says.
     """
 
     workdir: str = ""
@@ -80,42 +89,46 @@ class Lineage:
     step: int = 0
     prints: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     falls_back: bool = False
+    places: places_lib.Places = dataclasses.field(default_factory=places_lib.Places)
     _files: _Files = dataclasses.field(default_factory=_Files.open, repr=False, compare=False)
 
     @classmethod
-    def read(cls, workdir: str, step: int | None = None, *, stage: str | None = None) -> "Lineage":
+    def read(
+        cls,
+        workdir: str,
+        step: int | None = None,
+        *,
+        stage: str | None = None,
+        places: places_lib.Places | None = None,
+    ) -> "Lineage":
         """Reads a finished run; its parents are read when they are asked for.
 
         Args:
             workdir: run folder, local or a bucket.
             step: of the checkpoint; the newest if None.
             stage: that it must be of; any if None.
+            places: where what it names may lie; default the search path alone.
 
         Raises:
             ValueError: where the folder is no run, one of another stage, or has no such checkpoint.
             checkpoint.CheckpointError: where no checkpoint asked for says what it holds.
         """
-        return cls._read(workdir, step, stage, _Files.open(), falls_back=step is None)
-
-    @classmethod
-    def _read(cls, workdir, step, stage, files: _Files, *, falls_back: bool) -> "Lineage":
+        files, places = _Files.open(), places or places_lib.Places()
         config = files.config(workdir)
         if stage not in (None, config.stage):
             got = f"got stage {config.stage!r}"
             raise ValueError(f"{workdir} must be a run of the {stage} stage, {got}")
-        meta = files.checkpoint(workdir, step)
-        return cls(
-            workdir=workdir,
-            config=config,
-            step=meta["step"],
-            prints=meta["fingerprints"],
-            falls_back=falls_back,
-            _files=files,
-        )
+        run = cls(workdir=workdir, config=config, places=places, _files=files)
+        return run._at(step, falls_back=step is None)
+
+    def _at(self, step: int | None, *, falls_back: bool = False) -> "Lineage":
+        meta = self._files.checkpoint(self.workdir, step)
+        found = dict(step=meta["step"], prints=meta["fingerprints"], falls_back=falls_back)
+        return dataclasses.replace(self, **found)
 
     def at(self, step: int) -> "Lineage":
         """The run at another checkpoint."""
-        return self._read(self.workdir, step, self.stage, self._files, falls_back=False)
+        return self._at(step)
 
     @property
     def stage(self) -> str:
@@ -123,11 +136,63 @@ class Lineage:
 
     @functools.cached_property
     def parents(self) -> Mapping[str, "Lineage"]:
-        """Stage -> the run of it that the config names, at the step that it names or the newest."""
+        """Stage -> the run of it that the config names, wherever it lies now.
+
+        Of a run that has begun, at the step whose weights it began with, whatever was added since;
+        else at the step that the config names, or the newest.
+
+        Raises:
+            ValueError: where there is no such run, naming every place that was tried.
+        """
         sections = config_lib.frozen_models(self.config).items()
         named = {name: section for name, section in sections if section.get("workdir")}
-        read = functools.partial(self._read, files=self._files, falls_back=False)
-        return {name: read(at.workdir, at.step or None, name) for name, at in named.items()}
+        return {name: self._parent(name, section) for name, section in named.items()}
+
+    def _parent(self, name: str, section: ml_collections.ConfigDict) -> "Lineage":
+        bound = self.trained_on.get(name)
+
+        def read(place: str) -> Lineage:
+            if bound and not config_lib.exists(place):
+                raise places_lib.Unfit("no run")
+            config = self._files.config(place)
+            if config.stage != name:
+                got = f"got stage {config.stage!r}"
+                raise ValueError(f"{place} must be a run of the {name} stage, {got}")
+            options = dict(places=self.places, _files=self._files)
+            run = Lineage(workdir=place, config=config, **options)
+            return run._bound(bound) if bound else run._at(section.step or None)
+
+        return self._find(name, section.workdir, read)
+
+    def _bound(self, fingerprint_: str) -> "Lineage":
+        """This run at the step whose weights have a fingerprint."""
+        found = {}
+        for step in reversed(checkpoint.steps(self.workdir)):
+            try:
+                run = self._at(step)
+            except checkpoint.CheckpointError as error:
+                found[step] = str(error)
+                continue
+            if run.fingerprint == fingerprint_:
+                return run
+            found[step] = run.fingerprint
+        steps = [f"{found[step]} at step {step}" for step in sorted(found)]
+        raise places_lib.Unfit(", ".join(steps) or "no checkpoints")
+
+    def _find(self, name: str, given: str, fits: Callable[[str], _Found]) -> _Found:
+        """What `fits` makes of where a model lies that is what the run was trained on."""
+        bound = self.trained_on.get(name)
+        sought = f"{name} must be where it is said to be"
+        if bound:
+            sought = f"{self.workdir} was trained on {name.replace('_', ' ')} {bound}"
+        return self.places.find(
+            given,
+            fits,
+            sought=sought,
+            run=self.workdir,
+            hint=self._files.places(self.workdir).get(name, "") if self.workdir else "",
+            is_known=bool(bound),
+        )
 
     def ancestor(self, stage: str) -> "Lineage | None":
         """The parent of that stage, or the nearest one of a parent."""
@@ -169,36 +234,72 @@ class Lineage:
         }
         return fingerprint.digest_of(own)
 
-    @property
+    @functools.cached_property
     def language_model_folder(self) -> str:
-        """The frozen language model that the run, or its parent, was supervised by; "" for none."""
-        if "supervision" in self.config:
-            return self.config.language_model.folder if self.config.supervision.weight else ""
-        parent = self.parents.get("representation")
-        return parent.language_model_folder if parent else ""
+        """Where the frozen language model lies that the run, or its parent, was supervised by.
+
+        "" for none. It is the one that the run was trained on, to the last bit.
+        """
+        if "supervision" not in self.config:
+            parent = self.parents.get("representation")
+            return parent.language_model_folder if parent else ""
+        folder = self.config.language_model.folder
+        if not folder or not self.config.supervision.weight:
+            return ""
+        look = lambda place: language_model_folder.find(place, language_model_folder.CONFIG_NAME)
+        return self._folder("language_model", folder, look, language_model_folder.fingerprint)
+
+    @functools.cached_property
+    def tokenizer(self) -> str:
+        """Where the tokenizer.json lies, or a folder with one, of a language model's run; or ""."""
+        if not self.config.get("tokenizer"):
+            return ""
+        of_file = lambda path, like: language_model_folder.tokenizer_fingerprint(path)
+        return self._folder("tokenizer", self.config.tokenizer, tasks.read_tokenizer, of_file)
+
+    def _folder(
+        self,
+        name: str,
+        given: str,
+        look: Callable[[str], Any],
+        fingerprint_of: Callable[[str, str], str],
+    ) -> str:
+        """Where a folder or a file lies that is no run; `look` raises ValueError where it is none."""
+        bound = self.trained_on.get(name)
+
+        def fits(place: str) -> str:
+            if bound and not os.path.exists(place):
+                raise places_lib.Unfit("nothing")
+            look(place)
+            if bound and (found := fingerprint_of(place, bound)) != bound:
+                files = language_model_folder.differing(bound, found)
+                others = f", {' and '.join(files)} differing" if files else ""
+                raise places_lib.Unfit(f"{found}{others}")
+            return place
+
+        return self._find(name, given, fits)
 
     @functools.cached_property
     def trained_on(self) -> Mapping[str, str]:
         """Name -> fingerprint of each frozen model when the run began, of its frozen.json."""
-        return self._files.frozen(self.workdir)["fingerprints"]
+        return self._files.frozen(self.workdir)["fingerprints"] if self.workdir else {}
 
-    def frozen_fingerprints(
-        self, language_model: Callable[[str], str] | None = None
-    ) -> dict[str, str]:
+    def frozen_fingerprints(self, *, language_model: bool = False) -> dict[str, str]:
         """Name -> fingerprint of each frozen model as it is now.
 
         Args:
-            language_model: folder -> fingerprint of the weights in it; it is left out if None.
+            language_model: whether its folder is read too, all of it.
         """
         found = {}
         for name, parent in self.parents.items():
             found |= parent.frozen_fingerprints() | {name: parent.fingerprint}
         if language_model and (folder := self.language_model_folder):
-            found["language_model"] = language_model(folder)
+            like = self.trained_on.get("language_model", "")
+            found["language_model"] = language_model_folder.fingerprint(folder, like)
         return found
 
-    def check(self, language_model: Callable[[str], str] | None = None) -> None:
-        """Refuses ancestors whose weights are not those that they were when a run was trained on them.
+    def check(self, *, language_model: bool = False) -> None:
+        """Refuses ancestors that are not those that they were when a run was trained on them.
 
         Args:
             language_model: see `frozen_fingerprints`.
@@ -206,8 +307,7 @@ class Lineage:
         Raises:
             ValueError: naming the model, and both fingerprints.
         """
-        language_model = language_model and functools.cache(language_model)
-        for name, found in self.frozen_fingerprints(language_model).items():
+        for name, found in self.frozen_fingerprints(language_model=language_model).items():
             before, model = self.trained_on.get(name), name.replace("_", " ")
             if before is None:
                 raise ValueError(
@@ -220,4 +320,25 @@ class Lineage:
                     "its old weights back"
                 )
         for parent in self.parents.values():
-            parent.check(language_model)
+            parent.check(language_model=language_model)
+
+    def keep_places(self, workdir: str) -> None:
+        """Writes down in a run's folder where all that this run names lies, as seen from there."""
+        found = {name: parent.workdir for name, parent in self.parents.items()}
+        if "supervision" in self.config and self.language_model_folder:
+            found["language_model"] = self.language_model_folder
+        if tokenizer := self.tokenizer:
+            found["tokenizer"] = tokenizer
+        places_lib.keep(workdir, found)
+
+    def pin_ancestors(self, workdir: str, say: Callable[[str], None] = print) -> None:
+        """Makes the folders of all ancestors keep the steps that the run in `workdir` builds on."""
+        for parent in self.parents.values():
+            try:
+                pins.add(parent.workdir, parent.step, places_lib.relative(workdir, parent.workdir))
+            except OSError as error:
+                say(
+                    f"note: {parent.workdir} cannot be told to keep its step {parent.step} "
+                    f"({error.strerror or error}): if it goes on, copy that step before"
+                )
+            parent.pin_ancestors(workdir, say)

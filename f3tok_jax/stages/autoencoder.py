@@ -88,8 +88,11 @@ class Model:
         return waveform, *self.autoencoder.apply({"params": params}, waveform, noise_key=noise_key)
 
 
-def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
-    """The autoencoder stage as the training loop sees it."""
+def make_stage(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> stage.Stage:
+    """The autoencoder stage as the training loop sees it; it builds on no other run."""
+    del run
     discriminators, num_steps = None, {"generator": config.num_steps}
     if config.losses.adversarial_start < config.num_steps:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)

@@ -46,10 +46,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"config.text.tasks ({source}) must give some task a weight above 0")
 
 
-def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
-    """The generation stage as the training loop sees it."""
-    model = pretrained_generation.Model(lineage.Lineage(config=config))
-    folder = model.representation.config.language_model.folder
+def make_stage(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> stage.Stage:
+    """The generation stage as the training loop sees it; see stage.Definition.make."""
+    model = pretrained_generation.Model(run or lineage.Lineage(config=config))
+    folder = model.representation.language_model_folder
     text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
     spec = sound_lib.batch_spec(
         config, model.run.sound, run="representation", autoencoder=model.frozen.autoencoder

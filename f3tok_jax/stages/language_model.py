@@ -24,6 +24,7 @@ from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import weights
+from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -47,9 +48,11 @@ def make_model(config: ml_collections.ConfigDict) -> language_model_lib.Language
         raise ValueError(f"{error} (config.model.shape)") from error
 
 
-def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
+def make_stage(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> stage.Stage:
     """The stage as the training loop sees it; its one player is "language_model"."""
-    model = make_model(config)
+    model, run = make_model(config), run or lineage.Lineage(config=config)
     data = config.data
     if data.length > model.max_length:
         raise ValueError(
@@ -63,7 +66,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             name: jax.ShapeDtypeStruct(shape, jnp.int32) for name in ("text", "segments", "scored")
         },
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
-        open_data=functools.partial(open_data, config=config),
+        open_data=functools.partial(open_data, config=config, run=run),
         train_step=functools.partial(
             train_step,
             model=model,
@@ -72,11 +75,18 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
             accumulate=config.optimizer.accumulate,
         ),
         eval_step=functools.partial(eval_step, model=model),
+        frozen_fingerprints=_fingerprints(run),
         best_metric="eval/loss",
         per_batch=float(data.batch_size * data.length),
         unit="positions",
         model_flops=model_flops(model, data.batch_size, data.length),
     )
+
+
+def _fingerprints(run: lineage.Lineage) -> dict[str, str]:
+    """Of the tokenizer, which is as much of the model as its weights."""
+    path = run.tokenizer
+    return {"tokenizer": language_model_folder.tokenizer_fingerprint(path)} if path else {}
 
 
 def model_flops(model: language_model_lib.LanguageModel, batch_size: int, length: int) -> float:
@@ -86,7 +96,9 @@ def model_flops(model: language_model_lib.LanguageModel, batch_size: int, length
     return 3.0 * batch_size * (sum(transformer.forward_flops(model.transformer, length)) + logits)
 
 
-def open_data(mixture: str, *, config: ml_collections.ConfigDict, **hosts: Any) -> stage.Data:
+def open_data(
+    mixture: str, *, config: ml_collections.ConfigDict, run: lineage.Lineage, **hosts: Any
+) -> stage.Data:
     """Packed documents of `mixture`, tokenized as config.tokenizer says.
 
     Raises:
@@ -98,14 +110,14 @@ def open_data(mixture: str, *, config: ml_collections.ConfigDict, **hosts: Any) 
             "config.tokenizer must name a tokenizer.json, got ''; train one with "
             "python -m data_pipelines.train_tokenizer"
         )
-    pretrained_language_model.check_tokenizer(config.tokenizer, config.model.shape.vocab_size)
+    pretrained_language_model.check_tokenizer(run.tokenizer, config.model.shape.vocab_size)
     weights = {name: weight for name, weight in data.tasks.items() if weight}
     return text_pipeline.TextPipeline(
         mixture,
         pipeline.Options(
             batch_size=data.batch_size, seed=config.seed, max_replaced=data.max_replaced, **hosts
         ),
-        text=tasks.TextTasks(config.tokenizer, weights, data.length),
+        text=tasks.TextTasks(run.tokenizer, weights, data.length),
         forms=text_pipeline.Forms(data.context, data.max_repeats),
         length=data.length,
         documents_per_row=data.documents_per_row,
@@ -230,7 +242,7 @@ def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | No
     """
     run = lineage.Lineage.read(os.fspath(workdir), step, stage=PLAYER)
     model, params, run = load(run)
-    pretrained_language_model.write(folder, model, params, run.config.tokenizer)
+    pretrained_language_model.write(folder, model, params, run.tokenizer)
     return run.step
 
 

@@ -52,9 +52,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
-    """The representation stage as the training loop sees it."""
-    model = representation_loss.make_model(config)
+def make_stage(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> stage.Stage:
+    """The representation stage as the training loop sees it; see stage.Definition.make."""
+    model = representation_loss.make_model(config, run)
     frozen, targets = model.frozen, model.targets
     optimizers = {
         lineage.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
@@ -65,7 +67,7 @@ def make_stage(config: ml_collections.ConfigDict) -> stage.Stage:
     text, supervision = None, config.supervision
     if model.projector is not None:
         spec |= sequences_lib.text_spec(config.data.batch_size, supervision.max_tokens)
-        folder = config.language_model.folder
+        folder = frozen.run.language_model_folder
         text = sound_lib.text_tasks(folder, supervision.tasks, supervision.max_tokens)
     return stage.Stage(
         **sound_lib.of_latents(config, frozen.run, text, frozen.check_named),

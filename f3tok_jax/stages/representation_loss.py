@@ -46,9 +46,11 @@ class Model:
     config: ml_collections.ConfigDict
 
 
-def make_model(config: ml_collections.ConfigDict) -> Model:
+def make_model(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> Model:
     """The modules of a run's config; reads the configs of the frozen models, no weights."""
-    run = lineage.Lineage(config=config)
+    run = run or lineage.Lineage(config=config)
     frozen = frozen_lib.FrozenModels(
         run,
         reads_latents=config.data.latents,

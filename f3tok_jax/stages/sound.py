@@ -129,7 +129,7 @@ def of_latents(
         text: what each record is asked.
         check: as in `open_pipeline`.
     """
-    sound, fingerprints = run.sound, run.frozen_fingerprints(language_model.fingerprint)
+    sound, fingerprints = run.sound, run.frozen_fingerprints(language_model=True)
     crops = {"random_crop": False, "text": text, "autoencoder": fingerprints.get("autoencoder")}
     return {
         "open_data": functools.partial(

@@ -20,7 +20,9 @@ from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import environment as environment_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.runs import places as places_lib
 from f3tok_jax.training import initialization
 from f3tok_jax.training import loop
 from f3tok_jax.training import programs as programs_lib
@@ -44,6 +46,7 @@ def run(
     *,
     stage: stage_lib.Definition,
     devices: Sequence[Any] | None = None,
+    places: places_lib.Places | None = None,
 ) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
 
@@ -52,6 +55,7 @@ def run(
         workdir: run folder, local or a bucket.
         stage: of config.stage; stages.registry has them.
         devices: to train on; default all of them.
+        places: where what the config names may lie; default the search path alone.
 
     Returns:
         EXIT_DONE, EXIT_NONFINITE or EXIT_PREEMPTED.
@@ -70,18 +74,22 @@ def run(
         if done_step is not None and done_step >= config.num_steps:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
-    made = stage.make(config)
-    data = _open_data(config, made, moved, say)
+    known = lineage.Lineage(
+        workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
+    )
+    made = stage.make(config, known)
+    data = _open_data(known, made, moved, say)
     if config.init_from.workdir and (is_new or any(key.startswith("init_from") for key in moved)):
         data.begins_with[run_folder.WEIGHTS] = initialization.check(
-            config.init_from, config.stage, made.frozen_fingerprints, say=say
+            initialization.found(known), config.stage, made.frozen_fingerprints, say=say
         )
     return _EXIT_CODES[_train(config, workdir, made, mesh, data, say)]
 
 
 class _Data(NamedTuple):
-    """What a run reads: batches, and what it must have begun with, wherever that lies now."""
+    """What a run reads: other runs, batches, and what it must have begun with, wherever that lies."""
 
+    run: lineage.Lineage  # as its folder tells so far
     train: stage_lib.Data
     heldout: stage_lib.Data | None
     begins_with: dict[str, str]  # as run_folder.check_began_with takes it
@@ -103,8 +111,11 @@ def _train(
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
         measured = run_folder.settle_frozen(workdir, data.begins_with, stage.measure)
+        if jax.process_index() == 0:
+            data.run.keep_places(workdir)
+            data.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
-        state, step = _first_state(config, programs, checkpointer, say)
+        state, step = _first_state(data.run, programs, checkpointer, say)
         _compile(programs, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
@@ -128,22 +139,24 @@ def _train(
 
 
 def _open_data(
-    config: ml_collections.ConfigDict,
+    run: lineage.Lineage,
     stage: stage_lib.Stage,
     moved: Sequence[str],
     say: Callable[[str], None],
 ) -> _Data:
     """Opens training and held-out shards and compares their batches with what the stage needs."""
+    config = run.config
     if not config.data.train:
         raise ValueError(
             "config.data.train must name a folder of shards, got ''; build one with "
             "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
         )
     hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    train = stage.open_data(config.data.train, train=True, **hosts)
+    mapped = run.places.mapped_mixture
+    train = stage.open_data(mapped(config.data.train), train=True, **hosts)
     heldout = None
     if config.data.heldout:
-        heldout = stage.open_data(config.data.heldout, train=False, **hosts)
+        heldout = stage.open_data(mapped(config.data.heldout), train=False, **hosts)
     needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
     given = train.batch_spec.items()
     published = {name: (tuple(shape), dtype.name) for name, (shape, dtype) in given}
@@ -158,7 +171,7 @@ def _open_data(
             begins_with[key] = opened.fingerprint
             for line in opened.sets:
                 say(f"{key}: {line}")
-    return _Data(train, heldout, begins_with, moved)
+    return _Data(run, train, heldout, begins_with, moved)
 
 
 def _open_folder(
@@ -214,7 +227,7 @@ def _start_guards(
 
 
 def _first_state(
-    config: ml_collections.ConfigDict,
+    run: lineage.Lineage,
     programs: programs_lib.CompiledStage,
     checkpointer: checkpoint.Checkpointer,
     say: Callable[[str], None],
@@ -223,8 +236,9 @@ def _first_state(
     # Restored first: the fresh state is never in memory beside the restored one.
     state = checkpointer.restore_latest(programs.abstract_state)
     if state is None:
-        if config.init_from.workdir:
-            return initialization.begin(programs.init_state(), config.init_from, say=say), 0
+        if run.config.init_from.workdir:
+            source = initialization.found(run)
+            return initialization.begin(programs.init_state(), source, say=say), 0
         say("starting from scratch: there is no checkpoint in this work folder")
         return programs.init_state(), 0
     step = int(jax.device_get(state.step))

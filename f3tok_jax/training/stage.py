@@ -156,7 +156,8 @@ class Definition:
 
     Attributes:
         name: what its recipes give in config.stage.
-        make: config -> the stage; reads configs of finished runs, no weights.
+        make: config -> the stage; reads configs of finished runs, no weights. The run as its own
+            folder tells may follow, where it goes on or what it names has moved.
         validate: refuses a config whose values cannot work together, by ValueError; what holds for
             every stage is checked before.
         derived: config -> what follows from it, by name with unit.
@@ -170,7 +171,7 @@ class Definition:
     """
 
     name: str
-    make: Callable[[ml_collections.ConfigDict], Stage]
+    make: Callable[..., Stage]
     validate: Callable[[ml_collections.ConfigDict], None] = lambda config: None
     derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = lambda config: {}
     scopes: tuple[str, ...]

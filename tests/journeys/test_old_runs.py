@@ -56,7 +56,7 @@ def runs(tmp_path, monkeypatch) -> pathlib.Path:
 
 def _read(stage: str) -> lineage.Lineage:
     run = lineage.Lineage.read(stage, stage=stage)
-    run.check(pretrained_language_model.fingerprint)
+    run.check(language_model=True)
     assert run.step == 4
     return run
 

@@ -117,7 +117,7 @@ def command(
     return {"args": [sys.executable, __file__, *flags], "env": os.environ | environment}
 
 
-def make_stage(config) -> stage.Stage:
+def make_stage(config, run=None) -> stage.Stage:
     """Two linear players on frames of samples; data, noise and skipping as in the real stages."""
     crop = config.data.crop_frames * 640
     shape = (config.data.batch_size, crop)

@@ -11,6 +11,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax.pretrained import weight_files
+from f3tok_jax.runs import language_model_folder
 
 _ONE, _TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 _POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1192135096\n"
@@ -26,12 +27,12 @@ def _write(folder, files, weight_map=None):
         safetensors_numpy.save_file(tensors, folder / name)
     if weight_map:
         content = json.dumps({"weight_map": weight_map})
-        (folder / weight_files.INDEX_NAME).write_text(content)
+        (folder / language_model_folder.INDEX_NAME).write_text(content)
     return folder
 
 
 def _write_single(folder, **tensors):
-    return _write(folder, {weight_files.SINGLE_NAME: tensors})
+    return _write(folder, {language_model_folder.SINGLE_NAME: tensors})
 
 
 def _write_raw(path, dtype, num_bytes, data):
@@ -82,7 +83,7 @@ def test_an_index_stays_in_its_folder(tmp_path, name):
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', '{"weight_map": {}}'])
 def test_an_index_without_tensors_is_refused(tmp_path, content):
     _write_single(tmp_path, x=_array(1))
-    (tmp_path / weight_files.INDEX_NAME).write_text(content)
+    (tmp_path / language_model_folder.INDEX_NAME).write_text(content)
     with pytest.raises(ValueError, match="index.json must have a weight_map"):
         _read(tmp_path)
 
@@ -93,7 +94,7 @@ def test_two_layouts_with_one_content_are_one(tmp_path):
     _write(tmp_path, {_ONE: tensors}, dict.fromkeys(tensors, _ONE))
     assert _read(tmp_path) == {"x": 1, "y": 2}
     # An index of the single file is no second layout.
-    _write(tmp_path, {}, dict.fromkeys(tensors, weight_files.SINGLE_NAME))
+    _write(tmp_path, {}, dict.fromkeys(tensors, language_model_folder.SINGLE_NAME))
     assert _read(tmp_path) == {"x": 1, "y": 2}
 
 
@@ -128,7 +129,7 @@ def test_tables_are_compared_to_their_last_row(tmp_path, row):
 
 @pytest.mark.parametrize("dtype,size", [("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2)])
 def test_floats_are_read(tmp_path, dtype, size):
-    _write_raw(tmp_path / weight_files.SINGLE_NAME, dtype, 6 * size, bytes(6 * size))
+    _write_raw(tmp_path / language_model_folder.SINGLE_NAME, dtype, 6 * size, bytes(6 * size))
     assert _read(tmp_path) == {"x": 0}
 
 
@@ -137,7 +138,7 @@ def test_floats_are_read(tmp_path, dtype, size):
     [("I8", 1), ("U8", 1), ("I32", 4), ("I64", 8), ("BOOL", 1), ("F8_E4M3", 1), ("F8_E5M2", 1)],
 )
 def test_other_dtypes_are_refused_by_name(tmp_path, dtype, size):
-    _write_raw(tmp_path / weight_files.SINGLE_NAME, dtype, 6 * size, bytes(6 * size))
+    _write_raw(tmp_path / language_model_folder.SINGLE_NAME, dtype, 6 * size, bytes(6 * size))
     with pytest.raises(ValueError, match=f"tensor x in .* must be of F64, .*, got {dtype}: give"):
         _read(tmp_path)
 
@@ -186,15 +187,15 @@ def test_any_bits_are_judged_as_numpy_judges_them(tmp_path, dtype):
 def test_pointers_of_git_lfs_are_refused_with_the_remedy(tmp_path):
     parts = {_ONE: {"x": _array(1)}, _TWO: {"y": _array(2)}}
     _write(tmp_path, parts, {"x": _ONE, "y": _TWO})
-    for name in (_TWO, weight_files.INDEX_NAME):
+    for name in (_TWO, language_model_folder.INDEX_NAME):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_text(_POINTER)
         with pytest.raises(ValueError, match=f"{name} must be the file itself.* git lfs pull"):
             _read(tmp_path)
         (tmp_path / name).write_bytes(whole)
-    (tmp_path / weight_files.INDEX_NAME).unlink()
-    (tmp_path / weight_files.SINGLE_NAME).write_text(_POINTER)
-    for read in (_read, weight_files.paths):
+    (tmp_path / language_model_folder.INDEX_NAME).unlink()
+    (tmp_path / language_model_folder.SINGLE_NAME).write_text(_POINTER)
+    for read in (_read, language_model_folder.paths):
         with pytest.raises(ValueError, match="model.safetensors must be .* git lfs pull"):
             read(tmp_path)
 
@@ -217,7 +218,7 @@ def test_folders_of_other_formats_are_told_what_to_do(tmp_path, name, message):
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 20, -1, -13, -25])
 def test_a_file_that_is_cut_is_refused_by_name(tmp_path, kept):
-    path = _write_single(tmp_path, x=_array(1)) / weight_files.SINGLE_NAME
+    path = _write_single(tmp_path, x=_array(1)) / language_model_folder.SINGLE_NAME
     path.write_bytes(path.read_bytes()[:kept])
     message = r"model.safetensors must be a whole .*, got \d+ bytes that are none .*: copy or"
     with pytest.raises(ValueError, match=message):
@@ -225,7 +226,7 @@ def test_a_file_that_is_cut_is_refused_by_name(tmp_path, kept):
 
 
 def test_a_file_with_bytes_beyond_its_tensors_is_refused(tmp_path):
-    path = _write_single(tmp_path, x=_array(1)) / weight_files.SINGLE_NAME
+    path = _write_single(tmp_path, x=_array(1)) / language_model_folder.SINGLE_NAME
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(ValueError, match="must be a whole safetensors file"):
         _read(tmp_path)

@@ -15,12 +15,15 @@ import pytest
 
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import pins
+from f3tok_jax.runs import places as places_lib
+from f3tok_jax.stages import registry
 from tests.support import tiny_models
 from tests.support import tiny_runs
 
@@ -68,9 +71,9 @@ def test_a_run_knows_what_it_is_of(chain):
     assert run.sound == autoencoder.sound == lineage.Sound(16_000, 640, 8)
     assert run.sound.latent_rate == 25
     assert run.language_model_folder == run.parents["representation"].config.language_model.folder
-    now = run.frozen_fingerprints(pretrained_language_model.fingerprint)
+    now = run.frozen_fingerprints(language_model=True)
     assert now == run.trained_on and set(now) == {"autoencoder", "representation", "language_model"}
-    run.check(pretrained_language_model.fingerprint)
+    run.check(language_model=True)
 
 
 def test_fingerprints_are_those_of_the_loaded_weights(chain):
@@ -87,7 +90,7 @@ def test_fingerprints_are_those_of_the_loaded_weights(chain):
 def test_a_generator_is_loaded_with_each_file_of_its_runs_read_once(chain, opened):
     opened.clear()
     run = lineage.Lineage.read(chain["generation"])
-    run.check(pretrained_language_model.fingerprint)
+    run.check(language_model=True)
     _, _, run = pretrained_generation.load(run)
     pretrained_autoencoder.load(run.ancestor("autoencoder"))
     for stage in _STAGES:
@@ -104,7 +107,7 @@ def test_an_autoencoder_with_other_weights_is_refused(moved):
     now = lineage.Lineage.read(moved["autoencoder"]).fingerprint
     for stage in ("representation", "generation"):
         with pytest.raises(
-            ValueError, match=f"{stage} was trained on autoencoder {before}, got {now}: "
+            ValueError, match=f" was trained on autoencoder {before}, got {now} at step 3 in "
         ):
             lineage.Lineage.read(moved[stage]).check()
 
@@ -121,9 +124,11 @@ def test_other_modules_and_another_language_model_are_refused(moved, tmp_path):
         run.check()
     # Found through its parent, though it is not the run's own.
     other = lineage.Lineage.read(moved["representation"])
-    other.check(pretrained_language_model.fingerprint)
-    with pytest.raises(ValueError, match="was trained on language model [0-9a-f]{16}, got 5eed: "):
-        other.check(lambda folder: "5eed")
+    other.check(language_model=True)
+    tiny_models.write_language_model(pathlib.Path(other.language_model_folder).parent, seed=1)
+    message = r"was trained on language model config:\w+ .*, got .* weights:\w+, weights differing in"
+    with pytest.raises(ValueError, match=message):
+        lineage.Lineage.read(moved["representation"]).check(language_model=True)
 
 
 def test_what_was_changed_below_a_parent_is_refused_there(moved):
@@ -182,8 +187,131 @@ def test_parents_are_not_read_before_they_are_asked_for(moved):
     shutil.rmtree(moved["representation"])
     run = lineage.Lineage.read(moved["generation"])
     assert set(run.trained_on) == {"autoencoder", "language_model", "representation"}
-    with pytest.raises(ValueError, match="must be the work folder of a run"):
+    with pytest.raises(ValueError, match="was trained on representation .*, got no run in .*--map="):
         run.sound
+
+
+def _check(folder: str, **options) -> lineage.Lineage:
+    run = lineage.Lineage.read(folder, **options)
+    run.check(language_model=True)
+    return run
+
+
+@pytest.mark.reliability("R13")
+def test_a_run_keeps_to_the_step_that_it_was_trained_on(moved):
+    before = _check(moved["generation"])
+    config = config_lib.load(moved["autoencoder"])
+    stage = registry.of("autoencoder").make(config)
+    tiny_models.write_checkpoint(moved["autoencoder"], config, stage, step=28, seed=1)
+    after = _check(moved["generation"])
+    for name in ("representation", "autoencoder"):
+        one, other = before.ancestor(name), after.ancestor(name)
+        assert (one.step, one.fingerprint) == (other.step, other.fingerprint)
+    _, _, loaded = pretrained_autoencoder.load(after.ancestor("autoencoder"))
+    assert loaded.step == 3
+    # One that begins takes what it is told, or the newest.
+    config = config_lib.load(moved["representation"])
+    assert lineage.Lineage(config=config).parents["autoencoder"].step == 28
+    after.pin_ancestors(moved["generation"])
+    assert pins.of(moved["autoencoder"]) == pins.of(moved["representation"]) == {3}
+    shutil.rmtree(pathlib.Path(moved["autoencoder"]) / "checkpoints" / "3")
+    message = f"was trained on autoencoder {one.fingerprint}, got [0-9a-f]{{16}} at step 28 in "
+    with pytest.raises(ValueError, match=message):
+        _check(moved["generation"])
+
+
+def test_a_parent_that_cannot_be_written_is_said_and_used(moved):
+    said = []
+    (pathlib.Path(moved["autoencoder"]) / "pins").write_text("")
+    _check(moved["generation"]).pin_ancestors("x", said.append)
+    (line,) = said
+    assert f"{moved['autoencoder']} cannot be told to keep its step 3" in line
+    assert pins.of(moved["representation"]) == {3}
+
+
+@pytest.fixture
+def elsewhere(moved, tmp_path) -> pathlib.Path:
+    """The folder that the chain's folder was renamed to, while every config names the old one."""
+    return (tmp_path / "chain").rename(tmp_path / "elsewhere")
+
+
+def test_runs_that_moved_together_find_each_other(elsewhere, tmp_path):
+    # By their names: nothing tells where they lay as seen from each other.
+    assert lineage.Lineage.read(f"{elsewhere}/generation").sound.latent_dim == 8
+    with pytest.raises(ValueError, match="trained on language model .*, got nothing in .*--map="):
+        _check(f"{elsewhere}/generation")
+    (elsewhere / "text").rename(tmp_path / "chain")
+    (tmp_path / "chain" / "model").rename(tmp_path / "model")
+    run = lineage.Lineage.read(f"{elsewhere}/representation", places=_places(path=[tmp_path]))
+    # By what was written down when they began, or began again.
+    run.keep_places(f"{elsewhere}/representation")
+    shutil.copytree(elsewhere, tmp_path / "a" / "b")
+    shutil.copytree(tmp_path / "model", tmp_path / "a" / "model")
+    shutil.rmtree(elsewhere)
+    shutil.rmtree(tmp_path / "model")
+    found = _check(f"{tmp_path}/a/b/generation")
+    assert found.language_model_folder == f"{tmp_path}/a/model"
+    # What travels with a run comes first.
+    (tmp_path / "a").rename(tmp_path / "c")
+    shutil.copytree(tmp_path / "c" / "b", tmp_path / "chain", dirs_exist_ok=True)
+    found = _check(f"{tmp_path}/c/b/representation")
+    assert found.parents["autoencoder"].workdir == f"{tmp_path}/c/b/autoencoder"
+
+
+def _places(moved=None, path=()):
+    return places_lib.Places(moved or {}, tuple(map(str, path)))
+
+
+def test_runs_that_went_apart_are_found_by_mapping_or_search_path(elsewhere, tmp_path, monkeypatch):
+    for name in ("autoencoder", "representation", "text"):
+        (tmp_path / f"of_{name}").mkdir()
+        (elsewhere / name).rename(tmp_path / f"of_{name}" / "v1")
+    # Another, in which nothing fits.
+    tiny_models.write_run(tmp_path / "of_autoencoder" / "v0", seed=2)
+    old = {name: f"{tmp_path}/chain/{name}" for name in ("autoencoder", "representation", "text")}
+    new = {name: f"{tmp_path}/of_{name}/v1" for name in old}
+    moved = {old[name]: new[name] for name in old}
+    generation = f"{elsewhere}/generation"
+    run = _check(generation, places=_places(moved))
+    assert run.ancestor("autoencoder").workdir == new["autoencoder"]
+    assert run.at(run.step).language_model_folder == f"{new['text']}/model"
+    path = [tmp_path / f"of_{name}" for name in ("autoencoder", "representation")]
+    path.append(tmp_path / "of_text" / "v1")
+    monkeypatch.setenv("F3TOK_PATH", ":".join(map(str, path)))
+    assert _check(generation).ancestor("autoencoder").workdir == new["autoencoder"]
+    monkeypatch.delenv("F3TOK_PATH")
+    # Never by its name alone.
+    wrong = moved | {old["autoencoder"]: f"{tmp_path}/of_autoencoder/v0"}
+    with pytest.raises(ValueError) as refused:
+        _check(generation, places=_places(wrong, [tmp_path / "of_text"]))
+    said = str(refused.value)
+    assert f"at step 3 in {tmp_path}/of_autoencoder/v0; no run in {old['autoencoder']}; " in said
+    assert f"no run in {tmp_path}/of_text/autoencoder" in said
+    assert f"--map={old['autoencoder']}=PLACE" in said and "$F3TOK_PATH" in said
+
+
+def test_another_tokenizer_is_refused_by_its_name(moved):
+    run = lineage.Lineage.read(moved["representation"])
+    path = pathlib.Path(run.language_model_folder) / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    for stage in ("representation", "generation"):
+        with pytest.raises(ValueError, match=r"was trained on language model .*, tokenizer.json diff"):
+            _check(moved[stage])
+
+
+def test_a_language_model_of_before_is_held_to_what_was_kept_of_it(moved):
+    folder = lineage.Lineage.read(moved["representation"]).language_model_folder
+    for stage in ("representation", "generation"):
+        path = pathlib.Path(moved[stage]) / "frozen.json"
+        content = json.loads(path.read_text())
+        content.pop("seal", None)
+        content["fingerprints"]["language_model"] = language_model_folder.fingerprint(folder, "5eed")
+        path.write_text(json.dumps(content))
+    run = _check(moved["generation"])
+    assert len(run.trained_on["language_model"]) == 16
+    tiny_models.write_language_model(pathlib.Path(folder).parent, seed=1)
+    with pytest.raises(ValueError, match=r"was trained on language model \w{16}, got \w{16} in "):
+        _check(moved["generation"])
 
 
 def test_a_config_without_runs_has_the_sound_that_it_states():

@@ -430,8 +430,8 @@ def test_shards_of_another_rate_are_refused(tmp_path):
 
 
 def test_a_stage_that_needs_another_batch_is_refused(shards, tmp_path):
-    def make_stage(config):
-        stage = toy_run.make_stage(config)
+    def make_stage(config, run):
+        stage = toy_run.make_stage(config, run)
         spec = dict(stage.batch_spec)
         spec["text"] = jax.ShapeDtypeStruct((8, 10), np.int32)
         return dataclasses.replace(stage, batch_spec=spec)
