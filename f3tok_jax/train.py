@@ -42,6 +42,8 @@ def _parser() -> command.Parser:
     places.add_flag(add)
     text = "print the config and what follows from it, and end"
     add("--print_config", action="store_true", help=text)
+    text = "compare every byte of the shards with their manifests' SHA-256 before the first step"
+    add("--verify_data", action="store_true", help=text)
     add(
         "--compilation_cache",
         type=command.path,
@@ -106,7 +108,9 @@ def _train(given: argparse.Namespace) -> int:
     compilation.use_cache(given.compilation_cache)
     try:
         found = places.Places(dict(given.moved or ()))
-        return session.run(config, given.workdir, stage=stage, places=found)
+        return session.run(
+            config, given.workdir, stage=stage, places=found, verify_data=given.verify_data
+        )
     except checkpoint.CheckpointError as error:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
 

@@ -23,13 +23,7 @@ def check_agreement(facts: Mapping[str, str]) -> None:
     """
     if jax.process_count() == 1:
         return
-    text = json.dumps(dict(facts), sort_keys=True).encode("utf-8")
-    if len(text) > _TEXT_BYTES:
-        raise ValueError(f"facts to agree on must fit {_TEXT_BYTES} bytes, got {len(text)}")
-    # Texts of one length, so that even processes with different facts run the same program.
-    padded = np.frombuffer(text.ljust(_TEXT_BYTES), np.uint8).astype(np.int32)
-    gathered = np.asarray(multihost_utils.process_allgather(padded)).astype(np.uint8)
-    everywhere = [json.loads(bytes(row).decode("utf-8")) for row in gathered]
+    everywhere = [json.loads(text) for text in gathered(json.dumps(dict(facts), sort_keys=True))]
     rows = []
     for name in sorted({name for there in everywhere for name in there}):
         who: dict[str, list[int]] = {}
@@ -43,6 +37,23 @@ def check_agreement(facts: Mapping[str, str]) -> None:
             f"all processes of a run must start alike, got {'; '.join(rows)}; install the same "
             "lock file and give the same command everywhere"
         )
+
+
+def gathered(here: str) -> list[str]:
+    """Returns the texts of all processes, in their order; all of them must call it.
+
+    Raises:
+        ValueError: for a text that is too long.
+    """
+    if jax.process_count() == 1:
+        return [here]
+    text = here.encode("utf-8")
+    if len(text) > _TEXT_BYTES:
+        raise ValueError(f"what processes exchange must fit {_TEXT_BYTES} bytes, got {len(text)}")
+    # Texts of one length, so that even processes with different facts run the same program.
+    padded = np.frombuffer(text.ljust(_TEXT_BYTES, b"\0"), np.uint8).astype(np.int32)
+    everywhere = np.asarray(multihost_utils.process_allgather(padded)).astype(np.uint8)
+    return [bytes(row).rstrip(b"\0").decode("utf-8") for row in everywhere]
 
 
 def barrier(name: str) -> None:

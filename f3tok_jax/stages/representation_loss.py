@@ -46,9 +46,7 @@ class Model:
     config: ml_collections.ConfigDict
 
 
-def make_model(
-    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
-) -> Model:
+def make_model(config: ml_collections.ConfigDict, run: lineage.Lineage | None = None) -> Model:
     """The modules of a run's config; reads the configs of the frozen models, no weights."""
     run = run or lineage.Lineage(config=config)
     frozen = frozen_lib.FrozenModels(

@@ -29,6 +29,7 @@ from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import validation
+from f3tok_jax.training import verification
 from f3tok_jax.training import watchdog as watchdog_lib
 
 EXIT_DONE, EXIT_REFUSED, EXIT_NONFINITE, EXIT_CHECKPOINT = 0, 1, 3, 4
@@ -47,6 +48,7 @@ def run(
     stage: stage_lib.Definition,
     devices: Sequence[Any] | None = None,
     places: places_lib.Places | None = None,
+    verify_data: bool = False,
 ) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
 
@@ -56,6 +58,7 @@ def run(
         stage: of config.stage; stages.registry has them.
         devices: to train on; default all of them.
         places: where what the config names may lie; default the search path alone.
+        verify_data: compare every byte of the shards with their checksums first.
 
     Returns:
         EXIT_DONE, EXIT_NONFINITE or EXIT_PREEMPTED.
@@ -79,6 +82,9 @@ def run(
     )
     made = stage.make(config, known)
     data = _open_data(known, made, moved, say)
+    if verify_data:
+        opened = {run_folder.DATA: data.train, run_folder.HELDOUT: data.heldout}
+        verification.verify({key: one for key, one in opened.items() if one}, say=say)
     if config.init_from.workdir and (is_new or any(key.startswith("init_from") for key in moved)):
         data.begins_with[run_folder.WEIGHTS] = initialization.check(
             initialization.found(known), config.stage, made.frozen_fingerprints, say=say

@@ -5,6 +5,7 @@
 import json
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,9 +79,10 @@ def _losses(workdir) -> list[float]:
 @pytest.mark.reliability("R25")
 def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
     workdir = tmp_path / "two"
-    first, second = _run(shards, workdir, cache)
+    first, second = _run(shards, workdir, cache, "--verify_data")
     assert first.returncode == 0, first.stderr
     assert second.returncode == 0, second.stderr
+    assert "SHA-256" in first.stdout and "2 processes share them" in first.stdout
     # The same global batches: process 0 has the first rows of each, process 1 the others.
     whole, parts = _hashes(single, 0), [_hashes(workdir, index) for index in range(2)]
     for step in range(12):
@@ -97,6 +99,22 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     # One checkpoint, one DONE, one console.
     assert checkpoint.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
     assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
+
+
+@pytest.mark.reliability("R23")
+def test_a_damaged_shard_of_one_copy_is_named_by_both(shards, cache, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    shard = next((tmp_path / "copy").glob("*.array_record"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    other = {"arguments": [f"--config.data.train={tmp_path / 'copy'}"]}
+    results = _run(
+        shards, tmp_path / "run", cache, "--verify_data", _NO_EVALUATION, each=({}, other)
+    )
+    assert [result.returncode for result in results] == [1, 1]
+    for result in results:
+        assert f"copy/{shard.name} differs from its SHA-256" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.reliability("R01")

@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Shards of a run against their checksums: by the program, before anything compiles."""
+
+import shutil
+
+import pytest
+
+from f3tok_jax import train
+from f3tok_jax.training import session
+from tests.support import toy_run
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return toy_run.build_data(tmp_path_factory.mktemp("data"))
+
+
+def _flipped(shards, folder):
+    """A copy with one bit of the last shard flipped, amid its samples; the shard's name."""
+    shutil.copytree(shards, folder)
+    path = sorted(folder.glob("*.array_record"))[-1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return path.name
+
+
+@pytest.mark.reliability("R23")
+@pytest.mark.parametrize("key", ["train", "heldout"])
+def test_a_flipped_bit_is_refused_before_compiling(shards, tmp_path, key):
+    name = _flipped(shards, tmp_path / "damaged")
+    other = f"--config.data.{key}={tmp_path / 'damaged'}"
+    with pytest.raises(ValueError, match=f"shard .*damaged/{name} differs from its SHA-256"):
+        session.run(
+            toy_run.make_config(shards, other),
+            str(tmp_path / "run"),
+            stage=toy_run.STAGE,
+            verify_data=True,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.reliability("R23")
+def test_every_set_of_a_mixture_is_compared(shards, tmp_path):
+    name = _flipped(shards, tmp_path / "damaged")
+    mixture = f"--config.data.train={shards}=0.5,{tmp_path / 'damaged'}=0.5"
+    with pytest.raises(ValueError, match=f"damaged/{name} differs"):
+        session.run(
+            toy_run.make_config(shards, mixture),
+            str(tmp_path / "run"),
+            stage=toy_run.STAGE,
+            verify_data=True,
+        )
+
+
+def test_the_program_passes_the_flag_on(monkeypatch, tmp_path):
+    given = {}
+    monkeypatch.setattr(session, "run", lambda *args, **options: given.update(options) or 0)
+    flags = ["--config=configs/autoencoder.py:tiny", f"--workdir={tmp_path}"]
+    assert train.main([*flags, "--compilation_cache="]) == 0 and given["verify_data"] is False
+    assert train.main([*flags, "--compilation_cache=", "--verify_data"]) == 0
+    assert given["verify_data"] is True
