@@ -148,8 +148,8 @@ def train(run: Run, *, say: Callable[[str], None] = print) -> None:
     Raises:
         TrainingStopped: if it ended otherwise.
     """
-    step = run_folder.done_step(run.workdir)
-    if step is not None and step >= run.config.num_steps:
+    step = run_folder.done_step(run.workdir, run.config.num_steps)
+    if step is not None:
         say(f"{run.workdir} is done: it has all {step} steps")
         return
     say(f"training {run.arm.name}, seed {run.seed}, in {run.workdir}")

@@ -259,6 +259,8 @@ class Checkpointer:
                 mismatch, reason = mismatch or error, str(error)
             if reason is None:
                 self._set_aside(refused)
+                if others := checkpoint_meta.other_versions(self.restored):
+                    self._say(f"note: other libraries than those of step {step}: {others}")
                 return state
             refused[step] = reason
         if mismatch:

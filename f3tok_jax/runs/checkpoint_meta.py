@@ -43,6 +43,17 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
+def other_versions(meta: Mapping[str, Any]) -> str:
+    """Returns which libraries are others than those that a checkpoint was written with; "" if none.
+
+    Another version may compute other numbers: what was learnt is then not bit for bit what it would
+    have been.
+    """
+    before, now = meta["versions"], versions()
+    changed = sorted(name for name in now.keys() & before.keys() if now[name] != before[name])
+    return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in changed)
+
+
 def made(
     *,
     step: int,

@@ -19,6 +19,7 @@ import ml_collections
 from ml_collections import config_flags
 
 from data_pipelines.records import atomic
+from data_pipelines.records import sealed
 
 _FILE_NAME = "config.json"
 _PACKAGE = "configs"  # of recipes
@@ -137,9 +138,9 @@ def to_json(config: ml_collections.ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def from_json(text: str) -> ml_collections.ConfigDict:
-    """Returns the config that `to_json` wrote; lists become tuples, as recipes have no lists."""
-    values = _tuples(json.loads(text))
+def _of(values: Any) -> ml_collections.ConfigDict:
+    """The config of JSON that `to_json` wrote; lists become tuples, as recipes have no lists."""
+    values = _tuples(values)
     if not isinstance(values, dict) or not isinstance(values.get("stage"), str):
         raise ValueError("it names no stage")
     config = ml_collections.ConfigDict(values)
@@ -161,8 +162,10 @@ def hash_of(config: ml_collections.ConfigDict) -> str:
 
 
 def save(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Writes config.json into a run folder, whole or not at all."""
-    atomic.write_text(epath.Path(workdir) / _FILE_NAME, to_json(config))
+    """Writes config.json into a run folder, sealed, whole or not at all."""
+    content = sealed.seal(json.loads(to_json(config)))
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    atomic.write_text(epath.Path(workdir) / _FILE_NAME, text)
 
 
 def exists(workdir: str) -> bool:
@@ -183,8 +186,14 @@ def load(workdir: str) -> ml_collections.ConfigDict:
             "give the --workdir that train was given"
         )
     try:
-        return from_json(path.read_text())
-    except ValueError as error:
+        values = json.loads(path.read_text())
+        return _of(sealed.opened(values, "it") if isinstance(values, dict) else values)
+    except sealed.Broken as error:
+        raise ValueError(
+            f"{path} must be as train wrote it, got a file that was changed or damaged since: copy "
+            "it from where it is whole; what a run may change, train changes by its flags"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} must be the JSON that train wrote, got another or a damaged file: {error}"
         ) from error
@@ -199,7 +208,39 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> list[str]
     Raises:
         ValueError: naming each key with the folder's value and the new one.
     """
-    there, here = flatten(load(workdir)), flatten(config)
+    listed, moved = _differences(load(workdir), config)
+    if listed:
+        raise ValueError(
+            f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
+            "the config it was started with"
+        )
+    return moved
+
+
+def check_kept(config: ml_collections.ConfigDict, kept: Mapping[str, Any], workdir: str) -> None:
+    """Refuses a config that is not that of the states in the run's folder.
+
+    Args:
+        config: of the run.
+        kept: the config that is kept beside a state, of JSON.
+        workdir: of the run.
+
+    Raises:
+        ValueError: naming each key with the value of the state and the config's.
+    """
+    listed, _ = _differences(_tuples(kept), config)
+    if listed:
+        raise ValueError(
+            f"{workdir} must have in {_FILE_NAME} what its checkpoints were trained with, got "
+            f"another config: {listed}; copy that file from where the run was trained"
+        )
+
+
+def _differences(
+    there: Mapping[str, Any], config: ml_collections.ConfigDict
+) -> tuple[str, list[str]]:
+    """What `config` has otherwise than a resumed run may; and the keys of data that has moved."""
+    there, here = flatten(there), flatten(config)
     free = {f"{name}.{place}" for name in frozen_models(config) for place in _PLACES}
     differing = [
         key
@@ -209,17 +250,12 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> list[str]
         and not any(key == name or key.startswith(name + ".") for name in RESUMABLE)
     ]
     moved = [key for key in differing if _is_moved(key, there, here)]
-    differing = [key for key in differing if key not in moved]
-    if differing:
-        listed = "; ".join(
-            f"{key} is {there.get(key, _ABSENT)!r} there and {here.get(key, _ABSENT)!r} here"
-            for key in differing
-        )
-        raise ValueError(
-            f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
-            "the config it was started with"
-        )
-    return moved
+    listed = "; ".join(
+        f"{key} is {there.get(key, _ABSENT)!r} there and {here.get(key, _ABSENT)!r} here"
+        for key in differing
+        if key not in moved
+    )
+    return listed, moved
 
 
 def _is_moved(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:

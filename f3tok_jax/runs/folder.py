@@ -14,20 +14,36 @@ import ml_collections
 
 from data_pipelines.records import atomic
 from data_pipelines.records import lock
+from data_pipelines.records import sealed
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import pins
 
 _DONE = "DONE"
-_FROZEN = "frozen.json"
+FROZEN = "frozen.json"
 # Names of data among what a run begins with: keys of its config.
 DATA, HELDOUT, WEIGHTS = "data.train", "data.heldout", "init_from.workdir"
 
 
-def done_step(workdir: str) -> int | None:
-    """Returns the step at which a run was finished, or None where it was not."""
-    path = epath.Path(workdir) / _DONE
-    return _read(path, step=int)["step"] if path.exists() else None
+def done_step(workdir: str, num_steps: int) -> int | None:
+    """Returns the step at which a run is finished, or None where it is not.
+
+    DONE alone is not believed, which may be older than the steps: the newest checkpoint that says
+    whole what it holds must be of `num_steps` or later.
+    """
+    if not (epath.Path(workdir) / _DONE).exists():
+        return None
+    step = _kept(workdir).get("step", -1)
+    return step if step >= num_steps else None
+
+
+def _kept(workdir: str) -> Mapping[str, Any]:
+    """What is kept beside the newest state of which that is whole; {} where there is none."""
+    try:
+        return checkpoint.read_meta(workdir)
+    except (ValueError, OSError):
+        return {}
 
 
 def mark_done(workdir: str, step: int) -> None:
@@ -86,8 +102,7 @@ def prepare(
             config_lib.save(config, workdir)
             text = json.dumps(environment, indent=2) + "\n"
             atomic.write_text(folder / "logs" / "environment.json", text)
-            # A finished run that is given more steps is not finished any more.
-            (folder / _DONE).unlink(missing_ok=True)
+            _reopen(folder)
         except OSError as error:
             failure = error
     if not multihost.all_agree(failure is None):
@@ -100,6 +115,44 @@ def prepare(
             f"--workdir must be one folder that all processes see, got {workdir}, which "
             "some do not; give a bucket or a shared disk"
         )
+
+
+def _reopen(folder: epath.Path) -> None:
+    """A finished run that is given more steps is not finished any more, and keeps where it was."""
+    done = folder / _DONE
+    if not done.exists():
+        return
+    with contextlib.suppress(ValueError):  # What train did not write says no step.
+        step = _read(done, step=int)["step"]
+        if step in checkpoint.steps(str(folder)):
+            pins.add(str(folder), step, "where the run was finished before")
+    done.unlink()
+
+
+def check_kept(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Holds a run that is resumed to the config and the frozen.json that its states were made with.
+
+    To be called before `prepare`, which writes the config.
+
+    Args:
+        config: of the run.
+        workdir: run folder.
+
+    Raises:
+        ValueError: where one of them is missing or was changed.
+    """
+    kept = _kept(workdir)
+    if not kept:
+        return
+    config_lib.check_kept(config, kept["config"], workdir)
+    frozen(workdir, kept["files"].get(FROZEN, ""))
+    if not (epath.Path(workdir) / FROZEN).exists():
+        raise _no_frozen(workdir)
+
+
+def digests(workdir: str) -> dict[str, str]:
+    """Name -> digest of each small file of a run that decides what it learns."""
+    return {FROZEN: sealed.digest(frozen(workdir))}
 
 
 def check_began_with(
@@ -123,9 +176,8 @@ def check_began_with(
         ValueError: where one is not what the run began with.
     """
     before = dict(frozen(workdir)["fingerprints"])
-    if DATA not in before:  # The run is older than that name; its checkpoints have it.
-        with contextlib.suppress(ValueError, OSError):
-            before[DATA] = checkpoint.read_meta(workdir)["data_fingerprint"]
+    if DATA not in before and (kept := _kept(workdir)):
+        before[DATA] = kept["data_fingerprint"]  # The run is older than that name.
     for name, now in fingerprints.items():
         if before.get(name, now) != now:
             what = "the same shards, weights and order" if name in (DATA, HELDOUT) else "that one"
@@ -149,30 +201,56 @@ def settle_frozen(
         fingerprints: name -> fingerprint of each frozen model, and of the data by its key.
         measure: gives values ready for JSON.
     """
-    path = epath.Path(workdir) / _FROZEN
+    path = epath.Path(workdir) / FROZEN
     if jax.process_index() == 0 and not path.exists():
         content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
+        content = sealed.seal(json.loads(json.dumps(content)))
         atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
     return frozen(workdir)["measured"]
 
 
-def frozen(workdir: str) -> dict[str, Any]:
-    """What `settle_frozen` kept: "fingerprints" and "measured", empty where it kept nothing."""
-    path = epath.Path(workdir) / _FROZEN
+def frozen(workdir: str, digest: str = "") -> dict[str, Any]:
+    """What `settle_frozen` kept: "fingerprints" and "measured", empty where it kept nothing.
+
+    Args:
+        workdir: run folder.
+        digest: that the run's checkpoints say it has; "" where they say none.
+
+    Raises:
+        ValueError: where it is damaged, or is not what it was.
+    """
+    path = epath.Path(workdir) / FROZEN
     if not path.exists():
+        if digest:
+            raise _no_frozen(workdir)
         return {"fingerprints": {}, "measured": {}}
-    return _read(path, fingerprints=dict, measured=dict)
+    found = _read(path, fingerprints=dict, measured=dict)
+    if digest not in ("", sealed.digest(found)):
+        raise ValueError(
+            f"{path} must be what the run's checkpoints were made with, got a file that was "
+            "changed since: copy it from where the run was trained"
+        )
+    return found
+
+
+def _no_frozen(workdir: str) -> ValueError:
+    return ValueError(
+        f"{workdir} must have {FROZEN}, which says what its checkpoints were trained on, got none: "
+        "copy it from where the run was trained"
+    )
 
 
 def _read(path: epath.Path, **kinds: type) -> dict[str, Any]:
     """The JSON object of a file that was written here, with values of these kinds by name."""
-    try:
+    found = None
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(path.read_text())
-        if all(isinstance(found[name], kind) for name, kind in kinds.items()):
+    if isinstance(found, dict):
+        # One flipped bit in the seal's name makes another key of it.
+        found = sealed.opened(found, str(path), required=not found.keys() <= kinds.keys())
+        if all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
             return found
-    except (ValueError, TypeError, KeyError):
-        pass  # Damaged, or no object of these values.
     raise ValueError(
         f"{path} must be the JSON with {' and '.join(kinds)} that train wrote, got another or a "
         "damaged file: copy it from where the run was trained"

@@ -62,7 +62,7 @@ class _Files(NamedTuple):
 
     config: Callable[[str], ml_collections.ConfigDict]
     checkpoint: Callable[[str, int | None], Mapping[str, Any]]
-    frozen: Callable[[str], Mapping[str, Any]]
+    frozen: Callable[[str, str], Mapping[str, Any]]
     places: Callable[[str], Mapping[str, str]]
 
     @classmethod
@@ -80,6 +80,7 @@ class Lineage:
         config: of the run.
         step: of its checkpoint, 0 where there is none.
         prints: path -> fingerprint of each array in that checkpoint.
+        digests: name -> digest of small files of the run, of that checkpoint.
         falls_back: whether an older checkpoint may take its place where its arrays are not whole.
         places: where what it names may lie, beside where it says.
     """
@@ -88,6 +89,7 @@ class Lineage:
     config: ml_collections.ConfigDict
     step: int = 0
     prints: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     falls_back: bool = False
     places: places_lib.Places = dataclasses.field(default_factory=places_lib.Places)
     _files: _Files = dataclasses.field(default_factory=_Files.open, repr=False, compare=False)
@@ -123,8 +125,14 @@ class Lineage:
 
     def _at(self, step: int | None, *, falls_back: bool = False) -> "Lineage":
         meta = self._files.checkpoint(self.workdir, step)
-        found = dict(step=meta["step"], prints=meta["fingerprints"], falls_back=falls_back)
-        return dataclasses.replace(self, **found)
+        config_lib.check_kept(self.config, meta["config"], self.workdir)
+        return dataclasses.replace(
+            self,
+            step=meta["step"],
+            prints=meta["fingerprints"],
+            digests=meta["files"],
+            falls_back=falls_back,
+        )
 
     def at(self, step: int) -> "Lineage":
         """The run at another checkpoint."""
@@ -282,7 +290,10 @@ class Lineage:
     @functools.cached_property
     def trained_on(self) -> Mapping[str, str]:
         """Name -> fingerprint of each frozen model when the run began, of its frozen.json."""
-        return self._files.frozen(self.workdir)["fingerprints"] if self.workdir else {}
+        if not self.workdir:
+            return {}
+        digest = self.digests.get(run_folder.FROZEN, "")
+        return self._files.frozen(self.workdir, digest)["fingerprints"]
 
     def frozen_fingerprints(self, *, language_model: bool = False) -> dict[str, str]:
         """Name -> fingerprint of each frozen model as it is now.

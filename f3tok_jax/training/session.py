@@ -73,10 +73,11 @@ def run(
     is_new, moved = not config_lib.exists(workdir), []
     if not is_new:
         moved = config_lib.check_same_run(config, workdir)
-        done_step = run_folder.done_step(workdir)
-        if done_step is not None and done_step >= config.num_steps:
+        done_step = run_folder.done_step(workdir, config.num_steps)
+        if done_step is not None:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
+    run_folder.check_kept(config, workdir)
     known = lineage.Lineage(
         workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
     )
@@ -117,6 +118,7 @@ def _train(
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
         measured = run_folder.settle_frozen(workdir, data.begins_with, stage.measure)
+        checkpointer.files = run_folder.digests(workdir)
         if jax.process_index() == 0:
             data.run.keep_places(workdir)
             data.run.pin_ancestors(workdir, say)

@@ -3,7 +3,6 @@
 """Models small enough to run in a test."""
 
 import functools
-import json
 import os
 import pathlib
 import shutil
@@ -15,7 +14,6 @@ import ml_collections
 import numpy as np
 
 from configs import autoencoder as recipe
-from data_pipelines.records import sealed
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import autoencoder as autoencoder_lib
@@ -30,6 +28,7 @@ from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import autoencoder as autoencoder_stage
 from f3tok_jax.training import stage as stage_lib
+from tests.support import seals
 from tests.support import sounds
 
 # Of every transformer.
@@ -136,9 +135,7 @@ def add_damaged_step(folder: str | os.PathLike) -> None:
     """Adds a newer checkpoint, of step 5, with every large file cut in half."""
     checkpoints = pathlib.Path(folder) / "checkpoints"
     shutil.copytree(checkpoints / "3", checkpoints / "5")
-    metadata = checkpoints / "5" / "meta" / "metadata"
-    kept = sealed.opened(json.loads(metadata.read_text()), "it") | {"step": 5}
-    metadata.write_text(json.dumps(sealed.seal(kept)))
+    seals.change(checkpoints / "5" / "meta" / "metadata", step=5)
     for path in (checkpoints / "5" / "state").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: every shipped preset is valid, every mistake one sentence with its key."""
 
+import json
 import pathlib
 
 import pytest
@@ -13,6 +14,7 @@ from configs import representation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
+from tests.support import seals
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
 
@@ -219,3 +221,34 @@ def test_a_recipe_that_imports_what_is_not_there_is_refused(tmp_path):
     recipe.write_text("from configs import nothing_of_ours\n")
     with pytest.raises(ValueError, match="cannot be made from .*nothing_of_ours"):
         config_lib.read(str(recipe))
+
+
+@pytest.mark.reliability("R07")
+def test_no_flipped_bit_in_its_file_changes_a_config(tmp_path):
+    """One in the seal's name makes a key of it, which the checkpoints' own config refuses."""
+    config_lib.save(_read(), str(tmp_path))
+    kept = json.loads(config_lib.to_json(_read()))
+
+    def load():
+        config = config_lib.load(str(tmp_path))
+        config_lib.check_kept(config, kept, str(tmp_path))
+        return config
+
+    assert seals.count_refusals(tmp_path / "config.json", load, stride=11) > 0.7
+
+
+def test_a_config_of_an_earlier_version_has_no_seal_and_is_held_to_the_checkpoints(tmp_path):
+    (tmp_path / "config.json").write_text(config_lib.to_json(_read()))
+    assert config_lib.load(str(tmp_path)) == _read()
+    kept = json.loads(config_lib.to_json(_read()))
+    config_lib.check_kept(_read("num_steps=7", "loop.log_every=3"), kept, "runs/a")
+    with pytest.raises(ValueError, match="runs/a must have in config.json .*: seed is 0 there and"):
+        config_lib.check_kept(_read("seed=7"), kept, "runs/a")
+
+
+def test_a_config_that_was_changed_by_hand_is_refused_and_says_how_it_is_done(tmp_path):
+    config_lib.save(_read(), str(tmp_path))
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(ValueError, match="config.json must be as train wrote it, .* by its flags"):
+        config_lib.load(str(tmp_path))

@@ -19,11 +19,13 @@ from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.stages import registry
+from tests.support import seals
 from tests.support import tiny_models
 from tests.support import tiny_runs
 
@@ -44,7 +46,7 @@ def moved(chain, tmp_path) -> dict[str, str]:
     shutil.copytree(root, tmp_path / "chain")
     for stage in _STAGES:
         path = tmp_path / "chain" / stage / "config.json"
-        path.write_text(path.read_text().replace(str(root), str(tmp_path / "chain")))
+        seals.replace(path, str(root), str(tmp_path / "chain"))
     return {stage: str(tmp_path / "chain" / stage) for stage in _STAGES}
 
 
@@ -136,6 +138,9 @@ def test_what_was_changed_below_a_parent_is_refused_there(moved):
     content = json.loads(path.read_text())
     content["fingerprints"]["autoencoder"] = "5eed"
     path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="frozen.json must have the seal that it was written with"):
+        lineage.Lineage.read(moved["generation"]).check()
+    seals.change(path, fingerprints=content["fingerprints"])
     with pytest.raises(ValueError, match="representation was trained on autoencoder 5eed, got "):
         lineage.Lineage.read(moved["generation"]).check()
 
@@ -163,7 +168,45 @@ def test_what_a_run_was_trained_on_is_read_or_refused(moved, text):
         lineage.Lineage.read(moved["representation"]).check()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "3", "{}", '{"model_type": "qwen3"}', '{"stage": 3}'])
+@pytest.mark.reliability("R07")
+def test_other_small_files_than_those_of_the_checkpoints_are_refused_in_use(moved):
+    run = pathlib.Path(moved["representation"])
+    config, frozen = run / "config.json", run / "frozen.json"
+    model = json.loads(config.read_text())["model"]
+    seals.change(config, model=model | {"window": 7, "depth": 3})
+    with pytest.raises(ValueError, match="representation must have in config.json what its check"):
+        lineage.Lineage.read(str(run))
+    seals.change(config, model=3)
+    with pytest.raises(ValueError, match="model is absent there and 3 here"):
+        lineage.Lineage.read(str(run))
+    seals.change(config, model=model, num_steps=99, loop={})  # which a resumed run may have changed
+    prints = json.loads(frozen.read_text())["fingerprints"]
+    metadata = run / "checkpoints" / "3" / "meta" / "metadata"
+    seals.change(metadata, files={run_folder.FROZEN: "5eed"})
+    with pytest.raises(ValueError, match="frozen.json must be what the run's checkpoints were mad"):
+        lineage.Lineage.read(str(run)).check()
+    seals.change(metadata, files=run_folder.digests(str(run)))
+    lineage.Lineage.read(str(run)).check()
+    seals.change(frozen, fingerprints=prints | {"other": "5eed"})
+    with pytest.raises(ValueError, match="frozen.json must be what the run's checkpoints were mad"):
+        lineage.Lineage.read(str(run)).check()
+    frozen.unlink()
+    with pytest.raises(ValueError, match="must have frozen.json, which says what .*, got none"):
+        lineage.Lineage.read(str(run)).check()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "3",
+        "{}",
+        "[" * 50_000,
+        '{"model_type": "qwen3"}',
+        '{"stage": 3}',
+    ],
+)
 def test_a_config_of_something_else_is_refused(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="config.json must be the JSON that train wrote, got anot"):

@@ -25,6 +25,7 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from tests.support import metrics
 from tests.support import run_checks
+from tests.support import seals
 from tests.support import sounds
 from tests.support import toy_run
 
@@ -381,6 +382,7 @@ def test_a_run_that_kept_no_fingerprints_is_held_to_those_of_its_checkpoints(
     run, other = tmp_path / "run", toy_run.build_data(tmp_path / "data", num_files=20)
     assert _train(shards, run, "--config.num_steps=4") == session.EXIT_DONE
     (run / "frozen.json").write_text('{"fingerprints": {}, "measured": {}}')
+    seals.change(run / "checkpoints" / "4" / "meta" / "metadata", files={})
     with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
         _train(other, run, "--config.num_steps=8")
     moved = _moved(shards, "moved_from_an_old_run")
