@@ -4,7 +4,6 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 import pathlib
 import re
 from typing import Any
@@ -15,6 +14,8 @@ from data_pipelines.sound import audio_files
 from data_pipelines.sound import refusals
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import sealed_lines
+from f3tok_jax.runs import summed_folder
 from f3tok_jax.runs import typed_json
 
 # Where the programs' results lie in a run folder; what kind each is, the file says itself.
@@ -111,10 +112,12 @@ def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tup
         [n] float32 in [-1, 1], at least one sample, the mean of its channels, and its rate in Hz.
 
     Raises:
-        ValueError: if the path leads out of `root` or the file is not sound.
+        ValueError: if the path leads out of `root`, or the file is not sound or not the one that
+            was written there.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{path} leads out of {root}")
+    summed_folder.check(path)
     try:
         with audio_files.opened(path) as sound:
             if sound.sample_rate not in _SAMPLE_RATES:
@@ -148,23 +151,26 @@ def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
         return {}
     points: dict[str, dict[float, float]] = {}
     num_damaged = num_infinite = 0
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                values = json.loads(line)
-                step = values.pop("step")
+    try:
+        with open(path, "rb") as file:
+            for line in sealed_lines.read(file):
+                values = line.content or {}
+                step = values.pop("step", None)
                 if not typed_json.is_number(step):
-                    raise ValueError(f"step {step!r:.60}")
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                num_damaged += 1
-                continue
-            for name, value in values.items():
-                if typed_json.is_number(value):
-                    points.setdefault(name, {})[float(step)] = float(value)
-                elif isinstance(value, (int, float)):
-                    num_infinite += 1
+                    num_damaged += 1
+                    continue
+                for name, value in values.items():
+                    if typed_json.is_number(value):
+                        points.setdefault(name, {})[float(step)] = float(value)
+                    elif isinstance(value, (int, float)):
+                        num_infinite += 1
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read: {error.strerror}.")
     if num_damaged:
-        notes.append(f"{num_damaged} lines of {path.name} are damaged, as a killed run leaves one.")
+        notes.append(
+            f"{num_damaged} lines of {path.name} are damaged or not as they were written, and left "
+            "out; a killed run leaves one."
+        )
     if num_infinite:
         notes.append(f"{num_infinite} values in {path.name} are not finite and not drawn.")
     return {name: Curve(*zip(*sorted(values.items()))) for name, values in points.items()}

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results that programs leave as JSON: a dataclass per kind, written and read here alone.
 
-"format" in a file names its kind and version.
+"format" in a file names its kind and version, "seal" gives away any change of the rest; files of
+earlier versions have none.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import typing
 from typing import Any, ClassVar
 
 from data_pipelines.records import atomic
+from data_pipelines.records import sealed
 from f3tok_jax.runs import typed_json
 
 COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
@@ -324,16 +326,19 @@ def write(path: pathlib.Path, result: Any) -> None:
     Raises:
         ValueError: if a number is NaN or infinite.
     """
-    atomic.write_text(path, json.dumps(typed_json.write(result), indent=1, allow_nan=False) + "\n")
+    # The seal is of what will be read: JSON has its own words for keys and numbers.
+    content = json.loads(json.dumps(typed_json.write(result), allow_nan=False))
+    atomic.write_text(path, json.dumps(sealed.seal(content), indent=1) + "\n")
 
 
 def read(path: pathlib.Path) -> Result:
     """Reads what `write` wrote, in this or an earlier version, without trust.
 
     Raises:
-        ValueError: if the file is not there, damaged, something else, or of a newer version.
+        ValueError: if the file is not there, damaged, changed, something else, or of a newer
+            version.
     """
-    content = typed_json.read_object(path)
+    content = sealed.opened(typed_json.read_object(path), path.name)
     kind = str(content.pop("format", None))
     if kind not in KINDS:
         raise ValueError(f"{path.name} {_foreign(kind)}")

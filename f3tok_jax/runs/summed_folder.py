@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of sounds with their checksums beside them, as `sha256sum -c SHA256SUMS` reads them."""
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -42,10 +43,13 @@ def check(path: pathlib.Path) -> None:
     Raises:
         ValueError: where it is not what was written, or one of the two cannot be read.
     """
-    if not path.is_file() or not os.path.lexists(path.with_name(NAME)):
+    sums_path = path.with_name(NAME)
+    if not path.is_file() or not os.path.lexists(sums_path):
         return
     try:
-        with open(path.with_name(NAME), "rb") as file:
+        if sums_path.exists() and not sums_path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file")
+        with open(sums_path, "rb") as file:
             text = file.read(_MAX_BYTES).decode(errors="replace")
         matches = map(_LINE.fullmatch, text.split("\n"))
         sums = {match[2]: match[1] for match in matches if match}

@@ -55,6 +55,8 @@ def read_object(path: pathlib.Path) -> dict[str, Any]:
         ValueError: if there is none, or it is larger than any that we write.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is not a file")
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))

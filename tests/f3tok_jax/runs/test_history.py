@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is read of a run folder: curves with a value per step, and sounds that lie inside."""
 
+import errno
+
 import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.sound import audio_files
 from f3tok_jax.runs import history
+from f3tok_jax.runs import sealed_lines
+from f3tok_jax.runs import summed_folder
 
 
 def test_a_repeated_step_counts_the_second_time(tmp_path):
@@ -16,6 +21,40 @@ def test_a_repeated_step_counts_the_second_time(tmp_path):
     )
     curve = history.read(tmp_path, name="run").curves["train/mel"]
     assert curve == history.Curve((1.0, 2.0), (3.0, 2.0))
+
+
+def test_a_line_that_is_not_as_it_was_written_is_left_out_and_said(tmp_path):
+    lines = [sealed_lines.make({"step": step, "train/mel": 3.0}) for step in (1, 2, 3)]
+    changed = lines[1].replace(b"3.0", b"2.0")
+    (tmp_path / "metrics.jsonl").write_bytes(lines[0] + changed + lines[2])
+    read = history.read(tmp_path, name="run")
+    assert read.curves == {"train/mel": history.Curve((1.0, 3.0), (3.0, 3.0))}
+    assert any(
+        note.startswith("1 lines of metrics.jsonl are damaged or not") for note in read.notes
+    )
+
+
+def test_metrics_that_may_not_be_read_are_a_note(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").write_bytes(b"")
+    (tmp_path / "config.json").write_text('{"num_steps": 3}')
+
+    def locked(file):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sealed_lines, "read", locked)
+    notes = history.read(tmp_path, name="run").notes
+    assert "metrics.jsonl cannot be read: Permission denied." in notes
+
+
+def test_a_sound_that_is_not_the_one_that_was_written_is_refused_by_name(tmp_path):
+    folder = summed_folder.SummedFolder(tmp_path / "samples" / "00000001")
+    folder.write("0_reference.wav", audio_files.wav(np.zeros(800), 8000))
+    folder.close()
+    path = tmp_path / "samples" / "00000001" / "0_reference.wav"
+    history.read_sound(path, root=tmp_path, seconds=1.0)
+    path.write_bytes(audio_files.wav(np.full(800, 0.1), 8000))
+    with pytest.raises(ValueError, match="0_reference.wav is not as SHA256SUMS has it"):
+        history.read_sound(path, root=tmp_path, seconds=1.0)
 
 
 def test_the_start_of_a_sound_is_read_as_one_channel(tmp_path):

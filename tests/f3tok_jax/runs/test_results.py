@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results on disk: they come back as they were, and whatever else lies there is one sentence."""
 
+import dataclasses
 import json
+import os
 
 import pytest
 
@@ -129,6 +131,49 @@ def test_what_was_written_comes_back(tmp_path, result):
     results.write(path, result)
     assert results.read(path) == result
     assert json.loads(path.read_text())["format"] == type(result).FORMAT
+
+
+@pytest.mark.parametrize("result", _ALL, ids=lambda one: one.FORMAT)
+def test_no_flipped_bit_changes_what_is_read(tmp_path, result):
+    path = tmp_path / "results.json"
+    results.write(path, result)
+    whole, num_read = path.read_bytes(), 0
+    bits = range(0, 8 * len(whole), 37)
+    for bit in bits:
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        try:
+            read = results.read(path)
+        except ValueError as error:
+            assert path.name in str(error)
+            continue
+        num_read += 1  # A space became a tab, or "seal" another name.
+        if isinstance(read, results.Cost) and len(read.figures) > len(result.figures):
+            figures = {name: read.figures[name] for name in result.figures}
+            read = dataclasses.replace(read, figures=figures)
+        assert read == result
+    assert num_read < 0.1 * len(bits)
+
+
+def test_a_changed_number_is_refused_by_name(tmp_path):
+    path = tmp_path / "results.json"
+    results.write(path, _ALL[2])
+    path.write_text(path.read_text().replace("2.718", "2.717"))
+    with pytest.raises(ValueError, match="results.json must have the seal that it was written"):
+        results.read(path)
+
+
+def test_what_earlier_versions_wrote_is_read(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(typed_json.write(_ALL[0])))
+    assert results.read(path) == _ALL[0]
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "results.json")
+    with pytest.raises(ValueError, match="results.json cannot be read: it is not a file"):
+        results.read(tmp_path / "results.json")
 
 
 def test_every_kind_is_tried():

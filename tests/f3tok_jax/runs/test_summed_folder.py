@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sounds with checksums beside them: what sha256sum accepts, and what is refused by name."""
 
+import os
 import subprocess
 
 import pytest
@@ -59,8 +60,16 @@ def test_folders_without_checksums_and_files_that_are_not_there_pass(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_checksums_that_cannot_be_read_refuse(tmp_path):
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (lambda path: path.symlink_to(path.parent / "nowhere"), "No such file"),
+        (lambda path: path.mkdir(), "it is not a file"),
+        (os.mkfifo, "it is not a file"),
+    ],
+)
+def test_checksums_that_cannot_be_read_refuse(tmp_path, make, reason):
     (tmp_path / "a.wav").write_bytes(b"a")
-    (tmp_path / summed_folder.NAME).symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="a.wav cannot be compared with SHA256SUMS: No such file"):
+    make(tmp_path / summed_folder.NAME)
+    with pytest.raises(ValueError, match=f"a.wav cannot be compared with SHA256SUMS: {reason}"):
         summed_folder.check(tmp_path / "a.wav")
