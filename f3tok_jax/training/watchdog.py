@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A watchdog that ends a run in which nothing moves, and says where it stood."""
 
-from collections.abc import Callable
-import faulthandler
+from collections.abc import Callable, Iterator
+import contextlib
 import os
 import pathlib
 import sys
 import threading
+import traceback
 
 EXIT_STALLED = 124
+_WRITE_SECONDS = 10.0  # for a file or a console to take what is said
 
 
 class Watchdog:
@@ -69,25 +71,46 @@ class Watchdog:
             silent = self._clock() - beat
             if silent > self._seconds and dumped_for != beat:
                 dumped_for = beat
-                self._dump(silent)
+                with contextlib.suppress(Exception):  # Whatever it is, the process is ended.
+                    self._dump(silent)
             if silent > 2 * self._seconds:
                 where = f"after {silent:.0f} s in phase {self._phase!r}"
-                _say(f"watchdog: still nothing {where}; exit {EXIT_STALLED}")
+                self._write(f"watchdog: still nothing {where}; exit {EXIT_STALLED}\n", None)
                 self._exit_process(EXIT_STALLED)
                 return
 
     def _dump(self, silent: float) -> None:
         found = f"nothing for {silent:.0f} s in phase {self._phase!r}"
-        _say(f"watchdog: {found}; stacks of all threads follow")
-        faulthandler.dump_traceback(file=sys.__stderr__, all_threads=True)
+        stacks = "".join(_stacks())
+        self._write(f"watchdog: {found}; stacks of all threads follow\n{stacks}", None)
         if self._stacks_path:
-            path = pathlib.Path(self._stacks_path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(f"{found}\n")
-                file.flush()
-                faulthandler.dump_traceback(file=file, all_threads=True)
+            self._write(f"{found}\n{stacks}", pathlib.Path(self._stacks_path))
+
+    def _write(self, text: str, path: pathlib.Path | None) -> None:
+        """Appends to a file, or says on the console, what it takes within some seconds.
+
+        By a thread of its own: a disk or a console that stands still may be why nothing moves.
+        """
+
+        def write() -> None:
+            with contextlib.suppress(Exception):  # A full disk must not keep the process alive.
+                if path is None:
+                    print(text, end="", file=sys.stderr, flush=True)
+                    return
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
+
+        writer = threading.Thread(target=write, daemon=True, name="watchdog says")
+        with contextlib.suppress(RuntimeError):  # The system gives no more threads.
+            writer.start()
+            writer.join(min(_WRITE_SECONDS, self._seconds / 2))
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _stacks() -> Iterator[str]:
+    """The stack of every thread, the innermost call first; asks no disk for lines of source."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        yield f"thread {names.get(ident, ident)}:\n"
+        for call, line in traceback.walk_stack(frame):
+            yield f"  {call.f_code.co_filename}:{line} in {call.f_code.co_name}\n"
