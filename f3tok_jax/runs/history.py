@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.records import sealed
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import refusals
+from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import sealed_lines
 from f3tok_jax.runs import summed_folder
@@ -100,7 +103,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         curves=curves,
         results=results,
         samples=_find_samples(folder / "samples"),
-        is_done=(folder / "DONE").exists(),
+        is_done=_is_done(folder, config, curves),
         notes=notes,
     )
 
@@ -138,7 +141,7 @@ def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tup
 def _read_config(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
     """Dotted key -> value, {} with a note where there is none."""
     try:
-        return config_lib.flatten(typed_json.read_object(path))
+        return config_lib.flatten(sealed.opened(typed_json.read_object(path), path.name))
     except ValueError as error:
         notes.append(f"No {path.name}." if not path.exists() else f"{error}.")
         return {}
@@ -174,6 +177,19 @@ def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
     if num_infinite:
         notes.append(f"{num_infinite} values in {path.name} are not finite and not drawn.")
     return {name: Curve(*zip(*sorted(values.items()))) for name, values in points.items()}
+
+
+def _is_done(folder: pathlib.Path, config: Mapping[str, Any], curves: Mapping[str, Curve]) -> bool:
+    """Whether a run has taken all its steps, by its checkpoints or, where it has none, its curves.
+
+    A folder that was copied to be looked at may lack them.
+    """
+    num_steps = config.get("num_steps")
+    if not typed_json.is_number(num_steps) or not (folder / "DONE").exists():
+        return False
+    if checkpoint.steps(str(folder)):
+        return run_folder.done_step(str(folder), num_steps) is not None
+    return max((curve.steps[-1] for curve in curves.values()), default=0) >= num_steps
 
 
 def _find_samples(folder: pathlib.Path) -> dict[int, dict[int, dict[str, pathlib.Path]]]:

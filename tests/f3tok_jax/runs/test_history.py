@@ -3,11 +3,13 @@
 """What is read of a run folder: curves with a value per step, and sounds that lie inside."""
 
 import errno
+import json
 
 import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines.records import sealed
 from data_pipelines.sound import audio_files
 from f3tok_jax.runs import history
 from f3tok_jax.runs import sealed_lines
@@ -55,6 +57,32 @@ def test_a_sound_that_is_not_the_one_that_was_written_is_refused_by_name(tmp_pat
     path.write_bytes(audio_files.wav(np.full(800, 0.1), 8000))
     with pytest.raises(ValueError, match="0_reference.wav is not as SHA256SUMS has it"):
         history.read_sound(path, root=tmp_path, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    "done, step, is_done", [(True, 4, True), (True, 3, False), (False, 4, False)]
+)
+def test_done_alone_is_not_believed(tmp_path, done, step, is_done):
+    (tmp_path / "config.json").write_text('{"num_steps": 4}')
+    (tmp_path / "metrics.jsonl").write_bytes(sealed_lines.make({"step": step, "train/mel": 3.0}))
+    if done:
+        (tmp_path / "DONE").write_text('{"step": 4}')
+    assert history.read(tmp_path, name="run").is_done == is_done
+    # A checkpoint that does not say what it holds is none of the last step.
+    (tmp_path / "checkpoints" / "4" / "meta").mkdir(parents=True)
+    assert not history.read(tmp_path, name="run").is_done
+
+
+def test_a_config_that_was_changed_is_a_note(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(sealed.seal({"num_steps": 4})))
+    (tmp_path / "metrics.jsonl").write_bytes(sealed_lines.make({"step": 1, "train/mel": 3.0}))
+    assert history.read(tmp_path, name="run").config == {"num_steps": 4}
+    path.write_text(path.read_text().replace("4", "5", 1))
+    read = history.read(tmp_path, name="run")
+    assert read.config == {} and any(
+        "config.json must have the seal" in note for note in read.notes
+    )
 
 
 def test_the_start_of_a_sound_is_read_as_one_channel(tmp_path):

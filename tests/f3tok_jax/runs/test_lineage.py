@@ -128,7 +128,9 @@ def test_other_modules_and_another_language_model_are_refused(moved, tmp_path):
     other = lineage.Lineage.read(moved["representation"])
     other.check(language_model=True)
     tiny_models.write_language_model(pathlib.Path(other.language_model_folder).parent, seed=1)
-    message = r"was trained on language model config:\w+ .*, got .* weights:\w+, weights differing in"
+    message = (
+        r"was trained on language model config:\w+ .*, got .* weights:\w+, weights differing in"
+    )
     with pytest.raises(ValueError, match=message):
         lineage.Lineage.read(moved["representation"]).check(language_model=True)
 
@@ -230,7 +232,9 @@ def test_parents_are_not_read_before_they_are_asked_for(moved):
     shutil.rmtree(moved["representation"])
     run = lineage.Lineage.read(moved["generation"])
     assert set(run.trained_on) == {"autoencoder", "language_model", "representation"}
-    with pytest.raises(ValueError, match="was trained on representation .*, got no run in .*--map="):
+    with pytest.raises(
+        ValueError, match="was trained on representation .*, got no run in .*--map="
+    ):
         run.sound
 
 
@@ -338,7 +342,9 @@ def test_another_tokenizer_is_refused_by_its_name(moved):
     path = pathlib.Path(run.language_model_folder) / "tokenizer.json"
     path.write_text(path.read_text() + "\n")
     for stage in ("representation", "generation"):
-        with pytest.raises(ValueError, match=r"was trained on language model .*, tokenizer.json diff"):
+        with pytest.raises(
+            ValueError, match=r"was trained on language model .*, tokenizer.json diff"
+        ):
             _check(moved[stage])
 
 
@@ -348,7 +354,9 @@ def test_a_language_model_of_before_is_held_to_what_was_kept_of_it(moved):
         path = pathlib.Path(moved[stage]) / "frozen.json"
         content = json.loads(path.read_text())
         content.pop("seal", None)
-        content["fingerprints"]["language_model"] = language_model_folder.fingerprint(folder, "5eed")
+        content["fingerprints"]["language_model"] = language_model_folder.fingerprint(
+            folder, "5eed"
+        )
         path.write_text(json.dumps(content))
     run = _check(moved["generation"])
     assert len(run.trained_on["language_model"]) == 16

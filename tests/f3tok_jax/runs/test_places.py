@@ -120,5 +120,7 @@ def test_the_flag_takes_pairs():
     places_lib.add_flag(parser.add_argument)
     assert parser.parse_args(["--map=a=b", "--map", "c=d=e"]).moved == [("a", "b"), ("c", "d=e")]
     for text in ("a", "=b", "a="):
-        with pytest.raises(argparse.ArgumentError, match=re.escape(f"must be OLD=NEW, got {text!r}")):
+        with pytest.raises(
+            argparse.ArgumentError, match=re.escape(f"must be OLD=NEW, got {text!r}")
+        ):
             parser.parse_args([f"--map={text}"])

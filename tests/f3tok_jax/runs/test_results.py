@@ -10,6 +10,7 @@ import pytest
 
 from f3tok_jax.runs import results
 from f3tok_jax.runs import typed_json
+from tests.support import seals
 
 _SPREAD = results.Spread(mean=0.5, std=0.1, values=[0.4, 0.6])
 _TESTED = dict(num_examples=9, num_unseen=0, majority=0.25)
@@ -137,23 +138,16 @@ def test_what_was_written_comes_back(tmp_path, result):
 def test_no_flipped_bit_changes_what_is_read(tmp_path, result):
     path = tmp_path / "results.json"
     results.write(path, result)
-    whole, num_read = path.read_bytes(), 0
-    bits = range(0, 8 * len(whole), 37)
-    for bit in bits:
-        data = bytearray(whole)
-        data[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(data)
-        try:
-            read = results.read(path)
-        except ValueError as error:
-            assert path.name in str(error)
-            continue
-        num_read += 1  # A space became a tab, or "seal" another name.
-        if isinstance(read, results.Cost) and len(read.figures) > len(result.figures):
-            figures = {name: read.figures[name] for name in result.figures}
-            read = dataclasses.replace(read, figures=figures)
-        assert read == result
-    assert num_read < 0.1 * len(bits)
+
+    def read() -> results.Result:
+        found = results.read(path)
+        if isinstance(found, results.Cost):  # "seal" by another name is a figure as any.
+            figures = {name: found.figures[name] for name in result.figures}
+            found = dataclasses.replace(found, figures=figures)
+        return found
+
+    # A space may become a tab, "seal" another name.
+    assert seals.count_refusals(path, read, stride=5) > 0.9
 
 
 def test_a_changed_number_is_refused_by_name(tmp_path):
