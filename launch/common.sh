@@ -1,30 +1,64 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
-# What the launch scripts share: messages, dry runs, the virtual environment. Sourced, never run.
+# What the launch scripts share: messages, checks of what comes from outside, dry runs, the virtual
+# environment. Sourced, never run.
 
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${VENV:-$REPO/.venv}"
+[[ "$VENV" == /* ]] || VENV="$PWD/$VENV" # the folder changes later
 DRY_RUN="${DRY_RUN:-0}"
+PRIVATE="" # folder of this run's temporary files, once make_private has been called
 
 say() { printf '%s\n' "$*"; }
 
 die() {
-    printf 'tpu_train.sh: %s\n' "$*" >&2
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 1
 }
 
-# Prints a command as it could be pasted into a shell.
-show() {
-    local word line="+"
+[[ "$DRY_RUN" == [01] ]] || die "DRY_RUN must be 0 or 1, got '$DRY_RUN'"
+
+# take_number VARIABLE WORDS LEAST MOST: every number from outside passes here where it enters, for
+# bash runs the commands in whatever it takes for arithmetic. It stays as digits without leading zeros.
+take_number() {
+    local LC_ALL=C
+    if [[ ! "${!1}" =~ ^[0-9]{1,9}$ ]] || ((10#${!1} < $3 || 10#${!1} > $4)); then
+        die "$2 must be a whole number from $3 to $4, got '${!1}'"
+    fi
+    printf -v "$1" '%d' "$((10#${!1}))"
+}
+
+# take_name VARIABLE WORDS [MORE CHARACTERS]: a name that is no flag, no path and nothing to a shell.
+take_name() {
+    local LC_ALL=C
+    [[ "${!1}" =~ ^[A-Za-z0-9_][A-Za-z0-9._${3:-}-]{0,127}$ ]] ||
+        die "$2 must be letters, digits, _ . ${3:-}- and begin with a letter, a digit or _, got '${!1}'"
+}
+
+# Prints words as they could be pasted into a shell.
+quoted() {
+    local LC_ALL=C word line="" mark="'" marked="'\\''"
     for word in "$@"; do
         if [[ "$word" =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then
             line+=" $word"
         else
-            line+=" '${word//\'/\'\\\'\'}'"
+            line+=" '${word//$mark/$marked}'"
         fi
     done
-    printf '%s\n' "$line"
+    printf '%s' "${line# }"
+}
+
+show() { printf '+ %s\n' "$(quoted "$@")"; }
+
+# Makes $PRIVATE, which nobody else can enter or foresee; it goes however this script ends.
+make_private() {
+    if [[ "$DRY_RUN" == 1 ]]; then
+        PRIVATE="${TMPDIR:-/tmp}/tmp.XXXXXXXXXX"
+    elif [[ -z "$PRIVATE" ]]; then
+        PRIVATE="$(mktemp -d)" || die "no temporary folder could be made in ${TMPDIR:-/tmp}"
+        trap 'rm -rf -- "$PRIVATE"' EXIT
+    fi
 }
 
 # Runs a command; in a dry run prints it and does nothing.
@@ -32,26 +66,16 @@ run() {
     if [[ "$DRY_RUN" == 1 ]]; then show "$@"; else "$@"; fi
 }
 
-# Runs a command up to five times: copying to many workers at once fails now and then.
-retry() {
-    local attempt
-    for attempt in 1 2 3 4 5; do
-        if run "$@"; then return 0; fi
-        say "attempt $attempt of 5 failed: $1 $2 ..." >&2
-        sleep $((attempt * ${RETRY_SECONDS:-5}))
-    done
-    return 1
-}
-
 find_python() {
-    local name
-    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+    local name names=(python3.11 python3.12 python3.13 python3 python)
+    if [[ -n "${PYTHON:-}" ]]; then names=("$PYTHON"); fi
+    for name in "${names[@]}"; do
         if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             printf '%s\n' "$name"
             return 0
         fi
     done
-    die "Python 3.11 or later is needed and none of ${PYTHON:-python3.11 python3 python} is; set PYTHON=/path/to/python3.11"
+    die "Python 3.11 or later is needed and none of ${names[*]} is; set PYTHON=/path/to/python3.11"
 }
 
 # "tpu", "gpu" or "cpu": what this machine has, without starting anything.
@@ -104,14 +128,19 @@ narrate() {
         show "$@"
         return 0
     fi
-    local log code=0
-    log="$(mktemp)"
-    { "$@" 2>&1 || echo "$?" >"$log.code"; } | tee "$log" |
-        sed -n -u -E 's/^(Collecting [^ ]+).*/  \1/p; s/^(Installing collected packages).*/  \1/p'
-    if [[ -f "$log.code" ]]; then
-        code="$(cat "$log.code")"
-        tail -n 30 "$log" >&2
-    fi
-    rm -f "$log" "$log.code"
+    local line output="" code
+    while IFS= read -r line; do
+        code="$line" # the last line, which is ours
+        output+="$line"$'\n'
+        case "$line" in
+            "Collecting "*) line="${line#Collecting }" && say "  Collecting ${line%% *}" ;;
+            "Installing collected packages"*) say "  Installing collected packages" ;;
+        esac
+    done < <(
+        code=0
+        "$@" 2>&1 || code=$?
+        printf '\n%s\n' "$code"
+    )
+    if [[ "$code" != 0 ]]; then printf '%s' "$output" | tail -n 30 >&2; fi
     return "$code"
 }

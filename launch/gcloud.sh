@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # A TPU slice (or several) through gcloud queued resources. Sourced by tpu_train.sh, which sets TPU,
-# ZONE, PROJECT, ACCELERATOR, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR and TRAIN_ARGUMENTS.
+# ZONE, PROJECT, ACCELERATOR, GENERATION, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR, the
+# seconds and TRAIN_ARGUMENTS, all checked.
 
-POLL_SECONDS="${POLL_SECONDS:-30}"
-REMOTE=f3tok_jax # the tree on each worker, in the home
+REMOTE=f3tok_jax   # the tree on each worker, in the home
+MAX_SILENT_POLLS=5 # answers of gcloud or of the workers that may fail in a row
+
+# shellcheck source=launch/archive.sh
+source "$REPO/launch/archive.sh"
+# shellcheck source=launch/supervise.sh
+source "$REPO/launch/supervise.sh"
 
 need() {
     local name
@@ -13,7 +19,11 @@ need() {
         case "$name" in
             zone) [[ -n "$ZONE" ]] || die "--zone is missing (or the variable ZONE), for example --zone us-central1-a" ;;
             accelerator) [[ -n "$ACCELERATOR" ]] || die "--accelerator is missing, for example --accelerator v5litepod-16" ;;
-            config) [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base" ;;
+            config)
+                [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
+                is_sent "${CONFIG%%:*}" ||
+                    die "--config must name a file that goes to the workers, got '$CONFIG': git add it, or name one of configs/"
+                ;;
             workdir)
                 [[ -n "$WORKDIR" ]] || die "--workdir is missing, for example --workdir gs://BUCKET/RUN"
                 [[ "$WORKDIR" == gs://* || "$WORKDIR" == /* ]] ||
@@ -38,7 +48,7 @@ nodes() {
     fi
 }
 
-# Prints the state of the queued resource, ABSENT where there is none.
+# Prints the state of the queued resource: ABSENT where there is none, UNKNOWN where gcloud fails.
 state() {
     local answer
     if [[ "$DRY_RUN" == 1 ]]; then
@@ -50,28 +60,45 @@ state() {
     elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
         echo ABSENT
     else
-        die "gcloud cannot tell the state of $TPU: $answer"
+        say "gcloud cannot tell the state of $TPU: $answer" >&2
+        echo UNKNOWN
     fi
 }
 
-# Runs a command on every worker of every slice; {SLICE} becomes the slice's number.
+# on_workers MAKE [WORD ...]: runs on every worker of every slice what MAKE SLICE [WORD ...] prints.
 on_workers() {
-    local node slice=0
+    local make="$1" node slice=0
+    shift
     for node in $(nodes); do
         run gcloud compute tpus tpu-vm ssh "$node" "${COMMON[@]}" --worker=all --quiet \
-            "--command=${1//\{SLICE\}/$slice}" || return $?
+            "--command=$("$make" "$slice" "$@")" || return $?
         slice=$((slice + 1))
     done
+}
+
+# What on_workers can make: a command that is the same everywhere, and job.sh's ACTION [WORD ...].
+everywhere() { printf '%s' "$2"; }
+job() { quoted bash "$REMOTE/launch/job.sh" "$2" "$(job_name)" "$1" "${@:3}"; }
+
+# Runs a command up to five times: copying to many workers at once fails now and then.
+retry() {
+    local attempt
+    for attempt in 1 2 3 4 5; do
+        if run "$@"; then return 0; fi
+        say "attempt $attempt of 5 failed: $1 $2 ..." >&2
+        sleep $((attempt * RETRY_SECONDS))
+    done
+    return 1
 }
 
 cloud_create() {
     need zone accelerator
     common_flags
-    local generation request now
-    generation="$(generation_of "$ACCELERATOR")"
+    local request now
     now="$(state)"
     case "$now" in
         ABSENT) ;;
+        UNKNOWN) die "$TPU is not asked for while gcloud cannot tell whether it is there" ;;
         FAILED | SUSPENDED)
             say "$TPU is $now; it cannot be restarted: deleting it and asking again"
             delete_and_wait
@@ -82,7 +109,7 @@ cloud_create() {
             ;;
     esac
     request=(gcloud compute tpus queued-resources create "$TPU" "${COMMON[@]}"
-        --accelerator-type "$ACCELERATOR" --runtime-version "${RUNTIME:-$(runtime_of "$generation")}")
+        --accelerator-type "$ACCELERATOR" --runtime-version "${RUNTIME:-$(runtime_of "$GENERATION")}")
     if ((NUM_SLICES == 1)); then
         request+=(--node-id "$TPU")
     else
@@ -96,7 +123,7 @@ cloud_create() {
 cloud_wait() {
     need zone
     common_flags
-    local now before=""
+    local now before="" silent=0
     if [[ "$DRY_RUN" == 1 ]]; then DRY_STATE=ACTIVE; fi
     while :; do
         now="$(state)"
@@ -104,6 +131,10 @@ cloud_wait() {
         before="$now"
         case "$now" in
             ACTIVE) return 0 ;;
+            UNKNOWN)
+                silent=$((silent + 1))
+                ((silent < MAX_SILENT_POLLS)) || die "gcloud has failed $silent times in a row"
+                ;;
             FAILED | SUSPENDED | ABSENT)
                 run gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" >&2 || true
                 die "$TPU is $now and will not become active; 'create' asks again"
@@ -113,21 +144,20 @@ cloud_wait() {
     done
 }
 
-# Copies this working tree to every worker and makes the environment there.
+# Copies the code to every worker and makes the environment there.
 cloud_setup() {
     need zone
     common_flags
-    local archive="${TMPDIR:-/tmp}/f3tok_jax_$TPU.tar.gz" node answer different
-    run tar -czf "$archive" --exclude=./.git --exclude=./.venv --exclude=./runs --exclude=./build \
-        --exclude='*.egg-info' --exclude=__pycache__ -C "$REPO" .
+    local node answer different
+    make_archive
     for node in $(nodes); do
-        retry gcloud compute tpus tpu-vm scp "$archive" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
+        retry gcloud compute tpus tpu-vm scp "$ARCHIVE" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
             --worker=all --quiet || die "could not copy the code to the workers of $node"
     done
-    on_workers "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE && bash $REMOTE/launch/tpu_train.sh install" ||
+    on_workers everywhere "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE && bash $REMOTE/launch/tpu_train.sh install" ||
         die "the environment could not be made on every worker of $TPU"
     # All hosts must run the same program: compare what is installed and the code itself.
-    answer="$(on_workers "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||
+    answer="$(on_workers everywhere "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||
         die "a worker of $TPU did not answer after the installation"
     if [[ "$DRY_RUN" == 1 ]]; then
         say "$answer"
@@ -138,33 +168,23 @@ cloud_setup() {
     say "$(grep -c '^workers ' <<<"$answer") workers, all with the same packages and code"
 }
 
-# The training command as it runs on a worker, quoted for a shell.
-worker_command() {
-    local words=(bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR"
-        "--accelerator=$ACCELERATOR" "--flags=$FLAGS" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"})
-    printf '%q ' "${words[@]}"
-}
-
-# shellcheck source=launch/supervise.sh
-source "$REPO/launch/supervise.sh"
-
 cloud_status() {
     need zone
     common_flags
     say "$TPU: $(state)"
-    on_workers "bash $REMOTE/launch/job.sh status $(job_name) {SLICE}"
+    on_workers job status
 }
 
 cloud_logs() {
     need zone
     common_flags
-    on_workers "bash $REMOTE/launch/job.sh tail $(job_name) {SLICE} ${LINES_SHOWN:-50}"
+    on_workers job tail "$LINES_SHOWN"
 }
 
 cloud_stop() {
     need zone
     common_flags
-    on_workers "bash $REMOTE/launch/job.sh stop $(job_name) {SLICE}"
+    on_workers job stop "$GRACE_SECONDS"
 }
 
 delete_and_wait() {

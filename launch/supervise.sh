@@ -5,6 +5,7 @@
 #
 #   0           finished
 #   42          preempted and saved: start again, on a new slice if this one is gone
+#   129, 130, 143   told to leave before training could listen (HUP, INT, TERM): as 42
 #   124         nothing moved for too long (watchdog): start again
 #   134         another worker died: start again
 #   137         killed, often for host memory: start again
@@ -14,11 +15,9 @@
 #
 # Restarts are bounded by --max_restarts; every one resumes from the newest whole checkpoint.
 
-MAX_SILENT_POLLS=5 # ssh that fails this often in a row while the slice is ACTIVE
-
 # One run per work folder: its name decides where its log and exit code are on the workers.
 job_name() {
-    local name="${WORKDIR:-run}"
+    local LC_ALL=C name="${WORKDIR:-run}"
     name="${name#gs://}"
     printf '%s' "${name//[^A-Za-z0-9_.-]/_}"
 }
@@ -36,10 +35,11 @@ cloud_run() {
                 return 0
                 ;;
             42) say "preempted and saved" ;;
+            129 | 130 | 143) say "told to leave before there was anything to save" ;;
             124) say "the watchdog ended a run in which nothing moved" ;;
             134) say "a worker died and the others ended with it" ;;
             137) say "a worker was killed; often its host was out of memory" ;;
-            255) say "the slice is gone" ;;
+            255) say "the slice is gone, or does not answer" ;;
             43)
                 say "stopped; the same command continues it"
                 return 43
@@ -72,46 +72,69 @@ make_active() {
 }
 
 start_and_watch() {
-    local name answer silent=0 command
-    name="$(job_name)"
-    command="bash $REMOTE/launch/job.sh start $name {SLICE} $(worker_command)"
-    on_workers "$command" || return 255
+    local answer now silent=0
+    on_workers job start bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR" \
+        "--accelerator=$ACCELERATOR" "--flags=$FLAGS" \
+        ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"} || return 255
     if [[ "$DRY_RUN" == 1 ]]; then
-        on_workers "bash $REMOTE/launch/job.sh status $name {SLICE}"
-        on_workers "bash $REMOTE/launch/job.sh tail $name {SLICE} 1"
+        on_workers job status
+        on_workers job tail 1
         say "... until every worker has ended"
         return 0
     fi
     while :; do
         sleep "$POLL_SECONDS"
-        if ! answer="$(on_workers "bash $REMOTE/launch/job.sh status $name {SLICE}" 2>&1)"; then
-            if [[ "$(state)" != ACTIVE ]]; then return 255; fi
+        if ! answer="$(on_workers job status 2>&1)" || ! grep -q '^job slice_' <<<"$answer"; then
+            now="$(state)"
+            if [[ "$now" != ACTIVE && "$now" != UNKNOWN ]]; then return 255; fi
             silent=$((silent + 1))
             say "no answer from the workers ($silent of $MAX_SILENT_POLLS)"
             if ((silent >= MAX_SILENT_POLLS)); then return 255; fi
             continue
         fi
         silent=0
-        decide "$name" "$answer" || return $?
-        if ! grep -q 'running$' <<<"$answer"; then return 0; fi
+        decide "$answer" || return $?
+        if ! grep -q '^job .* running$' <<<"$answer"; then return 0; fi
     done
 }
 
 # Looks at the workers' status lines. Returns the code to act on if one failed, else 0.
 decide() {
-    local name="$1" answer="$2" failed code
-    # Peers of a worker that failed abort with 134: any other code is the cause.
-    failed="$(sed -n 's/^job \(.*\) exit=\([0-9]*\)$/\2 \1/p' <<<"$answer" | grep -v '^0 ' |
-        sort -k1,1 | awk '$1 != 134 {print; found = 1; exit} {rest = $0} END {if (!found && rest) print rest}')" || true
-    if [[ -z "$failed" ]]; then
-        if grep -q 'absent$' <<<"$answer"; then return 255; fi
-        on_workers "bash $REMOTE/launch/job.sh tail $name {SLICE} 1" 2>/dev/null | grep -v '^==' | head -n 1 || true
+    local found code
+    found="$(cause "$1")"
+    if [[ -z "$found" ]]; then
+        if grep -q '^job .* absent$' <<<"$1"; then return 255; fi
+        on_workers job tail 1 2>/dev/null | grep -v '^==' | head -n 1 || true
         return 0
     fi
-    code="${failed%% *}"
-    say "${failed#* } ended with exit code $code; the ends of all logs:"
-    on_workers "bash $REMOTE/launch/job.sh tail $name {SLICE} 15" || true
+    code="${found#* }"
+    if [[ "$code" =~ ^[1-9][0-9]{0,2}$ ]] && ((code < 256)); then
+        say "${found%% *} ended with exit code $code; the ends of all logs:"
+    else
+        say "${found%% *} ended, but its exit code cannot be read (got '$code'); the ends of all logs:"
+        code=1
+    fi
+    on_workers job tail 15 || true
     # On preemption the others are saving the same step: they end by themselves, within the grace.
-    on_workers "bash $REMOTE/launch/job.sh stop $name {SLICE} ${GRACE_SECONDS:-120}" >/dev/null || true
+    on_workers job stop "$GRACE_SECONDS" >/dev/null || true
     return "$code"
+}
+
+# Prints "WORKER CODE" of the worker to blame, nothing if none failed. What cannot be helped by a
+# restart is the cause of the rest: peers of a worker that failed hang, are killed or abort.
+cause() {
+    local word worker answer rank best=9 found=""
+    while read -r word worker answer; do
+        if [[ "$word $answer" != "job exit="* ]]; then continue; fi
+        case "${answer#exit=}" in
+            0) continue ;;
+            134) rank=4 ;;
+            124 | 137) rank=3 ;;
+            42 | 129 | 130 | 143) rank=2 ;;
+            43) rank=1 ;;
+            *) rank=0 ;;
+        esac
+        if ((rank < best)); then best=$rank found="$worker ${answer#exit=}"; fi
+    done <<<"$1"
+    printf '%s' "$found"
 }

@@ -6,6 +6,8 @@
 # Accelerator type -> generation. Counts in the names are chips for v5e and v6e, TensorCores (two per
 # chip) for v4 and v5p.
 generation_of() {
+    [[ "$1" =~ ^[a-z0-9]+-[1-9][0-9]{0,5}$ ]] ||
+        die "--accelerator must be v4-N, v5litepod-N, v5p-N or v6e-N with a number N, got '$1'"
     case "$1" in
         v4-*) echo v4 ;;
         v5litepod-*) echo v5e ;;
@@ -15,9 +17,9 @@ generation_of() {
     esac
 }
 
+# Of a type that generation_of has taken.
 chips_of() {
     local count="${1##*-}"
-    [[ "$count" =~ ^[0-9]+$ ]] || die "--accelerator must end in a number, got '$1'"
     case "$1" in v4-* | v5p-*) echo $((count / 2)) ;; *) echo "$count" ;; esac
 }
 

@@ -37,6 +37,8 @@ source "$REPO/launch/tpu_generations.sh"
 COMMAND="" TPU="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
 ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="${RUNTIME:-}"
 NUM_SLICES="${NUM_SLICES:-1}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
+POLL_SECONDS="${POLL_SECONDS:-30}" RETRY_SECONDS="${RETRY_SECONDS:-5}"
+GRACE_SECONDS="${GRACE_SECONDS:-120}" LINES_SHOWN="${LINES_SHOWN:-50}"
 TRAIN_ARGUMENTS=()
 
 # `--name value` and `--name=value` are the same.
@@ -89,6 +91,23 @@ set_option() {
     esac
 }
 
+check_arguments() {
+    take_number NUM_SLICES --num_slices 1 1000
+    take_number MAX_RESTARTS --max_restarts 0 1000000
+    take_number POLL_SECONDS POLL_SECONDS 0 86400
+    take_number RETRY_SECONDS RETRY_SECONDS 0 86400
+    take_number GRACE_SECONDS GRACE_SECONDS 1 86400
+    take_number LINES_SHOWN LINES_SHOWN 1 1000000
+    if [[ -n "$TPU" ]]; then take_name TPU --tpu; fi
+    if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
+    if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
+    if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
+    if [[ -n "$ACCELERATOR" ]]; then
+        GENERATION="$(generation_of "$ACCELERATOR")"
+        tpu_flags "$GENERATION" "$FLAGS" >/dev/null
+    fi
+}
+
 # Trains on this worker. The environment is made if it is not there.
 train_here() {
     [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
@@ -99,7 +118,7 @@ train_here() {
     # Orbax and Grain keep many files open.
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
     if [[ -n "$ACCELERATOR" && -z "${LIBTPU_INIT_ARGS:-}" ]]; then
-        LIBTPU_INIT_ARGS="$(tpu_flags "$(generation_of "$ACCELERATOR")" "$FLAGS" | tr '\n' ' ')"
+        LIBTPU_INIT_ARGS="$(tpu_flags "$GENERATION" "$FLAGS" | tr '\n' ' ')"
         export LIBTPU_INIT_ARGS
     fi
     if [[ "$DRY_RUN" == 1 ]]; then
@@ -112,6 +131,7 @@ train_here() {
 }
 
 parse_arguments "$@"
+check_arguments
 if (($# == 0)) || [[ "$*" == --dry-run || "$*" == --dry_run ]]; then
     # shellcheck source=launch/local.sh
     source "$REPO/launch/local.sh"

@@ -3,7 +3,9 @@
 """A gcloud for the tests of the launch scripts: workers are folders, ssh runs the command there.
 
 $FAKE_CLOUD holds `calls` (every call as JSON), `state` (of the queued resource), `quota` (if there,
-create fails), `scp_failures` (how many copies fail) and one home per worker, `<node>-w-<number>`.
+create fails), `scp_failures`, `status_failures`, `describe_failures` (how many copies, questions for
+the jobs or for the resource fail), `scp_folders` (permissions of the folders copied from) and one home
+per worker, `<node>-w-<number>`.
 """
 
 import json
@@ -25,6 +27,9 @@ def main(arguments: list[str]) -> int:
     state = _CLOUD / "state"
     now = state.read_text().strip() if state.exists() else ""
     if (kind, verb) == ("queued-resources", "describe"):
+        if _fails("describe"):
+            print("ERROR: the network is unreachable", file=sys.stderr)
+            return 1
         if not now:
             print(f"ERROR: NOT_FOUND: {name} was not found", file=sys.stderr)
             return 1
@@ -47,6 +52,9 @@ def main(arguments: list[str]) -> int:
         return _scp(arguments[4], arguments[5])
     elif verb == "ssh":
         command = next(word for word in arguments if word.startswith("--command="))
+        if "job.sh status" in command and _fails("status"):
+            print("ERROR: [255] connection closed by remote host", file=sys.stderr)
+            return 255
         return max(_on_worker(home, command.removeprefix("--command=")) for home in _homes(name))
     else:
         raise AssertionError(arguments)
@@ -60,10 +68,17 @@ def _homes(node: str) -> list[pathlib.Path]:
     return homes
 
 
+def _fails(what: str) -> bool:
+    failures = _CLOUD / f"{what}_failures"
+    left = int(failures.read_text()) if failures.exists() else 0
+    failures.write_text(str(max(left - 1, 0)))
+    return left > 0
+
+
 def _scp(source: str, target: str) -> int:
-    failures = _CLOUD / "scp_failures"
-    if failures.exists() and int(failures.read_text()) > 0:
-        failures.write_text(str(int(failures.read_text()) - 1))
+    with open(_CLOUD / "scp_folders", "a", encoding="utf-8") as folders:
+        folders.write(f"{pathlib.Path(source).parent.stat().st_mode & 0o777:o}\n")
+    if _fails("scp"):
         return 1
     node, _, path = target.partition(":")
     for home in _homes(node):

@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+# What goes to the workers, as one archive: the files that git knows, as they are here now, committed
+# or not. `git add` is enough for a new one; what it does not know is named and stays here, be it a
+# key, a run or a shard set. Sourced by gcloud.sh.
+
+MAX_NAMED=8 # of the files that stay here
+
+in_checkout() { git -C "$REPO" ls-files --error-unmatch launch/tpu_train.sh >/dev/null 2>&1; }
+
+# Prints the files that may go, a NUL after each.
+sent() {
+    if in_checkout; then
+        git -C "$REPO" ls-files -z
+    else
+        (cd "$REPO" && find LICENSE README.md pytest.ini ruff.toml setup.py configs data_pipelines \
+            f3tok_jax launch \( -name '.*' -o -name __pycache__ -o -name '*.egg-info' \) -prune -o \
+            -type f \( -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name '*.ini' -o -name '*.txt' \
+            -o -name '*.toml' -o -name '*.lock' -o -name '*.jinja' -o -name LICENSE \) -print0)
+    fi
+}
+
+# Prints the files that stay though no .gitignore names them, a NUL after each.
+unknown() {
+    if in_checkout; then git -C "$REPO" ls-files -z --others --exclude-standard --directory; fi
+}
+
+# Keys stay here even where somebody has added them.
+is_key() {
+    case "/$1" in
+        */.env | */.env.* | */.netrc | */.git-credentials | */.ssh/* | */.aws/* | */id_rsa* | */id_ecdsa* | \
+            */id_ed25519* | *.pem | *.key | *.p12 | *.pfx | *credentials*.json | *service_account*.json) ;;
+        *) return 1 ;;
+    esac
+}
+
+# Whether the recipe of --config will be on the workers; an absolute path is a matter of theirs.
+is_sent() {
+    local name
+    while IFS= read -r -d '' name; do
+        if [[ "$name" == "${1#./}" ]]; then return 0; fi
+    done < <(sent)
+    [[ "$1" == /* ]]
+}
+
+# Writes the names to the file $1 and says what stays.
+list_files() {
+    local name stay=()
+    while IFS= read -r -d '' name; do
+        if is_key "$name"; then
+            stay+=("$name")
+        elif [[ -f "$REPO/$name" || -L "$REPO/$name" ]]; then
+            printf './%s\0' "$name"
+        fi
+    done < <(sent) >"$1"
+    while IFS= read -r -d '' name; do stay+=("$name"); done < <(unknown)
+    in_checkout || say "packing: this is no git checkout, so the project's own files alone"
+    if ((${#stay[@]})); then
+        say "packing: not sent, as git does not know them or they look like keys:" \
+            "$(quoted "${stay[@]:0:MAX_NAMED}")$( ((${#stay[@]} <= MAX_NAMED)) || echo " and $((${#stay[@]} - MAX_NAMED)) more")"
+    fi
+}
+
+# Makes $ARCHIVE. Times of files stay as they are: Python takes a module whose time and size are those
+# of before for unchanged.
+make_archive() {
+    make_private
+    ARCHIVE="$PRIVATE/f3tok_jax.tar.gz"
+    local names="$PRIVATE/names"
+    if [[ "$DRY_RUN" == 1 ]]; then list_files /dev/null; else list_files "$names"; fi
+    run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" || die "the code could not be packed"
+}

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of the launch scripts: the script itself, and a cloud of folders for it."""
+
+import json
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "launch" / "tpu_train.sh"
+SLICE = ["--tpu", "demo", "--zone", "zone-a", "--accelerator", "v5litepod-8"]
+RUN = ["--config", "configs/autoencoder.py:base", "--workdir", "gs://bucket/a run"]
+
+
+def launch(*arguments, environment=None, timeout=120, script=SCRIPT):
+    """Runs tpu_train.sh with nothing of this shell's that could change what it does."""
+    clean = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "DEVICE": "cpu",
+        "TMPDIR": "/tmp",
+    }
+    return subprocess.run(
+        ["bash", str(script), *arguments],
+        env={**clean, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+class Cloud:
+    """A place where gcloud, python3.11 and hostname are the fakes."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder / "cloud"
+        self.folder.mkdir()
+        bin_folder = folder / "bin"
+        bin_folder.mkdir()
+        fakes = {
+            "gcloud": f'#!/bin/sh\nexec "{sys.executable}" -S "{ROOT}/tests/support/fake_gcloud.py" "$@"\n',
+            "hostname": '#!/bin/sh\necho "t1v-n-0123-w-${FAKE_HOSTNAME##*-w-}"\n',
+            "python3.11": (ROOT / "tests" / "support" / "fake_python.sh").read_text(),
+        }
+        for name, text in fakes.items():
+            (bin_folder / name).write_text(text)
+            (bin_folder / name).chmod((bin_folder / name).stat().st_mode | stat.S_IXUSR)
+        self.environment = {
+            "FAKE_CLOUD": str(self.folder),
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "POLL_SECONDS": "0",
+            "RETRY_SECONDS": "0",
+            "GRACE_SECONDS": "5",
+            "TMPDIR": str(folder),
+        }
+
+    def launch(self, *arguments, script=SCRIPT, **more):
+        return launch(*arguments, environment={**self.environment, **more}, script=script)
+
+    def calls(self, verb: str) -> list[list[str]]:
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [call for call in map(json.loads, lines) if call[3] == verb]
+
+    def home(self, worker: int, node: str = "demo") -> pathlib.Path:
+        home = self.folder / f"{node}-w-{worker}"
+        home.mkdir(exist_ok=True)
+        return home
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
