@@ -278,12 +278,15 @@ def test_a_parent_that_cannot_be_written_is_said_and_used(moved):
 
 @pytest.fixture
 def elsewhere(moved, tmp_path) -> pathlib.Path:
-    """The folder that the chain's folder was renamed to, while every config names the old one."""
+    """What the chain's folder was renamed to, while every config names the old one; nothing tells
+    where its runs lay as seen from each other."""
+    for stage in ("representation", "generation"):
+        (tmp_path / "chain" / stage / "places.json").unlink()
     return (tmp_path / "chain").rename(tmp_path / "elsewhere")
 
 
 def test_runs_that_moved_together_find_each_other(elsewhere, tmp_path):
-    # By their names: nothing tells where they lay as seen from each other.
+    # By their names alone.
     assert lineage.Lineage.read(f"{elsewhere}/generation").sound.latent_dim == 8
     with pytest.raises(ValueError, match="trained on language model .*, got nothing in .*--map="):
         _check(f"{elsewhere}/generation")
