@@ -355,12 +355,9 @@ def test_a_language_model_of_before_is_held_to_what_was_kept_of_it(moved):
     folder = lineage.Lineage.read(moved["representation"]).language_model_folder
     for stage in ("representation", "generation"):
         path = pathlib.Path(moved[stage]) / "frozen.json"
-        content = json.loads(path.read_text())
-        content.pop("seal", None)
-        content["fingerprints"]["language_model"] = language_model_folder.fingerprint(
-            folder, "5eed"
-        )
-        path.write_text(json.dumps(content))
+        prints = json.loads(path.read_text())["fingerprints"]
+        prints["language_model"] = language_model_folder.fingerprint(folder, "5eed")
+        seals.change(path, fingerprints=prints)
     run = _check(moved["generation"])
     assert len(run.trained_on["language_model"]) == 16
     tiny_models.write_language_model(pathlib.Path(folder).parent, seed=1)
