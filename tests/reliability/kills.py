@@ -1,0 +1,220 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+r"""Kills the two processes that train a stage at random moments, until there are enough.
+
+    python -m tests.reliability.kills --stage=autoencoder --kills=34 --folder=DIR
+    python -m tests.reliability.kills --summary --folder=DIR
+
+A run is started again by the same command until it is done; then every bit of its state, every
+figure of its steps and evaluations, and the steps that it keeps are compared with those of a run
+that nobody disturbed. Phases, signals and who gets them are drawn evenly, moments within a phase by
+its length. What happened is a line each in DIR/<stage>/log.jsonl; the same command goes on there.
+"""
+
+import argparse
+from collections.abc import Iterator
+import contextlib
+import json
+import pathlib
+import shutil
+import signal
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from tests.reliability import phases
+from tests.reliability import runs
+
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGKILL")
+TARGETS = ((0,), (1,), (0, 1))
+# Left and saved, ended by SIGTERM before there was anything to save, another died, was killed.
+RESUMABLE = (42, 143, 134, 137)
+_CALM = 0.2  # share of the starts that nobody disturbs, so that runs come to an end
+_COLD = 0.3  # share of the kills while compiling at which nothing is compiled yet
+
+
+class Kills:
+    """The kills of one stage, below a folder."""
+
+    def __init__(self, folder: pathlib.Path, stage: str, *, heartbeat_seconds: int, bound: float):
+        """Opens the folder; builds what is trained on, and trains the undisturbed run, once.
+
+        Args:
+            folder: of all stages.
+            stage: name of it.
+            heartbeat_seconds: of the runs.
+            bound: seconds from a kill within which every process has to end.
+        """
+        self._folder, self._stage, self._bound = folder / stage, stage, bound
+        self._heartbeat_seconds = heartbeat_seconds
+        self._inputs = runs.Inputs(folder / "inputs")
+        self._log = self._folder / "log.jsonl"
+        self._reference = self._folder / "reference"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        facts = self._folder / "reference.json"
+        if not facts.exists():
+            shutil.rmtree(self._reference, ignore_errors=True)
+            for name in ("warm", "reference"):  # the first compiles, the second is measured
+                workdir = self._folder / name
+                group = self._start(workdir, "reference")
+                durations, codes = group.durations(), group.end(1)
+                if codes != [0, 0]:
+                    raise RuntimeError(f"the undisturbed run must end, got {codes} in {workdir}")
+            problems = runs.differences(self._folder / "warm", self._reference)
+            if problems:
+                raise RuntimeError(f"two undisturbed runs must be equal, got {problems}")
+            facts.write_text(json.dumps(durations))
+        self._durations = json.loads(facts.read_text())
+
+    def entries(self, kind: str) -> list[dict[str, Any]]:
+        """What happened so far: each "kill", or each "run" that came to its end."""
+        return [entry for entry in _entries(self._log) if entry["kind"] == kind]
+
+    def go_on(self, count: int) -> None:
+        """Starts and kills until so many kills have happened and the last run is done."""
+        while (done := len(self.entries("kill"))) < count or self._workdir().exists():
+            rng = np.random.default_rng([done, len(self.entries("start"))])
+            is_calm = done >= count or rng.random() < _CALM
+            if self._start_and_kill(rng, is_calm):
+                self._compare()
+
+    def _workdir(self) -> pathlib.Path:
+        return self._folder / f"run_{len(self.entries('run')):03d}"
+
+    def _start(self, workdir: pathlib.Path, name: str, *, is_cold: bool = False) -> phases.Group:
+        cache = self._folder / ("cold" if is_cold else "cache")
+        if is_cold:
+            shutil.rmtree(cache, ignore_errors=True)
+        return phases.Group(
+            self._inputs,
+            self._stage,
+            workdir,
+            cache=cache,
+            logs=self._folder / "said" / name,
+            heartbeat_seconds=self._heartbeat_seconds,
+        )
+
+    def _start_and_kill(self, rng: np.random.Generator, is_calm: bool) -> bool:
+        """Starts the current run once and perhaps kills it; returns whether it came to its end."""
+        phase = str(rng.choice(phases.PHASES))
+        number, targets = str(rng.choice(SIGNALS)), TARGETS[rng.integers(len(TARGETS))]
+        step, moment = int(rng.integers(1, runs.NUM_STEPS + 1)), rng.random()
+        is_cold = phase == "compile" and not is_calm and bool(rng.random() < _COLD)
+        index, hit = len(self.entries("start")), []
+        self._write(kind="start", run=self._workdir().name)
+        group = self._start(self._workdir(), f"{index:04d}", is_cold=is_cold)
+        with contextlib.closing(group):
+            if not is_calm and group.wait_for(phase, step):
+                time.sleep(moment * self._durations[phase])
+                was = group.phase()
+                hit = group.send(signal.Signals[number], targets)
+            since = time.monotonic()
+            codes = group.end(self._bound if hit else 600.0)
+            seconds = time.monotonic() - since
+        if hit:
+            self._write(
+                kind="kill",
+                start=index,
+                phase=was,
+                wanted=phase,
+                is_cold=is_cold,
+                step=group.progress.step,
+                signal=number,
+                hit=hit,
+                codes=codes,
+                seconds=round(seconds, 2),
+                problems=_problems(group, codes),
+            )
+        elif codes != [0, 0]:
+            problems = [f"undisturbed, {codes}: {group.last_words(0)} | {group.last_words(1)}"]
+            self._write(kind="run", run=self._workdir().name, problems=problems)
+            raise RuntimeError(problems[0])
+        return codes == [0, 0]
+
+    def _compare(self) -> None:
+        """Compares the current run with the undisturbed one; one that is equal is removed."""
+        workdir = self._workdir()
+        problems = runs.differences(workdir, self._reference)
+        if not problems:
+            shutil.rmtree(workdir)
+        else:
+            workdir.rename(workdir.with_name(f"unequal_{workdir.name}"))
+        self._write(kind="run", run=workdir.name, problems=problems)
+
+    def _write(self, **entry: Any) -> None:
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        if entry["kind"] != "start":
+            print(json.dumps(entry), flush=True)
+
+
+def _problems(group: phases.Group, codes: list[int | str]) -> list[str]:
+    """Codes by which nobody can tell that the same command goes on."""
+    return [
+        f"process {index} ended by {code}: {group.last_words(index)}"
+        for index, code in enumerate(codes)
+        if code not in (0, *RESUMABLE)
+    ]
+
+
+def _entries(log: pathlib.Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text().splitlines() if log.exists() else ():
+        with contextlib.suppress(ValueError):  # cut short when this program was killed itself
+            yield json.loads(line)
+
+
+def summary(folder: pathlib.Path) -> tuple[str, bool]:
+    """Returns a table of what happened below a folder, and whether nothing was lost."""
+    lines, is_good = [], True
+    for log in sorted(folder.glob("*/log.jsonl")):
+        entries = list(_entries(log))
+        kills = [entry for entry in entries if entry["kind"] == "kill"]
+        ends = [entry for entry in entries if entry["kind"] == "run"]
+        bad = [entry for entry in (*kills, *ends) if entry["problems"]]
+        is_good = is_good and not bad
+        equal = sum(not entry["problems"] for entry in ends)
+        seconds = [entry["seconds"] for entry in kills] or [0.0]
+        lines.append(
+            f"{log.parent.name}: {len(kills)} kills, {equal} of {len(ends)} runs bit-equal; ended "
+            f"within {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (longest)"
+        )
+        for key in ("phase", "signal", "hit", "codes"):
+            values = [str(entry[key]) for entry in kills]
+            counts = {value: values.count(value) for value in sorted(set(values))}
+            lines.append(f"  {key}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+        lines += [f"  PROBLEM {json.dumps(entry)}" for entry in bad]
+    return "\n".join(lines), is_good
+
+
+def main() -> int:
+    """The program; returns 1 where something was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--folder", type=pathlib.Path, required=True, help="of all that is kept")
+    add("--stage", choices=runs.STAGES, default="", help="that is trained")
+    add("--kills", type=int, default=34, help="of the stage, those of before counted")
+    add("--heartbeat_seconds", type=int, default=10, help="of the runs")
+    add("--bound", type=float, default=240, help="seconds from a kill to the end of every process")
+    add("--summary", action="store_true", help="only tell what happened so far")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # takes them along
+    if given.stage and not given.summary:
+        kills = Kills(
+            given.folder.absolute(),
+            given.stage,
+            heartbeat_seconds=given.heartbeat_seconds,
+            bound=given.bound,
+        )
+        kills.go_on(given.kills)
+    text, is_good = summary(given.folder)
+    print(text)
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
