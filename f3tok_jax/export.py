@@ -5,7 +5,12 @@ r"""Writes a trained run in a format that others read.
     python -m f3tok_jax.export --workdir=runs/language_model --output=MODEL
 
 A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
-tokenizer.json.
+tokenizer.json. With --bundle a run of any stage is copied with all that it was trained on, each
+verified by its fingerprint:
+
+    python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
+
+BUNDLE can be moved anywhere: f3tok --model=BUNDLE/generation uses it, and train goes on with it.
 
 Exit codes: 0 finished, 1 wrong arguments or work folder, 4 a full disk; stderr says which.
 """
@@ -16,29 +21,40 @@ import functools
 import sys
 
 from data_pipelines import command
+from f3tok_jax.runs import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = command.make_parser("python -m f3tok_jax.export", __doc__)
     add = functools.partial(parser.add_argument, type=command.path)
-    add("--workdir", required=True, help="run folder of the language_model stage")
+    add("--workdir", required=True, help="run folder; without --bundle of the language_model stage")
     add("--output", required=True, help="folder to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    text = "copy the run, a checkpoint of each of its ancestors, and the language model"
+    parser.add_argument("--bundle", action="store_true", help=text)
+    places.add_flag(parser.add_argument)
     return command.run(parser, _export, arguments)
 
 
 def _export(given: argparse.Namespace) -> None:
+    from f3tok_jax.runs import bundle
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.stages import language_model
 
+    found = places.Places(dict(given.moved or ()))
+    if given.bundle:
+        steps = bundle.write(given.workdir, given.output, given.step, places=found)
+        listed = ", ".join(f"{stage} at step {step}" for stage, step in steps.items())
+        print(f"{given.output}: {listed}")
+        return
     stage = config_lib.load(given.workdir).stage
     if stage != language_model.PLAYER:
         raise ValueError(
             f"--workdir must be a run of the {language_model.PLAYER} stage, which alone can be "
-            f"exported, got {given.workdir} of the stage {stage!r}"
+            f"exported without --bundle, got {given.workdir} of the stage {stage!r}"
         )
-    step = language_model.export(given.workdir, given.output, given.step)
+    step = language_model.export(given.workdir, given.output, given.step, places=found)
     print(f"{given.output}: the language model of {given.workdir} at step {step}")
 
 

@@ -90,7 +90,7 @@ def _plan(sound: sources.ShardSet, latents: manifest.Latents) -> build_plan.Plan
     )
 
 
-@shard_writer.disk_errors()
+@atomic.disk_errors(RuntimeError)
 def _write_shard(
     sound: sources.ShardSet, indices: range, encode: Encode, folder: pathlib.Path, name: str
 ) -> pathlib.Path:

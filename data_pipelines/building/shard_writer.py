@@ -6,7 +6,6 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
-import errno
 import os
 import pathlib
 import tempfile
@@ -31,19 +30,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 _HELD_BYTES = 2**25  # of one sound that stay in memory; the rest waits in a file
 
 
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Makes an OSError of what ArrayRecord says of a disk, in the words of a RuntimeError."""
-    try:
-        yield
-    except RuntimeError as error:
-        for number in (*atomic.FULL, errno.EIO):
-            if os.strerror(number) in str(error):
-                raise OSError(number, f"{os.strerror(number)} ({error})") from error
-        raise
-
-
-@disk_errors()
+@atomic.disk_errors(RuntimeError)
 def write_shard(
     task: build_plan.Task,
     *,

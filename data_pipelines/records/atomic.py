@@ -62,6 +62,18 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
+@contextlib.contextmanager
+def disk_errors(kind: type[Exception]) -> Iterator[None]:
+    """Makes an OSError of what a library says of a disk in words, by errors of that kind."""
+    try:
+        yield
+    except kind as error:
+        for number in (*FULL, errno.EIO):
+            if os.strerror(number) in str(error):
+                raise OSError(number, f"{os.strerror(number)} ({error})") from error
+        raise
+
+
 def sync(path: pathlib.Path) -> None:
     """Waits until the bytes of a local file are on the disk, before a name promises them."""
     if "://" in str(path):

@@ -50,6 +50,7 @@ def encode_shards(
         samples_per_latent=run.sound.samples_per_latent,
         sound="",
     )
+    run.at(codec.step).pin(str(output), say)  # No other decodes them.
     say(f"autoencoder {latents.autoencoder} of {workdir}, step {codec.step}")
     sets = {
         name: sources.ShardSet(folder, sample_rate=codec.sample_rate, checksums=True)

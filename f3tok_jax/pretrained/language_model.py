@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from data_pipelines.reading import end_of_text
@@ -187,9 +188,7 @@ def write(
     source = source / tasks.TOKENIZER_NAME if source.is_dir() else source
     leaves = dict(zip(fingerprints.paths(params), jax.tree.leaves(params)))
     _write_weights(target, model, leaves, max_file_bytes)
-    content = source.read_bytes()
-    with atomic.replacing(target / tasks.TOKENIZER_NAME) as partial:
-        partial.write_bytes(content)
+    atomic.write_bytes(target / tasks.TOKENIZER_NAME, source.read_bytes())
     dtypes = {np.dtype(leaf.dtype).name for leaf in leaves.values()}
     fields = {"torch_dtype": dtypes.pop() if len(dtypes) == 1 else "float32"}
     tokenizer, _ = tasks.read_tokenizer(source)
@@ -220,7 +219,8 @@ def _write_weights(
         )
     for file, names in files.items():
         tensors = _tensors_of(model, leaves, set(names))
-        with atomic.replacing(target / file) as partial:
+        full = atomic.disk_errors(safetensors.SafetensorError)
+        with atomic.replacing(target / file) as partial, full:
             safetensors_numpy.save_file(tensors, partial, metadata={"format": "pt"})
     if len(files) > 1:
         index = {

@@ -401,6 +401,48 @@ def restore_params(
     )
 
 
+def verify(workdir: str, step: int | None = None, *, say: Callable[[str], None] = print) -> int:
+    """Reads every array of a state and compares it with its fingerprint.
+
+    Args:
+        workdir: of the run.
+        step: to look at; default the newest whole one.
+        say: where messages to the user go.
+
+    Returns:
+        The step.
+
+    Raises:
+        ValueError: where there is no such step.
+        CheckpointError: where no step asked for is whole.
+    """
+    folder, steps = _find(workdir, step)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    for candidate in reversed(steps):
+        try:
+            prints = checkpoint_meta.read(folder, candidate)["fingerprints"]
+            state, handler = folder / str(candidate) / "state", ocp.PyTreeCheckpointHandler()
+            # Where the arrays lay when they were saved may not exist here.
+            on_device = jax.tree.map(
+                lambda _: ocp.ArrayRestoreArgs(sharding=device), handler.metadata(state).tree
+            )
+            with ocp.Checkpointer(handler) as reader:
+                restored = reader.restore(
+                    state, args=ocp.args.PyTreeRestore(restore_args=on_device)
+                )
+            reason = _difference(prints, restored)
+            if reason is None and len(jax.tree.leaves(restored)) < len(prints):
+                reason = "it lacks arrays that were saved"
+            if reason is None:
+                return candidate
+        except Exception as error:  # damaged files raise nearly anything
+            reason = checkpoint_meta.first_line(error)
+        say(f"checkpoint of step {candidate} is refused: {reason}")
+    raise CheckpointError(
+        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
+    )
+
+
 def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
     """Returns what is kept beside the state of a step, which it names under "step".
 
@@ -423,9 +465,12 @@ def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
 
 def _difference(prints: Mapping[str, str], restored: Any) -> str | None:
     """What in a restored tree is not as it was saved."""
-    changed = fingerprint.differing(prints, fingerprint.of(restored)[0])
-    names = checkpoint_meta.listed(changed)
-    return f"the fingerprint of {names} differs from the saved one" if changed else None
+    found, nonfinite = fingerprint.of(restored)
+    if changed := fingerprint.differing(prints, found):
+        names = checkpoint_meta.listed(changed)
+        return f"the fingerprint of {names} differs from the saved one"
+    # None is saved here; another program may have.
+    return f"{checkpoint_meta.listed(nonfinite)} hold non-finite values" if nonfinite else None
 
 
 def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:

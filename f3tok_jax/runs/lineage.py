@@ -333,23 +333,32 @@ class Lineage:
         for parent in self.parents.values():
             parent.check(language_model=language_model)
 
-    def keep_places(self, workdir: str) -> None:
-        """Writes down in a run's folder where all that this run names lies, as seen from there."""
+    @property
+    def named(self) -> dict[str, str]:
+        """Name -> where it lies now, of each run, folder or file that the run itself builds on."""
         found = {name: parent.workdir for name, parent in self.parents.items()}
         if "supervision" in self.config and self.language_model_folder:
             found["language_model"] = self.language_model_folder
         if tokenizer := self.tokenizer:
             found["tokenizer"] = tokenizer
-        places_lib.keep(workdir, found)
+        return found
+
+    def keep_places(self, workdir: str) -> None:
+        """Writes down in a run's folder where all that this run names lies, as seen from there."""
+        places_lib.keep(workdir, self.named)
+
+    def pin(self, folder: str, say: Callable[[str], None] = print) -> None:
+        """Makes the run keep this step, on which builds what lies in a folder; or says that it cannot."""
+        try:
+            pins.add(self.workdir, self.step, places_lib.relative(folder, self.workdir))
+        except OSError as error:
+            say(
+                f"note: {self.workdir} cannot be told to keep its step {self.step} "
+                f"({error.strerror or error}): if it is trained on, copy that step before"
+            )
 
     def pin_ancestors(self, workdir: str, say: Callable[[str], None] = print) -> None:
-        """Makes the folders of all ancestors keep the steps that the run in `workdir` builds on."""
+        """Makes all ancestors keep the steps that the run in `workdir` builds on; see `pin`."""
         for parent in self.parents.values():
-            try:
-                pins.add(parent.workdir, parent.step, places_lib.relative(workdir, parent.workdir))
-            except OSError as error:
-                say(
-                    f"note: {parent.workdir} cannot be told to keep its step {parent.step} "
-                    f"({error.strerror or error}): if it goes on, copy that step before"
-                )
+            parent.pin(workdir, say)
             parent.pin_ancestors(workdir, say)

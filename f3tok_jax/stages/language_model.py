@@ -26,6 +26,7 @@ from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import weights
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places as places_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
 from f3tok_jax.training import stage
@@ -226,13 +227,20 @@ def load(
     return model, params[PLAYER], run
 
 
-def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | None = None) -> int:
+def export(
+    workdir: str | os.PathLike,
+    folder: str | os.PathLike,
+    step: int | None = None,
+    *,
+    places: places_lib.Places | None = None,
+) -> int:
     """Writes a run's averaged weights, config and tokenizer as a Hugging Face folder.
 
     Args:
         workdir: run folder of this stage.
         folder: to write.
         step: of the checkpoint; the newest whole one if None.
+        places: where the run's tokenizer may lie.
 
     Returns:
         The step that was written.
@@ -240,7 +248,7 @@ def export(workdir: str | os.PathLike, folder: str | os.PathLike, step: int | No
     Raises:
         ValueError: where the folder is not a run of this stage or holds no such checkpoint.
     """
-    run = lineage.Lineage.read(os.fspath(workdir), step, stage=PLAYER)
+    run = lineage.Lineage.read(os.fspath(workdir), step, stage=PLAYER, places=places)
     model, params, run = load(run)
     pretrained_language_model.write(folder, model, params, run.tokenizer)
     return run.step

@@ -15,6 +15,7 @@ from f3tok_jax import encode_shards
 from f3tok_jax.inference import codec
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import pins
 from tests.support import sounds
 from tests.support import tiny_models
 
@@ -37,6 +38,10 @@ def encoded(tmp_path_factory, workdir, shards):
     arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={folder}"]
     assert encode_shards.main([*arguments, "--batch_size=5"]) == 0
     return folder
+
+
+def test_the_step_that_latents_are_of_is_kept(encoded, workdir):
+    assert pins.of(workdir) == {3}
 
 
 def test_latents_from_shards_are_those_of_the_sound(encoded, shards, workdir):

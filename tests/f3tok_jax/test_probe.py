@@ -18,6 +18,7 @@ from f3tok_jax.probing import features as features_lib
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
+from tests.support import seals
 from tests.support import sounds
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -212,7 +213,7 @@ def test_a_representation_run_brings_its_autoencoder(workdir, tmp_path):
     (found,) = models.encoders["representations"]([np.ones((5, _DIM), np.float32)], batch_size=1)
     assert found.shape == (5, tiny_models.SHAPE["width"])
     frozen = tmp_path / "frozen.json"
-    frozen.write_text(frozen.read_text().replace(models.tokenizer.fingerprint, "5eed"))
+    seals.replace(frozen, models.tokenizer.fingerprint, "5eed")
     with pytest.raises(ValueError, match="was trained on autoencoder 5eed, got "):
         probes.load_models(str(tmp_path))
 

@@ -15,10 +15,15 @@ from f3tok_jax import cli
 from f3tok_jax import evaluate
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
+from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import pins
+from f3tok_jax.runs import places as places_lib
+from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from tests.support import run_checks
+from tests.support import seals
 from tests.support import sounds
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -75,6 +80,8 @@ def _config(folders, *more: str):
             *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
             "--config.text.tasks.digit=1.0",
             "--config.optimizer.head.warmup_steps=2",
+            # A run of any length is the same program.
+            "--config.optimizer.head.schedule=constant",
             "--config.mesh.min_shard_size=64",
             "--config.checkpoint.every_steps=3",
             "--config.loop.log_every=1",
@@ -188,8 +195,9 @@ def test_another_representation_run_is_refused(run, folders, tmp_path, capsys):
     config = config_lib.load(folders["representation"])
     config.seed = 1
     tiny_runs.write(config, str(other))
-    meta = folder / "frozen.json"
-    meta.write_text(meta.read_text().replace(_fingerprint(run), "5eed"))
+    seals.replace(folder / "frozen.json", _fingerprint(run), "5eed")
+    metadata = folder / "checkpoints" / "6" / "meta" / "metadata"
+    seals.change(metadata, files=run_folder.digests(str(folder)))
     arguments = [f"--model={folder}", "--text=a", f"--output={tmp_path / 'out.wav'}"]
     assert cli.main(["generate", *arguments]) == 1
     assert "was trained on representation 5eed, got" in capsys.readouterr().err
@@ -236,3 +244,52 @@ def test_time_is_measured_by_length(run, tmp_path):
     rows = json.loads(output.read_text())["rows"]
     assert [row["num_patches"] for row in rows] == [7, 13]
     assert all(0 < row["first_piece"] <= row["total"] for row in rows)
+
+
+@pytest.fixture
+def moved(run, folders, tmp_path) -> pathlib.Path:
+    """Where the run and all that it was trained on lie now; where they were is nothing."""
+    old = [pathlib.Path(run), _root(folders)]
+    for path in old:
+        shutil.copytree(path, tmp_path / "moved" / path.name)
+    hidden = [path.rename(path.with_name(f"hidden_{path.name}")) for path in old]
+    yield tmp_path / "moved"
+    for path, place in zip(hidden, old):
+        path.rename(place)
+
+
+def _root(folders) -> pathlib.Path:
+    return pathlib.Path(folders["representation"]).parent
+
+
+def test_a_lineage_that_moved_is_used_resumed_built_on_and_extended(
+    moved, run, folders, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    workdir = moved / pathlib.Path(run).name
+    soundfile.write("sound.wav", 0.1 * np.random.default_rng(0).normal(size=8_000), 16_000)
+    for arguments in (
+        ["represent", "sound.wav", "sound.npz"],
+        ["transcribe", "sound.wav", "--task=digit"],
+        ["generate", "--text=three", "--output=out.wav", "--max_seconds=0.3"],
+    ):
+        assert cli.main([*arguments, f"--model={workdir}"]) == 0, capsys.readouterr().err
+    assert pathlib.Path("sound.npz").is_file() and soundfile.info("out.wav").frames > 0
+
+    def train(config, workdir, **options) -> dict[str, str]:
+        stage, devices = registry.of(config.stage), jax.devices()[:1]
+        code = session.run(config, str(workdir), stage=stage, devices=devices, **options)
+        assert code == session.EXIT_DONE
+        return checkpoint.read_meta(str(workdir), config.num_steps)["fingerprints"]
+
+    # Resumed by the command that began it, in which every place is one that is gone.
+    before = checkpoint.read_meta(str(workdir), 6)["fingerprints"]
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    new = moved / _root(folders).name
+    places = places_lib.Places({str(_root(folders)): str(new)}, ())
+    assert train(_config(folders), workdir, places=places) == before
+    # A run that begins on what moved is the one that began on what was there.
+    there = {name: str(new / pathlib.Path(path).name) for name, path in folders.items()}
+    assert train(_config(there), tmp_path / "begun") == before
+    assert pins.of(there["representation"]) == pins.of(there["autoencoder"]) == {3}
+    train(_config(there, "--config.num_steps=7"), workdir)

@@ -8,6 +8,7 @@ import ml_collections
 
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
 from tests.support import tiny_models
 
@@ -21,6 +22,7 @@ def write(config: ml_collections.ConfigDict, workdir: str, *, step: int = 3) -> 
     config_lib.save(config, workdir)
     stage = registry.of(config.stage).make(config)
     run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
+    lineage.Lineage(config=config).keep_places(workdir)
     tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 
 

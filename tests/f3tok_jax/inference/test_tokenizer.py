@@ -16,6 +16,7 @@ import soundfile
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import checkpoint
+from tests.support import seals
 from tests.support import tiny_runs
 
 _LENGTHS = (3_000, 641, 1_280)
@@ -255,9 +256,8 @@ def test_folders_that_are_no_such_run_are_refused(folders, tmp_path):
 def test_a_run_whose_ancestors_have_changed_is_refused(folders, tmp_path):
     shutil.copytree(folders["generation"], tmp_path / "run")
     path = tmp_path / "run" / "frozen.json"
-    path.write_text(path.read_text().replace(
-        tokenizer_lib.F3Tokenizer.from_pretrained(folders["autoencoder"]).fingerprint, "5eed"
-    ))  # fmt: skip
+    of_now = tokenizer_lib.F3Tokenizer.from_pretrained(folders["autoencoder"]).fingerprint
+    seals.replace(path, of_now, "5eed")
     with pytest.raises(ValueError, match="was trained on autoencoder 5eed, got "):
         tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "run"))
 

@@ -2,26 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of whole pieces: on full disks, after kills, in folders that come and go, in buckets."""
 
-import contextlib
 import os
-import resource
 import shutil
 
 from etils import epath
 import pytest
 
 from f3tok_jax.runs import appended_file
-
-
-@contextlib.contextmanager
-def _room(num_bytes: int):
-    """Files cannot grow beyond that, as if their disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.support import disks
 
 
 @pytest.mark.reliability("R08")
@@ -29,7 +17,7 @@ def test_a_piece_without_room_leaves_nothing_and_the_next_is_whole(tmp_path):
     path = tmp_path / "lines"
     file = appended_file.AppendedFile(path, end=b"\n")
     file.append(b"first\n")
-    with _room(10):
+    with disks.room(10):
         with pytest.raises(OSError, match="File too large"):
             file.append(b"second\n")  # Four bytes of it have room.
         assert path.read_bytes() == b"first\n"
@@ -63,7 +51,7 @@ def test_half_a_piece_that_could_not_be_taken_away_is_taken_away_before_the_next
             raise OSError("no")
 
     monkeypatch.setattr(appended_file, "open", Stubborn, raising=False)
-    with _room(10), pytest.raises(OSError):
+    with disks.room(10), pytest.raises(OSError):
         file.append(b"second.")
     assert path.read_bytes() == b"first.seco"
     monkeypatch.undo()
@@ -105,7 +93,7 @@ def test_replacing_that_fails_leaves_what_is_there(tmp_path):
     path = tmp_path / "lines"
     file = appended_file.AppendedFile(path, end=b"\n")
     file.append(b"a\n")
-    with _room(100), pytest.raises(OSError):
+    with disks.room(100), pytest.raises(OSError):
         file.replace([b"b\n", bytes(100_000)])
     assert path.read_bytes() == b"a\n" and list(tmp_path.iterdir()) == [path]
 

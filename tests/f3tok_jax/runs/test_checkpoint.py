@@ -497,3 +497,20 @@ def test_an_evaluation_after_its_save_counts_for_what_is_best(tmp_path):
     _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
     with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
         checkpointer.add_metrics(2, {"eval/mel": 0.0})
+
+
+@pytest.mark.reliability("R10")
+def test_weights_that_are_not_finite_are_refused_by_name_whoever_saved_them(tmp_path, monkeypatch):
+    of, state = checkpoint.fingerprint.of, _state(2)
+    bias = state.params["generator"]["bias"]
+    state.params["generator"]["bias"] = bias.at[3].set(float("nan"))
+    _saved(tmp_path, [1])
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.fingerprint, "of", lambda tree: (of(tree)[0], {}))
+        checkpointer = _open(tmp_path)
+        assert checkpointer.save(2, state)
+        checkpointer.close()
+    said, message = [], "step 2 is refused: .*params/generator/bias hold non-finite values"
+    restored = _open(tmp_path, said).restore_latest(_abstract())
+    _assert_equal(restored, _state(1))
+    assert any(re.search(message, line) for line in said)

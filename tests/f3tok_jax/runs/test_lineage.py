@@ -278,12 +278,15 @@ def test_a_parent_that_cannot_be_written_is_said_and_used(moved):
 
 @pytest.fixture
 def elsewhere(moved, tmp_path) -> pathlib.Path:
-    """The folder that the chain's folder was renamed to, while every config names the old one."""
+    """What the chain's folder was renamed to, while every config names the old one; nothing tells
+    where its runs lay as seen from each other."""
+    for stage in ("representation", "generation"):
+        (tmp_path / "chain" / stage / "places.json").unlink()
     return (tmp_path / "chain").rename(tmp_path / "elsewhere")
 
 
 def test_runs_that_moved_together_find_each_other(elsewhere, tmp_path):
-    # By their names: nothing tells where they lay as seen from each other.
+    # By their names alone.
     assert lineage.Lineage.read(f"{elsewhere}/generation").sound.latent_dim == 8
     with pytest.raises(ValueError, match="trained on language model .*, got nothing in .*--map="):
         _check(f"{elsewhere}/generation")
@@ -352,12 +355,9 @@ def test_a_language_model_of_before_is_held_to_what_was_kept_of_it(moved):
     folder = lineage.Lineage.read(moved["representation"]).language_model_folder
     for stage in ("representation", "generation"):
         path = pathlib.Path(moved[stage]) / "frozen.json"
-        content = json.loads(path.read_text())
-        content.pop("seal", None)
-        content["fingerprints"]["language_model"] = language_model_folder.fingerprint(
-            folder, "5eed"
-        )
-        path.write_text(json.dumps(content))
+        prints = json.loads(path.read_text())["fingerprints"]
+        prints["language_model"] = language_model_folder.fingerprint(folder, "5eed")
+        seals.change(path, fingerprints=prints)
     run = _check(moved["generation"])
     assert len(run.trained_on["language_model"]) == 16
     tiny_models.write_language_model(pathlib.Path(folder).parent, seed=1)

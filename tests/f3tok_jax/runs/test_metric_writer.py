@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """metrics.jsonl, sounds and TensorBoard events."""
 
-import contextlib
 import errno
 import importlib
 import os
 import pathlib
-import resource
 import threading
 import time
 
@@ -20,6 +18,7 @@ from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import sealed_lines
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.signal import spectra
+from tests.support import disks
 from tests.support import metrics
 
 
@@ -236,24 +235,13 @@ def test_what_may_not_be_read_is_kept(tmp_path, monkeypatch):
     assert metrics.read(tmp_path) == [{"step": 5, "loss": 5.0}]
 
 
-@contextlib.contextmanager
-def _room(num_bytes: int):
-    """Files cannot grow beyond that, as if their disk were full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.reliability("R08")
 def test_a_disk_that_is_full_for_a_while_costs_what_is_counted(tmp_path):
     said = []
     writer = _writer(tmp_path, say=said.append)
     writer.write(1, {"loss": 1.0})
     writer.settle()
-    with _room(60):  # a line and a piece of the next
+    with disks.room(60):  # a line and a piece of the next
         for step in (2, 3, 4):
             writer.write(step, {"loss": 1.0})
         writer.write_sounds(4, {"reference": np.zeros((2, 800))}, sample_rate=8000)
@@ -274,7 +262,7 @@ def test_a_disk_that_is_full_for_a_while_costs_what_is_counted(tmp_path):
 def test_a_full_disk_does_not_keep_a_run_from_resuming(tmp_path):
     _fill(tmp_path)
     said = []
-    with _room(10):
+    with disks.room(10):
         writer = _writer(tmp_path, resume_step=4, say=said.append)
         writer.settle()
     writer.write(5, {"loss": 50.0})
