@@ -4,7 +4,7 @@
 
 A set is a folder with `manifest.json`, the shards that it names, and `refusals.jsonl`. The manifest
 is written last, so a folder without one is not a set; it holds no time and no machine's name, so
-that the same build gives the same bytes.
+that the same build gives the same bytes, and a seal, so that none of them changes unnoticed.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,11 +16,13 @@ import pathlib
 import re
 
 from data_pipelines.records import atomic
+from data_pipelines.records import sealed
 
 FILE_NAME = "manifest.json"
 REFUSALS_NAME = "refusals.jsonl"
 STAGING_NAME = ".building"  # the folder of a build's unfinished work
-FORMAT = "f3tok shard set 1"
+FORMAT = "f3tok shard set 2"
+_UNSEALED = "f3tok shard set 1"  # of earlier versions
 
 _MAX_BYTES = 2**28  # of a manifest; a million shards take a tenth of it
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -140,7 +142,8 @@ def write(manifest: Manifest, folder: str | os.PathLike) -> None:
     fields |= dataclasses.asdict(manifest)
     if manifest.latents is None:
         del fields["latents"]
-    atomic.write_text(pathlib.Path(folder) / FILE_NAME, json.dumps(fields, indent=1) + "\n")
+    text = json.dumps(sealed.seal(fields), indent=1) + "\n"
+    atomic.write_text(pathlib.Path(folder) / FILE_NAME, text)
 
 
 def read(folder: str | os.PathLike) -> Manifest:
@@ -179,8 +182,11 @@ def parse(data: bytes, path: str | os.PathLike) -> Manifest:
     """
     try:
         fields = json.loads(data.decode("utf-8"))
-        if fields.pop("format") != FORMAT:
+        if fields["format"] not in (FORMAT, _UNSEALED):
             raise ValueError(f"its format is not {FORMAT!r}")
+        if fields["format"] == FORMAT:
+            fields = sealed.opened(fields, FILE_NAME, required=True)
+        del fields["format"]
         num_records = fields.pop("num_records")
         del fields["seconds"]
         fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])

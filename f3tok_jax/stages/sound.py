@@ -12,7 +12,6 @@ import ml_collections
 
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import tasks
-from f3tok_jax.pretrained import language_model
 from f3tok_jax.runs import lineage
 
 

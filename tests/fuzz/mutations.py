@@ -7,6 +7,7 @@ again without those before it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import copy
 import io
 import json
@@ -14,6 +15,8 @@ import random
 import struct
 from typing import Any
 import zipfile
+
+from data_pipelines.records import sealed
 
 _NUMBERS = (0, 1, -1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40)
 _WIDE = (2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
@@ -142,6 +145,17 @@ def of_json(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
         value, twice = _changed(value, rng, twice)
     return _dumped(value, twice).encode("utf-8", "surrogatepass")
+
+
+def of_sealed_json(data: bytes, rng: random.Random) -> bytes:
+    """A sealed JSON file that was changed, mostly by somebody who seals it again."""
+    changed = of_json(data, rng)
+    if rng.random() < 0.7:
+        with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+            content = json.loads(changed)
+            content.pop(sealed.NAME, None)
+            changed = json.dumps(sealed.seal(content)).encode()
+    return changed
 
 
 def of_json_lines(data: bytes, rng: random.Random) -> bytes:

@@ -174,7 +174,7 @@ def run_config(folder: pathlib.Path) -> Target:
         else:
             registry.of(found.run.stage).derived(found.run.config)
 
-    return of_files(run, {"config.json": mutations.of_json}, read)
+    return of_files(run, {"config.json": mutations.of_sealed_json}, read)
 
 
 def metadata(folder: pathlib.Path) -> Target:
@@ -185,7 +185,7 @@ def metadata(folder: pathlib.Path) -> Target:
     from f3tok_jax.runs import metric_writer
     from tests.support import tiny_models
 
-    run = folder / "run"
+    run, config = folder / "run", tiny_models.config()
     tiny_models.write_run(run)
     run_folder.settle_frozen(
         str(run), {"autoencoder": "f" * 64}, lambda: {"mean": [0.5, 1.5], "whitening": [[1.0]]}
@@ -196,7 +196,8 @@ def metadata(folder: pathlib.Path) -> Target:
     say = lambda text: None  # noqa: E731
 
     def read() -> None:
-        run_folder.done_step(str(run))
+        run_folder.done_step(str(run), 3)
+        run_folder.check_kept(config, str(run))
         run_folder.frozen(str(run))
         run_folder.check_began_with(str(run), {"autoencoder": "f" * 64}, say=say)
         lineage.Lineage.read(str(run)).check()
@@ -205,8 +206,8 @@ def metadata(folder: pathlib.Path) -> Target:
         writer.close()
 
     changes = {
-        "checkpoints/3/meta/metadata": mutations.of_json,
-        "frozen.json": mutations.of_json,
+        "checkpoints/3/meta/metadata": mutations.of_sealed_json,
+        "frozen.json": mutations.of_sealed_json,
         "DONE": mutations.of_json,
         "metrics.jsonl": mutations.of_json_lines,
     }
@@ -224,7 +225,7 @@ def manifests(folder: pathlib.Path) -> Target:
         made.local_batch(0)
         manifest.verify(manifest.read(shards), shards, checksums=True)
 
-    return of_files(shards, {manifest.FILE_NAME: mutations.of_json}, read)
+    return of_files(shards, {manifest.FILE_NAME: mutations.of_sealed_json}, read)
 
 
 def _pipeline(shards: pathlib.Path, **fields) -> pipeline.Pipeline:

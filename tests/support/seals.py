@@ -12,9 +12,15 @@ from data_pipelines.records import sealed
 
 def change(path: pathlib.Path, **changes: Any) -> None:
     """Gives a sealed file other values by key, and the seal that belongs to them."""
+    remove(path, **changes)
+    path.write_text(json.dumps(sealed.seal(json.loads(path.read_text()))))
+
+
+def remove(path: pathlib.Path, **changes: Any) -> None:
+    """Takes the seal out of a file, and gives it other values by key."""
     content = json.loads(path.read_text()) | changes
     content.pop(sealed.NAME, None)
-    path.write_text(json.dumps(sealed.seal(content)))
+    path.write_text(json.dumps(content))
 
 
 def replace(path: pathlib.Path, before: str, after: str) -> None:

@@ -4,6 +4,7 @@
 
 import concurrent.futures
 import errno
+import json
 import os
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ from data_pipelines.reading import mixture
 from data_pipelines.reading import sources
 from data_pipelines.reading import staged
 from data_pipelines.records import manifest
+from data_pipelines.records import sealed
 from tests.support import sounds
 
 _ROOT = pathlib.Path(__file__).parents[3]
@@ -135,13 +137,18 @@ def test_an_interrupted_copy_goes_on(bucket, shard_set, cache, monkeypatch):
     assert names == [shards[-1].name]
 
 
+def _change_manifest(path: str, before: str, after: str) -> None:
+    """Puts one text for another in a manifest in the bucket, with the seal that belongs to it."""
+    files = memory.MemoryFileSystem()
+    fields = json.loads(files.cat_file(path).decode().replace(before, after))
+    del fields[sealed.NAME]
+    files.pipe(path, json.dumps(sealed.seal(fields)).encode())
+
+
 def test_sets_with_equal_shards_share_them(bucket, cache, monkeypatch):
     files = memory.MemoryFileSystem()
     files.copy("/bucket/train", "/bucket/moved", recursive=True)
-    data = files.cat_file("/bucket/moved/manifest.json")
-    files.pipe(
-        "/bucket/moved/manifest.json", data.replace(b'"skipped": {}', b'"skipped": {"a": 1}')
-    )
+    _change_manifest("/bucket/moved/manifest.json", '"skipped": {}', '"skipped": {"a": 1}')
     first = sources.ShardSet(f"{bucket}/train")
     names = _copied(monkeypatch)
     second = sources.ShardSet(f"{bucket}/moved", checksums=True)
@@ -202,10 +209,8 @@ def test_an_absent_package_is_named(cache, monkeypatch):
 
 
 def test_a_manifest_does_not_lead_out_of_the_cache(bucket, shard_set, cache):
-    files = memory.MemoryFileSystem()
-    data = files.cat_file("/bucket/train/manifest.json")
-    sha = manifest.read(shard_set).shards[0].sha256.encode()
-    files.pipe("/bucket/train/manifest.json", data.replace(sha, b"../" * 21 + b"x"))
+    sha = manifest.read(shard_set).shards[0].sha256
+    _change_manifest("/bucket/train/manifest.json", sha, "../" * 21 + "x")
     with pytest.raises(ValueError, match="has no size or checksum"):
         sources.ShardSet(f"{bucket}/train")
     assert not cache.exists()

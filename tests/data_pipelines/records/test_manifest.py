@@ -7,6 +7,7 @@ import json
 import pytest
 
 from data_pipelines.records import manifest
+from tests.support import seals
 from tests.support import sounds
 
 
@@ -16,10 +17,12 @@ def shard_set(tmp_path):
 
 
 def _edit(shard_set, change):
+    """Changes a manifest, which is sealed anew."""
     path = shard_set / manifest.FILE_NAME
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields))
+    seals.change(path)
 
 
 def test_read_returns_what_was_written(shard_set, tmp_path):
@@ -63,6 +66,26 @@ def test_read_returns_what_was_written(shard_set, tmp_path):
 def test_damaged_manifests_are_refused(change, message, shard_set):
     _edit(shard_set, change)
     with pytest.raises(ValueError, match=message):
+        manifest.read(shard_set)
+
+
+@pytest.mark.reliability("R07", "R23")
+def test_no_flipped_bit_changes_what_a_manifest_says(shard_set):
+    path = shard_set / manifest.FILE_NAME
+    read = lambda: manifest.read(shard_set)
+    # The rest are spaces between values.
+    assert seals.count_refusals(path, read, stride=5) > 0.85
+
+
+def test_a_manifest_of_an_earlier_version_has_no_seal(shard_set):
+    path, content = shard_set / manifest.FILE_NAME, manifest.read(shard_set)
+    seals.remove(path)
+    with pytest.raises(ValueError, match="must have the seal that it was written with, got none"):
+        manifest.read(shard_set)
+    seals.remove(path, format="f3tok shard set 1")
+    assert manifest.read(shard_set) == content
+    seals.change(path)
+    with pytest.raises(ValueError, match="is not a whole manifest .*seal"):
         manifest.read(shard_set)
 
 
