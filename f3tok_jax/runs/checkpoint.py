@@ -21,6 +21,7 @@ from f3tok_jax.devices import multihost
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import pins
+from f3tok_jax.runs import quiet
 from f3tok_jax.runs import step_folders
 
 _SPARE_SPACE = 1.2  # of the state's bytes: what must be free before a save starts
@@ -72,6 +73,7 @@ class Checkpointer:
         self._keep_best = keep_best
         self._say = say
         self._pending_step: int | None = None
+        quiet.keep_quiet()
         self.files: Mapping[str, str] = {}
         self.restored: dict[str, Any] = {}
         if jax.process_index() == 0:
@@ -233,9 +235,16 @@ class Checkpointer:
             raise CheckpointError(_write_failure(step, self._folder, error)) from error
 
     def close(self) -> None:
-        """Waits for the save in progress and ends the background threads."""
+        """Waits for the save in progress and ends the background threads.
+
+        Raises:
+            CheckpointError: where the save failed.
+        """
         self.wait()
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as error:  # whatever the background threads met
+            raise CheckpointError(_write_failure(None, self._folder, error)) from error
 
     def restore_latest(self, abstract_state: Any) -> Any | None:
         """Returns the newest whole state, or None where there is no checkpoint.
@@ -364,6 +373,7 @@ def restore_params(
         ValueError: where there is no such step, or its arrays are of another shape or dtype.
         CheckpointError: where no step asked for is whole.
     """
+    quiet.keep_quiet()
     folder, steps = _find(workdir, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -500,8 +510,9 @@ def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
 
 
 def _write_failure(step: int | None, folder: epath.Path, error: BaseException) -> str:
+    what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
     return (
-        f"the checkpoint of step {step} could not be written to {folder}: "
+        f"{what} could not be written to {folder}: "
         f"{checkpoint_meta.first_line(error)}; earlier "
         "steps are untouched: free space or mend the folder, then run the same command to resume"
     )
