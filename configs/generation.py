@@ -8,7 +8,7 @@
 
 Presets:
     tiny    minutes on two CPU cores, on the tiny representation stage
-    base    one TPU host and more, on Qwen3-0.6B
+    base    one host of eight chips or of v5p, and more; on Qwen3-0.6B
     large   pods, on Qwen3-4B
 
 "F3" marks a value of arXiv 2606.06357, "VoxCPM" one of github.com/OpenBMB/VoxCPM, "NextStep" one of

@@ -8,7 +8,7 @@
 
 Presets:
     tiny    minutes on two CPU cores, with the embedded language model
-    base    one TPU host and more, made for Qwen3-0.6B
+    base    one host of v6e or v5p, 16 chips of v5e, and more; made for Qwen3-0.6B
     large   pods, made for Qwen3-4B
 
 "F3" marks a value of arXiv 2606.06357, "NEST-RQ" one of arXiv 2409.08680, "BEST-RQ" one of arXiv

@@ -26,16 +26,32 @@ _RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py")
 _WIDTH = 512
 
 
-# What the shipped configs are held to: audio-seconds per chip-second at the roofline, at least.
-# The aim of the design is 300 for the full step and 900 for the generator alone.
+# What the shipped configs are held to, on the slices that recipes and configs/README.md name for
+# them: memory per chip as measured here (README's is at full effort, and the same within 4 %), and
+# audio-seconds per chip-second at the roofline. The aim of the design is 300 for the autoencoder's
+# full step and 900 for its generator alone; nothing is promised of the others.
 _HELD = [
-    # config, topology, slices, part, at least
-    ("base", "v5e:2x2", 1, "all", 300),
-    ("base", "v5e:2x2", 1, "generator", 900),
-    ("base", "v5e:4x4", 1, "all", 300),
-    ("base", "v5e:4x4", 2, "all", 300),
-    ("base", "v5p:4x4x4", 1, "all", 300),
-    ("base", "v6e:4x4", 1, "all", 300),
+    # config, topology, slices, part, GiB, audio-seconds at least
+    ("autoencoder:base", "v5e:2x2", 1, "all", 2.2, 300),
+    ("autoencoder:base", "v5e:2x2", 1, "generator", 0.9, 900),
+    ("autoencoder:base", "v5e:4x4", 1, "all", 0.8, 300),
+    ("autoencoder:base", "v5e:4x4", 2, "all", 0.7, 300),
+    ("autoencoder:base", "v5p:4x4x4", 1, "all", 0.5, 300),
+    ("autoencoder:base", "v6e:4x4", 1, "all", 0.8, 300),
+    ("autoencoder:large", "v5p:4x4x4", 1, "all", 1.83, 0),
+    ("language_model:small", "v5e:2x2", 1, "all", 7.84, 0),
+    ("representation:base", "v5e:4x4", 1, "all", 10.26, 0),
+    ("representation:base", "v5p:2x2x1", 1, "all", 40.11, 0),
+    ("representation:base", "v6e:2x4", 1, "all", 20.22, 0),
+    ("representation:large", "v5p:4x4x4", 1, "all", 13.03, 0),
+    ("representation:large", "v5p:4x4x4", 2, "all", 7.1, 0),
+    ("generation:base", "v5e:4x4", 1, "all", 6.33, 0),
+    ("generation:base", "v5e:4x4", 2, "all", 3.06, 0),
+    ("generation:base", "v5e:2x4", 1, "all", 11.99, 0),
+    ("generation:base", "v5p:2x2x1", 1, "all", 25.56, 0),
+    ("generation:base", "v5e:1x1", 1, "patch", 1.67, 0),
+    ("generation:large", "v5p:4x4x4", 1, "all", 31.58, 0),
+    ("generation:large", "v5p:4x4x4", 2, "all", 19.8, 0),
 ]
 # Compiles several times faster than what training uses, to about the same roofline.
 _QUICK = "--effort=-1"
@@ -239,10 +255,14 @@ def test_part_and_seconds_reach_the_config():
     assert config.data.batch_size == 128  # the given config is left alone
 
 
-def _cost(tmp_path: pathlib.Path, preset: str, *arguments: str) -> dict:
-    """What compile_check writes about a shipped config."""
+def _cost(tmp_path: pathlib.Path, recipe: str, *arguments: str) -> dict:
+    """What compile_check writes about a shipped config, such as "autoencoder:base"."""
+    stage_name, preset = recipe.split(":")
     output = tmp_path / "cost.json"
-    command = [f"--config={_RECIPE}:{preset}", f"--output={output}", _QUICK, *arguments]
+    path = pathlib.Path(_RECIPE).with_name(f"{stage_name}.py")
+    command = [f"--config={path}:{preset}", f"--output={output}", _QUICK, *arguments]
+    if stage_name in ("representation", "generation"):
+        command.append("--config.data.latents=True")  # there is no run to make them of sound
     code = compile_check.main(command)
     assert code == compile_check.EXIT_FITS
     return json.loads(output.read_text(encoding="utf-8"))
@@ -252,7 +272,7 @@ def test_a_small_generator_compiles_for_tpus(tpu_compiler, tmp_path):
     """The real step, with as few layers and losses as leave it one: 26 s of CPU."""
     cost = _cost(
         tmp_path,
-        "tiny",
+        "autoencoder:tiny",
         "--topology=v5e:2x2",
         "--part=generator",
         "--config.model.strides=((2,2),(2,10))",
@@ -301,16 +321,21 @@ def test_a_patch_needs_one_chip_and_a_generator(tpu_compiler, capsys, preset, to
 
 @pytest.mark.reliability("R31")
 @pytest.mark.slow
-@pytest.mark.parametrize("preset, topology, num_slices, part, at_least", _HELD)
-def test_shipped_configs_keep_their_cost(
-    tpu_compiler, tmp_path, preset, topology, num_slices, part, at_least
+@pytest.mark.parametrize("recipe, topology, num_slices, part, gigabytes, at_least", _HELD)
+def test_shipped_configs_fit_their_slices_and_keep_their_cost(
+    tpu_compiler, tmp_path, recipe, topology, num_slices, part, gigabytes, at_least
 ):
     cost = _cost(
         tmp_path,
-        preset,
+        recipe,
         f"--topology={topology}",
         f"--num_slices={num_slices}",
         f"--part={part}",
     )
     assert cost["fits"], cost["error"]
-    assert cost["roofline"]["audio_seconds_per_chip_second"] >= at_least
+    memory = cost["memory_bytes"]
+    assert memory["peak"] < memory["limit"]
+    # To the memory of a chip there is room for much that should be seen before.
+    assert memory["peak"] == pytest.approx(gigabytes * 2**30, rel=0.1)
+    rate = cost["roofline"].get("audio_seconds_per_chip_second", 0.0)
+    assert rate >= at_least
