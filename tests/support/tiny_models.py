@@ -188,13 +188,16 @@ def generator() -> tuple[generator_lib.Generator, dict]:
     return made, random_weights(shapes)
 
 
-def write_language_model(folder: pathlib.Path, *, seed: int = 0) -> str:
-    """Writes a Hugging Face folder: random weights, one layer, a token per byte; returns it."""
+def write_language_model(folder: pathlib.Path, *, seed: int = 0, scale: float = 0.1) -> str:
+    """Writes a Hugging Face folder: weights of that size, one layer, a token per byte; returns it.
+
+    At 0.1 its answers hardly depend on what it is told.
+    """
     fields = LANGUAGE_MODEL | _QWEN | dict(vocab_size=260, max_position_embeddings=256)
     model = language_model.make(fields, compute_dtype="float32", remat="none")
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), leaf.dtype),
+        lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype),
         sharding.unbox(language_model.abstract_params(model)),
     )
     tokenizer = sounds.tokenizer(folder / "tokenizer") / "tokenizer.json"
