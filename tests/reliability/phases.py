@@ -98,7 +98,7 @@ class Group:
                 f"--num_processes={_COUNT}",
                 f"--process_id={index}",
                 f"--heartbeat_seconds={heartbeat_seconds}",
-                "--start_seconds=120",
+                "--start_seconds=60",
             )
             command = inputs.command(stage, workdir, cache, *flags)
             with path.open("wb") as out:
