@@ -129,13 +129,13 @@ class Group:
         return False
 
     def durations(self) -> dict[str, float]:
-        """Watches an undisturbed run to its end; phase -> seconds of its longest stretch."""
-        longest, since, before = dict.fromkeys(PHASES, 0.0), time.monotonic(), "start"
+        """Watches an undisturbed run to its end; phase -> seconds of the longest."""
+        longest, since, before = dict.fromkeys(PHASES, 0.0), time.monotonic(), ("start", 0)
         while self.is_running():
-            now, phase = time.monotonic(), self.phase()
-            longest[before] = max(longest[before], now - since)
-            if phase != before or phase == "step":
-                since, before = now, phase
+            now, here = time.monotonic(), (self.phase(), self.progress.step)
+            longest[before[0]] = max(longest[before[0]], now - since)
+            if here != before:
+                since, before = now, here
             time.sleep(_POLL_SECONDS)
         return longest
 
