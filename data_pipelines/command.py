@@ -7,7 +7,7 @@ that neither --help nor a wrong flag waits for JAX.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import json
 import os
@@ -15,11 +15,11 @@ import pathlib
 import re
 import signal
 import sys
-import threading
 from typing import Any
 import zipfile
 import zlib
 
+from data_pipelines import leaving
 from data_pipelines.records import atomic
 
 # A full disk has a code of its own: the same command goes on once there is room.
@@ -154,21 +154,34 @@ def run(
     parser: Parser,
     work: Callable[[argparse.Namespace], int | None],
     arguments: Sequence[str] | None = None,
+    *,
+    resumes: bool = False,
+    interrupted: Callable[[argparse.Namespace], int] | None = None,
 ) -> int:
     """Parses, works, and puts into one sentence what a user can mend; a bug keeps its traceback.
+
+    A process that is told to leave takes along what it has not finished writing. It ends by the
+    signal, as it would without, or with 42 if it resumes, even while a library holds the main
+    thread.
 
     Args:
         parser: of the flags.
         work: the program; returns its exit code, None for 0.
         arguments: default those of the process.
+        resumes: whether the same command goes on where a signal has ended it.
+        interrupted: flags -> the exit code of a program that Ctrl-C ends at once; without it, a
+            KeyboardInterrupt does, once the main thread is back in Python.
 
     Returns:
         The exit code.
     """
     _steady_console()
+    name = parser.prog.removeprefix("python -m ")
     try:
-        with _leaving_nothing():
-            code = work(_parse(parser, arguments))
+        with leaving.listening(), leaving.handling(_told_to_leave(name, resumes)):
+            given = _parse(parser, arguments)
+            with leaving.handling(_on_ctrl_c(name, given, interrupted)):
+                code = work(given)
         sys.stdout.flush()
         return code or EXIT_DONE
     except KeyboardInterrupt:
@@ -182,36 +195,35 @@ def run(
         sentence = explain(error if is_refusal else full)
     _abandon_console()
     with contextlib.suppress(OSError):
-        name = parser.prog.removeprefix("python -m ")
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
     return code
 
 
-@contextlib.contextmanager
-def _leaving_nothing() -> Iterator[None]:
-    """While it lasts, a process that is told to leave takes along what it has not finished.
+def _told_to_leave(name: str, resumes: bool) -> dict[int, leaving.AtOnce]:
+    """Handlers of the signals that end a program.
 
-    It ends by the signal, as it would without: an exception would be lost where a decoder, which is
-    no Python, calls for bytes.
+    An exception would be lost where a decoder, which is no Python, calls for bytes.
     """
-    owner = os.getpid()
 
-    def leave(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # A worker that was forked owns none of it.
-            atomic.remove_partials()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+    def leave(number: int) -> None:
+        if resumes:
+            told = f"{name}: told to leave by {signal.Signals(number).name}"
+            leaving.leave(f"{told}; run the same command again", leaving.EXIT_RESUMABLE)
+        atomic.remove_partials()
+        leaving.die(number)
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores it
-                before[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return dict.fromkeys((signal.SIGTERM, signal.SIGHUP), leaving.AtOnce(leave))
+
+
+def _on_ctrl_c(
+    name: str, given: argparse.Namespace, interrupted: Callable[[argparse.Namespace], int] | None
+) -> dict[int, leaving.AtOnce]:
+    """The handler of Ctrl-C, where a program has one."""
+
+    def leave(number: int) -> None:
+        leaving.leave(f"{name}: stopped by Ctrl-C", interrupted(given))
+
+    return {signal.SIGINT: leaving.AtOnce(leave)} if interrupted else {}
 
 
 def explain(error: Exception) -> str:

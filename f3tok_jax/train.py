@@ -12,9 +12,10 @@ Exit codes:
     1    wrong config, data or work folder; one sentence on stderr says which
     3    more non-finite steps than config.loop.max_nonfinite
     4    the disk is full, a checkpoint could not be written, or none of those there is whole
-    42   told to leave (SIGTERM, SIGHUP, Ctrl-C, maintenance) and saved: run the same command again
+    42   told to leave (SIGTERM, SIGHUP, Ctrl-C, maintenance), and saved if a step was taken: run the
+         same command again
     124  nothing moved for twice config.loop.watchdog_seconds; stacks are on stderr and in logs/
-    130  Ctrl-C before there was anything to save
+    130  Ctrl-C before there was anything to go on from
     134  another process of the run died (jax.distributed aborts): run the same command again
     137  killed from outside, often for host memory
 """
@@ -26,12 +27,13 @@ import os
 import sys
 
 from data_pipelines import command
+from data_pipelines import leaving
 from f3tok_jax.runs import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    return command.run(_parser(), _train, arguments)
+    return command.run(_parser(), _train, arguments, resumes=True, interrupted=_code_of_ctrl_c)
 
 
 def _parser() -> command.Parser:
@@ -66,6 +68,14 @@ def _parser() -> command.Parser:
     text = "in which all processes must have arrived"
     add("--start_seconds", type=int, default=300, help=text)
     return parser
+
+
+def _code_of_ctrl_c(given: argparse.Namespace) -> int:
+    """Of a run that has not begun: whether it has something to go on from. Buckets are not asked."""
+    folder = os.path.join(given.workdir or "", "checkpoints")
+    steps = os.listdir(folder) if os.path.isdir(folder) else []
+    resumes = "://" in folder or any(name.isdecimal() for name in steps)
+    return leaving.EXIT_RESUMABLE if resumes else command.EXIT_INTERRUPTED
 
 
 def _train(given: argparse.Namespace) -> int:

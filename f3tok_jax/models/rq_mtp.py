@@ -363,20 +363,21 @@ def perplexity(usage: jax.Array) -> jax.Array:
     return jnp.exp(-jnp.sum(share * jnp.log(jnp.maximum(share, 1e-30)), axis=-1))
 
 
-def collapse_warnings(
-    perplexities: Sequence[float], *, codebook_size: int, min_share: float = 0.4
-) -> dict[int, str]:
-    """Index -> one sentence, for each codebook that is used too little to teach anything.
+def collapse_warning(
+    index: int, perplexity: float, *, codebook_size: int, min_share: float = 0.4
+) -> str:
+    """A sentence for a codebook that is used too little to teach anything; "" for another.
 
     Args:
-        perplexities: per codebook; of many more frames than codes.
+        index: of the codebook.
+        perplexity: of its codes; of many more frames than codes.
         codebook_size: V.
         min_share: of V that the perplexity should reach.
     """
-    return {
-        index: f"codebook {index} of RQ-MTP has collapsed: its codes have perplexity {float(value):.1f}, "
+    if perplexity >= min_share * codebook_size:
+        return ""
+    return (
+        f"codebook {index} of RQ-MTP has collapsed: its codes have perplexity {perplexity:.1f}, "
         f"below {min_share:.0%} of {codebook_size}; check the statistics that standardise its "
         "input, or use fewer codes"
-        for index, value in enumerate(perplexities)
-        if not float(value) >= min_share * codebook_size
-    }
+    )

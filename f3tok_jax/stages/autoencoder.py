@@ -29,6 +29,10 @@ from f3tok_jax.training import validation
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
+_NORM = "gradient_norm/{player}"
+_WON = 0.05  # of the generator's loss: that of discriminators which tell all sounds apart; chosen
+_STEPS_WON = 200  # in a row: for a moment they may; chosen
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses a geometry that does not fit together and losses that do not fit it."""
@@ -118,6 +122,13 @@ def make_stage(
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         sample=functools.partial(sample, model=model),
+        watched=(
+            stage.Watched(
+                metric="train/mel", lever="lower config.optimizer.generator.learning_rate"
+            ),
+            *(optimizer.watched_norm(player, _NORM) for player in optimizers),
+        ),
+        signs=(stage.Sign(shows=_discriminators_have_won, steps=_STEPS_WON),),
         best_metric="eval/mel",
         sample_rate=config.model.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),
@@ -204,7 +215,7 @@ def train_step(
         ema_decay=config.optimizer.ema_decay,
         # Without a gradient, weight decay and a warm-up would go on.
         plays={"discriminator": is_adversarial},
-        norm_name="gradient_norm/{player}",
+        norm_name=_NORM,
     )
 
 
@@ -315,6 +326,20 @@ def _latent_metrics(latents: jax.Array) -> Metrics:
         "latent_mean": (jnp.sum(latents), size),
         "latent_mean_square": (jnp.sum(jnp.square(latents)), size),
     }
+
+
+def _discriminators_have_won(values: Mapping[str, float]) -> str | None:
+    """Undecided, their loss is twice the generator's; once they never err, it is none of it."""
+    if "train/discriminator" not in values:
+        return None
+    theirs, generators = values["train/discriminator"], values["train/adversarial"]
+    if theirs > _WON * generators:
+        return ""
+    return (
+        f"the discriminators have won: their loss is {theirs:.2g}, the generator's against them "
+        f"{generators:.2g}; lower config.optimizer.discriminator.learning_rate, or go back to a "
+        "checkpoint with a later config.losses.adversarial_start, and listen to samples/"
+    )
 
 
 STAGE = stage.Definition(

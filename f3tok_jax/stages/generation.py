@@ -28,6 +28,8 @@ from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
 
+_NORM = "gradient_norm/{player}"
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses shares, noises and weights that are none, and what has nothing to learn."""
@@ -69,6 +71,13 @@ def make_stage(
         load_frozen=model.load,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
+        watched=(
+            stage.Watched(
+                metric="train/flow_loss", lever="lower config.optimizer.head.learning_rate"
+            ),
+            *(optimizer.watched_norm(player, _NORM) for player in optimizers),
+        ),
+        signs=generation_loss.signs(config),
         best_metric="eval/flow_loss",
         model_flops=model_flops(model),
     )
@@ -121,7 +130,7 @@ def train_step(
         metrics,
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
-        norm_name="gradient_norm/{player}",
+        norm_name=_NORM,
     )
 
 

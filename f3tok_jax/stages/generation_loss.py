@@ -23,6 +23,10 @@ from f3tok_jax.training import state as train_state
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
 
 _NUM_TIME_BINS = 4  # of the flow loss by time
+# What a collapse looks like, in many more steps in a row than a head needs to leave its fresh
+# weights, which predict a velocity of 0 and no end; chosen.
+_LEAST_VELOCITY, _STEPS_STILL = 0.05, 500
+_MOST_MISSED, _STEPS_ENDLESS = 0.999, 3000
 
 
 def total_loss(
@@ -150,7 +154,12 @@ def _flow_loss(
     velocity = head.velocity(condition, drawn.time, drawn.noisy, history)
     error = jnp.mean(jnp.square(velocity - drawn.velocity), axis=(1, 2))
     error = jnp.where(mask, error, 0.0)
-    metrics = {"flow_loss": (jnp.sum(error), jnp.sum(mask, dtype=jnp.float32))}
+    weight = jnp.sum(mask, dtype=jnp.float32)
+    speed = jnp.where(mask, jnp.mean(jnp.square(velocity), axis=(1, 2)), 0.0)
+    metrics = {
+        "flow_loss": (jnp.sum(error), weight),
+        "velocity_mean_square": (jnp.sum(speed), weight),
+    }
     bins = jnp.minimum((drawn.time * _NUM_TIME_BINS).astype(jnp.int32), _NUM_TIME_BINS - 1)
     for index in range(_NUM_TIME_BINS):
         inside, name = mask & (bins == index), f"flow_loss/t{index / _NUM_TIME_BINS:g}"
@@ -209,3 +218,29 @@ def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict
     patches = jnp.sum(jnp.all(whole, axis=-1), dtype=jnp.float32)
     answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
     return {"patches": jnp.maximum(patches, 1.0), "answers": jnp.maximum(answers, 1.0)}
+
+
+def signs(config: ml_collections.ConfigDict) -> tuple[stage.Sign, ...]:
+    """What the metrics of `total_loss` look like when the head has collapsed."""
+
+    def stands_still(values):
+        rms = values.get("train/velocity_rms")
+        if rms is None or rms > _LEAST_VELOCITY:
+            return None if rms is None else ""
+        return (
+            f"the flow head predicts a velocity of {rms:.2g} where noise alone has 1: it has "
+            "collapsed; raise config.optimizer.head.learning_rate, or lower it where gradient_norm "
+            "is large, and look at gradient_norm/head"
+        )
+
+    def never_ends(values):
+        missed = values.get("train/stop_missed")
+        if missed is None or missed < _MOST_MISSED:
+            return None if missed is None else ""
+        return (
+            f"the generator passes by {missed:.1%} of the last patches: it never stops; raise "
+            "config.flow.stop_weight, and look at stop_loss"
+        )
+
+    ends = (stage.Sign(shows=never_ends, steps=_STEPS_ENDLESS),) if config.flow.stop_weight else ()
+    return (stage.Sign(shows=stands_still, steps=_STEPS_STILL), *ends)

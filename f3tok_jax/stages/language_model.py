@@ -8,6 +8,7 @@ there is to hear; frozen, it supervises the representation encoder.
 
 from collections.abc import Callable, Mapping
 import functools
+import math
 import os
 from typing import Any
 
@@ -35,6 +36,8 @@ from f3tok_jax.training import state as train_state
 PLAYER = "language_model"
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+_STEPS_GUESSED = 500  # in a row; fresh weights need far fewer to find out which tokens are rare
 
 
 def make_model(config: ml_collections.ConfigDict) -> language_model_lib.LanguageModel:
@@ -77,6 +80,18 @@ def make_stage(
         ),
         eval_step=functools.partial(eval_step, model=model),
         frozen_fingerprints=_fingerprints(run),
+        watched=(
+            stage.Watched(
+                metric="train/loss", lever=f"lower config.optimizer.{PLAYER}.learning_rate"
+            ),
+            optimizer.watched_norm(PLAYER),
+        ),
+        signs=(
+            stage.Sign(
+                shows=functools.partial(_only_guesses, vocabulary_size=model.vocabulary_size),
+                steps=_STEPS_GUESSED,
+            ),
+        ),
         best_metric="eval/loss",
         per_batch=float(data.batch_size * data.length),
         unit="positions",
@@ -215,6 +230,18 @@ def _targets(batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
     after = lambda x: jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
     follows = (after(batch["segments"]) == batch["segments"]) & (batch["segments"] > 0)
     return after(batch["text"]), jnp.where(follows, after(batch["scored"]), 0)
+
+
+def _only_guesses(values: Mapping[str, float], *, vocabulary_size: int) -> str | None:
+    """Whether the loss is that of tokens drawn with equal chances, or worse."""
+    loss, guessing = values.get("train/loss"), math.log(vocabulary_size)
+    if loss is None or loss < guessing:
+        return None if loss is None else ""
+    return (
+        f"the language model only guesses: its loss is {loss:.3g}, that of {vocabulary_size} "
+        f"tokens with equal chances {guessing:.3g}; lower config.optimizer.{PLAYER}.learning_rate, "
+        "or give it a longer warm-up"
+    )
 
 
 def load(

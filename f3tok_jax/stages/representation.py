@@ -26,6 +26,8 @@ from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
 
+_RATE = f"config.optimizer.{lineage.ENCODER}.learning_rate"
+
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses losses that teach nothing, and targets that are not there."""
@@ -78,7 +80,14 @@ def make_stage(
         load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
-        warnings=functools.partial(representation_loss.collapse_warnings, section=config.rq),
+        watched=(
+            *(
+                stage.Watched(metric=f"train/{name}", lever=f"lower {_RATE}")
+                for name in ("rq_loss/k1", "answer_loss")
+            ),
+            optimizer.watched_norm(lineage.ENCODER),
+        ),
+        signs=representation_loss.signs(config.rq),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         model_flops=model_flops(model),
     )

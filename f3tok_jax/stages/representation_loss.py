@@ -24,6 +24,8 @@ from f3tok_jax.training import stage
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
 
+_STEPS_COLLAPSED = 10  # in a row: a batch of few sounds may use few codes; chosen
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
@@ -189,14 +191,20 @@ def _perplexity_name(index: int) -> str:
     return f"code_perplexity/{index}"
 
 
-def collapse_warnings(values: Mapping[str, float], *, section: Mapping[str, Any]) -> dict[str, str]:
-    """One sentence for each codebook that is used too little, by the name of its metric."""
-    if not section["weight"]:
-        return {}
-    names = [f"train/{_perplexity_name(index)}" for index in range(section["num_codebooks"])]
-    sentences = rq_mtp.collapse_warnings(
-        [values[name] for name in names],
-        codebook_size=section["codebook_size"],
-        min_share=section["min_perplexity"],
+def signs(section: Mapping[str, Any]) -> tuple[stage.Sign, ...]:
+    """For each codebook, what its metric looks like where it is used too little."""
+
+    def shows(values: Mapping[str, float], index: int) -> str | None:
+        perplexity = values.get(f"train/{_perplexity_name(index)}")
+        return perplexity and rq_mtp.collapse_warning(
+            index,
+            perplexity,
+            codebook_size=section["codebook_size"],
+            min_share=section["min_perplexity"],
+        )
+
+    codebooks = range(section["num_codebooks"] if section["weight"] else 0)
+    return tuple(
+        stage.Sign(shows=functools.partial(shows, index=index), steps=_STEPS_COLLAPSED)
+        for index in codebooks
     )
-    return {names[index]: sentence for index, sentence in sentences.items()}

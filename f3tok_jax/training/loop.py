@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one training loop, of any stage: steps, and what happens between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import enum
 from typing import Any
@@ -10,14 +10,17 @@ from typing import Any
 import jax
 import ml_collections
 
+from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import tally as tally_lib
 from f3tok_jax.training import watchdog as watchdog_lib
 
 
@@ -31,7 +34,7 @@ class Outcome(enum.Enum):
 
 @dataclasses.dataclass(kw_only=True)
 class Run:
-    """What the loop works with, open and compiled; all but the count stays from first step to last.
+    """What the loop works with, open and compiled.
 
     Attributes:
         config: of the run.
@@ -44,9 +47,9 @@ class Run:
         progress: for log lines.
         preemption: whether the run must leave.
         watchdog: told what the loop is about to do.
+        tally: what the run has met since it began, and owes.
+        health: which spikes and collapses its metrics show.
         say: where messages to the user go.
-        num_nonfinite: steps that were skipped since this process started.
-        warned: topics of the stage's warnings that were said.
     """
 
     config: ml_collections.ConfigDict
@@ -59,9 +62,9 @@ class Run:
     progress: progress_lib.Progress
     preemption: preemption_lib.Preemption
     watchdog: watchdog_lib.Watchdog
+    tally: tally_lib.Tally
+    health: health_lib.Health
     say: Callable[[str], None]
-    num_nonfinite: int = 0
-    warned: set[str] = dataclasses.field(default_factory=set)
 
 
 def take_steps(this: Run, state: Any, step: int) -> Outcome:
@@ -82,6 +85,9 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
         checkpoint.CheckpointError: where a checkpoint cannot be written, or the last is not finite.
     """
     config, watchdog = this.config, this.watchdog
+    this.preemption.begin()
+    if this.tally.owed and _make_up(this, state, step):
+        return _leave(this, step)
     batches = this.train_data.iterate(step)
     unread = None
     while step < config.num_steps:
@@ -96,7 +102,7 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
                 _read(this, *unread)
         unread = (step, metrics)
         this.checkpointer.poll()
-        if this.num_nonfinite > config.loop.max_nonfinite:
+        if this.tally.nonfinite > config.loop.max_nonfinite:
             return _stop_nonfinite(this, step)
         at_end, leaving = step == config.num_steps, this.preemption.reached()
         if at_end or leaving or _is_due(config, step):
@@ -105,7 +111,7 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
             unread = None
             with this.progress.aside():
                 leaving = _pause(this, state, step, at_end=at_end, leaving=leaving)
-            if leaving and not at_end:
+            if leaving and (not at_end or this.tally.owed):
                 return _leave(this, step)
         watchdog.beat("data")
     return _finish(this, step)
@@ -117,25 +123,55 @@ def _is_due(config: ml_collections.ConfigDict, step: int) -> bool:
     return any(step % interval == 0 for interval in intervals)
 
 
+def _make_up(this: Run, state: Any, step: int) -> bool:
+    """Evaluates and writes sounds where the run had to leave before; returns whether it must again.
+
+    So its curves and its best checkpoint are those of a run that never left.
+    """
+    evaluated, leaving = _measure(this, state, step)
+    if evaluated:
+        this.writer.settle()
+        this.checkpointer.add_metrics(step, evaluated)
+    return leaving
+
+
 def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> bool:
     """Evaluates, writes sounds and saves, each if it is due; returns whether the run must leave."""
-    config, watchdog, evaluated = this.config, this.watchdog, None
-    if not leaving and this.heldout_data and (at_end or step % config.loop.eval_every == 0):
-        watchdog.disarm()  # the first time compiles, which may take long
-        this.programs.compile("eval_step")
-        watchdog.beat("evaluation")
-        evaluated, leaving = _evaluate(this, state, step)
+    config, owed, evaluated = this.config, this.tally.owed, None
+    if this.heldout_data and (at_end or step % config.loop.eval_every == 0):
+        owed.append(tally_lib.EVALUATION)
     makes_sound = this.programs.stage.sample is not None
-    if makes_sound and not leaving and (at_end or step % config.loop.sample_every == 0):
-        watchdog.disarm()
-        this.programs.compile("sample")
-        watchdog.beat("samples")
-        _write_samples(this, state, step)
+    if makes_sound and (at_end or step % config.loop.sample_every == 0):
+        owed.append(tally_lib.SAMPLES)
+    if not leaving:
+        evaluated, leaving = _measure(this, state, step)
     if leaving or at_end or step % config.checkpoint.every_steps == 0:
         this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
-        watchdog.beat("save")
-        this.checkpointer.save(step, state, evaluated)
+        this.watchdog.beat("save")
+        rows = multihost.gathered(this.train_data.seen(step))
+        seen = this.tally.with_rows(rows).as_json()
+        this.checkpointer.save(step, state, evaluated, seen=seen)
     return leaving
+
+
+def _measure(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
+    """Evaluates and writes sounds, if the run owes it.
+
+    Returns:
+        The metrics of an evaluation that came to its end, and whether the run must leave.
+    """
+    owed, evaluated = this.tally.owed, None
+    if tally_lib.EVALUATION in owed:
+        this.watchdog.beat("evaluation")
+        evaluated, leaving = _evaluate(this, state, step)
+        if leaving:
+            return None, True
+        owed.remove(tally_lib.EVALUATION)
+    if tally_lib.SAMPLES in owed:
+        this.watchdog.beat("samples")
+        _write_samples(this, state, step)
+        owed.remove(tally_lib.SAMPLES)
+    return evaluated, False
 
 
 def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False) -> None:
@@ -143,28 +179,36 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
     fetched = jax.device_get(metrics)
     is_finite = not fetched["train/nonfinite"][0]
     this.progress.add(fetched, is_finite=is_finite)
-    if not is_finite:
-        this.num_nonfinite += 1
-        _write_nonfinite(this, step)
+    if is_finite:
+        _look(this, step, progress_lib.ratios(fetched))
+    else:
+        this.tally.nonfinite += 1
+        this.say(
+            f"step {step} was not finite and is skipped ({this.tally.nonfinite} so far); its "
+            "examples are in logs/nonfinite.jsonl"
+        )
+        _write_examples(this, "nonfinite.jsonl", step)
     if log or step % this.config.loop.log_every == 0:
         values = this.progress.values()
         values["data/replaced"] = float(this.train_data.seen(step)[0])
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
-        for topic, sentence in this.programs.stage.warnings(values).items():
-            if topic not in this.warned:
-                this.warned.add(topic)
-                this.say(f"warning: {sentence}")
 
 
-def _write_nonfinite(this: Run, step: int) -> None:
-    """Writes which examples a skipped step had heard."""
-    keys = this.train_data.example_keys(step - 1)
-    this.say(
-        f"step {step} was not finite and is skipped ({this.num_nonfinite} so far); its examples "
-        "are in logs/nonfinite.jsonl"
-    )
-    this.writer.log("nonfinite.jsonl", {"step": step, "examples": keys})
+def _look(this: Run, step: int, values: Mapping[str, float]) -> None:
+    """Says what is wrong with a step, and writes which examples a spike had heard."""
+    found = this.health.look(step, values)
+    for sentence in found.sentences:
+        this.say(f"warning: {sentence}")
+    if found.spikes:
+        spikes = {name: spike._asdict() for name, spike in found.spikes.items()}
+        _write_examples(this, "spikes.jsonl", step, spikes=spikes)
+
+
+def _write_examples(this: Run, log: str, step: int, **more: Any) -> None:
+    """Writes which examples a step had heard, to look at them."""
+    entry = {"step": step, **more, "examples": this.train_data.example_keys(step - 1)}
+    this.writer.log(log, entry)
 
 
 def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
@@ -200,7 +244,7 @@ def _write_samples(this: Run, state: Any, step: int) -> None:
 def _stop_nonfinite(this: Run, step: int) -> Outcome:
     this.checkpointer.close()
     this.say(
-        f"stopping at step {step}: {this.num_nonfinite} steps were not finite, more than "
+        f"stopping at step {step}: {this.tally.nonfinite} steps were not finite, more than "
         f"config.loop.max_nonfinite={this.config.loop.max_nonfinite}; lower the learning rate, "
         "or look at the examples in logs/nonfinite.jsonl"
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 
 SCHEDULES = ("exponential", "cosine", "constant")
@@ -144,6 +145,16 @@ def finish_step(
     }
     state = _advance(state, grads, moves, optimizers=optimizers, ema_decay=ema_decay)
     return state, {f"train/{name}": value for name, value in metrics.items()}
+
+
+def watched_norm(player: str, norm_name: str = "gradient_norm") -> stage.Watched:
+    """The norm of a player's gradient, as `finish_step` names it, which may spike."""
+    return stage.Watched(
+        metric=f"train/{norm_name.format(player=player)}",
+        # Of single batches it varies far more than a loss does.
+        factor=5.0,
+        lever=f"lower config.optimizer.{player}.clip_norm or its learning_rate",
+    )
 
 
 def _advance(

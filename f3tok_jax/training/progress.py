@@ -40,6 +40,13 @@ class Averages:
         return values
 
 
+def ratios(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """The metrics of one batch as `Averages.ratios` gives those of several."""
+    averages = Averages()
+    averages.add(metrics)
+    return averages.ratios()
+
+
 class Progress:
     """Collects the metrics and the times of steps, and describes them at intervals."""
 

@@ -23,11 +23,13 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import initialization
 from f3tok_jax.training import loop
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import tally as tally_lib
 from f3tok_jax.training import validation
 from f3tok_jax.training import verification
 from f3tok_jax.training import watchdog as watchdog_lib
@@ -67,30 +69,33 @@ def run(
         ValueError: before anything compiles, for a config, data or folder that does not fit.
         checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
     """
-    say = command.say if jax.process_index() == 0 else lambda message: None
-    validation.validate(config, stage)
-    mesh = programs_lib.make_mesh(config, devices)
-    is_new, moved = not config_lib.exists(workdir), []
-    if not is_new:
-        moved = config_lib.check_same_run(config, workdir)
-        done_step = run_folder.done_step(workdir, config.num_steps)
-        if done_step is not None:
-            say(f"{workdir} is done: it has all {done_step} steps")
-            return EXIT_DONE
-    run_folder.check_kept(config, workdir)
-    known = lineage.Lineage(
-        workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
-    )
-    made = stage.make(config, known)
-    data = _open_data(known, made, moved, say)
-    if verify_data:
-        opened = {run_folder.DATA: data.train, run_folder.HELDOUT: data.heldout}
-        verification.verify({key: one for key, one in opened.items() if one}, say=say)
-    if config.init_from.workdir and (is_new or any(key.startswith("init_from") for key in moved)):
-        data.begins_with[run_folder.WEIGHTS] = initialization.check(
-            initialization.found(known), config.stage, made.frozen_fingerprints, say=say
+    with contextlib.closing(preemption_lib.Preemption()) as preemption:
+        say = command.say if jax.process_index() == 0 else lambda message: None
+        validation.validate(config, stage)
+        mesh = programs_lib.make_mesh(config, devices)
+        is_new, moved = not config_lib.exists(workdir), []
+        if not is_new:
+            moved = config_lib.check_same_run(config, workdir)
+            done_step = run_folder.done_step(workdir, config.num_steps)
+            if done_step is not None:
+                say(f"{workdir} is done: it has all {done_step} steps")
+                return EXIT_DONE
+        run_folder.check_kept(config, workdir)
+        known = lineage.Lineage(
+            workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
         )
-    return _EXIT_CODES[_train(config, workdir, made, mesh, data, say)]
+        made = stage.make(config, known)
+        data = _open_data(known, made, moved, say)
+        if verify_data:
+            opened = {run_folder.DATA: data.train, run_folder.HELDOUT: data.heldout}
+            verification.verify({key: one for key, one in opened.items() if one}, say=say)
+        if config.init_from.workdir and (
+            is_new or any(key.startswith("init_from") for key in moved)
+        ):
+            data.begins_with[run_folder.WEIGHTS] = initialization.check(
+                initialization.found(known), config.stage, made.frozen_fingerprints, say=say
+            )
+        return _EXIT_CODES[_train(config, workdir, made, mesh, data, preemption, say)]
 
 
 class _Data(NamedTuple):
@@ -109,12 +114,13 @@ def _train(
     stage: stage_lib.Stage,
     mesh: jax.sharding.Mesh,
     data: _Data,
+    preemption: preemption_lib.Preemption,
     say: Callable[[str], None],
 ) -> loop.Outcome:
     """Opens all else that a run needs, compiles, and takes the steps."""
     with contextlib.ExitStack() as stack:
         checkpointer = _open_folder(config, workdir, stage, data, say, stack)
-        preemption, watchdog = _start_guards(config, workdir, stack)
+        watchdog = _start_watchdog(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
         measured = run_folder.settle_frozen(workdir, data.begins_with, stage.measure)
@@ -124,7 +130,7 @@ def _train(
             data.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
         state, step = _first_state(data.run, programs, checkpointer, say)
-        _compile(programs, say)
+        _compile(programs, data.heldout is not None, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
         )
@@ -141,6 +147,8 @@ def _train(
             progress=progress_lib.Progress(**amounts, clock=time.monotonic),
             preemption=preemption,
             watchdog=watchdog,
+            tally=tally_lib.Tally.read(checkpointer.restored, say=say),
+            health=health_lib.Health(stage.watched, stage.signs),
             say=say,
         )
         return loop.take_steps(this, state, step)
@@ -217,12 +225,10 @@ def _open_folder(
     )
 
 
-def _start_guards(
+def _start_watchdog(
     config: ml_collections.ConfigDict, workdir: str, stack: contextlib.ExitStack
-) -> tuple[preemption_lib.Preemption, watchdog_lib.Watchdog]:
-    """Starts what notices that the run must leave, or that it stands; `stack` ends both."""
-    preemption = preemption_lib.Preemption()
-    stack.callback(preemption.close)
+) -> watchdog_lib.Watchdog:
+    """Starts what notices that the run stands; `stack` ends it."""
     # Stacks are written locally or not at all: the watchdog must not wait for a bucket.
     stacks_path = os.path.join(workdir, "logs", f"stacks_{jax.process_index():04d}.txt")
     watchdog = watchdog_lib.Watchdog(
@@ -231,7 +237,7 @@ def _start_guards(
         stacks_path=None if "://" in workdir else stacks_path,
     )
     stack.callback(watchdog.close)
-    return preemption, watchdog
+    return watchdog
 
 
 def _first_state(
@@ -254,8 +260,13 @@ def _first_state(
     return state, step
 
 
-def _compile(programs: programs_lib.CompiledStage, say: Callable[[str], None]) -> None:
-    """Says what is about to be trained, and compiles the train step."""
+def _compile(
+    programs: programs_lib.CompiledStage, evaluates: bool, say: Callable[[str], None]
+) -> None:
+    """Says what is about to be trained, and compiles all that the loop calls.
+
+    None of it is left for later: a main thread that compiles cannot save when it is told to leave.
+    """
     stage, mesh = programs.stage, programs.mesh
     say(
         f"{programs.num_parameters / 1e6:.2f} M parameters on {mesh.size} "
@@ -263,6 +274,8 @@ def _compile(programs: programs_lib.CompiledStage, say: Callable[[str], None]) -
         f"{jax.process_count()} processes; {stage.per_batch:,.1f} {stage.unit.replace('_', ' ')} "
         "per batch"
     )
-    started = time.monotonic()
-    programs.compile("train_step")
-    say(f"compiled the train step in {time.monotonic() - started:.1f} s")
+    wanted = {"train_step": True, "eval_step": evaluates, "sample": stage.sample is not None}
+    for name in (name for name, is_wanted in wanted.items() if is_wanted):
+        started = time.monotonic()
+        programs.compile(name)
+        say(f"compiled {name} in {time.monotonic() - started:.1f} s")

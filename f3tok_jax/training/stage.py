@@ -61,6 +61,36 @@ class Data(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A metric that stays above 0, of which a spike is named.
+
+    Attributes:
+        metric: of the train step.
+        lever: what to do where spikes come again, after "if it comes again".
+        factor: above the median of the steps before, at least, that makes a spike.
+    """
+
+    metric: str
+    lever: str
+    factor: float = 1.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sign:
+    """What a step's metrics look like when something has collapsed.
+
+    Attributes:
+        shows: name -> value of a step's metrics, those without weight absent, to a sentence that
+            says what is wrong and which lever helps; "" where nothing is, None where they do not
+            tell.
+        steps: in a row of which it must hold before it is said.
+    """
+
+    shows: Callable[[Mapping[str, float]], str | None]
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of training, as pure functions and what they expect.
 
@@ -83,7 +113,8 @@ class Stage:
             where a stage makes no sound.
         best_metric: the metric of `eval_step` by which the best checkpoint is kept; lower is
             better.
-        warnings: values of a log line -> topic -> a sentence to be said, each topic once.
+        watched: metrics of `train_step` of which a spike is named.
+        signs: what its metrics look like when something has collapsed.
         sample_rate: Hz, of the waveforms in batches and samples; 0 where there are none.
         per_batch: in a global batch, of `unit`.
         unit: what speed is told in.
@@ -104,7 +135,8 @@ class Stage:
     eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
     sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None = None
     best_metric: str
-    warnings: Callable[[Mapping[str, float]], Mapping[str, str]] = lambda values: {}
+    watched: Sequence[Watched] = ()
+    signs: Sequence[Sign] = ()
     sample_rate: int = 0
     per_batch: float
     unit: str = AUDIO_SECONDS

@@ -53,10 +53,6 @@ class Watchdog:
         self._phase = phase
         self._last_beat = self._clock()
 
-    def disarm(self) -> None:
-        """Waits for the next beat before it counts again."""
-        self._last_beat = None
-
     def close(self) -> None:
         """Ends the thread."""
         self._stop.set()

@@ -6,6 +6,8 @@
 
 Environment, for the tests of what goes wrong:
     TOY_KILL_AT, TOY_TERM_AT, TOY_HANG_UP_AT step at whose log line the process gets the signal
+    TOY_SIGNAL                               SIGTERM:evaluation:2, for the second time it evaluates;
+                                             or in another of _PHASES
     TOY_STALL_AT                             step at whose log line it stalls
     TOY_FILL_AT, TOY_FILL                    step at whose log line a file fills its disk
     TOY_HASHES                               file that gets a line per batch: step, hash of every row
@@ -32,14 +34,20 @@ import soundfile
 from data_pipelines.building import builder
 from data_pipelines.inputs import folders
 from data_pipelines.reading import pipeline
-from f3tok_jax import train
+from f3tok_jax import train as program
 from f3tok_jax.devices import sharding
+from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.stages import registry
+from f3tok_jax.training import loop
 from f3tok_jax.training import optimizer
-from f3tok_jax.training import stage
+from f3tok_jax.training import programs
+from f3tok_jax.training import session
+from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import state as train_state
+from tests.support import metrics
 from tests.support import sounds
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -94,6 +102,32 @@ def make_config(shards: pathlib.Path, *more: str):
     return config_lib.read(_RECIPE, arguments(shards, *more))
 
 
+def train(
+    shards: pathlib.Path,
+    workdir: pathlib.Path,
+    *more: str,
+    num_devices: int = 2,
+    stage: stage_lib.Definition | None = None,
+) -> int:
+    """Runs the toy stage, or another in its place, to its end in this process; the exit code."""
+    return session.run(
+        make_config(shards, *more),
+        str(workdir),
+        stage=stage or STAGE,
+        devices=jax.devices()[:num_devices],
+    )
+
+
+def fingerprints(workdir: pathlib.Path, step: int = 12) -> dict[str, str]:
+    """Fingerprint of every leaf of params, opt_state and ema_params: equal means bit-equal."""
+    return checkpoint.read_meta(str(workdir), step)["fingerprints"]
+
+
+def losses(workdir: pathlib.Path) -> list[float]:
+    """The training errors of a run, of each step that was finite."""
+    return [line["train/error"] for line in metrics.read(workdir) if "train/error" in line]
+
+
 def command(
     shards: pathlib.Path, workdir: pathlib.Path, cache: str, *more: str, num_devices: int
 ) -> dict[str, Any]:
@@ -117,7 +151,7 @@ def command(
     return {"args": [sys.executable, __file__, *flags], "env": os.environ | environment}
 
 
-def make_stage(config, run=None) -> stage.Stage:
+def make_stage(config, run=None) -> stage_lib.Stage:
     """Two linear players on frames of samples; data, noise and skipping as in the real stages."""
     crop = config.data.crop_frames * 640
     shape = (config.data.batch_size, crop)
@@ -125,7 +159,7 @@ def make_stage(config, run=None) -> stage.Stage:
         name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
         for name in ("generator", "discriminator")
     }
-    return stage.Stage(
+    return stage_lib.Stage(
         batch_spec={
             "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
             "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
@@ -150,6 +184,10 @@ def make_stage(config, run=None) -> stage.Stage:
         train_step=functools.partial(_train_step, optimizers=optimizers, config=config),
         eval_step=_eval_step,
         sample=_sample,
+        watched=(
+            stage_lib.Watched(metric="train/error", lever="lower the learning rate"),
+            stage_lib.Watched(metric="train/grad_norm", lever="clip it", factor=5.0),
+        ),
         best_metric="eval/error",
         sample_rate=SAMPLE_RATE,
         per_batch=shape[0] * crop / SAMPLE_RATE,
@@ -245,6 +283,22 @@ def _sample(state, frozen, batch):
     return {"reference": batch["waveform"], "reconstruction": made.reshape(batch["waveform"].shape)}
 
 
+# Where a run may be when it is told to leave, in this order.
+_PHASES = {
+    "flags": (program, "_train"),
+    "open": (session, "_open_data"),
+    "folder": (session, "_open_folder"),
+    "restore": (checkpoint.Checkpointer, "restore_latest"),
+    "compile": (programs.CompiledStage, "compile"),
+    "step": (loop, "_read"),
+    "evaluation": (loop, "_evaluate"),
+    "samples": (loop, "_write_samples"),
+    "save": (checkpoint.Checkpointer, "save"),
+    "end": (loop, "_finish"),
+    "done": (run_folder, "mark_done"),
+}
+
+
 def _inject_faults() -> None:
     """Makes the run slow, or misbehave at the steps that the environment names."""
     write, local_batch = metric_writer.MetricWriter.write, pipeline.Pipeline.local_batch
@@ -276,6 +330,26 @@ def _inject_faults() -> None:
 
     metric_writer.MetricWriter.write = faulty_write
     pipeline.Pipeline.local_batch = hashed_batch
+    if "TOY_SIGNAL" in os.environ:
+        name, phase, count = os.environ["TOY_SIGNAL"].split(":")
+        _signal_in(phase, signal.Signals[name], int(count))
+
+
+def _signal_in(phase: str, number: int, count: int) -> None:
+    """Sends this process a signal when it enters a phase for the `count`-th time."""
+    owner, name = _PHASES[phase]
+    original, calls = getattr(owner, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(phase)
+        if len(calls) == count and phase != "save":
+            os.kill(os.getpid(), number)
+        result = original(*arguments, **options)
+        if len(calls) == count and phase == "save":
+            os.kill(os.getpid(), number)  # while it is written in the background
+        return result
+
+    setattr(owner, name, interrupted)
 
 
 # In the place of the stage whose recipe it has.
@@ -285,4 +359,4 @@ STAGE = dataclasses.replace(registry.of("autoencoder"), make=make_stage)
 if __name__ == "__main__":
     _inject_faults()
     registry.STAGES[STAGE.name] = STAGE
-    sys.exit(train.main())
+    sys.exit(program.main())

@@ -7,27 +7,42 @@ import signal
 
 import pytest
 
+from data_pipelines import leaving
 from f3tok_jax.devices import preemption
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-@pytest.mark.parametrize("number", _SIGNALS)
-def test_a_signal_is_noticed_and_the_handlers_are_put_back(number):
-    before = {name: signal.getsignal(name) for name in _SIGNALS}
+@pytest.fixture
+def notice():
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS}
     notice = preemption.Preemption()
-    try:
-        assert not notice.reached()
-        os.kill(os.getpid(), number)
-        assert notice.reached() and notice.reached()
-    finally:
-        notice.close()
-    assert {name: signal.getsignal(name) for name in before} == before
+    notice.begin()
+    yield notice
+    notice.close()
+    assert {signal.getsignal(number) for number in _SIGNALS} == {signal.SIG_DFL}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", _SIGNALS)
+def test_a_signal_is_noticed_and_the_handlers_are_put_back(number, notice):
+    assert not notice.reached()
+    os.kill(os.getpid(), number)
+    assert notice.reached() and notice.reached()
+
+
+def test_until_a_run_begins_signals_are_those_of_the_program():
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    notice = preemption.Preemption()
+    assert {number: signal.getsignal(number) for number in _SIGNALS} == before
+    notice.close()
 
 
 def test_under_nohup_a_terminal_may_hang_up():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     notice = preemption.Preemption()
+    notice.begin()
     try:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not notice.reached() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -36,14 +51,12 @@ def test_under_nohup_a_terminal_may_hang_up():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_second_sigterm_does_not_interrupt_the_save_but_a_second_ctrl_c_does():
-    notice = preemption.Preemption()
-    try:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert notice.reached()
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        notice.close()
+@pytest.mark.reliability("R03")
+def test_a_second_sigterm_does_not_interrupt_the_save_but_a_second_ctrl_c_does(notice, monkeypatch):
+    left = []
+    monkeypatch.setattr(leaving, "leave", lambda sentence, code: left.append((sentence, code)))
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    assert notice.reached() and not left
+    os.kill(os.getpid(), signal.SIGINT)
+    assert left == [("stopped by a second Ctrl-C: run the same command again", 42)]

@@ -215,11 +215,12 @@ def test_perplexity_counts_the_codes_in_use():
 
 
 def test_collapsed_codebooks_are_named():
-    warnings = rq_mtp.collapse_warnings([64.0, 10.0, float("nan")], codebook_size=64)
-    assert sorted(warnings) == [1, 2]
-    assert warnings[1].startswith("codebook 1 of RQ-MTP has collapsed: its codes have perplexity")
-    assert "below 40% of 64" in warnings[1] and "codebook 2" in warnings[2]
-    assert not rq_mtp.collapse_warnings([10.0], codebook_size=64, min_share=0.1)
+    said = rq_mtp.collapse_warning(1, 10.0, codebook_size=64)
+    assert said.startswith("codebook 1 of RQ-MTP has collapsed: its codes have perplexity 10.0")
+    assert "below 40% of 64" in said
+    assert "codebook 2" in rq_mtp.collapse_warning(2, float("nan"), codebook_size=64)
+    assert not rq_mtp.collapse_warning(0, 64.0, codebook_size=64)
+    assert not rq_mtp.collapse_warning(0, 10.0, codebook_size=64, min_share=0.1)
 
 
 def test_log_mel_frames_come_at_the_rate_of_the_latents():
