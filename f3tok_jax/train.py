@@ -14,7 +14,8 @@ Exit codes:
     4    the disk is full, a checkpoint could not be written, or none of those there is whole
     42   told to leave (SIGTERM, SIGHUP, Ctrl-C, maintenance), and saved if a step was taken: run the
          same command again
-    124  nothing moved for twice config.loop.watchdog_seconds; stacks are on stderr and in logs/
+    124  nothing moved for twice config.loop.watchdog_seconds (stacks are on stderr and in logs/), or
+         not all processes had arrived after --start_seconds: run the same command again
     130  Ctrl-C before there was anything to go on from
     134  another process of the run died (jax.distributed aborts): run the same command again
     137  killed from outside, often for host memory
@@ -83,7 +84,6 @@ def _train(given: argparse.Namespace) -> int:
     import jax
 
     from f3tok_jax.devices import compilation
-    from f3tok_jax.devices import processes
     from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.stages import registry
@@ -104,14 +104,7 @@ def _train(given: argparse.Namespace) -> int:
             f"--workdir must be ASCII in a locale that is not UTF-8, got {given.workdir!r}: set "
             "PYTHONUTF8=1, or name another folder"  # Orbax writes no other names there
         )
-    processes.initialize_distributed(
-        mode=given.distributed,
-        coordinator=given.coordinator,
-        num_processes=given.num_processes,
-        process_id=given.process_id,
-        heartbeat_seconds=given.heartbeat_seconds,
-        start_seconds=given.start_seconds,
-    )
+    _find_others(given)
     if jax.process_index() == 0:
         preset = config_lib.read(given.config)
         command.say(config_lib.summary(config, preset, stage.derived(config)))
@@ -123,6 +116,25 @@ def _train(given: argparse.Namespace) -> int:
         )
     except checkpoint.CheckpointError as error:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
+
+
+def _find_others(given: argparse.Namespace) -> None:
+    """Connects this process to the others of its run."""
+    from f3tok_jax.devices import processes
+    from f3tok_jax.devices import rendezvous
+    from f3tok_jax.training import watchdog
+
+    try:
+        processes.initialize_distributed(
+            mode=given.distributed,
+            coordinator=given.coordinator,
+            num_processes=given.num_processes,
+            process_id=given.process_id,
+            heartbeat_seconds=given.heartbeat_seconds,
+            start_seconds=given.start_seconds,
+        )
+    except rendezvous.Absent as error:
+        raise command.Refused(error, watchdog.EXIT_STALLED) from error
 
 
 if __name__ == "__main__":

@@ -69,15 +69,7 @@ def all_agree(here: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array([here]))))
 
 
-def gathered(here: Sequence[int]) -> list[tuple[int, ...]]:
-    """Returns what every process has here, in their order; all of them must call it.
-
-    Args:
-        here: numbers from 0 to 2**64 - 1, equally many everywhere.
-    """
-    if jax.process_count() == 1:
-        return [tuple(here)]
-    # As bytes: JAX would keep half of a 64-bit number.
-    local = np.array(here, np.uint64).view(np.uint8).astype(np.int32)
-    everywhere = np.asarray(multihost_utils.process_allgather(local)).astype(np.uint8)
-    return [tuple(map(int, row.view(np.uint64))) for row in everywhere]
+def gathered_numbers(here: Sequence[int]) -> list[tuple[int, ...]]:
+    """Returns whole numbers of all processes, in their order; all of them must call it."""
+    # As text: JAX would keep half of a number of 64 bits.
+    return [tuple(json.loads(there)) for there in gathered(json.dumps(list(here)))]

@@ -49,7 +49,7 @@ class Preemption:
         if self._with_others:
             multihost.barrier("begin")
             self._together.set()
-            last = max(polls for (polls,) in multihost.gathered([self._end_watch()]))
+            last = max(polls for (polls,) in multihost.gathered_numbers([self._end_watch()]))
             # One of these may be the question at which all of them learn of it.
             while self._polls < last:
                 self._noticed |= self._poll()

@@ -7,6 +7,8 @@ import pathlib
 
 import jax
 
+from f3tok_jax.devices import rendezvous
+
 
 def initialize_distributed(
     *,
@@ -28,7 +30,8 @@ def initialize_distributed(
         start_seconds: in which all processes must have arrived.
 
     Raises:
-        ValueError: where only some of the three are given.
+        ValueError: where only some of the three are given, or processes count differently.
+        rendezvous.Absent: where processes have not arrived in time; known with `coordinator` alone.
     """
     given = [bool(coordinator), num_processes > 0, process_id >= 0]
     if any(given) and not all(given):
@@ -44,6 +47,9 @@ def initialize_distributed(
         os.environ.setdefault("grpc_proxy", "")
     limits = dict(heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=start_seconds)
     if coordinator:
+        rendezvous.meet(
+            coordinator, num_processes=num_processes, process_id=process_id, seconds=start_seconds
+        )
         jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
     elif mode == "on" or _has_tpu_chips():
         jax.distributed.initialize(**limits)

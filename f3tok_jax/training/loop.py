@@ -148,7 +148,7 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
     if leaving or at_end or step % config.checkpoint.every_steps == 0:
         this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
         this.watchdog.beat("save")
-        rows = multihost.gathered(this.train_data.seen(step))
+        rows = multihost.gathered_numbers(this.train_data.seen(step))
         seen = this.tally.with_rows(rows).as_json()
         this.checkpointer.save(step, state, evaluated, seen=seen)
     return leaving

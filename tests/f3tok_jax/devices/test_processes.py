@@ -33,6 +33,7 @@ def test_half_a_cluster_is_refused(given):
 def test_which_processes_are_looked_for(monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append(args))
+    monkeypatch.setattr(processes.rendezvous, "meet", lambda *args, **kwargs: None)
     processes.initialize_distributed(**_NOTHING)  # no TPU chips: alone
     processes.initialize_distributed(
         **_NOTHING | dict(mode="off", coordinator="a:1", num_processes=2, process_id=1)
