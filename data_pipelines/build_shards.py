@@ -7,7 +7,8 @@
 The same command gives the same bytes, whatever the number of workers. A build that was killed
 leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
 
-Exit codes: 0 finished, 1 wrong arguments or input, 4 a full disk; stderr says which.
+Exit codes: 0 finished, 1 wrong arguments or input, 4 a full disk, 42 told to leave
+by SIGTERM or SIGHUP (the same command goes on), 130 Ctrl-C; stderr says which.
 """
 
 import argparse
@@ -135,7 +136,7 @@ def _input_from_flags(values: argparse.Namespace) -> listing.Input:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    return command.run(_parser(), _build, arguments)
+    return command.run(_parser(), _build, arguments, resumes=True)
 
 
 def _build(values: argparse.Namespace) -> None:

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How every program begins and ends: flags, help, one sentence for what a user can mend, exit code.
 
+Every program ends with 130 on Ctrl-C and by SIGTERM and SIGHUP as if it did not hear of them, 143
+and 129 in a shell, unless its own docstring says that it resumes.
+
 A program's docstring is its help. What it computes with is imported after its flags are read, so
 that neither --help nor a wrong flag waits for JAX.
 """

@@ -8,7 +8,8 @@ The new set has the same records in the same order with texts and labels, and th
 autoencoder's averaged weights: a stage refuses latents of another. A folder with the sets `train`
 and `test` gives a folder with both. Killed, the same command continues; finished, it says so.
 
-Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
+Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk, 42 told to leave
+by SIGTERM or SIGHUP (the same command goes on), 130 Ctrl-C; stderr says which.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", required=True, help="folder of the latents")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     add("--batch_size", type=int, default=32, help="sounds encoded at a time")
-    return command.run(parser, _encode, arguments)
+    return command.run(parser, _encode, arguments, resumes=True)
 
 
 def _encode(given: argparse.Namespace) -> None:

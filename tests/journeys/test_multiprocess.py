@@ -47,7 +47,7 @@ def _run(
             "--heartbeat_seconds=20",
             "--start_seconds=200",
         ]
-        flags = (*more, *own.pop("arguments", ()), *(distributed if num_processes > 1 else ()))
+        flags = (*more, *(distributed if num_processes > 1 else ()), *own.pop("arguments", ()))
         command = toy_run.command(shards, workdir, cache, *flags, num_devices=4 // num_processes)
         own["TOY_HASHES"] = f"{workdir}/../hashes_{workdir.name}_{index}"
         command["env"] |= own
@@ -139,6 +139,62 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     )
     assert f"from its checkpoint of step {left_at}" in results[0].stdout
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
+
+
+@pytest.mark.reliability("R02")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "SIGTERM:compile:1",
+        *(
+            pytest.param(fault, marks=pytest.mark.slow)
+            for fault in (
+                *("SIGHUP:open:1", "SIGINT:folder:1", "SIGTERM:restore:1", "SIGHUP:compile:2"),
+                *("SIGTERM:evaluation:1", "SIGHUP:evaluation:1", "SIGTERM:save:1"),
+            )
+        ),
+    ],
+)
+def test_told_to_one_both_leave_wherever_they_are_and_the_rerun_ends_as_undisturbed(
+    fault, shards, cache, tmp_path
+):
+    workdir = tmp_path / "run"
+    slow = {"TOY_STEP_SECONDS": "0.5"}
+    results = _run(shards, workdir, cache, each=(slow, slow | {"TOY_SIGNAL": fault}))
+    said = results[0].stderr + results[1].stderr
+    assert [result.returncode for result in results] == [42, 42], said
+    if fault.split(":")[1] not in ("evaluation", "save"):
+        assert said.count("told to leave before the first step: run the same command again") == 2
+    undisturbed = tmp_path / "undisturbed"
+    for folder in (workdir, undisturbed):
+        results = _run(shards, folder, cache)
+        assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    assert toy_run.fingerprints(workdir) == toy_run.fingerprints(undisturbed)
+
+
+@pytest.mark.reliability("R15")
+def test_a_peer_that_stands_still_ends_both_with_stacks(shards, cache, tmp_path):
+    workdir = tmp_path / "run"
+    limit = "--config.loop.watchdog_seconds=6"
+    results = _run(shards, workdir, cache, _NO_EVALUATION, limit, each=({}, {"TOY_STALL_AT": "3"}))
+    codes = [result.returncode for result in results]
+    # Whichever ends first is missed by the other, whose watchdog is about to bark as well.
+    assert 124 in codes and set(codes) <= {124, -signal.SIGABRT}, codes
+    for index, result in enumerate(results):
+        assert "stacks of all threads follow" in result.stderr
+        assert "take_steps" in (workdir / "logs" / f"stacks_{index:04d}.txt").read_text()
+
+
+@pytest.mark.reliability("R17")
+def test_a_peer_that_never_starts_is_named(shards, cache, tmp_path):
+    few = {"arguments": ["--num_processes=3", "--start_seconds=5"]}
+    results = _run(shards, tmp_path / "run", cache, each=(few, few))
+    for result in results:
+        assert result.returncode == 124, result.stderr
+        assert result.stderr.splitlines()[-1] == (
+            "f3tok_jax.train: processes 2 have not arrived in 5 s (--start_seconds)"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_path):
