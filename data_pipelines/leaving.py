@@ -18,9 +18,9 @@ from typing import Any
 from data_pipelines.records import atomic
 
 EXIT_RESUMABLE = 42  # the same command goes on
+_HANDED_OVER = 5.0  # seconds after which the main thread does not wait for the other any more
 
 _listener: int | None = None  # process whose thread hears of signals; a fork has no such thread
-_HANDED_OVER = 5.0  # seconds after which the main thread does not wait for that thread any more
 
 
 class AtOnce:
