@@ -13,11 +13,13 @@ import soundfile
 
 from f3tok_jax import cli
 from f3tok_jax import evaluate
+from f3tok_jax import export
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.stages import registry
@@ -262,7 +264,15 @@ def _root(folders) -> pathlib.Path:
     return pathlib.Path(folders["representation"]).parent
 
 
-def test_a_lineage_that_moved_is_used_resumed_built_on_and_extended(
+def _train(config, workdir, **options) -> dict[str, str]:
+    """Path -> fingerprint of each array, after the last step."""
+    stage, devices = registry.of(config.stage), jax.devices()[:1]
+    code = session.run(config, str(workdir), stage=stage, devices=devices, **options)
+    assert code == session.EXIT_DONE
+    return checkpoint.read_meta(str(workdir), config.num_steps)["fingerprints"]
+
+
+def test_a_lineage_that_moved_is_used_and_resumed(
     moved, run, folders, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -275,21 +285,29 @@ def test_a_lineage_that_moved_is_used_resumed_built_on_and_extended(
     ):
         assert cli.main([*arguments, f"--model={workdir}"]) == 0, capsys.readouterr().err
     assert pathlib.Path("sound.npz").is_file() and soundfile.info("out.wav").frames > 0
-
-    def train(config, workdir, **options) -> dict[str, str]:
-        stage, devices = registry.of(config.stage), jax.devices()[:1]
-        code = session.run(config, str(workdir), stage=stage, devices=devices, **options)
-        assert code == session.EXIT_DONE
-        return checkpoint.read_meta(str(workdir), config.num_steps)["fingerprints"]
-
     # Resumed by the command that began it, in which every place is one that is gone.
     before = checkpoint.read_meta(str(workdir), 6)["fingerprints"]
     shutil.rmtree(workdir / "checkpoints" / "6")
     new = moved / _root(folders).name
     places = places_lib.Places({str(_root(folders)): str(new)}, ())
-    assert train(_config(folders), workdir, places=places) == before
-    # A run that begins on what moved is the one that began on what was there.
+    assert _train(_config(folders), workdir, places=places) == before
+
+
+@pytest.mark.slow
+def test_a_lineage_that_moved_is_extended_and_built_on_and_so_is_its_bundle(
+    moved, run, folders, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    workdir, new = moved / pathlib.Path(run).name, moved / _root(folders).name
     there = {name: str(new / pathlib.Path(path).name) for name, path in folders.items()}
-    assert train(_config(there), tmp_path / "begun") == before
+    # A run that begins on what moved is the one that began on what was there.
+    before = checkpoint.read_meta(str(workdir), 6)["fingerprints"]
+    assert _train(_config(there), tmp_path / "begun") == before
     assert pins.of(there["representation"]) == pins.of(there["autoencoder"]) == {3}
-    train(_config(there, "--config.num_steps=7"), workdir)
+    _train(_config(there, "--config.num_steps=7"), workdir)
+    assert export.main([f"--workdir={workdir}", "--bundle", "--output=bundle"]) == 0
+    shutil.move("bundle", "other")
+    config, bundled = _config(there, "--config.num_steps=8"), "other/generation"
+    assert _train(config, workdir) == _train(config, bundled)
+    assert places_lib.kept(bundled) == {"representation": "../representation"}
+    assert lineage.Lineage.read(bundled).ancestor("autoencoder").workdir == "other/autoencoder"

@@ -80,6 +80,17 @@ def test_every_run_loads_with_the_runs_that_it_was_trained_on(runs):
     jax.tree.map(np.testing.assert_array_equal, params, exported)
 
 
+def test_runs_that_moved_together_find_each_other(runs, tmp_path, monkeypatch):
+    """Every path in them is seen from a folder that is not the current one any more."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = lineage.Lineage.read(f"{runs}/generation")
+    run.check(language_model=True)
+    places = {name: run.ancestor(name).workdir for name in ("representation", "autoencoder")}
+    assert places == {name: f"{runs}/{name}" for name in places}
+    assert run.language_model_folder == f"{runs}/model"
+
+
 @pytest.mark.parametrize("stage", _WENT_ON)
 def test_every_run_goes_on_as_it_would_have(stage, runs, capsys):
     config = _read(stage).config

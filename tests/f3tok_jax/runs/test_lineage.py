@@ -13,6 +13,7 @@ import sys
 import ml_collections
 import pytest
 
+from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import representation as pretrained_representation
@@ -338,6 +339,36 @@ def test_runs_that_went_apart_are_found_by_mapping_or_search_path(elsewhere, tmp
     assert f"at step 3 in {tmp_path}/of_autoencoder/v0; no run in {old['autoencoder']}; " in said
     assert f"no run in {tmp_path}/of_text/autoencoder" in said
     assert f"--map={old['autoencoder']}=PLACE" in said and "$F3TOK_PATH" in said
+
+
+def test_whoever_reads_the_language_model_is_told_that_it_is_another(moved):
+    """Encoding reads no byte of it."""
+    folder = pathlib.Path(lineage.Lineage.read(moved["representation"]).language_model_folder)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.seek(10_000)
+        file.write(b"\1" * 5_000)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(moved["generation"])
+    assert tokenizer.codec.step == tokenizer.representer.step == 3
+    for part in ("transcriber", "text_to_sound"):
+        with pytest.raises(ValueError, match="was trained on language model .*, weights differing in"):
+            getattr(tokenizer, part)
+
+
+def test_a_run_of_a_language_model_keeps_to_its_tokenizer(tmp_path, tokenizer_of):
+    workdir, path = str(tmp_path / "run"), tmp_path / "tokenizer.json"
+    tokenizer_of(5).save(str(path))
+    recipe = f"{_ROOT}/configs/language_model.py:tiny"
+    config = config_lib.read(recipe, [f"--config.tokenizer={path}"])
+    config_lib.save(config, workdir)
+    stage = registry.of("language_model").make(config)
+    assert set(stage.frozen_fingerprints) == {"tokenizer"}
+    run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
+    lineage.Lineage(config=config).keep_places(workdir)
+    begun = lambda: lineage.Lineage(workdir=workdir, config=config)
+    assert begun().tokenizer == str(path)
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(ValueError, match="run was trained on tokenizer .*, got .* in .*--map="):
+        begun().tokenizer
 
 
 def test_another_tokenizer_is_refused_by_its_name(moved):
