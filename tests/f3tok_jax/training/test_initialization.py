@@ -12,10 +12,12 @@ import pytest
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.training import initialization
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import session
 from tests.support import metrics
+from tests.support import seals
 from tests.support import toy_run
 
 
@@ -119,19 +121,21 @@ def test_a_run_goes_on_without_the_one_it_began_from(shards, before, tmp_path, c
 
 
 def test_other_latents_and_other_stages_are_refused(before, tmp_path):
-    section = toy_run.make_config(tmp_path, f"--config.init_from.workdir={before}").init_from
-    frozen = pathlib.Path(before) / "frozen.json"
-    kept, lines = frozen.read_text(), []
+    run, lines = shutil.copytree(before, tmp_path / "run"), []
+    section = toy_run.make_config(tmp_path, f"--config.init_from.workdir={run}").init_from
     prints = {"autoencoder": "a", "language_model": "b"}
-    try:
-        frozen.write_text(json.dumps({"fingerprints": prints, "measured": {}}))
-        initialization.check(section, "autoencoder", prints, say=lines.append)
-        assert not lines
-        initialization.check(section, "autoencoder", {"language_model": "c"}, say=lines.append)
-        assert "the language_model of fingerprint b, got c" in lines[0]
-        with pytest.raises(ValueError, match="must be of the same latents: .*fingerprint a, got d"):
-            initialization.check(section, "autoencoder", {"autoencoder": "d"})
-    finally:
-        frozen.write_text(kept)
+    seals.change(run / "frozen.json", fingerprints=prints)
+    files = run_folder.digests(str(run))
+    seals.change(run / "checkpoints" / "12" / "meta" / "metadata", files=files)
+    initialization.check(section, "autoencoder", prints, say=lines.append)
+    assert not lines
+    # A fingerprint of an earlier version says nothing about one of this.
+    now = "config:1 tokenizer:2 weights:3"
+    initialization.check(section, "autoencoder", {"language_model": now}, say=lines.append)
+    assert not lines
+    initialization.check(section, "autoencoder", {"language_model": "c"}, say=lines.append)
+    assert "the language_model of fingerprint b, got c" in lines[0]
+    with pytest.raises(ValueError, match="must be of the same latents: .*fingerprint a, got d"):
+        initialization.check(section, "autoencoder", {"autoencoder": "d"})
     with pytest.raises(ValueError, match="must be a run of the representation stage"):
         initialization.check(section, "representation", {})
