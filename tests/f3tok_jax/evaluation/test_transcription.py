@@ -55,9 +55,8 @@ class _Tokenizer:
 
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch):
-    monkeypatch.setattr(
-        tokenizer.F3Tokenizer, "from_pretrained", lambda folder, step, say: _Tokenizer()
-    )
+    made = lambda folder, step, *, moved, say: _Tokenizer()
+    monkeypatch.setattr(tokenizer.F3Tokenizer, "from_pretrained", made)
     run = types.SimpleNamespace(stage="representation")
     monkeypatch.setattr(config_lib, "load", lambda folder: run)
     monkeypatch.setattr(sources, "open_source", lambda folder, *, sample_rate: _Source())
