@@ -41,6 +41,7 @@ _EXIT_CODES = {
     loop.Outcome.NONFINITE: EXIT_NONFINITE,
     loop.Outcome.PREEMPTED: EXIT_PREEMPTED,
 }
+_PROGRAMS = {"eval_step": "evaluation", "sample": "samples", "train_step": "the train step"}
 
 
 def run(
@@ -274,8 +275,9 @@ def _compile(
         f"{jax.process_count()} processes; {stage.per_batch:,.1f} {stage.unit.replace('_', ' ')} "
         "per batch"
     )
-    wanted = {"train_step": True, "eval_step": evaluates, "sample": stage.sample is not None}
+    makes_sound = stage.sample is not None
+    wanted = {"eval_step": evaluates, "sample": makes_sound, "train_step": True}
     for name in (name for name, is_wanted in wanted.items() if is_wanted):
         started = time.monotonic()
         programs.compile(name)
-        say(f"compiled {name} in {time.monotonic() - started:.1f} s")
+        say(f"compiled {_PROGRAMS[name]} in {time.monotonic() - started:.1f} s")
