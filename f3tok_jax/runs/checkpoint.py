@@ -204,7 +204,7 @@ class Checkpointer:
         # Processes on one file system share it: the whole state must fit, not this process's part.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * _SPARE_SPACE
         free = shutil.disk_usage(self._folder).free
-        if free < needed:
+        if not multihost.all_agree(free >= needed):
             raise CheckpointError(
                 f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in {self._folder}, "
                 f"got {free / 1e6:.0f} MB; free some space, then run the same command to resume"

@@ -5,11 +5,12 @@
 A full disk is said in one sentence; Orbax would print a traceback for each of its threads before.
 """
 
+import logging
 import os
 import sys
 from typing import Any
 
-from absl import logging
+from absl import logging as absl_logging
 
 _FROM = f"{os.sep}orbax{os.sep}"
 _LATE = "Event loop is closed"  # for TensorStore, which answers when the read or write is given up
@@ -17,13 +18,16 @@ _LATE = "Event loop is closed"  # for TensorStore, which answers when the read o
 
 def keep_quiet() -> None:
     """Drops such lines from now on; more than once is as good as once."""
-    logging.get_absl_logger().addFilter(_is_news)
+    for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
+        logger.addFilter(_is_news)
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
 
 
-def _is_news(record: Any) -> bool:
-    return not (record.exc_info and _FROM in record.pathname)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line is neither an error of Orbax's nor a task that it gave up for one."""
+    given_up = record.name == "asyncio" and _FROM in record.getMessage()
+    return not given_up and not (record.exc_info and _FROM in record.pathname)
 
 
 class _Hook:

@@ -119,9 +119,9 @@ def test_a_disk_that_others_fill_ends_a_run_with_4(step, namespace, shards, cach
     variables = {"TOY_FILL_AT": str(step), "TOY_FILL": str(place / "others")}
     ended = _run(command, *namespace, _on_a_small_disk(place, "4m"), env=variables)
     assert ended.returncode == 4, ended.stderr
-    last = ended.stderr.splitlines()[-1]  # Orbax's threads say theirs before.
-    assert last.startswith("f3tok_jax.train: ")
-    assert "No space left on device" in last or "free" in last
+    (said,) = ended.stderr.splitlines()
+    assert said.startswith("f3tok_jax.train: ")
+    assert "No space left on device" in said or "free" in said
 
 
 def test_a_build_on_a_full_disk_is_one_sentence_and_4(namespace, tmp_path):

@@ -42,6 +42,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         run_folder.prepare(_CONFIG, str(tmp_path / "file" / "run"), {})
 
 
+@pytest.mark.reliability("R13")
 def test_a_second_run_in_the_folder_is_refused_while_the_first_lasts(tmp_path):
     with run_folder.locked(str(tmp_path)):
         with pytest.raises(ValueError, match="must not be in use"):
