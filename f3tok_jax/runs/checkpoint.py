@@ -99,6 +99,7 @@ class Checkpointer:
             *steps[len(steps) - min(self._keep_last, len(steps)) :],
             *(step for _, step in scored[: self._keep_best]),
             *pins.of(str(self._folder.parent)),
+            *(step for step in steps if step_folders.is_link(self._folder, step)),
             self.restored.get("step"),
         }
         return [step in kept for step in steps]

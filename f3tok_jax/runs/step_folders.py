@@ -30,9 +30,16 @@ def strangers(folder: epath.Path) -> list[str]:
     return sorted(path.name for path in paths if not _is_step(path))
 
 
+def is_link(folder: epath.Path, step: int) -> bool:
+    """Whether a step lies elsewhere, where somebody keeps it."""
+    return os.path.islink(folder / str(step))
+
+
 def _is_step(path: epath.Path) -> bool:
-    if not _NAME.fullmatch(path.name) or os.path.islink(path) or not path.is_dir():
+    if not _NAME.fullmatch(path.name) or not path.is_dir():
         return False
+    if os.path.islink(path) and os.path.basename(os.path.realpath(path)) != path.name:
+        return False  # It leads to another step.
     names = {inside.name for inside in path.iterdir()}
     return not names or bool(names & _CONTENT)
 

@@ -231,6 +231,24 @@ def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
     assert (checkpoints / "99" / "a.txt").read_text() == "mine"
 
 
+def test_a_step_that_was_moved_and_left_a_link_is_used_and_stays(tmp_path):
+    _saved(tmp_path / "run")
+    place = tmp_path / "large_disk" / "2"
+    (tmp_path / "large_disk").mkdir()
+    link = tmp_path / "run" / "checkpoints" / "2"
+    link.rename(place)
+    link.symlink_to(place)
+    checkpointer = _open(tmp_path / "run", keep_last=1, keep_best=0)
+    for step in (3, 4):
+        assert checkpointer.save(step, _state(step))
+    checkpointer.close()
+    assert checkpoint.steps(str(tmp_path / "run")) == [2, 4]
+    _assert_equal(
+        checkpoint.restore_params(str(tmp_path / "run"), _abstract().ema_params, step=2)[0],
+        _state(2).ema_params,
+    )
+
+
 @pytest.mark.reliability("R07")
 @pytest.mark.parametrize("step", [4, 5, 6, 99])
 def test_what_has_the_name_of_a_step_is_moved_when_that_is_saved(tmp_path, step):
