@@ -7,6 +7,8 @@ r"""Writes one HTML page about one run or several side by side, with everything 
 
 Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe*.json, ablation*.json,
 transcripts*.json and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
+What was changed or damaged since is named and left out: lines of metrics.jsonl hold a checksum ("sum"),
+JSON files a seal, and SHA256SUMS beside sounds, which sha256sum -c reads as well, has theirs.
 The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
 
 Exit codes: 0 finished, 1 a folder that is not a run, 4 a full disk; stderr says which.

@@ -27,7 +27,7 @@ from f3tok_jax.signal import spectra
 
 _METRICS_NAME = "metrics.jsonl"
 _SETTLE_SECONDS = 5.0  # for what waits when a checkpoint is about to be saved
-_CLOSE_SECONDS = 10.0  # the same when a run ends
+_CLOSE_SECONDS = 20.0  # the same when a run ends: a slow bucket gets its last lines
 _EVENTS = "TensorBoard events"
 
 
