@@ -27,12 +27,13 @@ _WIDTH = 512
 
 
 # What the shipped configs are held to, on the slices that recipes and configs/README.md name for
-# them: memory per chip as measured here (README's is at full effort, and the same within 4 %), and
-# audio-seconds per chip-second at the roofline. The aim of the design is 300 for the autoencoder's
-# full step and 900 for its generator alone; nothing is promised of the others.
+# them: memory per chip, and audio-seconds per chip-second at the roofline. Memory is as measured with
+# _QUICK, at full effort the same within 4 %; of the autoencoder's base at effort -0.5. The aim of the
+# design is 300 for the autoencoder's full step and 900 for its generator alone; nothing is promised of
+# the others.
 _HELD = [
     # config, topology, slices, part, GiB, audio-seconds at least
-    ("autoencoder:base", "v5e:2x2", 1, "all", 2.2, 300),
+    ("autoencoder:base", "v5e:2x2", 1, "all", 2.1, 300),
     ("autoencoder:base", "v5e:2x2", 1, "generator", 0.9, 900),
     ("autoencoder:base", "v5e:4x4", 1, "all", 0.8, 300),
     ("autoencoder:base", "v5e:4x4", 2, "all", 0.7, 300),
@@ -44,14 +45,14 @@ _HELD = [
     ("representation:base", "v5p:2x2x1", 1, "all", 40.11, 0),
     ("representation:base", "v6e:2x4", 1, "all", 20.22, 0),
     ("representation:large", "v5p:4x4x4", 1, "all", 13.03, 0),
-    ("representation:large", "v5p:4x4x4", 2, "all", 7.1, 0),
+    ("representation:large", "v5p:4x4x4", 2, "all", 7.18, 0),
     ("generation:base", "v5e:4x4", 1, "all", 6.33, 0),
     ("generation:base", "v5e:4x4", 2, "all", 3.06, 0),
     ("generation:base", "v5e:2x4", 1, "all", 11.99, 0),
     ("generation:base", "v5p:2x2x1", 1, "all", 25.56, 0),
     ("generation:base", "v5e:1x1", 1, "patch", 1.67, 0),
     ("generation:large", "v5p:4x4x4", 1, "all", 31.58, 0),
-    ("generation:large", "v5p:4x4x4", 2, "all", 19.8, 0),
+    ("generation:large", "v5p:4x4x4", 2, "all", 19.83, 0),
 ]
 # Compiles several times faster than what training uses, to about the same roofline.
 _QUICK = "--effort=-1"
@@ -336,6 +337,6 @@ def test_shipped_configs_fit_their_slices_and_keep_their_cost(
     memory = cost["memory_bytes"]
     assert memory["peak"] < memory["limit"]
     # To the memory of a chip there is room for much that should be seen before.
-    assert memory["peak"] == pytest.approx(gigabytes * 2**30, rel=0.1)
+    assert memory["peak"] / 2**30 == pytest.approx(gigabytes, rel=0.1, abs=0.06)
     rate = cost["roofline"].get("audio_seconds_per_chip_second", 0.0)
     assert rate >= at_least
