@@ -52,7 +52,7 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def _parser_of(module, monkeypatch) -> argparse.ArgumentParser:
     parsers = []
-    monkeypatch.setattr(command, "run", lambda parser, *_: parsers.append(parser))
+    monkeypatch.setattr(command, "run", lambda parser, *_, **__: parsers.append(parser))
     module.main([])
     return parsers[0]
 
