@@ -22,6 +22,7 @@ from f3tok_jax.evaluation import metrics
 from f3tok_jax.evaluation import reconstruction as reconstruction_evaluation
 from f3tok_jax.evaluation import scores
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import places as places_lib
 from tests.support import sounds
 from tests.support import tiny_models
 
@@ -269,4 +270,5 @@ def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
 def test_tfds_training_data_is_no_folder_that_is_gone(workdir):
     config = config_lib.load(workdir)
     config.data.train = "tfds:speech@train#audio"
-    assert reconstruction_evaluation._training_data(config, workdir) == config.data.train
+    found = reconstruction_evaluation._training_data(config, workdir, places_lib.Places())
+    assert found == config.data.train

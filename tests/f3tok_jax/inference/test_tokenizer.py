@@ -247,8 +247,10 @@ def test_folders_that_are_no_such_run_are_refused(folders, tmp_path):
     with pytest.raises(ValueError, match="must be the work folder of a run"):
         tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "nowhere"))
     shutil.copytree(folders["autoencoder"], tmp_path / "run")
-    config = tmp_path / "run" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"stage": "language_model"}))
+    metadata = tmp_path / "run" / "checkpoints" / "3" / "meta" / "metadata"
+    kept = json.loads(metadata.read_text())["config"]
+    seals.change(metadata, config=kept | {"stage": "language_model"})
+    seals.change(tmp_path / "run" / "config.json", stage="language_model")
     with pytest.raises(ValueError, match="must be a run of the autoencoder, representation or gen"):
         tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "run"))
 
