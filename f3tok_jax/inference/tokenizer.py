@@ -27,6 +27,7 @@ from f3tok_jax.inference import rates
 from f3tok_jax.inference import represent as represent_lib
 from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
 
@@ -105,7 +106,8 @@ class F3Tokenizer:
     def transcriber(self) -> transcribe_lib.Transcriber:
         """The frozen language model that the run was supervised by, to answer in text."""
         run = self._run_of("representation").at(self.representer.step)
-        return transcribe_lib.Transcriber(run, say=self._say)
+        with config_lib.values_of(run.workdir):
+            return transcribe_lib.Transcriber(run, say=self._say)
 
     @functools.cached_property
     def text_to_sound(self) -> generate_lib.TextToSound:

@@ -14,6 +14,7 @@ import ml_collections
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import bottleneck
 from f3tok_jax.pretrained import weights
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 
@@ -63,7 +64,8 @@ def load(
         ValueError: where the run is of another version.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    autoencoder = of_run(run)
-    abstract = {"generator": abstract_params(autoencoder)}
+    with config_lib.values_of(run.workdir):
+        autoencoder = of_run(run)
+        abstract = {"generator": abstract_params(autoencoder)}
     params, run = weights.restore(run, abstract, shardings and {"generator": shardings}, say=say)
     return autoencoder, params["generator"], run

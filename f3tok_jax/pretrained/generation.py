@@ -17,6 +17,7 @@ from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import frozen as frozen_lib
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.pretrained import weights
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
@@ -162,9 +163,10 @@ def load(
         ValueError: where the run, or one that it builds on, is of another version.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    model = Model(run)
-    params, run = weights.restore(run, model.abstract_params(), say=say)
-    modules = model._abstract_modules()
+    with config_lib.values_of(run.workdir):
+        model = Model(run)
+        abstract, modules = model.abstract_params(), model._abstract_modules()
+    params, run = weights.restore(run, abstract, say=say)
     below, _ = pretrained_representation.load(model.representation, modules, say=say)
     given = model.frozen.load_language_model() | below
     return model, generator_weights(params, given), run

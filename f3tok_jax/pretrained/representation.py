@@ -14,6 +14,7 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
 from f3tok_jax.pretrained import weights
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 
@@ -85,8 +86,10 @@ def load_encoder(
     run: lineage.Lineage, *, say: Callable[[str], None] = print
 ) -> tuple[encoder_lib.RepresentationEncoder, Any, lineage.Lineage]:
     """The encoder of a run, its parameters, and the run at their step; see `load`."""
-    encoder = make_encoder(run)
-    params, run = load(run, abstract_params(encoder), say=say)
+    with config_lib.values_of(run.workdir):
+        encoder = make_encoder(run)
+        abstract = abstract_params(encoder)
+    params, run = load(run, abstract, say=say)
     return encoder, params["encoder"], run
 
 
@@ -94,7 +97,8 @@ def load_projector(
     run: lineage.Lineage, width: int, *, say: Callable[[str], None] = print
 ) -> tuple[projector_lib.Projector, Any]:
     """The projector of a supervised run to a language model of `width`, and its parameters."""
-    projector = make_projector(run.config, width)
-    abstract = {"projector": _abstract(projector, run.config.model.width)}
+    with config_lib.values_of(run.workdir):
+        projector = make_projector(run.config, width)
+        abstract = {"projector": _abstract(projector, run.config.model.width)}
     params, _ = load(run, abstract, say=say)
     return projector, params["projector"]

@@ -199,6 +199,23 @@ def load(workdir: str) -> ml_collections.ConfigDict:
         ) from error
 
 
+@contextlib.contextmanager
+def values_of(workdir: str) -> Iterator[None]:
+    """To be held while models are made of the config of a run that anybody may have written.
+
+    Raises:
+        ValueError: in the context, for values of other kinds or sizes than a model can be made of.
+    """
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{workdir}/{_FILE_NAME} must have values of which a model can be made, got others: "
+            f"{reason:.300}; copy it from where the run was trained"
+        ) from error
+
+
 def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> list[str]:
     """Refuses a run folder whose config differs in more than what a resumed run may change.
 

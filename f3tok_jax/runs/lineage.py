@@ -154,7 +154,8 @@ class Lineage:
         """
         sections = config_lib.frozen_models(self.config).items()
         named = {name: section for name, section in sections if section.get("workdir")}
-        return {name: self._parent(name, section) for name, section in named.items()}
+        with config_lib.values_of(self.workdir):
+            return {name: self._parent(name, section) for name, section in named.items()}
 
     def _parent(self, name: str, section: ml_collections.ConfigDict) -> "Lineage":
         bound = self.trained_on.get(name)
@@ -214,8 +215,15 @@ class Lineage:
         """Of the run's latents: from its autoencoder, or the config's own where it names none.
 
         Raises:
-            ValueError: for a run that hears nothing.
+            ValueError: for a run that hears nothing, or whose config says nothing that can be.
         """
+        with config_lib.values_of(self.workdir):
+            sound = self._sound()
+            if sound.latent_rate <= 0 or sound.latent_dim < 1 or sound.sample_rate < 1:
+                raise ArithmeticError(str(sound))
+            return sound
+
+    def _sound(self) -> Sound:
         config = self.config
         if config.stage == "autoencoder":
             samples = config.model.hop_length * math.prod(time for time, _ in config.model.strides)

@@ -23,6 +23,7 @@ from data_pipelines.reading import pipeline
 from data_pipelines.reading import sources
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
+from data_pipelines.records import sealed
 from data_pipelines.records import sound as sound_records
 from tests.fuzz import mutations
 from tests.support import cases
@@ -149,32 +150,51 @@ def language_model(folder: pathlib.Path) -> Target:
 
 
 def run_config(folder: pathlib.Path) -> Target:
-    """config.json of a run that is resumed, shown and used."""
+    """config.json of runs that are resumed and used, also where their checkpoints say it too."""
     from f3tok_jax.inference import tokenizer
-    from f3tok_jax.pretrained import autoencoder as pretrained
     from f3tok_jax.runs import config as config_lib
-    from f3tok_jax.stages import registry
-    from tests.support import tiny_models
+    from f3tok_jax.runs import folder as run_folder
+    from tests.support import tiny_runs
 
-    run = folder / "run"
-    tiny_models.write_run(run)
-    config = tiny_models.config()
-    index = 0
+    runs = {name: pathlib.Path(run) for name, run in tiny_runs.write_chain(folder).items()}
+    paths = {name: run / "config.json" for name, run in runs.items()}
+    kept = {name: run / "checkpoints" / "3" / "meta" / "metadata" for name, run in runs.items()}
+    configs = {name: config_lib.load(str(run)) for name, run in runs.items()}
+    whole = {path: path.read_bytes() for path in (*paths.values(), *kept.values())}
+    name, is_resumed = "generation", False
+
+    def write(rng: random.Random) -> None:
+        nonlocal name, is_resumed
+        for path, content in whole.items():
+            path.write_bytes(content)
+        name, is_resumed = rng.choice((*sorted(runs), "autoencoder")), rng.random() < 0.3
+        path = paths[name]
+        path.write_bytes(mutations.of_sealed_json(whole[path], rng))
+        with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):
+            content = json.loads(path.read_bytes())
+            content.pop(sealed.NAME, None)
+            metadata = json.loads(whole[kept[name]]) | {"config": content}
+            metadata.pop(sealed.NAME)
+            kept[name].write_text(json.dumps(sealed.seal(metadata)))
 
     def read() -> None:
-        nonlocal index
-        index += 1
-        if index % 3 == 0:
-            config_lib.check_same_run(config, str(run))
+        run = str(runs[name])
+        if is_resumed:
+            config_lib.check_same_run(configs[name], run)
+            run_folder.check_kept(configs[name], run)
             return
-        found = tokenizer.F3Tokenizer.from_pretrained(str(run), say=lambda text: None)
+        found = tokenizer.F3Tokenizer.from_pretrained(run, say=_silent)
         found.sample_rate
-        if index % 3 == 1:
-            pretrained.load(found.run, say=lambda text: None)
-        else:
-            registry.of(found.run.stage).derived(found.run.config)
+        parts = {"autoencoder": "codec", "representation": "representer"}
+        getattr(found, parts.get(name, "text_to_sound"))
+        if name == "representation":
+            found.transcriber
 
-    return of_files(run, {"config.json": mutations.of_sealed_json}, read)
+    return Target(write, read, tuple(whole))
+
+
+def _silent(text: str) -> None:
+    """Where what is said goes."""
 
 
 def metadata(folder: pathlib.Path) -> Target:
@@ -185,25 +205,26 @@ def metadata(folder: pathlib.Path) -> Target:
     from f3tok_jax.runs import metric_writer
     from tests.support import tiny_models
 
-    run, config = folder / "run", tiny_models.config()
+    run = folder / "run"
     tiny_models.write_run(run)
-    run_folder.settle_frozen(
-        str(run), {"autoencoder": "f" * 64}, lambda: {"mean": [0.5, 1.5], "whitening": [[1.0]]}
-    )
+    (run / run_folder.FROZEN).unlink(missing_ok=True)
+    models = {"autoencoder": "f" * 64}
+    measured = {"mean": [0.5, 1.5], "whitening": [[1.0]]}
+    run_folder.settle_frozen(str(run), models, lambda: measured)
     run_folder.mark_done(str(run), 3)
-    lines = "".join(json.dumps({"step": step, "train/loss": 1.0 / step}) + "\n" for step in (1, 2))
-    (run / "metrics.jsonl").write_text(lines)
-    say = lambda text: None  # noqa: E731
+    writer = metric_writer.MetricWriter(str(run), say=_silent)
+    for step in (1, 2, 3):
+        writer.write(step, {"train/loss": 1.0 / step})
+    writer.close()
 
     def read() -> None:
         run_folder.done_step(str(run), 3)
-        run_folder.check_kept(config, str(run))
         run_folder.frozen(str(run))
-        run_folder.check_began_with(str(run), {"autoencoder": "f" * 64}, say=say)
+        run_folder.check_began_with(str(run), models, say=_silent)
         lineage.Lineage.read(str(run)).check()
         checkpoint.read_meta(str(run))
-        writer = metric_writer.MetricWriter(str(run), is_writer=True, resume_step=1, say=say)
-        writer.close()
+        metric_writer.MetricWriter(str(run), resume_step=1, say=_silent).close()
+        shutil.rmtree(run / "tensorboard", ignore_errors=True)
 
     changes = {
         "checkpoints/3/meta/metadata": mutations.of_sealed_json,
@@ -314,11 +335,11 @@ def audio(folder: pathlib.Path) -> Target:
 
     def read() -> None:
         if index:
-            files.encode_file(codec, path, channels="keep", say=lambda text: None)
+            files.encode_file(codec, path, channels="keep", say=_silent)
             return
         shutil.rmtree(folder / "shards", ignore_errors=True)
         source = folders.Folder(str(path.parent))
-        builder.build(source, folder / "shards", sounds.conversion(), say=lambda text: None)
+        builder.build(source, folder / "shards", sounds.conversion(), say=_silent)
 
     return Target(write, read, (path,))
 

@@ -219,6 +219,7 @@ def test_good_audio_is_read(name, tmp_path):
     assert counts["clipped_samples"] == 0
 
 
+@pytest.mark.reliability("R24")
 @pytest.mark.parametrize("rate", [7_000, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
 def test_every_rate_is_resampled(rate, tmp_path):
     _wav(tmp_path / "a.wav", sounds.tone(1.0, rate=rate), rate=rate)

@@ -198,6 +198,57 @@ def test_other_small_files_than_those_of_the_checkpoints_are_refused_in_use(move
         lineage.Lineage.read(str(run)).check()
 
 
+def _forge(run: str, section: str, key: str, value) -> None:
+    """Gives a run another value in its config, and its checkpoint the same."""
+    path = pathlib.Path(run) / "config.json"
+    config = json.loads(path.read_text())
+    config[section][key] = value
+    seals.change(path, **{section: config[section]})
+    config.pop("seal")
+    seals.change(path.parent / "checkpoints" / "3" / "meta" / "metadata", config=config)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("hop_length", 0),
+        ("hop_length", None),
+        ("sample_rate", -1),
+        ("strides", 0.5),
+        ("strides", [3]),
+        ("strides", [["a", "b"]]),
+        ("strides", [[2**62, 1], [2**62, 1]]),
+        ("latent_dim", 5e30),
+        ("latent_dim", 2**70),
+        ("fold", []),
+        ("encoder_channels", True),
+        ("decoder_channels", {"a": 1}),
+        ("compression", "all"),
+        ("compute_dtype", 3),
+    ],
+)
+def test_values_of_which_no_model_can_be_made_are_refused_in_a_sentence(moved, key, value):
+    _forge(moved["autoencoder"], "model", key, value)
+    with pytest.raises(ValueError) as error:
+        run = lineage.Lineage.read(moved["autoencoder"])
+        assert run.sound.sample_rate > 0
+        pretrained_autoencoder.load(run, say=print)
+    assert "config.json" in str(error.value) or key in str(error.value)
+
+
+@pytest.mark.parametrize("stage", ["representation", "generation"])
+@pytest.mark.parametrize("key", ["width", "num_heads", "remat"])
+@pytest.mark.parametrize("value", [None, "x", -1, 2**70])
+def test_so_are_those_of_later_stages(moved, stage, key, value):
+    _forge(moved[stage], "model", key, value)
+    load = {
+        "representation": pretrained_representation.load_encoder,
+        "generation": pretrained_generation.load,
+    }
+    with pytest.raises(ValueError, match="config"):
+        load[stage](lineage.Lineage.read(moved[stage]))
+
+
 @pytest.mark.parametrize(
     "text",
     [
