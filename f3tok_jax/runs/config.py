@@ -245,7 +245,8 @@ def check_kept(config: ml_collections.ConfigDict, kept: Mapping[str, Any], workd
     Raises:
         ValueError: naming each key with the value of the state and the config's.
     """
-    listed, _ = _differences(_tuples(kept), config)
+    with values_of(workdir):
+        listed, _ = _differences(_tuples(kept), config)
     if listed:
         raise ValueError(
             f"{workdir} must have in {_FILE_NAME} what its checkpoints were trained with, got "
