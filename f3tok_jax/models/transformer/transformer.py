@@ -22,6 +22,9 @@ ATTENTIONS = ("causal", "bidirectional")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 
 _KEPT = "output of a dense layer"  # name for the policy below
+# Rotating takes memory by its square, at once, and a stranger's file may ask for any; heads of models
+# have 64 to 256.
+_MAX_HEAD_DIM = 2**11
 _STREAM = ("batch", "time", "embed")  # axes of what every block adds to
 
 # What the backward pass finds again instead of computing it: everything, the outputs of the dense
@@ -223,8 +226,9 @@ def check_shape(model) -> None:
     if model.num_heads % model.num_kv_heads:
         groups = f"num_kv_heads={model.num_kv_heads}"
         raise ValueError(f"transformer num_heads={model.num_heads} must be a multiple of {groups}")
-    if model.head_dim % 2:
-        raise ValueError(f"transformer head_dim must be even, got {model.head_dim}")
+    if model.head_dim % 2 or model.head_dim > _MAX_HEAD_DIM:
+        limits = f"even and at most {_MAX_HEAD_DIM}"
+        raise ValueError(f"transformer head_dim must be {limits}, got {model.head_dim}")
     if model.window < 0:
         raise ValueError(f"transformer window must be at least 0 (for all), got {model.window}")
     for name, allowed in (

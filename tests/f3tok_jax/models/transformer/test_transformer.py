@@ -165,7 +165,8 @@ def test_bfloat16_computes_in_bfloat16_and_norms_in_float32():
     "changes,message",
     [
         (dict(num_kv_heads=3), "num_heads=4 must be a multiple of num_kv_heads=3"),
-        (dict(head_dim=7), "head_dim must be even, got 7"),
+        (dict(head_dim=7), "head_dim must be even and at most 2048, got 7"),
+        (dict(head_dim=2**15), "head_dim must be even and at most 2048, got 32768"),
         (dict(attention="both"), "attention must be one of .*, got 'both'"),
         (dict(remat="all"), "remat must be one of .*, got 'all'"),
         (dict(window=-1), "window must be at least 0"),
