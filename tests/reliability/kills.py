@@ -76,8 +76,10 @@ class Kills:
         return [entry for entry in _entries(self._log) if entry["kind"] == kind]
 
     def go_on(self, count: int) -> None:
-        """Starts and kills until so many kills have happened and the last run is done."""
-        while (done := len(self.entries("kill"))) < count or self._workdir().exists():
+        """Starts and kills until so many kills have ended a run early and the last run is done."""
+        while (done := len(_that_ended_it(self.entries("kill")))) < count or (
+            self._workdir().exists()
+        ):
             rng = np.random.default_rng([done, len(self.entries("start"))])
             is_calm = done >= count or rng.random() < _CALM
             if self._start_and_kill(rng, is_calm):
@@ -164,6 +166,11 @@ def _problems(group: phases.Group, codes: list[int | str]) -> list[str]:
     ]
 
 
+def _that_ended_it(kills: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those before whose signal the run did not come to its own end."""
+    return [entry for entry in kills if any(entry["codes"])]
+
+
 def _entries(log: pathlib.Path) -> Iterator[dict[str, Any]]:
     for line in log.read_text().splitlines() if log.exists() else ():
         with contextlib.suppress(ValueError):  # cut short when this program was killed itself
@@ -183,7 +190,8 @@ def summary(folder: pathlib.Path) -> tuple[str, bool]:
         equal = sum(not entry["problems"] for entry in ends)
         seconds = [entry["seconds"] for entry in kills] or [0.0]
         lines.append(
-            f"{log.parent.name}: {len(kills)} kills, {equal} of {len(ends)} runs bit-equal; ended "
+            f"{log.parent.name}: {len(_that_ended_it(kills))} kills (of {len(kills)} signals, the "
+            f"others came too late), {equal} of {len(ends)} runs bit-equal; ended "
             f"within {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (longest); "
             f"{accidents} accidents that nobody meant"
         )

@@ -59,7 +59,11 @@ def test_what_was_lost_is_told(tmp_path):
         '{"kind": "ki'
     )
     told, is_good = kills.summary(tmp_path)
-    assert is_good and "autoencoder: 1 kills, 1 of 1 runs bit-equal" in told
+    assert (
+        is_good
+        and "autoencoder: 1 kills (of 1 signals, the others came too late), 1 of 1 runs bit-equal"
+        in told
+    )
     log.write_text(
         log.read_text()[: -len('{"kind": "ki')]
         + f'{kill}, "seconds": 9.0, "problems": ["hung"]}}\n'
