@@ -149,8 +149,10 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
         this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
         this.watchdog.beat("save")
         rows = multihost.gathered_numbers(this.train_data.seen(step))
-        seen = this.tally.with_rows(rows).as_json()
-        this.checkpointer.save(step, state, evaluated, seen=seen)
+        tally = this.tally.with_rows(rows)
+        if (leaving or at_end) and tally.replaced.count:
+            this.say(f"note: since the first step {tally.replaced}")
+        this.checkpointer.save(step, state, evaluated, seen=tally.as_json())
     return leaving
 
 

@@ -31,7 +31,7 @@ class Tally:
 
         Args:
             meta: of the step that was restored.
-            say: where it is said that a checkpoint of before has none.
+            say: where it is said that a checkpoint of before has none, and what was replaced.
         """
         seen = meta.get("seen")
         if meta and not seen:
@@ -45,6 +45,8 @@ class Tally:
         owed = [name for name in seen.get("owed", ()) if name not in settled]
         rows = seen.get("replaced", {"count": 0, "digest": "0"})
         replaced = replaced_lib.Replaced(int(rows["count"]), int(rows["digest"], 16))
+        if replaced.count:
+            say(f"note: before step {meta['step']} {replaced}")
         return cls(nonfinite=int(seen.get("nonfinite", 0)), replaced=replaced, owed=owed)
 
     def with_rows(self, since: Sequence[tuple[int, int]]) -> "Tally":

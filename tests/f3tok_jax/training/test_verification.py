@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from f3tok_jax import train
+from f3tok_jax.runs import checkpoint
 from f3tok_jax.training import session
 from tests.support import toy_run
 
@@ -52,6 +53,22 @@ def test_every_set_of_a_mixture_is_compared(shards, tmp_path):
             stage=toy_run.STAGE,
             verify_data=True,
         )
+
+
+@pytest.mark.reliability("R23")
+def test_rows_that_were_replaced_are_said_and_kept(shards, tmp_path, capsys):
+    _flipped(shards, tmp_path / "damaged")
+    small = ("--config.num_steps=4", "--config.data.heldout=", "--config.loop.sample_every=99")
+    config = toy_run.make_config(tmp_path / "damaged", *small)
+    assert session.run(config, str(tmp_path / "run"), stage=toy_run.STAGE) == session.EXIT_DONE
+    loader = toy_run.STAGE.make(config).open_data(
+        str(tmp_path / "damaged"), train=True, process_index=0, process_count=1
+    )
+    list(loader.iterate(0, 4))
+    wanted = loader.seen(4)
+    assert wanted.count and f"note: since the first step {wanted}" in capsys.readouterr().out
+    kept = checkpoint.read_meta(str(tmp_path / "run"))["seen"]["replaced"]
+    assert kept == {"count": wanted.count, "digest": wanted.hexadecimal}
 
 
 def test_the_program_passes_the_flag_on(monkeypatch, tmp_path):
