@@ -92,7 +92,7 @@ def test_commands_work_in_their_order(folder):
         (command for command in _commands() if "compile_check" not in command),
         key=lambda command: ".venv/bin/f3tok " in command,
     )
-    assert len(commands) == 18
+    assert len(commands) == 19
     for command in commands:
         if "f3tok encode $SOUND" in command:
             (

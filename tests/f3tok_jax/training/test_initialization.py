@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of one run at the beginning of another, with the toy stage."""
 
-import json
 import pathlib
 import shutil
 
