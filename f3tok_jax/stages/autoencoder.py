@@ -30,7 +30,7 @@ from f3tok_jax.training import validation
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 _NORM = "gradient_norm/{player}"
-_WON = 0.05  # of the generator's loss: that of discriminators which tell all sounds apart; chosen
+_WON = 0.1  # of the generator's loss: that of discriminators which tell all sounds apart; chosen
 _STEPS_WON = 200  # in a row: for a moment they may; chosen
 
 

@@ -13,6 +13,8 @@ from f3tok_jax.devices import compilation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import autoencoder as autoencoder_stage
+from f3tok_jax.training import health as health_lib
+from f3tok_jax.training import progress
 from tests.support import tiny_models
 
 # Metrics of the first step of `_config()`. A change of the model, of a loss or of the recipe's random
@@ -143,3 +145,24 @@ def test_run_of_another_stage_is_refused(tmp_path):
     config_lib.save(config, str(tmp_path))
     with pytest.raises(ValueError, match="must be a run of the autoencoder stage"):
         lineage.Lineage.read(str(tmp_path), stage="autoencoder")
+
+
+@pytest.mark.reliability("R22")
+@pytest.mark.parametrize("factor, wins", [(1.0, False), (100.0, True)])
+def test_discriminators_that_win_are_named_with_their_learning_rate(factor, wins):
+    config = _config(adversarial_start=0)
+    config.num_steps = 1000
+    config.optimizer.discriminator.learning_rate *= factor
+    # Held still, the generator gives the others nothing new to learn.
+    config.optimizer.generator.learning_rate = 1e-9 if wins else 1e-3
+    stage = autoencoder_stage.make_stage(config)
+    state = compilation.run_once(stage.init_state, jax.random.key(0))
+    step = jax.jit(stage.train_step, donate_argnums=0)
+    health, said = health_lib.Health(stage.watched, stage.signs), []
+    for number in range(1, 401):
+        state, metrics = step(state, {}, _batch(stage, seed=number))
+        said += health.look(number, progress.ratios(jax.device_get(metrics))).sentences
+    assert bool(said) == wins, said
+    if wins:
+        assert "the discriminators have won" in said[0]
+        assert "lower config.optimizer.discriminator.learning_rate" in said[0]

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -185,3 +186,17 @@ def test_conditions_and_histories_are_dropped_by_their_shares_patch_by_patch(sha
         # Its strength is one per patch, of U(0, 0.5): rms 0.5 / sqrt(3).
         assert np.sqrt(np.mean(noise**2)) == pytest.approx(0.5 / np.sqrt(3), rel=0.05)
     np.testing.assert_array_equal(disturbed.targets, learned.targets)
+
+
+@pytest.mark.reliability("R22")
+def test_a_head_that_stands_still_or_never_ends_is_named():
+    config = ml_collections.ConfigDict({"flow": {"stop_weight": 0.1}})
+    still, endless = generation_loss.signs(config)
+    assert "has collapsed" in still.shows({"train/velocity_rms": 0.01})
+    assert "never stops; raise config.flow.stop_weight" in endless.shows({"train/stop_missed": 1.0})
+    healthy = {"train/velocity_rms": 1.2, "train/stop_missed": 0.9}
+    assert still.shows(healthy) == endless.shows(healthy) == ""
+    # Batches without a last patch tell nothing of it.
+    assert still.shows({}) is None and endless.shows({}) is None
+    config.flow.stop_weight = 0.0
+    assert len(generation_loss.signs(config)) == 1
