@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run with all that it builds on, in one folder that can be moved anywhere.
 
-    BUNDLE/generation  representation  autoencoder      run folders, a checkpoint each
-           language_model                               a Hugging Face folder
-           tokenizer                                    of a run of a language model
+BUNDLE/generation  representation  autoencoder      run folders, a checkpoint each
+       language_model                               a Hugging Face folder
+       tokenizer                                    of a run of a language model
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -85,7 +85,9 @@ def test_nothing_is_replaced_and_nothing_half_is_left(chain, hidden, tmp_path, c
         bundle.write(str(source / "generation"), tmp_path / "out", places=places)
     # A flipped bit in a checkpoint that has to be the one.
     state = source / "autoencoder" / "checkpoints" / "3" / "state"
-    data = max((path for path in state.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size)
+    data = max(
+        (path for path in state.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 16
     data.write_bytes(content)

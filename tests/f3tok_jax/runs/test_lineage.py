@@ -401,7 +401,9 @@ def test_whoever_reads_the_language_model_is_told_that_it_is_another(moved):
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(moved["generation"])
     assert tokenizer.codec.step == tokenizer.representer.step == 3
     for part in ("transcriber", "text_to_sound"):
-        with pytest.raises(ValueError, match="was trained on language model .*, weights differing in"):
+        with pytest.raises(
+            ValueError, match="was trained on language model .*, weights differing in"
+        ):
             getattr(tokenizer, part)
 
 
