@@ -36,7 +36,7 @@ class Checkpointer:
 
     Attributes:
         files: name -> digest of each small file of the run that decides what is learnt; kept beside
-            every state, and to be set before the first save.
+            every state, and to be set before the first one is restored or saved.
         restored: what was kept beside the state that was restored; {} where none was.
     """
 
@@ -66,7 +66,7 @@ class Checkpointer:
             ValueError: where the folder cannot be written.
         """
         self._folder = _folder_of(workdir)
-        self._config_json = config_json
+        self._config = json.loads(config_json)
         self._data_fingerprint = data_fingerprint
         self._best_metric = best_metric
         self._keep_last = keep_last
@@ -149,7 +149,7 @@ class Checkpointer:
         self._make_way(step)
         meta = checkpoint_meta.made(
             step=step,
-            config=json.loads(self._config_json),
+            config=self._config,
             data_fingerprint=self._data_fingerprint,
             fingerprints=prints,
             metrics=metrics,
@@ -257,7 +257,8 @@ class Checkpointer:
             abstract_state: tree of jax.ShapeDtypeStruct with shardings, built from the config.
 
         Raises:
-            ValueError: where those that are whole are of other data or of another tree of arrays.
+            ValueError: where those that are whole are of another run, of other data or of another
+                tree of arrays.
             CheckpointError: where there are checkpoints and none is whole.
         """
         refused: dict[int, str] = {}
@@ -289,6 +290,7 @@ class Checkpointer:
         try:
             meta = checkpoint_meta.read(self._folder, step)
             checkpoint_meta.check_data(meta, self._data_fingerprint, step)
+            checkpoint_meta.check_run(meta, self._config, self.files, step)
             checkpoint_meta.check_tree(meta["fingerprints"], abstract_state, step)
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.records import atomic
 from data_pipelines.records import sealed
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
 
 _LIBRARIES = "jax jaxlib flax optax orbax-checkpoint numpy grain array_record soxr".split()
@@ -147,6 +148,28 @@ def check_data(meta: Mapping[str, Any], data_fingerprint: str, step: int) -> Non
             f"{meta.get('data_fingerprint')}, got {data_fingerprint}: the shards, their weights, "
             "the batch size, the crop or the seed differ; give the same data, or another --workdir"
         )
+
+
+def check_run(
+    meta: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, str], step: int
+) -> None:
+    """Refuses a checkpoint of another run, which somebody may have put there.
+
+    Args:
+        meta: of the checkpoint.
+        config: of the run, as it is in JSON.
+        files: name -> digest of small files of the run.
+        step: for the message.
+
+    Raises:
+        Mismatch: naming what differs.
+    """
+    differing = config_lib.differing(meta["config"], config)
+    if not differing:
+        changed = [name for name in files if meta["files"].get(name, files[name]) != files[name]]
+        differing = f"{listed(changed)} was another file" if changed else ""
+    if differing:
+        raise Mismatch(f"the checkpoint of step {step} is of another run: {differing}")
 
 
 def check_tree(

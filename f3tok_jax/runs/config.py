@@ -246,12 +246,22 @@ def check_kept(config: ml_collections.ConfigDict, kept: Mapping[str, Any], workd
         ValueError: naming each key with the value of the state and the config's.
     """
     with values_of(workdir):
-        listed, _ = _differences(_tuples(kept), config)
+        listed = differing(kept, config.to_dict())
     if listed:
         raise ValueError(
             f"{workdir} must have in {_FILE_NAME} what its checkpoints were trained with, got "
             f"another config: {listed}; copy that file from where the run was trained"
         )
+
+
+def differing(kept: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Lists what a run has otherwise than a state that it may go on from; "" for nothing.
+
+    Args:
+        kept: config that is kept beside the state, of JSON.
+        now: config of the run, likewise.
+    """
+    return _differences(_tuples(kept), ml_collections.ConfigDict(_tuples(now)))[0]
 
 
 def _differences(

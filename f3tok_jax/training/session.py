@@ -77,11 +77,12 @@ def run(
         is_new, moved = not config_lib.exists(workdir), []
         if not is_new:
             moved = config_lib.check_same_run(config, workdir)
+        run_folder.check_kept(config, workdir)
+        if not is_new:
             done_step = run_folder.done_step(workdir, config.num_steps)
             if done_step is not None:
                 say(f"{workdir} is done: it has all {done_step} steps")
                 return EXIT_DONE
-        run_folder.check_kept(config, workdir)
         known = lineage.Lineage(
             workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
         )

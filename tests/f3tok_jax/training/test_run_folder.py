@@ -65,6 +65,30 @@ def test_small_files_that_changed_are_refused_by_name_before_anything_is_written
 
 
 @pytest.mark.reliability("R07")
+def test_a_state_of_another_run_is_not_gone_on_from_nor_taken_for_the_end(run, shards, tmp_path):
+    other, steps = tmp_path / "other", run / "checkpoints"
+    rate, more = "--config.optimizer.generator.learning_rate=0.5", "--config.num_steps=6"
+    assert _train(shards, other, _FEW, rate) == session.EXIT_DONE
+    assert _train(shards, run, more) == session.EXIT_DONE
+    before = toy_run.fingerprints(run, 6)
+    shutil.rmtree(steps / "4")
+    shutil.copytree(other / "checkpoints" / "4", steps / "4")
+    shutil.rmtree(steps / "6" / "state")
+    (run / "DONE").unlink()
+    with pytest.raises(ValueError, match="step 4 is of another run: .*learning_rate is 0.5 there"):
+        _train(shards, run, more)
+    shutil.rmtree(steps / "4")
+    shutil.rmtree(steps / "6")
+    assert _train(shards, run, more) == session.EXIT_DONE
+    assert toy_run.fingerprints(run, 6) == before
+    assert _train(shards, other, more, rate) == session.EXIT_DONE
+    shutil.rmtree(steps / "6")
+    shutil.copytree(other / "checkpoints" / "6", steps / "6")
+    with pytest.raises(ValueError, match="another config: optimizer.generator.learning_rate is"):
+        _train(shards, run, more)  # It says that it is done.
+
+
+@pytest.mark.reliability("R07")
 def test_another_config_than_that_of_the_checkpoints_is_refused(run, shards):
     config = run / "config.json"
     rate, more = "--config.optimizer.generator.learning_rate=0.5", "--config.num_steps=6"
