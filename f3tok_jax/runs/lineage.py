@@ -169,12 +169,16 @@ class Lineage:
                 raise ValueError(f"{place} must be a run of the {name} stage, {got}")
             options = dict(places=self.places, _files=self._files)
             run = Lineage(workdir=place, config=config, **options)
-            return run._bound(bound) if bound else run._at(section.step or None)
+            return run.bound(bound) if bound else run._at(section.step or None)
 
         return self._find(name, section.workdir, read)
 
-    def _bound(self, fingerprint_: str) -> "Lineage":
-        """This run at the step whose weights have a fingerprint."""
+    def bound(self, fingerprint_: str) -> "Lineage":
+        """The run at the checkpoint whose weights have a fingerprint.
+
+        Raises:
+            places.Unfit: where it has none, with the fingerprints that it has.
+        """
         found = {}
         for step in reversed(checkpoint.steps(self.workdir)):
             try:

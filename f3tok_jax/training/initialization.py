@@ -15,20 +15,29 @@ from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
 
-def found(run: lineage.Lineage) -> ml_collections.ConfigDict:
+def found(run: lineage.Lineage, fingerprint: str = "") -> ml_collections.ConfigDict:
     """config.init_from of a run that begins, its "workdir" where the run that it names lies now.
+
+    Args:
+        run: that begins.
+        fingerprint: of the weights that were chosen for it, whose step is then "step": the run that
+            has them may have a newer one by now. "" where none were yet.
 
     Raises:
         ValueError: where there is none, naming every place that was tried.
     """
     section = ml_collections.ConfigDict(run.config.init_from)
 
-    def read(place: str) -> str:
+    def read(place: str) -> tuple[str, int]:
         config_lib.load(place)
-        return place
+        if not fingerprint:
+            return place, section.step
+        return place, lineage.Lineage.read(place).bound(fingerprint).step
 
     sought = "config.init_from.workdir must name a run"
-    section.workdir = run.places.find(section.workdir, read, sought=sought)
+    if fingerprint:
+        sought += f" with weights {fingerprint}, which were chosen when this one began"
+    section.workdir, section.step = run.places.find(section.workdir, read, sought=sought)
     return section
 
 

@@ -131,7 +131,8 @@ def _train(
             data.run.keep_places(workdir)
             data.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
-        state, step = _first_state(data.run, programs, checkpointer, say)
+        chosen = run_folder.frozen(workdir)["fingerprints"].get(run_folder.WEIGHTS, "")
+        state, step = _first_state(data.run, chosen, programs, checkpointer, say)
         _compile(programs, data.heldout is not None, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
@@ -244,16 +245,20 @@ def _start_watchdog(
 
 def _first_state(
     run: lineage.Lineage,
+    chosen: str,
     programs: programs_lib.CompiledStage,
     checkpointer: checkpoint.Checkpointer,
     say: Callable[[str], None],
 ) -> tuple[Any, int]:
-    """The state: of this run's checkpoint, else with another run's weights, else from scratch."""
+    """The state: of this run's checkpoint, else with another run's weights, else from scratch.
+
+    `chosen`: fingerprint of those weights, "" for any.
+    """
     # Restored first: the fresh state is never in memory beside the restored one.
     state = checkpointer.restore_latest(programs.abstract_state)
     if state is None:
         if run.config.init_from.workdir:
-            source = initialization.found(run)
+            source = initialization.found(run, chosen)
             return initialization.begin(programs.init_state(), source, say=say), 0
         say("starting from scratch: there is no checkpoint in this work folder")
         return programs.init_state(), 0

@@ -119,6 +119,31 @@ def test_a_run_goes_on_without_the_one_it_began_from(shards, before, tmp_path, c
         _train(shards, tmp_path / "new", begin_there)
 
 
+@pytest.mark.reliability("R12")
+def test_a_run_killed_before_its_first_save_begins_again_with_the_same_weights(
+    shards, before, tmp_path, capsys
+):
+    source, run = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(before, source)
+    begin_there = f"--config.init_from.workdir={source}"
+    few = ("--config.num_steps=4", "--config.checkpoint.keep_last=9")
+    assert _train(shards, run, begin_there, *few) == session.EXIT_DONE
+    shutil.rmtree(run / "checkpoints")
+    first = _first_loss(run)
+    assert _train(shards, source, "--config.num_steps=16") == session.EXIT_DONE
+    capsys.readouterr()
+    assert _train(shards, run, begin_there, *few) == session.EXIT_DONE
+    assert "generator from step 12" in capsys.readouterr().out and _first_loss(run) == first
+    # Nor with those of a step before, where the chosen ones are damaged.
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(source / "checkpoints" / "12" / "state")
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint asked for .* is whole"):
+        _train(shards, run, begin_there, *few)
+    shutil.rmtree(source / "checkpoints" / "12")
+    with pytest.raises(ValueError, match="with weights [0-9a-f]+, which were chosen .*at step 16"):
+        _train(shards, run, begin_there, *few)
+
+
 def test_other_latents_and_other_stages_are_refused(before, tmp_path):
     run, lines = shutil.copytree(before, tmp_path / "run"), []
     section = toy_run.make_config(tmp_path, f"--config.init_from.workdir={run}").init_from
