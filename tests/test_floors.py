@@ -129,7 +129,7 @@ def test_modules_and_losses_are_pure(file):
 
 def test_only_what_it_is_for_knows_a_library():
     owners = {
-        "orbax": {"f3tok_jax/runs/checkpoint.py"},
+        "orbax": {"f3tok_jax/runs/checkpoint.py", "f3tok_jax/runs/saved_states.py"},
         "matplotlib": {"f3tok_jax/reporting/charts.py"},
         "jinja2": {"f3tok_jax/reporting/page.py"},
         "pyarrow": {"data_pipelines/inputs/parquet.py"},

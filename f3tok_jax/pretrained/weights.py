@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import saved_states
 
 
 def check_fields(run: lineage.Lineage, module: type, *given: str) -> None:
@@ -56,7 +56,7 @@ def restore(
     """
     if shardings is not None:
         abstract_params = sharding.abstract(abstract_params, shardings)
-    params, step = checkpoint.restore_params(
+    params, step = saved_states.restore_params(
         run.workdir,
         abstract_params,
         step=None if run.falls_back else run.step,

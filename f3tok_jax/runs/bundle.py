@@ -20,10 +20,10 @@ from etils import epath
 from data_pipelines.reading import end_of_text
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.runs import saved_states
 
 _OF_A_RUN = ("config.json", "frozen.json", "metrics.jsonl", "logs/environment.json")
 _BESIDE_A_TOKENIZER = ("tokenizer_config.json", "generation_config.json")
@@ -85,7 +85,7 @@ def _chain(run: lineage.Lineage) -> Iterator[lineage.Lineage]:
 
 def _verified(run: lineage.Lineage, say: Callable[[str], None]) -> lineage.Lineage:
     """The run at a step that is whole: all of it is read and compared with what was saved."""
-    step = checkpoint.verify(run.workdir, None if run.falls_back else run.step, say=say)
+    step = saved_states.verify(run.workdir, None if run.falls_back else run.step, say=say)
     return run if step == run.step else run.at(step)
 
 

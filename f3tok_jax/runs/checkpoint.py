@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import shutil
-import types
 from typing import Any
 
 from etils import epath
@@ -65,7 +64,7 @@ class Checkpointer:
         Raises:
             ValueError: where the folder cannot be written.
         """
-        self._folder = _folder_of(workdir)
+        self._folder = step_folders.of(workdir)
         self._config = json.loads(config_json)
         self._data_fingerprint = data_fingerprint
         self._best_metric = best_metric
@@ -286,7 +285,7 @@ class Checkpointer:
 
     def _try_restore(self, step: int, abstract_state: Any) -> tuple[Any, str | None]:
         """Returns the state, or why this step is not whole; all processes agree on it."""
-        state, reason = None, None
+        state, failure = None, None
         try:
             meta = checkpoint_meta.read(self._folder, step)
             checkpoint_meta.check_data(meta, self._data_fingerprint, step)
@@ -296,13 +295,15 @@ class Checkpointer:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
             )
             state = restored.state
-        except checkpoint_meta.Mismatch:
-            raise
         except Exception as error:  # damaged files raise nearly anything
-            reason = checkpoint_meta.first_line(error)
-        if not multihost.all_agree(reason is None):
-            return None, reason or "another process could not read it"
-        reason = _difference(meta["fingerprints"], state)
+            failure = error
+        # Whatever it met, each process asks: the others wait for its answer.
+        if not multihost.all_agree(failure is None):
+            if isinstance(failure, checkpoint_meta.Mismatch):
+                raise failure
+            another = "another process could not read it"
+            return None, checkpoint_meta.first_line(failure) if failure else another
+        reason = checkpoint_meta.difference(meta["fingerprints"], state)
         if reason is None:
             self.restored = meta
         return (None if reason else state), reason
@@ -339,167 +340,6 @@ class _StepNames:
 
     def find_step(self, base_path: epath.Path, step: int) -> ocp.path.step.Metadata:
         return ocp.path.step.Metadata(step=step, path=epath.Path(base_path) / str(step))
-
-
-def steps(workdir: str) -> list[int]:
-    """Returns the finished steps of a run, oldest first; reads names only."""
-    return step_folders.steps(_folder_of(workdir))
-
-
-def latest_step(workdir: str) -> int | None:
-    """Returns the newest finished step of a run, or None; reads names only."""
-    found = steps(workdir)
-    return found[-1] if found else None
-
-
-def restore_params(
-    workdir: str,
-    abstract_params: Any,
-    *,
-    field: str = "ema_params",
-    step: int | None = None,
-    known: Mapping[int, Mapping[str, str]] = types.MappingProxyType({}),
-    say: Callable[[str], None] = print,
-) -> tuple[Any, int]:
-    """Returns one field of a saved state, without reading the others, and its step.
-
-    Args:
-        workdir: of the run.
-        abstract_params: tree of jax.ShapeDtypeStruct of that field, or a part of it; with
-            shardings, as arrays have them, or without for the first local device.
-        field: of TrainState.
-        step: to restore; default the newest whole one.
-        known: fingerprints of steps that were read before; see `read_meta`.
-        say: where messages to the user go.
-
-    Raises:
-        ValueError: where there is no such step, or its arrays are of another shape or dtype.
-        CheckpointError: where no step asked for is whole.
-    """
-    quiet.keep_quiet()
-    folder, steps = _find(workdir, step)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def abstract(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
-
-    target = {field: jax.tree.map(abstract, abstract_params)}
-    mismatch = None
-    for candidate in reversed(steps):
-        try:
-            prints = known.get(candidate) or checkpoint_meta.read(folder, candidate)["fingerprints"]
-            checkpoint_meta.check_tree(prints, target, candidate, partial=True)
-            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-                restored = reader.restore(
-                    folder / str(candidate) / "state",
-                    args=ocp.args.PyTreeRestore(
-                        item=target,
-                        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-                        partial_restore=True,
-                    ),
-                )
-            reason = _difference(prints, restored)
-            if reason is None:
-                return restored[field], candidate
-        except checkpoint_meta.Mismatch as error:
-            mismatch = mismatch or error
-            continue
-        except Exception as error:  # damaged files raise nearly anything
-            reason = checkpoint_meta.first_line(error)
-        say(f"checkpoint of step {candidate} is refused: {reason}")
-    if mismatch:
-        raise mismatch
-    raise CheckpointError(
-        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
-    )
-
-
-def verify(workdir: str, step: int | None = None, *, say: Callable[[str], None] = print) -> int:
-    """Reads every array of a state and compares it with its fingerprint.
-
-    Args:
-        workdir: of the run.
-        step: to look at; default the newest whole one.
-        say: where messages to the user go.
-
-    Returns:
-        The step.
-
-    Raises:
-        ValueError: where there is no such step.
-        CheckpointError: where no step asked for is whole.
-    """
-    folder, steps = _find(workdir, step)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    for candidate in reversed(steps):
-        try:
-            prints = checkpoint_meta.read(folder, candidate)["fingerprints"]
-            state, handler = folder / str(candidate) / "state", ocp.PyTreeCheckpointHandler()
-            # Where the arrays lay when they were saved may not exist here.
-            on_device = jax.tree.map(
-                lambda _: ocp.ArrayRestoreArgs(sharding=device), handler.metadata(state).tree
-            )
-            with ocp.Checkpointer(handler) as reader:
-                restored = reader.restore(
-                    state, args=ocp.args.PyTreeRestore(restore_args=on_device)
-                )
-            reason = _difference(prints, restored)
-            if reason is None and len(jax.tree.leaves(restored)) < len(prints):
-                reason = "it lacks arrays that were saved"
-            if reason is None:
-                return candidate
-        except Exception as error:  # damaged files raise nearly anything
-            reason = checkpoint_meta.first_line(error)
-        say(f"checkpoint of step {candidate} is refused: {reason}")
-    raise CheckpointError(
-        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
-    )
-
-
-def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
-    """Returns what is kept beside the state of a step, which it names under "step".
-
-    Args:
-        workdir: of the run.
-        step: to look at; default the newest of which this can be read.
-
-    Raises:
-        ValueError: where there is no such step.
-        CheckpointError: where it is missing or damaged.
-    """
-    folder, steps = _find(workdir, step)
-    for candidate in reversed(steps):
-        try:
-            return checkpoint_meta.read(folder, candidate)
-        except CheckpointError as error:
-            failure = error
-    raise failure
-
-
-def _difference(prints: Mapping[str, str], restored: Any) -> str | None:
-    """What in a restored tree is not as it was saved."""
-    found, nonfinite = fingerprint.of(restored)
-    if changed := fingerprint.differing(prints, found):
-        names = checkpoint_meta.listed(changed)
-        return f"the fingerprint of {names} differs from the saved one"
-    # None is saved here; another program may have.
-    return f"{checkpoint_meta.listed(nonfinite)} hold non-finite values" if nonfinite else None
-
-
-def _find(workdir: str, step: int | None) -> tuple[epath.Path, list[int]]:
-    """The folder of a run's checkpoints, and those asked for: one step, or all, oldest first."""
-    folder, steps = _folder_of(workdir), step_folders.steps(_folder_of(workdir))
-    if not steps or (step is not None and step not in steps):
-        wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
-        raise ValueError(
-            f"{workdir} must hold {wanted}, got steps {steps}; train it first, or give another "
-            "--workdir"
-        )
-    return folder, steps if step is None else [step]
-
-
-def _folder_of(workdir: str) -> epath.Path:
-    return epath.Path(workdir).resolve() / step_folders.CHECKPOINTS
 
 
 def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:

@@ -207,6 +207,20 @@ def check_tree(
         )
 
 
+def difference(prints: Mapping[str, str], restored: Any) -> str | None:
+    """What in a restored tree of arrays is not as it was saved, None for nothing.
+
+    Args:
+        prints: path -> fingerprint of each array that was saved.
+        restored: all of them, or some.
+    """
+    found, nonfinite = fingerprint.of(restored)
+    if changed := fingerprint.differing(prints, found):
+        return f"the fingerprint of {listed(changed)} differs from the saved one"
+    # None is saved here; another program may have.
+    return f"{listed(nonfinite)} hold non-finite values" if nonfinite else None
+
+
 def listed(names: Iterable[str]) -> str:
     """Returns the first few names as text."""
     names = list(names)
@@ -214,6 +228,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the kind of an error and the first line of its message."""
+    """Returns the first line of an error's message, after its kind where that is not our own."""
+    kind = "" if isinstance(error, CheckpointError) else f"{type(error).__name__}: "
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else 'no message'}"
+    return f"{kind}{text[0][:300] if text else 'no message'}"

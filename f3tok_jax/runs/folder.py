@@ -16,9 +16,9 @@ from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from data_pipelines.records import sealed
 from f3tok_jax.devices import multihost
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import pins
+from f3tok_jax.runs import saved_states
 
 _DONE = "DONE"
 FROZEN = "frozen.json"
@@ -41,7 +41,7 @@ def done_step(workdir: str, num_steps: int) -> int | None:
 def _kept(workdir: str) -> Mapping[str, Any]:
     """What is kept beside the newest state of which that is whole; {} where there is none."""
     try:
-        return checkpoint.read_meta(workdir)
+        return saved_states.read_meta(workdir)
     except (ValueError, OSError):
         return {}
 
@@ -124,7 +124,7 @@ def _reopen(folder: epath.Path) -> None:
         return
     with contextlib.suppress(ValueError):  # What train did not write says no step.
         step = _read(done, step=int)["step"]
-        if step in checkpoint.steps(str(folder)):
+        if step in saved_states.steps(str(folder)):
             pins.add(str(folder), step, "where the run was finished before")
     done.unlink()
 

@@ -13,10 +13,10 @@ import numpy as np
 from data_pipelines.records import sealed
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import refusals
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import sealed_lines
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.runs import typed_json
@@ -187,7 +187,7 @@ def _is_done(folder: pathlib.Path, config: Mapping[str, Any], curves: Mapping[st
     num_steps = config.get("num_steps")
     if not typed_json.is_number(num_steps) or not (folder / "DONE").exists():
         return False
-    if checkpoint.steps(str(folder)):
+    if saved_states.steps(str(folder)):
         return run_folder.done_step(str(folder), num_steps) is not None
     return max((curve.steps[-1] for curve in curves.values()), default=0) >= num_steps
 

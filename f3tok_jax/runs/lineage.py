@@ -21,6 +21,7 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.runs import saved_states
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
 
@@ -67,7 +68,7 @@ class _Files(NamedTuple):
 
     @classmethod
     def open(cls) -> "_Files":
-        readers = (config_lib.load, checkpoint.read_meta, run_folder.frozen, places_lib.kept)
+        readers = (config_lib.load, saved_states.read_meta, run_folder.frozen, places_lib.kept)
         return cls(*map(functools.cache, readers))
 
 
@@ -180,7 +181,7 @@ class Lineage:
             places.Unfit: where it has none, with the fingerprints that it has.
         """
         found = {}
-        for step in reversed(checkpoint.steps(self.workdir)):
+        for step in reversed(saved_states.steps(self.workdir)):
             try:
                 run = self._at(step)
             except checkpoint.CheckpointError as error:

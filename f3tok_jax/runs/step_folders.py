@@ -14,6 +14,11 @@ _CONTENT = {"state", "meta", "_CHECKPOINT_METADATA"}
 _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
 
 
+def of(workdir: str) -> epath.Path:
+    """The folder of a run's checkpoints."""
+    return epath.Path(workdir).resolve() / CHECKPOINTS
+
+
 def steps(folder: epath.Path) -> list[int]:
     """The steps in a folder of checkpoints that are finished, oldest first; none in one that is not.
 

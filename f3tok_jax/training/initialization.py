@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import language_model_folder as folders
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import state as train_state
 
 
@@ -102,7 +102,7 @@ def begin(
         checkpoint.CheckpointError: where no step asked for is whole.
     """
     step = section.step or None
-    prints = checkpoint.read_meta(section.workdir, step)["fingerprints"]
+    prints = saved_states.read_meta(section.workdir, step)["fingerprints"]
     there = {path.split("/")[1] for path in prints if path.startswith("params/")}
     averaged = [name for name in state.ema_params if name in there]
     plain = [name for name in state.params if name in there and name not in averaged]
@@ -110,7 +110,7 @@ def begin(
     for field, names in (("ema_params", averaged), ("params", plain)):
         if names:
             like = {name: state.params[name] for name in names}
-            found, step = checkpoint.restore_params(
+            found, step = saved_states.restore_params(
                 section.workdir, like, field=field, step=step, say=say
             )
             taken |= found

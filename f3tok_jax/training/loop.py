@@ -16,6 +16,7 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
@@ -263,7 +264,7 @@ def _finish(this: Run, step: int) -> Outcome:
     """Waits for the last save and writes DONE."""
     this.watchdog.beat("last save")
     this.checkpointer.close()
-    if checkpoint.latest_step(this.workdir) != step:
+    if saved_states.latest_step(this.workdir) != step:
         raise checkpoint.CheckpointError(
             f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
             "are not finite; the newest checkpoint there is good"

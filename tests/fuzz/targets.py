@@ -199,10 +199,10 @@ def _silent(text: str) -> None:
 
 def metadata(folder: pathlib.Path) -> Target:
     """The small files of a run: metadata of a checkpoint, frozen.json, DONE, metrics.jsonl."""
-    from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import folder as run_folder
     from f3tok_jax.runs import lineage
     from f3tok_jax.runs import metric_writer
+    from f3tok_jax.runs import saved_states
     from tests.support import tiny_models
 
     run = folder / "run"
@@ -222,7 +222,7 @@ def metadata(folder: pathlib.Path) -> Target:
         run_folder.frozen(str(run))
         run_folder.check_began_with(str(run), models, say=_silent)
         lineage.Lineage.read(str(run)).check()
-        checkpoint.read_meta(str(run))
+        saved_states.read_meta(str(run))
         metric_writer.MetricWriter(str(run), resume_step=1, say=_silent).close()
         shutil.rmtree(run / "tensorboard", ignore_errors=True)
 

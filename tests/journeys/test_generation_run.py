@@ -16,12 +16,12 @@ from f3tok_jax import evaluate
 from f3tok_jax import export
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from tests.support import run_checks
@@ -269,7 +269,7 @@ def _train(config, workdir, **options) -> dict[str, str]:
     stage, devices = registry.of(config.stage), jax.devices()[:1]
     code = session.run(config, str(workdir), stage=stage, devices=devices, **options)
     assert code == session.EXIT_DONE
-    return checkpoint.read_meta(str(workdir), config.num_steps)["fingerprints"]
+    return saved_states.read_meta(str(workdir), config.num_steps)["fingerprints"]
 
 
 def test_a_lineage_that_moved_is_used_and_resumed(
@@ -286,7 +286,7 @@ def test_a_lineage_that_moved_is_used_and_resumed(
         assert cli.main([*arguments, f"--model={workdir}"]) == 0, capsys.readouterr().err
     assert pathlib.Path("sound.npz").is_file() and soundfile.info("out.wav").frames > 0
     # Resumed by the command that began it, in which every place is one that is gone.
-    before = checkpoint.read_meta(str(workdir), 6)["fingerprints"]
+    before = saved_states.read_meta(str(workdir), 6)["fingerprints"]
     shutil.rmtree(workdir / "checkpoints" / "6")
     new = moved / _root(folders).name
     places = places_lib.Places({str(_root(folders)): str(new)}, ())
@@ -301,7 +301,7 @@ def test_a_lineage_that_moved_is_extended_and_built_on_and_so_is_its_bundle(
     workdir, new = moved / pathlib.Path(run).name, moved / _root(folders).name
     there = {name: str(new / pathlib.Path(path).name) for name, path in folders.items()}
     # A run that begins on what moved is the one that began on what was there.
-    before = checkpoint.read_meta(str(workdir), 6)["fingerprints"]
+    before = saved_states.read_meta(str(workdir), 6)["fingerprints"]
     assert _train(_config(there), tmp_path / "begun") == before
     assert pins.of(there["representation"]) == pins.of(there["autoencoder"]) == {3}
     _train(_config(there, "--config.num_steps=7"), workdir)

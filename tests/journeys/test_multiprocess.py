@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from tests.support import metrics
 from tests.support import toy_run
 
@@ -97,7 +97,7 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     ]
     np.testing.assert_allclose(*evaluations, rtol=1e-5)
     # One checkpoint, one DONE, one console.
-    assert checkpoint.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
+    assert saved_states.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
     assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
 
 
@@ -130,7 +130,7 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     assert [result.returncode for result in results] == [42, 42], (
         results[0].stderr + results[1].stderr
     )
-    left_at = checkpoint.latest_step(str(workdir))
+    left_at = saved_states.latest_step(str(workdir))
     assert 5 < left_at < 12
     assert f"saved step {left_at}" in results[0].stdout
     results = _run(shards, workdir, cache, _NO_EVALUATION)
@@ -207,7 +207,7 @@ def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_
     )
     said = results[0].stderr + results[1].stderr
     assert [result.returncode for result in results] == [42, 42], said
-    left_at = checkpoint.latest_step(str(workdir))
+    left_at = saved_states.latest_step(str(workdir))
     assert 5 < left_at < 12 and f"saved step {left_at}" in results[0].stdout
 
 
@@ -219,7 +219,7 @@ def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
     results = _run(shards, workdir, cache, _NO_EVALUATION, each=({"TOY_KILL_AT": "10"}, {}))
     assert results[0].returncode == -signal.SIGKILL
     assert results[1].returncode not in (0, None)  # SIGABRT by jax.distributed
-    assert checkpoint.latest_step(str(workdir)) in (4, 8)
+    assert saved_states.latest_step(str(workdir)) in (4, 8)
     (resumed,) = _run(shards, workdir, cache, _NO_EVALUATION, num_processes=1)
     assert resumed.returncode == 0, resumed.stderr
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from tests.support import sounds
 from tests.support import toy_run
 
@@ -32,7 +32,7 @@ def _toy(shards, workdir, cache, *more: str) -> dict:
 
 
 def _is_whole(workdir) -> bool:
-    return checkpoint.latest_step(str(workdir)) == 8 and (workdir / "DONE").exists()
+    return saved_states.latest_step(str(workdir)) == 8 and (workdir / "DONE").exists()
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-", "| true"])

@@ -27,8 +27,8 @@ import jax
 import numpy as np
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from tests.reliability import runs
 from tests.support import metrics
@@ -187,7 +187,7 @@ class Disks:
         try:
             for field in ("params", "opt_state", "ema_params"):
                 wanted = getattr(sharding.unbox(state), field)
-                checkpoint.restore_params(str(run), wanted, field=field, step=step)
+                saved_states.restore_params(str(run), wanted, field=field, step=step)
         except (ValueError, OSError):
             return False
         return True

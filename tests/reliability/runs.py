@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 from f3tok_jax.inference import latent_shards
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import saved_states
 from tests.support import metrics
 from tests.support import sounds
 from tests.support import tiny_models
@@ -155,7 +155,7 @@ def left_by(workdir: str | os.PathLike, *, last: int = NUM_STEPS) -> dict[str, A
                 left[f"step {line['step']} {name}"] = value
     scores = {}
     for path in (pathlib.Path(workdir) / "checkpoints").iterdir():
-        values = checkpoint.read_meta(str(workdir), int(path.name))["metrics"]
+        values = saved_states.read_meta(str(workdir), int(path.name))["metrics"]
         scores |= {
             name: min(values[name], scores.get(name, values[name]))
             for name in _BEST & values.keys()
@@ -167,7 +167,7 @@ def left_by(workdir: str | os.PathLike, *, last: int = NUM_STEPS) -> dict[str, A
 
 def fingerprints(workdir: str | os.PathLike, step: int = NUM_STEPS) -> dict[str, str]:
     """Path -> fingerprint of every leaf of a saved state; equal means bit-equal."""
-    return checkpoint.read_meta(str(workdir), step)["fingerprints"]
+    return saved_states.read_meta(str(workdir), step)["fingerprints"]
 
 
 def differences(workdir: str | os.PathLike, reference: str | os.PathLike) -> list[str]:

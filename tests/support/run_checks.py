@@ -8,7 +8,7 @@ import shutil
 import jax
 import ml_collections
 
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 
@@ -27,5 +27,5 @@ def check_that_it_resumes_bit_equal(
     shutil.rmtree(workdir / "checkpoints" / str(last))
     (workdir / "DONE").unlink()
     assert train(config, str(workdir), devices=jax.devices()[:1]) == session.EXIT_DONE
-    prints = [checkpoint.read_meta(str(path), last)["fingerprints"] for path in (run, workdir)]
+    prints = [saved_states.read_meta(str(path), last)["fingerprints"] for path in (run, workdir)]
     assert prints[0] == prints[1]

@@ -40,6 +40,7 @@ from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import loop
 from f3tok_jax.training import optimizer
@@ -120,7 +121,7 @@ def train(
 
 def fingerprints(workdir: pathlib.Path, step: int = 12) -> dict[str, str]:
     """Fingerprint of every leaf of params, opt_state and ema_params: equal means bit-equal."""
-    return checkpoint.read_meta(str(workdir), step)["fingerprints"]
+    return saved_states.read_meta(str(workdir), step)["fingerprints"]
 
 
 def losses(workdir: pathlib.Path) -> list[float]:

@@ -15,7 +15,7 @@ import soundfile
 
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import tokenizer as tokenizer_lib
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from tests.support import seals
 from tests.support import tiny_runs
 
@@ -183,13 +183,13 @@ def test_representations_are_not_decoded(tokenizer):
 @pytest.fixture
 def restored(monkeypatch) -> list[tuple[str, list[str]]]:
     """Run and players of each restore."""
-    calls, restore = [], checkpoint.restore_params
+    calls, restore = [], saved_states.restore_params
 
     def spy(workdir, abstract, **options):
         calls.append((pathlib.PurePath(workdir).name, sorted(abstract)))
         return restore(workdir, abstract, **options)
 
-    monkeypatch.setattr(checkpoint, "restore_params", spy)
+    monkeypatch.setattr(saved_states, "restore_params", spy)
     return calls
 
 

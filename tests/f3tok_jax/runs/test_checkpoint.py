@@ -18,6 +18,7 @@ import pytest
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import state as train_state
 from tests.support import seals
 
@@ -193,7 +194,7 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
     said = []
     _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
     assert any("step 2 is refused" in line for line in said), said
-    params, found = checkpoint.restore_params(
+    params, found = saved_states.restore_params(
         str(tmp_path), _abstract().ema_params, say=said.append
     )
     assert found == 1
@@ -217,8 +218,8 @@ def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
     _saved(tmp_path)
     checkpoints, said = tmp_path / "checkpoints", []
     names = _add_strangers(checkpoints)
-    assert checkpoint.latest_step(str(tmp_path)) == 2
-    assert checkpoint.restore_params(str(tmp_path), _abstract().ema_params)[1] == 2
+    assert saved_states.latest_step(str(tmp_path)) == 2
+    assert saved_states.restore_params(str(tmp_path), _abstract().ema_params)[1] == 2
     checkpointer = _open(tmp_path, said, keep_last=1, keep_best=0)
     _assert_equal(checkpointer.restore_latest(_abstract()), _state(2))
     assert len(said) == 1 and said[0].startswith("passing over " + ", ".join(names)), said
@@ -226,7 +227,7 @@ def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
     for step in (3, 7):
         assert checkpointer.save(step, _state(step))
     checkpointer.close()
-    assert checkpoint.steps(str(tmp_path)) == checkpointer.all_steps() == [2, 7]
+    assert saved_states.steps(str(tmp_path)) == checkpointer.all_steps() == [2, 7]
     assert sorted(path.name for path in checkpoints.iterdir()) == sorted([*names, "2", "7"])
     assert (checkpoints / "99" / "a.txt").read_text() == "mine"
 
@@ -242,9 +243,9 @@ def test_a_step_that_was_moved_and_left_a_link_is_used_and_stays(tmp_path):
     for step in (3, 4):
         assert checkpointer.save(step, _state(step))
     checkpointer.close()
-    assert checkpoint.steps(str(tmp_path / "run")) == [2, 4]
+    assert saved_states.steps(str(tmp_path / "run")) == [2, 4]
     _assert_equal(
-        checkpoint.restore_params(str(tmp_path / "run"), _abstract().ema_params, step=2)[0],
+        saved_states.restore_params(str(tmp_path / "run"), _abstract().ema_params, step=2)[0],
         _state(2).ema_params,
     )
 
@@ -284,6 +285,17 @@ def test_other_data_is_refused_by_fingerprint(tmp_path):
     _saved(tmp_path)
     with pytest.raises(ValueError, match="trained on data with fingerprint data, got other"):
         _open(tmp_path, data_fingerprint="other").restore_latest(_abstract())
+
+
+def test_processes_agree_on_a_step_of_other_data_as_they_do_on_a_damaged_one(tmp_path, monkeypatch):
+    _saved(tmp_path)
+    answers, checkpointer = [], _open(tmp_path, data_fingerprint="other")
+    monkeypatch.setattr(
+        checkpoint.multihost, "all_agree", lambda here: answers.append(here) or here
+    )
+    with pytest.raises(ValueError, match="trained on data"):
+        checkpointer.restore_latest(_abstract())
+    assert answers == [False, False]
 
 
 @pytest.mark.reliability("R12")
@@ -383,17 +395,17 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
 
 def test_restore_params_reads_one_field_of_any_step(tmp_path):
     _saved(tmp_path)
-    params, step = checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=1)
+    params, step = saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=1)
     assert step == 1
     _assert_equal(params, _state(1).ema_params)
-    sharded, step = checkpoint.restore_params(str(tmp_path), _abstract(4).params, field="params")
+    sharded, step = saved_states.restore_params(str(tmp_path), _abstract(4).params, field="params")
     assert step == 2
     _assert_equal(sharded, _state(2).params)
     assert len(sharded["generator"]["kernel"].sharding.device_set) == 4
     with pytest.raises(ValueError, match=r"checkpoint of step 9, got steps \[1, 2\]"):
-        checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=9)
+        saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=9)
     with pytest.raises(ValueError, match="got steps"):
-        checkpoint.restore_params(str(tmp_path / "nothing"), _abstract().ema_params)
+        saved_states.restore_params(str(tmp_path / "nothing"), _abstract().ema_params)
 
 
 def test_restore_params_refuses_a_flipped_bit(tmp_path):
@@ -405,24 +417,26 @@ def test_restore_params_refuses_a_flipped_bit(tmp_path):
             data[position] ^= 0x10
         path.write_bytes(data)
     said = []
-    params, step = checkpoint.restore_params(str(tmp_path), _abstract().ema_params, say=said.append)
+    params, step = saved_states.restore_params(
+        str(tmp_path), _abstract().ema_params, say=said.append
+    )
     assert step == 1 and "step 2 is refused" in said[0]
     _assert_equal(params, _state(1).ema_params)
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint asked for"):
-        checkpoint.restore_params(str(tmp_path), _abstract().ema_params, step=2, say=said.append)
+        saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=2, say=said.append)
 
 
 def test_meta_says_what_the_state_is(tmp_path):
     checkpointer = _open(tmp_path, config_json='{"seed": 3}')
     checkpointer.save(5, _state(), {"eval/mel": 1.5})
     checkpointer.close()
-    meta = checkpoint.read_meta(str(tmp_path), 5)
+    meta = saved_states.read_meta(str(tmp_path), 5)
     assert (
         meta["config"] == {"seed": 3} and meta["data_fingerprint"] == "data" and meta["step"] == 5
     )
     assert meta["metrics"] == {"eval/mel": 1.5} and "jax" in meta["versions"]
     assert json.dumps(meta["fingerprints"]["params/generator/bias"]).startswith('"float32[6]:')
-    assert checkpoint.latest_step(str(tmp_path)) == 5
+    assert saved_states.latest_step(str(tmp_path)) == 5
 
 
 def _metadata(workdir, step: int) -> pathlib.Path:
@@ -435,7 +449,7 @@ def test_no_flipped_bit_changes_what_is_kept_beside_a_state(tmp_path):
     checkpointer.files = {"frozen.json": "0123"}
     checkpointer.save(5, _state(), {"eval/mel": 1.5}, seen={"nonfinite": 2})
     checkpointer.close()
-    read = lambda: checkpoint.read_meta(str(tmp_path))
+    read = lambda: saved_states.read_meta(str(tmp_path))
     assert seals.count_refusals(_metadata(tmp_path, 5), read, stride=3) > 0.95
 
 
@@ -467,7 +481,7 @@ def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
     _saved(tmp_path)
     damage(_metadata(tmp_path, 2))
     said = []
-    params, found = checkpoint.restore_params(str(tmp_path), _abstract().params, field="params")
+    params, found = saved_states.restore_params(str(tmp_path), _abstract().params, field="params")
     assert found == 1
     _assert_equal(params, _state(1).params)
     checkpointer = _open(tmp_path, said)
@@ -475,7 +489,7 @@ def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
     assert checkpointer.restored["step"] == 1
     assert sum("step 2 is refused" in line for line in said) == 1, said
     assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
-    assert checkpoint.read_meta(str(tmp_path))["step"] == 1
+    assert saved_states.read_meta(str(tmp_path))["step"] == 1
 
 
 def test_another_run_s_checkpoint_above_this_one_s_is_set_aside(tmp_path):
@@ -489,7 +503,7 @@ def test_another_run_s_checkpoint_above_this_one_s_is_set_aside(tmp_path):
 def test_metadata_of_earlier_versions_has_no_seal_and_is_read(tmp_path):
     _saved(tmp_path)
     _change(_metadata(tmp_path, 2))
-    meta = checkpoint.read_meta(str(tmp_path))
+    meta = saved_states.read_meta(str(tmp_path))
     assert (meta["step"], meta["files"], meta["seen"]) == (2, {}, {})
     _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
 
@@ -511,7 +525,7 @@ def test_an_evaluation_after_its_save_counts_for_what_is_best(tmp_path):
     checkpointer.save(1, _state(1))
     checkpointer.wait()
     checkpointer.add_metrics(1, {"eval/mel": 1.0, "eval/other": float("nan")})
-    assert checkpoint.read_meta(str(tmp_path))["metrics"] == {"eval/mel": 1.0}
+    assert saved_states.read_meta(str(tmp_path))["metrics"] == {"eval/mel": 1.0}
     for step, mel in [(2, 2.0), (3, 3.0)]:
         checkpointer.save(step, _state(), {"eval/mel": mel})
     checkpointer.close()

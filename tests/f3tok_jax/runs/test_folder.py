@@ -14,6 +14,7 @@ import pytest
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import saved_states
 from tests.support import seals
 
 _CONFIG = ml_collections.ConfigDict(dict(stage="any", seed=0, sizes=(1, 2))).lock()
@@ -96,7 +97,7 @@ def test_a_finished_run_that_goes_on_keeps_the_step_where_it_was_finished(tmp_pa
     run_folder.mark_done(str(tmp_path), 8)
     run_folder.prepare(_CONFIG, str(tmp_path), {})
     _save_states(tmp_path, 12, 16, 20)
-    assert checkpoint.steps(str(tmp_path)) == [8, 16, 20]
+    assert saved_states.steps(str(tmp_path)) == [8, 16, 20]
 
 
 def test_a_run_keeps_what_its_frozen_models_were(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import pins
+from f3tok_jax.runs import saved_states
 
 
 @pytest.mark.reliability("R13")
@@ -23,7 +24,7 @@ def test_a_pinned_step_stays_while_the_run_goes_on(tmp_path):
     for step in (3, 4, 5):
         run.save(step, {"x": jnp.ones(3)})
     run.close()
-    assert checkpoint.steps(str(tmp_path)) == [2, 5]
+    assert saved_states.steps(str(tmp_path)) == [2, 5]
 
 
 def test_a_pin_says_who_depends_on_it_once(tmp_path):

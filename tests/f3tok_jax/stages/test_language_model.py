@@ -16,9 +16,9 @@ from f3tok_jax import evaluate
 from f3tok_jax import export
 from f3tok_jax.devices import sharding
 from f3tok_jax.pretrained import language_model as pretrained_language_model
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import language_model as language_model_stage
 from tests.support import run_checks
 from tests.support import sounds
@@ -74,7 +74,7 @@ def _state_of(workdir) -> dict:
     shapes = sharding.unbox(jax.eval_shape(stage.init_state, jax.random.key(0)))
     found = {}
     for field in ("params", "ema_params"):
-        found[field], step = checkpoint.restore_params(
+        found[field], step = saved_states.restore_params(
             str(workdir), getattr(shapes, field), field=field
         )
     return found | {"step": step}

@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
 from tests.support import seals
 from tests.support import toy_run
@@ -28,7 +28,7 @@ def test_another_config_is_refused_by_key(shards, whole):
 def test_more_steps_continue_a_finished_run(shards, whole, tmp_path):
     assert toy_run.train(shards, tmp_path, "--config.num_steps=8") == session.EXIT_DONE
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
-    assert checkpoint.latest_step(str(tmp_path)) == 12
+    assert saved_states.latest_step(str(tmp_path)) == 12
     assert json.loads((tmp_path / "DONE").read_text()) == {"step": 12}
 
 

@@ -12,6 +12,7 @@ import pytest
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import initialization
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import session
@@ -60,8 +61,8 @@ def _equal(a, b) -> bool:
 def test_every_player_gets_the_weights_and_nothing_else(shards, before):
     fresh, begun, lines = _begin(shards, f"--config.init_from.workdir={before}")
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), fresh)
-    averages, _ = checkpoint.restore_params(before, like.ema_params)
-    discriminator, _ = checkpoint.restore_params(
+    averages, _ = saved_states.restore_params(before, like.ema_params)
+    discriminator, _ = saved_states.restore_params(
         before, {"discriminator": like.params["discriminator"]}, field="params"
     )
     assert _equal(begun.ema_params, averages)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.reading import pipeline
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
 from tests.support import metrics
 from tests.support import sounds
@@ -39,7 +39,7 @@ def _call_at(monkeypatch, step: int, action, *, training: bool = True, count: in
 def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch):
     _call_at(monkeypatch, 9, lambda batch: os.kill(os.getpid(), signal.SIGTERM))
     assert toy_run.train(shards, tmp_path) == session.EXIT_PREEMPTED
-    left_at = checkpoint.latest_step(str(tmp_path))
+    left_at = saved_states.latest_step(str(tmp_path))
     assert 0 < left_at < 12 and not (tmp_path / "DONE").exists()
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
     assert toy_run.fingerprints(tmp_path) == toy_run.fingerprints(whole)
@@ -92,7 +92,7 @@ def test_too_many_nonfinite_steps_stop_the_run(shards, tmp_path, monkeypatch, ca
     assert (
         "3 steps were not finite, more than config.loop.max_nonfinite=2" in capsys.readouterr().out
     )
-    assert checkpoint.latest_step(str(tmp_path)) in (4, 8)
+    assert saved_states.latest_step(str(tmp_path)) in (4, 8)
 
 
 # The error rises from the first evaluation on, which is the best.
@@ -167,7 +167,7 @@ def test_the_budget_of_steps_that_are_not_finite_outlives_a_restart(
         assert "3 steps were not finite, more than config.loop.max_nonfinite=2" in said
     more = ("--config.loop.max_nonfinite=3", "--config.data.heldout=")
     assert toy_run.train(shards, tmp_path, *more) == session.EXIT_DONE
-    assert checkpoint.read_meta(str(tmp_path), 12)["seen"]["nonfinite"] == 3
+    assert saved_states.read_meta(str(tmp_path), 12)["seen"]["nonfinite"] == 3
 
 
 @pytest.mark.reliability("R21")
@@ -206,4 +206,4 @@ def _averages(shards, workdir):
     abstract = jax.eval_shape(
         toy_run.make_stage(toy_run.make_config(shards)).init_state, jax.random.key(0)
     )
-    return jax.device_get(checkpoint.restore_params(str(workdir), abstract.ema_params)[0])
+    return jax.device_get(saved_states.restore_params(str(workdir), abstract.ema_params)[0])

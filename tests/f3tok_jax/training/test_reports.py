@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from f3tok_jax.runs import appended_file
-from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import metric_writer
+from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.training import progress
 from f3tok_jax.training import session
@@ -36,7 +36,7 @@ def whole(shards, tmp_path_factory):
     """Fingerprints of the last state of an undisturbed run."""
     workdir = tmp_path_factory.mktemp("whole")
     assert _train(shards, workdir) == session.EXIT_DONE
-    return checkpoint.read_meta(str(workdir), 12)["fingerprints"]
+    return saved_states.read_meta(str(workdir), 12)["fingerprints"]
 
 
 def _said_lost(said: str) -> dict[str, int]:
@@ -61,7 +61,7 @@ def test_reports_without_room_are_counted_and_the_run_is_the_same(
     ):
         monkeypatch.setattr(kind, method, full)
     assert _train(shards, tmp_path) == session.EXIT_DONE
-    assert checkpoint.read_meta(str(tmp_path), 12)["fingerprints"] == whole
+    assert saved_states.read_meta(str(tmp_path), 12)["fingerprints"] == whole
     said = capsys.readouterr().out
     # Twelve steps and three evaluations; the points of each in TensorBoard, of 24 sounds two.
     assert _said_lost(said) == {
@@ -99,7 +99,7 @@ def test_a_run_whose_reports_stand_still_trains_and_leaves_when_told(
     lost = _said_lost(capsys.readouterr().out)
     assert lost["lines of metrics.jsonl"] == 12 and not (tmp_path / "metrics.jsonl").exists()
     assert _train(shards, tmp_path) == session.EXIT_DONE
-    assert checkpoint.read_meta(str(tmp_path), 12)["fingerprints"] == whole
+    assert saved_states.read_meta(str(tmp_path), 12)["fingerprints"] == whole
     assert [line["step"] for line in metrics.read(tmp_path) if "train/error" in line] == [11, 12]
 
 
@@ -109,7 +109,7 @@ def test_nothing_that_lies_in_the_place_of_reports_stops_a_run(shards, whole, tm
     (tmp_path / "logs" / "nonfinite.jsonl").symlink_to("/nowhere/at/all")
     (tmp_path / "samples" / "00000008").write_text("no folder")
     assert _train(shards, tmp_path) == session.EXIT_DONE
-    assert checkpoint.read_meta(str(tmp_path), 12)["fingerprints"] == whole
+    assert saved_states.read_meta(str(tmp_path), 12)["fingerprints"] == whole
     assert len(metrics.read(tmp_path)) == 15
     said = capsys.readouterr().out
     assert "metrics.jsonl is begun anew, beside metrics.jsonl.0" in said

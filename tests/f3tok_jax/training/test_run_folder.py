@@ -9,7 +9,7 @@ import shutil
 import jax
 import pytest
 
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
 from tests.support import seals
 from tests.support import toy_run
@@ -47,7 +47,7 @@ def _train(shards, workdir, *more: str) -> int:
 def test_done_of_another_step_does_not_end_a_run_too_early(run, shards, text):
     (run / "DONE").unlink() if text is None else (run / "DONE").write_text(text)
     assert _train(shards, run, "--config.num_steps=6") == session.EXIT_DONE
-    assert checkpoint.latest_step(str(run)) == 6
+    assert saved_states.latest_step(str(run)) == 6
     assert json.loads((run / "DONE").read_text()) == {"step": 6}
 
 
@@ -111,18 +111,18 @@ def test_a_stranger_among_the_checkpoints_changes_nothing(run, shards, capsys):
     (stranger / "a.txt").write_text("mine")
     assert _train(shards, run, "--config.num_steps=6") == session.EXIT_DONE
     assert capsys.readouterr().out.count("passing over 99 in") == 1
-    assert checkpoint.latest_step(str(run)) == 6 and (stranger / "a.txt").read_text() == "mine"
+    assert saved_states.latest_step(str(run)) == 6 and (stranger / "a.txt").read_text() == "mine"
 
 
 @pytest.mark.reliability("R07")
 def test_damaged_metadata_takes_a_run_back_to_the_step_before(run, shards, capsys):
     assert _train(shards, run, "--config.num_steps=6") == session.EXIT_DONE
-    wanted = checkpoint.read_meta(str(run))["fingerprints"]
+    wanted = saved_states.read_meta(str(run))["fingerprints"]
     metadata = run / "checkpoints" / "6" / "meta" / "metadata"
     metadata.write_text(metadata.read_text().replace("data_fingerprint", "data_fingerprinT"))
     assert _train(shards, run, "--config.num_steps=6") == session.EXIT_DONE
     assert "resuming this run from its checkpoint of step 4" in capsys.readouterr().out
-    assert checkpoint.read_meta(str(run), 6)["fingerprints"] == wanted
+    assert saved_states.read_meta(str(run), 6)["fingerprints"] == wanted
 
 
 def test_other_libraries_than_those_of_the_checkpoint_are_said_in_one_line(run, shards, capsys):

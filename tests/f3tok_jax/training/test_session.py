@@ -16,6 +16,7 @@ import pytest
 from f3tok_jax import train
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from tests.support import metrics
@@ -63,7 +64,7 @@ def test_a_run_leaves_what_its_folder_promises(whole, shards, capsys):
 def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, cache):
     killed = _program(shards, tmp_path, cache, TOY_KILL_AT="10")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert checkpoint.latest_step(str(tmp_path)) in (4, 8)
+    assert saved_states.latest_step(str(tmp_path)) in (4, 8)
     resumed = _program(shards, tmp_path, cache)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming this run from its checkpoint of step" in resumed.stdout
@@ -139,7 +140,7 @@ def test_a_full_disk_ends_the_run_with_its_checkpoints_kept(shards, tmp_path, mo
     with pytest.raises(checkpoint.CheckpointError, match="step 8 needs"):
         toy_run.train(shards, tmp_path)
     monkeypatch.undo()
-    assert checkpoint.latest_step(str(tmp_path)) == 4
+    assert saved_states.latest_step(str(tmp_path)) == 4
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from f3tok_jax import train
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
 from tests.support import toy_run
 
@@ -67,7 +67,7 @@ def test_rows_that_were_replaced_are_said_and_kept(shards, tmp_path, capsys):
     list(loader.iterate(0, 4))
     wanted = loader.seen(4)
     assert wanted.count and f"note: since the first step {wanted}" in capsys.readouterr().out
-    kept = checkpoint.read_meta(str(tmp_path / "run"))["seen"]["replaced"]
+    kept = saved_states.read_meta(str(tmp_path / "run"))["seen"]["replaced"]
     assert kept == {"count": wanted.count, "digest": wanted.hexadecimal}
 
 
