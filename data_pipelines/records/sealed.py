@@ -50,3 +50,33 @@ def opened(content: Mapping[str, Any], what: str, *, required: bool = False) -> 
             "or damaged since; copy it from where it is whole"
         )
     return found
+
+
+def read(data: bytes, what: str, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """What a file says that holds a sealed object of JSON, or one of earlier versions.
+
+    Args:
+        data: content of the file.
+        what: it is, for messages.
+        kinds: name -> type of each value that every version has. Any other name, be it the seal's
+            own with one bit flipped, shows that there must be a seal.
+
+    Raises:
+        Broken: where it is something else, or was changed.
+    """
+    try:
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise ValueError(f"{found!r:.60}")
+        content = opened(found, what, required=not found.keys() <= kinds.keys())
+        for name, kind in kinds.items():
+            if type(content.get(name)) is not kind:
+                raise ValueError(f"{name} {content.get(name)!r:.60}")
+        return content
+    except Broken:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Broken(
+            f"{what} must be the JSON with {' and '.join(kinds)} that was written, got another or "
+            f"a damaged file ({error}): copy it from where it is whole"
+        ) from error

@@ -123,7 +123,7 @@ def _reopen(folder: epath.Path) -> None:
     if not done.exists():
         return
     with contextlib.suppress(ValueError):  # What train did not write says no step.
-        step = _read(done, step=int)["step"]
+        step = sealed.read(done.read_bytes(), str(done), {"step": int})["step"]
         if step in saved_states.steps(str(folder)):
             pins.add(str(folder), step, "where the run was finished before")
     done.unlink()
@@ -225,7 +225,7 @@ def frozen(workdir: str, digest: str = "") -> dict[str, Any]:
         if digest:
             raise _no_frozen(workdir)
         return {"fingerprints": {}, "measured": {}}
-    found = _read(path, fingerprints=dict, measured=dict)
+    found = sealed.read(path.read_bytes(), str(path), {"fingerprints": dict, "measured": dict})
     if digest not in ("", sealed.digest(found)):
         raise ValueError(
             f"{path} must be what the run's checkpoints were made with, got a file that was "
@@ -238,20 +238,4 @@ def _no_frozen(workdir: str) -> ValueError:
     return ValueError(
         f"{workdir} must have {FROZEN}, which says what its checkpoints were trained on, got none: "
         "copy it from where the run was trained"
-    )
-
-
-def _read(path: epath.Path, **kinds: type) -> dict[str, Any]:
-    """The JSON object of a file that was written here, with values of these kinds by name."""
-    found = None
-    with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(path.read_text())
-    if isinstance(found, dict):
-        # One flipped bit in the seal's name makes another key of it.
-        found = sealed.opened(found, str(path), required=not found.keys() <= kinds.keys())
-        if all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
-            return found
-    raise ValueError(
-        f"{path} must be the JSON with {' and '.join(kinds)} that train wrote, got another or a "
-        "damaged file: copy it from where the run was trained"
     )

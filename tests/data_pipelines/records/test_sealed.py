@@ -35,3 +35,21 @@ def test_a_file_without_a_seal_is_of_an_earlier_version_unless_it_must_have_one(
     assert sealed.opened(_CONTENT, "frozen.json") == _CONTENT
     with pytest.raises(sealed.Broken, match="frozen.json must have the seal .*, got none"):
         sealed.opened(_CONTENT, "frozen.json", required=True)
+
+
+def test_a_file_is_read_by_what_every_version_has():
+    kinds, content = {"step": int, "measured": dict}, {"step": 3, "measured": {}}
+    sealed_bytes = json.dumps(sealed.seal(content | {"new": 1})).encode()
+    assert sealed.read(json.dumps(content).encode(), "it", kinds) == content
+    assert sealed.read(sealed_bytes, "it", kinds) == content | {"new": 1}
+    for damaged in (
+        sealed_bytes.replace(b'"seal"', b'"seam"'),
+        json.dumps(content | {"new": 1}).encode(),
+        json.dumps({"step": True, "measured": {}}).encode(),
+        json.dumps({"step": 3}).encode(),
+        b"[" * 10**5,
+        b"[]",
+        b"\xff{",
+    ):
+        with pytest.raises(sealed.Broken, match="^it must .* copy it from where it is whole$"):
+            sealed.read(damaged, "it", kinds)
