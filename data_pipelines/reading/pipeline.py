@@ -110,7 +110,7 @@ class MixturePipeline:
         self._substitute = sources.Substitute(options.max_replaced)
         self._replaced, self._start_step = replaced.Log(), 0
 
-    def seen(self, step: int) -> replaced.Replaced:
+    def replaced_before(self, step: int) -> replaced.Replaced:
         """Rows of this host's batches before `step` that hold another record than theirs.
 
         Counted from the step on at which `iterate` began, in batches that were made: what is made

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a run is well: names spikes and collapses from the metrics of its steps, once each."""
+"""Whether a run is well: names spikes and collapses by the metrics of its steps."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,11 @@ _MAX_SPIKES = 1000  # that a process gives the examples of: a run that only spik
 
 
 class Spike(NamedTuple):
-    """A value far above those of the steps before, whose median it is given with."""
+    """A value far above those of the steps before: their median, and how many they are."""
 
     value: float
     median: float
+    num_before: int
 
 
 class Finding(NamedTuple):
@@ -67,42 +68,49 @@ class Health:
             self._names |= values.keys()
             for before in self._before.values():
                 before.clear()
-        spikes, sentences = {}, []
-        for one in self._watched:
-            if one.metric in values:
-                self._compare(step, one, values[one.metric], spikes, sentences)
+        watched = [one for one in self._watched if one.metric in values]
+        found = {one: self._compare(one, values[one.metric]) for one in watched}
+        spikes = {one: spike for one, spike in found.items() if spike}
+        self._num_spikes += bool(spikes)
+        is_kept = self._num_spikes <= _MAX_SPIKES
+        sentences = []
+        for one, spike in spikes.items():
+            sentences += self._news(step, one, _described(step, one, spike, is_kept))
         for index, sign in enumerate(self._signs):
             sentence = sign.shows(values)
             if sentence is None:
                 continue
             self._held[index] = self._held[index] + 1 if sentence else 0
             if sentence and self._held[index] >= sign.steps:
-                self._say(step, sign, f"at step {step}: {sentence}", sentences)
-        self._num_spikes += bool(spikes)
-        return Finding(spikes if self._num_spikes <= _MAX_SPIKES else {}, sentences)
+                sentences += self._news(step, sign, f"at step {step}: {sentence}")
+        kept = {one.metric: spike for one, spike in spikes.items()} if is_kept else {}
+        return Finding(kept, sentences)
 
-    def _compare(self, step, one: stage_lib.Watched, value: float, spikes, sentences) -> None:
-        """Compares a value with those before it, and joins it to them."""
-        before = self._before[one.metric]
+    def _compare(self, one: stage_lib.Watched, value: float) -> Spike | None:
+        """The spike that a value is beside those before it, which it joins."""
+        before, found = self._before[one.metric], None
         if len(before) >= _LEAST:
             median = float(np.median(before))
             spread = _MAD_TO_DEVIATION * float(np.median(np.abs(np.array(before) - median)))
             if value > median + _DEVIATIONS * spread and value > one.factor * median:
-                spikes[one.metric] = Spike(value, median)
-                found = (
-                    f"{one.metric} of step {step} is {value:.3g}, the median of the "
-                    f"{len(before)} steps before {median:.3g}; its examples are in "
-                    f"logs/spikes.jsonl: look at them, and if it comes again {one.lever}"
-                )
-                self._say(step, one.metric, found, sentences)
+                found = Spike(value, median, len(before))
         before.append(value)
+        return found
 
-    def _say(self, step: int, what: object, sentence: str, sentences: list[str]) -> None:
-        """Says a thing, unless it was said a short while ago; then it is counted."""
+    def _news(self, step: int, what: object, sentence: str) -> list[str]:
+        """The sentence; none where the same thing was said a short while ago, which is counted."""
         if step < self._said.get(what, -_SILENCE) + _SILENCE:
             self._unsaid[what] += 1
-            return
+            return []
         if self._unsaid[what]:
             sentence += f" ({self._unsaid[what]} more since step {self._said[what]})"
         self._said[what], self._unsaid[what] = step, 0
-        sentences.append(sentence)
+        return [sentence]
+
+
+def _described(step: int, one: stage_lib.Watched, spike: Spike, is_kept: bool) -> str:
+    examples = "; its examples are in logs/spikes.jsonl: look at them, and" if is_kept else ":"
+    return (
+        f"{one.metric} of step {step} is {spike.value:.3g}, the median of the {spike.num_before} "
+        f"steps before {spike.median:.3g}{examples} if it comes again {one.lever}"
+    )

@@ -149,7 +149,7 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
     if leaving or at_end or step % config.checkpoint.every_steps == 0:
         this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
         this.watchdog.beat("save")
-        rows = multihost.gathered_numbers(this.train_data.seen(step))
+        rows = multihost.gathered_numbers(this.train_data.replaced_before(step))
         tally = this.tally.with_rows(rows)
         if (leaving or at_end) and tally.replaced.count:
             this.say(f"note: since the first step {tally.replaced}")
@@ -193,7 +193,7 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         _write_examples(this, "nonfinite.jsonl", step)
     if log or step % this.config.loop.log_every == 0:
         values = this.progress.values()
-        values["data/replaced"] = float(this.train_data.seen(step)[0])
+        values["data/replaced"] = float(this.train_data.replaced_before(step)[0])
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
 
@@ -256,7 +256,9 @@ def _stop_nonfinite(this: Run, step: int) -> Outcome:
 
 def _leave(this: Run, step: int) -> Outcome:
     this.checkpointer.close()
-    this.say(f"told to leave: saved step {step}; run the same command again to resume")
+    is_saved = saved_states.latest_step(this.workdir) == step
+    saved = f"saved step {step}" if is_saved else f"step {step} could not be saved"
+    this.say(f"told to leave: {saved}; run the same command again to resume")
     return Outcome.PREEMPTED
 
 

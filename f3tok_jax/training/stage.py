@@ -48,7 +48,7 @@ class Data(Protocol):
             ValueError: naming the first that differs.
         """
 
-    def seen(self, step: int) -> tuple[int, int]:
+    def replaced_before(self, step: int) -> tuple[int, int]:
         """Rows before `step` that hold another record than theirs, which could not be read.
 
         Of this host's batches since the step at which `iterate` began: how many, and the sum modulo

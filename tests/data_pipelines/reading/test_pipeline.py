@@ -211,10 +211,10 @@ def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
     folder, key = damaged
     loader = _pipeline(folder)
     batches = [_hash(loader.local_batch(step)) for step in range(12)]
-    assert loader.seen(12).count > 0
+    assert loader.replaced_before(12).count > 0
     again = _pipeline(folder)
     assert [_hash(again.local_batch(step)) for step in range(12)] == batches
-    assert again.seen(12) == loader.seen(12)
+    assert again.replaced_before(12) == loader.replaced_before(12)
     assert _global_hash(folder, 1, 4) == _global_hash(folder, 1, 1)
     assert all(key not in loader.example_keys(step) for step in range(12))
 
@@ -222,14 +222,14 @@ def test_unreadable_records_are_replaced_the_same_on_every_replay(damaged):
 def test_replaced_rows_are_those_of_the_batches_that_differ(damaged, tmp_path):
     whole, broken = _pipeline(str(sounds.shard_set(tmp_path / "whole"))), _pipeline(damaged[0])
     assert whole.fingerprint == broken.fingerprint  # of what the manifest says
-    before = broken.seen(0)
+    before = broken.replaced_before(0)
     for step in range(12):
         are_equal = _hash(whole.local_batch(step)) == _hash(broken.local_batch(step))
-        after = broken.seen(step + 1)
+        after = broken.replaced_before(step + 1)
         assert (after == before) == are_equal
         assert (after.digest == before.digest) == are_equal
         before = after
-    assert 0 < before.count < 12 * 8 and whole.seen(12) == (0, 0)
+    assert 0 < before.count < 12 * 8 and whole.replaced_before(12) == (0, 0)
 
 
 @pytest.mark.parametrize("process_count", [2, 4])
@@ -244,17 +244,17 @@ def test_replaced_rows_are_the_same_on_any_number_of_hosts_and_restarts(damaged,
             batches = loader.iterate(start)  # which makes some ahead
             while next(batches)[0] < stop - 1:
                 pass
-            parts.append(loader.seen(stop))
-    assert replaced.Replaced.sum(parts) == one.seen(12) != (0, 0)
+            parts.append(loader.replaced_before(stop))
+    assert replaced.Replaced.sum(parts) == one.replaced_before(12) != (0, 0)
 
 
 def test_a_row_that_is_made_again_is_replaced_once(damaged):
     loader = _pipeline(damaged[0])
     list(loader.iterate(2, 12))
-    seen = loader.seen(12)
+    seen = loader.replaced_before(12)
     for step in (0, 1, *range(12)):  # such as for sounds to listen to
         loader.local_batch(step)
-    assert loader.seen(12) == seen != (0, 0) == loader.seen(2)
+    assert loader.replaced_before(12) == seen != (0, 0) == loader.replaced_before(2)
 
 
 @pytest.mark.reliability("R23")

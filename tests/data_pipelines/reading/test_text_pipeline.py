@@ -110,12 +110,16 @@ def test_what_stands_in_for_a_damaged_record_counts_wherever_it_is_tried(make, t
         damaged.local_batch(step)
         tried = zip(whole.example_keys(step), damaged.example_keys(step))
         differing = sum(one.split(":")[1] != other.split(":")[1] for one, other in tried)
-        before = damaged.seen(step).count
-        assert damaged.seen(step + 1).count - before == differing > 0  # read once, remembered
+        before = damaged.replaced_before(step).count
+        assert (
+            damaged.replaced_before(step + 1).count - before == differing > 0
+        )  # read once, remembered
     hosts = [make(folder=str(folder), process_index=index, process_count=2) for index in (0, 1)]
     for host in hosts:
         list(host.iterate(0, 3))
-    assert replaced.Replaced.sum([host.seen(3) for host in hosts]) == damaged.seen(3)
+    assert replaced.Replaced.sum(
+        [host.replaced_before(3) for host in hosts]
+    ) == damaged.replaced_before(3)
 
 
 def test_spec_keys_and_epochs(make):
@@ -126,7 +130,7 @@ def test_spec_keys_and_epochs(make):
     epoch = data.num_records
     assert len(keys) == 24 > epoch == len(set(keys[:epoch]))
     assert keys[epoch:] == keys[: 24 - epoch]
-    assert data.seen(1) == (0, 0)
+    assert data.replaced_before(1) == (0, 0)
 
 
 @pytest.mark.parametrize(

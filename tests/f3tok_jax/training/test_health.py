@@ -69,6 +69,16 @@ def test_what_comes_again_is_said_once_in_a_while_and_counted():
     assert said[1].startswith("train/loss of step 1401") and "(2 more since step 301)" in said[1]
 
 
+def test_examples_are_named_as_long_as_they_are_kept(monkeypatch):
+    monkeypatch.setattr(health_lib, "_MAX_SPIKES", 1)
+    losses = _curve(2500)
+    losses[[300, 2000]] *= 10.0
+    spikes, said = _look(health_lib.Health([_LOSS], []), losses)
+    assert spikes == [301] and len(said) == 2
+    assert ["logs/spikes.jsonl" in sentence for sentence in said] == [True, False]
+    assert said[1].endswith(": if it comes again lower the rate")
+
+
 @pytest.mark.reliability("R22")
 def test_a_sign_is_said_once_it_has_held_for_long_enough():
     sign = stage_lib.Sign(

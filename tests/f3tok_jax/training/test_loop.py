@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.reading import pipeline
+from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
 from tests.support import metrics
@@ -44,6 +45,15 @@ def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch)
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
     assert toy_run.fingerprints(tmp_path) == toy_run.fingerprints(whole)
     assert toy_run.losses(tmp_path) == toy_run.losses(whole)
+
+
+def test_leaving_says_whether_it_has_saved(shards, tmp_path, monkeypatch, capsys):
+    of = fingerprint.of
+    _call_at(monkeypatch, 4, lambda batch: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(fingerprint, "of", lambda tree: (of(tree)[0], ["params/kernel"]))
+    assert toy_run.train(shards, tmp_path) == session.EXIT_PREEMPTED
+    said = capsys.readouterr().out
+    assert "could not be saved; run the same command again" in said and "saved step" not in said
 
 
 @pytest.mark.reliability("R20")

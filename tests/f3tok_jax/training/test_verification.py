@@ -65,7 +65,7 @@ def test_rows_that_were_replaced_are_said_and_kept(shards, tmp_path, capsys):
         str(tmp_path / "damaged"), train=True, process_index=0, process_count=1
     )
     list(loader.iterate(0, 4))
-    wanted = loader.seen(4)
+    wanted = loader.replaced_before(4)
     assert wanted.count and f"note: since the first step {wanted}" in capsys.readouterr().out
     kept = saved_states.read_meta(str(tmp_path / "run"))["seen"]["replaced"]
     assert kept == {"count": wanted.count, "digest": wanted.hexadecimal}
