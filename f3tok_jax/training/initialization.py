@@ -15,7 +15,7 @@ from f3tok_jax.runs import saved_states
 from f3tok_jax.training import state as train_state
 
 
-def found(run: lineage.Lineage, fingerprint: str = "") -> ml_collections.ConfigDict:
+def source(run: lineage.Lineage, fingerprint: str = "") -> ml_collections.ConfigDict:
     """config.init_from of a run that begins, its "workdir" where the run that it names lies now.
 
     Args:
@@ -51,7 +51,7 @@ def check(
     """Compares the run that config.init_from names with the one that begins; nothing is loaded.
 
     Args:
-        section: what `found` gave.
+        section: what `source` gave.
         stage_name: config.stage.
         fingerprints: of the frozen models of the run that begins.
         say: where it is said that another frozen model will be there than before.

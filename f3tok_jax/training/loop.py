@@ -147,14 +147,21 @@ def _pause(this: Run, state: Any, step: int, *, at_end: bool, leaving: bool) -> 
     if not leaving:
         evaluated, leaving = _measure(this, state, step)
     if leaving or at_end or step % config.checkpoint.every_steps == 0:
-        this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
-        this.watchdog.beat("save")
-        rows = multihost.gathered_numbers(this.train_data.replaced_before(step))
-        tally = this.tally.with_rows(rows)
-        if (leaving or at_end) and tally.replaced.count:
-            this.say(f"note: since the first step {tally.replaced}")
-        this.checkpointer.save(step, state, evaluated, seen=tally.as_json())
+        _save(this, state, step, evaluated, is_last=leaving or at_end)
     return leaving
+
+
+def _save(
+    this: Run, state: Any, step: int, evaluated: dict[str, float] | None, *, is_last: bool
+) -> None:
+    """Starts to save the state, with its evaluation and all that the run has met."""
+    this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
+    this.watchdog.beat("save")
+    rows = multihost.gathered_numbers(this.train_data.replaced_before(step))
+    tally = this.tally.with_rows(rows)
+    if is_last and tally.replaced.count:
+        this.say(f"note: since the first step {tally.replaced}")
+    this.checkpointer.save(step, state, evaluated, seen=tally.as_json())
 
 
 def _measure(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:

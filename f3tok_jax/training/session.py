@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run from its folder to its end: opens, compiles, and hands it to the loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import os
 import time
@@ -74,66 +74,63 @@ def run(
         say = command.say if jax.process_index() == 0 else lambda message: None
         validation.validate(config, stage)
         mesh = programs_lib.make_mesh(config, devices)
-        is_new, moved = not config_lib.exists(workdir), []
-        if not is_new:
-            moved = config_lib.check_same_run(config, workdir)
+        is_new = not config_lib.exists(workdir)
+        moved = [] if is_new else config_lib.check_same_run(config, workdir)
         run_folder.check_kept(config, workdir)
-        if not is_new:
-            done_step = run_folder.done_step(workdir, config.num_steps)
-            if done_step is not None:
-                say(f"{workdir} is done: it has all {done_step} steps")
-                return EXIT_DONE
+        done_step = None if is_new else run_folder.done_step(workdir, config.num_steps)
+        if done_step is not None:
+            say(f"{workdir} is done: it has all {done_step} steps")
+            return EXIT_DONE
         known = lineage.Lineage(
             workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
         )
         made = stage.make(config, known)
-        data = _open_data(known, made, moved, say)
+        inputs = _open_inputs(known, made, moved, say)
         if verify_data:
-            opened = {run_folder.DATA: data.train, run_folder.HELDOUT: data.heldout}
-            verification.verify({key: one for key, one in opened.items() if one}, say=say)
-        if config.init_from.workdir and (
-            is_new or any(key.startswith("init_from") for key in moved)
-        ):
-            data.begins_with[run_folder.WEIGHTS] = initialization.check(
-                initialization.found(known), config.stage, made.frozen_fingerprints, say=say
-            )
-        return _EXIT_CODES[_train(config, workdir, made, mesh, data, preemption, say)]
+            verification.verify(inputs.data, say=say)
+        return _EXIT_CODES[_train(workdir, made, mesh, inputs, preemption, say)]
 
 
-class _Data(NamedTuple):
-    """What a run reads: other runs, batches, and what it must have begun with, wherever that lies."""
+class _Inputs(NamedTuple):
+    """What a run reads, and what it must have begun with, wherever that lies."""
 
     run: lineage.Lineage  # as its folder tells so far
-    train: stage_lib.Data
-    heldout: stage_lib.Data | None
-    begins_with: dict[str, str]  # as run_folder.check_began_with takes it
-    moved: Sequence[str]
+    data: Mapping[str, stage_lib.Data]  # by the key of the config that names it
+    begins_with: Mapping[str, str]  # as run_folder.check_began_with takes it
+    moved: Sequence[str]  # keys of the config that name other places than before
+
+    @property
+    def train(self) -> stage_lib.Data:
+        return self.data[run_folder.DATA]
+
+    @property
+    def heldout(self) -> stage_lib.Data | None:
+        return self.data.get(run_folder.HELDOUT)
 
 
 def _train(
-    config: ml_collections.ConfigDict,
     workdir: str,
     stage: stage_lib.Stage,
     mesh: jax.sharding.Mesh,
-    data: _Data,
+    inputs: _Inputs,
     preemption: preemption_lib.Preemption,
     say: Callable[[str], None],
 ) -> loop.Outcome:
     """Opens all else that a run needs, compiles, and takes the steps."""
+    config = inputs.run.config
     with contextlib.ExitStack() as stack:
-        checkpointer = _open_folder(config, workdir, stage, data, say, stack)
+        checkpointer = _open_folder(workdir, stage, inputs, say, stack)
         watchdog = _start_watchdog(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
-        measured = run_folder.settle_frozen(workdir, data.begins_with, stage.measure)
+        measured = run_folder.settle_frozen(workdir, inputs.begins_with, stage.measure)
         checkpointer.files = run_folder.digests(workdir)
         if jax.process_index() == 0:
-            data.run.keep_places(workdir)
-            data.run.pin_ancestors(workdir, say)
+            inputs.run.keep_places(workdir)
+            inputs.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
-        chosen = run_folder.frozen(workdir)["fingerprints"].get(run_folder.WEIGHTS, "")
-        state, step = _first_state(data.run, chosen, programs, checkpointer, say)
-        _compile(programs, data.heldout is not None, say)
+        state, step = _first_state(inputs.run, workdir, programs, checkpointer, say)
+        _compile(programs, inputs.heldout is not None, say)
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
         )
@@ -142,8 +139,8 @@ def _train(
         this = loop.Run(
             config=config,
             workdir=workdir,
-            train_data=data.train,
-            heldout_data=data.heldout,
+            train_data=inputs.train,
+            heldout_data=inputs.heldout,
             programs=programs,
             checkpointer=checkpointer,
             writer=writer,
@@ -157,47 +154,55 @@ def _train(
         return loop.take_steps(this, state, step)
 
 
-def _open_data(
+def _open_inputs(
     run: lineage.Lineage,
     stage: stage_lib.Stage,
     moved: Sequence[str],
     say: Callable[[str], None],
-) -> _Data:
-    """Opens training and held-out shards and compares their batches with what the stage needs."""
-    config = run.config
+) -> _Inputs:
+    """Opens training and held-out shards, and compares all with what the stage and the run need."""
+    config, data = run.config, {}
     if not config.data.train:
         raise ValueError(
             "config.data.train must name a folder of shards, got ''; build one with "
             "python -m data_pipelines.build_shards, then give --config.data.train=DIR"
         )
     hosts = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    mapped = run.places.mapped_mixture
-    train = stage.open_data(mapped(config.data.train), train=True, **hosts)
-    heldout = None
-    if config.data.heldout:
-        heldout = stage.open_data(mapped(config.data.heldout), train=False, **hosts)
+    named = {run_folder.DATA: config.data.train, run_folder.HELDOUT: config.data.heldout}
+    for key, mixture in named.items():
+        if mixture:
+            mixture = run.places.mapped_mixture(mixture)
+            data[key] = stage.open_data(mixture, train=key == run_folder.DATA, **hosts)
+            for line in data[key].sets:
+                say(f"{key}: {line}")
+    _check_batches(data[run_folder.DATA], stage)
+    begins_with = {key: one.fingerprint for key, one in data.items()}
+    begins_with |= stage.frozen_fingerprints
+    chooses = not run.workdir or any(key.startswith("init_from") for key in moved)
+    if config.init_from.workdir and chooses:
+        source = initialization.source(run)
+        begins_with[run_folder.WEIGHTS] = initialization.check(
+            source, config.stage, stage.frozen_fingerprints, say=say
+        )
+    return _Inputs(run, data, begins_with, moved)
+
+
+def _check_batches(data: stage_lib.Data, stage: stage_lib.Stage) -> None:
+    """Refuses batches of other names, shapes or types than those of the stage."""
     needed = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in stage.batch_spec.items()}
-    given = train.batch_spec.items()
+    given = data.batch_spec.items()
     published = {name: (tuple(shape), dtype.name) for name, (shape, dtype) in given}
     if needed != published:
         raise ValueError(
             f"the batches of config.data must be what the stage needs, {needed}, got {published}; "
             "config.data and config.model do not go together"
         )
-    begins_with = dict(stage.frozen_fingerprints)
-    for key, opened in ((run_folder.DATA, train), (run_folder.HELDOUT, heldout)):
-        if opened:
-            begins_with[key] = opened.fingerprint
-            for line in opened.sets:
-                say(f"{key}: {line}")
-    return _Data(run, train, heldout, begins_with, moved)
 
 
 def _open_folder(
-    config: ml_collections.ConfigDict,
     workdir: str,
     stage: stage_lib.Stage,
-    data: _Data,
+    inputs: _Inputs,
     say: Callable[[str], None],
     stack: contextlib.ExitStack,
 ) -> checkpoint.Checkpointer:
@@ -205,22 +210,23 @@ def _open_folder(
 
     It stays locked until `stack` is closed.
     """
+    config = inputs.run.config
     multihost.check_agreement(
         {
             "config": config_lib.hash_of(config),
             "workdir": workdir,
             "devices": str(jax.device_count()),
-            **data.begins_with,
+            **inputs.begins_with,
             **checkpoint_meta.versions(),
         }
     )
     stack.enter_context(run_folder.locked(workdir))
-    run_folder.check_began_with(workdir, data.begins_with, moved=data.moved, say=say)
+    run_folder.check_began_with(workdir, inputs.begins_with, moved=inputs.moved, say=say)
     run_folder.prepare(config, workdir, environment_lib.environment())
     return checkpoint.Checkpointer(
         workdir,
         config_json=config_lib.to_json(config),
-        data_fingerprint=data.train.fingerprint,
+        data_fingerprint=inputs.train.fingerprint,
         best_metric=stage.best_metric,
         keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best,
@@ -245,20 +251,18 @@ def _start_watchdog(
 
 def _first_state(
     run: lineage.Lineage,
-    chosen: str,
+    workdir: str,
     programs: programs_lib.CompiledStage,
     checkpointer: checkpoint.Checkpointer,
     say: Callable[[str], None],
 ) -> tuple[Any, int]:
-    """The state: of this run's checkpoint, else with another run's weights, else from scratch.
-
-    `chosen`: fingerprint of those weights, "" for any.
-    """
+    """The state: of this run's checkpoint, else with another run's weights, else from scratch."""
     # Restored first: the fresh state is never in memory beside the restored one.
     state = checkpointer.restore_latest(programs.abstract_state)
     if state is None:
         if run.config.init_from.workdir:
-            source = initialization.found(run, chosen)
+            chosen = run_folder.frozen(workdir)["fingerprints"].get(run_folder.WEIGHTS, "")
+            source = initialization.source(run, chosen)
             return initialization.begin(programs.init_state(), source, say=say), 0
         say("starting from scratch: there is no checkpoint in this work folder")
         return programs.init_state(), 0

@@ -287,7 +287,7 @@ def _sample(state, frozen, batch):
 # Where a run may be when it is told to leave, in this order.
 _PHASES = {
     "flags": (program, "_train"),
-    "open": (session, "_open_data"),
+    "open": (session, "_open_inputs"),
     "folder": (session, "_open_folder"),
     "restore": (checkpoint.Checkpointer, "restore_latest"),
     "compile": (programs.CompiledStage, "compile"),

@@ -162,7 +162,7 @@ def test_what_ends_a_run_has_its_exit_code_and_one_sentence(
         raise error
 
     monkeypatch.setitem(registry.STAGES, toy_run.STAGE.name, toy_run.STAGE)
-    monkeypatch.setattr(session, "_open_data", fail)
+    monkeypatch.setattr(session, "_open_inputs", fail)
     recipe = _ROOT / "configs" / "autoencoder.py"
     arguments = [f"--config={recipe}:tiny", f"--workdir={tmp_path / 'run'}"]
     assert train.main([*arguments, "--compilation_cache=", *toy_run.arguments(shards)]) == code
