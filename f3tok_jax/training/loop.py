@@ -200,7 +200,9 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         _write_examples(this, "nonfinite.jsonl", step)
     if log or step % this.config.loop.log_every == 0:
         values = this.progress.values()
-        values["data/replaced"] = float(this.train_data.replaced_before(step)[0])
+        # Of this process since it started, and of all of them before.
+        replaced = this.tally.replaced.count + this.train_data.replaced_before(step)[0]
+        values["data/replaced"] = float(replaced)
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
 

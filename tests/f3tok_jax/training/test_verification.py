@@ -9,6 +9,7 @@ import pytest
 from f3tok_jax import train
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
+from tests.support import metrics
 from tests.support import toy_run
 
 
@@ -69,6 +70,26 @@ def test_rows_that_were_replaced_are_said_and_kept(shards, tmp_path, capsys):
     assert wanted.count and f"note: since the first step {wanted}" in capsys.readouterr().out
     kept = saved_states.read_meta(str(tmp_path / "run"))["seen"]["replaced"]
     assert kept == {"count": wanted.count, "digest": wanted.hexadecimal}
+
+
+@pytest.mark.reliability("R23")
+def test_a_run_that_was_interrupted_counts_replaced_rows_from_its_first_step(shards, tmp_path):
+    _flipped(shards, tmp_path / "damaged")
+    small = ("--config.data.heldout=", "--config.loop.sample_every=99")
+
+    def train(name, num_steps):
+        config = toy_run.make_config(
+            tmp_path / "damaged", *small, f"--config.num_steps={num_steps}"
+        )
+        workdir = tmp_path / name
+        assert session.run(config, str(workdir), stage=toy_run.STAGE) == session.EXIT_DONE
+        counts = [line["data/replaced"] for line in metrics.read(workdir)]
+        return counts, checkpoint.read_meta(str(workdir))["seen"]["replaced"]
+
+    whole = train("whole", 6)
+    counts, _ = train("resumed", 3)
+    assert 0 < counts[-1] < whole[0][-1]
+    assert train("resumed", 6) == whole
 
 
 def test_the_program_passes_the_flag_on(monkeypatch, tmp_path):
