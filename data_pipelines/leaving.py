@@ -110,6 +110,16 @@ def handling(handlers: Mapping[int, AtOnce]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def settle(code: int) -> None:
+    """From here on a signal ends the process with this code: its work has come to an end.
+
+    Libraries may take seconds to take themselves apart.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: os._exit(code))
+
+
 def leave(sentence: str, code: int) -> None:
     """Ends the process from any thread, without what it has not finished writing, in a sentence."""
     atomic.remove_partials()

@@ -139,4 +139,6 @@ def _find_others(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     faulthandler.enable()  # a crash of a library leaves its stacks
-    sys.exit(main())
+    code = main()
+    leaving.settle(code)
+    sys.exit(code)

@@ -203,7 +203,15 @@ class Checkpointer:
             return
         # Processes on one file system share it: the whole state must fit, not this process's part.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) * _SPARE_SPACE
-        free = shutil.disk_usage(self._folder).free
+        free, failure = 0, None
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:  # The folder was moved, or its disk is gone.
+            failure = error
+        if not multihost.all_agree(failure is None):
+            raise CheckpointError(
+                _write_failure(step, self._folder, failure or OSError("another process could not"))
+            ) from failure
         if not multihost.all_agree(free >= needed):
             raise CheckpointError(
                 f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in {self._folder}, "
@@ -348,7 +356,7 @@ def _prepare_folder(folder: epath.Path, say: Callable[[str], None]) -> None:
     except OSError as error:
         raise ValueError(
             f"the work folder must be writable, got {checkpoint_meta.first_line(error)} in "
-            f"{folder}; change its permissions or give another --workdir"
+            f"{folder}; mend that or give another --workdir"
         ) from error
 
 

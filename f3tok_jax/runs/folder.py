@@ -108,7 +108,7 @@ def prepare(
     if not multihost.all_agree(failure is None):
         raise ValueError(
             f"--workdir must be a folder that can be written, got {workdir}: "
-            f"{failure or 'process 0 cannot'}; change its permissions or give another"
+            f"{failure or 'process 0 cannot'}; mend that or give another"
         ) from failure
     if not multihost.all_agree(config_lib.exists(workdir)):
         raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from data_pipelines import command
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import sharding
@@ -278,8 +279,14 @@ def _finish(this: Run, step: int) -> Outcome:
     if saved_states.latest_step(this.workdir) != step:
         raise checkpoint.CheckpointError(
             f"the last step {step} is not in {this.workdir}/checkpoints: its weights "
-            "are not finite; the newest checkpoint there is good"
+            "are not finite, or the folder was moved meanwhile; what is there is good"
         )
-    run_folder.mark_done(this.workdir, step)
+    try:
+        run_folder.mark_done(this.workdir, step)
+    except OSError as error:
+        raise checkpoint.CheckpointError(
+            f"all {step} steps are taken and saved, but {command.explain(error)}: mend that, and "
+            "run the same command again"
+        ) from error
     this.say(f"done: {step} steps, checkpoints in {this.workdir}/checkpoints")
     return Outcome.DONE

@@ -43,6 +43,25 @@ def _ended(options: str, number: int, folder: pathlib.Path) -> tuple[int, str]:
     return program.returncode, said
 
 
+_ENDING = """
+import atexit, sys, time
+from data_pipelines import leaving
+atexit.register(lambda: (print("ending", flush=True), time.sleep(60)))
+leaving.settle(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.reliability("R02")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("code", [0, 42])
+def test_a_signal_after_the_end_changes_no_exit_code(number, code):
+    line = [sys.executable, "-c", _ENDING, str(code)]
+    with subprocess.Popen(line, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "ending\n"
+        program.send_signal(number)
+        assert program.wait(timeout=30) == code
+
+
 @pytest.mark.reliability("R02")
 @pytest.mark.parametrize(
     "number, options, code, words",

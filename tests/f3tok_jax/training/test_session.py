@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 
@@ -16,6 +17,8 @@ import pytest
 from f3tok_jax import train
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
@@ -142,6 +145,39 @@ def test_a_full_disk_ends_the_run_with_its_checkpoints_kept(shards, tmp_path, mo
     monkeypatch.undo()
     assert saved_states.latest_step(str(tmp_path)) == 4
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
+
+
+@pytest.mark.reliability("R08")
+@pytest.mark.parametrize("at", [4, 12])
+def test_a_folder_that_is_moved_away_is_not_taken_for_a_wrong_flag(
+    shards, tmp_path, monkeypatch, at
+):
+    write = metric_writer.MetricWriter.write
+
+    def moving(self, step, values):
+        write(self, step, values)
+        if step == at and "train/error" in values:
+            (tmp_path / "run").rename(tmp_path / "moved")
+
+    monkeypatch.setattr(metric_writer.MetricWriter, "write", moving)
+    with pytest.raises(checkpoint.CheckpointError, match=r"of step \d+ could not be written"):
+        toy_run.train(shards, tmp_path / "run")
+
+
+@pytest.mark.reliability("R08")
+def test_done_that_finds_no_disk_is_written_when_the_command_is_run_again(
+    shards, whole, tmp_path, monkeypatch
+):
+    def full(workdir, step):
+        raise OSError(errno.EIO, "Input/output error", f"{workdir}/DONE")
+
+    run = shutil.copytree(whole, tmp_path / "run")
+    (run / "DONE").unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "mark_done", full)
+        with pytest.raises(checkpoint.CheckpointError, match="all 12 steps .*DONE cannot be used"):
+            toy_run.train(shards, run)
+    assert toy_run.train(shards, run) == session.EXIT_DONE and (run / "DONE").exists()
 
 
 @pytest.mark.parametrize(

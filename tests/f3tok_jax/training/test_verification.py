@@ -84,7 +84,7 @@ def test_a_run_that_was_interrupted_counts_replaced_rows_from_its_first_step(sha
         workdir = tmp_path / name
         assert session.run(config, str(workdir), stage=toy_run.STAGE) == session.EXIT_DONE
         counts = [line["data/replaced"] for line in metrics.read(workdir)]
-        return counts, checkpoint.read_meta(str(workdir))["seen"]["replaced"]
+        return counts, saved_states.read_meta(str(workdir))["seen"]["replaced"]
 
     whole = train("whole", 6)
     counts, _ = train("resumed", 3)
