@@ -30,6 +30,7 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
+from tests.reliability import diary
 from tests.reliability import runs
 from tests.support import metrics
 from tests.support import toy_run
@@ -84,7 +85,7 @@ class Disks:
         """
         self._folder, self._stage = folder / stage, stage
         self._inputs = runs.Inputs(folder / "inputs")
-        self._log = self._folder / "log.jsonl"
+        self._diary = diary.Diary(self._folder)
         self._reference = self._folder / "reference"
         facts = self._folder / "reference.json"
         if not facts.exists():
@@ -101,12 +102,12 @@ class Disks:
     def go_on(self, count: int) -> None:
         """Fills disks until there were so many that ended a run."""
         for attempt in range(3 * count):
-            if len(_entries(self._log)) >= count:
+            done = len(self._diary.entries())
+            if done >= count:
                 return
-            entry = self.fill_once(np.random.default_rng([attempt, len(_entries(self._log))]))
+            entry = self.fill_once(np.random.default_rng([attempt, done]))
             if entry is not None:
-                with self._log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                self._diary.add(entry)
                 print(json.dumps(entry), flush=True)
 
     def fill_once(self, rng: np.random.Generator) -> dict[str, Any] | None:
@@ -206,22 +207,17 @@ def _steps(run: pathlib.Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _entries(log: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def summary(folder: pathlib.Path) -> tuple[str, bool]:
     """Returns what happened below a folder, and whether nothing was lost."""
     lines, is_good = [], True
-    for log in sorted(folder.glob("*/log.jsonl")):
-        entries = _entries(log)
+    for name, entries in diary.read_all(folder):
         bad = [entry for entry in entries if entry["problems"]]
         is_good = is_good and not bad
         seconds = max((entry["seconds"] for entry in entries), default=0.0)
         steps = [max(entry["saved"], default=0) for entry in entries]
         counts = ", ".join(f"{step}: {steps.count(step)}" for step in sorted(set(steps)))
         lines.append(
-            f"{log.parent.name}: {len(entries)} full disks, {len(entries) - len(bad)} ended by 4, "
+            f"{name}: {len(entries)} full disks, {len(entries) - len(bad)} ended by 4, "
             f"kept their steps and resumed bit-equal; the longest took {seconds:.1f} s; "
             f"newest step then ({counts})"
         )

@@ -40,6 +40,7 @@ from f3tok_jax import train
 from f3tok_jax.devices import compilation
 from f3tok_jax.inference import tokenizer
 from f3tok_jax.stages import registry
+from tests.reliability import diary
 from tests.reliability import runs
 from tests.support import html_page
 from tests.support import toy_run
@@ -151,7 +152,7 @@ class Flips:
     def __init__(self, folder: pathlib.Path, name: str):
         """Makes the run, once, and looks at what comes of it when nothing is flipped."""
         self._folder, self._kind = folder / name, KINDS[name]
-        self._log = self._folder / "log.jsonl"
+        self._diary = diary.Diary(self._folder)
         self._whole, self._run = self._folder / "whole", self._folder / "run"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._inputs = runs.Inputs(folder / "inputs")
@@ -165,10 +166,8 @@ class Flips:
 
     def go_on(self, count: int) -> None:
         """Flips until there were so many: the same ones for the same folder and count."""
-        for path, byte, bit in self.draw(count)[len(_entries(self._log)) :]:
-            entry = self.flip(path, byte, bit)
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+        for path, byte, bit in self.draw(count)[len(self._diary.entries()) :]:
+            self._diary.add(self.flip(path, byte, bit))
 
     def draw(self, count: int) -> list[tuple[str, int, int]]:
         """File, byte and bit of so many flips."""
@@ -234,19 +233,14 @@ def classify(before: Outcome, after: Outcome) -> dict[str, Any]:
     return {"kind": kind, "code": after.code, "words": words[:3], "others": others[:5]}
 
 
-def _entries(log: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
 def summary(folder: pathlib.Path) -> tuple[str, bool]:
     """Returns a table, file by file, and whether nothing was silent or crashed."""
     kinds, lines, is_good = ("detected", "harmless", "silent", "crash"), [], True
-    for log in sorted(folder.glob("*/log.jsonl")):
-        entries = _entries(log)
+    for run, entries in diary.read_all(folder):
         counts = {kind: sum(entry["kind"] == kind for entry in entries) for kind in kinds}
         is_good = is_good and not counts["silent"] and not counts["crash"]
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        lines.append(f"{log.parent.name}: {len(entries)} flips: {told}")
+        lines.append(f"{run}: {len(entries)} flips: {told}")
         for name in sorted({entry["file"] for entry in entries}):
             found = [entry["kind"] for entry in entries if entry["file"] == name]
             told = ", ".join(f"{found.count(kind)} {kind}" for kind in kinds if kind in found)

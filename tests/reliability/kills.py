@@ -12,7 +12,6 @@ its length. What happened is a line each in DIR/<stage>/log.jsonl; the same comm
 """
 
 import argparse
-from collections.abc import Iterator
 import contextlib
 import json
 import pathlib
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.reliability import diary
 from tests.reliability import phases
 from tests.reliability import runs
 
@@ -53,7 +53,7 @@ class Kills:
         self._folder, self._stage, self._bound = folder / stage, stage, bound
         self._heartbeat_seconds = heartbeat_seconds
         self._inputs = runs.Inputs(folder / "inputs")
-        self._log = self._folder / "log.jsonl"
+        self._diary = diary.Diary(self._folder)
         self._reference = self._folder / "reference"
         self._folder.mkdir(parents=True, exist_ok=True)
         facts = self._folder / "reference.json"
@@ -73,7 +73,7 @@ class Kills:
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """What happened so far: each "kill", or each "run" that came to its end."""
-        return [entry for entry in _entries(self._log) if entry["kind"] == kind]
+        return [entry for entry in self._diary.entries() if entry["kind"] == kind]
 
     def go_on(self, count: int) -> None:
         """Starts and kills until so many kills have ended a run early and the last run is done."""
@@ -151,8 +151,7 @@ class Kills:
         self._write(kind="run", run=workdir.name, problems=problems)
 
     def _write(self, **entry: Any) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        self._diary.add(entry)
         if entry["kind"] != "start":
             print(json.dumps(entry), flush=True)
 
@@ -171,17 +170,10 @@ def _that_ended_it(kills: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry for entry in kills if any(entry["codes"])]
 
 
-def _entries(log: pathlib.Path) -> Iterator[dict[str, Any]]:
-    for line in log.read_text().splitlines() if log.exists() else ():
-        with contextlib.suppress(ValueError):  # cut short when this program was killed itself
-            yield json.loads(line)
-
-
 def summary(folder: pathlib.Path) -> tuple[str, bool]:
     """Returns a table of what happened below a folder, and whether nothing was lost."""
     lines, is_good = [], True
-    for log in sorted(folder.glob("*/log.jsonl")):
-        entries = list(_entries(log))
+    for stage, entries in diary.read_all(folder):
         kills = [entry for entry in entries if entry["kind"] == "kill"]
         ends = [entry for entry in entries if entry["kind"] == "run"]
         bad = [entry for entry in entries if entry.get("problems")]
@@ -190,7 +182,7 @@ def summary(folder: pathlib.Path) -> tuple[str, bool]:
         equal = sum(not entry["problems"] for entry in ends)
         seconds = [entry["seconds"] for entry in kills] or [0.0]
         lines.append(
-            f"{log.parent.name}: {len(_that_ended_it(kills))} kills (of {len(kills)} signals, the "
+            f"{stage}: {len(_that_ended_it(kills))} kills (of {len(kills)} signals, the "
             f"others came too late), {equal} of {len(ends)} runs bit-equal; ended "
             f"within {statistics.median(seconds):.1f} s (median), {max(seconds):.1f} s (longest); "
             f"{accidents} accidents that nobody meant"
