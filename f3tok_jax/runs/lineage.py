@@ -122,9 +122,15 @@ class Lineage:
             got = f"got stage {config.stage!r}"
             raise ValueError(f"{workdir} must be a run of the {stage} stage, {got}")
         run = cls(workdir=workdir, config=config, places=places, _files=files)
-        return run._at(step, falls_back=step is None)
+        return run.at(step, falls_back=step is None)
 
-    def _at(self, step: int | None, *, falls_back: bool = False) -> "Lineage":
+    def at(self, step: int | None, *, falls_back: bool = False) -> "Lineage":
+        """The run at a checkpoint; at the newest that says what it holds if `step` is None.
+
+        Raises:
+            ValueError: where there is none, or it was made with another config.
+            checkpoint.CheckpointError: where it does not say what it holds.
+        """
         meta = self._files.checkpoint(self.workdir, step)
         config_lib.check_kept(self.config, meta["config"], self.workdir)
         return dataclasses.replace(
@@ -134,10 +140,6 @@ class Lineage:
             digests=meta["files"],
             falls_back=falls_back,
         )
-
-    def at(self, step: int) -> "Lineage":
-        """The run at another checkpoint."""
-        return self._at(step)
 
     @property
     def stage(self) -> str:
@@ -170,7 +172,7 @@ class Lineage:
                 raise ValueError(f"{place} must be a run of the {name} stage, {got}")
             options = dict(places=self.places, _files=self._files)
             run = Lineage(workdir=place, config=config, **options)
-            return run.bound(bound) if bound else run._at(section.step or None)
+            return run.bound(bound) if bound else run.at(section.step or None)
 
         return self._find(name, section.workdir, read)
 
@@ -183,7 +185,7 @@ class Lineage:
         found = {}
         for step in reversed(saved_states.steps(self.workdir)):
             try:
-                run = self._at(step)
+                run = self.at(step)
             except checkpoint.CheckpointError as error:
                 found[step] = str(error)
                 continue

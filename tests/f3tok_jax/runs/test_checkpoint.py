@@ -13,69 +13,12 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import saved_states
-from f3tok_jax.training import state as train_state
 from tests.support import seals
-
-
-def _init(key):
-    normal = lambda stream, *shape: jax.random.normal(train_state.step_key(key, 0, stream), shape)
-    params = {
-        "generator": {"kernel": normal("kernel", 64, 128), "bias": normal("bias", 6)},
-        "discriminator": {"kernel": normal("other", 16, 24)},
-    }
-    return train_state.TrainState(
-        step=jnp.int32(7),
-        params=params,
-        opt_state={"mean": params},
-        ema_params={"generator": params["generator"]},
-    )
-
-
-def _abstract(num_devices: int = 1):
-    mesh = sharding.make_mesh(dict(replica=1, fsdp=-1, tensor=1), jax.devices()[:num_devices])
-    shapes = jax.eval_shape(_init, jax.random.key(0))
-    return sharding.abstract(shapes, sharding.state_shardings(shapes, mesh, 256))
-
-
-def _state(seed: int = 0, num_devices: int = 1):
-    return jax.tree.map(
-        lambda leaf, like: jax.device_put(leaf, like.sharding),
-        _init(jax.random.key(seed)),
-        _abstract(num_devices),
-    )
-
-
-def _open(workdir, said=None, **kwargs) -> checkpoint.Checkpointer:
-    kwargs = (
-        dict(
-            config_json="{}",
-            data_fingerprint="data",
-            best_metric="eval/mel",
-            say=(said if said is not None else []).append,
-        )
-        | kwargs
-    )
-    return checkpoint.Checkpointer(str(workdir), **kwargs)
-
-
-def _saved(workdir, steps=(1, 2)) -> None:
-    """A run folder with checkpoints; the state of step n is that of seed n."""
-    checkpointer = _open(workdir)
-    for step in steps:
-        assert checkpointer.save(step, _state(step))
-    checkpointer.close()
-
-
-def _assert_equal(found, expected) -> None:
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+from tests.support import states
 
 
 def _largest_file(folder: pathlib.Path) -> pathlib.Path:
@@ -93,66 +36,68 @@ def _flip_bit(path: pathlib.Path) -> None:
 @pytest.mark.reliability("R11")
 @pytest.mark.parametrize("num_devices", [1, 2, 4, 8])
 def test_restores_bit_equal_on_another_number_of_devices(tmp_path, num_devices):
-    checkpointer = _open(tmp_path)
-    checkpointer.save(3, _state(num_devices=8))
+    checkpointer = states.open_run(tmp_path)
+    checkpointer.save(3, states.state(num_devices=8))
     checkpointer.close()
-    restored = _open(tmp_path).restore_latest(_abstract(num_devices))
-    _assert_equal(restored, _state())
+    restored = states.open_run(tmp_path).restore_latest(states.abstract(num_devices))
+    states.assert_equal(restored, states.state())
     assert len(restored.params["generator"]["kernel"].sharding.device_set) == num_devices
     assert not restored.params["generator"]["kernel"].is_fully_replicated or num_devices == 1
 
 
 @pytest.mark.reliability("R13")
 def test_keeps_the_last_and_the_best_and_the_restored(tmp_path):
-    checkpointer = _open(tmp_path, keep_last=2, keep_best=1)
+    checkpointer = states.open_run(tmp_path, keep_last=2, keep_best=1)
     for step, mel in enumerate([3.0, 1.0, 2.0, 5.0, 4.0], start=1):
-        checkpointer.save(step, _state(), {"eval/mel": mel})
+        checkpointer.save(step, states.state(), {"eval/mel": mel})
     checkpointer.close()
     assert checkpointer.all_steps() == [2, 4, 5]
-    again = _open(tmp_path, keep_last=1, keep_best=1)
-    again.restore_latest(_abstract())
+    again = states.open_run(tmp_path, keep_last=1, keep_best=1)
+    again.restore_latest(states.abstract())
     for step, mel in [(6, 0.5), (7, 6.0)]:
-        again.save(step, _state(), {"eval/mel": mel})
+        again.save(step, states.state(), {"eval/mel": mel})
     again.close()
     assert again.all_steps() == [5, 6, 7]  # restored, best, last
 
 
 def test_a_save_without_evaluation_is_not_the_best(tmp_path):
-    checkpointer = _open(tmp_path, keep_last=1, keep_best=1)
+    checkpointer = states.open_run(tmp_path, keep_last=1, keep_best=1)
     for step, metrics in [
         (1, {"eval/mel": 2.0}),
         (2, None),
         (3, {"eval/mel": float("nan")}),
         (4, None),
     ]:
-        checkpointer.save(step, _state(), metrics)
+        checkpointer.save(step, states.state(), metrics)
     checkpointer.close()
     assert checkpointer.all_steps() == [1, 4]
 
 
 @pytest.mark.reliability("R06")
 def test_one_flipped_bit_is_refused_by_leaf_and_the_step_before_is_restored(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     damaged = _largest_file(tmp_path / "checkpoints" / "2" / "state")
     _flip_bit(damaged)
     said = []
-    checkpointer = _open(tmp_path, said)
-    restored = checkpointer.restore_latest(_abstract())
-    _assert_equal(restored, _state(1))
+    checkpointer = states.open_run(tmp_path, said)
+    restored = checkpointer.restore_latest(states.abstract())
+    states.assert_equal(restored, states.state(1))
     # Which of the arrays in the file lies in its middle is chance.
     refusal = re.compile(r"step 2 is refused: .*/(kernel|bias)\b")
     assert any(refusal.search(line) for line in said), said
     assert any("restored step 1" in line for line in said), said
     # Nothing is deleted, and the number is free again.
     assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
-    assert checkpointer.save(2, _state(2))
+    assert checkpointer.save(2, states.state(2))
     checkpointer.close()
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
+    states.assert_equal(
+        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(2)
+    )
 
 
 @pytest.mark.reliability("R06")
 def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
-    _saved(tmp_path / "original", steps=(1,))
+    states.save(tmp_path / "original", steps=(1,))
     files = [
         path
         for path in (tmp_path / "original" / "checkpoints" / "1" / "state").rglob("d/*")
@@ -165,7 +110,7 @@ def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
         _flip_bit(run / path.relative_to(tmp_path / "original"))
         said = []
         with pytest.raises(checkpoint.CheckpointError, match="none of the checkpoints"):
-            _open(run, said).restore_latest(_abstract())
+            states.open_run(run, said).restore_latest(states.abstract())
         assert said and "step 1 is refused" in said[0]
 
 
@@ -174,7 +119,7 @@ def test_a_flipped_bit_in_every_array_file_is_noticed(tmp_path):
     "damage", ["truncated", "no manifest", "no meta", "damaged meta", "no metadata", "empty"]
 )
 def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
-    _saved(tmp_path)
+    states.save(tmp_path)
     step = tmp_path / "checkpoints" / "2"
     if damage == "truncated":
         path = _largest_file(step / "state")
@@ -192,13 +137,15 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
         shutil.rmtree(step)
         step.mkdir()
     said = []
-    _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
+    states.assert_equal(
+        states.open_run(tmp_path, said).restore_latest(states.abstract()), states.state(1)
+    )
     assert any("step 2 is refused" in line for line in said), said
     params, found = saved_states.restore_params(
-        str(tmp_path), _abstract().ema_params, say=said.append
+        str(tmp_path), states.abstract().ema_params, say=said.append
     )
     assert found == 1
-    _assert_equal(params, _state(1).ema_params)
+    states.assert_equal(params, states.state(1).ema_params)
 
 
 @pytest.mark.reliability("R07")
@@ -215,17 +162,17 @@ def _add_strangers(checkpoints: pathlib.Path) -> list[str]:
 
 @pytest.mark.reliability("R07", "R13")
 def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     checkpoints, said = tmp_path / "checkpoints", []
     names = _add_strangers(checkpoints)
     assert saved_states.latest_step(str(tmp_path)) == 2
-    assert saved_states.restore_params(str(tmp_path), _abstract().ema_params)[1] == 2
-    checkpointer = _open(tmp_path, said, keep_last=1, keep_best=0)
-    _assert_equal(checkpointer.restore_latest(_abstract()), _state(2))
+    assert saved_states.restore_params(str(tmp_path), states.abstract().ema_params)[1] == 2
+    checkpointer = states.open_run(tmp_path, said, keep_last=1, keep_best=0)
+    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(2))
     assert len(said) == 1 and said[0].startswith("passing over " + ", ".join(names)), said
     # Newer steps are saved, and what is not ours neither counts nor goes.
     for step in (3, 7):
-        assert checkpointer.save(step, _state(step))
+        assert checkpointer.save(step, states.state(step))
     checkpointer.close()
     assert saved_states.steps(str(tmp_path)) == checkpointer.all_steps() == [2, 7]
     assert sorted(path.name for path in checkpoints.iterdir()) == sorted([*names, "2", "7"])
@@ -233,35 +180,37 @@ def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
 
 
 def test_a_step_that_was_moved_and_left_a_link_is_used_and_stays(tmp_path):
-    _saved(tmp_path / "run")
+    states.save(tmp_path / "run")
     place = tmp_path / "large_disk" / "2"
     (tmp_path / "large_disk").mkdir()
     link = tmp_path / "run" / "checkpoints" / "2"
     link.rename(place)
     link.symlink_to(place)
-    checkpointer = _open(tmp_path / "run", keep_last=1, keep_best=0)
+    checkpointer = states.open_run(tmp_path / "run", keep_last=1, keep_best=0)
     for step in (3, 4):
-        assert checkpointer.save(step, _state(step))
+        assert checkpointer.save(step, states.state(step))
     checkpointer.close()
     assert saved_states.steps(str(tmp_path / "run")) == [2, 4]
-    _assert_equal(
-        saved_states.restore_params(str(tmp_path / "run"), _abstract().ema_params, step=2)[0],
-        _state(2).ema_params,
+    states.assert_equal(
+        saved_states.restore_params(str(tmp_path / "run"), states.abstract().ema_params, step=2)[0],
+        states.state(2).ema_params,
     )
 
 
 @pytest.mark.reliability("R07")
 @pytest.mark.parametrize("step", [4, 5, 6, 99])
 def test_what_has_the_name_of_a_step_is_moved_when_that_is_saved(tmp_path, step):
-    _saved(tmp_path)
+    states.save(tmp_path)
     said = []
     _add_strangers(tmp_path / "checkpoints")
-    checkpointer = _open(tmp_path, said)
-    assert checkpointer.save(step, _state(step))
+    checkpointer = states.open_run(tmp_path, said)
+    assert checkpointer.save(step, states.state(step))
     checkpointer.close()
     moved = tmp_path / "refused_checkpoints" / f"{step}_0"
     assert f"it is now {moved}" in said[-1]
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(step))
+    states.assert_equal(
+        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(step)
+    )
     if step == 99:
         assert (moved / "a.txt").read_text() == "mine"
     elif step == 4:
@@ -271,37 +220,37 @@ def test_what_has_the_name_of_a_step_is_moved_when_that_is_saved(tmp_path, step)
 
 
 def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "part").write_text("x")
     said = []
-    checkpointer = _open(tmp_path, said)
+    checkpointer = states.open_run(tmp_path, said)
     assert not (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").exists()
     assert "3.orbax-checkpoint-tmp" in said[0]
-    _assert_equal(checkpointer.restore_latest(_abstract()), _state(2))
+    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(2))
 
 
 def test_other_data_is_refused_by_fingerprint(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     with pytest.raises(ValueError, match="trained on data with fingerprint data, got other"):
-        _open(tmp_path, data_fingerprint="other").restore_latest(_abstract())
+        states.open_run(tmp_path, data_fingerprint="other").restore_latest(states.abstract())
 
 
 def test_processes_agree_on_a_step_of_other_data_as_they_do_on_a_damaged_one(tmp_path, monkeypatch):
-    _saved(tmp_path)
-    answers, checkpointer = [], _open(tmp_path, data_fingerprint="other")
+    states.save(tmp_path)
+    answers, checkpointer = [], states.open_run(tmp_path, data_fingerprint="other")
     monkeypatch.setattr(
         checkpoint.multihost, "all_agree", lambda here: answers.append(here) or here
     )
     with pytest.raises(ValueError, match="trained on data"):
-        checkpointer.restore_latest(_abstract())
+        checkpointer.restore_latest(states.abstract())
     assert answers == [False, False]
 
 
 @pytest.mark.reliability("R12")
 def test_another_tree_is_refused_by_path(tmp_path):
-    _saved(tmp_path)
-    abstract = _abstract()
+    states.save(tmp_path)
+    abstract = states.abstract()
     params = {
         "generator": {
             "weights": abstract.params["generator"]["kernel"],
@@ -310,7 +259,7 @@ def test_another_tree_is_refused_by_path(tmp_path):
         "discriminator": {"kernel": jax.ShapeDtypeStruct((16, 24), jnp.bfloat16)},
     }
     with pytest.raises(ValueError) as error:
-        _open(tmp_path).restore_latest(abstract.replace(params=params))
+        states.open_run(tmp_path).restore_latest(abstract.replace(params=params))
     text = str(error.value)
     assert "missing: params/generator/weights" in text
     assert "extra: params/generator/kernel" in text
@@ -322,9 +271,9 @@ def test_another_tree_is_refused_by_path(tmp_path):
 @pytest.mark.reliability("R10")
 def test_non_finite_states_are_not_saved(tmp_path):
     said = []
-    checkpointer = _open(tmp_path, said)
-    assert checkpointer.save(1, _state())
-    bad = _state()
+    checkpointer = states.open_run(tmp_path, said)
+    assert checkpointer.save(1, states.state())
+    bad = states.state()
     bad.params["generator"]["bias"] = bad.params["generator"]["bias"].at[2].set(jnp.nan)
     assert not checkpointer.save(2, bad)
     checkpointer.close()
@@ -333,20 +282,22 @@ def test_non_finite_states_are_not_saved(tmp_path):
 
 
 def test_a_step_that_is_there_is_not_written_twice(tmp_path):
-    checkpointer = _open(tmp_path)
-    assert checkpointer.save(1, _state(1))
-    assert not checkpointer.save(1, _state(2))
+    checkpointer = states.open_run(tmp_path)
+    assert checkpointer.save(1, states.state(1))
+    assert not checkpointer.save(1, states.state(2))
     checkpointer.close()
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(1))
+    states.assert_equal(
+        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(1)
+    )
 
 
 @pytest.mark.reliability("R08")
 def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
-    checkpointer = _open(tmp_path)
+    checkpointer = states.open_run(tmp_path)
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     with pytest.raises(checkpoint.CheckpointError, match="step 4 needs .* MB free"):
-        checkpointer.save(4, _state())
+        checkpointer.save(4, states.state())
 
 
 @pytest.mark.reliability("R08")
@@ -354,15 +305,15 @@ def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
 def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path, caplog, capfd):
     """A disk that fills up during the write: the limit on file sizes stands for it."""
     resource = pytest.importorskip("resource")
-    checkpointer = _open(tmp_path)
-    assert checkpointer.save(1, _state())
+    checkpointer = states.open_run(tmp_path)
+    assert checkpointer.save(1, states.state())
     checkpointer.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # A write beyond the limit fails with EFBIG, as Python ignores SIGXFSZ.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
-            checkpointer.save(2, _state())
+            checkpointer.save(2, states.state())
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
                 checkpointer.poll()
@@ -372,7 +323,7 @@ def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path, capl
     # Orbax's threads say the same in a traceback each.
     assert not [record for record in caplog.records if record.exc_info]
     assert "Traceback" not in capfd.readouterr().err
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
+    states.assert_equal(states.open_run(tmp_path).restore_latest(states.abstract()), states.state())
 
 
 @pytest.mark.reliability("R09")
@@ -381,7 +332,7 @@ def test_a_read_only_folder_is_refused_at_the_start(tmp_path):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         with pytest.raises(ValueError, match="must be writable"):
-            _open(tmp_path / "run")
+            states.open_run(tmp_path / "run")
     finally:
         tmp_path.chmod(stat.S_IRWXU)
 
@@ -390,53 +341,7 @@ def test_a_read_only_folder_is_refused_at_the_start(tmp_path):
 def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="must be writable"):
-        _open(tmp_path / "run")
-
-
-def test_restore_params_reads_one_field_of_any_step(tmp_path):
-    _saved(tmp_path)
-    params, step = saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=1)
-    assert step == 1
-    _assert_equal(params, _state(1).ema_params)
-    sharded, step = saved_states.restore_params(str(tmp_path), _abstract(4).params, field="params")
-    assert step == 2
-    _assert_equal(sharded, _state(2).params)
-    assert len(sharded["generator"]["kernel"].sharding.device_set) == 4
-    with pytest.raises(ValueError, match=r"checkpoint of step 9, got steps \[1, 2\]"):
-        saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=9)
-    with pytest.raises(ValueError, match="got steps"):
-        saved_states.restore_params(str(tmp_path / "nothing"), _abstract().ema_params)
-
-
-def test_restore_params_refuses_a_flipped_bit(tmp_path):
-    _saved(tmp_path)
-    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("d/*"):
-        # Which leaf lies where is Orbax's choice: a bit in every 500 bytes reaches all large ones.
-        data = bytearray(path.read_bytes())
-        for position in range(250, len(data), 500):
-            data[position] ^= 0x10
-        path.write_bytes(data)
-    said = []
-    params, step = saved_states.restore_params(
-        str(tmp_path), _abstract().ema_params, say=said.append
-    )
-    assert step == 1 and "step 2 is refused" in said[0]
-    _assert_equal(params, _state(1).ema_params)
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint asked for"):
-        saved_states.restore_params(str(tmp_path), _abstract().ema_params, step=2, say=said.append)
-
-
-def test_meta_says_what_the_state_is(tmp_path):
-    checkpointer = _open(tmp_path, config_json='{"seed": 3}')
-    checkpointer.save(5, _state(), {"eval/mel": 1.5})
-    checkpointer.close()
-    meta = saved_states.read_meta(str(tmp_path), 5)
-    assert (
-        meta["config"] == {"seed": 3} and meta["data_fingerprint"] == "data" and meta["step"] == 5
-    )
-    assert meta["metrics"] == {"eval/mel": 1.5} and "jax" in meta["versions"]
-    assert json.dumps(meta["fingerprints"]["params/generator/bias"]).startswith('"float32[6]:')
-    assert saved_states.latest_step(str(tmp_path)) == 5
+        states.open_run(tmp_path / "run")
 
 
 def _metadata(workdir, step: int) -> pathlib.Path:
@@ -445,9 +350,9 @@ def _metadata(workdir, step: int) -> pathlib.Path:
 
 @pytest.mark.reliability("R07")
 def test_no_flipped_bit_changes_what_is_kept_beside_a_state(tmp_path):
-    checkpointer = _open(tmp_path, config_json='{"seed": 3, "sizes": [1, 2]}')
+    checkpointer = states.open_run(tmp_path, config_json='{"seed": 3, "sizes": [1, 2]}')
     checkpointer.files = {"frozen.json": "0123"}
-    checkpointer.save(5, _state(), {"eval/mel": 1.5}, seen={"nonfinite": 2})
+    checkpointer.save(5, states.state(), {"eval/mel": 1.5}, seen={"nonfinite": 2})
     checkpointer.close()
     read = lambda: saved_states.read_meta(str(tmp_path))
     assert seals.count_refusals(_metadata(tmp_path, 5), read, stride=3) > 0.95
@@ -478,14 +383,16 @@ def _change(path: pathlib.Path, **changes) -> None:
 )
 @pytest.mark.reliability("R07")
 def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
-    _saved(tmp_path)
+    states.save(tmp_path)
     damage(_metadata(tmp_path, 2))
     said = []
-    params, found = saved_states.restore_params(str(tmp_path), _abstract().params, field="params")
+    params, found = saved_states.restore_params(
+        str(tmp_path), states.abstract().params, field="params"
+    )
     assert found == 1
-    _assert_equal(params, _state(1).params)
-    checkpointer = _open(tmp_path, said)
-    _assert_equal(checkpointer.restore_latest(_abstract()), _state(1))
+    states.assert_equal(params, states.state(1).params)
+    checkpointer = states.open_run(tmp_path, said)
+    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(1))
     assert checkpointer.restored["step"] == 1
     assert sum("step 2 is refused" in line for line in said) == 1, said
     assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
@@ -493,60 +400,64 @@ def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
 
 
 def test_another_run_s_checkpoint_above_this_one_s_is_set_aside(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     _change(_metadata(tmp_path, 2), data_fingerprint="date")
     said = []
-    _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
+    states.assert_equal(
+        states.open_run(tmp_path, said).restore_latest(states.abstract()), states.state(1)
+    )
     assert "step 2 is refused: the checkpoint of step 2 was trained on data with" in said[0]
 
 
 def test_metadata_of_earlier_versions_has_no_seal_and_is_read(tmp_path):
-    _saved(tmp_path)
+    states.save(tmp_path)
     _change(_metadata(tmp_path, 2))
     meta = saved_states.read_meta(str(tmp_path))
     assert (meta["step"], meta["files"], meta["seen"]) == (2, {}, {})
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state(2))
+    states.assert_equal(
+        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(2)
+    )
 
 
 def test_what_a_run_has_seen_is_given_back_to_it(tmp_path):
-    assert _open(tmp_path).restored == {}
-    checkpointer = _open(tmp_path)
+    assert states.open_run(tmp_path).restored == {}
+    checkpointer = states.open_run(tmp_path)
     checkpointer.files = {"frozen.json": "0123"}
-    checkpointer.save(1, _state(1), seen={"nonfinite": 2})
+    checkpointer.save(1, states.state(1), seen={"nonfinite": 2})
     checkpointer.close()
-    checkpointer = _open(tmp_path)
-    checkpointer.restore_latest(_abstract())
+    checkpointer = states.open_run(tmp_path)
+    checkpointer.restore_latest(states.abstract())
     assert checkpointer.restored["seen"] == {"nonfinite": 2}
     assert checkpointer.restored["files"] == {"frozen.json": "0123"}
 
 
 def test_an_evaluation_after_its_save_counts_for_what_is_best(tmp_path):
-    checkpointer = _open(tmp_path, keep_last=1, keep_best=1)
-    checkpointer.save(1, _state(1))
+    checkpointer = states.open_run(tmp_path, keep_last=1, keep_best=1)
+    checkpointer.save(1, states.state(1))
     checkpointer.wait()
     checkpointer.add_metrics(1, {"eval/mel": 1.0, "eval/other": float("nan")})
     assert saved_states.read_meta(str(tmp_path))["metrics"] == {"eval/mel": 1.0}
     for step, mel in [(2, 2.0), (3, 3.0)]:
-        checkpointer.save(step, _state(), {"eval/mel": mel})
+        checkpointer.save(step, states.state(), {"eval/mel": mel})
     checkpointer.close()
     assert checkpointer.all_steps() == [1, 3]
-    _assert_equal(_open(tmp_path).restore_latest(_abstract()), _state())
+    states.assert_equal(states.open_run(tmp_path).restore_latest(states.abstract()), states.state())
     with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
         checkpointer.add_metrics(2, {"eval/mel": 0.0})
 
 
 @pytest.mark.reliability("R10")
 def test_weights_that_are_not_finite_are_refused_by_name_whoever_saved_them(tmp_path, monkeypatch):
-    of, state = checkpoint.fingerprint.of, _state(2)
+    of, state = checkpoint.fingerprint.of, states.state(2)
     bias = state.params["generator"]["bias"]
     state.params["generator"]["bias"] = bias.at[3].set(float("nan"))
-    _saved(tmp_path, [1])
+    states.save(tmp_path, [1])
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.fingerprint, "of", lambda tree: (of(tree)[0], {}))
-        checkpointer = _open(tmp_path)
+        checkpointer = states.open_run(tmp_path)
         assert checkpointer.save(2, state)
         checkpointer.close()
     said, message = [], "step 2 is refused: .*params/generator/bias hold non-finite values"
-    restored = _open(tmp_path, said).restore_latest(_abstract())
-    _assert_equal(restored, _state(1))
+    restored = states.open_run(tmp_path, said).restore_latest(states.abstract())
+    states.assert_equal(restored, states.state(1))
     assert any(re.search(message, line) for line in said)
