@@ -33,7 +33,9 @@ import pytest
 import tokenizers
 
 from tests.support import anchors
+from tests.support import heeding
 
+heeding.heed_signals()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -27,6 +27,7 @@ import numpy as np
 from tests.reliability import diary
 from tests.reliability import phases
 from tests.reliability import runs
+from tests.support import heeding
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGKILL")
 TARGETS = ((0,), (1,), (0, 1))
@@ -208,6 +209,7 @@ def main() -> int:
     add("--bound", type=float, default=240, help="seconds from a kill to the end of every process")
     add("--summary", action="store_true", help="only tell what happened so far")
     given = parser.parse_args()
+    heeding.heed_signals()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # takes them along
     if given.stage and not given.summary:
         kills = Kills(

@@ -1,0 +1,14 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Signals reach the programs that tests start, however the tests themselves were started."""
+
+import signal
+
+_DEFAULTS = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+
+
+def heed_signals() -> None:
+    """Ends the ignoring of SIGHUP by nohup, and of SIGINT by a shell's "&": programs inherit it."""
+    for number, handler in _DEFAULTS.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
