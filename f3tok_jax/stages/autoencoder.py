@@ -128,7 +128,13 @@ def make_stage(
             ),
             *(optimizer.watched_norm(player, _NORM) for player in optimizers),
         ),
-        signs=(stage.Sign(shows=_discriminators_have_won, steps=_STEPS_WON),),
+        signs=(
+            stage.Sign(
+                metrics=("train/discriminator", "train/adversarial"),
+                shows=_discriminators_have_won,
+                steps=_STEPS_WON,
+            ),
+        ),
         best_metric="eval/mel",
         sample_rate=config.model.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),
@@ -328,11 +334,8 @@ def _latent_metrics(latents: jax.Array) -> Metrics:
     }
 
 
-def _discriminators_have_won(values: Mapping[str, float]) -> str | None:
+def _discriminators_have_won(theirs: float, generators: float) -> str:
     """Undecided, their loss is twice the generator's; once they never err, it is none of it."""
-    if "train/discriminator" not in values:
-        return None
-    theirs, generators = values["train/discriminator"], values["train/adversarial"]
     if theirs > _WON * generators:
         return ""
     return (

@@ -222,25 +222,25 @@ def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict
 
 def signs(config: ml_collections.ConfigDict) -> tuple[stage.Sign, ...]:
     """What the metrics of `total_loss` look like when the head has collapsed."""
+    still = stage.Sign(metrics=("train/velocity_rms",), shows=_stands_still, steps=_STEPS_STILL)
+    endless = stage.Sign(metrics=("train/stop_missed",), shows=_never_ends, steps=_STEPS_ENDLESS)
+    return (still, endless) if config.flow.stop_weight else (still,)
 
-    def stands_still(values):
-        rms = values.get("train/velocity_rms")
-        if rms is None or rms > _LEAST_VELOCITY:
-            return None if rms is None else ""
-        return (
-            f"the flow head predicts a velocity of {rms:.2g} where noise alone has 1: it has "
-            "collapsed; raise config.optimizer.head.learning_rate, or lower it where gradient_norm "
-            "is large, and look at gradient_norm/head"
-        )
 
-    def never_ends(values):
-        missed = values.get("train/stop_missed")
-        if missed is None or missed < _MOST_MISSED:
-            return None if missed is None else ""
-        return (
-            f"the generator passes by {missed:.1%} of the last patches: it never stops; raise "
-            "config.flow.stop_weight, and look at stop_loss"
-        )
+def _stands_still(velocity_rms: float) -> str:
+    if velocity_rms > _LEAST_VELOCITY:
+        return ""
+    return (
+        f"the flow head predicts a velocity of {velocity_rms:.2g} where noise alone has 1: it has "
+        "collapsed; raise config.optimizer.head.learning_rate, or lower it where gradient_norm is "
+        "large, and look at gradient_norm/head"
+    )
 
-    ends = (stage.Sign(shows=never_ends, steps=_STEPS_ENDLESS),) if config.flow.stop_weight else ()
-    return (stage.Sign(shows=stands_still, steps=_STEPS_STILL), *ends)
+
+def _never_ends(missed: float) -> str:
+    if missed < _MOST_MISSED:
+        return ""
+    return (
+        f"the generator passes by {missed:.1%} of the last patches: it never stops; raise "
+        "config.flow.stop_weight, and look at stop_loss"
+    )

@@ -88,6 +88,7 @@ def make_stage(
         ),
         signs=(
             stage.Sign(
+                metrics=("train/loss",),
                 shows=functools.partial(_only_guesses, vocabulary_size=model.vocabulary_size),
                 steps=_STEPS_GUESSED,
             ),
@@ -232,11 +233,11 @@ def _targets(batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
     return after(batch["text"]), jnp.where(follows, after(batch["scored"]), 0)
 
 
-def _only_guesses(values: Mapping[str, float], *, vocabulary_size: int) -> str | None:
+def _only_guesses(loss: float, *, vocabulary_size: int) -> str:
     """Whether the loss is that of tokens drawn with equal chances, or worse."""
-    loss, guessing = values.get("train/loss"), math.log(vocabulary_size)
-    if loss is None or loss < guessing:
-        return None if loss is None else ""
+    guessing = math.log(vocabulary_size)
+    if loss < guessing:
+        return ""
     return (
         f"the language model only guesses: its loss is {loss:.3g}, that of {vocabulary_size} "
         f"tokens with equal chances {guessing:.3g}; lower config.optimizer.{PLAYER}.learning_rate, "

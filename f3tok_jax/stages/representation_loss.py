@@ -193,18 +193,13 @@ def _perplexity_name(index: int) -> str:
 
 def signs(section: Mapping[str, Any]) -> tuple[stage.Sign, ...]:
     """For each codebook, what its metric looks like where it is used too little."""
-
-    def shows(values: Mapping[str, float], index: int) -> str | None:
-        perplexity = values.get(f"train/{_perplexity_name(index)}")
-        return perplexity and rq_mtp.collapse_warning(
-            index,
-            perplexity,
-            codebook_size=section["codebook_size"],
-            min_share=section["min_perplexity"],
-        )
-
+    limits = dict(codebook_size=section["codebook_size"], min_share=section["min_perplexity"])
     codebooks = range(section["num_codebooks"] if section["weight"] else 0)
     return tuple(
-        stage.Sign(shows=functools.partial(shows, index=index), steps=_STEPS_COLLAPSED)
+        stage.Sign(
+            metrics=(f"train/{_perplexity_name(index)}",),
+            shows=functools.partial(rq_mtp.collapse_warning, index, **limits),
+            steps=_STEPS_COLLAPSED,
+        )
         for index in codebooks
     )

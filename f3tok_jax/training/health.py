@@ -77,9 +77,9 @@ class Health:
         for one, spike in spikes.items():
             sentences += self._news(step, one, _described(step, one, spike, is_kept))
         for index, sign in enumerate(self._signs):
-            sentence = sign.shows(values)
-            if sentence is None:
+            if not values.keys() >= set(sign.metrics):
                 continue
+            sentence = sign.shows(*(values[name] for name in sign.metrics))
             self._held[index] = self._held[index] + 1 if sentence else 0
             if sentence and self._held[index] >= sign.steps:
                 sentences += self._news(step, sign, f"at step {step}: {sentence}")

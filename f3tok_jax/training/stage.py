@@ -80,13 +80,14 @@ class Sign:
     """What a step's metrics look like when something has collapsed.
 
     Attributes:
-        shows: name -> value of a step's metrics, those without weight absent, to a sentence that
-            says what is wrong and which lever helps; "" where nothing is, None where they do not
-            tell.
+        metrics: of the train step; a step that lacks one of them, without weight, does not tell.
+        shows: their values, in this order, to a sentence that says what is wrong and which lever
+            helps; "" where nothing is.
         steps: in a row of which it must hold before it is said.
     """
 
-    shows: Callable[[Mapping[str, float]], str | None]
+    metrics: Sequence[str]
+    shows: Callable[..., str]
     steps: int
 
 

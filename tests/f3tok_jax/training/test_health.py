@@ -81,10 +81,8 @@ def test_examples_are_named_as_long_as_they_are_kept(monkeypatch):
 
 @pytest.mark.reliability("R22")
 def test_a_sign_is_said_once_it_has_held_for_long_enough():
-    sign = stage_lib.Sign(
-        steps=5,
-        shows=lambda values: values.get("low") and ("collapsed" if values["low"] < 0.1 else ""),
-    )
+    shows = lambda low: "collapsed" if low < 0.1 else ""
+    sign = stage_lib.Sign(steps=5, metrics=("low",), shows=shows)
     health = health_lib.Health([], [sign])
     tell = lambda step, low: list(health.look(step, {} if low is None else {"low": low}).sentences)
     assert not any(tell(step, 0.05) for step in range(4))
