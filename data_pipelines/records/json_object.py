@@ -8,8 +8,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines.records import git_lfs
-
-_MAX_BYTES = 2**26  # an index of 10^5 tensors has about a tenth
+from data_pipelines.records import small_file
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -18,11 +17,10 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: where it is none, too large, a Git LFS pointer, or says a name twice.
     """
+    data = small_file.read_bytes(path)
     git_lfs.refuse(path)
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path} must be a small JSON file, got {path.stat().st_size} bytes")
     try:
-        content = json.loads(path.read_bytes(), object_pairs_hook=once)
+        content = json.loads(data, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} must be a JSON object, got: {error}") from None
     if not isinstance(content, dict):

@@ -6,7 +6,7 @@ A step folder holds `state` (Orbax) and `meta` (JSON, see checkpoint_meta). Orba
 bits without a word, hence a fingerprint per leaf, and a seal of what says them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
 import json
 import shutil
@@ -97,11 +97,20 @@ class Checkpointer:
         kept = {
             *steps[len(steps) - min(self._keep_last, len(steps)) :],
             *(step for _, step in scored[: self._keep_best]),
-            *pins.of(str(self._folder.parent)),
+            *self._pinned(steps),
             *(step for step in steps if step_folders.is_link(self._folder, step)),
             self.restored.get("step"),
         }
         return [step in kept for step in steps]
+
+    def _pinned(self, steps: Sequence[int]) -> Collection[int]:
+        """Those that others depend on: all of them, where nobody can tell."""
+        try:
+            return pins.of(str(self._folder.parent))
+        except OSError as error:
+            reason = checkpoint_meta.first_line(error)
+            self._say(f"every checkpoint stays, as it cannot be read which are pinned: {reason}")
+            return steps
 
     def _read_metric(self, step: int) -> float | None:
         with contextlib.suppress(CheckpointError):

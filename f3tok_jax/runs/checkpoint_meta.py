@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.records import atomic
 from data_pipelines.records import sealed
+from data_pipelines.records import small_file
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
 
@@ -102,7 +103,7 @@ def read(folder: epath.Path, step: int) -> dict[str, Any]:
     """
     path = _path(folder, step)
     try:
-        meta = sealed.read(path.read_bytes(), "it", _EVER)
+        meta = sealed.read(small_file.read_bytes(path), "it", _EVER)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or damaged ({first_line(error)})") from error
     if not all(isinstance(value, str) for value in meta["fingerprints"].values()):

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 
 from data_pipelines.records import atomic
 from data_pipelines.records import sealed
+from data_pipelines.records import small_file
 
 _FILE_NAME = "config.json"
 _PACKAGE = "configs"  # of recipes
@@ -170,7 +171,18 @@ def save(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 def exists(workdir: str) -> bool:
     """Returns whether a folder is a run folder."""
-    return (epath.Path(workdir) / _FILE_NAME).exists()
+    return _file(workdir).exists()
+
+
+def _file(workdir: str) -> epath.Path:
+    """The config.json of a folder, local or of a bucket that can be read."""
+    try:
+        return epath.Path(workdir) / _FILE_NAME
+    except KeyError:
+        raise ValueError(
+            f"{workdir} must be a folder of a disk or of a bucket (gs://, s3://), got a place of "
+            "another kind: copy it to a disk"
+        ) from None
 
 
 def load(workdir: str) -> ml_collections.ConfigDict:
@@ -179,14 +191,14 @@ def load(workdir: str) -> ml_collections.ConfigDict:
     Raises:
         ValueError: where the folder is not a run folder, or its file is damaged.
     """
-    path = epath.Path(workdir) / _FILE_NAME
+    path = _file(workdir)
     if not path.exists():
         raise ValueError(
             f"{workdir} must be the work folder of a run, got a folder without {_FILE_NAME}; "
             "give the --workdir that train was given"
         )
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(small_file.read_text(path))
         return _of(sealed.opened(values, "it") if isinstance(values, dict) else values)
     except sealed.Broken as error:
         raise ValueError(

@@ -15,6 +15,7 @@ import ml_collections
 from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from data_pipelines.records import sealed
+from data_pipelines.records import small_file
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import pins
@@ -123,7 +124,7 @@ def _reopen(folder: epath.Path) -> None:
     if not done.exists():
         return
     with contextlib.suppress(ValueError):  # What train did not write says no step.
-        step = sealed.read(done.read_bytes(), str(done), {"step": int})["step"]
+        step = sealed.read(small_file.read_bytes(done), str(done), {"step": int})["step"]
         if step in saved_states.steps(str(folder)):
             pins.add(str(folder), step, "where the run was finished before")
     done.unlink()
@@ -225,7 +226,9 @@ def frozen(workdir: str, digest: str = "") -> dict[str, Any]:
         if digest:
             raise _no_frozen(workdir)
         return {"fingerprints": {}, "measured": {}}
-    found = sealed.read(path.read_bytes(), str(path), {"fingerprints": dict, "measured": dict})
+    found = sealed.read(
+        small_file.read_bytes(path), str(path), {"fingerprints": dict, "measured": dict}
+    )
     if digest not in ("", sealed.digest(found)):
         raise ValueError(
             f"{path} must be what the run's checkpoints were made with, got a file that was "

@@ -8,12 +8,17 @@
 from etils import epath
 
 from data_pipelines.records import atomic
+from data_pipelines.records import small_file
 
 _FOLDER = "pins"
 
 
 def of(workdir: str) -> set[int]:
-    """The steps of a run that are pinned."""
+    """The steps of a run that are pinned.
+
+    Raises:
+        OSError: where nobody can tell.
+    """
     folder = epath.Path(workdir) / _FOLDER
     if not folder.exists():
         return set()
@@ -32,6 +37,14 @@ def add(workdir: str, step: int, by: str) -> None:
         OSError: where the folder cannot be written.
     """
     path = epath.Path(workdir) / _FOLDER / str(step)
-    before = path.read_text().splitlines() if path.exists() else []
+    before = _lines(path)
     if by not in before:
         atomic.write_text(path, "\n".join([*before, by, ""]))
+
+
+def _lines(path: epath.Path) -> list[str]:
+    """Who depends on a step, as far as its file can be read: the name alone keeps the step."""
+    try:
+        return small_file.read_text(path).splitlines()
+    except (OSError, ValueError):
+        return []

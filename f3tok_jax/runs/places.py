@@ -12,6 +12,7 @@ import re
 from typing import Any, TypeVar
 
 from data_pipelines.records import atomic
+from data_pipelines.records import small_file
 
 _VARIABLE = "F3TOK_PATH"
 _FILE = "places.json"
@@ -69,7 +70,7 @@ class Places:
                 return fits(place)
             except Unfit as error:
                 refused[key] = f"{error} in {place}"
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ImportError) as error:
                 if not is_known and not run and not self.moved and not self.path:
                     raise
                 refused[key] = f"{place}: {error}"
@@ -80,8 +81,9 @@ class Places:
         )
 
     def _candidates(self, given: str, run: str, hint: str, is_known: bool) -> Iterator[str]:
-        own = [joined(run, hint)] if run and hint else []
-        beside = [joined(run, f"../{_name(given)}")] if run and is_known else []
+        folders = _folders_of(run)
+        own = [joined(folder, hint) for folder in folders if hint]
+        beside = [joined(folder, f"../{_name(given)}") for folder in folders if is_known]
         named = [*own, given, *beside]
         for place in named:
             if (mapped := self.mapped(place)) != place:
@@ -97,7 +99,7 @@ class Places:
 
     def mapped(self, place: str) -> str:
         """A place, or where the mapping says that it lies now; the longest name decides."""
-        for old in sorted(self.moved, key=len, reverse=True):
+        for old in sorted(self.moved, key=lambda old: len(_whole(old)), reverse=True):
             for known, name in ((place, old), (_whole(place), _whole(old))):
                 if known == name or known.startswith(name.rstrip("/") + "/"):
                     return self.moved[old].rstrip("/") + known[len(name.rstrip("/")) :]
@@ -136,9 +138,9 @@ def kept(workdir: str) -> dict[str, str]:
     from etils import epath
 
     try:
-        found = json.loads((epath.Path(workdir) / _FILE).read_text())
+        found = json.loads(small_file.read_text(epath.Path(workdir) / _FILE))
         return {name: place for name, place in found.items() if isinstance(place, str)}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
@@ -156,10 +158,13 @@ def add_flag(add: Callable[..., Any]) -> None:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    old, _, new = text.partition("=")
-    if not old or not new:
+    parts = text.split("=")
+    splits = [("=".join(parts[:at]), "=".join(parts[at:])) for at in range(1, len(parts))]
+    pairs = [tuple(map(os.path.expanduser, pair)) for pair in splits if all(pair)]
+    if not pairs:
         raise argparse.ArgumentTypeError(f"must be OLD=NEW, got {text!r}")
-    return os.path.expanduser(old), os.path.expanduser(new)
+    # A name may have that sign in it: NEW is what is there.
+    return next((pair for pair in pairs if os.path.exists(pair[1])), pairs[0])
 
 
 def joined(folder: str, place: str) -> str:
@@ -172,6 +177,13 @@ def joined(folder: str, place: str) -> str:
     bucket, _, path = path.partition("/")
     inside = posixpath.normpath(posixpath.join("/", path, place)).lstrip("/")
     return f"{scheme}://{bucket}/{inside}"
+
+
+def _folders_of(run: str) -> list[str]:
+    """Where a run lies: one that is reached by a link may have its neighbours in either place."""
+    if not run or "://" in run:
+        return [run] if run else []
+    return [run, os.path.realpath(run)]
 
 
 def relative(place: str, folder: str) -> str:

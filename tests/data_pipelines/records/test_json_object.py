@@ -35,5 +35,5 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
     path = tmp_path / "a.json"
     with open(path, "wb") as file:
         file.truncate(2**26 + 1)
-    with pytest.raises(ValueError, match="must be a small JSON file, got 67108865 bytes"):
+    with pytest.raises(ValueError, match="must be a small file, got 67108865 bytes"):
         json_object.read(path)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pinned steps stay, whatever else is kept."""
 
+import os
+
 import jax.numpy as jnp
 import pytest
 
@@ -25,6 +27,31 @@ def test_a_pinned_step_stays_while_the_run_goes_on(tmp_path):
         run.save(step, {"x": jnp.ones(3)})
     run.close()
     assert saved_states.steps(str(tmp_path)) == [2, 5]
+
+
+def test_every_step_stays_where_nobody_can_tell_which_are_pinned(tmp_path):
+    (tmp_path / "pins").write_text("")
+    said = []
+    run = checkpoint.Checkpointer(
+        str(tmp_path), config_json="{}", data_fingerprint="", keep_last=1, say=said.append
+    )
+    for step in (1, 2, 3):
+        run.save(step, {"x": jnp.ones(3)})
+    run.close()
+    assert checkpoint.steps(str(tmp_path)) == [1, 2, 3]
+    assert "every checkpoint stays, as it cannot be read which are pinned: NotADir" in said[0]
+    with pytest.raises(OSError):
+        pins.add(str(tmp_path), 3, "a")
+
+
+def test_a_damaged_pin_pins_and_is_written_anew(tmp_path):
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "3").write_bytes(b"\xff")
+    os.mkfifo(tmp_path / "pins" / "4")
+    assert pins.of(str(tmp_path)) == {3, 4}
+    for step in (3, 4):
+        pins.add(str(tmp_path), step, "a")
+        assert (tmp_path / "pins" / str(step)).read_text() == "a\n"
 
 
 def test_a_pin_says_who_depends_on_it_once(tmp_path):

@@ -3,10 +3,13 @@
 """Where moved runs are looked for, in which order, and what is said where they are not."""
 
 import argparse
+import json
+import os
 import re
 
 import pytest
 
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import places as places_lib
 
 
@@ -103,9 +106,51 @@ def test_a_run_keeps_where_what_it_names_lies_as_seen_from_its_folder(tmp_path):
     assert places_lib.kept(workdir) == {}
     places_lib.keep(workdir, {"b": str(tmp_path / "b"), "a": "gs://bucket/a"})
     assert places_lib.kept(workdir) == {"a": "gs://bucket/a", "b": "../b"}
-    for text in ("{", "[]", "3", '{"b": 3}', "\xff"):
+    for text in ("{", "[]", "3", '{"b": 3}', "\xff", "[" * 10**5):
         (tmp_path / "run" / "places.json").write_bytes(text.encode("latin-1"))
         assert places_lib.kept(workdir) == {}
+    (tmp_path / "run" / "places.json").unlink()
+    os.mkfifo(tmp_path / "run" / "places.json")
+    assert places_lib.kept(workdir) == {}
+
+
+@pytest.mark.parametrize("hint", ["foo://a", "s3://a/b", "../" * 999 + "a", "x" * 9999, "a\0", "."])
+def test_a_hint_that_leads_nowhere_is_passed_over(tmp_path, hint):
+    _make(tmp_path, "autoencoder", "generation")
+    (tmp_path / "generation" / "places.json").write_text(json.dumps({"a": hint}))
+
+    def fits(place):
+        if config_lib.exists(place) and place.endswith("/autoencoder"):
+            return place
+        raise places_lib.Unfit("no run")
+
+    run = f"{tmp_path}/generation"
+    options = dict(run=run, hint=places_lib.kept(run)["a"], sought="a", is_known=True)
+    places = places_lib.Places({}, ("foo://b", f"{tmp_path}/generation/config.json"))
+    assert places.find("x/autoencoder", fits, **options) == f"{tmp_path}/autoencoder"
+
+
+def test_a_run_behind_a_link_has_the_neighbours_of_both_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _make(tmp_path, "disk/generation")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "disk" / "generation")
+    known = dict(run="runs/link", hint="../one", is_known=True)
+    assert _tried(places_lib.Places({}, ()), "x/autoencoder", **known) == [
+        "runs/one",
+        f"{tmp_path}/disk/one",
+        "x/autoencoder",
+        "runs/autoencoder",
+        f"{tmp_path}/disk/autoencoder",
+    ]
+
+
+def test_the_longest_name_decides_however_it_is_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = places_lib.Places({str(tmp_path): "/p", "runs/a": "/a", "runs/": "/r/"}, ())
+    assert places.mapped("runs/a/x") == "/a/x" and places.mapped(f"{tmp_path}/runs/a") == "/a"
+    assert places.mapped("runs/b") == places.mapped("./runs/b/") == "/r/b"
+    assert places.mapped("runs") == "/r" and places.mapped("other") == "/p/other"
 
 
 def test_the_search_path_has_buckets(monkeypatch):
@@ -115,10 +160,14 @@ def test_the_search_path_has_buckets(monkeypatch):
     assert places_lib.Places().path == ()
 
 
-def test_the_flag_takes_pairs():
+def test_the_flag_takes_pairs(tmp_path):
     parser = argparse.ArgumentParser(exit_on_error=False)
     places_lib.add_flag(parser.add_argument)
     assert parser.parse_args(["--map=a=b", "--map", "c=d=e"]).moved == [("a", "b"), ("c", "d=e")]
+    # Of several signs that one divides behind which there is something.
+    (tmp_path / "lr=1").mkdir()
+    (given,) = parser.parse_args([f"--map=lr=0=x={tmp_path}/lr=1"]).moved
+    assert given == ("lr=0=x", f"{tmp_path}/lr=1")
     for text in ("a", "=b", "a="):
         with pytest.raises(
             argparse.ArgumentError, match=re.escape(f"must be OLD=NEW, got {text!r}")
