@@ -16,8 +16,8 @@ that exists is replaced without --force, and with it nothing but an earlier outp
 
 RUN, before or behind the verb, is the work folder of an autoencoder run, for info, encode and
 decode, of a representation run, which knows its autoencoder, or of a generation run, which knows
-both. Without --model it is $F3TOK_MODEL, or else the run that launch/tpu_train.sh leaves in
-runs/demo: generation, representation or autoencoder, the first that is there.
+both; or a folder of runs by their stages, such as a bundle of f3tok_jax.export, of which that is
+used which knows most. Without --model it is $F3TOK_MODEL, or else runs/demo, where launch/tpu_train.sh leaves such runs.
 
 Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
 which, and for each of many files that was refused.
@@ -104,7 +104,7 @@ def _parser() -> command.Parser:
 
 
 def _add_model(parser: command.Parser, default) -> None:
-    text = "run folder; default $F3TOK_MODEL, or that of runs/demo"
+    text = "run folder or bundle; default $F3TOK_MODEL, or runs/demo"
     parser.add_argument("--model", type=command.path, default=default, help=text)
     text = "checkpoint to use; the newest whole one if absent"
     parser.add_argument("--step", type=int, default=default, help=text)

@@ -10,7 +10,7 @@ verified by its fingerprint:
 
     python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
 
-BUNDLE can be moved anywhere: f3tok --model=BUNDLE/generation uses it, and train goes on with it.
+BUNDLE can be moved anywhere: f3tok --model=BUNDLE uses it, and train goes on with the runs in it.
 
 Exit codes: 0 finished, 1 wrong arguments or work folder, 4 a full disk; stderr says which.
 """

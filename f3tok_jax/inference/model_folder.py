@@ -19,8 +19,7 @@ def find(given: str | None, stage: str) -> str:
     """Returns the folder of the run to use.
 
     Args:
-        given: that was named; None for $F3TOK_MODEL, or else for the run of runs/demo that knows
-            most: generation, representation, autoencoder.
+        given: that was named, or a folder of such runs; None for $F3TOK_MODEL, or else runs/demo.
         stage: what is to be done is of; runs of this stage and of later ones can.
 
     Raises:
@@ -28,16 +27,28 @@ def find(given: str | None, stage: str) -> str:
     """
     folder = given or os.environ.get(_VARIABLE)
     if folder:
+        folder = inside(folder, stage)
         _check(folder, stage)
         return folder
+    if (found := inside(_DEMO, stage)) != _DEMO:
+        return found
     able = STAGES[STAGES.index(stage) :]
-    for name in reversed(able):
-        if _is_trained(found := pathlib.Path(_DEMO, name)):
-            return str(found)
     raise ValueError(
         f"--model must name a run of the {' or '.join(able)} stage, got none, and {_DEMO} holds "
         f"none: give --model=RUN, set {_VARIABLE}, or train one by launch/tpu_train.sh"
     )
+
+
+def inside(folder: str, stage: str = STAGES[0]) -> str:
+    """The run that knows most in a folder of runs by their stages, such as a bundle.
+
+    Of those of `stage` and of later ones; the folder itself where it holds none, or is a run.
+    """
+    if "://" in folder or os.path.lexists(os.path.join(folder, "config.json")):
+        return folder
+    able = STAGES[STAGES.index(stage) :]
+    runs = (pathlib.Path(folder, name) for name in reversed(able))
+    return next((str(run) for run in runs if _is_trained(run)), folder)
 
 
 def refuse(folder: str, stage: str, got: str):
@@ -61,8 +72,8 @@ def _check(folder: str, stage: str) -> None:
     if not config.is_file():
         got = f"a folder without {config.name}" if os.path.isdir(folder) else "no folder"
         raise ValueError(
-            f"--model must be the work folder of a run, got {folder}, which is {got}: give the "
-            "--workdir that train was given"
+            f"--model must be the work folder of a run, or a bundle, got {folder}, which is {got}: "
+            "give the --workdir that train was given"
         )
     try:
         found = json.loads(config.read_bytes())["stage"]

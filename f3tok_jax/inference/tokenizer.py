@@ -62,7 +62,7 @@ class F3Tokenizer:
         """Opens a run with its averaged weights; they are loaded when they are needed.
 
         Args:
-            run: folder of the run, local or a bucket.
+            run: folder of the run, local or a bucket; or a bundle, of which it is the last.
             step: of the checkpoint; the newest whole one if None.
             moved: a run or model that the run names, or a folder above it -> where it lies now;
                 what moved with the run is found without it. $F3TOK_PATH is searched too.
@@ -73,6 +73,7 @@ class F3Tokenizer:
                 what they were.
             checkpoint.CheckpointError: where no checkpoint asked for is whole.
         """
+        run = model_folder.inside(run)
         found = lineage.Lineage.read(run, step, places=places.Places(moved or {}))
         if found.stage not in (stages := model_folder.STAGES):
             raise ValueError(

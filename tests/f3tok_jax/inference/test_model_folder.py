@@ -3,6 +3,7 @@
 """Which run a command uses: the one named, or the one that knows most."""
 
 import json
+import shutil
 
 import pytest
 
@@ -50,11 +51,31 @@ def test_what_is_named_goes_before_the_variable_and_that_before_the_demo(
     assert model_folder.find("two", "autoencoder") == "two"
 
 
+def test_a_bundle_is_the_run_in_it_that_knows_most(demo, tmp_path, monkeypatch):
+    for stage in ("autoencoder", "generation"):
+        _write(tmp_path / "bundle" / stage, stage)
+    assert model_folder.find("bundle/", "autoencoder") == "bundle/generation"
+    assert model_folder.inside("bundle") == "bundle/generation"
+    shutil.rmtree(tmp_path / "bundle" / "generation")
+    assert model_folder.find("bundle", "autoencoder") == "bundle/autoencoder"
+    with pytest.raises(ValueError, match="or a bundle, got bundle, which is a folder without conf"):
+        model_folder.find("bundle", "representation")
+    # A run is a run, whatever lies in its folder.
+    _write(tmp_path / "run", "generation")
+    _write(tmp_path / "run" / "generation", "generation")
+    assert model_folder.find("run", "autoencoder") == model_folder.inside("run") == "run"
+    for other in ("nowhere", "gs://bucket/bundle"):
+        assert model_folder.inside(other) == other
+
+
 @pytest.mark.parametrize("variable", [True, False])
 @pytest.mark.parametrize(
     "folder, words",
     [
-        ("nowhere", "must be the work folder of a run, got nowhere, which is no folder"),
+        (
+            "nowhere",
+            "must be the work folder of a run, or a bundle, got nowhere, which is no folder",
+        ),
         ("runs", "got runs, which is a folder without config.json"),
         ("gs://bucket/run", "gs://bucket/run needs the package 'gcsfs', which is not installed"),
         ("s3://bucket/run", "needs the package 's3fs'"),
