@@ -25,6 +25,7 @@ import sys
 
 from data_pipelines import command
 from f3tok_jax.probing import options
+from f3tok_jax.runs import places
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--transcribe", type=command.path, default="", help=text)
     add("--num_transcripts", type=int, default=50, help="sentences of each of these at most")
     options.add_options(parser)
+    places.add_flag(add)
     return command.run(parser, _ablate, arguments)
 
 
@@ -52,12 +54,14 @@ def _ablate(given: argparse.Namespace) -> None:
     from f3tok_jax.probing import ablation as ablation_lib
     from f3tok_jax.probing import ablation_runs
 
+    moved = dict(given.moved or ())
     runs = ablation_runs.plan(
         given.config,
         given.overrides,
         arms=(*ablation_runs.ARMS, *map(ablation_runs.parse_arm, given.arm)),
         seeds=_parse_seeds(given.seeds),
         workdir=given.workdir,
+        moved=moved,
     )
     try:
         results = ablation_lib.ablate(
@@ -67,9 +71,13 @@ def _ablate(given: argparse.Namespace) -> None:
             given.output,
             options=options.options_of(given),
             measure_transcripts=functools.partial(
-                transcription.evaluate, num_examples=given.num_transcripts, say=command.say
+                transcription.evaluate,
+                moved=moved,
+                num_examples=given.num_transcripts,
+                say=command.say,
             ),
             speech=_parse_sets(given.transcribe, "--transcribe") if given.transcribe else {},
+            moved=moved,
             say=command.say,
         )
     except ablation_runs.TrainingStopped as error:

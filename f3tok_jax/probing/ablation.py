@@ -8,8 +8,6 @@ import functools
 import pathlib
 import types
 
-import ml_collections
-
 from data_pipelines.reading import mixture
 from data_pipelines.reading import sources
 from f3tok_jax.inference import tokenizer as tokenizer_lib
@@ -17,16 +15,20 @@ from f3tok_jax.probing import ablation_runs
 from f3tok_jax.probing import features
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places
 from f3tok_jax.runs import results as results_lib
 
 _TASK = "transcription"  # what is asked of an arm's language model
 
 
 def load_models(
-    runs: Sequence[ablation_runs.Run], *, say: Callable[[str], None] = print
+    runs: Sequence[ablation_runs.Run],
+    *,
+    moved: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
 ) -> features.Models:
     """The autoencoder that all runs share, and the encoder of each by the run's name."""
-    open_run = functools.partial(tokenizer_lib.F3Tokenizer.from_pretrained, say=say)
+    open_run = functools.partial(tokenizer_lib.F3Tokenizer.from_pretrained, moved=moved, say=say)
     tokenizers = {run.name: open_run(run.workdir) for run in runs}
     first, *_ = tokenizers.values()
     for name, tokenizer in tokenizers.items():
@@ -114,6 +116,7 @@ def ablate(
     options: probes.Options,
     measure_transcripts: Callable[[str, str], results_lib.Transcripts],
     speech: Mapping[str, str] = types.MappingProxyType({}),
+    moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> results_lib.Ablation:
     """Trains what is not trained yet, probes every run, writes `output`.
@@ -126,6 +129,7 @@ def ablate(
         options: of the probes.
         measure_transcripts: see `transcribe`.
         speech: name -> set whose sentences are transcribed.
+        moved: where what the runs name lies now; see F3Tokenizer.from_pretrained.
         say: where messages go.
 
     Returns:
@@ -136,11 +140,12 @@ def ablate(
         TrainingStopped: if a run ended before its last step.
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
+    sound = lineage.Lineage(config=runs[0].config, places=places.Places(moved or {})).sound
     for folders in (mixture.folders(shards), *([folder] for folder in test_shards.values())):
-        _check_labels(folders, options.labels, runs[0].config)
+        _check_labels(folders, options.labels, sound.sample_rate)
     for run in runs:
         ablation_runs.train(run, say=say)
-    models = load_models(runs, say=say)
+    models = load_models(runs, moved=moved, say=say)
     learnt, tested = probes.read_examples(shards, test_shards, models, options=options, say=say)
     measure = functools.partial(
         probes.measure, seeds=range(options.num_seeds), training=options.training
@@ -160,14 +165,11 @@ def ablate(
     return results
 
 
-def _check_labels(
-    folders: Sequence[str], labels: Sequence[str], config: ml_collections.ConfigDict
-) -> None:
+def _check_labels(folders: Sequence[str], labels: Sequence[str], sample_rate: int) -> None:
     """Refuses sets without one of the labels, before hours of training rather than after."""
-    rate = lineage.Lineage(config=config).sound.sample_rate
     missing = set(labels)
     for folder in folders:
-        source = sources.open_source(folder, sample_rate=rate)
+        source = sources.open_source(folder, sample_rate=sample_rate)
         for index in range(len(source)):
             if not missing:
                 break

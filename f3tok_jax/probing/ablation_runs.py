@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runs of an ablation: its arms, their configs, and training them one after another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 
 import ml_collections
 
@@ -77,6 +78,7 @@ def plan(
     arms: Sequence[Arm] = ARMS,
     seeds: Sequence[int],
     workdir: str,
+    moved: Mapping[str, str] = types.MappingProxyType({}),
 ) -> list[Run]:
     """The runs of an ablation, all checked before the first starts.
 
@@ -86,6 +88,7 @@ def plan(
         arms: at least one, the full one first.
         seeds: of the training.
         workdir: folder of the runs' folders.
+        moved: where what the config names lies now; see F3Tokenizer.from_pretrained.
 
     Returns:
         One run per arm and seed, in that order.
@@ -100,7 +103,7 @@ def plan(
     for argument in overrides:
         if argument.startswith("--config.seed="):
             raise ValueError(f"--seeds says which seeds are trained, got {argument}: leave it out")
-    runs = []
+    runs, maps = [], [f"--map={old}={new}" for old, new in moved.items()]
     for arm in arms:
         for seed in seeds:
             changes = [f"--config.{change}" for change in (*arm.changes, f"seed={seed}")]
@@ -120,7 +123,7 @@ def plan(
             folder = os.path.join(workdir, f"{arm.folder}_{seed}")
             if config_lib.exists(folder):
                 config_lib.check_same_run(config, folder)
-            arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}")
+            arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}", *maps)
             runs.append(Run(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config))
     return runs
 

@@ -105,7 +105,8 @@ def test_arms_differ_in_their_losses_alone(overrides, tmp_path):
 def test_the_program_trains_every_arm_once_and_writes_a_table(
     overrides, shards, trained, tmp_path, capsys, monkeypatch
 ):
-    def transcribe(workdir, folder, *, num_examples, say):
+    def transcribe(workdir, folder, *, moved, num_examples, say):
+        assert moved == {}
         rate = len(pathlib.PurePath(workdir).name) / 100
         return results_lib.Transcripts(
             num_examples=num_examples - 1, characters=rate, words=0.5, examples=()
@@ -150,6 +151,31 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
     for again in _plan(overrides, tmp_path, seeds=(0,)):
         ablation_runs.train(again)
     assert len(trained) == 3
+
+
+def test_runs_whose_autoencoder_moved_are_probed_where_it_lies_now(
+    overrides, shards, trained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(codec.Codec, "encode", _encode)
+    old, new = tmp_path / "old=1", tmp_path / "new=1"
+    tiny_models.write_run(old)
+    overrides = [*overrides, f"--config.autoencoder.workdir={old}"]
+    arguments = [
+        *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}"),
+        *(f"--shards={shards}", f"--test_shards=again={shards}", "--label=speaker"),
+        *("--num_seeds=1", "--num_epochs=1", f"--output={tmp_path / 'a.json'}"),
+    ]
+    for run in _plan(overrides, tmp_path, seeds=[0]):
+        ablation_runs.train(run)
+    old.rename(new)
+    assert ablation.main(arguments) == 1
+    assert f"{old} must be the work folder of a run" in capsys.readouterr().err
+    assert ablation.main([*arguments, f"--map={old}={new}"]) == 0
+    (tmp_path / "runs" / "full_0" / "DONE").unlink()
+    commands = []
+    monkeypatch.setattr(ablation_runs, "_wait_for", lambda command: commands.append(command) or 3)
+    assert ablation.main([*arguments, f"--map={old}={new}"]) == 3
+    assert commands[0][-1] == f"--map={old}={new}"
 
 
 def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
