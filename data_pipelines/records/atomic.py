@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import shutil
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errno of a disk that has no room for a file
 
@@ -39,11 +40,47 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         _partials.discard(partial)
 
 
+@contextlib.contextmanager
+def making(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives an empty local folder to fill, which takes the name of `folder` when all ends well.
+
+    Makes the folder above. After an exception there is nothing.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(folder)
+    _remove(partial)  # of an attempt that was killed
+    with passing(partial):
+        try:
+            partial.mkdir()
+            yield partial
+            partial.rename(folder)
+        except BaseException:
+            _remove(partial)
+            raise
+
+
+@contextlib.contextmanager
+def passing(path: str | os.PathLike) -> Iterator[None]:
+    """Has a file or folder of this process go with it, where it is told to end in the context."""
+    path = pathlib.Path(path)
+    _partials.add(path)
+    try:
+        yield
+    finally:
+        _partials.discard(path)
+
+
 def remove_partials() -> None:
     """Takes away what this process is writing: it is about to end."""
     for partial in list(_partials):
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:

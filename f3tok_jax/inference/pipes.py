@@ -11,6 +11,8 @@ import sys
 import tempfile
 from typing import BinaryIO
 
+from data_pipelines.records import atomic
+
 PIPE = "-"  # the name of standard input and of standard output
 _STDOUT, _STDERR = 1, 2
 
@@ -32,7 +34,7 @@ def readable(source: str) -> Iterator[str]:
         return
     if source == PIPE and sys.stdin is None:
         raise ValueError("standard input must be open, got a closed one: give the name of a file")
-    with tempfile.NamedTemporaryFile(prefix="f3tok_") as copy:
+    with tempfile.NamedTemporaryFile(prefix="f3tok_") as copy, atomic.passing(copy.name):
         stream = contextlib.nullcontext(sys.stdin.buffer) if source == PIPE else open(source, "rb")
         with stream as file:
             _copy(file, copy, copy.name)
@@ -52,7 +54,7 @@ def writable(target: str, ending: str) -> Iterator[str]:
     kept = os.dup(_STDOUT)
     try:
         os.dup2(_STDERR, _STDOUT)
-        with tempfile.TemporaryDirectory(prefix="f3tok_") as folder:
+        with tempfile.TemporaryDirectory(prefix="f3tok_") as folder, atomic.passing(folder):
             place = os.path.join(folder, f"standard_output{ending}")
             yield place
             with open(place, "rb") as file, open(kept, "wb", closefd=False) as out:

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 from etils import epath
@@ -20,6 +19,7 @@ from etils import epath
 from data_pipelines.reading import end_of_text
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
+from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
@@ -60,9 +60,7 @@ def write(
     run = lineage.Lineage.read(workdir, step, places=places)
     run.check(language_model=True)
     runs = [_verified(one, say) for one in _chain(run)]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as partial:
-        root = pathlib.Path(partial) / target.name
+    with atomic.making(target) as root:
         for one in runs:
             say(f"copying step {one.step} of {one.workdir}")
             _copy_run(one, root / one.stage)
@@ -72,7 +70,6 @@ def write(
             str(root / run.stage), runs[0].step, places=places_lib.Places({}, ())
         )
         own.check(language_model=True)
-        root.rename(target)
     return {one.stage: one.step for one in runs}
 
 
@@ -86,7 +83,9 @@ def _chain(run: lineage.Lineage) -> Iterator[lineage.Lineage]:
 def _verified(run: lineage.Lineage, say: Callable[[str], None]) -> lineage.Lineage:
     """The run at a step that is whole: all of it is read and compared with what was saved."""
     step = saved_states.verify(run.workdir, None if run.falls_back else run.step, say=say)
-    return run if step == run.step else run.at(step)
+    run = run if step == run.step else run.at(step)
+    run_folder.frozen(run.workdir, run.digests.get(run_folder.FROZEN, ""))
+    return run
 
 
 def _copy_run(run: lineage.Lineage, target: pathlib.Path) -> None:

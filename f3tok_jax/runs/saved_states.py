@@ -153,7 +153,8 @@ def _newest_whole(
     if mismatch:
         raise mismatch
     raise checkpoint_meta.CheckpointError(
-        f"no checkpoint asked for in {folder} is whole; give another --step or --workdir"
+        f"no checkpoint asked for in {folder} is whole: copy it from where it is, or give another "
+        "--step or --workdir"
     )
 
 

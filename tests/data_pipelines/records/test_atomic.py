@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent."""
 
+import contextlib
 import errno
 import os
 
@@ -44,3 +45,30 @@ def test_a_failure_leaves_what_stood_there_before(error, tmp_path):
     with pytest.raises(FileNotFoundError), atomic.replacing(path):
         pass  # nothing was written
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("error", [None, OSError, KeyboardInterrupt])
+def test_a_folder_gets_its_name_when_it_is_whole(error, tmp_path):
+    (tmp_path / ".a.partial" / "of a kill").mkdir(parents=True)
+    failing = pytest.raises(error) if error else contextlib.nullcontext()
+    with failing, atomic.making(tmp_path / "a") as folder:
+        assert os.listdir(tmp_path) == [".a.partial"] and not os.listdir(folder)
+        (folder / "b").write_text("c")
+        if error:
+            raise error
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == (
+        [] if error else ["a", "a/b"]
+    )
+
+
+def test_what_is_half_goes_with_the_process(tmp_path):
+    (tmp_path / "passing").write_text("")
+    with (
+        pytest.raises(FileNotFoundError),
+        atomic.making(tmp_path / "a") as folder,
+        atomic.passing(str(tmp_path / "passing")),
+        atomic.replacing(folder / "b") as partial,
+    ):
+        partial.write_text("half")
+        atomic.remove_partials()
+        assert not os.listdir(tmp_path)

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from data_pipelines.records import atomic
 from f3tok_jax import export
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import bundle
@@ -95,6 +96,29 @@ def test_nothing_is_replaced_and_nothing_half_is_left(chain, hidden, tmp_path, c
     with pytest.raises(OSError, match="no checkpoint asked for in .*autoencoder.* is whole"):
         bundle.write(str(source / "generation"), tmp_path / "out", places=places)
     assert {path.name for path in tmp_path.iterdir()} == {"taken", "chain"}
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "representation", "generation"])
+def test_what_a_run_could_not_be_resumed_without_is_not_copied_damaged(hidden, tmp_path, stage):
+    source = shutil.copytree(hidden, tmp_path / "chain")
+    (source / stage / "frozen.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{stage}/frozen.json must be the JSON with finger"):
+        bundle.write(str(source / "generation"), tmp_path / "out")
+
+
+def test_one_that_is_told_to_leave_leaves_nothing_half(chain, tmp_path, monkeypatch):
+    made = []
+
+    def leave(*arguments):
+        made.extend(path.name for path in tmp_path.iterdir())
+        atomic.remove_partials()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle, "_connect", leave)
+    for _ in range(2):  # One name, so that what a kill leaves is gone after the next attempt.
+        with pytest.raises(KeyboardInterrupt):
+            bundle.write(str(chain / "autoencoder"), tmp_path / "out")
+        assert made[-1] == ".out.partial" and not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_gives_other_bytes_back_is_noticed(chain, tmp_path, monkeypatch):
