@@ -57,7 +57,7 @@ def test_what_is_wrong_with_a_command_is_said_before_jax_is_imported(folder):
     pathlib.Path("empty").mkdir()
     wrong = {
         "info": "--model must name a run of the autoencoder or representation or generation stage",
-        "info --model=nowhere": "must be the work folder of a run, got nowhere, which is no folder",
+        "info --model=nowhere": "work folder of a run, or a bundle, got nowhere, which is no folder",
         "--model=nowhere encode a.wav a.npz": "got nowhere, which is no folder",
         "encode a.wav a.npz --model=gs://bucket/run": "needs the package 'gcsfs'",
         "transcribe a.wav --model=run": "of the representation or generation stage, got stage 'auto",

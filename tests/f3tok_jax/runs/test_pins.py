@@ -38,7 +38,7 @@ def test_every_step_stays_where_nobody_can_tell_which_are_pinned(tmp_path):
     for step in (1, 2, 3):
         run.save(step, {"x": jnp.ones(3)})
     run.close()
-    assert checkpoint.steps(str(tmp_path)) == [1, 2, 3]
+    assert saved_states.steps(str(tmp_path)) == [1, 2, 3]
     assert "every checkpoint stays, as it cannot be read which are pinned: NotADir" in said[0]
     with pytest.raises(OSError):
         pins.add(str(tmp_path), 3, "a")
