@@ -215,6 +215,9 @@ def load(workdir: str) -> ml_collections.ConfigDict:
 def values_of(workdir: str) -> Iterator[None]:
     """To be held while models are made of the config of a run that anybody may have written.
 
+    Args:
+        workdir: of the run; "" for one that is about to begin.
+
     Raises:
         ValueError: in the context, for values of other kinds or sizes than a model can be made of.
     """
@@ -222,9 +225,12 @@ def values_of(workdir: str) -> Iterator[None]:
         yield
     except (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what, remedy = f"{workdir}/{_FILE_NAME}", "copy it from where the run was trained"
+        if not workdir:
+            what, remedy = "the config", "change what --config and its flags give"
         raise ValueError(
-            f"{workdir}/{_FILE_NAME} must have values of which a model can be made, got others: "
-            f"{reason:.300}; copy it from where the run was trained"
+            f"{what} must have values of which a model can be made, got others: {reason:.300}; "
+            f"{remedy}"
         ) from error
 
 

@@ -252,3 +252,15 @@ def test_a_config_that_was_changed_by_hand_is_refused_and_says_how_it_is_done(tm
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(ValueError, match="config.json must be as train wrote it, .* by its flags"):
         config_lib.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "workdir, sentence",
+    [
+        ("runs/a", "^runs/a/config.json must have .* no tuple; copy it from where the run was"),
+        ("", "^the config must have .* no tuple; change what --config and its flags give$"),
+    ],
+)
+def test_values_of_which_no_model_can_be_made_are_refused_by_whose_they_are(workdir, sentence):
+    with pytest.raises(ValueError, match=sentence), config_lib.values_of(workdir):
+        raise TypeError("strides is no tuple\nand more")

@@ -28,18 +28,18 @@ def _flipped(shards, folder):
     return path.name
 
 
+def _verified_run(shards, tmp_path, *overrides) -> int:
+    config = toy_run.make_config(shards, *overrides)
+    return session.run(config, str(tmp_path / "run"), stage=toy_run.STAGE, verify_data=True)
+
+
 @pytest.mark.reliability("R23")
 @pytest.mark.parametrize("key", ["train", "heldout"])
 def test_a_flipped_bit_is_refused_before_compiling(shards, tmp_path, key):
     name = _flipped(shards, tmp_path / "damaged")
     other = f"--config.data.{key}={tmp_path / 'damaged'}"
     with pytest.raises(ValueError, match=f"shard .*damaged/{name} differs from its SHA-256"):
-        session.run(
-            toy_run.make_config(shards, other),
-            str(tmp_path / "run"),
-            stage=toy_run.STAGE,
-            verify_data=True,
-        )
+        _verified_run(shards, tmp_path, other)
     assert not (tmp_path / "run").exists()
 
 
@@ -48,12 +48,7 @@ def test_every_set_of_a_mixture_is_compared(shards, tmp_path):
     name = _flipped(shards, tmp_path / "damaged")
     mixture = f"--config.data.train={shards}=0.5,{tmp_path / 'damaged'}=0.5"
     with pytest.raises(ValueError, match=f"damaged/{name} differs"):
-        session.run(
-            toy_run.make_config(shards, mixture),
-            str(tmp_path / "run"),
-            stage=toy_run.STAGE,
-            verify_data=True,
-        )
+        _verified_run(shards, tmp_path, mixture)
 
 
 @pytest.mark.reliability("R23")
