@@ -223,8 +223,8 @@ class Checkpointer:
             ) from failure
         if not multihost.all_agree(free >= needed):
             raise CheckpointError(
-                f"the checkpoint of step {step} needs {needed / 1e6:.0f} MB free in {self._folder}, "
-                f"got {free / 1e6:.0f} MB; free some space, then run the same command to resume"
+                f"the checkpoint of step {step} needs {needed / 1e6:.3g} MB free in {self._folder}, "
+                f"got {free / 1e6:.3g} MB; free some space, then run the same command to resume"
             )
 
     def poll(self) -> None:
