@@ -138,7 +138,8 @@ def _find_others(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    faulthandler.enable()  # a crash of a library leaves its stacks
+    if sys.stderr is not None:  # It may have been closed before Python began.
+        faulthandler.enable()  # a crash of a library leaves its stacks
     code = main()
     leaving.settle(code)
     sys.exit(code)

@@ -16,6 +16,7 @@ from data_pipelines.records import sealed
 from data_pipelines.records import small_file
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import typed_json
 
 _LIBRARIES = "jax jaxlib flax optax orbax-checkpoint numpy grain array_record soxr".split()
 
@@ -108,6 +109,8 @@ def read(folder: epath.Path, step: int) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing or damaged ({first_line(error)})") from error
     if not all(isinstance(value, str) for value in meta["fingerprints"].values()):
         raise CheckpointError(f"{path} holds no fingerprints")
+    if not all(typed_json.is_number(value) for value in meta["metrics"].values()):
+        raise CheckpointError(f"{path} holds metrics that are no numbers")
     if meta["step"] != step:
         raise CheckpointError(f"{path} is of step {meta['step']}, not of step {step}")
     return {name: kind() for name, kind in _SINCE_SEALED.items()} | meta

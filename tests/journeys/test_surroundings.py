@@ -44,6 +44,12 @@ def test_a_run_needs_nobody_who_listens(closed, shards, cache, tmp_path):
     assert _is_whole(tmp_path / "run")
 
 
+def test_the_program_starts_where_no_error_can_be_written():
+    shell = ["sh", "-c", '"$0" -m f3tok_jax.train --help 2>&-', sys.executable]
+    ended = subprocess.run(shell, cwd=_ROOT, stdout=subprocess.PIPE, text=True, timeout=300)
+    assert ended.returncode == 0 and "--workdir" in ended.stdout
+
+
 _ASCII = {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
 
 
