@@ -423,10 +423,12 @@ def test_metadata_of_earlier_versions_has_no_seal_and_is_read(tmp_path):
 def test_metrics_without_a_seal_that_cannot_be_compared_are_refused_with_their_step(
     tmp_path, value
 ):
-    _saved(tmp_path)
+    states.save(tmp_path)
     _change(_metadata(tmp_path, 2), metrics={"eval/mel": value})
     said = []
-    _assert_equal(_open(tmp_path, said).restore_latest(_abstract()), _state(1))
+    states.assert_equal(
+        states.open_run(tmp_path, said).restore_latest(states.abstract()), states.state(1)
+    )
     assert any("holds metrics that are no numbers" in line for line in said)
 
 
