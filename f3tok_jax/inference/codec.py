@@ -102,8 +102,12 @@ class Codec:
         return self._encode(waveforms, batch_size=batch_size, expected=expected)
 
     def decode(self, latents: Sequence[np.ndarray], *, batch_size: int = 8) -> list[np.ndarray]:
-        """Waveforms [t * samples_per_latent] of each sequence of latents [t, latent_dim]."""
-        return self._decode(latents, batch_size=batch_size)
+        """Waveforms [t * samples_per_latent] of each sequence of latents [t, latent_dim].
+
+        Raises:
+            ValueError: where latents give no finite sound.
+        """
+        return list(map(_finite, self._decode(latents, batch_size=batch_size)))
 
     def frames_of(self, latents: Sequence[np.ndarray], num_samples: Sequence[int], **fields: Any):
         """frames.Frames of latents that this autoencoder made."""
@@ -179,6 +183,9 @@ class Codec:
 
         Yields:
             [channels, k] at `sample_rate`; together samples_per_latent samples for each latent.
+
+        Raises:
+            ValueError: where latents give no finite sound.
         """
         parts = iter(parts)
         held = next(parts, None)
@@ -199,7 +206,18 @@ class Codec:
                 state, waveform = self._decode_step(self._variables, state, held[:, :chunk])
                 first, held = decoded - late, held[:, chunk:]
                 decoded += chunk
-                yield np.asarray(waveform)[:, max(0, -first) * hop : (arrived - first) * hop]
+                sound = np.asarray(waveform)[:, max(0, -first) * hop : (arrived - first) * hop]
+                yield _finite(sound)
+
+
+def _finite(sound: np.ndarray) -> np.ndarray:
+    """The sound; a file would hold full scale in the place of what is no number."""
+    if not np.isfinite(sound).all():
+        raise ValueError(
+            "latents must be such as the model makes, got some that give no finite sound: encode "
+            "the sound again"
+        )
+    return sound
 
 
 def _whole(blocks: Iterable[np.ndarray]) -> np.ndarray:

@@ -37,5 +37,8 @@ class _Hook:
         self._otherwise = otherwise
 
     def __call__(self, unraisable: Any) -> None:
-        if str(unraisable.exc_value) != _LATE:
+        # What one array met is raised; the others of the same read met it, too.
+        code = getattr(unraisable.object, "cr_code", None)
+        of_orbax = code is not None and _FROM in code.co_filename
+        if str(unraisable.exc_value) != _LATE and not of_orbax:
             self._otherwise(unraisable)

@@ -55,3 +55,12 @@ def test_a_list_gives_each_sound_as_if_it_were_alone(whole_latents, monkeypatch)
 
 def test_nothing_in_a_stream_is_nothing(model):
     assert list(model.encode_stream([])) == list(model.decode_stream([])) == []
+
+
+@pytest.mark.parametrize("value", [3e38, np.nan])
+def test_latents_that_give_no_finite_sound_are_refused(model, value):
+    latents = np.full((3, model.autoencoder.latent_dim), value, np.float32)
+    with pytest.raises(ValueError, match="some that give no finite sound: encode the sound again"):
+        model.decode([latents])
+    with pytest.raises(ValueError, match="some that give no finite sound"):
+        list(model.decode_stream([latents[None]]))

@@ -1,0 +1,26 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing is printed of errors of a read that are raised, too; of others there is."""
+
+import sys
+import types
+
+from f3tok_jax.runs import quiet
+
+
+def test_what_a_read_gave_up_is_not_printed(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    quiet.keep_quiet()
+
+    def call(text, file="/venv/f3tok_jax/a.py"):
+        code = types.SimpleNamespace(co_filename=file)
+        owner = types.SimpleNamespace(cr_code=code)
+        sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError(text), object=owner))
+
+    call("Encountered error while reading", "/venv/orbax/checkpoint/serialization.py")
+    call("Event loop is closed")
+    assert not printed
+    call("a bug")
+    sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError("another"), object=print))
+    assert [str(one.exc_value) for one in printed] == ["a bug", "another"]
