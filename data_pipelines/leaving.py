@@ -120,6 +120,15 @@ def settle(code: int) -> None:
             signal.signal(number, lambda number, frame: os._exit(code))
 
 
+def ignore() -> None:
+    """From here on signals change nothing. For the last of what atexit calls.
+
+    Python gives back the signals that it handles, not those it ignores, before libraries are gone.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave(sentence: str, code: int) -> None:
     """Ends the process from any thread, without what it has not finished writing, in a sentence."""
     atomic.remove_partials()

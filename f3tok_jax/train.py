@@ -22,6 +22,7 @@ Exit codes:
 """
 
 import argparse
+import atexit
 from collections.abc import Sequence
 import faulthandler
 import os
@@ -138,6 +139,7 @@ def _find_others(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(leaving.ignore)  # first registered, last called
     if sys.stderr is not None:  # It may have been closed before Python began.
         faulthandler.enable()  # a crash of a library leaves its stacks
     code = main()

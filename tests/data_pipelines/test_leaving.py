@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -60,6 +61,31 @@ def test_a_signal_after_the_end_changes_no_exit_code(number, code):
         assert program.stdout.readline() == "ending\n"
         program.send_signal(number)
         assert program.wait(timeout=30) == code
+
+
+# exit() of C, after Python: sleeps as many seconds as the exit code says.
+_GONE = """
+import atexit, ctypes, sys
+from data_pipelines import leaving
+atexit.register(leaving.ignore)
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.sleep, None)
+leaving.settle(2)
+print("ending", flush=True)
+sys.exit(2)
+"""
+
+
+@pytest.mark.reliability("R02")
+def test_a_signal_after_python_has_ended_changes_no_exit_code():
+    line = [sys.executable, "-c", _GONE]
+    with subprocess.Popen(line, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "ending\n"
+        time.sleep(0.5)
+        while program.poll() is None:
+            program.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        assert program.returncode == 2
 
 
 @pytest.mark.reliability("R02")
