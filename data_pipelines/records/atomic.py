@@ -33,8 +33,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # A full disk does not say of which file.
+        _name(error, path)
         raise
     finally:
         _partials.discard(partial)
@@ -54,8 +53,9 @@ def making(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             partial.mkdir()
             yield partial
             partial.rename(folder)
-        except BaseException:
+        except BaseException as error:
             _remove(partial)
+            _name(error, folder)
             raise
 
 
@@ -74,6 +74,12 @@ def remove_partials() -> None:
     """Takes away what this process is writing: it is about to end."""
     for partial in list(_partials):
         _remove(partial)
+
+
+def _name(error: BaseException, path: pathlib.Path) -> None:
+    """Says of which file an error is: a full disk does not."""
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = str(path)
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -215,7 +215,7 @@ def _finite(sound: np.ndarray) -> np.ndarray:
     if not np.isfinite(sound).all():
         raise ValueError(
             "latents must be such as the model makes, got some that give no finite sound: encode "
-            "the sound again"
+            "the sound again, or generate it with less guidance or temperature"
         )
     return sound
 

@@ -29,9 +29,10 @@ def test_a_file_gets_its_name_when_it_is_whole(make, tmp_path, monkeypatch):
 def test_a_full_disk_says_of_which_file(tmp_path):
     full = lambda *name: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *name)
     for error, name in ((full(), str(tmp_path / "a")), (full("other"), "other")):
-        with pytest.raises(OSError) as raised, atomic.replacing(tmp_path / "a"):
-            raise error
-        assert raised.value.filename == name
+        for writing in (atomic.replacing, atomic.making):
+            with pytest.raises(OSError) as raised, writing(tmp_path / "a"):
+                raise error
+            assert raised.value.filename == name
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
