@@ -4,6 +4,7 @@
 
 import ast
 import functools
+import gc
 import pathlib
 import re
 
@@ -47,6 +48,12 @@ def _floor(file: str) -> str:
     """The floor that a file or a module's path lies on: the longest of its folders."""
     parents = [str(folder) for folder in pathlib.PurePath(file).parents]
     return next(folder for folder in parents if folder in _LEVELS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidy():
+    # What other tests left may print a traceback when it goes, which spoils a parse (CPython 106905).
+    gc.collect()
 
 
 @functools.cache
