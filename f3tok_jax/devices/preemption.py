@@ -16,6 +16,8 @@ from f3tok_jax.devices import multihost
 
 EXIT_PREEMPTED = leaving.EXIT_RESUMABLE
 _POLL_SECONDS = 0.25  # of a process that starts, whether another one was told to leave
+_MEETING_SECONDS = 10.0  # in which all pass the barrier of `begin`, once all are there
+_TOO_EARLY = "told to leave before the first step"
 
 
 class Preemption:
@@ -38,6 +40,8 @@ class Preemption:
             relay = leaving.AtOnce(self._relay)
             handlers = dict.fromkeys((signal.SIGINT, signal.SIGHUP), relay)
             self._stack.enter_context(leaving.handling(handlers))
+            self._lock = threading.Lock()  # Whoever leaves does not come to the barrier any more.
+            self._is_at_barrier = False
             self._together = threading.Event()
             self._begun = threading.Event()
             self._starting = threading.Thread(target=self._watch_start, daemon=True)
@@ -47,6 +51,8 @@ class Preemption:
     def begin(self) -> None:
         """From here on there is something to save; all processes must call it."""
         if self._with_others:
+            with self._lock:
+                self._is_at_barrier = True
             multihost.barrier("begin")
             self._together.set()
             last = max(polls for (polls,) in multihost.gathered_numbers([self._end_watch()]))
@@ -77,8 +83,13 @@ class Preemption:
         """Asks in a thread: a main thread that compiles or restores cannot."""
         while not self._begun.wait(_POLL_SECONDS):
             if self._poll():
-                if not self._together.is_set():
-                    _leave("told to leave before the first step")
+                # All hear of it at this question, some of them before the barrier, some at it, some
+                # behind it: either all leave, or all go on to the first step and leave there.
+                with self._lock:
+                    if not self._is_at_barrier:
+                        _leave(_TOO_EARLY)
+                if not self._together.wait(_MEETING_SECONDS):
+                    _leave(_TOO_EARLY)
                 self._noticed = True
                 return
 

@@ -4,10 +4,14 @@
 
 import os
 import signal
+import threading
 
+import jax
+from jax.experimental import multihost_utils
 import pytest
 
 from data_pipelines import leaving
+from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -60,3 +64,71 @@ def test_a_second_sigterm_does_not_interrupt_the_save_but_a_second_ctrl_c_does(n
     assert notice.reached() and not left
     os.kill(os.getpid(), signal.SIGINT)
     assert left == [("stopped by a second Ctrl-C: run the same command again", 42)]
+
+
+class _Others:
+    """Another process of the run: whether it is told to leave, and when it comes to the barrier."""
+
+    def __init__(self, monkeypatch):
+        self.are_told, self.have_come, self.left = (threading.Event() for _ in range(3))
+        self.waited_for = threading.Event()
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(
+            multihost_utils, "reached_preemption_sync_point", lambda polls: self.are_told.is_set()
+        )
+        monkeypatch.setattr(multihost, "barrier", self._barrier)
+        monkeypatch.setattr(multihost, "gathered_numbers", lambda numbers: [numbers])
+        monkeypatch.setattr(preemption, "_POLL_SECONDS", 0.01)
+        monkeypatch.setattr(leaving, "leave", self._leave)
+
+    def _barrier(self, name):
+        assert name == "begin"
+        self.waited_for.set()
+        assert self.have_come.wait(10)
+
+    def _leave(self, sentence, code):
+        assert code == preemption.EXIT_PREEMPTED
+        self.left.set()
+        raise SystemExit  # of the thread that leaves
+
+
+@pytest.fixture
+def others(monkeypatch):
+    return _Others(monkeypatch)
+
+
+def _begun_in_a_thread(notice):
+    thread = threading.Thread(target=notice.begin)
+    thread.start()
+    return thread
+
+
+def test_several_that_are_told_before_the_barrier_of_the_first_step_leave_at_once(others):
+    notice = preemption.Preemption()
+    others.are_told.set()
+    assert others.left.wait(10) and not others.waited_for.is_set()
+    notice.close()
+
+
+def test_several_that_are_told_at_that_barrier_go_on_together(others):
+    notice = preemption.Preemption()
+    beginning = _begun_in_a_thread(notice)
+    assert others.waited_for.wait(10)
+    others.are_told.set()
+    assert not others.left.wait(0.2)
+    others.have_come.set()
+    beginning.join(10)
+    assert notice.reached() and not others.left.is_set()
+    notice.close()
+
+
+def test_who_is_told_at_that_barrier_and_waits_for_nobody_leaves(others, monkeypatch):
+    monkeypatch.setattr(preemption, "_MEETING_SECONDS", 0.1)
+    notice = preemption.Preemption()
+    beginning = _begun_in_a_thread(notice)
+    assert others.waited_for.wait(10)
+    others.are_told.set()
+    assert others.left.wait(10)
+    others.have_come.set()
+    beginning.join(10)
+    notice.close()
