@@ -31,12 +31,13 @@ def done_step(workdir: str, num_steps: int) -> int | None:
     """Returns the step at which a run is finished, or None where it is not.
 
     DONE alone is not believed, which may be older than the steps: the newest checkpoint that says
-    whole what it holds must be of `num_steps` or later.
+    whole what it holds must be of `num_steps` or later, and hold it.
     """
     if not (epath.Path(workdir) / _DONE).exists():
         return None
     step = _kept(workdir).get("step", -1)
-    return step if step >= num_steps else None
+    is_there = step >= num_steps and saved_states.has_state(workdir, step)
+    return step if is_there else None
 
 
 def _kept(workdir: str) -> Mapping[str, Any]:

@@ -27,6 +27,12 @@ def latest_step(workdir: str) -> int | None:
     return max(steps(workdir), default=None)
 
 
+def has_state(workdir: str, step: int) -> bool:
+    """Returns whether files of a step's state are there; whether they are whole, its readers say."""
+    path = _state(step_folders.of(workdir), step)
+    return path.is_dir() and any(path.iterdir())
+
+
 def read_meta(workdir: str, step: int | None = None) -> dict[str, Any]:
     """Returns what is kept beside the state of a step, which it names under "step".
 

@@ -84,6 +84,10 @@ def test_a_run_is_finished_by_its_checkpoints_and_not_by_what_done_says(tmp_path
     _save_states(tmp_path, 8, 12)
     assert run_folder.done_step(workdir, 12) == run_folder.done_step(workdir, 9) == 12
     assert run_folder.done_step(workdir, 16) is None
+    state = tmp_path / "checkpoints" / "12" / "state"
+    state.rename(tmp_path / "state")
+    assert run_folder.done_step(workdir, 12) is None
+    (tmp_path / "state").rename(state)
     (tmp_path / "checkpoints" / "12" / "meta" / "metadata").write_text("{")
     assert run_folder.done_step(workdir, 12) is None
     assert run_folder.done_step(workdir, 8) == 8
