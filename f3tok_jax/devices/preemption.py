@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 import jax
 from jax.experimental import multihost_utils
@@ -16,8 +17,7 @@ from f3tok_jax.devices import multihost
 
 EXIT_PREEMPTED = leaving.EXIT_RESUMABLE
 _POLL_SECONDS = 0.25  # of a process that starts, whether another one was told to leave
-_MEETING_SECONDS = 10.0  # in which all pass the barrier of `begin`, once all are there
-_TOO_EARLY = "told to leave before the first step"
+_MEETING_SECONDS = 3.0  # in which all pass the barrier of `begin`, once all are there
 
 
 class Preemption:
@@ -46,7 +46,7 @@ class Preemption:
             self._begun = threading.Event()
             self._starting = threading.Thread(target=self._watch_start, daemon=True)
             self._starting.start()
-            self._stack.callback(self._end_watch)
+            self._stack.callback(self._give_up)
 
     def begin(self) -> None:
         """From here on there is something to save; all processes must call it."""
@@ -87,9 +87,9 @@ class Preemption:
                 # behind it: either all leave, or all go on to the first step and leave there.
                 with self._lock:
                     if not self._is_at_barrier:
-                        _leave(_TOO_EARLY)
+                        _leave_start()
                 if not self._together.wait(_MEETING_SECONDS):
-                    _leave(_TOO_EARLY)
+                    _leave_start()
                 self._noticed = True
                 return
 
@@ -98,6 +98,12 @@ class Preemption:
         self._begun.set()
         self._starting.join()
         return self._polls
+
+    def _give_up(self) -> None:
+        """Ends the thread; where a start failed, not before it has heard why another one is gone."""
+        if not self._begun.is_set():
+            self._starting.join(4 * _POLL_SECONDS)
+        self._end_watch()
 
     def _notice(self, number: int) -> None:
         self._leave_if_impatient(number)
@@ -113,6 +119,13 @@ class Preemption:
         if number == signal.SIGINT and self._was_interrupted:
             _leave("stopped by a second Ctrl-C")
         self._was_interrupted |= number == signal.SIGINT
+
+
+def _leave_start() -> None:
+    if jax.process_index() == 0:
+        # The others abort when its coordination service ends: they leave first.
+        time.sleep(_MEETING_SECONDS + 4 * _POLL_SECONDS)
+    _leave("told to leave before the first step")
 
 
 def _leave(why: str) -> None:

@@ -109,7 +109,7 @@ def test_latents_without_room_end_with_4_and_go_on_with_room(tmp_path, monkeypat
 
 @pytest.mark.reliability("R08")
 def test_a_language_model_without_room_is_a_full_disk_and_no_half_file(tmp_path):
-    with disks.room(100_000), pytest.raises(OSError, match="File too large") as raised:
+    with disks.room(10_000), pytest.raises(OSError, match="File too large") as raised:
         tiny_models.write_language_model(tmp_path)
     assert raised.value.errno in atomic.FULL and not list((tmp_path / "model").iterdir())
 

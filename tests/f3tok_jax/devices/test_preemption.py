@@ -78,6 +78,7 @@ class _Others:
         )
         monkeypatch.setattr(multihost, "barrier", self._barrier)
         monkeypatch.setattr(multihost, "gathered_numbers", lambda numbers: [numbers])
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
         monkeypatch.setattr(preemption, "_POLL_SECONDS", 0.01)
         monkeypatch.setattr(leaving, "leave", self._leave)
 
@@ -132,3 +133,10 @@ def test_who_is_told_at_that_barrier_and_waits_for_nobody_leaves(others, monkeyp
     others.have_come.set()
     beginning.join(10)
     notice.close()
+
+
+def test_whose_start_fails_because_another_has_left_is_told_to_leave_before(others):
+    notice = preemption.Preemption()
+    threading.Timer(0.02, others.are_told.set).start()
+    notice.close()
+    assert others.left.is_set()
