@@ -162,7 +162,7 @@ def test_told_to_one_both_leave_wherever_they_are_and_the_rerun_ends_as_undistur
     slow = {"TOY_STEP_SECONDS": "0.5"}
     results = _run(shards, workdir, cache, each=(slow, slow | {"TOY_SIGNAL": fault}))
     said = results[0].stderr + results[1].stderr
-    assert [result.returncode for result in results] == [42, 42], said
+    assert [result.returncode for result in results] == [42, 42], results[0].stdout + said
     if fault.split(":")[1] not in ("evaluation", "save"):
         assert said.count("told to leave before the first step: run the same command again") == 2
     undisturbed = tmp_path / "undisturbed"
@@ -206,7 +206,7 @@ def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_
         shards, workdir, cache, _NO_EVALUATION, each=(proxy, proxy | {"TOY_HANG_UP_AT": "5"})
     )
     said = results[0].stderr + results[1].stderr
-    assert [result.returncode for result in results] == [42, 42], said
+    assert [result.returncode for result in results] == [42, 42], results[0].stdout + said
     left_at = saved_states.latest_step(str(workdir))
     assert 5 < left_at < 12 and f"saved step {left_at}" in results[0].stdout
 
