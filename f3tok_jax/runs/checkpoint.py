@@ -30,6 +30,19 @@ _SPARE_SPACE = 1.2  # of the state's bytes: what must be free before a save star
 CheckpointError = checkpoint_meta.CheckpointError
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which decides nothing about leaving.
+
+    It asks whether the run must leave, giving the step. The loop asks by another count, and JAX names
+    the next question after the last, whoever asked it: a notice that came while Orbax's was the last
+    would be for a number that the loop has passed, and nobody would ever leave.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpointer:
     """Saves and restores the state of one run. Every process calls every method.
 
@@ -83,9 +96,7 @@ class Checkpointer:
             step_name_format=_StepNames(),
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(
-            self._folder, item_names=("state", "meta"), options=options
-        )
+        self._manager = _Manager(self._folder, item_names=("state", "meta"), options=options)
         self._metric_of_step = {step: self._read_metric(step) for step in self._manager.all_steps()}
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:

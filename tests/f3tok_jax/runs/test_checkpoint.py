@@ -12,6 +12,7 @@ import stat
 import time
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import pytest
 
@@ -279,6 +280,17 @@ def test_non_finite_states_are_not_saved(tmp_path):
     checkpointer.close()
     assert checkpointer.all_steps() == [1]
     assert "params/generator/bias" in said[0]
+
+
+@pytest.mark.reliability("R02")
+def test_a_save_asks_nothing_about_leaving(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    checkpointer = states.open_run(tmp_path)
+    assert checkpointer.save(3, states.state()) and checkpointer.save(4, states.state())
+    checkpointer.close()
+    # JAX counts whoever asks: the loop, which alone may, would be told the number of a step.
+    assert not asked
 
 
 def test_a_step_that_is_there_is_not_written_twice(tmp_path):
