@@ -87,6 +87,7 @@ def _train(given: argparse.Namespace) -> int:
     from f3tok_jax.devices import compilation
     from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.runs import lineage
     from f3tok_jax.stages import registry
     from f3tok_jax.training import session
     from f3tok_jax.training import validation
@@ -95,8 +96,10 @@ def _train(given: argparse.Namespace) -> int:
     config = config_lib.read(given.config, given.overrides)
     stage = registry.of(config.stage)
     validation.validate(config, stage)
+    found = places.Places(dict(given.moved or ()))
     if given.print_config:
-        print(config_lib.describe(config, stage.derived(config)))
+        run = lineage.Lineage.trained_by(config, given.workdir, found)
+        print(config_lib.describe(config, stage.derived(config, run)))
         return session.EXIT_DONE
     if not given.workdir:
         raise ValueError("--workdir must be a folder for this run, got none")
@@ -108,10 +111,10 @@ def _train(given: argparse.Namespace) -> int:
     _find_others(given)
     if jax.process_index() == 0:
         preset = config_lib.read(given.config)
-        command.say(config_lib.summary(config, preset, stage.derived(config)))
+        run = lineage.Lineage.trained_by(config, given.workdir, found)
+        command.say(config_lib.summary(config, preset, stage.derived(config, run)))
     compilation.use_cache(given.compilation_cache)
     try:
-        found = places.Places(dict(given.moved or ()))
         return session.run(
             config, given.workdir, stage=stage, places=found, verify_data=given.verify_data
         )

@@ -96,6 +96,23 @@ class Lineage:
     _files: _Files = dataclasses.field(default_factory=_Files.open, repr=False, compare=False)
 
     @classmethod
+    def trained_by(
+        cls,
+        config: ml_collections.ConfigDict,
+        workdir: str | None = None,
+        places: places_lib.Places | None = None,
+    ) -> "Lineage":
+        """A run that a config trains, as far as its folder tells, which may not be there yet.
+
+        Args:
+            config: of the run.
+            workdir: its folder, if it is to have one.
+            places: where what it names may lie; default the search path alone.
+        """
+        begun = workdir if workdir and config_lib.exists(workdir) else ""
+        return cls(workdir=begun, config=config, places=places or places_lib.Places())
+
+    @classmethod
     def read(
         cls,
         workdir: str,

@@ -54,12 +54,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def derived(config: ml_collections.ConfigDict) -> dict[str, float]:
+def derived(
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
+) -> dict[str, float]:
     """What follows from a config, by name with unit."""
     model = config.model
     # Bins that remain after folding and every frequency stride; whole in a valid config.
     divisor = model.fold * math.prod(frequency for _, frequency in model.strides)
-    return sound_lib.derived(config) | {
+    return sound_lib.derived(config, run) | {
         "num_bins": model.frame_length // 2,
         "bins_left": model.frame_length / 2 / divisor,
     }

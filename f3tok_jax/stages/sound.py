@@ -16,15 +16,15 @@ from f3tok_jax.runs import lineage
 
 
 def derived(
-    config: ml_collections.ConfigDict, sound: lineage.Sound | None = None
+    config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
 ) -> dict[str, float]:
     """Returns what follows from the config of a stage on latents or waveforms, by name with unit.
 
     Args:
         config: of the stage.
-        sound: what its latents are of; None for what the config and the runs that it names say.
+        run: that it trains; None for one without a folder.
     """
-    sound = sound or lineage.Lineage(config=config).sound
+    sound = (run or lineage.Lineage(config=config)).sound
     rate = sound.latent_rate
     seconds = seconds_per_batch(config, sound)
     return {

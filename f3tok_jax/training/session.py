@@ -81,9 +81,7 @@ def run(
         if done_step is not None:
             say(f"{workdir} is done: it has all {done_step} steps")
             return EXIT_DONE
-        known = lineage.Lineage(
-            workdir="" if is_new else workdir, config=config, places=places or places_lib.Places()
-        )
+        known = lineage.Lineage.trained_by(config, workdir, places)
         made = stage.make(config, known)
         inputs = _open_inputs(known, made, moved, say)
         if verify_data:

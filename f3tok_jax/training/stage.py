@@ -193,7 +193,7 @@ class Definition:
             folder tells may follow, where it goes on or what it names has moved.
         validate: refuses a config whose values cannot work together, by ValueError; what holds for
             every stage is checked before.
-        derived: config -> what follows from it, by name with unit.
+        derived: (config, run=None) -> what follows from it, by name with unit; `run` as in `make`.
         scopes: names of the model's parts in jax.named_scope, to which costs are credited.
         step_parts: name of a part of the train step -> changes a config so that the step is that
             part alone.
@@ -206,7 +206,7 @@ class Definition:
     name: str
     make: Callable[..., Stage]
     validate: Callable[[ml_collections.ConfigDict], None] = lambda config: None
-    derived: Callable[[ml_collections.ConfigDict], Mapping[str, float]] = lambda config: {}
+    derived: Callable[..., Mapping[str, float]] = lambda config, run=None: {}
     scopes: tuple[str, ...]
     step_parts: Mapping[str, Callable[[ml_collections.ConfigDict], None]] = dataclasses.field(
         default_factory=dict

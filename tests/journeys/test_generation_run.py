@@ -14,6 +14,7 @@ import soundfile
 from f3tok_jax import cli
 from f3tok_jax import evaluate
 from f3tok_jax import export
+from f3tok_jax import train
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.runs import config as config_lib
@@ -31,6 +32,7 @@ from tests.support import tiny_models
 from tests.support import tiny_runs
 
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+_RECIPE = f"{_CONFIGS}/generation.py:tiny"
 _SMALL = tiny_models.overrides(model=tiny_models.SHAPE)
 _NO_EVALUATION = "--config.data.heldout="  # a program less to compile
 _TASKS = ("transcription", "caption", "language", "instrument", "event")
@@ -63,35 +65,36 @@ def folders(tmp_path_factory) -> dict[str, str]:
     }
 
 
+def _flags(folders, *more: str) -> list[str]:
+    return [
+        *_SMALL,
+        f"--config.representation.workdir={folders['representation']}",
+        "--config.data.latents=True",
+        f"--config.data.train={folders['latents']}",
+        f"--config.data.heldout={folders['latents']}",
+        "--config.num_steps=6",
+        "--config.data.batch_size=8",
+        "--config.data.crop_frames=25",
+        "--config.packing.examples=1",
+        "--config.packing.patches=0",
+        "--config.packing.positions=0",
+        "--config.sampling.num_steps=2",
+        "--config.text.max_tokens=24",
+        *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
+        "--config.text.tasks.digit=1.0",
+        "--config.optimizer.head.warmup_steps=2",
+        # A run of any length is the same program.
+        "--config.optimizer.head.schedule=constant",
+        "--config.mesh.min_shard_size=64",
+        "--config.checkpoint.every_steps=3",
+        "--config.loop.log_every=1",
+        "--config.loop.eval_every=6",
+        *more,
+    ]
+
+
 def _config(folders, *more: str):
-    return config_lib.read(
-        f"{_CONFIGS}/generation.py:tiny",
-        [
-            *_SMALL,
-            f"--config.representation.workdir={folders['representation']}",
-            "--config.data.latents=True",
-            f"--config.data.train={folders['latents']}",
-            f"--config.data.heldout={folders['latents']}",
-            "--config.num_steps=6",
-            "--config.data.batch_size=8",
-            "--config.data.crop_frames=25",
-            "--config.packing.examples=1",
-            "--config.packing.patches=0",
-            "--config.packing.positions=0",
-            "--config.sampling.num_steps=2",
-            "--config.text.max_tokens=24",
-            *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
-            "--config.text.tasks.digit=1.0",
-            "--config.optimizer.head.warmup_steps=2",
-            # A run of any length is the same program.
-            "--config.optimizer.head.schedule=constant",
-            "--config.mesh.min_shard_size=64",
-            "--config.checkpoint.every_steps=3",
-            "--config.loop.log_every=1",
-            "--config.loop.eval_every=6",
-            *more,
-        ],
-    )
+    return config_lib.read(_RECIPE, _flags(folders, *more))
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +288,12 @@ def test_a_lineage_that_moved_is_used_and_resumed(
     ):
         assert cli.main([*arguments, f"--model={workdir}"]) == 0, capsys.readouterr().err
     assert pathlib.Path("sound.npz").is_file() and soundfile.info("out.wav").frames > 0
-    # Resumed by the command that began it, in which every place is one that is gone.
+    # The command that began it, in which every place is one that is gone.
+    command = [f"--config={_RECIPE}", *_flags(folders), f"--workdir={workdir}", "--print_config"]
+    assert train.main(command) == 0, capsys.readouterr().err
+    begins = [flag for flag in command if not flag.startswith("--workdir")]
+    assert train.main(begins) == 1
+    assert train.main([*begins, f"--map={_root(folders)}={moved / _root(folders).name}"]) == 0
     before = saved_states.read_meta(str(workdir), 6)["fingerprints"]
     shutil.rmtree(workdir / "checkpoints" / "6")
     new = moved / _root(folders).name
