@@ -160,6 +160,7 @@ def run(
     *,
     resumes: bool = False,
     interrupted: Callable[[argparse.Namespace], int] | None = None,
+    ended: Callable[[int], None] = lambda code: None,
 ) -> int:
     """Parses, works, and puts into one sentence what a user can mend; a bug keeps its traceback.
 
@@ -174,6 +175,7 @@ def run(
         resumes: whether the same command goes on where a signal has ended it.
         interrupted: flags -> the exit code of a program that Ctrl-C ends at once; without it, a
             KeyboardInterrupt does, once the main thread is back in Python.
+        ended: gets the exit code of work that came to its end, while signals are still handled.
 
     Returns:
         The exit code.
@@ -184,9 +186,10 @@ def run(
         with leaving.listening(), leaving.handling(_told_to_leave(name, resumes)):
             given = _parse(parser, arguments)
             with leaving.handling(_on_ctrl_c(name, given, interrupted)):
-                code = work(given)
+                code = work(given) or EXIT_DONE
+                ended(code)
         sys.stdout.flush()
-        return code or EXIT_DONE
+        return code
     except KeyboardInterrupt:
         code, sentence = EXIT_INTERRUPTED, "stopped by Ctrl-C"
     except Exception as error:

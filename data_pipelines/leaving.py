@@ -107,7 +107,8 @@ def handling(handlers: Mapping[int, AtOnce]) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is handlers[number]:  # `settle` may have come before
+                signal.signal(number, handler)
 
 
 def settle(code: int) -> None:

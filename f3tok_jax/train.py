@@ -27,15 +27,17 @@ from collections.abc import Sequence
 import faulthandler
 import os
 import sys
+from typing import Any
 
 from data_pipelines import command
 from data_pipelines import leaving
 from f3tok_jax.runs import places
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code."""
-    return command.run(_parser(), _train, arguments, resumes=True, interrupted=_code_of_ctrl_c)
+def main(arguments: Sequence[str] | None = None, **options: Any) -> int:
+    """The program; returns its exit code. Options are those of command.run."""
+    options |= dict(resumes=True, interrupted=_code_of_ctrl_c)
+    return command.run(_parser(), _train, arguments, **options)
 
 
 def _parser() -> command.Parser:
@@ -145,6 +147,4 @@ if __name__ == "__main__":
     atexit.register(leaving.ignore)  # first registered, last called
     if sys.stderr is not None:  # It may have been closed before Python began.
         faulthandler.enable()  # a crash of a library leaves its stacks
-    code = main()
-    leaving.settle(code)
-    sys.exit(code)
+    sys.exit(main(ended=leaving.settle))

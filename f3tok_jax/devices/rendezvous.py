@@ -40,7 +40,8 @@ def meet(
 
     Raises:
         Absent: where some have not, in every process that has.
-        ValueError: where two have the same number, or count the run's processes differently.
+        ValueError: where two have the same number, or count the run's processes differently, or
+            process 0 cannot listen at its address.
     """
     deadline = clock() + seconds
     if process_id:
@@ -59,7 +60,13 @@ def _receive(address: str, num_processes: int, seconds: float, deadline: float, 
     arrived: dict[int, socket.socket] = {}
     verdict = ""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listener(int(address.rpartition(":")[2])))
+        try:
+            listener = stack.enter_context(_listener(int(address.rpartition(":")[2])))
+        except OSError as error:
+            raise ValueError(
+                f"--coordinator must be an address where process 0 can listen, got {address}: "
+                f"{error.strerror}; give another port"
+            ) from error
         while not verdict and len(arrived) < num_processes - 1:
             listener.settimeout(max(min(deadline - clock(), 1.0), 0.01))
             try:

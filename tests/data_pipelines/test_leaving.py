@@ -63,6 +63,21 @@ def test_a_signal_after_the_end_changes_no_exit_code(number, code):
         assert program.wait(timeout=30) == code
 
 
+# Nothing lies between the end of the work and what holds its exit code.
+_ENDED = """
+import signal
+from data_pipelines import command, leaving
+parser = command.make_parser("ends", "Ends.")
+command.run(parser, lambda given: 3, [], resumes=True, ended=leaving.settle)
+signal.raise_signal(signal.SIGHUP)
+"""
+
+
+@pytest.mark.reliability("R02")
+def test_a_signal_between_the_end_of_the_work_and_of_the_program_changes_no_exit_code():
+    assert subprocess.run([sys.executable, "-c", _ENDED], cwd=_ROOT).returncode == 3
+
+
 # exit() of C, after Python: sleeps as many seconds as the exit code says.
 _GONE = """
 import atexit, ctypes, sys

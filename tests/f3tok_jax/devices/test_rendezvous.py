@@ -79,3 +79,9 @@ def test_a_stranger_who_tries_ports_is_nobody(address):
     with futures.ThreadPoolExecutor(1) as pool:
         pool.submit(stranger)
         assert _meet(address, 0, 1, num_processes=2, seconds=20) == [None] * 2
+
+
+def test_an_address_that_is_taken_is_refused_by_name(address):
+    with rendezvous._listener(int(address.rpartition(":")[2])):
+        with pytest.raises(ValueError, match=f"--coordinator must be .* got {address}: Address"):
+            rendezvous.meet(address, num_processes=2, process_id=0, seconds=1)
