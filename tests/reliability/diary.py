@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What these programs write of what happened: DIR/<run>/log.jsonl, a line each."""
+"""What these programs write of what happened, DIR/<run>/log.jsonl, a line each, and tell of it."""
 
-from collections.abc import Iterator, Mapping
+import argparse
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import json
 import pathlib
@@ -37,3 +38,21 @@ def read_all(folder: pathlib.Path) -> Iterator[tuple[str, list[dict[str, Any]]]]
     """Name and entries of each run below a folder."""
     for path in sorted(folder.glob(f"*/{_NAME}")):
         yield path.parent.name, Diary(path.parent).entries()
+
+
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """The flags that all these programs have; `doc` is the help of one."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=pathlib.Path, required=True, help="of all that is kept")
+    text = "only tell what happened so far"
+    parser.add_argument("--summary", action="store_true", help=text)
+    return parser
+
+
+def tell(summary: Callable[[pathlib.Path], tuple[str, bool]], folder: pathlib.Path) -> int:
+    """Prints what `summary` says of a folder; the exit code, 1 where something was lost."""
+    text, is_good = summary(folder)
+    print(text)
+    return 0 if is_good else 1

@@ -12,7 +12,6 @@ whole; and on a larger disk the same command must end with every bit and figure 
 disturbed. What happened is a line each in DIR/<run>/log.jsonl; the same command goes on there.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -23,17 +22,12 @@ import sys
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-from f3tok_jax.devices import sharding
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import saved_states
-from f3tok_jax.stages import registry
 from tests.reliability import diary
 from tests.reliability import runs
 from tests.support import metrics
-from tests.support import toy_run
 
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
 _INSIDE = "RELIABILITY_INSIDE"
@@ -118,10 +112,10 @@ class Disks:
             entry = self._starve(disk, run, step, moment)
             if entry is None:
                 return None
-            steps = _steps(run)
+            steps = saved_states.steps(str(run))
             entry |= {"saved": steps}
             entry["problems"] += [
-                f"step {step} is damaged" for step in steps if not self._is_whole(run, step)
+                f"step {step} is damaged" for step in steps if not _is_whole(run, step)
             ]
             disk.enlarge()
             code, said = self._run(run)
@@ -180,18 +174,14 @@ class Disks:
         ended = subprocess.run(**command, capture_output=True, text=True, check=False)
         return ended.returncode, ended.stdout + ended.stderr
 
-    def _is_whole(self, run: pathlib.Path, step: int) -> bool:
-        """Whether what a step holds is what was saved, by its fingerprints."""
-        config = config_lib.load(str(run))
-        definition = toy_run.STAGE if self._stage == "toy" else registry.of(config.stage)
-        state = jax.eval_shape(definition.make(config).init_state, jax.random.key(0))
-        try:
-            for field in ("params", "opt_state", "ema_params"):
-                wanted = getattr(sharding.unbox(state), field)
-                saved_states.restore_params(str(run), wanted, field=field, step=step)
-        except (ValueError, OSError):
-            return False
-        return True
+
+def _is_whole(run: pathlib.Path, step: int) -> bool:
+    """Whether what a step holds is what was saved, by its fingerprints."""
+    try:
+        saved_states.verify(str(run), step)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _last_step(run: pathlib.Path) -> int:
@@ -199,12 +189,6 @@ def _last_step(run: pathlib.Path) -> int:
     with contextlib.suppress(OSError, IndexError):
         return metrics.read(run)[-1]["step"]
     return 0
-
-
-def _steps(run: pathlib.Path) -> list[int]:
-    """The steps that are saved, oldest first."""
-    names = [path.name for path in (run / "checkpoints").glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def summary(folder: pathlib.Path) -> tuple[str, bool]:
@@ -227,23 +211,17 @@ def summary(folder: pathlib.Path) -> tuple[str, bool]:
 
 def main() -> int:
     """The program; returns 1 where something was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = diary.make_parser(__doc__)
     add = parser.add_argument
-    add("--folder", type=pathlib.Path, required=True, help="of all that is kept")
     add("--run", choices=("toy", *runs.STAGES), default="", help="whose disk is filled")
     add("--times", type=int, default=20, help="that a disk ends a run, those of before counted")
-    add("--summary", action="store_true", help="only tell what happened so far")
     given = parser.parse_args()
     if given.run and not given.summary:
         if _INSIDE not in os.environ:
             program = [sys.executable, "-m", "tests.reliability.disks", *sys.argv[1:]]
             os.execvpe(NAMESPACE[0], [*NAMESPACE, *program], os.environ | {_INSIDE: "1"})
         Disks(given.folder.absolute(), given.run).go_on(given.times)
-    text, is_good = summary(given.folder)
-    print(text)
-    return 0 if is_good else 1
+    return diary.tell(summary, given.folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ same command of training once more. An unfinished one is resumed to its end. A f
 What happened is a line each in DIR/<run>/log.jsonl; the same command goes on there.
 """
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
@@ -253,23 +252,17 @@ def summary(folder: pathlib.Path) -> tuple[str, bool]:
 
 def main() -> int:
     """The program; returns 1 where a flip was silent or crashed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = diary.make_parser(__doc__)
     add = parser.add_argument
-    add("--folder", type=pathlib.Path, required=True, help="of all that is kept")
     add("--run", choices=tuple(KINDS), default="", help="whose bits are flipped")
     add("--flips", type=int, default=50, help="of the run, those of before counted")
-    add("--summary", action="store_true", help="only tell what happened so far")
     given = parser.parse_args()
     if given.run and not given.summary:
         folder = given.folder.absolute()
         jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         Flips(folder, given.run).go_on(given.flips)
-    text, is_good = summary(given.folder)
-    print(text)
-    return 0 if is_good else 1
+    return diary.tell(summary, given.folder)
 
 
 if __name__ == "__main__":

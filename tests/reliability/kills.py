@@ -11,7 +11,6 @@ that nobody disturbed. Phases, signals and who gets them are drawn evenly, momen
 its length. What happened is a line each in DIR/<stage>/log.jsonl; the same command goes on there.
 """
 
-import argparse
 import contextlib
 import json
 import pathlib
@@ -198,16 +197,12 @@ def summary(folder: pathlib.Path) -> tuple[str, bool]:
 
 def main() -> int:
     """The program; returns 1 where something was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = diary.make_parser(__doc__)
     add = parser.add_argument
-    add("--folder", type=pathlib.Path, required=True, help="of all that is kept")
     add("--stage", choices=runs.STAGES, default="", help="that is trained")
     add("--kills", type=int, default=34, help="of the stage, those of before counted")
     add("--heartbeat_seconds", type=int, default=10, help="of the runs")
     add("--bound", type=float, default=240, help="seconds from a kill to the end of every process")
-    add("--summary", action="store_true", help="only tell what happened so far")
     given = parser.parse_args()
     heeding.heed_signals()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # takes them along
@@ -219,9 +214,7 @@ def main() -> int:
             bound=given.bound,
         )
         kills.go_on(given.kills)
-    text, is_good = summary(given.folder)
-    print(text)
-    return 0 if is_good else 1
+    return diary.tell(summary, given.folder)
 
 
 if __name__ == "__main__":

@@ -154,8 +154,8 @@ def left_by(workdir: str | os.PathLike, *, last: int = NUM_STEPS) -> dict[str, A
             if name.startswith(("train/", "eval/")):
                 left[f"step {line['step']} {name}"] = value
     scores = {}
-    for path in (pathlib.Path(workdir) / "checkpoints").iterdir():
-        values = saved_states.read_meta(str(workdir), int(path.name))["metrics"]
+    for step in saved_states.steps(str(workdir)):
+        values = saved_states.read_meta(str(workdir), step)["metrics"]
         scores |= {
             name: min(values[name], scores.get(name, values[name]))
             for name in _BEST & values.keys()
