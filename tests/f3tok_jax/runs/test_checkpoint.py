@@ -3,7 +3,6 @@
 """Checkpoints: what is kept, what is refused, and that what is restored is what was saved."""
 
 import collections
-import json
 import os
 import pathlib
 import re
@@ -18,7 +17,6 @@ import pytest
 
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import saved_states
-from tests.support import seals
 from tests.support import states
 
 
@@ -149,88 +147,6 @@ def test_damaged_steps_are_skipped_with_a_reason(tmp_path, damage):
     states.assert_equal(params, states.state(1).ema_params)
 
 
-@pytest.mark.reliability("R07")
-def _add_strangers(checkpoints: pathlib.Path) -> list[str]:
-    """Puts what is no checkpoint among them; returns the names."""
-    for name in ("notes", "99", "2 (copy)", "007", "9" * 30, "\u0663"):
-        (checkpoints / name).mkdir()
-        (checkpoints / name / "a.txt").write_text("mine")
-    (checkpoints / "4").write_text("mine")
-    (checkpoints / "5").symlink_to(checkpoints / "2")
-    (checkpoints / "6").symlink_to("nowhere")
-    return sorted(path.name for path in checkpoints.iterdir() if path.name not in ("1", "2"))
-
-
-@pytest.mark.reliability("R07", "R13")
-def test_what_is_no_checkpoint_is_named_once_and_passed_over(tmp_path):
-    states.save(tmp_path)
-    checkpoints, said = tmp_path / "checkpoints", []
-    names = _add_strangers(checkpoints)
-    assert saved_states.latest_step(str(tmp_path)) == 2
-    assert saved_states.restore_params(str(tmp_path), states.abstract().ema_params)[1] == 2
-    checkpointer = states.open_run(tmp_path, said, keep_last=1, keep_best=0)
-    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(2))
-    assert len(said) == 1 and said[0].startswith("passing over " + ", ".join(names)), said
-    # Newer steps are saved, and what is not ours neither counts nor goes.
-    for step in (3, 7):
-        assert checkpointer.save(step, states.state(step))
-    checkpointer.close()
-    assert saved_states.steps(str(tmp_path)) == checkpointer.all_steps() == [2, 7]
-    assert sorted(path.name for path in checkpoints.iterdir()) == sorted([*names, "2", "7"])
-    assert (checkpoints / "99" / "a.txt").read_text() == "mine"
-
-
-def test_a_step_that_was_moved_and_left_a_link_is_used_and_stays(tmp_path):
-    states.save(tmp_path / "run")
-    place = tmp_path / "large_disk" / "2"
-    (tmp_path / "large_disk").mkdir()
-    link = tmp_path / "run" / "checkpoints" / "2"
-    link.rename(place)
-    link.symlink_to(place)
-    checkpointer = states.open_run(tmp_path / "run", keep_last=1, keep_best=0)
-    for step in (3, 4):
-        assert checkpointer.save(step, states.state(step))
-    checkpointer.close()
-    assert saved_states.steps(str(tmp_path / "run")) == [2, 4]
-    states.assert_equal(
-        saved_states.restore_params(str(tmp_path / "run"), states.abstract().ema_params, step=2)[0],
-        states.state(2).ema_params,
-    )
-
-
-@pytest.mark.reliability("R07")
-@pytest.mark.parametrize("step", [4, 5, 6, 99])
-def test_what_has_the_name_of_a_step_is_moved_when_that_is_saved(tmp_path, step):
-    states.save(tmp_path)
-    said = []
-    _add_strangers(tmp_path / "checkpoints")
-    checkpointer = states.open_run(tmp_path, said)
-    assert checkpointer.save(step, states.state(step))
-    checkpointer.close()
-    moved = tmp_path / "refused_checkpoints" / f"{step}_0"
-    assert f"it is now {moved}" in said[-1]
-    states.assert_equal(
-        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(step)
-    )
-    if step == 99:
-        assert (moved / "a.txt").read_text() == "mine"
-    elif step == 4:
-        assert moved.read_text() == "mine"
-    else:
-        assert moved.is_symlink() and (tmp_path / "checkpoints" / "2" / "meta").is_dir()
-
-
-def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
-    states.save(tmp_path)
-    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()
-    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "part").write_text("x")
-    said = []
-    checkpointer = states.open_run(tmp_path, said)
-    assert not (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").exists()
-    assert "3.orbax-checkpoint-tmp" in said[0]
-    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(2))
-
-
 def test_other_data_is_refused_by_fingerprint(tmp_path):
     states.save(tmp_path)
     with pytest.raises(ValueError, match="trained on data with fingerprint data, got other"):
@@ -354,94 +270,6 @@ def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
     (tmp_path / "run").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="must be writable"):
         states.open_run(tmp_path / "run")
-
-
-def _metadata(workdir, step: int) -> pathlib.Path:
-    return workdir / "checkpoints" / str(step) / "meta" / "metadata"
-
-
-@pytest.mark.reliability("R07")
-def test_no_flipped_bit_changes_what_is_kept_beside_a_state(tmp_path):
-    checkpointer = states.open_run(tmp_path, config_json='{"seed": 3, "sizes": [1, 2]}')
-    checkpointer.files = {"frozen.json": "0123"}
-    checkpointer.save(5, states.state(), {"eval/mel": 1.5}, seen={"nonfinite": 2})
-    checkpointer.close()
-    read = lambda: saved_states.read_meta(str(tmp_path))
-    assert seals.count_refusals(_metadata(tmp_path, 5), read, stride=3) > 0.95
-
-
-def _change(path: pathlib.Path, **changes) -> None:
-    """Gives metadata of a step other values, by key, as an earlier version would have kept them."""
-    meta = json.loads(path.read_text())
-    for key in ("seal", "files", "seen"):
-        meta.pop(key, None)
-    path.write_text(json.dumps(meta | changes))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_text(path.read_text().replace('"data"', '"date"')),
-        lambda path: path.write_text(path.read_text().replace("float32[6]", "float32[7]")),
-        lambda path: path.write_text(path.read_text().replace('"seal"', '"seam"')),
-        lambda path: path.write_text("[" * 100_000),
-        lambda path: path.write_bytes(b"\xff" + path.read_bytes()),
-        lambda path: path.write_text("[]"),
-        lambda path: _change(path, fingerprints={"params": 3}),
-        lambda path: _change(path, fingerprints={}),
-        lambda path: _change(path, metrics=[]),
-        lambda path: _change(path, step=1),
-    ],
-)
-@pytest.mark.reliability("R07")
-def test_damaged_metadata_falls_back_to_the_step_before(tmp_path, damage):
-    states.save(tmp_path)
-    damage(_metadata(tmp_path, 2))
-    said = []
-    params, found = saved_states.restore_params(
-        str(tmp_path), states.abstract().params, field="params"
-    )
-    assert found == 1
-    states.assert_equal(params, states.state(1).params)
-    checkpointer = states.open_run(tmp_path, said)
-    states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(1))
-    assert checkpointer.restored["step"] == 1
-    assert sum("step 2 is refused" in line for line in said) == 1, said
-    assert (tmp_path / "refused_checkpoints" / "2_0" / "state").is_dir()
-    assert saved_states.read_meta(str(tmp_path))["step"] == 1
-
-
-def test_another_run_s_checkpoint_above_this_one_s_is_set_aside(tmp_path):
-    states.save(tmp_path)
-    _change(_metadata(tmp_path, 2), data_fingerprint="date")
-    said = []
-    states.assert_equal(
-        states.open_run(tmp_path, said).restore_latest(states.abstract()), states.state(1)
-    )
-    assert "step 2 is refused: the checkpoint of step 2 was trained on data with" in said[0]
-
-
-def test_metadata_of_earlier_versions_has_no_seal_and_is_read(tmp_path):
-    states.save(tmp_path)
-    _change(_metadata(tmp_path, 2))
-    meta = saved_states.read_meta(str(tmp_path))
-    assert (meta["step"], meta["files"], meta["seen"]) == (2, {}, {})
-    states.assert_equal(
-        states.open_run(tmp_path).restore_latest(states.abstract()), states.state(2)
-    )
-
-
-@pytest.mark.parametrize("value", ["x", [1], None, True, float("nan")])
-def test_metrics_without_a_seal_that_cannot_be_compared_are_refused_with_their_step(
-    tmp_path, value
-):
-    states.save(tmp_path)
-    _change(_metadata(tmp_path, 2), metrics={"eval/mel": value})
-    said = []
-    states.assert_equal(
-        states.open_run(tmp_path, said).restore_latest(states.abstract()), states.state(1)
-    )
-    assert any("holds metrics that are no numbers" in line for line in said)
 
 
 def test_what_a_run_has_seen_is_given_back_to_it(tmp_path):
