@@ -17,6 +17,7 @@ from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
 from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 
 _CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
@@ -93,7 +94,8 @@ class TextToSound:
         """
         run.check(language_model=True)
         model, weights, found = pretrained_generation.load(run, say=say)
-        return cls(model, weights, codec, step=found.step)
+        with config_lib.values_of(run.workdir):
+            return cls(model, weights, codec, step=found.step)
 
     def request(
         self, text: str, task: str | None = None, prompt: np.ndarray | None = None

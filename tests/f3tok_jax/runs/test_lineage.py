@@ -13,6 +13,7 @@ import sys
 import ml_collections
 import pytest
 
+from f3tok_jax.inference import generate
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import generation as pretrained_generation
@@ -247,6 +248,13 @@ def test_so_are_those_of_later_stages(moved, stage, key, value):
     }
     with pytest.raises(ValueError, match="config|must be"):
         load[stage](lineage.Lineage.read(moved[stage]))
+
+
+@pytest.mark.parametrize("key, value", [("tasks", []), ("tasks", 3), ("max_tokens", None)])
+def test_so_are_those_of_what_a_generator_is_asked(moved, key, value):
+    _forge(moved["generation"], "text", key, value)
+    with pytest.raises(ValueError, match="config.json must have values of which a model"):
+        generate.TextToSound.load(lineage.Lineage.read(moved["generation"]), codec=None)
 
 
 @pytest.mark.parametrize(
