@@ -102,6 +102,8 @@ def _write_shard(
         os.fsencode(partial), shard_writer.WRITER_OPTIONS
     )
     for record, latents in zip(found, encode(waveforms), strict=True):
+        # Of version 1, the set knows more than the record.
+        record = dataclasses.replace(record, ends=sound.ends(record))
         writer.write(latent_records.encode(latent_records.from_sound(record, latents)))
     writer.close()
     return partial

@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a batch consists of: arrays of sound or of latents, and of text; how a record fills a row."""
+"""What a batch consists of: arrays of sound or of latents, and of text; how a record fills a row.
+
+"begins" and "ends" [b] bool say of every row whether its sound begins and ends where its recording
+does: a crop, or a record that was cut from something longer, does not.
+"""
 
 from typing import Any
 
@@ -18,7 +22,7 @@ Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 class Sound:
-    """Rows of "waveform" [b, samples] float32 and "mask" [b, samples] bool."""
+    """Rows of "waveform" [b, samples] float32 and "mask" [b, samples] bool, "begins" and "ends"."""
 
     def __init__(self, crop_length: int):
         """Rows of `crop_length` samples."""
@@ -27,29 +31,25 @@ class Sound:
     def spec(self, num_rows: int) -> Spec:
         """Name -> (shape, dtype)."""
         shape = (num_rows, self._crop_length)
-        return {"waveform": (shape, np.dtype(np.float32)), "mask": (shape, np.dtype(np.bool_))}
+        return {"waveform": (shape, np.dtype(np.float32)), **_edge_spec(shape)}
 
     def empty(self, num_rows: int) -> dict[str, np.ndarray]:
         """A batch of silence that `write` fills; its waveform is int16 until `finish`."""
-        shape = (num_rows, self._crop_length)
-        return {"waveform": np.zeros(shape, np.int16), "mask": np.zeros(shape, np.bool_)}
-
-    def read(self, source: sources.ShardSet | sources.TfdsExamples, index: int) -> np.ndarray:
-        """What `write` needs of a record, and no more."""
-        return source.waveform(index)
-
-    def content(self, record: sound_records.Record) -> np.ndarray:
-        """The same, of a record that was read whole."""
-        return record.waveform
+        batch = {name: np.zeros(*pair) for name, pair in self.spec(num_rows).items()}
+        return batch | {"waveform": np.zeros((num_rows, self._crop_length), np.int16)}
 
     def fits(self, record: sound_records.Record) -> bool:
         """Whether all of a record goes into a row."""
         return record.waveform.size <= self._crop_length
 
-    def write(self, batch: dict, row: int, content: np.ndarray, position: float) -> None:
+    def write(
+        self, batch: dict, row: int, source: sources.Source, record: Any, position: float
+    ) -> None:
         """Writes one crop, which lies at `position` in [0, 1) of the room it has."""
-        num_valid = transforms.crop(content, position, out=batch["waveform"][row])
-        batch["mask"][row, :num_valid] = True
+        taken = transforms.crop(record.waveform, position, out=batch["waveform"][row])
+        batch["mask"][row, : len(taken)] = True
+        batch["begins"][row] = source.begins(record) and taken.start == 0
+        batch["ends"][row] = source.ends(record) and taken.stop == record.num_samples
 
     def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
         """Turns PCM16 into float32 in [-1, 1], with a gain in dB per row, or None."""
@@ -57,7 +57,7 @@ class Sound:
 
 
 class Latents:
-    """Rows of "latents" [b, frames, dim] float32 and "mask" [b, frames] bool."""
+    """Rows of "latents" [b, frames, dim] float32, "mask" [b, frames] bool, "begins" and "ends"."""
 
     def __init__(self, num_frames: int, latent_dim: int):
         """Rows of `num_frames` latents; a longer record gives its beginning."""
@@ -68,33 +68,35 @@ class Latents:
         shape = (num_rows, self._num_frames)
         return {
             "latents": ((*shape, self._latent_dim), np.dtype(np.float32)),
-            "mask": (shape, np.dtype(np.bool_)),
+            **_edge_spec(shape),
         }
 
     def empty(self, num_rows: int) -> dict[str, np.ndarray]:
         """A batch of zeros that `write` fills."""
         return {name: np.zeros(*pair) for name, pair in self.spec(num_rows).items()}
 
-    def read(self, source: sources.LatentSet, index: int) -> np.ndarray:
-        """What `write` needs of a record, and no more."""
-        return source.latents(index)
-
-    def content(self, record: latent_records.LatentRecord) -> np.ndarray:
-        """The same, of a record that was read whole."""
-        return record.latents
-
     def fits(self, record: latent_records.LatentRecord) -> bool:
         """Whether all of a record goes into a row."""
         return len(record.latents) <= self._num_frames
 
-    def write(self, batch: dict, row: int, content: np.ndarray, position: float) -> None:
+    def write(
+        self, batch: dict, row: int, source: sources.Source, record: Any, position: float
+    ) -> None:
         """Writes the beginning of a record; `position` is that of its sound, and 0."""
-        content = content[: self._num_frames]
+        content = record.latents[: self._num_frames]
         batch["latents"][row, : len(content)] = content
         batch["mask"][row, : len(content)] = True
+        batch["begins"][row] = source.begins(record)
+        batch["ends"][row] = source.ends(record) and self.fits(record)
 
     def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
         """Nothing is left to do."""
+
+
+def _edge_spec(shape: tuple[int, int]) -> Spec:
+    """Where there is sound in rows of a shape, and whether its edges are a recording's own."""
+    shapes = {"mask": shape, "begins": shape[:1], "ends": shape[:1]}
+    return {name: (one, np.dtype(np.bool_)) for name, one in shapes.items()}
 
 
 def text_spec(num_rows: int, max_tokens: int) -> Spec:

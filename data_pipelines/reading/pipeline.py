@@ -161,13 +161,11 @@ class MixturePipeline:
         )
         return iter(made.to_iter_dataset(options))
 
-    def _read(
-        self, read: Callable[[int], Any], source: Any, index: int, step: int, row: int
-    ) -> Any:
-        """What `read` gives of the record that belongs in a row of the global batch of `step`."""
-        content, found = self._substitute.read(read, index, len(source))
+    def _read(self, source: sources.Source, index: int, step: int, row: int) -> Any:
+        """The record that belongs in a row of the global batch of `step`."""
+        record, found = self._substitute.read(source.__getitem__, index, len(source))
         self._replaced.add(step, row, source=source.fingerprint, wanted=index, found=found)
-        return content
+        return record
 
     def _digest(self, *decisive: Any) -> str:
         """SHA-256 over the sources and all else that decides which example comes when."""
@@ -243,8 +241,9 @@ class Pipeline(MixturePipeline):
     def batch_spec(self) -> batches.Spec:
         """Name -> (shape, dtype) of the global batch.
 
-        "waveform" or "latents", and "mask", True where they are valid; with text also "text", token
-        ids, "text_mask", True where there is one, and "answer", True where it is to be predicted.
+        "waveform" or "latents", and "mask", True where they are valid; "begins" and "ends", True
+        where a row does so where its recording does; with text also "text", token ids, "text_mask",
+        True where there is one, and "answer", True where it is to be predicted.
         """
         spec = self._layout.spec(self.options.batch_size)
         if self._text is not None:
@@ -260,34 +259,24 @@ class Pipeline(MixturePipeline):
         places = self.places(step)[self._rows]
         positions, gains_db = self._draws(step)
         batch = self._layout.empty(len(places))
-        if self._text is None:
-            for row, (source, index) in enumerate(places):
-                read = functools.partial(self._layout.read, source)
-                content = self._read(read, source, index, step, self._rows.start + row)
-                self._layout.write(batch, row, content, positions[row])
-        else:
-            self._write_with_text(batch, places, step)
+        if self._text is not None:
+            spec = batches.text_spec(len(places), self._text.max_tokens)
+            batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
+            draws = self._philox(step, _TASK_STREAM).random(self.options.batch_size)[self._rows]
+        for row, (source, index) in enumerate(places):
+            record = self._read(source, index, step, self._rows.start + row)
+            self._layout.write(batch, row, source, record, positions[row])
+            if self._text is not None:
+                self._text.write_row(
+                    record,
+                    draws[row],
+                    is_whole=batch["begins"][row] and batch["ends"][row],
+                    lost_text=source.may_have_lost_text(record),
+                    batch=batch,
+                    row=row,
+                )
         self._layout.finish(batch, gains_db)
         return batch
-
-    def _write_with_text(self, batch: dict, places: list, step: int) -> None:
-        """Fills a batch from whole records, and adds the text that goes with each."""
-        spec = batches.text_spec(len(places), self._text.max_tokens)
-        batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
-        draws = self._philox(step, _TASK_STREAM).random(self.options.batch_size)[self._rows]
-        for row, (source, index) in enumerate(places):
-            read = source.__getitem__
-            record = self._read(read, source, index, step, self._rows.start + row)
-            self._layout.write(batch, row, self._layout.content(record), 0.0)
-            is_whole = source.is_whole(record) and self._layout.fits(record)
-            self._text.write_row(
-                record,
-                draws[row],
-                is_whole=is_whole,
-                lost_text=source.may_have_lost_text(record),
-                batch=batch,
-                row=row,
-            )
 
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records in the global batch of `step`, in its order.

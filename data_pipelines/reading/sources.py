@@ -130,15 +130,34 @@ class _RecordFiles:
             Unreadable: if its bytes are damaged.
             IndexError: if there is no such index.
         """
-        return self._read(index, self._decode)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
+        shard_index = bisect.bisect_right(self._starts, index) - 1
+        place = int(index) - self._starts[shard_index]
+        try:
+            (data,) = self._reader(shard_index).read([place])
+            return self._decode(data)
+        except (RuntimeError, ValueError, OSError) as error:
+            shard = self.folder / self._shards[shard_index].name
+            message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
+            raise Unreadable(message) from None
+
+    def begins(self, record: Any) -> bool:
+        """Whether a record begins where its source does."""
+        return record.offset == 0
+
+    def ends(self, record: Any) -> bool:
+        """Whether a record ends where its source does.
+
+        One of version 1 that is exactly as long as a segment counts as cut there: nothing tells.
+        """
+        if record.ends is None:
+            return record.num_samples < self.manifest.segment_length
+        return record.ends
 
     def is_whole(self, record: Any) -> bool:
-        """Whether a record is all of its source, rather than a part of something longer.
-
-        One of version 1 that is exactly as long as a segment counts as a part: nothing tells.
-        """
-        is_shorter = record.num_samples < self.manifest.segment_length
-        return record.offset == 0 and (record.ends or is_shorter)
+        """Whether a record is all of its source, rather than a part of something longer."""
+        return self.begins(record) and self.ends(record)
 
     def may_have_lost_text(self, record: Any) -> bool:
         """Whether a record is a part, in a set of which sounds lost their transcripts to cutting."""
@@ -150,19 +169,6 @@ class _RecordFiles:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} records)"
-
-    def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
-        shard_index = bisect.bisect_right(self._starts, index) - 1
-        place = int(index) - self._starts[shard_index]
-        try:
-            (data,) = self._reader(shard_index).read([place])
-            return decode(data)
-        except (RuntimeError, ValueError, OSError) as error:
-            shard = self.folder / self._shards[shard_index].name
-            message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
-            raise Unreadable(message) from None
 
     def _reader(self, shard_index: int) -> array_record_module.ArrayRecordReader:
         reader = self._readers.get(shard_index)
@@ -186,10 +192,6 @@ class ShardSet(_RecordFiles):
 
     _decode = staticmethod(sound_records.decode)
 
-    def waveform(self, index: int) -> np.ndarray:
-        """Returns the samples of the record at `index`, [num_samples] int16; raises likewise."""
-        return self._read(index, sound_records.decode_waveform)
-
     def _check_kind(self) -> None:
         if self.manifest.latents is not None:
             raise ValueError(
@@ -200,11 +202,6 @@ class ShardSet(_RecordFiles):
 
 class LatentSet(_RecordFiles):
     """The records of one set of latents; items are latent_records.LatentRecord."""
-
-    def latents(self, index: int) -> np.ndarray:
-        """Returns the latents of the record at `index`, [frames, dim] float32; raises likewise."""
-        decode = latent_records.decode_latents
-        return self._read(index, functools.partial(decode, latent_dim=self._dim))
 
     def check_autoencoder(self, fingerprint: str) -> None:
         """Raises ValueError unless the autoencoder of that fingerprint made these latents."""
@@ -260,7 +257,7 @@ class TfdsExamples:
         lengths = []
         for index in spaced(len(self), _NUM_MEASURED):
             with contextlib.suppress(Unreadable):
-                lengths.append(len(self.waveform(index)))
+                lengths.append(self[index].num_samples)
         mean = np.mean(lengths) if lengths else 0.0
         return float(mean * len(self) / self._conversion.sample_rate)
 
@@ -283,12 +280,16 @@ class TfdsExamples:
             labels=sound.labels,
         )
 
-    def waveform(self, index: int) -> np.ndarray:
-        """Returns the samples of the example at `index`, [num_samples] int16; raises likewise."""
-        return self[index].waveform
+    def begins(self, record: sound_records.Record) -> bool:
+        """Whether a record begins where its source does: examples are never cut."""
+        return True
+
+    def ends(self, record: sound_records.Record) -> bool:
+        """Whether a record ends where its source does; likewise."""
+        return True
 
     def is_whole(self, record: sound_records.Record) -> bool:
-        """Whether a record is all of its source: examples are never cut."""
+        """Whether a record is all of its source; likewise."""
         return True
 
     def may_have_lost_text(self, record: sound_records.Record) -> bool:
@@ -297,6 +298,9 @@ class TfdsExamples:
 
     def __repr__(self) -> str:
         return f"TfdsExamples({self.name!r}, {len(self)} examples)"
+
+
+Source = ShardSet | LatentSet | TfdsExamples
 
 
 class Substitute:

@@ -33,7 +33,7 @@ class LatentRecord:
     sample_rate: int
     source: str = ""
     offset: int = 0
-    ends: bool = False
+    ends: bool | None = False
     texts: tuple[sound_records.Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     levels: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -73,20 +73,11 @@ def decode(data: bytes, *, latent_dim: int) -> LatentRecord:
     Raises:
         ValueError: if `data` is not a whole record of a version this code reads.
     """
-    fields, _ = sound_records.decode_header(data, magic=MAGIC)
-    return LatentRecord(latents=decode_latents(data, latent_dim=latent_dim), **fields)
-
-
-def decode_latents(data: bytes, *, latent_dim: int) -> np.ndarray:
-    """Returns the latents alone, [frames, latent_dim] float32: less work than all of a record.
-
-    Raises:
-        ValueError: if `data` has no latents or is not a record of a version this code reads.
-    """
-    start = sound_records.header_end(data, magic=MAGIC)
+    fields, start = sound_records.decode_header(data, magic=MAGIC)
     num_bytes = len(data) - start
     if not num_bytes or num_bytes % (4 * latent_dim):
         raise ValueError(
             f"a record has frames of {latent_dim} latents of four bytes, got {num_bytes} bytes"
         )
-    return np.frombuffer(data, "<f4", offset=start).reshape(-1, latent_dim)
+    latents = np.frombuffer(data, "<f4", offset=start).reshape(-1, latent_dim)
+    return LatentRecord(latents=latents, **fields)

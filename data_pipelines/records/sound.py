@@ -57,7 +57,8 @@ class Record:
         sample_rate: Hz.
         source: the file or example it was cut from, relative to the input.
         offset: samples at `sample_rate` from the start of the source to the start of the segment.
-        ends: whether it ends where its source does, and the source was whole.
+        ends: whether it ends where its source does, and the source was whole; None of version 1, in
+            which records do not tell.
         texts: in the order of the source; a transcript only where the segment is all of its source.
         labels: names to values, as strings.
         levels: figures of sound.levels by their names; none where it was not measured.
@@ -68,7 +69,7 @@ class Record:
     sample_rate: int
     source: str = ""
     offset: int = 0
-    ends: bool = False
+    ends: bool | None = False
     texts: tuple[Text, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     levels: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -122,21 +123,7 @@ def decode(data: bytes) -> Record:
             f"record {fields['key']!r} claims {num_samples} samples of two bytes and has "
             f"{len(data) - start} bytes of them"
         )
-    return Record(waveform=decode_waveform(data), **fields)
-
-
-def decode_waveform(data: bytes) -> np.ndarray:
-    """Returns the samples alone, [num_samples] int16: less work than all of a record.
-
-    Raises:
-        ValueError: if `data` has no samples or is not a record of a version this code reads.
-    """
-    start = header_end(data)
-    num_bytes = len(data) - start
-    if num_bytes % 2 or not 1 <= num_bytes // 2 <= MAX_SAMPLES:
-        wanted = f"1 to {MAX_SAMPLES} samples of two bytes"
-        raise ValueError(f"a record has {wanted}, got {num_bytes} bytes")
-    return np.frombuffer(data, "<i2", offset=start)
+    return Record(waveform=np.frombuffer(data, "<i2", offset=start), **fields)
 
 
 def encode_header(record: Any, *, magic: bytes = MAGIC, **changes: int) -> bytes:
@@ -183,6 +170,8 @@ def decode_header(data: bytes, *, magic: bytes = MAGIC) -> tuple[dict, int]:
         fields["texts"] = [[kind, fields["text"]]]
     fields = {name: fields.get(name, default) for name, (_, default) in FIELDS.items()}
     _check_fields(fields, fields["key"])
+    if _PREFIX.unpack_from(data)[1] == 1:
+        fields["ends"] = None
     fields["texts"] = tuple(Text(content, kind) for kind, content in fields["texts"])
     return fields, start
 

@@ -51,7 +51,7 @@ class Resampler:
         return self._stream.resample_chunk(np.ascontiguousarray(block), last=last)
 
 
-def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
+def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> range:
     """Copies one crop of a record into the front of `out`.
 
     Args:
@@ -61,15 +61,13 @@ def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> int:
         out: [crop], int16; what lies behind a short record is left alone.
 
     Returns:
-        How many samples of `out` are the record's.
+        The samples of the record that were copied.
     """
-    room = pcm.size - out.size
-    if room < 0:
-        out[: pcm.size] = pcm
-        return pcm.size
+    room = max(pcm.size - out.size, 0)
     start = int(position * (room + 1))
-    out[:] = pcm[start : start + out.size]
-    return out.size
+    taken = range(start, min(start + out.size, pcm.size))
+    out[: len(taken)] = pcm[start : taken.stop]
+    return taken
 
 
 def amplify(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:

@@ -48,14 +48,16 @@ class Sound:
         return self.sample_rate / self.samples_per_latent
 
     def batch_spec(self, data: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a batch must have of it, by config.data: latents, or waveforms, and their mask."""
+        """What a batch must have of it, by config.data: latents, or waveforms, their mask, and
+        whether they begin and end where a recording does."""
         shape = (data.batch_size, data.crop_frames)
-        if data.latents:
+        if data.get("latents"):
             heard = {"latents": jax.ShapeDtypeStruct((*shape, self.latent_dim), jnp.float32)}
         else:
             shape = (data.batch_size, data.crop_frames * self.samples_per_latent)
             heard = {"waveform": jax.ShapeDtypeStruct(shape, jnp.float32)}
-        return heard | {"mask": jax.ShapeDtypeStruct(shape, jnp.bool_)}
+        shapes = {"mask": shape, "begins": shape[:1], "ends": shape[:1]}
+        return heard | {name: jax.ShapeDtypeStruct(one, jnp.bool_) for name, one in shapes.items()}
 
 
 class _Files(NamedTuple):

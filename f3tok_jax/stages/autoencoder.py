@@ -111,12 +111,8 @@ def make_stage(
     }
     sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
     crop = sound_lib.crop_length(config, sound)
-    shape = (config.data.batch_size, crop)
     return stage.Stage(
-        batch_spec={
-            "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
-            "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
-        },
+        batch_spec=sound.batch_spec(config.data),
         init_state=functools.partial(init_state, model=model, optimizers=optimizers, crop=crop),
         open_data=functools.partial(
             sound_lib.open_pipeline, config=config, sound=sound, crops=crops

@@ -285,13 +285,10 @@ def records(folder: pathlib.Path) -> Target:
             _pipeline(shards).local_batch(0)
             return
         data = record.read_bytes()
-        if data[:4] == sound_records.MAGIC and index == 1:
-            sound_records.decode_waveform(data)
-        elif data[:4] == sound_records.MAGIC:
+        if data[:4] == sound_records.MAGIC:
             sound_records.decode(data)
         else:
             found = latent_records.decode(data, latent_dim=4)
-            latent_records.decode_latents(data, latent_dim=4)
             assert found.latents.shape[1] == 4
 
     return Target(write, read, (record, shard))

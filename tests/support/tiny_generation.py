@@ -68,6 +68,8 @@ def make_batch(*, seed: int = 0, text_seed: int = 0) -> dict[str, np.ndarray]:
     return dict(
         latents=latents.astype(np.float32),
         mask=mask,
+        begins=np.ones(8, bool),
+        ends=np.ones(8, bool),
         text=text.astype(np.int32),
         text_mask=text_mask,
         answer=text_mask & (position > 0),

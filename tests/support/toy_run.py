@@ -164,6 +164,8 @@ def make_stage(config, run=None) -> stage_lib.Stage:
         batch_spec={
             "waveform": jax.ShapeDtypeStruct(shape, jnp.float32),
             "mask": jax.ShapeDtypeStruct(shape, jnp.bool_),
+            "begins": jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
+            "ends": jax.ShapeDtypeStruct(shape[:1], jnp.bool_),
         },
         init_state=functools.partial(_init_state, optimizers=optimizers),
         open_data=lambda names, **hosts: pipeline.Pipeline(

@@ -74,6 +74,8 @@ def test_every_row_has_the_text_of_its_own_record(shards, tokenizer):
     assert {name: shape for name, (shape, _) in spec.items()} == {
         "waveform": (8, 12_000),
         "mask": (8, 12_000),
+        "begins": (8,),
+        "ends": (8,),
         "text": (8, 40),
         "answer": (8, 40),
         "text_mask": (8, 40),

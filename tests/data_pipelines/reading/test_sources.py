@@ -37,7 +37,6 @@ def test_records_are_found_by_their_index(shard_set):
     assert len(set(keys)) == len(keys) == opened.manifest.num_records
     assert keys == sorted(keys)  # as the files were listed
     assert [opened[index].key for index in reversed(range(len(opened)))] == keys[::-1]
-    np.testing.assert_array_equal(opened.waveform(3), opened[3].waveform)
     for index in (-1, len(opened)):
         with pytest.raises(IndexError):
             opened[index]

@@ -78,7 +78,7 @@ def test_a_set_on_a_bucket_is_copied_once_and_read_as_where_it_was_built(
     )
     assert there.name == f"{bucket}/train" and there.fingerprint == here.fingerprint
     for index in range(len(here)):
-        np.testing.assert_array_equal(there.waveform(index), here.waveform(index))
+        np.testing.assert_array_equal(there[index].waveform, here[index].waveform)
     assert sorted(names) == sorted(shard.name for shard in here.manifest.shards)
     size = sum(shard.num_bytes for shard in here.manifest.shards) / 1e6
     said = [record.message for record in caplog.records]

@@ -35,8 +35,6 @@ def test_round_trip_keeps_every_field_and_bit():
     assert found.latents.dtype == np.float32 and found.num_samples == 100
     for name in ("key", "sample_rate", "source", "offset", "ends", "texts", "labels", "levels"):
         assert getattr(found, name) == getattr(_SOUND, name)
-    latents = latent_records.decode_latents(latent_records.encode(record), latent_dim=8)
-    np.testing.assert_array_equal(latents, record.latents)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def _batch(stage, seed=0, valid=1.0):
     shape = stage.batch_spec["waveform"].shape
     waveform = 0.1 * np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     mask = np.broadcast_to(np.arange(shape[1]) < valid * shape[1], shape).copy()
-    return {"waveform": waveform, "mask": mask}
+    edges = dict.fromkeys(("begins", "ends"), np.ones(shape[:1], bool))
+    return {"waveform": waveform, "mask": mask, **edges}
 
 
 def _ratios(metrics):

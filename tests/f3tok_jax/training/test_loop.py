@@ -91,7 +91,7 @@ def test_too_many_nonfinite_steps_stop_the_run(shards, tmp_path, monkeypatch, ca
         return (
             batch
             if step < 5
-            else {"waveform": batch["waveform"] * np.nan, "mask": batch["mask"] | True}
+            else {**batch, "waveform": batch["waveform"] * np.nan, "mask": batch["mask"] | True}
         )
 
     monkeypatch.setattr(pipeline.Pipeline, "local_batch", spoiled)
