@@ -101,8 +101,11 @@ def _base() -> ml_collections.ConfigDict:
             mel_frames=4,  # of "log_mel", side by side in one target
             # BEST-RQ standardises each channel. Where variance lies in few directions that leaves most
             # codes unused (of 64, the tiny preset: 42 %, whitened 82 %).
-            whiten=True,  # no correlation between channels either; False: per channel alone
-            layer_norm=True,  # of frames that are standardised per channel, before the projection
+            # "whiten": no correlation between channels either; "leading": only what varies most,
+            # whitened; "standardize": per channel alone
+            normalization="whiten",
+            directions=8,  # of "leading"
+            layer_norm=True,  # of "standardize", per frame, before the projection
             statistics_batches=64,  # from which mean and standard deviation are measured
             num_codebooks=4,
             codebook_size=2048,

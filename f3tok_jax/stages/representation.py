@@ -19,6 +19,7 @@ from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import representation_loss
+from f3tok_jax.stages import rq_targets
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -42,6 +43,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if rq.target not in ("latents", "log_mel"):
         got = f"got {rq.target!r} ({source})"
         raise ValueError(f"config.rq.target must be 'latents' or 'log_mel', {got}")
+    if (kind := rq_targets.normalization(rq)) not in rq_targets.NORMALIZATIONS:
+        raise ValueError(
+            f"config.rq.normalization must be one of {rq_targets.NORMALIZATIONS}, got {kind!r} "
+            f"({source})"
+        )
+    if kind == "leading":
+        validation.positive(config, "rq.directions")
     if rq.target == "log_mel" and config.data.latents:
         raise ValueError(
             f"config.rq.target='log_mel' ({source}) needs sound, got config.data.latents=True: "

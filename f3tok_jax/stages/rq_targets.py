@@ -3,6 +3,7 @@
 """What RQ-MTP asks for: labels of a batch, from statistics that are measured once per run."""
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +18,15 @@ from f3tok_jax.pretrained import frozen as frozen_lib
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import stage
 
+NORMALIZATIONS = ("whiten", "leading", "standardize")
+
+
+def normalization(rq: ml_collections.ConfigDict) -> str:
+    """Which of NORMALIZATIONS a config has; runs of before there were three say `whiten`."""
+    if "whiten" in rq:
+        return "whiten" if rq.whiten else "standardize"
+    return rq.normalization
+
 
 class Targets:
     """Labels of latents, or of log-mel frames, by a table that is random and stays so."""
@@ -25,6 +35,14 @@ class Targets:
         """Takes the config of a run with this loss, and the models that it hears with."""
         self._config, self._frozen = config, frozen
         self._is_of_latents = config.rq.target == "latents"
+        kind = normalization(config.rq)
+        self._is_standardized = kind == "standardize"
+        self._directions = config.rq.directions if kind == "leading" else 0
+        if self._directions > self._dim:
+            raise ValueError(
+                f"config.rq.directions must be at most {self._dim}, the width of the target "
+                f"{config.rq.target!r}, got {self._directions}"
+            )
 
     @property
     def _dim(self) -> int:
@@ -54,7 +72,7 @@ class Targets:
             codebook_size=rq.codebook_size,
             code_dim=rq.code_dim,
         )
-        if rq.whiten:
+        if not self._is_standardized:
             matrix = np.asarray(measured["matrix"], np.float32)
             arrays["table"] = whitening.into_table(matrix, arrays["std"], arrays["table"])
         return jax.device_put(arrays, {name: shardings[name] for name in arrays})
@@ -81,8 +99,9 @@ class Targets:
         )
         frozen = {}
         measure, finish = rq_mtp.measure_statistics, rq_mtp.finish_statistics
-        if config.rq.whiten:
-            measure, finish = whitening.measure, whitening.finish
+        if not self._is_standardized:
+            measure = whitening.measure
+            finish = functools.partial(whitening.finish, directions=self._directions)
         if not config.data.latents:
             frozen["autoencoder"] = self._frozen.load_autoencoder()
 
@@ -96,7 +115,7 @@ class Targets:
             more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
             sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
         mean, scale = finish(sums)
-        if config.rq.whiten:
+        if not self._is_standardized:
             return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": scale.tolist()}
         return {"mean": mean.tolist(), "std": scale.tolist()}
 
@@ -109,7 +128,8 @@ class Targets:
             latents: of it, [b, t, d].
         """
         rq = self._config.rq
-        values, norm = self._values(batch, latents), rq.layer_norm and not rq.whiten
+        norm = rq.layer_norm and self._is_standardized
+        values = self._values(batch, latents)
         features = rq_mtp.standardize(values, frozen["mean"], frozen["std"], layer_norm=norm)
         return rq_mtp.codes_of(features, frozen["table"], num_codebooks=rq.num_codebooks)
 

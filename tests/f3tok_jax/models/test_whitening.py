@@ -42,6 +42,23 @@ def test_the_floor_keeps_noise_small():
     assert np.isfinite(matrix).all()
 
 
+def test_leading_directions_are_white_and_the_others_are_not_heard():
+    frames = _frames(decay=0.85)
+    sums = _measured(frames, np.ones((4, 1000), bool))
+    mean, matrix = whitening.finish(sums, directions=3, floor=1e-9)
+    white = (frames - mean).reshape(-1, 16) @ matrix
+    variances, axes = np.linalg.eigh(np.cov(white.T))
+    np.testing.assert_allclose(variances, [0.0] * 13 + [1.0] * 3, atol=0.01)
+    # What lies outside of the three directions of most variance decides nothing.
+    _, vectors = np.linalg.eigh(np.cov((frames - mean).reshape(-1, 16).T))
+    np.testing.assert_allclose(np.abs(vectors[:, :13].T @ matrix), 0.0, atol=1e-2)
+    whole = whitening.finish(sums, directions=16)
+    np.testing.assert_array_equal(whole[1], whitening.finish(sums)[1])
+    for directions in (-1, 17):
+        with pytest.raises(ValueError, match="must be 1 to 16, .* or 0 for all, got"):
+            whitening.finish(sums, directions=directions)
+
+
 def test_codes_in_use_are_more():
     frames, segments = jnp.asarray(_frames()), np.ones((4, 1000), np.int32)
     table = rq_mtp.make_table(0, input_dim=16, num_codebooks=4, codebook_size=64)

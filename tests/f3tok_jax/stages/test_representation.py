@@ -206,9 +206,15 @@ def test_another_autoencoder_is_refused(whole, folders, tmp_path):
         ("--config.packing.examples=3", "config.packing.examples=3"),
         ("--config.rq.target=log_mel", "needs sound, got config.data.latents=True"),
         ("--config.rq.target=other", "config.rq.target must be"),
+        ("--config.rq.normalization=other", "config.rq.normalization must be one of"),
+        (
+            "--config.rq.normalization=leading --config.rq.directions=9",
+            "config.rq.directions must be at most 8, the width of the target 'latents', got 9",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_compiles(change, words, folders, tmp_path):
     with pytest.raises(ValueError, match=words) as error:
-        run_checks.train(_config(folders, change), str(tmp_path / "run"), devices=jax.devices()[:1])
+        config = _config(folders, *change.split())
+        run_checks.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
     assert "\n" not in str(error.value)
