@@ -13,8 +13,8 @@ Presets:
     large           48 kHz, pods
     spectrostream   24 kHz in the published SpectroStream geometry (fold 1), for comparison
 
-"F3" marks a value of arXiv 2606.06357, "DAC" one of descript-audio-codec's 24 kHz recipe,
-"SpectroStream" one of arXiv 2508.05207; everything else is chosen.
+A comment in brackets says where a value comes from; configs/page.py names the sources in full and
+makes configs/VALUES.md of these lines.
 """
 
 import ml_collections
@@ -55,72 +55,88 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
 
 def _base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.stage = "autoencoder"
-    config.preset = ""
-    config.seed = 0
-    config.num_steps = 400_000  # DAC
+    config.stage = "autoencoder"  # [fixed]
+    config.preset = ""  # name of the preset [fixed]
+    config.seed = 0  # of weights, order of examples and all that is drawn [chosen]
+    config.num_steps = 400_000  # steps [DAC]
 
     config.model = ml_collections.ConfigDict(
         dict(
-            sample_rate=24_000,  # Hz, mono
-            frame_length=480,  # samples, 20 ms Hann window (SpectroStream)
-            hop_length=240,  # samples, 10 ms (SpectroStream)
-            fold=8,  # neighbouring bins that become channels before the first layer
-            strides=_STRIDES[24_000, 8],  # (time, frequency) per stage
-            encoder_channels=(256, 256, 256, 256),  # per stage, then the width of its output
-            decoder_channels=(256, 256, 256, 256),  # per stage, in the encoder's order
-            compression=0.5,  # exponent of the STFT's magnitudes on either side of the network
-            latent_dim=64,  # F3
-            decoder_lookahead=1,  # latent frames, 0 or 1 (SpectroStream)
-            upsampling="auto",  # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto"
-            compute_dtype="bfloat16",  # of the convolutions; parameters stay float32
+            sample_rate=24_000,  # Hz, mono [chosen: as most recent codecs; F3 does not say]
+            frame_length=480,  # samples, 20 ms Hann window [SpectroStream]
+            hop_length=240,  # samples, 10 ms [SpectroStream]
+            # Neighbouring bins that become channels before the first layer. [measured: 972
+            # audio-seconds per chip-second of v5e at the roofline, 261 without]
+            fold=8,
+            # (time, frequency) per stage. [SpectroStream: time / 4, 5 bins left; here after the fold]
+            strides=_STRIDES[24_000, 8],
+            # Per stage, then the width of its output. [chosen: whole lanes of a TPU, two of 128]
+            encoder_channels=(256, 256, 256, 256),
+            decoder_channels=(256, 256, 256, 256),  # per stage, in the encoder's order [chosen]
+            # Exponent of the STFT's magnitudes on either side of the network. [chosen]
+            compression=0.5,
+            latent_dim=64,  # values per latent [F3]
+            decoder_lookahead=1,  # latent frames, 0 or 1 [SpectroStream]
+            # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto". [measured]
+            upsampling="auto",
+            compute_dtype="bfloat16",  # of the convolutions; parameters stay float32 [chosen]
         )
     )
     config.bottleneck = ml_collections.ConfigDict(
         dict(
-            normalize=True,  # F3 Eq. 1: layer norm over channels, no affine
-            perturb=True,  # F3 Eq. 2: noise in training
-            gamma=1.0,  # F3: alpha ~ U(0, gamma), one per example
-            epsilon=1e-5,  # added to the variance
+            normalize=True,  # layer norm over channels, no affine [F3: Eq. 1]
+            perturb=True,  # noise in training [F3: Eq. 2]
+            gamma=1.0,  # alpha ~ U(0, gamma), one per example [F3]
+            epsilon=1e-5,  # added to the variance [chosen: NextStep has 1e-6]
         )
     )
     config.discriminators = ml_collections.ConfigDict(
         dict(
-            periods=(2, 3, 5, 7, 11),  # samples (DAC)
-            period_fold=27,  # steps of a period row that become channels before the first layer
-            period_channels=(256, 512, 1024),
-            stft_windows=(2048, 1024, 512),  # samples (DAC); hop is a quarter
-            stft_bands=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),  # edges as fractions of Nyquist (DAC)
-            stft_fold=8,  # neighbouring bins that become channels before the first layer
-            stft_channels=128,
-            compute_dtype="bfloat16",
+            periods=(2, 3, 5, 7, 11),  # samples [DAC]
+            # Steps of a period row that become channels before the first layer. [measured: both
+            # folds, an eighth of the time of DAC's at the roofline of v5e]
+            period_fold=27,
+            period_channels=(256, 512, 1024),  # per layer [chosen: DAC ends in 1024, too]
+            stft_windows=(2048, 1024, 512),  # samples; hop is a quarter [DAC]
+            stft_bands=(0.0, 0.1, 0.25, 0.5, 0.75, 1.0),  # edges as fractions of Nyquist [DAC]
+            # Neighbouring bins that become channels before the first layer. [measured: as period_fold]
+            stft_fold=8,
+            stft_channels=128,  # of every layer [chosen: the lanes of a TPU; DAC has 32, no fold]
+            compute_dtype="bfloat16",  # of the convolutions [chosen]
         )
     )
     config.losses = ml_collections.ConfigDict(
         dict(
-            weights=dict(  # DAC: mel 15, adversarial 1, feature matching 2
-                mel=15.0,
-                stft=0.0,
-                waveform=0.0,
-                adversarial=1.0,
-                feature_matching=2.0,
+            weights=dict(
+                mel=15.0,  # of the log-mel distance [DAC]
+                stft=0.0,  # of the distance of magnitudes; 0: measured, not trained on [DAC]
+                waveform=0.0,  # of the distance of samples; 0: measured, not trained on [DAC]
+                adversarial=1.0,  # of what the discriminators say [DAC]
+                feature_matching=2.0,  # of the distance of their feature maps, summed [DAC]
             ),
-            mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples (DAC); hop is a quarter
-            mel_bands=(5, 10, 20, 40, 80, 160, 320),  # DAC
-            stft_windows=(2048, 512),  # samples (DAC)
-            adversarial_start=10_000,  # step from which the discriminators join
-            adversarial_crop=0,  # samples, of a random crop that the discriminators hear; 0 for all
+            mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples; hop is a quarter [DAC]
+            mel_bands=(5, 10, 20, 40, 80, 160, 320),  # per window [DAC]
+            stft_windows=(2048, 512),  # samples; hop is a quarter [DAC]
+            # Step from which the discriminators join. [chosen: early adversarial gradients fight the
+            # noise; RAE waits for half of its run, DAC does not wait]
+            adversarial_start=10_000,
+            # Samples, of a random crop that the discriminators hear; 0 for all. [chosen: half of an
+            # example, 0.64 s; DAC's are 0.38 s]
+            adversarial_crop=0,
         )
     )
     config.data = ml_collections.ConfigDict(
         dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
-            heldout="",  # likewise, for the evaluation during training; "" for none
-            batch_size=128,  # examples over the whole mesh
-            crop_frames=32,  # latent frames per example: 1.28 s at 25 Hz
-            gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips
-            max_replaced=1000,  # unreadable records replaced before the run stops
-            num_threads=1,  # per host, that prepare batches; more where reading waits for storage
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
+            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            batch_size=128,  # examples over the whole mesh [chosen: DAC has 72, of 0.38 s]
+            # Latent frames per example: 1.28 s at 25 Hz. [chosen: one alpha spans as much as it
+            # disturbs; DAC 0.38 s, EnCodec 1 s]
+            crop_frames=32,
+            gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips [chosen]
+            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
+            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            num_threads=1,
         )
     )
     config.optimizer = ml_collections.ConfigDict(
@@ -160,6 +176,7 @@ def _base() -> ml_collections.ConfigDict:
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    """For minutes on two CPU cores [chosen]."""
     config.num_steps = 1200
     config.model.update(
         dict(
@@ -170,7 +187,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             compute_dtype="float32",
         )
     )
-    config.bottleneck.gamma = 0.5
+    config.bottleneck.gamma = 0.5  # [NextStep]
     config.discriminators.update(
         dict(
             periods=(2, 3, 5),
@@ -184,7 +201,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
         dict(
             mel_windows=(64, 128, 256, 512, 1024),
             mel_bands=(10, 20, 40, 80, 80),
-            adversarial_start=1_000_000,  # never, at this length
+            adversarial_start=1_000_000,  # never, at this length [measured: it hears no gain]
         )
     )
     config.data.update(dict(batch_size=16, crop_frames=16))
@@ -201,6 +218,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
 
 
 def _make_large(config: ml_collections.ConfigDict) -> None:
+    """Twice the width, length and steps of base, at 48 kHz [chosen]."""
     config.num_steps = 800_000
     config.model.update(
         dict(encoder_channels=(256, 256, 512, 512, 512), decoder_channels=(256, 256, 512, 512, 512))
@@ -214,6 +232,7 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
 
 
 def _make_spectrostream(config: ml_collections.ConfigDict) -> None:
+    """The published geometry at 24 kHz [SpectroStream]."""
     config.model.update(
         dict(
             fold=1,
@@ -224,7 +243,7 @@ def _make_spectrostream(config: ml_collections.ConfigDict) -> None:
 
 
 def _set_sample_rate(config: ml_collections.ConfigDict, sample_rate: int) -> None:
-    """Sets the rate and what follows: the 10 ms hop, the strides, the discriminators' crop."""
+    """Sets the rate and what follows: the 10 ms hop, the strides, the discriminators' crop [chosen]."""
     # The discriminators cost most of a step. Half of a base example, 0.64 s, is still more than
     # DAC's 0.38 s; a tiny example is heard whole.
     config.losses.adversarial_crop = sample_rate * 16 // 25

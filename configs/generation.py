@@ -11,8 +11,8 @@ Presets:
     base    one host of eight chips or of v5p, and more; on Qwen3-0.6B
     large   pods, on Qwen3-4B
 
-"F3" marks a value of arXiv 2606.06357, "VoxCPM" one of github.com/OpenBMB/VoxCPM, "NextStep" one of
-arXiv 2508.10711; everything else is chosen.
+A comment in brackets says where a value comes from; configs/page.py names the sources in full and
+makes configs/VALUES.md of these lines.
 """
 
 import ml_collections
@@ -38,91 +38,114 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
 
 def _base(preset: str) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.stage = "generation"
-    config.preset = ""
-    config.seed = 0
-    config.num_steps = 100_000
+    config.stage = "generation"  # [fixed]
+    config.preset = ""  # name of the preset [fixed]
+    config.seed = 0  # of weights, order of examples and all that is drawn [chosen]
+    config.num_steps = 100_000  # steps [chosen]
 
     config.representation = ml_collections.ConfigDict(
         dict(
-            workdir="",  # run of the representation stage, with all models that it knows
-            step=0,  # of its checkpoint; 0 for the newest
-            # Its config, where there is no run to read it from: compile_check needs no weights.
+            workdir="",  # run of the representation stage, with all models that it knows [yours]
+            step=0,  # of its checkpoint; 0 for the newest [yours]
+            # Its config, where there is no run to read it from: compile_check needs no weights. [as
+            # representation.py]
             recipe=representation.get_config(preset),
         )
     )
     config.language_model = ml_collections.ConfigDict(
         dict(
-            # What is trained of it: "nothing" (F3's stage of the head), "all" (its task stage), or
-            # "low_rank" differences of its matrices.
+            # What is trained of it: "nothing" (the stage of the head), "all" (the task stage), or
+            # "low_rank" differences of its matrices. [F3]
             train="nothing",
-            rank=64,  # of "low_rank"
-            compute_dtype="bfloat16",
-            remat="dots",  # what the backward pass computes again: "none", "dots" or "block"
+            rank=64,  # of "low_rank" [chosen]
+            compute_dtype="bfloat16",  # of its products [chosen]
+            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            remat="dots",
         )
     )
     config.model = ml_collections.ConfigDict(
         dict(  # the flow head: 67 M parameters
-            history=1,  # patches before the one that is made (VoxCPM)
-            num_layers=4,  # VoxCPM
-            width=1024,  # VoxCPM
-            hidden_width=4096,  # VoxCPM
-            num_heads=8,
-            num_kv_heads=8,
-            head_dim=128,  # the lanes of a TPU; VoxCPM has 16 heads of 64
-            rope_theta=10_000.0,
-            norm_epsilon=1e-6,
-            qk_norm=True,
-            use_token=True,  # F3: the condition is the state and the representation
-            row=640,  # positions, of many patches; long rows suit TPUs, 0 (each alone) suits CPUs
-            remat="block",  # the head's own activations are many: draws x (history + 2) per latent
-            compute_dtype="bfloat16",
+            history=1,  # patches before the one that is made [VoxCPM]
+            num_layers=4,  # blocks: RMSNorm, attention in both directions, SwiGLU [VoxCPM]
+            width=1024,  # of a position [VoxCPM]
+            hidden_width=4096,  # of a block's SwiGLU [VoxCPM]
+            num_heads=8,  # of queries [chosen: width / head_dim; VoxCPM has 16]
+            num_kv_heads=8,  # of keys and values [chosen: no sharing]
+            head_dim=128,  # the lanes of a TPU [measured; VoxCPM has 64]
+            rope_theta=10_000.0,  # base of the rotary positions' wavelengths [chosen: usual]
+            norm_epsilon=1e-6,  # added to the mean square [Qwen3]
+            qk_norm=True,  # norm of queries and keys, per head [Qwen3]
+            use_token=True,  # the condition is the state and the representation [F3]
+            # Positions, of many patches; long rows suit TPUs, 0 (each alone) suits CPUs. [measured]
+            row=640,
+            # As of the language model. [chosen: the head's own activations are many, draws x (history
+            # + 2) per latent]
+            remat="block",
+            compute_dtype="bfloat16",  # of the products; parameters stay float32 [chosen]
         )
     )
     config.flow = ml_collections.ConfigDict(
         dict(
-            draws=4,  # of time and noise per patch, for one pass of the language model (NextStep)
-            condition_drop=0.1,  # share of patches without condition, for guidance
-            history_drop=0.1,  # share of patches without history
-            history_noise=0.2,  # alpha ~ U(0, this) on the history, one per patch
-            encoder_noise=0.0,  # alpha ~ U(0, this) on what the encoder hears, one per example
-            stop_weight=1.0,  # VoxCPM
-            text_weight=0.0,  # of the text's own loss, where the language model is trained
+            # Of time and noise per patch, for one pass of the language model. [NextStep: so VibeVoice
+            # and MAR]
+            draws=4,
+            condition_drop=0.1,  # share of patches without condition, for guidance [VoxCPM]
+            history_drop=0.1,  # share of patches without history [chosen]
+            history_noise=0.2,  # alpha ~ U(0, this) on the history, one per patch [chosen: as CAM]
+            # alpha ~ U(0, this) on what the encoder hears, one per example: what is sampled is not as
+            # clean as what was recorded. [CAM: inputs of training; its own level is not known]
+            encoder_noise=0.3,
+            stop_weight=1.0,  # of the cross-entropy of "this was the last patch" [VoxCPM]
+            # Of the text's own loss, where the language model is trained. [chosen: 0 without text of
+            # its own; NextStep has 0.01]
+            text_weight=0.0,
         )
     )
     config.sampling = ml_collections.ConfigDict(
         dict(  # of evaluation, and what f3tok generate does unless told otherwise
-            num_steps=10,  # VoxCPM
-            solver="euler",  # or "midpoint"
-            sway=-1.0,  # -1: small steps near the noise; 0: equal ones
-            guidance=2.0,  # VoxCPM; 1 is the condition alone
-            temperature=1.0,  # standard deviation of the noise
-            renormalize=True,  # frames to mean 0, rms 1, as the autoencoder's are
+            num_steps=10,  # of the solver [VoxCPM]
+            solver="euler",  # or "midpoint" [VoxCPM]
+            # -1: small steps near the noise; 0: equal ones. [VoxCPM: its 1, time the other way round]
+            sway=-1.0,
+            guidance=2.0,  # 1 is the condition alone [VoxCPM]
+            temperature=1.0,  # standard deviation of the noise [chosen: as in training]
+            renormalize=True,  # frames to mean 0, rms 1, as the autoencoder's are [NextStep]
         )
     )
     config.text = ml_collections.ConfigDict(
         dict(
-            max_tokens=80,  # of an instruction with its text
-            drop=0.1,  # share of examples without text: what is heard is continued
+            # Of an instruction with its text. [measured: as supervision.max_tokens of the
+            # representation stage]
+            max_tokens=160,
+            drop=0.1,  # share of examples without text: what is heard is continued [chosen]
+            # Share of each task among the examples that have what it asks for. [chosen]
             tasks={**sections.tasks(), "language": 0.0, "instrument": 0.0, "event": 0.0},
         )
     )
     config.packing = ml_collections.ConfigDict(
         dict(
-            examples=4,  # of the batch that share a row
-            patches=640,  # of a row that the head learns from; 0 for all that its examples can have
-            positions=896,  # of a row of the language model; 0 likewise; multiples of 128 for TPUs
+            examples=4,  # of the batch that share a row [chosen]
+            # Of a row that the head learns from; 0 for all that its examples can have. [chosen: 4 of
+            # 12.3 s, LibriSpeech's mean, are 616]
+            patches=640,
+            # Of a row of the language model; 0 likewise; multiples of 128 for TPUs. [chosen: 4 of
+            # 12.3 s are 616 audio tokens, 4 edges and 323 of text, 6 per second and 7]
+            positions=1024,
         )
     )
     config.data = ml_collections.ConfigDict(
         dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
-            heldout="",  # likewise, for the evaluation during training; "" for none
-            latents=False,  # True: shards of latents, written by f3tok_jax.encode_shards
-            batch_size=512,  # examples over the whole mesh
-            crop_frames=500,  # latents per example, 20 s; longer records are cut there
-            max_replaced=1000,  # unreadable records replaced before the run stops
-            num_threads=1,  # per host, that prepare batches; more where reading waits for storage
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
+            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
+            latents=False,
+            # Examples over the whole mesh, 10,240 s at most. [chosen: as the representation stage;
+            # with the language model trained 2,000 s, 128, do: VoxCPM's tuning reads 655 s]
+            batch_size=512,
+            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
+            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
+            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            num_threads=1,
         )
     )
     optimizers = {
@@ -137,8 +160,8 @@ def _base(preset: str) -> ml_collections.ConfigDict:
     config.optimizer = ml_collections.ConfigDict(
         dict(
             **optimizers,
-            ema_decay=0.9995,  # of all weights, per step
-            accumulate=1,  # microbatches per step
+            ema_decay=0.9995,  # of all weights, per step [RAE]
+            accumulate=1,  # microbatches per step [chosen]
         )
     )
     config.mesh = sections.mesh(min_shard_size=2**18)
@@ -150,6 +173,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    """For minutes on two CPU cores, on the tiny representation stage [chosen]."""
     config.num_steps = 1000
     config.language_model.update(dict(rank=8, compute_dtype="float32", remat="none"))
     config.model.update(
@@ -166,6 +190,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
         )
     )
     config.flow.draws = 1
+    config.flow.encoder_noise = 0.0  # what it does at this size is not measured [chosen]
     config.text.max_tokens = 64
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, patches=192, positions=384))
@@ -179,11 +204,14 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
 
 
 def _make_large(config: ml_collections.ConfigDict) -> None:
+    """About three times the head of base, on Qwen3-4B, which is what F3 reports [chosen]."""
     config.num_steps = 200_000
     config.language_model.remat = "block"
     config.model.update(  # 220 M parameters
         dict(history=2, num_layers=8, width=1280, hidden_width=5120, num_heads=10, num_kv_heads=10)
     )
-    config.data.batch_size = 4096
+    # 20,480 s at most, 12,600 of 12.3 s each. [chosen: about 16,000 s in rows that two slices of 64
+    # chips share evenly]
+    config.data.batch_size = 1024
     config.optimizer.head.learning_rate = 1e-4
     config.optimizer.language_model.learning_rate = 5e-5

@@ -13,7 +13,8 @@ Presets:
     small   30 M parameters, one TPU host; for corpora of more text than the embedded ones
 
 Where a published folder of a Qwen2.5, Qwen3 or Llama (SmolLM2, TinyLlama) is at hand, none of this
-is needed. Shapes are named as in a Hugging Face config.json. Every value is chosen.
+is needed. Shapes are named as in a Hugging Face config.json. A comment in brackets says where a value
+comes from; configs/page.py names the sources in full and makes configs/VALUES.md of these lines.
 """
 
 import ml_collections
@@ -38,14 +39,15 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
 
 def _base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.stage = "language_model"
-    config.preset = ""
-    config.seed = 0
-    config.num_steps = 20_000
-    config.tokenizer = ""  # tokenizer.json, of at most model.shape.vocab_size tokens
+    config.stage = "language_model"  # [fixed]
+    config.preset = ""  # name of the preset [fixed]
+    config.seed = 0  # of weights, order of examples and all that is drawn [chosen]
+    config.num_steps = 20_000  # steps [chosen]
+    config.tokenizer = ""  # tokenizer.json, of at most model.shape.vocab_size tokens [yours]
 
     config.model = ml_collections.ConfigDict(
         dict(
+            # As in a Hugging Face config.json. [chosen: Qwen3's kind, 30 M parameters]
             shape=dict(
                 model_type="qwen3",
                 hidden_size=512,
@@ -60,22 +62,25 @@ def _base() -> ml_collections.ConfigDict:
                 rope_theta=1e4,
                 tie_word_embeddings=True,
             ),
-            compute_dtype="bfloat16",
-            remat="none",  # what the backward pass computes again: "none", "dots" or "block"
+            compute_dtype="bfloat16",  # of the products; parameters stay float32 [chosen]
+            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            remat="none",
         )
     )
     config.data = ml_collections.ConfigDict(
         dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"; of sound or of latents
-            heldout="",  # likewise, for the evaluation during training; "" for none
-            batch_size=128,  # rows over the whole mesh
-            length=512,  # tokens of a row
-            documents_per_row=24,  # that are tried; those that do not fit are left out
-            context=0.7,  # share of the documents that say first what there is to hear
-            max_repeats=4,  # of each token there: sound lasts longer than its words
-            # Share of each task among the documents of records that have what it asks for.
+            # Shard folders, "DIR" or "DIR=weight,DIR=weight"; of sound or of latents. [yours]
+            train="",
+            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            batch_size=128,  # rows over the whole mesh [chosen]
+            length=512,  # tokens of a row [chosen]
+            documents_per_row=24,  # that are tried; those that do not fit are left out [chosen]
+            context=0.7,  # share of the documents that say first what there is to hear [chosen]
+            # Of each token there: sound lasts longer than its words. [chosen]
+            max_repeats=4,
+            # Share of each task among the documents of records that have what it asks for. [chosen]
             tasks=sections.tasks(),
-            max_replaced=1000,  # unreadable records replaced before the run stops
+            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
         )
     )
     config.optimizer = ml_collections.ConfigDict(
@@ -83,8 +88,8 @@ def _base() -> ml_collections.ConfigDict:
             language_model=sections.transformer_optimizer(
                 learning_rate=1e-3, warmup_steps=500, final_fraction=0.05
             ),
-            ema_decay=0.999,  # of all weights, per step
-            accumulate=1,  # microbatches per step
+            ema_decay=0.999,  # of all weights, per step [chosen]
+            accumulate=1,  # microbatches per step [chosen]
         )
     )
     config.mesh = sections.mesh(min_shard_size=2**18)
@@ -96,6 +101,7 @@ def _base() -> ml_collections.ConfigDict:
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    """For a minute on two CPU cores [chosen]."""
     config.num_steps = 300
     config.model.update(dict(compute_dtype="float32"))
     config.model.shape.update(sections.TINY_LANGUAGE_MODEL)

@@ -11,8 +11,8 @@ Presets:
     base    one host of v6e or v5p, 16 chips of v5e, and more; made for Qwen3-0.6B
     large   pods, made for Qwen3-4B
 
-"F3" marks a value of arXiv 2606.06357, "NEST-RQ" one of arXiv 2409.08680, "BEST-RQ" one of arXiv
-2202.01855, "Qwen3" one of that model's published config.json; everything else is chosen.
+A comment in brackets says where a value comes from; configs/page.py names the sources in full and
+makes configs/VALUES.md of these lines.
 """
 
 import ml_collections
@@ -39,26 +39,26 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
 
 def _base() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.stage = "representation"
-    config.preset = ""
-    config.seed = 0
-    config.num_steps = 200_000
+    config.stage = "representation"  # [fixed]
+    config.preset = ""  # name of the preset [fixed]
+    config.seed = 0  # of weights, order of examples and all that is drawn [chosen]
+    config.num_steps = 200_000  # steps [chosen: 570,000 h of 10,240 s a step]
 
     config.autoencoder = ml_collections.ConfigDict(
         dict(
-            workdir="",  # run of the autoencoder stage, whose latents are the input
-            step=0,  # of its checkpoint; 0 for the newest
+            workdir="",  # run of the autoencoder stage, whose latents are the input [yours]
+            step=0,  # of its checkpoint; 0 for the newest [yours]
             # The latents, where there is no run to read this from: compile_check needs no weights.
-            sample_rate=24_000,  # Hz
-            samples_per_latent=960,  # 25 Hz (F3)
-            latent_dim=64,  # F3
+            sample_rate=24_000,  # Hz [as autoencoder.py]
+            samples_per_latent=960,  # 25 Hz [F3]
+            latent_dim=64,  # values per latent [F3]
         )
     )
     config.language_model = ml_collections.ConfigDict(
         dict(
-            folder="",  # Hugging Face folder of a qwen2, qwen3 or llama model, frozen
-            # Its config.json, where there is no folder: compile_check needs no weights.
-            shape=dict(  # Qwen3-0.6B
+            folder="",  # Hugging Face folder of a qwen2, qwen3 or llama model, frozen [yours]
+            # Its config.json, where there is no folder: compile_check needs no weights. [Qwen3: 0.6B]
+            shape=dict(
                 model_type="qwen3",
                 hidden_size=1024,
                 intermediate_size=3072,
@@ -72,77 +72,97 @@ def _base() -> ml_collections.ConfigDict:
                 rope_theta=1e6,
                 tie_word_embeddings=True,
             ),
-            compute_dtype="bfloat16",
-            remat="dots",  # what the backward pass computes again: "none", "dots" or "block"
+            compute_dtype="bfloat16",  # of its weights and products; its loss is float32 [chosen]
+            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            remat="dots",
         )
     )
     config.model = ml_collections.ConfigDict(
         dict(  # the encoder: 85 M parameters
-            num_layers=12,
-            width=768,
-            hidden_width=2048,
-            num_heads=6,
-            num_kv_heads=6,
-            head_dim=128,  # the lanes of a TPU; heads of 64 leave half of them empty
-            rope_theta=10_000.0,
-            norm_epsilon=1e-6,
-            qk_norm=True,
-            window=250,  # latents that attention sees: 10 s; 0 for all
-            input_noise=0.2,  # alpha ~ U(0, this), one per example, on the input only
-            remat="dots",
-            compute_dtype="bfloat16",
+            num_layers=12,  # blocks: RMSNorm, causal attention, SwiGLU [chosen]
+            width=768,  # of a representation [chosen]
+            hidden_width=2048,  # of a block's SwiGLU [chosen: 8/3 of the width]
+            num_heads=6,  # of queries [chosen: width / head_dim]
+            num_kv_heads=6,  # of keys and values [chosen: no sharing]
+            head_dim=128,  # the lanes of a TPU; heads of 64 leave half of them empty [measured]
+            rope_theta=10_000.0,  # base of the rotary positions' wavelengths [chosen: usual]
+            norm_epsilon=1e-6,  # added to the mean square [Qwen3]
+            qk_norm=True,  # norm of queries and keys, per head [Qwen3]
+            # Latents that attention sees, 10 s; 0 for all. [chosen: MOSS-Audio-Tokenizer has 10 s]
+            window=250,
+            # alpha ~ U(0, this), one per example, on the input only. [chosen: CAM disturbs inputs, so
+            # that errors of what is sampled do not add up; labels stay clean]
+            input_noise=0.2,
+            remat="dots",  # as of the language model [measured: what fits]
+            compute_dtype="bfloat16",  # of the products; parameters stay float32 [chosen]
         )
     )
     config.rq = ml_collections.ConfigDict(
         dict(
-            weight=1.0,  # of this loss; 0 leaves it out
-            target="latents",  # or "log_mel", which needs sound
-            mel_bands=80,  # of "log_mel"
-            mel_frames=4,  # of "log_mel", side by side in one target
+            weight=1.0,  # of this loss; 0 leaves it out [chosen]
+            target="latents",  # or "log_mel", which needs sound [F3: of frozen latents]
+            mel_bands=80,  # of "log_mel" [TouchNet]
+            mel_frames=4,  # of "log_mel", side by side in one target: 40 ms [TouchNet: its stride]
             # BEST-RQ standardises each channel. Where variance lies in few directions that leaves most
             # codes unused (of 64, the tiny preset: 42 %, whitened 82 %).
             # "whiten": no correlation between channels either; "leading": only what varies most,
-            # whitened; "standardize": per channel alone
+            # whitened; "standardize": per channel alone [measured: codes in use, above]
             normalization="whiten",
-            directions=8,  # of "leading"
-            layer_norm=True,  # of "standardize", per frame, before the projection
-            statistics_batches=64,  # from which mean and standard deviation are measured
+            directions=8,  # of "leading" [chosen]
+            layer_norm=True,  # of "standardize", per frame, before the projection [TouchNet]
+            statistics_batches=64,  # from which mean and standard deviation are measured [chosen]
+            # Random projections, each with its codes. [chosen: each sees 16 of 64 dimensions; wenet
+            # has 1, USM 16]
             num_codebooks=4,
-            codebook_size=2048,
-            code_dim=16,  # BEST-RQ
-            num_heads=5,  # frames ahead (NEST-RQ)
-            head="linear",  # or "bottleneck"
-            bottleneck_dim=512,
-            min_perplexity=0.4,  # of codebook_size, below which a codebook is said to collapse
+            codebook_size=2048,  # codes of each [chosen: 4 small softmaxes; TouchNet 1024, wenet 8192]
+            code_dim=16,  # of a projection [BEST-RQ]
+            num_heads=5,  # frames ahead, 200 ms [NEST-RQ: as a third party tells it]
+            # Per head and codebook: one matrix, or "bottleneck": norm and two. [chosen]
+            head="linear",
+            bottleneck_dim=512,  # of "bottleneck" [chosen]
+            # Of codebook_size, below which a codebook is said to collapse. [chosen]
+            min_perplexity=0.4,
         )
     )
     config.supervision = ml_collections.ConfigDict(
         dict(
-            weight=1.0,  # of this loss; 0 leaves it out, language model and all
-            start=0.25,  # share of the run after which it joins RQ-MTP
-            patch=2,  # latents per audio token: 12.5 Hz (F3)
-            projector="swiglu",  # or "linear"
-            max_tokens=80,  # of an instruction with its answer
-            # Share of each task among the examples that have what it asks for.
+            weight=1.0,  # of this loss; 0 leaves it out, language model and all [chosen]
+            # Share of the run after which it joins RQ-MTP. [chosen: it costs most of a step, and a
+            # random encoder has nothing to say to the language model]
+            start=0.25,
+            patch=2,  # latents per audio token: 12.5 Hz [F3]
+            # "linear", or "swiglu": as wide in between as twice the language model. [chosen]
+            projector="swiglu",
+            # Of an instruction with its answer and its end. [measured: 20 s of fast English speech,
+            # espeak at 280 words per minute, are 128 words of 1.19 tokens of Qwen3, 153; and 6 for
+            # instruction and end. At 175 words per minute 99; German 117 and 179, French 131 and 204]
+            max_tokens=160,
+            # Share of each task among the examples that have what it asks for. [chosen]
             tasks=sections.tasks(),
         )
     )
     config.packing = ml_collections.ConfigDict(
         dict(
-            examples=4,  # of the batch that share a row
-            frames=1280,  # of a row of the encoder; 0 for all that its examples can have
-            positions=896,  # of a row of the language model; 0 likewise; multiples of 128 for TPUs
+            examples=4,  # of the batch that share a row [chosen]
+            # Of a row of the encoder; 0 for all that its examples can have. [chosen: 4 of 12.3 s,
+            # LibriSpeech's mean, are 1,230]
+            frames=1280,
+            # Of a row of the language model; 0 likewise; multiples of 128 for TPUs. [chosen: 4 of
+            # 12.3 s are 616 audio tokens, 8 edges and 323 of text, 6 per second and 7]
+            positions=1024,
         )
     )
     config.data = ml_collections.ConfigDict(
         dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight"
-            heldout="",  # likewise, for the evaluation during training; "" for none
-            latents=False,  # True: shards of latents, written by f3tok_jax.encode_shards
-            batch_size=512,  # examples over the whole mesh
-            crop_frames=500,  # latents per example, 20 s; longer records are cut there
-            max_replaced=1000,  # unreadable records replaced before the run stops
-            num_threads=1,  # per host, that prepare batches; more where reading waits for storage
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
+            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
+            latents=False,
+            batch_size=512,  # examples over the whole mesh, 10,240 s at most [chosen]
+            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
+            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
+            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            num_threads=1,
         )
     )
     config.optimizer = ml_collections.ConfigDict(
@@ -150,8 +170,8 @@ def _base() -> ml_collections.ConfigDict:
             encoder=sections.transformer_optimizer(
                 learning_rate=5e-4, warmup_steps=5000, final_fraction=0.1
             ),
-            ema_decay=0.999,  # of all weights, per step
-            accumulate=1,  # microbatches per step
+            ema_decay=0.999,  # of all weights, per step [chosen]
+            accumulate=1,  # microbatches per step [chosen]
         )
     )
     config.mesh = sections.mesh(min_shard_size=2**18)
@@ -163,6 +183,7 @@ def _base() -> ml_collections.ConfigDict:
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
+    """For minutes on two CPU cores, with the embedded language model [chosen]."""
     config.num_steps = 400
     config.autoencoder.update(dict(sample_rate=16_000, samples_per_latent=640, latent_dim=32))
     config.language_model.update(dict(compute_dtype="float32", remat="none"))
@@ -194,9 +215,11 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
 
 
 def _make_large(config: ml_collections.ConfigDict) -> None:
+    """The width and depth of Whisper-large, a language model of the size that F3 reports [chosen]."""
     config.num_steps = 300_000
     config.autoencoder.update(dict(sample_rate=48_000, samples_per_latent=1920))
-    config.language_model.shape.update(  # Qwen3-4B
+    # [Qwen3: 4B]
+    config.language_model.shape.update(
         dict(
             hidden_size=2560,
             intermediate_size=9728,
@@ -217,5 +240,5 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
     )
     config.language_model.remat = config.model.remat = "block"
     config.rq.update(dict(codebook_size=8192, head="bottleneck"))
-    config.data.batch_size = 4096
+    config.data.batch_size = 4096  # 81,920 s at most [chosen]
     config.optimizer.encoder.learning_rate = 2e-4

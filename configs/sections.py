@@ -21,6 +21,7 @@ TINY_LANGUAGE_MODEL = dict(
 
 def tasks() -> dict[str, float]:
     """Returns the weight of every task of data_pipelines.reading.tasks, 0 for those that are off."""
+    # Transcripts bring most to speech, captions to all else. [chosen]
     return dict(
         transcription=4.0,
         caption=2.0,
@@ -54,10 +55,11 @@ def mesh(*, min_shard_size: int) -> ml_collections.ConfigDict:
     """Returns config.mesh: a slice's chips all on fsdp."""
     return ml_collections.ConfigDict(
         dict(
-            replica=1,  # parts over the data-centre network; 1: as many as there are slices
-            fsdp=-1,  # chips of a slice; -1: all that are left
-            tensor=1,
-            min_shard_size=min_shard_size,  # elements; smaller leaves are replicated over fsdp
+            replica=1,  # parts over the data-centre network; 1: as many as there are slices [chosen]
+            fsdp=-1,  # chips of a slice; -1: all that are left [chosen]
+            tensor=1,  # chips that share a matrix's columns [chosen: fsdp alone is enough]
+            # Elements; smaller leaves are replicated over fsdp. [chosen]
+            min_shard_size=min_shard_size,
         )
     )
 
@@ -69,7 +71,7 @@ def compiler() -> ml_collections.ConfigDict:
             # The share of a convolution's best estimated speed at which XLA stops to look for
             # better windows. On one of base (3 x 3, 256 channels, with gradients; v5e, libtpu
             # 0.0.42) 1.0, the compiler's own value, searches 43 s of CPU, 0.98 searches 10 s and
-            # costs 0.6 % more cycles, 0.9 searches 6 s and costs 48 % more.
+            # costs 0.6 % more cycles, 0.9 searches 6 s and costs 48 % more. [measured]
             tpu="xla_jf_convolution_performance_target=0.98",
         )
     )
@@ -79,8 +81,8 @@ def init_from() -> ml_collections.ConfigDict:
     """Returns config.init_from: the run of the same stage whose weights a fresh run begins with."""
     return ml_collections.ConfigDict(
         dict(
-            workdir="",  # "" for random weights
-            step=0,  # of its checkpoint; 0 for the newest
+            workdir="",  # run that a fresh one begins with; "" for random weights [yours]
+            step=0,  # of its checkpoint; 0 for the newest [yours]
         )
     )
 
@@ -89,9 +91,9 @@ def checkpoint(*, every_steps: int) -> ml_collections.ConfigDict:
     """Returns config.checkpoint."""
     return ml_collections.ConfigDict(
         dict(
-            every_steps=every_steps,
-            keep_last=2,
-            keep_best=1,  # by the stage's best metric on the held-out shards
+            every_steps=every_steps,  # steps between two [chosen]
+            keep_last=2,  # so many of the newest [chosen]
+            keep_best=1,  # by the stage's best metric on the held-out shards [chosen]
         )
     )
 
@@ -100,11 +102,13 @@ def loop(*, eval_every: int, sample_every: int) -> ml_collections.ConfigDict:
     """Returns config.loop; a stage that makes no sound does not read `sample_every`."""
     return ml_collections.ConfigDict(
         dict(
-            log_every=50,  # steps
-            eval_every=eval_every,  # steps
-            eval_batches=8,
-            sample_every=sample_every,  # steps between sounds in samples/ and TensorBoard
-            max_nonfinite=20,  # skipped steps before the run stops
-            watchdog_seconds=1800,  # without a step: dump all stacks; twice as long: exit 124
+            log_every=50,  # steps [chosen]
+            eval_every=eval_every,  # steps [chosen]
+            eval_batches=8,  # of the held-out shards, each time [chosen]
+            # Steps between sounds in samples/ and TensorBoard. [chosen]
+            sample_every=sample_every,
+            max_nonfinite=20,  # skipped steps before the run stops [chosen]
+            # Seconds without a step: dump all stacks; twice as long: exit 124. [chosen]
+            watchdog_seconds=1800,
         )
     )
