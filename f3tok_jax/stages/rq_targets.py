@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What RQ-MTP asks for: labels of a batch, from statistics that are measured once per run."""
 
-from collections.abc import Mapping
-import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -98,26 +97,41 @@ class Targets:
             autoencoder=autoencoder.fingerprint,
         )
         frozen = {}
-        measure, finish = rq_mtp.measure_statistics, rq_mtp.finish_statistics
-        if not self._is_standardized:
-            measure = whitening.measure
-            finish = functools.partial(whitening.finish, directions=self._directions)
         if not config.data.latents:
             frozen["autoencoder"] = self._frozen.load_autoencoder()
 
         @jax.jit
         def sums_of(frozen, batch):
             latents, mask = self._frozen.latents(frozen, batch)
-            return measure(self._values(batch, latents), mask)
+            return self.sums(batch, latents, mask)
 
         sums = [np.float64(0.0)] * 3
         for step in range(config.rq.statistics_batches):
             more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
             sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
-        mean, scale = finish(sums)
-        if not self._is_standardized:
-            return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": scale.tolist()}
-        return {"mean": mean.tolist(), "std": scale.tolist()}
+        return self.finish(sums)
+
+    def sums(
+        self, batch: stage.Batch, latents: jax.Array, mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Of what is quantized of a batch; add those of all on the host, in float64, for `finish`.
+
+        Args:
+            batch: as the pipeline gives it.
+            latents: of it, [b, t, d].
+            mask: of these, [b, t].
+        """
+        is_standard = self._is_standardized
+        measure = rq_mtp.measure_statistics if is_standard else whitening.measure
+        return measure(self._values(batch, latents), mask)
+
+    def finish(self, sums: Sequence[np.ndarray]) -> dict[str, list]:
+        """What `load` reads, of added `sums`."""
+        if self._is_standardized:
+            mean, std = rq_mtp.finish_statistics(sums)
+            return {"mean": mean.tolist(), "std": std.tolist()}
+        mean, matrix = whitening.finish(sums, directions=self._directions)
+        return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": matrix.tolist()}
 
     def labels(self, frozen: Any, batch: stage.Batch, latents: jax.Array) -> jax.Array:
         """Labels of a batch [b, t, G] int32.
