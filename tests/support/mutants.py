@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that a test must notice: each is made in a copy of the tree, and its tests are run there.
+
+    python -m tests.support.mutants                 all of them, about a minute each on two cores
+    python -m tests.support.mutants --only=3,17     some, by their numbers
+    python -m tests.support.mutants --list          their numbers, nothing run
+
+Chosen by hand, each a mistake that is easily made and changes no shape. A mutant is killed when a test
+fails, and survives when all pass: then a test is missing. Exit code 1 where one survived, or where the
+tests could not be run at all.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.support import mutations
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_KILLED, _SURVIVED, _BROKEN = "killed", "SURVIVED", "BROKEN"
+# pytest's exit codes; any other is no verdict: nothing collected, a usage error, a signal.
+_VERDICTS = {0: _SURVIVED, 1: _KILLED}
+_LEFT_BEHIND = (".git", ".venv", "__pycache__", "runs", "*.egg-info", ".*_cache")
+_SECONDS = 1200  # for a mutant's tests
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    numbers = range(1, len(mutations.ALL) + 1)
+    parser.add_argument("--only", type=_numbers, default=numbers, help="such as 3,17")
+    parser.add_argument("--list", action="store_true", help="run nothing")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.only) - set(numbers):
+        parser.error(f"--only must be of 1 to {len(mutations.ALL)}, got {sorted(unknown)}")
+    if given.list:
+        for number in given.only:
+            mutant = mutations.ALL[number - 1]
+            print(f"{number:3} {mutant.file}: {mutant.what}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="mutants_") as folder:
+        copy = pathlib.Path(folder) / "tree"
+        shutil.copytree(_ROOT, copy, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), symlinks=True)
+        return _run_all(copy, given.only)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _run_all(tree: pathlib.Path, numbers: list[int]) -> int:
+    verdicts = []
+    print("| | mutant | verdict | seconds | by |\n| --- | --- | --- | --- | --- |", flush=True)
+    for number in numbers:
+        mutant = mutations.ALL[number - 1]
+        start = time.monotonic()
+        verdict, by = _run(tree, mutant)
+        verdicts.append(verdict)
+        seconds = time.monotonic() - start
+        place = mutant.file.removeprefix("f3tok_jax/")
+        print(
+            f"| {number} | {place}: {mutant.what} | {verdict} | {seconds:.0f} | {by} |", flush=True
+        )
+    print(f"\n{verdicts.count(_KILLED)} of {len(verdicts)} killed")
+    return int(any(verdict != _KILLED for verdict in verdicts))
+
+
+def _run(tree: pathlib.Path, mutant: mutations.Mutant) -> tuple[str, str]:
+    """The verdict on one mutant, and the test that gave it or what stood in the way."""
+    path = tree / mutant.file
+    text = path.read_text(encoding="utf-8")
+    path.write_text(mutant.applied_to(text), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--durations=0", "--tb=no"]
+    try:
+        done = subprocess.run(
+            [*command, "-m", "not slow", "-p", "no:cacheprovider", *mutant.tests],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return _BROKEN, f"no verdict in {_SECONDS} s"
+    finally:
+        path.write_text(text, encoding="utf-8")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    by = failed[0].split(" ")[1].rsplit("/", 1)[-1] if failed else ""
+    verdict = _VERDICTS.get(done.returncode, _BROKEN)
+    if verdict == _BROKEN:
+        by = f"exit {done.returncode}: {' '.join((done.stdout + done.stderr).split())[-200:]}"
+    return verdict, by
+
+
+if __name__ == "__main__":
+    sys.exit(main())

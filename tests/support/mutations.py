@@ -1,0 +1,354 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The list for tests/support/mutants.py: what is changed where, and which tests must notice."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One error.
+
+    Attributes:
+        file: that has it, from the root.
+        what: is wrong, in a few words.
+        old: text of the file, which occurs in it once.
+        new: text in its place.
+        tests: files of tests, or further arguments of pytest.
+    """
+
+    file: str
+    what: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def applied_to(self, text: str) -> str:
+        """The file's text with the error; raises ValueError where the old text is not there once."""
+        if self.old == self.new or text.count(self.old) != 1:
+            raise ValueError(
+                f"the mutant {self.what!r} wants the text {self.old!r} once in {self.file}, where it "
+                f"occurs {text.count(self.old)} times: write it anew in tests/support/mutations.py"
+            )
+        return text.replace(self.old, self.new)
+
+
+def _of(file: str, tests: str, *errors: tuple[str, str, str]) -> list[Mutant]:
+    """Mutants of one file: (what, old, new) each; tests below tests/f3tok_jax."""
+    paths = tuple(f"tests/f3tok_jax/{name}" for name in tests.split())
+    return [Mutant(f"f3tok_jax/{file}", *error, paths) for error in errors]
+
+
+_MATHEMATICS = [
+    *_of(
+        "models/bottleneck.py",
+        "models/test_bottleneck.py",
+        (
+            "a channel is normalised over time, not a frame over channels",
+            "variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)",
+            "variance = jnp.mean(jnp.square(centred), axis=1, keepdims=True)",
+        ),
+        (
+            "one alpha for the whole batch",
+            "alpha = jax.random.uniform(alpha_key, (batch_size, 1), maxval=gamma)",
+            "alpha = jax.random.uniform(alpha_key, (1, 1), maxval=gamma)",
+        ),
+    ),
+    *_of(
+        "models/representation_encoder.py",
+        "models/test_representation_encoder.py stages/test_representation.py",
+        (
+            "one alpha for all examples of a packed row",
+            "gamma=self.input_noise, segments=segments",
+            "gamma=self.input_noise, segments=None",
+        ),
+    ),
+    *_of(
+        "models/rq_mtp.py",
+        "models/test_rq_mtp.py",
+        (
+            "codebooks of a generator whose stream may change",
+            "draw = np.random.RandomState(seed)",
+            "draw = np.random.default_rng(seed)",
+        ),
+        (
+            "codes are normalised over codes, not over their width",
+            "np.linalg.norm(codes, axis=-1, keepdims=True)",
+            "np.linalg.norm(codes, axis=1, keepdims=True)",
+        ),
+        (
+            "the first head predicts the frame that it has seen",
+            "for k in range(1, num_heads + 1):",
+            "for k in range(num_heads):",
+        ),
+        (
+            "padding is a target",
+            "same = segments != 0",
+            "same = segments >= 0",
+        ),
+    ),
+    *_of(
+        "models/whitening.py",
+        "models/test_whitening.py",
+        (
+            "the mean stays in the covariance",
+            "np.linalg.eigh(products / count - np.outer(mean, mean))",
+            "np.linalg.eigh(products / count)",
+        ),
+    ),
+    *_of(
+        "models/packing.py",
+        "models/test_packing.py",
+        (
+            "a position more than there is to hold",
+            "valid = jnp.arange(length, dtype=jnp.int32)[None] < count",
+            "valid = jnp.arange(length, dtype=jnp.int32)[None] <= count",
+        ),
+    ),
+    *_of(
+        "models/sequences.py",
+        "models/test_sequences.py",
+        (
+            "examples of a row share a segment",
+            "jnp.arange(batch_size, dtype=jnp.int32) % examples_per_row",
+            "jnp.arange(batch_size, dtype=jnp.int32) // examples_per_row",
+        ),
+        (
+            "a token is predicted from itself",
+            "predicts = jnp.pad(answers[:, 1:], ((0, 0), (0, 1)))",
+            "predicts = answers",
+        ),
+    ),
+    *_of(
+        "losses/flow.py",
+        "losses/test_flow.py",
+        (
+            "time runs from data to noise",
+            "noisy=t * target + (1 - t) * noise",
+            "noisy=(1 - t) * target + t * noise",
+        ),
+        (
+            "uniform times",
+            "jax.nn.sigmoid(jax.random.normal(time_key, target.shape[:1]))",
+            "jax.random.uniform(time_key, target.shape[:1])",
+        ),
+    ),
+    *_of(
+        "models/sampler.py",
+        "models/test_sampler.py",
+        (
+            "guidance counts from the condition",
+            "return without + guidance * (with_it - without)",
+            "return with_it + guidance * (with_it - without)",
+        ),
+        (
+            "the midpoint is taken at the step's beginning",
+            "slope = at(x + 0.5 * step * slope, start + 0.5 * step)",
+            "slope = at(x + 0.5 * step * slope, start)",
+        ),
+    ),
+    *_of(
+        "models/flow_head.py",
+        "models/test_flow_head.py",
+        (
+            "the history holds the patch itself",
+            "padded = jnp.pad(patches, ((0, 0), (count, 0), (0, 0), (0, 0)))",
+            "padded = jnp.pad(patches, ((0, 0), (0, count), (0, 0), (0, 0)))",
+        ),
+        (
+            "sound ends where it has probably ended long ago",
+            "return survival < -math.log(2)",
+            "return survival < -math.log(4)",
+        ),
+    ),
+    *_of(
+        "losses/reconstruction.py",
+        "losses/test_reconstruction.py",
+        (
+            "padding of the target is heard",
+            "return jnp.where(mask, target, 0.0), jnp.where",
+            "return target, jnp.where",
+        ),
+    ),
+    *_of(
+        "losses/adversarial.py",
+        "losses/test_adversarial.py",
+        (
+            "features of true sound learn to be like false ones",
+            "real = jax.lax.stop_gradient(real).astype(jnp.float32)",
+            "real = real.astype(jnp.float32)",
+        ),
+    ),
+    *_of(
+        "signal/spectra.py",
+        "signal/test_spectra.py",
+        (
+            "the symmetric window",
+            "0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)",
+            "0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / (length - 1))",
+        ),
+        (
+            "mel filters of area one half",
+            "filters = filters * (2.0 / (high - low))",
+            "filters = filters * (1.0 / (high - low))",
+        ),
+    ),
+    *_of(
+        "models/transformer/attention.py",
+        "models/transformer/test_attention.py models/transformer/test_transformer.py",
+        (
+            "attention sees the next position",
+            "allowed &= distance[None] >= 0",
+            "allowed &= distance[None] >= -1",
+        ),
+        (
+            "an example sees those before it in its row",
+            "(segments[:, :, None] == segments[:, None, :])",
+            "(segments[:, :, None] >= segments[:, None, :])",
+        ),
+        (
+            "the cache's window is one wider",
+            "return seen & (distance < window) if window else seen",
+            "return seen & (distance <= window) if window else seen",
+        ),
+    ),
+    *_of(
+        "models/transformer/layers.py",
+        "models/transformer/test_layers.py models/transformer/test_transformer.py",
+        (
+            "rotary pairs are mirrored, not rotated",
+            "swap[np.arange(half) + half, np.arange(half)] = -1.0",
+            "swap[np.arange(half) + half, np.arange(half)] = 1.0",
+        ),
+    ),
+    *_of(
+        "training/state.py",
+        "training/test_state.py",
+        (
+            "the average follows at once",
+            "average + (1.0 - decay) * (new.astype(average.dtype) - average)",
+            "average + decay * (new.astype(average.dtype) - average)",
+        ),
+    ),
+    *_of(
+        "training/optimizer.py",
+        "training/test_optimizer.py",
+        (
+            "the warm-up begins at the peak",
+            "optax.linear_schedule(peak / warmup_steps, peak, max(warmup_steps - 1, 1))",
+            "optax.linear_schedule(peak, peak, max(warmup_steps - 1, 1))",
+        ),
+    ),
+]
+
+_MODULES = [
+    *_of(
+        "stages/generation_loss.py",
+        "stages/test_generation_loss.py stages/test_generation.py",
+        (
+            "the encoder hears clean latents in training",
+            'noise_key=key_of("encoder_noise") if is_training and flow.encoder_noise else None',
+            "noise_key=None",
+        ),
+        (
+            "a patch is made of the state that has read it",
+            "states=flat(teaching.states[:, :-1])",
+            "states=flat(teaching.states[:, 1:])",
+        ),
+        (
+            "the condition is never dropped",
+            'keeps = jax.random.uniform(key_of("condition_drop"), (count,)) >= flow.condition_drop',
+            'keeps = jax.random.uniform(key_of("condition_drop"), (count,)) >= 0.0',
+        ),
+        (
+            "the stop's loss counts once for each draw",
+            'loss += flow.stop_weight * stop_loss / totals["patches"]',
+            'loss += flow.stop_weight * flow.draws * stop_loss / totals["patches"]',
+        ),
+    ),
+    *_of(
+        "models/generator.py",
+        "models/test_generator.py",
+        (
+            "the token beside a state is the next patch's",
+            "tokens=jnp.pad(tokens, ((0, 0), (1, 0), (0, 0)))",
+            "tokens=jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))",
+        ),
+        (
+            "patches without room in their row teach",
+            "mask=patch_mask & had_room[:, 1:]",
+            "mask=patch_mask",
+        ),
+    ),
+    *_of(
+        "models/projector.py",
+        "models/test_projector.py",
+        (
+            "audio tokens keep the scale of the representations",
+            "x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)",
+            "x *= 1.0",
+        ),
+    ),
+    *_of(
+        "models/discriminators/stacked_layers.py",
+        "models/discriminators/test_stacked_layers.py models/discriminators/test_bands.py",
+        (
+            "a position beyond a band's last is valid",
+            "(step < rows.valid_steps)",
+            "(step <= rows.valid_steps)",
+        ),
+    ),
+    *_of(
+        "models/discriminators/periods.py",
+        "models/discriminators/test_periods.py",
+        (
+            "neighbours, not every n-th sample, are a row",
+            "waveform.reshape(waveform.shape[0], -1, fold, period).transpose(0, 3, 1, 2)",
+            "waveform.reshape(waveform.shape[0], period, -1, fold)",
+        ),
+    ),
+    *_of(
+        "training/microbatches.py",
+        "stages/test_autoencoder.py",
+        (
+            "the last microbatch alone is learned from",
+            "return jax.tree.map(jnp.add, total, gradients(*indexed)), None",
+            "return gradients(*indexed), None",
+        ),
+    ),
+    *_of(
+        "stages/autoencoder.py",
+        "stages/test_autoencoder.py",
+        (
+            "all microbatches hear the same noise",
+            'noise_key = jax.random.fold_in(key_of("noise"), index)',
+            'noise_key = key_of("noise")',
+        ),
+        (
+            "discriminators always hear an example's beginning",
+            "start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)",
+            "start = 0 * jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)",
+        ),
+    ),
+    *_of(
+        "stages/representation_loss.py",
+        "stages/test_representation.py",
+        (
+            "the edges of audio are not at the scale of tokens",
+            'boundaries * frozen["embedding_rms"]',
+            "boundaries",
+        ),
+        (
+            "the loss of several codebooks is their sum",
+            'totals["targets"] = count * model.config.rq.num_codebooks',
+            'totals["targets"] = count',
+        ),
+        (
+            "a patch is sound where all of it is",
+            "patches = jnp.any(patches.reshape(mask.shape[0], -1, config.supervision.patch), axis=-1)",
+            "patches = jnp.all(patches.reshape(mask.shape[0], -1, config.supervision.patch), axis=-1)",
+        ),
+    ),
+]
+
+ALL = (*_MATHEMATICS, *_MODULES)
