@@ -109,7 +109,8 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             sway=-1.0,
             guidance=2.0,  # 1 is the condition alone [VoxCPM]
             temperature=1.0,  # standard deviation of the noise [chosen: as in training]
-            renormalize=True,  # frames to mean 0, rms 1, as the autoencoder's are [NextStep]
+            # Frames to mean 0, rms 1, as the autoencoder's are; nothing where they are not. [NextStep]
+            renormalize=True,
         )
     )
     config.text = ml_collections.ConfigDict(

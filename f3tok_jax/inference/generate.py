@@ -66,6 +66,9 @@ class TextToSound:
         """
         self.config, self.codec, self.step = model.config, codec, step
         self.generator, self.sampler, self.weights = model.generator, model.sampler, weights
+        # The generator's own latents are of rms 1; those that are given and taken are the codec's.
+        self._latent_rms = np.float32(model.run.latent_rms)
+        self._renormalizes = model.run.normalizes_latents
         text = model.config.text
         chosen = {name: weight for name, weight in text.tasks.items() if weight}
         folder = model.representation.language_model_folder
@@ -152,6 +155,11 @@ class TextToSound:
             known = ", ".join(vars(self.sampler))
             raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
         changed = dataclasses.replace(self.sampler, **(sampler or {}))
+        if changed.renormalize and not self._renormalizes:
+            raise ValueError(
+                "sampler must leave frames as they are for an autoencoder without "
+                "config.bottleneck.normalize, whose frames are of any scale, got renormalize=True"
+            )
         text, text_mask = self._text_rows(requests)
         prompt, prompt_mask = self._prompt_rows(requests)
         total = prompt.shape[1] + max_patches
@@ -177,7 +185,7 @@ class TextToSound:
                 least=min_patches,
             )
             is_done = np.asarray(speech.is_done)
-            latents = np.asarray(flow_head.latents_of(patches), np.float32)
+            latents = np.asarray(flow_head.latents_of(patches), np.float32) * self._latent_rms
             counts = np.asarray(mask).sum(axis=1) * self.generator.patch
             yield [row[:count] for row, count in zip(latents, counts)]
 
@@ -234,7 +242,7 @@ class TextToSound:
         length = patch * -(-max(len(row) for row in latents) // patch)
         made: list[np.ndarray] = []
         for start, batch in _batches(requests, batch_size):
-            true = latents[start : start + len(batch)]
+            true = [row / self._latent_rms for row in latents[start : start + len(batch)]]
             text, text_mask = self._text_rows(batch)
             rows = self._follow(
                 self.weights,
@@ -244,7 +252,8 @@ class TextToSound:
                 jax.random.key(seed + start // len(batch)),
                 sampler=self.sampler,
             )
-            made += [row[: len(one) // patch * patch] for row, one in zip(np.asarray(rows), true)]
+            rows = np.asarray(rows) * self._latent_rms
+            made += [row[: len(one) // patch * patch] for row, one in zip(rows, true)]
         return made
 
     def _follow_all(self, weights, latents, mask, text, text_mask, key, *, sampler):
@@ -324,7 +333,8 @@ class TextToSound:
         rows = np.zeros((len(requests), num, patch, latent_dim), np.float32)
         for row, (request, count) in enumerate(zip(requests, counts)):
             if count:
-                rows[row, :count] = request.prompt[: count * patch].reshape(count, patch, -1)
+                latents = request.prompt[: count * patch] / self._latent_rms
+                rows[row, :count] = latents.reshape(count, patch, -1)
         return rows, np.arange(num)[None] < np.array(counts)[:, None]
 
 

@@ -28,9 +28,18 @@ class Representer:
         params: Any,
         *,
         step: int | None = None,
+        latent_rms: float = 1.0,
     ):
-        """Takes a module, its parameters, and after which step they were saved, if they were."""
+        """Takes a module and its parameters.
+
+        Args:
+            encoder: the module.
+            params: its parameters.
+            step: after which they were saved, if they were.
+            latent_rms: of latents, by which they are divided; see lineage.Lineage.latent_rms.
+        """
         self.encoder, self.step, self._params = encoder, step, params
+        self._latent_rms = np.float32(latent_rms)
         self._step = jax.jit(functools.partial(encoder.apply, method="step"))
         self._represent = batched.Lists(
             self._latents_to_representations,
@@ -43,7 +52,7 @@ class Representer:
     def load(cls, run: lineage.Lineage, *, say: Callable[[str], None] = print) -> "Representer":
         """Loads the averaged weights of a run of the representation stage; see Codec.load."""
         encoder, params, found = pretrained_representation.load_encoder(run, say=say)
-        return cls(encoder, params, step=found.step)
+        return cls(encoder, params, step=found.step, latent_rms=found.latent_rms)
 
     def represent(self, latents: Sequence[np.ndarray], *, batch_size: int = 8) -> list[np.ndarray]:
         """Representations [t, width] float32 of each sequence of latents [t, latent_dim]."""
@@ -61,10 +70,12 @@ class Representer:
             count = chunk.shape[1]
             mask = np.broadcast_to(np.arange(_CHUNK_LATENTS) < count, (channels, _CHUNK_LATENTS))
             chunk = np.pad(chunk, ((0, 0), (0, _CHUNK_LATENTS - count), (0, 0)))
+            chunk = chunk / self._latent_rms
             states, cache = self._step({"params": self._params}, chunk, cache, mask=mask)
             parts.append(np.asarray(states, np.float32)[:, :count])
         return np.concatenate(parts, axis=1)
 
     def _latents_to_representations(self, params, latents, mask) -> jax.Array:
+        latents = latents / self._latent_rms
         found = self.encoder.apply({"params": params}, latents, segments=mask.astype(jnp.int32))
         return found.astype(jnp.float32)

@@ -60,6 +60,8 @@ class FrozenModels:
         tree = {}
         if self.autoencoder is not None and not self._reads_latents:
             tree["autoencoder"] = pretrained_autoencoder.abstract_params(self.autoencoder)
+        if not self.run.normalizes_latents:
+            tree[lineage.LATENT_RMS] = jax.ShapeDtypeStruct((), jnp.float32)
         if self.language_model is not None:
             tree["language_model"] = language_model_lib.abstract_params(
                 self.language_model, self._dtype
@@ -67,11 +69,12 @@ class FrozenModels:
             tree["embedding_rms"] = jax.ShapeDtypeStruct((), jnp.float32)
         return tree
 
-    def load(self, shardings: Mapping[str, Any]) -> dict[str, Any]:
+    def load(self, shardings: Mapping[str, Any], *, latent_rms: float) -> dict[str, Any]:
         """Loads every weight to where it belongs.
 
         Args:
             shardings: a tree that has all of `abstract()`, and perhaps more.
+            latent_rms: of the latents, where the autoencoder does not see to it that it is 1.
 
         Raises:
             ValueError: where a model is not named, or its files are not whole.
@@ -82,6 +85,9 @@ class FrozenModels:
             placed["autoencoder"] = self.load_autoencoder(shardings["autoencoder"])
         if self.language_model is not None:
             placed |= self.load_language_model(shardings)
+        if lineage.LATENT_RMS in shardings:
+            rms = jnp.float32(latent_rms)
+            placed[lineage.LATENT_RMS] = jax.device_put(rms, shardings[lineage.LATENT_RMS])
         return placed
 
     def load_autoencoder(self, shardings: Any = None) -> Any:
@@ -100,7 +106,18 @@ class FrozenModels:
         return {"language_model": params, "embedding_rms": rms(self.language_model.table(params))}
 
     def latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
-        """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them."""
+        """Clean latents [b, t, d] of a batch and their mask [b, t]; no gradient flows to them.
+
+        Of rms 1, like the noise that is added to them later: where the autoencoder does not see to
+        it, they are divided by what was measured, if `frozen` has that.
+        """
+        latents, mask = self._latents(frozen, batch)
+        if lineage.LATENT_RMS in frozen:
+            latents = latents / frozen[lineage.LATENT_RMS]
+        return latents, mask
+
+    def _latents(self, frozen: Any, batch: stage.Batch) -> tuple[jax.Array, jax.Array]:
+        """As the autoencoder gives them."""
         if "latents" in batch:
             return batch["latents"], batch["mask"]
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)

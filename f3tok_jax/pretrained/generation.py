@@ -33,7 +33,7 @@ class Model:
         representation: the run that it builds on; a mere config where none is named.
         frozen: the autoencoder and the language model of that.
         generator: the modules of generation, the head's among them.
-        sampler: of evaluation.
+        sampler: of evaluation; its latents are of rms 1, see `lineage.Lineage.latent_rms`.
     """
 
     def __init__(self, run: lineage.Lineage):
@@ -74,7 +74,10 @@ class Model:
                 latent_dim=run.sound.latent_dim, patch=supervision.patch, **config.model
             ),
         )
-        self.sampler = sampler_lib.Sampler(**config.sampling)
+        sampling = dict(config.sampling)
+        # Frames that were of any mean and rms in training must stay so.
+        sampling["renormalize"] = config.sampling.renormalize and run.normalizes_latents
+        self.sampler = sampler_lib.Sampler(**sampling)
 
     @property
     def trains_language_model(self) -> bool:
@@ -109,7 +112,8 @@ class Model:
         modules = self._abstract_modules()
         own = {name: shardings[name] for name in modules}
         params, _ = pretrained_representation.load(self.representation, modules, shardings=own)
-        return self.frozen.load(shardings) | params
+        rms = self.representation.latent_rms
+        return self.frozen.load(shardings, latent_rms=rms) | params
 
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters of every player, boxed in their logical axes."""

@@ -24,6 +24,7 @@ from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import saved_states
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
+LATENT_RMS = "latent_rms"  # among what a representation run has measured
 
 _Found = TypeVar("_Found")
 
@@ -328,6 +329,25 @@ class Lineage:
             return {}
         digest = self.digests.get(run_folder.FROZEN, "")
         return self._files.frozen(self.workdir, digest)["fingerprints"]
+
+    @property
+    def normalizes_latents(self) -> bool:
+        """Whether frames have mean 0 and rms 1 by themselves; of mere recipes it is taken so."""
+        run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
+        return run is None or bool(run.config.bottleneck.normalize)
+
+    @functools.cached_property
+    def latent_rms(self) -> float:
+        """By which latents are divided before anything reads them: as its representation run has
+        measured them, 1 where they have that by themselves."""
+        if self.normalizes_latents:
+            return 1.0
+        run = self if self.stage == "representation" else self.ancestor("representation")
+        if run is None or not run.workdir:
+            return 1.0
+        digest = run.digests.get(run_folder.FROZEN, "")
+        # Runs older than that number have heard latents as they are.
+        return float(run._files.frozen(run.workdir, digest)["measured"].get(LATENT_RMS, 1.0))
 
     def frozen_fingerprints(self, *, language_model: bool = False) -> dict[str, str]:
         """Name -> fingerprint of each frozen model as it is now.

@@ -18,6 +18,7 @@ import optax
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.runs import lineage
+from f3tok_jax.stages import first_batches
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import rq_targets
 from f3tok_jax.stages import sound as sound_lib
@@ -83,7 +84,7 @@ def make_stage(
         **sound_lib.of_latents(config, frozen.run, text, frozen.check_named),
         batch_spec=spec,
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
-        measure=targets.measure if targets else dict,
+        measure=functools.partial(_measure, model=model),
         abstract_frozen=frozen.abstract() | (targets.abstract() if targets else {}),
         load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
@@ -101,11 +102,30 @@ def make_stage(
     )
 
 
+def _measure(*, model: representation_loss.Model) -> dict[str, Any]:
+    """Statistics for RQ-MTP, and the rms of latents that are not normalised, in one pass."""
+    frozen, targets = model.frozen, model.targets
+    is_scaled = not frozen.run.normalizes_latents
+    if not targets and not is_scaled:
+        return {}
+
+    def measure(batch, latents, mask):
+        energy = first_batches.energy(latents, mask) if is_scaled else ()
+        return *(targets.sums(batch, latents, mask) if targets else ()), *energy
+
+    sums = first_batches.sums(model.config, frozen, measure)
+    energy = [sums.pop() for _ in range(2)][::-1] if is_scaled else []
+    measured = targets.finish(sums) if targets else {}
+    return measured | ({lineage.LATENT_RMS: first_batches.rms(energy)} if is_scaled else {})
+
+
 def _load_frozen(
     shardings: Mapping[str, Any], measured: Mapping[str, Any], *, model: representation_loss.Model
 ) -> dict[str, Any]:
     """Everything that the step reads and nothing trains, each where it belongs."""
-    placed = model.frozen.load(shardings)
+    # A run that began before this was measured goes on with latents as they are.
+    rms = measured.get(lineage.LATENT_RMS, 1.0)
+    placed = model.frozen.load(shardings, latent_rms=rms)
     return placed | model.targets.load(shardings, measured) if model.targets else placed
 
 

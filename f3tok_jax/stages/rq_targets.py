@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from data_pipelines.reading import pipeline
 from f3tok_jax.models import rq_mtp
 from f3tok_jax.models import whitening
 from f3tok_jax.pretrained import frozen as frozen_lib
-from f3tok_jax.stages import sound as sound_lib
+from f3tok_jax.runs import lineage
 from f3tok_jax.training import stage
 
 NORMALIZATIONS = ("whiten", "leading", "standardize")
@@ -60,7 +59,7 @@ class Targets:
 
         Args:
             shardings: a tree that has all of `abstract()`, and perhaps more.
-            measured: what `measure` gave when the run began.
+            measured: what `finish` gave when the run began, and the rms of the latents.
         """
         rq = self._config.rq
         arrays = {name: np.asarray(measured[name], np.float32) for name in ("mean", "std")}
@@ -74,42 +73,11 @@ class Targets:
         if not self._is_standardized:
             matrix = np.asarray(measured["matrix"], np.float32)
             arrays["table"] = whitening.into_table(matrix, arrays["std"], arrays["table"])
+        if self._is_of_latents:
+            # Measured as the autoencoder gives them; what is labelled has been divided by this.
+            rms = np.float32(measured.get(lineage.LATENT_RMS, 1.0))
+            arrays |= {name: arrays[name] / rms for name in ("mean", "std")}
         return jax.device_put(arrays, {name: shardings[name] for name in arrays})
-
-    def measure(self) -> dict[str, list[float]]:
-        """Statistics of what is quantized, over training batches: its mean and its scale or whitening.
-
-        The same on every mesh: one process reads the global batches, on one device.
-        """
-        config, sound = self._config, self._frozen.sound
-        self._frozen.check_named()
-        autoencoder = self._frozen.run.parents["autoencoder"]
-        batches = pipeline.Pipeline(
-            config.data.train,
-            pipeline.Options(
-                batch_size=config.data.batch_size,
-                seed=config.seed,
-                max_replaced=config.data.max_replaced,
-            ),
-            sample_rate=sound.sample_rate,
-            crop_length=sound_lib.crop_length(config, sound),
-            random_crop=False,
-            autoencoder=autoencoder.fingerprint,
-        )
-        frozen = {}
-        if not config.data.latents:
-            frozen["autoencoder"] = self._frozen.load_autoencoder()
-
-        @jax.jit
-        def sums_of(frozen, batch):
-            latents, mask = self._frozen.latents(frozen, batch)
-            return self.sums(batch, latents, mask)
-
-        sums = [np.float64(0.0)] * 3
-        for step in range(config.rq.statistics_batches):
-            more = jax.device_get(sums_of(frozen, batches.local_batch(step)))
-            sums = [np.asarray(value, np.float64) + total for value, total in zip(more, sums)]
-        return self.finish(sums)
 
     def sums(
         self, batch: stage.Batch, latents: jax.Array, mask: jax.Array
@@ -118,7 +86,7 @@ class Targets:
 
         Args:
             batch: as the pipeline gives it.
-            latents: of it, [b, t, d].
+            latents: of it, [b, t, d], as the autoencoder gives them.
             mask: of these, [b, t].
         """
         is_standard = self._is_standardized

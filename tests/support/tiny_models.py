@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models small enough to run in a test."""
 
+from collections.abc import Callable
 import functools
 import os
 import pathlib
@@ -101,12 +102,26 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
     return autoencoder, {"params": params}
 
 
-def write_run(folder: str | os.PathLike, *, train: str = "", seed: int = 0) -> None:
-    """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards."""
+def write_run(
+    folder: str | os.PathLike, *, train: str = "", seed: int = 0, latent_scale: float = 0.0
+) -> None:
+    """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards.
+
+    With a `latent_scale` its latents are not normalised, and so many times those of scale 1.
+    """
     settings = config()
     settings.data.train = train
+    settings.bottleneck.normalize = not latent_scale
     config_lib.save(settings, str(folder))
-    write_checkpoint(folder, settings, autoencoder_stage.make_stage(settings), seed=seed)
+
+    def scale(path, leaf):
+        names = [entry.key for entry in path if hasattr(entry, "key")]
+        is_last = "dense_pair" in names and names[-2] in ("output", "linear")
+        return latent_scale * leaf if latent_scale and "encoder" in names and is_last else leaf
+
+    stage = autoencoder_stage.make_stage(settings)
+    change = functools.partial(jax.tree.map_with_path, scale)
+    write_checkpoint(folder, settings, stage, seed=seed, change=change)
 
 
 def write_checkpoint(
@@ -116,8 +131,9 @@ def write_checkpoint(
     *,
     step: int = 3,
     seed: int = 0,
+    change: Callable[[Any], Any] = lambda state: state,
 ) -> None:
-    """Writes a checkpoint with random weights."""
+    """Writes a checkpoint with random weights, `change` of them."""
     rng = np.random.default_rng(seed)
 
     def weights(leaf):  # compiling the real initialisation would take longer than most tests
@@ -127,7 +143,7 @@ def write_checkpoint(
     writer = checkpoint.Checkpointer(
         str(folder), config_json=config_lib.to_json(settings), data_fingerprint=""
     )
-    writer.save(step, jax.tree.map(weights, abstract))
+    writer.save(step, change(jax.tree.map(weights, abstract)))
     writer.close()
 
 

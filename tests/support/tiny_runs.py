@@ -17,11 +17,18 @@ SMALL = tiny_models.overrides(model=tiny_models.SHAPE)
 _TASKS = ("caption", "language", "instrument", "event")
 
 
-def write(config: ml_collections.ConfigDict, workdir: str, *, step: int = 3) -> None:
-    """Writes a run folder of any stage whose checkpoint has random weights."""
+def write(
+    config: ml_collections.ConfigDict, workdir: str, *, step: int = 3, measures: bool = False
+) -> None:
+    """Writes a run folder of any stage whose checkpoint has random weights.
+
+    It has measured something if `measures`, which takes its time.
+    """
     config_lib.save(config, workdir)
     stage = registry.of(config.stage).make(config)
-    run_folder.settle_frozen(workdir, stage.frozen_fingerprints, dict)
+    run_folder.settle_frozen(
+        workdir, stage.frozen_fingerprints, stage.measure if measures else dict
+    )
     lineage.Lineage(config=config).keep_places(workdir)
     tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 
