@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Trains the representation stage with and without each of its losses, and probes what comes out.
+r"""Trains the representation stage in several ways, and probes what comes out.
 
     python -m f3tok_jax.ablation --config=configs/representation.py:tiny \
         --config.autoencoder.workdir=runs/autoencoder --config.language_model.folder=MODEL \
@@ -8,9 +8,12 @@ r"""Trains the representation stage with and without each of its losses, and pro
         --shards=DIR/train --test_shards=test=DIR/test --label=digit,speaker --seeds=0,1 \
         --output=runs/ablation/ablation.json
 
+Arms are, by --arms, the stage with and without each of its losses ("losses"), or RQ-MTP alone with
+each kind of target ("targets", which need no language model), or single ones of these by name.
+
 Every arm and seed is an ordinary run of f3tok_jax.train in its folder below --workdir, with the same
-data and steps. The same command goes on where it was stopped. More arms, each a change of the full
-one, come by
+data and steps. The same command goes on where it was stopped. More arms, each a change of the config,
+come by
 
     ... --arm="eight layers: model.num_layers=8" --arm="two codebooks: rq.num_codebooks=2"
 
@@ -39,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "NAME=DIR[,NAME=DIR] that they are tested on"
     add("--test_shards", required=True, type=command.path, help=text)
     add("--seeds", default="0", help="of the training, with commas")
+    add("--arms", default="losses", type=command.values(), help="losses, targets, or names of arms")
     text = "NAME: KEY=VALUE [KEY=VALUE], one more arm; repeatable"
     add("--arm", action="append", default=[], help=text)
     text = "NAME=DIR[,NAME=DIR] of speech to transcribe"
@@ -53,12 +57,13 @@ def _ablate(given: argparse.Namespace) -> None:
     from f3tok_jax.evaluation import transcription
     from f3tok_jax.probing import ablation as ablation_lib
     from f3tok_jax.probing import ablation_runs
+    from f3tok_jax.probing import arms
 
     moved = dict(given.moved or ())
     runs = ablation_runs.plan(
         given.config,
         given.overrides,
-        arms=(*ablation_runs.ARMS, *map(ablation_runs.parse_arm, given.arm)),
+        arms=(*arms.named(given.arms), *map(arms.parse, given.arm)),
         seeds=_parse_seeds(given.seeds),
         workdir=given.workdir,
         moved=moved,

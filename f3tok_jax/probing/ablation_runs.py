@@ -1,13 +1,11 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The runs of an ablation: its arms, their configs, and training them one after another."""
+"""The runs of an ablation: their configs, and training them one after another."""
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,40 +13,18 @@ import types
 
 import ml_collections
 
-from data_pipelines import command
+from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way to train: its name, and what it changes of the config, as "key=value"."""
-
-    name: str
-    changes: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """Its name as a part of a path."""
-        return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
-
-
-FULL = Arm("full")
-ARMS = (
-    FULL,
-    # Nothing to warm up with: the language model's loss counts from the first step.
-    Arm("without RQ-MTP", ("rq.weight=0.0", "supervision.start=0.0")),
-    Arm("without language model", ("supervision.weight=0.0",)),
-)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """One run: of which arm and seed, its folder, its arguments for train, and its config."""
 
-    arm: Arm
+    arm: arms_lib.Arm
     seed: int
     workdir: str
     arguments: tuple[str, ...]
@@ -75,7 +51,7 @@ def plan(
     recipe: str,
     overrides: Sequence[str],
     *,
-    arms: Sequence[Arm] = ARMS,
+    arms: Sequence[arms_lib.Arm] = arms_lib.LOSSES,
     seeds: Sequence[int],
     workdir: str,
     moved: Mapping[str, str] = types.MappingProxyType({}),
@@ -85,7 +61,7 @@ def plan(
     Args:
         recipe: file and preset of the representation stage.
         overrides: "--config.key=value" arguments for all arms.
-        arms: at least one, the full one first.
+        arms: at least one.
         seeds: of the training.
         workdir: folder of the runs' folders.
         moved: where what the config names lies now; see F3Tokenizer.from_pretrained.
@@ -114,7 +90,7 @@ def plan(
                     f"is of the {config.stage} stage"
                 )
             validation.validate(config, registry.of(config.stage))
-            if arm == FULL and not (config.rq.weight and config.supervision.weight):
+            if arm == arms_lib.FULL and not (config.rq.weight and config.supervision.weight):
                 raise ValueError(
                     "the full arm must have both losses, got "
                     f"config.rq.weight={config.rq.weight} and "
@@ -126,21 +102,6 @@ def plan(
             arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}", *maps)
             runs.append(Run(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config))
     return runs
-
-
-def parse_arm(text: str) -> Arm:
-    """Reads "NAME: KEY=VALUE KEY=VALUE"; raises ValueError for anything else."""
-    name, colon, changes = text.partition(":")
-    arm = Arm(name.strip(), tuple(map(command.path, shlex.split(changes))))
-    if not colon or not arm.folder or not all("=" in change for change in arm.changes):
-        raise ValueError(f"--arm must be NAME: KEY=VALUE [KEY=VALUE], got {text!r}")
-    for change in arm.changes:
-        if change.startswith(("seed=", "autoencoder.")):
-            raise ValueError(
-                f"all arms must have the same seeds and autoencoder, got {change!r} in --arm "
-                f"{arm.name!r}"
-            )
-    return arm
 
 
 def train(run: Run, *, say: Callable[[str], None] = print) -> None:

@@ -245,6 +245,33 @@ class Ablation(Probe):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StableLabels:
+    """Shares of the labels of one kind of target; values are a list of seeds per autoencoder."""
+
+    name: str
+    kept: Mapping[str, Spread]  # what is done to the sound -> share that stays the same
+    by_chance: Spread  # that would, drawn as often as they occur
+    in_use: Spread  # perplexity of the codes, of their number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stability:
+    """How steady the labels of RQ-MTP are on autoencoders."""
+
+    FORMAT: ClassVar[str] = "f3tok stability 1"
+    workdirs: tuple[str, ...]
+    autoencoders: tuple[str, ...]  # their fingerprints
+    shards: str  # whose statistics normalise
+    test_shards: str
+    num_frames: int
+    seeds: tuple[int, ...]  # of the codebooks
+    num_codebooks: int
+    codebook_size: int
+    arms: Mapping[str, tuple[str, ...]]  # name -> what it changes
+    rows: tuple[StableLabels, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Transcript:
     """What was said, and what was heard."""
 
@@ -312,7 +339,17 @@ class Cost:
     figures: Mapping[str, Any] = typed_json.named(typed_json.BESIDE)
 
 
-Result = Reconstruction | Generation | LanguageModel | Probe | Ablation | Transcripts | Speed | Cost
+Result = (
+    Reconstruction
+    | Generation
+    | LanguageModel
+    | Probe
+    | Ablation
+    | Stability
+    | Transcripts
+    | Speed
+    | Cost
+)
 KINDS = {kind.FORMAT: kind for kind in typing.get_args(Result)}
 
 

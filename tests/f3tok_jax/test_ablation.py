@@ -15,6 +15,7 @@ from f3tok_jax.evaluation import transcription
 from f3tok_jax.inference import codec
 from f3tok_jax.probing import ablation as ablation_lib
 from f3tok_jax.probing import ablation_runs
+from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
@@ -102,6 +103,21 @@ def test_arms_differ_in_their_losses_alone(overrides, tmp_path):
     assert flat["full_1"]["seed"] == 1 and flat["full_1"]["num_steps"] == 4
 
 
+def test_targets_differ_in_what_is_quantized_alone(overrides, tmp_path):
+    runs = _plan(overrides, tmp_path, arms=arms_lib.named(["targets"]), seeds=(0,))
+    assert [run.name for run in runs] == [
+        *("whitened_0", "leading_0", "standardised_0"),
+        *("log_mel_standardised_0", "log_mel_whitened_0", "log_mel_leading_0"),
+    ]
+    flat = [config_lib.flatten(run.config) for run in runs]
+    differing = {key for one in flat for key in one if one[key] != flat[0][key]}
+    assert differing == {"rq.target", "rq.normalization"}
+    kinds = {(one["rq.target"], one["rq.normalization"]) for one in flat}
+    assert len(kinds) == 6 and {one["supervision.weight"] for one in flat} == {0.0}
+    chosen = arms_lib.named(["leading", "full", "targets"])
+    assert [arm.name for arm in chosen[:3]] == ["leading", "full", "whitened"]
+
+
 def test_the_program_trains_every_arm_once_and_writes_a_table(
     overrides, shards, trained, tmp_path, capsys, monkeypatch
 ):
@@ -131,7 +147,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         "speaker"
     ]
     test = results["labels"]["speaker"]["tests"]["again"]
-    names = ["log_mel", "latents", *(arm.name for arm in ablation_runs.ARMS)]
+    names = ["log_mel", "latents", *(arm.name for arm in arms_lib.LOSSES)]
     assert [row["name"] for row in test["rows"]] == names
     encoders = [row["linear"]["values"] for row in test["rows"][2:]]
     assert all(np.shape(values) == (1, 2) for values in encoders)
@@ -202,13 +218,13 @@ def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
 
 
 def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
-    arm = ablation_runs.parse_arm("two layers: model.num_layers=2 rq.num_heads=3")
-    *_, run = _plan(overrides, tmp_path, arms=(*ablation_runs.ARMS, arm))
+    arm = arms_lib.parse("two layers: model.num_layers=2 rq.num_heads=3")
+    *_, run = _plan(overrides, tmp_path, arms=(*arms_lib.LOSSES, arm))
     assert run.name == "two_layers_1"
     assert (run.config.model.num_layers, run.config.rq.num_heads) == (2, 3)
     for text in ("two layers", ": a=1", "two: layers", "a: seed=3", "a: autoencoder.workdir=b"):
         with pytest.raises(ValueError, match="--arm"):
-            ablation_runs.parse_arm(text)
+            arms_lib.parse(text)
 
 
 def test_a_run_that_stops_stops_the_program_with_its_code(
@@ -251,6 +267,8 @@ def _arguments(overrides, shards, tmp_path) -> list[str]:
         ("--config.seed=3", "--seeds says which seeds are trained"),
         ("--config.rq.weight=0.0", "the full arm must have both losses"),
         ("--config.rq.wieght=0.0", "did you mean --config.rq.weight?"),
+        ("--arms=target", "--arms must be of full, without RQ-MTP, without language model, whit"),
+        ("--arms=targets,leading", "arms must have different names"),
         ("--arm=full: rq.weight=0.5", "arms must have different names"),
         ("--test_shards=DIR", "--test_shards must be NAME=DIR[,NAME=DIR]"),
         ("--test_shards=a=/nowhere", "/nowhere is not a finished shard set"),

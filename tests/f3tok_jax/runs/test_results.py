@@ -80,6 +80,22 @@ _ALL = (
             )
         },
     ),
+    results.Stability(
+        workdirs=("a", "b"),
+        autoencoders=("1", "2"),
+        shards="DIR/train",
+        test_shards="DIR/test",
+        num_frames=100,
+        seeds=(0, 1),
+        num_codebooks=4,
+        codebook_size=64,
+        arms={"whitened": ("rq.normalization=whiten",)},
+        rows=(
+            results.StableLabels(
+                name="whitened", kept={"1 ms": _SPREAD}, by_chance=_SPREAD, in_use=_SPREAD
+            ),
+        ),
+    ),
     results.Ablation(
         exclude=(),
         only=(),
