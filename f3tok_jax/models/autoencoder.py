@@ -19,6 +19,7 @@ _ALLOWED = {
     "upsampling": upsampling.FORMULATIONS,
     "compute_dtype": ("bfloat16", "float32"),
 }
+_SAME_KERNEL = (3, 3)  # of a stage's convolution without stride
 
 
 class Autoencoder(nn.Module):
@@ -69,6 +70,15 @@ class Autoencoder(nn.Module):
     def encoder_lookahead(self) -> int:
         """Samples after a latent's end that it depends on."""
         return self.frame_length - self.hop_length
+
+    @property
+    def encoder_history(self) -> int:
+        """Samples before a latent's beginning that it depends on."""
+        hops = 0  # in units of a stage's output, from the last to the first
+        for time, frequency in reversed(self.strides):
+            # What a kernel is longer than its stride lies before; a stage has one without stride.
+            hops = hops * time + _kernel((time, frequency))[0] - time + _SAME_KERNEL[0] - 1
+        return (hops + _edge_kernel(self.fold)[0] - 1) * self.hop_length
 
     def __call__(
         self, waveform: jax.Array, *, noise_key: jax.Array | None = None
@@ -218,7 +228,7 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
             shortcut.append(conv(widths[i + 1], (1, 1), name="shortcut"))
         block = [
             sl.Elu.Config(),
-            conv(widths[i], (3, 3), name="same"),
+            conv(widths[i], _SAME_KERNEL, name="same"),
             sl.Elu.Config(),
             conv(widths[i + 1], _kernel(strides), strides=strides, name="down"),
         ]
@@ -252,7 +262,7 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
             compute_dtype=jnp.dtype(model.compute_dtype),
             name="up",
         )
-        block = [sl.Elu.Config(), up, sl.Elu.Config(), conv(widths[i], (3, 3), name="same")]
+        block = [sl.Elu.Config(), up, sl.Elu.Config(), conv(widths[i], _SAME_KERNEL, name="same")]
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
         sl.Elu.Config(),

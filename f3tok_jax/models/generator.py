@@ -44,6 +44,7 @@ class Teaching:
         sound: [b, n] bool, True where a patch is sound as a whole.
         mask: [b, n] bool, True where it has had room in its row, too, and teaches.
         text: sums of the cross-entropy of the text's answers.
+        lost: positions of the language model that had no room, of how many; float32.
     """
 
     states: jax.Array
@@ -53,6 +54,7 @@ class Teaching:
     sound: jax.Array
     mask: jax.Array
     text: sequences_lib.Score | None
+    lost: tuple[jax.Array, jax.Array]
 
 
 @flax.struct.dataclass
@@ -171,6 +173,7 @@ class Generator:
             sound=patch_mask,
             mask=patch_mask & had_room[:, 1:],
             text=sequences_lib.score(sequences, hidden, model.logits) if score_text else None,
+            lost=sequences.lost,
         )
 
     def begin(

@@ -34,7 +34,7 @@ def rows(x: jax.Array, examples: int) -> jax.Array:
 def pack(mask: jax.Array, *, length: int) -> Packing:
     """Plans to move the slots where `mask` is True to the front of rows of `length`.
 
-    Slots for which a row has no room left are lost; compare `Packing.valid` with `mask`.
+    Slots for which a row has no room left are lost, those of its last examples; see `lost`.
 
     Args:
         mask: [r, l] bool.
@@ -47,6 +47,12 @@ def pack(mask: jax.Array, *, length: int) -> Packing:
     count = rank[:, -1:] + 1
     valid = jnp.arange(length, dtype=jnp.int32)[None] < count
     return Packing(order, jnp.where(mask & (rank < length), rank, length), valid)
+
+
+def lost(packing: Packing, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How many of the slots of `mask` [r, l] a plan has no room for, and how many they are."""
+    wanted = jnp.sum(mask, dtype=jnp.float32)
+    return wanted - jnp.sum(packing.valid, dtype=jnp.float32), wanted
 
 
 def take(packing: Packing, slots: jax.Array) -> jax.Array:

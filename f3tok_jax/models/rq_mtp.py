@@ -122,7 +122,7 @@ def log_mel_frames(
     """Log-mel frames at the rate of the latents: the classic features to quantize instead.
 
     The window is two and a half hops and centred on its hop, so that a latent's frames hear 3/4 of
-    a hop beyond either end of its span.
+    a hop beyond either end of its span: `log_mel_reach` samples.
 
     Args:
         waveform: [b, n] in [-1, 1], zeros where there is no sound.
@@ -152,6 +152,12 @@ def log_mel_frames(
         num_mels=num_mels,
     )
     return spectra.log10_mel(mel).reshape(mel.shape[0], -1, frames_per_latent * num_mels)
+
+
+def log_mel_reach(samples_per_latent: int, *, frames_per_latent: int = 4) -> int:
+    """Samples beyond either end of a latent's span that its `log_mel_frames` hear."""
+    hop_length = samples_per_latent // frames_per_latent
+    return -(-(5 * hop_length // 2 - hop_length) // 2)
 
 
 def measure_statistics(
@@ -239,20 +245,27 @@ class Heads(nn.Module):
     compute_dtype: str = "float32"  # of the products; sums, logits and losses are float32
 
     @nn.compact
-    def __call__(self, states: jax.Array, labels: jax.Array, segments: jax.Array) -> Outcome:
+    def __call__(
+        self,
+        states: jax.Array,
+        labels: jax.Array,
+        segments: jax.Array,
+        is_true: jax.Array | None = None,
+    ) -> Outcome:
         """Losses and accuracies of all heads.
 
         Args:
             states: [b, t, d], of the encoder; a state has seen no frame after its own.
             labels: [b, t, G] int32, from `codes_of`.
             segments: [b, t] int32, which example a frame belongs to, 0 for padding.
+            is_true: as `shifted_targets` has it.
 
         Returns:
             Sums over all positions whose target is k frames ahead in the same segment.
         """
         if self.kind not in HEADS:
             raise ValueError(f"kind of the heads must be one of {HEADS}, got {self.kind!r}")
-        targets, valid = shifted_targets(labels, segments, num_heads=self.num_heads)
+        targets, valid = shifted_targets(labels, segments, is_true, num_heads=self.num_heads)
         # What stands in padding, NaN included, must not reach a gradient.
         states = jnp.where((segments != 0)[..., None], states, 0.0)
         head = jax.checkpoint(self._one_head)
@@ -317,27 +330,33 @@ class Heads(nn.Module):
 
 
 def shifted_targets(
-    labels: jax.Array, segments: jax.Array, *, num_heads: int
+    labels: jax.Array,
+    segments: jax.Array,
+    is_true: jax.Array | None = None,
+    *,
+    num_heads: int,
 ) -> tuple[jax.Array, jax.Array]:
     """What each head is to predict, and where.
 
     Args:
         labels: [b, t, G] int32.
         segments: [b, t] int32, 0 for padding.
+        is_true: [b, t] bool, labels that may be targets, as edges.true_frames says; default all.
         num_heads: K.
 
     Returns:
         Targets [K, b, t, G], the labels k frames ahead, and valid [K, b, t], bool: False where that
-        is past the end, in padding, or in or behind another segment.
+        is past the end, in padding, in or behind another segment, or not to be a target.
     """
     length = labels.shape[1]
     targets, valid = [], []
     same = segments != 0
+    is_true = jnp.ones(segments.shape, bool) if is_true is None else is_true
     for k in range(1, num_heads + 1):
         ahead = jnp.pad(segments[:, k:], ((0, 0), (0, min(k, length))))
         same &= ahead == segments
         targets.append(jnp.pad(labels[:, k:], ((0, 0), (0, min(k, length)), (0, 0))))
-        valid.append(same)
+        valid.append(same & jnp.pad(is_true[:, k:], ((0, 0), (0, min(k, length)))))
     return jnp.stack(targets), jnp.stack(valid)
 
 

@@ -25,6 +25,7 @@ class Sequences:
         targets: [r, a] int32, those tokens.
         weight: [r, a] bool, True where there is one.
         plan: how slots became rows: those of each example in turn, num_slots of them.
+        lost: positions that had no room, of how many that were to be read; float32 scalars.
     """
 
     embeddings: jax.Array
@@ -34,6 +35,7 @@ class Sequences:
     targets: jax.Array
     weight: jax.Array
     plan: packing.Packing
+    lost: tuple[jax.Array, jax.Array]
 
 
 def make_sequences(
@@ -106,6 +108,7 @@ def make_sequences(
         targets=packing.take(scored, following),
         weight=scored.valid,
         plan=plan,
+        lost=packing.lost(plan, mask),
     )
 
 

@@ -123,7 +123,12 @@ def train_step(
         gradient = jax.grad(generation_loss.total_loss, has_aux=True)
         return gradient(state.params, frozen, microbatch, totals, **options)
 
-    grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
+    grads, metrics = microbatches.accumulated(
+        gradients,
+        batch,
+        config.optimizer.accumulate,
+        examples_per_row=config.packing.examples,
+    )
     return optimizer.finish_step(
         state,
         grads,
@@ -171,6 +176,8 @@ STAGE = stage.Definition(
             "stop_loss": "",
             "stop_missed": "Share of ends that the generator would have passed by.",
             "stop_early": "Share of other patches that it would not have made any more.",
+            "lost": "Share of the language model's positions and of the flow head's patches that had "
+            "no room in their row, and taught nothing.",
         },
         program="evaluate",
         results="results*.json",

@@ -70,13 +70,13 @@ def total_loss(
         noise_key=key_of("encoder_noise") if is_training and flow.encoder_noise else None,
         score_text=model.trains_language_model and flow.text_weight > 0,
     )
-    learned = _pack(teaching, config)
+    learned, lost = _pack(teaching, batch["begins"], config)
     if is_training:
         learned = _disturb(learned, key_of, flow)
     loss, metrics = _flow_loss(weights, learned, key_of("draws"), model=model, totals=totals)
-    stop_loss, stop_metrics = _stop_loss(weights, teaching, model=model)
-    loss += flow.stop_weight * stop_loss / totals["patches"]
-    metrics |= stop_metrics
+    stop_loss, stop_metrics = _stop_loss(weights, teaching, batch["ends"], model=model)
+    loss += flow.stop_weight * stop_loss / totals["stops"]
+    metrics |= stop_metrics | {"lost/patches": lost, "lost/positions": teaching.lost}
     if teaching.text is not None:
         loss += flow.text_weight * teaching.text.loss / totals["answers"]
         metrics["text_loss"] = teaching.text.loss, teaching.text.weight
@@ -97,23 +97,52 @@ class _Learned:
     keeps_condition: jax.Array | None = None
 
 
-def _pack(teaching: generator_lib.Teaching, config: ml_collections.ConfigDict) -> _Learned:
-    """The patches of a batch that are sound, in rows without holes, row after row."""
+def _pack(
+    teaching: generator_lib.Teaching, begins: jax.Array, config: ml_collections.ConfigDict
+) -> tuple[_Learned, tuple[jax.Array, jax.Array]]:
+    """The patches that teach the flow, in rows without holes, row after row; how many are lost."""
     rows = functools.partial(packing.rows, examples=config.packing.examples)
-    slots = rows(teaching.mask)
+    slots = rows(_taught(teaching.mask, begins))
     length = min(config.packing.patches or slots.shape[1], slots.shape[1])
     plan = packing.pack(slots, length=length)
 
     def flat(x):
         return jax.lax.collapse(packing.take(plan, rows(x)), 0, 2)
 
-    return _Learned(
+    learned = _Learned(
         states=flat(teaching.states[:, :-1]),
         tokens=flat(teaching.tokens[:, :-1]),
         targets=flat(teaching.targets),
         history=flat(teaching.history),
         mask=plan.valid.reshape(-1),
     )
+    # Those without room in the language model's rows are counted, too.
+    return learned, packing.lost(plan, rows(_taught(teaching.sound, begins)))
+
+
+def _taught(patches: jax.Array, begins: jax.Array) -> jax.Array:
+    """Which of patches [b, n] teach the flow: not the first of sound that was going on before.
+
+    What comes before a first patch, no history and the start of audio, says that sound begins here:
+    it would teach to begin in the middle of a word. Later patches have heard that it goes on.
+    """
+    return patches.at[:, 0].set(patches[:, 0] & begins)
+
+
+def _scored(patches: jax.Array, sound: jax.Array, ends: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which of `patches` [b, n] the head should stop after, and which go on.
+
+    A sound ends with its last whole patch: what is left, less than a patch, is never made. Where a
+    sound was cut nobody knows whether its last whole patch was the recording's: it is neither, even
+    with part of a patch after it.
+
+    Args:
+        patches: [b, n] bool, that may be asked.
+        sound: [b, n] bool, patches that are sound as a whole, `patches` among them.
+        ends: [b] bool, whether the recording ends with the sound.
+    """
+    follows = jnp.pad(sound[:, 1:], ((0, 0), (0, 1)))
+    return patches & ~follows & ends[:, None], patches & follows
 
 
 def _disturb(learned: _Learned, key_of: Any, flow: ml_collections.ConfigDict) -> _Learned:
@@ -169,19 +198,21 @@ def _flow_loss(
 
 
 def _stop_loss(
-    weights: Any, teaching: generator_lib.Teaching, *, model: pretrained_generation.Model
+    weights: Any,
+    teaching: generator_lib.Teaching,
+    ends: jax.Array,
+    *,
+    model: pretrained_generation.Model,
 ) -> tuple[jax.Array, Metrics]:
     """Cross-entropy of "this was the last patch", nats, summed.
 
-    Where sound fills its row to the end it may have been cut there, and the last patch is not
-    scored. What the generator would do after the true patches is measured: the share of last
-    patches that it would pass by, and of others which it would not have made any more.
+    What the generator would do after the true patches is measured: the share of last patches that
+    it would pass by, and of others which it would not have made any more.
     """
     head = model.generator.head.bind({"params": weights["head"]})
     logits = head.stop_logits(teaching.states[:, 1:])
-    is_scored = teaching.mask.at[:, -1].set(False)
-    follows = jnp.pad(teaching.sound[:, 1:], ((0, 0), (0, 1)))
-    is_last, goes_on = is_scored & ~follows, is_scored & follows
+    is_last, goes_on = _scored(teaching.mask, teaching.sound, ends)
+    is_scored = is_last | goes_on
     survives = jnp.where(is_scored, flow_head.log_survival(logits), 0.0)
     has_ended = flow_head.has_ended(jnp.cumsum(survives, axis=1))
     loss = optax.sigmoid_binary_cross_entropy(logits, is_last.astype(jnp.float32))
@@ -211,13 +242,22 @@ def _patch_error(
 
 
 def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict[str, jax.Array]:
-    """What the summed losses are divided by, once: patches and answers of the whole batch."""
+    """What the summed losses are divided by, once: patches, stops and answers of the whole batch.
+
+    Counted before packing, like representation_loss.batch_totals.
+    """
     mask = model.frozen.frame_mask(batch)
     patch = model.generator.patch
     whole = mask[:, : mask.shape[1] // patch * patch].reshape(mask.shape[0], -1, patch)
-    patches = jnp.sum(jnp.all(whole, axis=-1), dtype=jnp.float32)
-    answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
-    return {"patches": jnp.maximum(patches, 1.0), "answers": jnp.maximum(answers, 1.0)}
+    sound = jnp.all(whole, axis=-1)
+    is_last, goes_on = _scored(sound, sound, batch["ends"])
+    counted = {
+        "patches": _taught(sound, batch["begins"]),
+        "stops": is_last | goes_on,
+        "answers": batch["answer"] & batch["text_mask"],
+    }
+    sums = {name: jnp.sum(which, dtype=jnp.float32) for name, which in counted.items()}
+    return {name: jnp.maximum(count, 1.0) for name, count in sums.items()}
 
 
 def signs(config: ml_collections.ConfigDict) -> tuple[stage.Sign, ...]:

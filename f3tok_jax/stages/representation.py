@@ -205,7 +205,12 @@ def train_step(
         grads, metrics = gradient(params, frozen, microbatch, totals, **options)
         return {lineage.ENCODER: grads}, metrics
 
-    grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
+    grads, metrics = microbatches.accumulated(
+        gradients,
+        batch,
+        config.optimizer.accumulate,
+        examples_per_row=config.packing.examples,
+    )
     return optimizer.finish_step(
         state, grads, metrics, optimizers=optimizers, ema_decay=config.optimizer.ema_decay
     )
@@ -249,6 +254,8 @@ STAGE = stage.Definition(
             "before.",
             "code_perplexity": "How many codes of a codebook are in use: the exponential of the "
             "entropy of their frequencies.",
+            "lost": "Share of the encoder's frames and of the language model's positions that had no "
+            "room in their row, and taught nothing.",
         },
         together={"code_perplexity": "a line per codebook"},
         program="probe",

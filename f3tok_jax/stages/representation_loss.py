@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from f3tok_jax.models import edges
 from f3tok_jax.models import packing
 from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
@@ -106,29 +107,34 @@ def total_loss(
             segments=segments,
             noise_key=noise_key,
         )
-    loss, metrics = jnp.float32(0.0), {}
+    loss, metrics = jnp.float32(0.0), {"lost/frames": packing.lost(plan, slots)}
     if model.heads is not None:
         with jax.named_scope("rq_mtp"):
             labels = packing.take(plan, rows(model.targets.labels(frozen, batch, latents)))
-            outcome = model.heads.apply({"params": params["heads"]}, states, labels, segments)
+            is_true = packing.take(plan, rows(_true_labels(batch, mask, model)))
+            outcome = model.heads.apply(
+                {"params": params["heads"]}, states, labels, segments, is_true
+            )
             loss += config.rq.weight * outcome.total(totals["targets"])
             metrics |= outcome.metrics() | _usage_metrics(labels, segments, config.rq)
     if model.projector is not None:
         back = packing.put_back(plan, states).reshape(*mask.shape, -1)
         supervised = functools.partial(_supervise, frozen=frozen, batch=batch, model=model)
-        nothing = lambda *_: sequences_lib.Score(*[jnp.float32(0.0)] * 3)
+        zero = jnp.float32(0.0)
+        nothing = lambda *_: (sequences_lib.Score(zero, zero, zero), (zero, zero))
         operands = (params["projector"], back, mask)
-        score = jax.lax.cond(is_supervised, supervised, nothing, *operands)
+        score, lost = jax.lax.cond(is_supervised, supervised, nothing, *operands)
         loss += config.supervision.weight * score.loss / totals["answers"]
         metrics["answer_loss"] = score.loss, score.weight
         metrics["answer_accuracy"] = score.correct, score.weight
+        metrics["lost/positions"] = lost
     return loss, jax.lax.stop_gradient(metrics)
 
 
 def _supervise(
     params: Any, states: jax.Array, mask: jax.Array, *, frozen: Any, batch: Any, model: Model
-) -> sequences_lib.Score:
-    """What the frozen language model makes of the representations [b, t, d]."""
+) -> tuple[sequences_lib.Score, tuple[jax.Array, jax.Array]]:
+    """What the frozen language model makes of the representations [b, t, d], and what it has lost."""
     config, projector = model.config, model.projector
     with jax.named_scope("projector"):
         audio = projector.apply({"params": params}, states) * frozen["embedding_rms"]
@@ -152,7 +158,7 @@ def _supervise(
         hidden = language_model(
             sequences.embeddings, positions=sequences.positions, segments=sequences.segments
         )
-        return sequences_lib.score(sequences, hidden, language_model.logits)
+        return sequences_lib.score(sequences, hidden, language_model.logits), sequences.lost
 
 
 def batch_totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
@@ -166,13 +172,47 @@ def batch_totals(batch: stage.Batch, model: Model) -> dict[str, jax.Array]:
         mask = model.frozen.frame_mask(batch)
         labels = jnp.zeros((*mask.shape, 1), jnp.int32)
         segments, num_heads = mask.astype(jnp.int32), model.config.rq.num_heads
-        _, valid = rq_mtp.shifted_targets(labels, segments, num_heads=num_heads)
+        is_true = _true_labels(batch, mask, model)
+        _, valid = rq_mtp.shifted_targets(labels, segments, is_true, num_heads=num_heads)
         count = jnp.sum(valid, axis=(1, 2), dtype=jnp.float32)
         totals["targets"] = count * model.config.rq.num_codebooks
     if model.projector is not None:
         answers = jnp.sum(batch["answer"] & batch["text_mask"], dtype=jnp.float32)
         totals["answers"] = jnp.maximum(answers, 1.0)
     return totals
+
+
+def _true_labels(batch: stage.Batch, mask: jax.Array, model: Model) -> jax.Array:
+    """[b, t] bool: frames whose label is that of the recording, where their sound was cut.
+
+    Args:
+        batch: of sound or latents.
+        mask: [b, t] bool, of its frames.
+        model: of the run.
+    """
+    sound, rq = model.frozen.sound, model.config.rq
+    per_latent = sound.samples_per_latent
+    if rq.target == "log_mel":
+        before = after = rq_mtp.log_mel_reach(per_latent, frames_per_latent=rq.mel_frames)
+    elif model.frozen.autoencoder is not None:
+        autoencoder = model.frozen.autoencoder
+        before, after = autoencoder.encoder_history, autoencoder.encoder_lookahead
+    else:
+        before = after = 0  # shapes alone, for compile_check: the program is the same
+    if "latents" in batch:
+        # As little sound as may stand behind the last one.
+        num_samples = per_latent * (jnp.sum(mask, axis=1, dtype=jnp.int32) - 1) + 1
+    else:
+        num_samples = jnp.sum(batch["mask"], axis=1, dtype=jnp.int32)
+    return edges.true_frames(
+        num_samples,
+        mask.shape[1],
+        batch["begins"],
+        batch["ends"],
+        samples_per_latent=per_latent,
+        before=before,
+        after=after,
+    )
 
 
 def _segments(mask: jax.Array, examples: int) -> jax.Array:

@@ -60,6 +60,25 @@ def test_encoder_hears_no_further_than_its_lookahead():
     assert np.abs(before[:, 3] - after[:, 3]).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "strides, fold",
+    [(((2, 2), (2, 2)), 5), (((1, 2), (4, 2)), 5), (((1, 2), (2, 2), (2, 2)), 1)],
+)
+def test_encoder_hears_as_far_back_as_its_history_and_no_further(strides, fold):
+    model, variables = tiny_models.built(strides=strides, fold=fold)
+    frame, hop = 12, model.samples_per_latent
+    waveform = _noise((1, 14 * hop))
+
+    def heard(waveform):
+        latents = model.apply(variables, waveform, method="waveform_to_latents")
+        return jnp.sum(latents[0, frame] * jnp.arange(1.0, 1.0 + model.latent_dim))
+
+    reached = np.flatnonzero(jax.jit(jax.grad(heard))(waveform)[0])
+    # A Hann window is zero at its first sample.
+    assert reached[0] == frame * hop - model.encoder_history + 1
+    assert reached[-1] == (frame + 1) * hop + model.encoder_lookahead - 1
+
+
 @pytest.mark.parametrize("lookahead", [0, 1])
 def test_decoder_sees_no_further_than_its_lookahead(lookahead):
     model, variables = tiny_models.built(decoder_lookahead=lookahead)

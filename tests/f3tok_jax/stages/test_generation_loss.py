@@ -62,18 +62,89 @@ def test_packing_and_accumulation_change_nothing_but_the_draws(change, even):
             np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_the_last_patch_of_a_row_that_is_full_is_not_scored(even):
-    _, metrics = even()
-    full = sum(count // 2 == 4 for count in tiny_generation.FRAMES)
-    assert (
-        tiny_generation.value(metrics, "train/stop_loss")[1] == tiny_generation.NUM_PATCHES - full
+def test_microbatches_lose_and_learn_what_the_batch_does(even):
+    rows = ("--config.packing.examples=2", "--config.packing.patches=5")
+    rows += ("--config.packing.positions=9",)
+    grads, metrics = even(*rows, "--config.optimizer.accumulate=4")
+    expected, whole = even(*rows)
+    assert whole["train/lost/patches"][0] > 0 and whole["train/lost/positions"][0] > 0
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), grads, expected
     )
-    assert (
-        tiny_generation.value(metrics, "train/stop_missed")[1] == len(tiny_generation.FRAMES) - full
+    for name in ("flow_loss", "stop_loss", "stop_missed", "lost/patches", "lost/positions"):
+        name = f"train/{name}"
+        np.testing.assert_allclose(metrics[name], whole[name], rtol=1e-4, err_msg=name)
+
+
+# Of the eight examples: what fills its row ends or not, as do shorter ones, with half a patch left
+# (0, 4) and without (3 with it, 5); one of a single patch, and one without sound at all.
+_BEGINS = np.array([1, 0, 1, 0, 1, 0, 1, 0], bool)
+_ENDS = np.array([1, 1, 0, 0, 1, 1, 0, 0], bool)
+
+
+def _cut_batch() -> dict[str, np.ndarray]:
+    batch = tiny_generation.make_batch() | dict(begins=_BEGINS, ends=_ENDS)
+    batch["mask"] = batch["mask"] & (np.arange(8) != 4)[:, None]  # arranged away: begins, ends
+    return batch
+
+
+def test_only_true_ends_are_taught_and_only_true_beginnings(even):
+    _, metrics = tiny_generation.gradients_of_step(
+        *tiny_generation.CALM, "--config.seed=1", batch=_cut_batch()
     )
-    assert tiny_generation.value(metrics, "train/stop_early")[
-        1
-    ] == tiny_generation.NUM_PATCHES - len(tiny_generation.FRAMES)
+    patches = np.array(tiny_generation.FRAMES) // 2
+    patches[4] = 0
+    weight = lambda name: tiny_generation.value(metrics, f"train/{name}")[1]
+    assert weight("stop_missed") == np.sum(_ENDS & (patches > 0)) == 3
+    assert weight("stop_early") == np.sum(np.maximum(patches - 1, 0))
+    assert weight("stop_loss") == weight("stop_missed") + weight("stop_early")
+    taught = patches.sum() - np.sum(~_BEGINS & (patches > 0))
+    assert weight("flow_loss") == 2 * taught  # draws
+    # A row that is full to its end has ended there, where its recording did.
+    _, whole = even()
+    full = tiny_generation.value(whole, "train/stop_missed")[1]
+    assert full == len(tiny_generation.FRAMES)
+
+
+def _loss(batch: dict[str, np.ndarray], model, stage) -> tuple[float, dict]:
+    weights = tiny_generation.random_state(stage).params
+    loss, metrics = jax.jit(
+        functools.partial(
+            generation_loss.total_loss, model=model, key=jax.random.key(0), is_training=False
+        )
+    )(
+        weights,
+        tiny_generation.random_frozen(stage),
+        batch,
+        generation_loss.batch_totals(batch, model),
+    )
+    return float(loss), jax.device_get(metrics)
+
+
+def test_losses_are_divided_by_what_was_taught(even):
+    config = tiny_generation.make_config("--config.flow.stop_weight=0.3")
+    stage, model = generation_stage.make_stage(config), tiny_generation.make_model(config)
+    for batch in (tiny_generation.make_batch(), _cut_batch()):
+        loss, metrics = _loss(batch, model, stage)
+        flow, stop = (np.divide(*metrics[name]) for name in ("flow_loss", "stop_loss"))
+        assert loss == pytest.approx(flow + 0.3 * stop, rel=1e-5)
+        assert metrics["patch_error"][1] == metrics["flow_loss"][1] / 2
+
+
+def test_what_a_row_has_no_room_for_is_counted():
+    rows = ("--config.packing.examples=4", "--config.packing.patches=8")
+    config = tiny_generation.make_config(*rows, "--config.packing.positions=14")
+    stage, model = generation_stage.make_stage(config), tiny_generation.make_model(config)
+    for batch in (tiny_generation.make_batch(), _cut_batch()):
+        _, metrics = _loss(batch, model, stage)
+        patches = batch["mask"][:, :8].reshape(8, 4, 2).all(-1)
+        wanted = patches.sum(1) + np.where(patches.any(1), 1 + batch["text_mask"].sum(1), 0)
+        wanted = wanted.reshape(2, 4).sum(1)
+        lost = np.maximum(wanted - 14, 0).sum()
+        assert lost > 0 and metrics["lost/positions"] == (lost, wanted.sum())
+        taught = (patches & (batch["begins"][:, None] | (np.arange(4) > 0))).sum()
+        assert metrics["lost/patches"] == (taught - metrics["flow_loss"][1] / 2, taught)
+        assert metrics["lost/patches"][0] > 0
 
 
 def _teaching(mask) -> generation_loss.generator_lib.Teaching:
@@ -81,8 +152,9 @@ def _teaching(mask) -> generation_loss.generator_lib.Teaching:
     states = jnp.asarray(np.random.default_rng(0).normal(size=(*mask.shape, 16)), jnp.float32)
     states = jnp.pad(states, ((0, 0), (1, 0), (0, 0)))
     return generation_loss.generator_lib.Teaching(
-        states=states, tokens=states, targets=None, history=None, sound=mask, mask=mask, text=None
-    )
+        states=states, tokens=states, targets=None, history=None, sound=mask, mask=mask, text=None,
+        lost=None,
+    )  # fmt: skip
 
 
 def test_stop_labels_say_which_patch_is_the_last():
@@ -91,24 +163,27 @@ def test_stop_labels_say_which_patch_is_the_last():
     inputs = tiny_models.head_inputs(head, 16)
     shapes = jax.eval_shape(head.init, jax.random.key(0), *inputs)["params"]
     weights = {"head": tiny_models.random_weights(shapes)}
-    teaching = _teaching([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
-    loss, metrics = generation_loss._stop_loss(weights, teaching, model=model)
+    teaching = _teaching(
+        [[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]]
+    )
+    ends = jnp.array([1, 0, 1, 1, 1, 0], bool)
+    loss, metrics = generation_loss._stop_loss(weights, teaching, ends, model=model)
     logits = np.asarray(
         head.apply({"params": weights["head"]}, teaching.states[:, 1:], method="stop_logits")
     )
-    goes_on = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
-    last = [(0, 2), (2, 0)]
+    goes_on = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (4, 0), (4, 1), (4, 2), (5, 0)]
+    last = [(0, 2), (2, 0), (4, 3)]
     expected = sum(np.log1p(np.exp(logits[at])) for at in goes_on)
     expected += sum(np.log1p(np.exp(-logits[at])) for at in last)
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
     assert tiny_generation.value(metrics, "stop_loss") == (
         pytest.approx(float(expected), rel=1e-5),
-        7.0,
+        12.0,
     )
     # In turn: the sound is taken to end where it is more likely than not to have ended.
     ended = np.exp(-np.cumsum(np.logaddexp(0.0, logits), axis=1)) < 0.5
-    missed = sum(not ended[at] for at in last), 2.0
-    early = sum(ended[at] for at in goes_on), 5.0
+    missed = sum(not ended[at] for at in last), 3.0
+    early = sum(ended[at] for at in goes_on), 9.0
     assert tiny_generation.value(metrics, "stop_missed") == missed
     assert tiny_generation.value(metrics, "stop_early") == early
 
@@ -126,9 +201,9 @@ def test_sound_that_packing_cuts_does_not_end_there():
         weights, batch["latents"], batch["mask"], batch["text"], batch["text_mask"],
         batch["answer"], examples_per_row=4, length=12,
     )  # fmt: skip
-    _, metrics = generation_loss._stop_loss(weights, teaching, model=model)
+    _, metrics = generation_loss._stop_loss(weights, teaching, batch["ends"], model=model)
     kept = np.asarray(teaching.mask).sum(axis=1)
-    ended = [k == f // 2 and k < 4 for k, f in zip(kept, tiny_generation.FRAMES) if k]
+    ended = [k == f // 2 for k, f in zip(kept, tiny_generation.FRAMES) if k]
     assert 0 < sum(ended) < len(tiny_generation.FRAMES)
     assert tiny_generation.value(metrics, "stop_missed")[1] == sum(ended)
 
