@@ -92,6 +92,10 @@ def _base() -> ml_collections.ConfigDict:
     )
     config.discriminators = ml_collections.ConfigDict(
         dict(
+            # "folded", or "dac": the published geometry in plain convolutions, for a CPU or GPU. It
+            # reads no fold; its widths are period_channels (32, 128, 512, 1024, 1024) and
+            # stft_channels 32. [chosen: folded fills the lanes of a TPU]
+            kind="folded",
             periods=(2, 3, 5, 7, 11),  # samples [DAC]
             # Steps of a period row that become channels before the first layer. [measured: both
             # folds, an eighth of the time of DAC's at the roofline of v5e]
@@ -114,14 +118,22 @@ def _base() -> ml_collections.ConfigDict:
                 adversarial=1.0,  # of what the discriminators say [DAC]
                 feature_matching=2.0,  # of the distance of their feature maps, summed [DAC]
             ),
+            # "weights": the losses' gradients at the sound times these weights; "gradients": each
+            # has its weight's share of a norm of 1, as in EnCodec's balancer, of every batch by
+            # itself. [DAC]
+            balance="weights",
+            # Tell adversarial and feature_matching apart in train/sound_gradient: one more pull-back
+            # through the discriminators. [chosen: their sum, game, costs nothing]
+            split_game=False,
+            mel_floor=1e-5,  # of mel magnitudes, below which nothing is learned [DAC]
             mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples; hop is a quarter [DAC]
             mel_bands=(5, 10, 20, 40, 80, 160, 320),  # per window [DAC]
             stft_windows=(2048, 512),  # samples; hop is a quarter [DAC]
             # Step from which the discriminators join. [chosen: early adversarial gradients fight the
             # noise; RAE waits for half of its run, DAC does not wait]
             adversarial_start=10_000,
-            # Samples, of a random crop that the discriminators hear; 0 for all. [chosen: half of an
-            # example, 0.64 s; DAC's are 0.38 s]
+            # Samples, of the crop of its sound that the discriminators hear of each example; 0 for
+            # all. [chosen: half of an example, 0.64 s; DAC's are 0.38 s]
             adversarial_crop=0,
         )
     )
@@ -202,6 +214,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             mel_windows=(64, 128, 256, 512, 1024),
             mel_bands=(10, 20, 40, 80, 80),
             adversarial_start=1_000_000,  # never, at this length [measured: it hears no gain]
+            split_game=True,  # [chosen]
         )
     )
     config.data.update(dict(batch_size=16, crop_frames=16))

@@ -17,6 +17,8 @@ from f3tok_jax.signal import spectra
 
 Loss = tuple[jax.Array, jax.Array]
 
+MEL_FLOOR = 1e-5  # DAC
+
 
 def multi_scale_mel(
     target: jax.Array,
@@ -27,6 +29,7 @@ def multi_scale_mel(
     windows: Sequence[int],
     bands: Sequence[int],
     unit_area: bool = True,
+    floor: float = MEL_FLOOR,
     method: str = "auto",
 ) -> Loss:
     """L1 distance of log10 mel spectra, summed over windows.
@@ -43,6 +46,7 @@ def multi_scale_mel(
         bands: mel bands, one number per window.
         unit_area: of the mel filters, see `audio.mel_filterbank`; True is DAC's, False what
             `metrics.mel_distance` measures: quiet sound counts for more.
+        floor: of mel magnitudes: what lies below counts as this, and has no gradient.
         method: of the STFT, see `audio.stft`.
 
     Returns:
@@ -60,7 +64,8 @@ def multi_scale_mel(
     options = dict(sample_rate=sample_rate, unit_area=unit_area, method=method)
 
     def log_mel(waveform: jax.Array, **window: int) -> jax.Array:
-        return spectra.log10_mel(spectra.mel_spectrogram(waveform, **window, **options))
+        mel = spectra.mel_spectrogram(waveform, **window, **options)
+        return spectra.log10_mel(mel, floor=floor)
 
     total = jnp.float32(0.0)
     for window, num_mels in zip(windows, bands):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage: the autoencoder and its discriminators, in one compiled step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
@@ -14,12 +14,12 @@ import ml_collections
 import optax
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.losses import adversarial as adversarial_losses
 from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import lineage
+from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -45,6 +45,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             "config.losses.mel_bands must have one number per window of config.losses.mel_windows, "
             f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
+        )
+    adversarial.validate(config, source)
+    if not losses.mel_floor > 0:
+        raise ValueError(
+            f"config.losses.mel_floor must be greater than 0, got {losses.mel_floor} ({source})"
         )
     crop = sound_lib.crop_length(config, lineage.Lineage(config=config).sound)
     if losses.adversarial_crop > crop:
@@ -171,20 +176,23 @@ def train_step(
     """
     del frozen
     config, params = model.config, sharding.gather(state.params)
+    losses, accumulate = config.losses, config.optimizer.accumulate
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
-    is_adversarial = state.step >= config.losses.adversarial_start
+    is_adversarial = state.step >= losses.adversarial_start
+    crop = losses.adversarial_crop or batch["mask"].shape[1]
+    starts, heard = adversarial.crops(key_of("crop"), batch["mask"], crop)
     play = functools.partial(
-        _adversarial_gradients,
+        adversarial.gradients,
         params.get("discriminator"),
-        key_of("crop"),
-        model=model,
-        num_examples=jnp.float32(batch["mask"].shape[0]),
+        total_samples=jnp.maximum(jnp.sum(heard), 1),
+        discriminators=model.discriminators,
+        losses=losses,
     )
 
     def gradients(microbatch, index):
-        noise_key = jax.random.fold_in(key_of("noise"), index)
+        noise_key, mask = jax.random.fold_in(key_of("noise"), index), microbatch["mask"]
 
         def generate(p):
             waveform, reconstruction, latents = model.reconstruct(p, microbatch, noise_key)
@@ -193,28 +201,31 @@ def train_step(
         reconstruction, pull_back, (waveform, latents) = jax.vjp(
             generate, params["generator"], has_aux=True
         )
-        output_gradient, metrics = jax.grad(_reconstruction_loss, argnums=1, has_aux=True)(
-            waveform, reconstruction, microbatch["mask"], num_samples, config=config
+        at_sound, metrics = _reconstruction_gradients(
+            waveform, reconstruction, mask, num_samples, config=config
         )
         result, metrics = {}, metrics | _latent_metrics(latents)
         if model.discriminators is not None:
-            adversarial, result["discriminator"], more = jax.lax.cond(
+            more_at_sound, result["discriminator"], more = jax.lax.cond(
                 is_adversarial,
                 play,
-                functools.partial(_zeros_like, play),
+                functools.partial(adversarial.zeros_like, play),
                 waveform,
-                jnp.where(microbatch["mask"], reconstruction, 0.0),
+                jnp.where(mask, reconstruction, 0.0),
+                microbatch["crop_start"],
+                microbatch["crop_samples"],
             )
-            output_gradient += jnp.where(microbatch["mask"], adversarial, 0.0)
-            metrics |= more
-        (result["generator"],) = pull_back(output_gradient)
-        return result, metrics
+            at_sound, metrics = at_sound | more_at_sound, metrics | more
+        output_gradient, squared_norms = adversarial.meet(at_sound, losses, accumulate)
+        (result["generator"],) = pull_back(jnp.where(mask, output_gradient, 0.0))
+        return result, metrics | squared_norms
 
-    grads, metrics = microbatches.accumulated(gradients, batch, config.optimizer.accumulate)
+    batch = {**batch, "crop_start": starts, "crop_samples": heard}
+    grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
     return optimizer.finish_step(
         state,
         grads,
-        metrics,
+        adversarial.norms(metrics),
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
         # Without a gradient, weight decay and a warm-up would go on.
@@ -230,10 +241,12 @@ def eval_step(
     del frozen
     params = sharding.gather(state.ema_params["generator"])
     waveform, reconstruction, latents = model.reconstruct(params, batch)
-    num_samples = jnp.sum(batch["mask"], dtype=jnp.float32)
-    _, metrics = _reconstruction_loss(
-        waveform, reconstruction, batch["mask"], num_samples, config=model.config
+    # DAC's floor, whatever is trained with: evaluations of two runs can be compared.
+    terms = _reconstruction_terms(
+        waveform, batch["mask"], model.config, mel_floor=reconstruction_losses.MEL_FLOOR
     )
+    with jax.named_scope("losses"):
+        metrics = {name: term(reconstruction) for name, term in terms.items()}
     return {f"eval/{name}": value for name, value in (metrics | _latent_metrics(latents)).items()}
 
 
@@ -247,80 +260,46 @@ def sample(
     return {"reference": waveform, "reconstruction": reconstruction}
 
 
-def _reconstruction_loss(
-    waveform, reconstruction, mask, num_samples, *, config: ml_collections.ConfigDict
-) -> tuple[jax.Array, Metrics]:
-    """Weighted sum of the losses that need no discriminator, over `num_samples`, and each of them
-    as a metric."""
-    section, weights = config.losses, config.losses.weights
+def _reconstruction_terms(
+    waveform: jax.Array, mask: jax.Array, config: ml_collections.ConfigDict, *, mel_floor: float
+) -> dict[str, Callable[[jax.Array], reconstruction_losses.Loss]]:
+    """The losses of a reconstruction that need no discriminator; one without weight is left out,
+    but the mel distance is always measured."""
+    section = config.losses
     terms = {
-        "mel": lambda: reconstruction_losses.multi_scale_mel(
+        "mel": lambda reconstruction: reconstruction_losses.multi_scale_mel(
             waveform,
             reconstruction,
             mask,
             sample_rate=config.model.sample_rate,
             windows=section.mel_windows,
             bands=section.mel_bands,
+            floor=mel_floor,
         ),
-        "stft": lambda: reconstruction_losses.multi_resolution_stft(
+        "stft": lambda reconstruction: reconstruction_losses.multi_resolution_stft(
             waveform, reconstruction, mask, windows=section.stft_windows
         ),
-        "waveform": lambda: reconstruction_losses.waveform_l1(waveform, reconstruction, mask),
+        "waveform": lambda reconstruction: reconstruction_losses.waveform_l1(
+            waveform, reconstruction, mask
+        ),
     }
+    return {name: term for name, term in terms.items() if section.weights[name] or name == "mel"}
+
+
+def _reconstruction_gradients(
+    waveform, reconstruction, mask, num_samples, *, config: ml_collections.ConfigDict
+) -> tuple[dict[str, jax.Array], Metrics]:
+    """Of each loss that needs no discriminator, over `num_samples`, the gradient at the
+    reconstruction, and the loss as a metric."""
+    gradients, metrics = {}, {}
+    floor = config.losses.mel_floor
     with jax.named_scope("losses"):
-        # A term without weight costs nothing; the mel distance is always measured.
-        metrics = {name: term() for name, term in terms.items() if weights[name] or name == "mel"}
-        total = sum(weights[name] * value for name, (value, _) in metrics.items())
-    return total / num_samples, jax.lax.stop_gradient(metrics)
-
-
-def _adversarial_gradients(
-    params, key, waveform, reconstruction, *, model: Model, num_examples
-) -> tuple[jax.Array, Any, Metrics]:
-    """Both players' adversarial gradients from one pass of either sound through the discriminators.
-
-    Returns:
-        The gradient with respect to `reconstruction` of the generator's losses, the gradient of the
-        discriminators' loss with respect to `params`, and metrics.
-    """
-    weights = model.config.losses.weights
-    crop = model.config.losses.adversarial_crop or waveform.shape[1]
-    start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)
-
-    def features_of(p, sound):
-        sound = jax.lax.dynamic_slice_in_dim(sound, start, crop, axis=1)
-        return model.discriminators.apply({"params": p}, sound)
-
-    real, pull_back_real = jax.vjp(lambda p: features_of(p, waveform), params)
-    fake, pull_back_fake = jax.vjp(features_of, params, reconstruction)
-
-    def generator_loss(fake):
-        metrics = {
-            "adversarial": adversarial_losses.lsgan_generator([maps[-1] for maps in fake]),
-            "feature_matching": adversarial_losses.feature_matching(real, fake),
-        }
-        total = sum(weights[name] * value for name, (value, _) in metrics.items())
-        return total / num_examples, metrics
-
-    def discriminator_loss(real, fake):
-        total, weight = adversarial_losses.lsgan_discriminator(
-            [maps[-1] for maps in real], [maps[-1] for maps in fake]
-        )
-        return total / num_examples, {"discriminator": (total, weight)}
-
-    generator_pull, metrics = jax.grad(generator_loss, has_aux=True)(fake)
-    pulls, more = jax.grad(discriminator_loss, argnums=(0, 1), has_aux=True)(real, fake)
-    # One pull-back per player; what the other would have got from it is dead code.
-    _, output_gradient = pull_back_fake(generator_pull)
-    (of_real,), (of_fake, _) = pull_back_real(pulls[0]), pull_back_fake(pulls[1])
-    params_gradient = jax.tree.map(jnp.add, of_real, of_fake)
-    return output_gradient, params_gradient, metrics | more
-
-
-def _zeros_like(play, waveform, reconstruction):
-    """What `play` returns, all zeros: the discriminators have not joined yet."""
-    shapes = jax.eval_shape(play, waveform, reconstruction)
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        terms = _reconstruction_terms(waveform, mask, config, mel_floor=floor)
+        for name, term in terms.items():
+            (total, weight), pull_back = jax.vjp(term, reconstruction)
+            metrics[name] = total, weight
+            (gradients[name],) = pull_back((1.0 / num_samples, jnp.float32(0.0)))
+    return gradients, metrics
 
 
 def _latent_metrics(latents: jax.Array) -> Metrics:

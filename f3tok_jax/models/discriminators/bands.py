@@ -12,7 +12,8 @@ import numpy as np
 
 from f3tok_jax.models.discriminators import stacked_layers
 
-_HOPS_PER_WINDOW = 4  # DAC
+HOPS_PER_WINDOW = 4  # DAC
+NUM_LAYERS = 3  # of every band, before the logits
 
 
 class STFTDiscriminators(nn.Module):
@@ -32,13 +33,16 @@ class STFTDiscriminators(nn.Module):
     compute_dtype: str
 
     @nn.compact
-    def __call__(self, waveform: jax.Array) -> list[list[jax.Array]]:
-        """Waveform [b, n] -> per window feature maps [b, positions, c] of all bands, and logits."""
+    def __call__(
+        self, waveform: jax.Array, num_samples: jax.Array
+    ) -> tuple[list[list[jax.Array]], list[list[jax.Array]]]:
+        """Waveform [b, n] and its valid samples [b] -> what `Discriminators` returns: per window the
+        maps of all bands, layer after layer, and the logits of all bands."""
         num_bands, width = len(self.bands) - 1, self.channels
-        x, grids = self._blocks(waveform)
+        x, grids = self._blocks(waveform, num_samples)
         stack = x.shape[0]
         rows = [rows for bands in grids for rows in bands]
-        positions, maps = stacked_layers.Positions(rows, x.shape[2]), []
+        positions, maps = stacked_layers.Positions(rows, x.shape[2], num_samples), []
         # One product makes the four outputs of a block, side by side as channels.
         kernel, bias = stacked_layers.weights(self, "conv_0", (stack, 3, 3, 2 * self.fold, width))
         kernel, bias = _for_whole_block(kernel), jnp.tile(bias, 4)
@@ -55,15 +59,21 @@ class STFTDiscriminators(nn.Module):
         kernel, bias = stacked_layers.weights(self, "logits", (len(self.windows), 9, width, 1))
         kernel = jnp.repeat(kernel[..., 0].swapaxes(1, 2), num_bands, axis=0)
         taps = jnp.einsum("sbpc,sck->sbpk", x, kernel, preferred_element_type=jnp.float32)
-        outputs = []
+        outputs, valid = [], []
+        of_bands = [part[..., 0] for part in stacked_layers.unstack(positions.valid)]
         for index, bands in enumerate(grids):
             chosen = slice(index * num_bands, (index + 1) * num_bands)
             logits = _joint_logits(taps[chosen], bands) + bias[index].astype(jnp.float32)
             layers = [layer for stacked in maps for layer in stacked[chosen]]
             outputs.append([*layers, logits.reshape(logits.shape[0], -1, 1)])
-        return outputs
+            of_frames = valid_rows(logits.shape[1], bands[0].row_samples, num_samples)
+            of_logits = jnp.broadcast_to(of_frames[..., None], logits.shape)
+            valid.append([*of_bands[chosen] * len(maps), of_logits.reshape(logits.shape[0], -1)])
+        return outputs, valid
 
-    def _blocks(self, waveform: jax.Array) -> tuple[jax.Array, list[list[stacked_layers.Rows]]]:
+    def _blocks(
+        self, waveform: jax.Array, num_samples: jax.Array
+    ) -> tuple[jax.Array, list[list[stacked_layers.Rows]]]:
         """Waveform [b, n] -> what the first layer sees of every band of every window.
 
         Returns:
@@ -71,19 +81,31 @@ class STFTDiscriminators(nn.Module):
             frames, each of as many blocks as the window's widest band has.
         """
         # An even number of frames of the longest window makes all windows' positions equally many.
-        multiple = 2 * max(self.windows) // _HOPS_PER_WINDOW
+        multiple = 2 * max(self.windows) // HOPS_PER_WINDOW
         waveform = stacked_layers.pad_to(waveform, multiple=multiple, axis=1)
         grids, blocks = [], []
         for window in self.windows:
+            hop = window // HOPS_PER_WINDOW
             spectrum = folded_stft(waveform, window=window, fold=self.fold)
+            # A frame of padding, whose window reaches back into the sound, is none of the sound's.
+            of_sound = valid_rows(spectrum.shape[1], hop, num_samples)
+            spectrum = jnp.where(of_sound[:, :, None, None], spectrum, 0.0)
             edges = band_edges(self.bands, num_groups=spectrum.shape[2])
             bands = _band_blocks(spectrum.astype(self.compute_dtype), edges)
             valid = [-(-(high - low) // 2) for low, high in zip(edges[:-1], edges[1:])]
-            grids.append([stacked_layers.Rows(*bands.shape[2:4], steps) for steps in valid])
+            # A row is a pair of frames.
+            grids.append(
+                [stacked_layers.Rows(*bands.shape[2:4], steps, 2 * hop) for steps in valid]
+            )
             blocks.append(bands.reshape(*bands.shape[:2], -1, bands.shape[-1]))
         length = max(block.shape[2] for block in blocks)
         x = jnp.concatenate([stacked_layers.pad_to(block, length, axis=2) for block in blocks])
         return x, grids
+
+
+def valid_rows(num_rows: int, row_samples: int, num_samples: jax.Array) -> jax.Array:
+    """Which rows of that many samples have any of the valid `num_samples` [b]: [b, num_rows]."""
+    return (np.arange(num_rows) * row_samples)[None] < num_samples[:, None]
 
 
 def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
@@ -101,19 +123,19 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
         [b, ceil(n / hop), window / 2 / fold, 2 * fold] float32; channels are (bin, real or
         imaginary).
     """
-    if window % _HOPS_PER_WINDOW or (window // 2) % fold:
+    if window % HOPS_PER_WINDOW or (window // 2) % fold:
         raise ValueError(
-            f"an STFT window must be a multiple of {_HOPS_PER_WINDOW} whose half is a multiple of "
+            f"an STFT window must be a multiple of {HOPS_PER_WINDOW} whose half is a multiple of "
             f"stft_fold={fold}, got {window} (config.discriminators.stft_windows)"
         )
-    hop = window // _HOPS_PER_WINDOW
+    hop = window // HOPS_PER_WINDOW
     margin = (window - hop) // 2
     waveform = stacked_layers.pad_to(waveform, multiple=hop, axis=1)
     waveform = jnp.pad(waveform, ((0, 0), (margin, window - hop - margin)))
     blocks = waveform.reshape(waveform.shape[0], -1, hop)
-    num_frames = blocks.shape[1] - _HOPS_PER_WINDOW + 1
+    num_frames = blocks.shape[1] - HOPS_PER_WINDOW + 1
     frames = jnp.concatenate(
-        [blocks[:, hops : hops + num_frames] for hops in range(_HOPS_PER_WINDOW)], axis=-1
+        [blocks[:, hops : hops + num_frames] for hops in range(HOPS_PER_WINDOW)], axis=-1
     )
     spectrum = jnp.matmul(frames, _dft(window), precision=lax.Precision.HIGHEST)
     return spectrum.reshape(*spectrum.shape[:2], -1, 2 * fold)

@@ -28,13 +28,15 @@ class PeriodDiscriminators(nn.Module):
     compute_dtype: str
 
     @nn.compact
-    def __call__(self, waveform: jax.Array) -> list[list[jax.Array]]:
-        """Waveform [b, n] -> per period feature maps [b, positions, c] and logits."""
+    def __call__(
+        self, waveform: jax.Array, num_samples: jax.Array
+    ) -> tuple[list[list[jax.Array]], list[list[jax.Array]]]:
+        """Waveform [b, n] and its valid samples [b] -> what `Discriminators` returns."""
         if len(self.channels) < 2:
             got = f"{self.channels} (config.discriminators)"
             raise ValueError(f"period_channels must name at least 2 widths, got {got}")
         stack = len(self.periods)
-        x, positions = self._blocks(waveform)
+        x, positions = self._blocks(waveform, num_samples)
         # One product makes the three steps of a block, side by side as channels.
         context = (_KERNEL // 2) * self.fold  # of the blocks before and after
         before, after = positions.before(x), positions.after(x)
@@ -56,23 +58,34 @@ class PeriodDiscriminators(nn.Module):
         # operand.
         taps = jnp.einsum("sbpc,skcd->ksbpd", x, kernel, preferred_element_type=jnp.float32)
         logits = positions.before(taps[0]) + taps[1] + positions.after(taps[2]) + bias
-        lengths = positions.valid.sum(axis=(1, 2, 3))
+        lengths = positions.held.sum(axis=(1, 2, 3))
         maps.append([x[:, :n] for x, n in zip(stacked_layers.unstack(logits), lengths)])
-        return [list(layers) for layers in zip(*maps)]
+        # Of every map the same positions.
+        valid = [
+            [valid[..., 0]] * len(self.channels) + [valid[:, :n, 0]]
+            for valid, n in zip(stacked_layers.unstack(positions.valid), lengths)
+        ]
+        return [list(layers) for layers in zip(*maps)], valid
 
-    def _blocks(self, waveform: jax.Array) -> tuple[jax.Array, stacked_layers.Positions]:
+    def _blocks(
+        self, waveform: jax.Array, num_samples: jax.Array
+    ) -> tuple[jax.Array, stacked_layers.Positions]:
         """Waveform [b, n] -> [periods, b, positions, 3 * fold], and how rows lie on positions."""
         block = _STRIDE * self.fold
         views = [
             period_view(waveform, period=period, fold=block).astype(self.compute_dtype)
             for period in self.periods
         ]
-        rows = [stacked_layers.Rows(*view.shape[1:3], view.shape[2]) for view in views]
+        rows = [
+            # A row begins a sample after the one before it.
+            stacked_layers.Rows(*view.shape[1:3], view.shape[2], 1, block * period)
+            for view, period in zip(views, self.periods)
+        ]
         longest = max(entry.num_rows * entry.steps for entry in rows)
         length = -(-longest // _SUBLANES) * _SUBLANES
         views = [view.reshape(view.shape[0], -1, block) for view in views]
         x = jnp.stack([stacked_layers.pad_to(view, length, axis=1) for view in views])
-        return x, stacked_layers.Positions(rows, length)
+        return x, stacked_layers.Positions(rows, length, num_samples)
 
 
 def period_view(waveform: jax.Array, *, period: int, fold: int) -> jax.Array:

@@ -28,27 +28,49 @@ class Rows:
         num_rows: one after another, from the first position on.
         steps: positions per row.
         valid_steps: of them that hold something; the others end each row in zeros.
+        row_samples: samples between the beginnings of what two neighbouring rows see.
+        step_samples: the same of two neighbouring steps of a row.
     """
 
     num_rows: int
     steps: int
     valid_steps: int
+    row_samples: int = 0
+    step_samples: int = 0
 
 
 class Positions:
-    """Which positions of a stack are valid, and which begin or end a row."""
+    """Which positions of a stack are valid, and which begin or end a row.
 
-    def __init__(self, stack: Sequence[Rows], length: int):
-        """Lays the rows of every entry of `stack` on `length` positions."""
-        position, masks = np.arange(length), []
+    Every position has a stretch of samples of its own, and the stretches of a row tile the sound. A
+    position is valid where its stretch has any valid sample: so every sample is judged, an example
+    of half the length has half the positions, and one shorter than a stretch has a position, too.
+    Were all samples asked for, the last part of a sound would be judged by nobody; were the whole
+    window asked, which is wider, positions of padding would be judged by a margin of sound.
+    """
+
+    def __init__(self, stack: Sequence[Rows], length: int, num_samples: jax.Array | None = None):
+        """Lays the rows of every entry of `stack` on `length` positions.
+
+        Args:
+            stack: one entry per discriminator, or band of one.
+            length: positions of the longest.
+            num_samples: [b], int32, valid ones of every example; None where all are.
+        """
+        position, masks, first_samples = np.arange(length), [], []
         for rows in stack:
-            step = position % rows.steps
-            valid = (position < rows.num_rows * rows.steps) & (step < rows.valid_steps)
-            masks.append((valid, step == 0, step == rows.steps - 1))
+            row, step = position // rows.steps, position % rows.steps
+            held = (position < rows.num_rows * rows.steps) & (step < rows.valid_steps)
+            masks.append((held, step == 0, step == rows.steps - 1))
+            first_samples.append(row * rows.row_samples + step * rows.step_samples)
         # Each bool [stack, 1, positions, 1].
-        self.valid, self._first, self._last = (
-            np.stack(mask)[:, None, :, None] for mask in zip(*masks)
-        )
+        held, self._first, self._last = (np.stack(mask)[:, None, :, None] for mask in zip(*masks))
+        # Positions that an entry has at all: they come first, but for bands' last steps.
+        self.held = held
+        self.valid = held  # bool [stack, b or 1, positions, 1]
+        if num_samples is not None:
+            first = np.stack(first_samples)[:, None, :, None]
+            self.valid = held & (first < num_samples[None, :, None, None])
 
     def before(self, x: jax.Array) -> jax.Array:
         """What the step before holds, at every position; zeros at a row's first."""

@@ -12,6 +12,7 @@ import pytest
 from f3tok_jax.devices import compilation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
+from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import autoencoder as autoencoder_stage
 from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import progress
@@ -121,17 +122,61 @@ def test_microbatches_add_up_to_the_batch():
     _, state, _ = _adversarial()
     results = []
     for accumulate in (1, 4):
-        config = _config(adversarial_start=0)
+        config = _config(adversarial_start=0, adversarial_crop=600)
         config.bottleneck.perturb = False  # noise is drawn per microbatch
         config.optimizer.accumulate = accumulate
         stage = autoencoder_stage.make_stage(config)
         batch = _batch(stage)
         # Microbatches with unequally many valid samples: ratios must be formed after all sums.
-        batch["mask"][::3, : batch["mask"].shape[1] // 2] = False
+        batch["mask"][::3, batch["mask"].shape[1] // 2 :] = False
         results.append(_ratios(jax.jit(stage.train_step)(state, {}, batch)[1]))
     for name in results[0]:
         # Float32 sums in another order.
         assert results[1][name] == pytest.approx(results[0][name], rel=1e-3, abs=1e-5), name
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_gradients_norms_at_the_sound_are_logged_of_every_loss_that_has_one(start):
+    weights = {"weights": dict(mel=15.0, stft=1.0, waveform=1.0, adversarial=1.0)}
+    config = _config(adversarial_start=start, **weights)
+    stage = autoencoder_stage.make_stage(config)
+    state = compilation.run_once(stage.init_state, jax.random.key(0))
+    ratios = _ratios(jax.jit(stage.train_step)(state, {}, _batch(stage))[1])
+    found = {name.rsplit("/", 1)[-1] for name in ratios if "sound_gradient" in name}
+    expected = {"mel", "stft", "waveform"} | (
+        {"adversarial", "feature_matching"} if not start else set()
+    )
+    assert found == expected
+    # Of an absolute difference, over the batch's n samples: 1 / n at every sample.
+    size = np.prod(stage.batch_spec["waveform"].shape)
+    assert ratios["train/sound_gradient/waveform"] == pytest.approx(size**-0.5, rel=0.01)
+
+
+def test_balanced_by_gradients_a_loss_weighs_the_same_whatever_its_size():
+    """Ten times the other losses' gradient is met by nothing; a tenth of the weight is."""
+    results = []
+    for scale in (1.0, 1000.0):
+        config = _config(adversarial_start=0, balance="gradients")
+        gradients = {"mel": scale * np.ones((2, 3), np.float32), "adversarial": np.eye(2, 3)}
+        results.append(adversarial.meet(gradients, config.losses, 1)[0])
+        shares = np.array([15.0, 1.0]) / 16.0
+        expected = shares[0] / np.sqrt(6.0) + shares[1] * np.eye(2, 3) / np.sqrt(2.0)
+        np.testing.assert_allclose(results[-1], expected, rtol=1e-5)
+    # Before the discriminators join, the mel distance has all of it.
+    gradients["adversarial"] = np.zeros((2, 3), np.float32)
+    whole, metrics = adversarial.meet(gradients, config.losses, 1)
+    assert float(np.linalg.norm(whole)) == pytest.approx(1.0)
+    assert metrics["sound_gradient/adversarial"][1] == 0.0
+
+
+def test_a_step_balanced_by_gradients_moves_both_players():
+    config = _config(adversarial_start=0, balance="gradients")
+    stage = autoencoder_stage.make_stage(config)
+    state = compilation.run_once(stage.init_state, jax.random.key(0))
+    after, metrics = jax.jit(stage.train_step)(state, {}, _batch(stage))
+    assert np.isfinite(list(_ratios(metrics).values())).all()
+    for player in ("generator", "discriminator"):
+        assert not _same(after.params[player], state.params[player])
 
 
 def test_run_without_discriminators_has_none():

@@ -46,8 +46,10 @@ def test_stft_discriminator_equals_convolutions_of_its_bands():
         windows=windows, bands=bands, fold=fold, channels=width, compute_dtype="float32"
     )
     waveform = noise.waveform(2, 320)
-    params = noise.with_random_biases(jax.jit(module.init)(jax.random.key(0), waveform))
-    outputs = jax.jit(module.apply)(params, waveform)
+    whole = np.full(len(waveform), waveform.shape[1])
+    params = jax.jit(module.init)(jax.random.key(0), waveform, whole)
+    params = noise.with_random_biases(params)
+    outputs, _ = jax.jit(module.apply)(params, waveform, whole)
     expected = jax.jit(_logits_of_bands, static_argnames=("windows", "bands", "fold"))(
         params["params"], waveform, windows=windows, bands=bands, fold=fold
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import autoencoder as recipe
+from f3tok_jax.losses import adversarial as adversarial_losses
 from f3tok_jax.models.discriminators import discriminators
 from tests.support import noise
 
@@ -21,12 +22,15 @@ def test_shapes_and_parameter_counts_of_the_presets(preset, samples, parameters)
     waveform = jax.ShapeDtypeStruct((2, samples), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), waveform)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
-    outputs = jax.eval_shape(module.apply, variables, waveform)
+    outputs, valid = jax.eval_shape(module.apply, variables, waveform)
     assert len(outputs) == len(section.periods) + len(section.stft_windows)
     for maps in outputs:
         assert maps[-1].dtype == jnp.float32 and maps[-1].shape[-1] == 1
         assert {leaf.dtype for leaf in maps[:-1]} == {jnp.dtype(section.compute_dtype)}
         assert {leaf.shape[0] for leaf in maps} == {2}
+    assert jax.tree.map(lambda leaf: leaf.shape, valid) == jax.tree.map(
+        lambda leaf: leaf.shape[:2], outputs
+    )
     num_bands = len(section.stft_bands) - 1
     assert [len(maps) for maps in outputs] == (
         [len(section.period_channels) + 1] * len(section.periods)
@@ -34,13 +38,14 @@ def test_shapes_and_parameter_counts_of_the_presets(preset, samples, parameters)
     )
 
 
-@pytest.fixture(scope="module")
-def small():
-    """A small pair of both kinds: its function, its parameters and the module."""
+@pytest.fixture(scope="module", params=discriminators.KINDS)
+def small(request):
+    """A few of every sort: their function, their parameters and the module."""
     module = discriminators.Discriminators(
+        kind=request.param,
         periods=(2, 3),
         period_fold=3,
-        period_channels=(8, 8),
+        period_channels=(8, 8) if request.param == "folded" else (2, 4, 8, 8, 8),
         stft_windows=(64, 32),
         stft_bands=(0.0, 0.25, 1.0),
         stft_fold=4,
@@ -59,7 +64,7 @@ def test_gradients_are_finite_and_bounded_at_silence(small):
     @jax.jit
     def gradient(waveform):
         return jax.grad(
-            lambda p, x: sum(jnp.mean((maps[-1] - 1) ** 2) for maps in discriminate(p, x)),
+            lambda p, x: sum(jnp.mean((maps[-1] - 1) ** 2) for maps in discriminate(p, x)[0]),
             argnums=(0, 1),
         )(params, waveform)
 
@@ -73,8 +78,8 @@ def test_gradients_are_finite_and_bounded_at_silence(small):
 def test_the_result_is_deterministic_and_ignores_level_and_offset(small):
     discriminate, params, _ = small
     waveform = noise.waveform(2, 320)
-    first, again = discriminate(params, waveform), discriminate(params, waveform)
-    louder = discriminate(params, 3.0 * waveform + 0.2)
+    first, again = discriminate(params, waveform)[0], discriminate(params, waveform)[0]
+    louder, _ = discriminate(params, 3.0 * waveform + 0.2)
     for one, two, three in zip(first, again, louder):
         np.testing.assert_array_equal(one[-1], two[-1])
         np.testing.assert_allclose(
@@ -83,7 +88,7 @@ def test_the_result_is_deterministic_and_ignores_level_and_offset(small):
 
 
 def test_preparation_removes_the_mean_and_scales_the_peak():
-    prepared = np.asarray(discriminators.prepare(noise.waveform(3, 1000) + 0.3))
+    prepared = np.asarray(discriminators.prepare(noise.waveform(3, 1000) + 0.3, np.full(3, 1000)))
     np.testing.assert_allclose(prepared.mean(axis=1), 0.0, atol=1e-6)
     np.testing.assert_allclose(np.abs(prepared).max(axis=1), 0.8, rtol=1e-6)
 
@@ -93,7 +98,7 @@ def test_examples_do_not_reach_each_other(small):
     waveform = noise.waveform(2, 320)
     changed = waveform.copy()
     changed[1] *= np.linspace(-1, 1, 320)
-    for one, two in zip(discriminate(params, waveform), discriminate(params, changed)):
+    for one, two in zip(discriminate(params, waveform)[0], discriminate(params, changed)[0]):
         np.testing.assert_allclose(one[-1][0], two[-1][0], atol=1e-6)
         assert np.any(np.abs(one[-1][1] - two[-1][1]) > 1e-4)
 
@@ -103,7 +108,8 @@ def test_examples_do_not_reach_each_other(small):
     [
         (dict(stft_bands=(0.0, 0.01, 1.0)), "at least one of the"),
         (dict(stft_windows=(50,)), "must be a multiple of 4"),
-        (dict(period_channels=(8,)), "at least 2 widths"),
+        (dict(period_channels=(8,)), "at least 2 widths|must name 5 widths .* got"),
+        (dict(kind="daq"), "must be one of .* got 'daq'"),
     ],
 )
 def test_impossible_sizes_are_refused(small, change, message):
@@ -112,3 +118,94 @@ def test_impossible_sizes_are_refused(small, change, message):
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 320)))
     with pytest.raises(ValueError, match="batch, samples"):
         jax.eval_shape(small[2].init, jax.random.key(0), jnp.zeros((320,)))
+
+
+# Samples of a sound, none of them a whole number of positions; 100 is shorter than some stretches.
+@pytest.mark.parametrize("length", [100, 301, 500])
+def test_padding_is_not_judged_whatever_it_holds(small, length):
+    discriminate, params, module = small
+    params = noise.with_random_biases(params)
+    sound = noise.waveform(1, length)
+    alone, alone_valid = discriminate(params, sound)
+    fillings = [np.zeros((1, 700)), noise.waveform(1, 700, seed=5), np.full((1, 700), np.nan)]
+    for filling in fillings:
+        padded = filling.astype(np.float32)
+        padded[:, :length] = sound
+        maps, valid = discriminate(params, padded, np.array([length]))
+        for one, two, is_one, is_two in zip(
+            *(jax.tree.leaves(tree) for tree in (maps, alone, valid, alone_valid)), strict=True
+        ):
+            one, two = np.asarray(one)[np.asarray(is_one)], np.asarray(two)[np.asarray(is_two)]
+            # Sums of another length in float32.
+            np.testing.assert_allclose(one, two, atol=1e-5)
+    # Were its zeros judged, it would be seen: there are more positions, and they hold something.
+    judged, judged_valid = discriminate(params, np.where(np.arange(700) < length, padded, 0.0))
+    count = lambda valid: sum(np.sum(where) for where in jax.tree.leaves(valid))
+    assert count(judged_valid) > count(alone_valid)
+    for logits, where in [(maps[-1], where[-1]) for maps, where in zip(judged, judged_valid)]:
+        assert np.all(np.asarray(logits)[np.asarray(where)])
+
+
+def test_valid_positions_tile_the_sound(small):
+    """Half a sound has half the positions, in every map; none has none."""
+    discriminate, params, _ = small
+    length = 2 * 3 * 27 * 64  # whole stretches of both periods, all folds and strides and all hops
+    num_samples = np.array([length, length // 2, 1, 0])
+    maps, valid = discriminate(params, noise.waveform(4, length), num_samples)
+    for values, where in zip(jax.tree.leaves(maps), jax.tree.leaves(valid)):
+        whole, half, least, none = np.sum(where, axis=1)
+        assert half == whole / 2 and least > 0 and none == 0
+        if values.shape[-1] > 1:  # logits are not zeroed
+            assert not np.any(np.asarray(values)[~np.asarray(where)])
+
+
+def test_the_same_difference_weighs_the_same_in_every_band(small):
+    """Maps of bands differ in width, and a stack's narrower ones end in zeros."""
+    discriminate, params, module = small
+    num_samples = np.array([640, 320])
+    maps, valid = discriminate(params, noise.waveform(2, 640), num_samples)
+    whole = 0.0
+    for discriminator, layers in enumerate(maps):
+        for layer in range(len(layers) - 1):
+            other = [list(each) for each in maps]
+            difference = jnp.where(valid[discriminator][layer][..., None], 0.5, 0.0)
+            other[discriminator][layer] = layers[layer] + difference
+            value, weight = adversarial_losses.feature_matching(
+                maps, other, valid, module.map_weights, np.ones(2, np.float32)
+            )
+            expected = 0.5 * module.map_weights[discriminator]
+            assert float(value / weight) == pytest.approx(expected, rel=1e-5)
+            whole += float(value / weight)
+    # Of DAC 5 maps per period, and per band of a window, each with weight 1.
+    assert whole == pytest.approx(0.5 * (2 * 5 + 2 * 2 * 5), rel=1e-5)
+
+
+def test_bases_maps_weigh_as_dacs_hundred():
+    section = recipe.get_config("base").discriminators
+    module = discriminators.Discriminators(**section)
+    counts = [3] * 5 + [15] * 3
+    assert np.dot(module.map_weights, counts) == pytest.approx(100.0)
+
+
+def test_the_published_geometry():
+    section = recipe.get_config("base").discriminators
+    section.update(dict(kind="dac", period_channels=(32, 128, 512, 1024, 1024), stft_channels=32))
+    module = discriminators.Discriminators(**section)
+    assert module.map_weights == [1.0] * 8
+    waveform = jax.ShapeDtypeStruct((1, 15_360), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), waveform)
+    params = variables["params"]
+    # By hand from the widths: kernels of 5 and of 3 samples; 3 x 9 and 3 x 3, two planes.
+    period = sum(5 * a * b + b for a, b in [(1, 32), (32, 128), (128, 512), (512, 1024)])
+    period += 5 * 1024 * 1024 + 1024 + 3 * 1024 + 1
+    band = (2 * 27 * 32 + 32) + 3 * (27 * 32 * 32 + 32) + (9 * 32 * 32 + 32)
+    sizes = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(params[name]))
+        for name in ("period", "stft")
+    }
+    assert sizes == {"period": 5 * period, "stft": 3 * (5 * band + 9 * 32 + 1)}
+    maps, _ = jax.eval_shape(module.apply, variables, waveform)
+    assert [len(layers) - 1 for layers in maps] == [5] * 5 + [25] * 3
+    # Period 2: 7,680 steps, divided by 3 four times, two rows; window 2048: 30 frames of 102 bins.
+    assert [layer.shape[1] for layer in maps[0]] == [2 * n for n in (2560, 854, 285, 95, 95, 95)]
+    assert [layer.shape[1] // 30 for layer in maps[5][:5]] == [102, 51, 26, 13, 13]

@@ -42,8 +42,10 @@ def test_period_discriminator_equals_convolutions_along_its_rows():
         periods=periods, fold=fold, channels=channels, compute_dtype="float32"
     )
     waveform = noise.waveform(3, 301)
-    params = noise.with_random_biases(jax.jit(module.init)(jax.random.key(0), waveform))
-    outputs = jax.jit(module.apply)(params, waveform)
+    whole = np.full(len(waveform), waveform.shape[1])
+    params = jax.jit(module.init)(jax.random.key(0), waveform, whole)
+    params = noise.with_random_biases(params)
+    outputs, _ = jax.jit(module.apply)(params, waveform, whole)
     expected = jax.jit(_logits_of_rows, static_argnames=("periods", "fold"))(
         params["params"], waveform, periods=periods, fold=fold
     )

@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the discriminators hear, and what each player learns from it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import autoencoder as recipe
+from f3tok_jax.models.discriminators import discriminators as discriminators_lib
+from f3tok_jax.stages import adversarial
+from tests.support import noise
+
+_CROP = 400
+
+
+def _mask(num_samples, length):
+    return np.arange(length)[None] < np.asarray(num_samples)[:, None]
+
+
+def test_crops_lie_in_the_sound_and_every_example_has_its_own():
+    length = 1000
+    valid = [1000] * 200 + [700] * 200 + [450, 400, 399, 7, 0]
+    mask = jnp.asarray(_mask(valid, length))
+    draw = jax.jit(functools.partial(adversarial.crops, mask=mask, length=_CROP))
+    starts, heard = jax.device_get(draw(jax.random.key(0)))
+    np.testing.assert_array_equal(heard, np.minimum(valid, _CROP))
+    assert np.all(starts >= 0) and np.all(starts + heard <= valid)
+    # Sounds that are long enough fill their crops, and all of a sound is heard in time.
+    for chosen, last in ((starts[:200], 600), (starts[200:400], 300)):
+        assert len(np.unique(chosen)) > 100 and chosen.min() < 20 and chosen.max() > last - 20
+    assert np.all(starts[-4:] == 0)
+    others, _ = jax.device_get(draw(jax.random.key(1)))
+    assert np.mean(others[:400] != starts[:400]) > 0.9
+
+
+@pytest.fixture(scope="module")
+def game():
+    """A small game: its gradients as a function of sounds and where they are cut, with weights."""
+    config = recipe.get_config("tiny")
+    config.losses.update(dict(adversarial_crop=_CROP, split_game=True))
+    module = discriminators_lib.Discriminators(
+        periods=(2, 3),
+        period_fold=3,
+        period_channels=(8, 8),
+        stft_windows=(64,),
+        stft_bands=(0.0, 0.25, 1.0),
+        stft_fold=4,
+        stft_channels=8,
+    )
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, _CROP)))["params"]
+    params = noise.with_random_biases(params)
+
+    @jax.jit
+    def play(waveform, reconstruction, starts, heard):
+        return adversarial.gradients(
+            params,
+            waveform,
+            reconstruction,
+            starts,
+            heard,
+            jnp.sum(heard),
+            discriminators=module,
+            losses=config.losses,
+        )
+
+    return play
+
+
+def _close(one, two):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        # Sums of another order in float32.
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_what_lies_outside_the_crop_or_the_sound_reaches_neither_player(game):
+    starts, heard = np.array([100, 0, 0], np.int32), np.array([400, 150, 0], np.int32)
+    inside = (np.arange(700) >= starts[:, None]) & _mask(starts + heard, 700)
+    real, fake = noise.waveform(3, 700), noise.waveform(3, 700, seed=1)
+    expected = game(np.where(inside, real, 0.0), np.where(inside, fake, 0.0), starts, heard)
+    filled = game(
+        np.where(inside, real, noise.waveform(3, 700, seed=2)),
+        np.where(inside, fake, noise.waveform(3, 700, seed=3)),
+        starts,
+        heard,
+    )
+    _close(filled, expected)
+    for gradient in expected[0].values():
+        assert not np.any(np.asarray(gradient)[~inside])
+        assert np.any(np.asarray(gradient)[0]) and np.any(np.asarray(gradient)[1])
+
+
+def test_a_padded_example_teaches_what_it_teaches_alone(game):
+    """Zeros behind a sound are not judged as sound: they change neither loss nor gradients."""
+    real, fake = noise.waveform(1, 150), noise.waveform(1, 150, seed=1)
+    pad = lambda x, n: np.pad(x, ((0, 0), (0, n - 150)))
+    zero, heard = np.zeros(1, np.int32), np.array([150], np.int32)
+    short = game(pad(real, _CROP), pad(fake, _CROP), zero, heard)
+    # Beside an example without sound, in a longer batch.
+    beside = [np.concatenate([pad(x, 900), noise.waveform(1, 900, seed=4)]) for x in (real, fake)]
+    both = game(*beside, np.zeros(2, np.int32), np.array([150, 0], np.int32))
+    ratios = lambda metrics: {name: value / weight for name, (value, weight) in metrics.items()}
+    _close(ratios(both[2]), ratios(short[2]))
+    _close(both[1], short[1])
+    for name, gradient in both[0].items():
+        _close(gradient[0, :150], short[0][name][0, :150])
+        assert not np.any(gradient[1])
+
+
+def test_examples_weigh_as_many_samples_as_are_heard(game):
+    real, fake = noise.waveform(2, 400), noise.waveform(2, 400, seed=1)
+    heard, zero = np.array([400, 100], np.int32), np.zeros(1, np.int32)
+    both = game(real, fake, np.zeros(2, np.int32), heard)
+    each = [game(real[[i]], fake[[i]], zero, heard[[i]]) for i in range(2)]
+    for name, (value, weight) in both[2].items():
+        assert weight == pytest.approx(1.25)
+        assert float(value) == pytest.approx(sum(float(one[2][name][0]) for one in each), rel=1e-4)
+    for name, gradient in both[0].items():
+        expected = [0.8 * np.asarray(each[0][0][name])[0], 0.2 * np.asarray(each[1][0][name])[0]]
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_a_choice_that_there_is_not_is_refused():
+    config = recipe.get_config("tiny")
+    config.losses.balance = "norms"
+    with pytest.raises(ValueError, match=r"balance must be one of .* got 'norms' \(here\)"):
+        adversarial.validate(config, "here")
