@@ -192,7 +192,8 @@ def train_step(
     )
 
     def gradients(microbatch, index):
-        noise_key, mask = jax.random.fold_in(key_of("noise"), index), microbatch["mask"]
+        noise_key = jax.random.fold_in(key_of("noise"), index)
+        mask = microbatch["mask"]
 
         def generate(p):
             waveform, reconstruction, latents = model.reconstruct(p, microbatch, noise_key)

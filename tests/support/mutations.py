@@ -178,6 +178,11 @@ _MATHEMATICS = [
             "real = jax.lax.stop_gradient(real).astype(jnp.float32)",
             "real = real.astype(jnp.float32)",
         ),
+        (
+            "an example's loss is the mean over its padding, too",
+            "count = jnp.sum(valid, axis=1, dtype=jnp.float32) * values.shape[2]",
+            "count = jnp.float32(valid.shape[1] * values.shape[2])",
+        ),
     ),
     *_of(
         "signal/spectra.py",
@@ -299,6 +304,15 @@ _MODULES = [
         ),
     ),
     *_of(
+        "models/discriminators/stacked_layers.py",
+        "models/discriminators/test_discriminators.py",
+        (
+            "padding is judged as sound",
+            "self.valid = held & (first < num_samples[None, :, None, None])",
+            "self.valid = held & (first < num_samples[None, :, None, None] + 10**9)",
+        ),
+    ),
+    *_of(
         "models/discriminators/periods.py",
         "models/discriminators/test_periods.py",
         (
@@ -324,10 +338,24 @@ _MODULES = [
             'noise_key = jax.random.fold_in(key_of("noise"), index)',
             'noise_key = key_of("noise")',
         ),
+    ),
+    *_of(
+        "stages/adversarial.py",
+        "stages/test_adversarial.py",
         (
             "discriminators always hear an example's beginning",
-            "start = jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)",
-            "start = 0 * jax.random.randint(key, (), 0, waveform.shape[1] - crop + 1)",
+            "start = jax.random.randint(key, valid.shape, 0, last + 1)",
+            "start = 0 * jax.random.randint(key, valid.shape, 0, last + 1)",
+        ),
+        (
+            "discriminators hear padding where the sound is shorter than an example",
+            "last = jnp.maximum(valid - length, 0)",
+            "last = jnp.full_like(valid, mask.shape[1] - length)",
+        ),
+        (
+            "the gradient of a crop is put at the beginning",
+            "jax.lax.dynamic_update_slice_in_dim(zeros, x, start, axis=0)",
+            "jax.lax.dynamic_update_slice_in_dim(zeros, x, 0 * start, axis=0)",
         ),
     ),
     *_of(
