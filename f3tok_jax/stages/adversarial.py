@@ -31,6 +31,16 @@ def validate(config: ml_collections.ConfigDict, source: str) -> None:
         )
 
 
+def with_crops(
+    batch: Mapping[str, jax.Array], key: jax.Array, losses: ml_collections.ConfigDict
+) -> dict[str, jax.Array]:
+    """The batch with "crop_start" and "crop_samples", before it is cut into microbatches: what is
+    heard of an example does not depend on their number."""
+    length = losses.adversarial_crop or batch["mask"].shape[1]
+    start, heard = crops(key, batch["mask"], length)
+    return {**batch, "crop_start": start, "crop_samples": heard}
+
+
 def crops(key: jax.Array, mask: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
     """Where each example's crop of `length` samples begins, and how many of them are valid.
 
@@ -127,9 +137,11 @@ def gradients(
     return output_gradients, jax.tree.map(jnp.add, of_real, of_fake), metrics | more
 
 
-def zeros_like(play: Callable[..., Any], *args: Any) -> Any:
-    """What `play` returns, all zeros: the discriminators have not joined yet."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(play, *args))
+def once(has_joined: jax.Array, play: Callable[..., Any], *args: Any) -> Any:
+    """What `play` returns once the discriminators have joined; before that zeros, at no cost."""
+    shapes = jax.eval_shape(play, *args)
+    zeros = lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.cond(has_joined, play, zeros, *args)
 
 
 def meet(

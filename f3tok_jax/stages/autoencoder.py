@@ -181,12 +181,11 @@ def train_step(
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
     is_adversarial = state.step >= losses.adversarial_start
-    crop = losses.adversarial_crop or batch["mask"].shape[1]
-    starts, heard = adversarial.crops(key_of("crop"), batch["mask"], crop)
+    batch = adversarial.with_crops(batch, key_of("crop"), losses)
     play = functools.partial(
         adversarial.gradients,
         params.get("discriminator"),
-        total_samples=jnp.maximum(jnp.sum(heard), 1),
+        total_samples=jnp.maximum(jnp.sum(batch["crop_samples"]), 1),
         discriminators=model.discriminators,
         losses=losses,
     )
@@ -207,21 +206,16 @@ def train_step(
         )
         result, metrics = {}, metrics | _latent_metrics(latents)
         if model.discriminators is not None:
-            more_at_sound, result["discriminator"], more = jax.lax.cond(
-                is_adversarial,
-                play,
-                functools.partial(adversarial.zeros_like, play),
-                waveform,
-                jnp.where(mask, reconstruction, 0.0),
-                microbatch["crop_start"],
-                microbatch["crop_samples"],
+            sounds = waveform, jnp.where(mask, reconstruction, 0.0)
+            crops = microbatch["crop_start"], microbatch["crop_samples"]
+            more_at_sound, result["discriminator"], more = adversarial.once(
+                is_adversarial, play, *sounds, *crops
             )
             at_sound, metrics = at_sound | more_at_sound, metrics | more
         output_gradient, squared_norms = adversarial.meet(at_sound, losses, accumulate)
         (result["generator"],) = pull_back(jnp.where(mask, output_gradient, 0.0))
         return result, metrics | squared_norms
 
-    batch = {**batch, "crop_start": starts, "crop_samples": heard}
     grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
     return optimizer.finish_step(
         state,
