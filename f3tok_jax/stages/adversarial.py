@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from f3tok_jax.losses import adversarial as adversarial_losses
+from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -21,13 +22,26 @@ GAME = "game"  # both of them, weighted, where they are not told apart
 NORM = "sound_gradient/{loss}"
 
 
+# What runs did before there was a choice; their configs do not say.
+_BEFORE = {"balance": "weights", "split_game": False, "mel_floor": reconstruction_losses.MEL_FLOOR}
+
+
+def settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """config.losses with every choice in it."""
+    return ml_collections.ConfigDict({**_BEFORE, **config.losses})
+
+
 def validate(config: ml_collections.ConfigDict, source: str) -> None:
-    """Refuses a kind or a balance that there is not."""
-    discriminators_lib.check_kind(config.discriminators.kind)
-    if config.losses.balance not in BALANCES:
+    """Refuses a kind, a balance or a floor that there cannot be."""
+    losses = settings(config)
+    discriminators_lib.Discriminators(**config.discriminators).check_kind()
+    if losses.balance not in BALANCES:
         raise ValueError(
-            f"config.losses.balance must be one of {BALANCES}, got {config.losses.balance!r} "
-            f"({source})"
+            f"config.losses.balance must be one of {BALANCES}, got {losses.balance!r} ({source})"
+        )
+    if not losses.mel_floor > 0:
+        raise ValueError(
+            f"config.losses.mel_floor must be greater than 0, got {losses.mel_floor} ({source})"
         )
 
 

@@ -47,10 +47,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
         )
     adversarial.validate(config, source)
-    if not losses.mel_floor > 0:
-        raise ValueError(
-            f"config.losses.mel_floor must be greater than 0, got {losses.mel_floor} ({source})"
-        )
     crop = sound_lib.crop_length(config, lineage.Lineage(config=config).sound)
     if losses.adversarial_crop > crop:
         raise ValueError(
@@ -176,7 +172,7 @@ def train_step(
     """
     del frozen
     config, params = model.config, sharding.gather(state.params)
-    losses, accumulate = config.losses, config.optimizer.accumulate
+    losses, accumulate = adversarial.settings(config), config.optimizer.accumulate
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
@@ -287,7 +283,7 @@ def _reconstruction_gradients(
     """Of each loss that needs no discriminator, over `num_samples`, the gradient at the
     reconstruction, and the loss as a metric."""
     gradients, metrics = {}, {}
-    floor = config.losses.mel_floor
+    floor = adversarial.settings(config).mel_floor
     with jax.named_scope("losses"):
         terms = _reconstruction_terms(waveform, mask, config, mel_floor=floor)
         for name, term in terms.items():

@@ -58,6 +58,13 @@ class Discriminators(nn.Module):
     compute_dtype: str = "float32"
     kind: str = "folded"
 
+    def check_kind(self) -> None:
+        """Raises ValueError for a kind that there is not."""
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"config.discriminators.kind must be one of {KINDS}, got {self.kind!r}"
+            )
+
     @property
     def map_weights(self) -> list[float]:
         """Per discriminator, what each of its maps weighs in feature matching.
@@ -90,7 +97,7 @@ class Discriminators(nn.Module):
         """
         if waveform.ndim != 2:
             raise ValueError(f"waveform must be [batch, samples], got shape {waveform.shape}")
-        check_kind(self.kind)
+        self.check_kind()
         if num_samples is None:
             num_samples = jnp.full(waveform.shape[:1], waveform.shape[1], jnp.int32)
         with jax.named_scope("discriminators"):
@@ -131,12 +138,6 @@ class Discriminators(nn.Module):
                 )
             )
         return modules
-
-
-def check_kind(kind: str) -> None:
-    """Raises ValueError for a kind that there is not."""
-    if kind not in KINDS:
-        raise ValueError(f"config.discriminators.kind must be one of {KINDS}, got {kind!r}")
 
 
 def prepare(waveform: jax.Array, num_samples: jax.Array) -> jax.Array:
