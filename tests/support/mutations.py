@@ -267,8 +267,41 @@ _MODULES = [
         ),
         (
             "the stop's loss counts once for each draw",
-            'loss += flow.stop_weight * stop_loss / totals["patches"]',
-            'loss += flow.stop_weight * flow.draws * stop_loss / totals["patches"]',
+            'loss += flow.stop_weight * stop_loss / totals["stops"]',
+            'loss += flow.stop_weight * flow.draws * stop_loss / totals["stops"]',
+        ),
+        (
+            "an end is taught where a recording was cut",
+            "return patches & ~follows & ends[:, None], patches & follows",
+            "return patches & ~follows, patches & follows",
+        ),
+        (
+            "a cut is taught as a beginning",
+            "patches.at[:, 0].set(patches[:, 0] & begins)",
+            "patches.at[:, 0].set(patches[:, 0])",
+        ),
+    ),
+    *_of(
+        "models/edges.py",
+        "models/test_edges.py",
+        (
+            "labels of a cut's beginning are targets",
+            "has_past = begins[:, None] | (starts >= before)",
+            "has_past = begins[:, None] | (starts >= 0)",
+        ),
+        (
+            "labels of a cut's end are targets",
+            "starts + samples_per_latent + after <= num_samples[:, None]",
+            "starts < num_samples[:, None]",
+        ),
+    ),
+    *_of(
+        "training/microbatches.py",
+        "training/test_microbatches.py",
+        (
+            "microbatches tear rows apart",
+            "x.reshape(-1, accumulate, examples_per_row, *x.shape[1:]).swapaxes(0, 1)",
+            "x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)",
         ),
     ),
     *_of(

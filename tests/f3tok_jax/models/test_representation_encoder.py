@@ -109,6 +109,19 @@ def test_noise_is_on_the_input_of_training_alone_and_of_one_strength_per_example
         assert spread.mean() < 0.02 if given is None else spread.mean() > 0.1
 
 
+def test_examples_that_share_a_row_have_noise_of_a_strength_each():
+    _, variables, apply = _built()
+    latents, key = _latents(), jax.random.key(1)
+    segments = jnp.asarray(1 + (np.arange(latents.shape[1]) >= latents.shape[1] // 2))
+    segments = jnp.broadcast_to(segments[None], latents.shape[:2]).astype(jnp.int32)
+    noisy = bottleneck.perturb(latents, key, gamma=0.5, segments=segments)
+    np.testing.assert_allclose(
+        apply(variables, latents, segments=segments, noise_key=key),
+        apply(variables, noisy, segments=segments),
+        atol=1e-5,
+    )
+
+
 @pytest.mark.parametrize(
     "changes, shape, message",
     [

@@ -208,6 +208,13 @@ def test_sound_that_packing_cuts_does_not_end_there():
     assert tiny_generation.value(metrics, "stop_missed")[1] == sum(ended)
 
 
+def test_the_encoder_s_noise_reaches_the_loss_of_training(even):
+    _, noisy = even("--config.flow.encoder_noise=0.5")
+    _, clean = even()
+    for name in ("train/flow_loss", "train/stop_loss"):
+        assert noisy[name][1] == clean[name][1] and noisy[name][0] != clean[name][0]
+
+
 def test_what_is_always_dropped_teaches_nothing():
     grads, metrics = tiny_generation.gradients_of_step(*tiny_generation.DROPPED)
     for name in ("state_in", "token_in"):
