@@ -136,3 +136,12 @@ def test_history_is_the_patches_before_and_zeros_before_the_first(count):
         seen = flow_head.latents_of(patches[:, max(0, index - count) : index])
         expected = np.concatenate([before, seen], axis=1)
         np.testing.assert_array_equal(history[:, index], expected)
+
+
+def test_sound_has_ended_where_that_is_more_likely_than_not():
+    # Each patch ends the sound with 0.3: after two of them 0.49 goes on, after one 0.7.
+    logits = jnp.full(3, np.log(0.3 / 0.7), jnp.float32)
+    survival = jnp.cumsum(flow_head.log_survival(logits))
+    np.testing.assert_allclose(np.exp(survival), [0.7, 0.49, 0.343], rtol=1e-5)
+    assert flow_head.has_ended(survival).tolist() == [False, True, True]
+    assert flow_head.has_ended(jnp.log(jnp.array([0.51, 0.49]))).tolist() == [False, True]

@@ -179,6 +179,22 @@ def test_a_step_balanced_by_gradients_moves_both_players():
         assert not _same(after.params[player], state.params[player])
 
 
+def test_every_microbatch_hears_noise_of_its_own():
+    """Twins in two microbatches; with one noise for both they would be one of them twice."""
+    heard = []
+    for accumulate in (1, 2):
+        config = _config(weights=dict(mel=15.0, adversarial=0.0, feature_matching=0.0))
+        config.optimizer.accumulate = accumulate
+        config.data.batch_size = 4 * accumulate
+        stage = autoencoder_stage.make_stage(config)
+        state = compilation.run_once(stage.init_state, jax.random.key(0))
+        four = _batch(autoencoder_stage.make_stage(_config()), seed=1)
+        twins = {name: np.repeat(value[:4], accumulate, axis=0) for name, value in four.items()}
+        heard.append(_ratios(jax.jit(stage.train_step)(state, {}, twins)[1])["train/mel"])
+    assert heard[1] == pytest.approx(heard[0], rel=0.1)
+    assert heard[1] != pytest.approx(heard[0], rel=1e-4)
+
+
 def test_run_without_discriminators_has_none():
     stage = autoencoder_stage.make_stage(_config(adversarial_start=10**6))
     state = jax.eval_shape(stage.init_state, jax.random.key(0))
