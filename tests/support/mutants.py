@@ -78,7 +78,7 @@ def _run(tree: pathlib.Path, mutant: mutations.Mutant) -> tuple[str, str]:
     path = tree / mutant.file
     text = path.read_text(encoding="utf-8")
     path.write_text(mutant.applied_to(text), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--durations=0", "--tb=no"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--durations=0", "--tb=no", "-rf"]
     try:
         done = subprocess.run(
             [*command, "-m", "not slow", "-p", "no:cacheprovider", *mutant.tests],

@@ -249,7 +249,7 @@ _MATHEMATICS = [
 _MODULES = [
     *_of(
         "stages/generation_loss.py",
-        "stages/test_generation_loss.py stages/test_generation.py",
+        "stages/test_generation_loss.py",
         (
             "the encoder hears clean latents in training",
             'noise_key=key_of("encoder_noise") if is_training and flow.encoder_noise else None',
