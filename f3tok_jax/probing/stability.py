@@ -104,8 +104,6 @@ def compare(
     frozen: Any,
     clean: hearing.Hearing,
     disturbed: Mapping[str, hearing.Hearing],
-    *,
-    codebook_size: int,
 ) -> Labels:
     """How many labels of `clean` are those of each other hearing of the same sounds.
 
@@ -114,7 +112,6 @@ def compare(
         frozen: its arrays.
         clean: the sounds.
         disturbed: name -> them otherwise.
-        codebook_size: V.
     """
 
     def labels_of(sounds: hearing.Hearing) -> np.ndarray:
@@ -122,11 +119,12 @@ def compare(
         return np.concatenate(parts)
 
     found = labels_of(clean)
-    usage = rq_mtp.code_usage(found[None], np.ones((1, len(found))), codebook_size=codebook_size)
-    share = np.asarray(usage) / len(found)
+    size = frozen["table"].shape[1] // found.shape[1]
+    usage = np.stack([np.bincount(codes, minlength=size) for codes in found.T])
+    share = usage / len(found)
     return Labels(
         kept={name: float(np.mean(labels_of(one) == found)) for name, one in disturbed.items()},
-        in_use=float(jnp.mean(rq_mtp.perplexity(usage))) / codebook_size,
+        in_use=float(jnp.mean(rq_mtp.perplexity(usage))) / size,
         by_chance=float(np.mean(np.sum(np.square(share), axis=-1))),
     )
 
@@ -137,7 +135,6 @@ def measure_run(
     learnt: str,
     tested: str,
     *,
-    codebook_size: int,
     options: Options,
     moved: Mapping[str, str] = types.MappingProxyType({}),
     say: Callable[[str], None] = print,
@@ -149,7 +146,6 @@ def measure_run(
         targets: arm -> those of each seed, which differ in their codebooks alone.
         learnt: set whose statistics normalise.
         tested: set whose labels are compared.
-        codebook_size: V.
         options: see there.
         moved: see F3Tokenizer.from_pretrained.
         say: where progress goes.
@@ -177,7 +173,7 @@ def measure_run(
         measured, label = learn(first, training), jax.jit(first.labels)
         for one in of_seeds:
             frozen = one.load(dict.fromkeys(one.abstract(), device), measured)
-            labels = compare(label, frozen, clean, disturbed, codebook_size=codebook_size)
+            labels = compare(label, frozen, clean, disturbed)
             found.setdefault(name, []).append(labels)
         say(f"{workdir}: labels of {name}")
     frames = sum(int(valid.sum()) for *_, valid in clean)
@@ -234,9 +230,7 @@ def measure(
         }
         for workdir in workdirs
     }
-    measured = functools.partial(
-        measure_run, codebook_size=rq.codebook_size, options=options, moved=moved, say=say
-    )
+    measured = functools.partial(measure_run, options=options, moved=moved, say=say)
     runs = [measured(workdir, of_arms, shards, test_shards) for workdir, of_arms in targets.items()]
     results = results_lib.Stability(
         workdirs=workdirs,
