@@ -50,6 +50,9 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             # Its config, where there is no run to read it from: compile_check needs no weights. [as
             # representation.py]
             recipe=representation.get_config(preset),
+            # What is trained of it: "nothing", or "encoder", with the projector, by a difference
+            # from its weights (the task stage). [chosen: REC leaves it to large]
+            train="nothing",
         )
     )
     config.language_model = ml_collections.ConfigDict(
@@ -95,6 +98,9 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             # alpha ~ U(0, this) on what the encoder hears, one per example: what is sampled is not as
             # clean as what was recorded. [CAM: inputs of training; its own level is not known]
             encoder_noise=0.3,
+            # Whether the flow's loss reaches an encoder that is trained through the condition's
+            # token, too, and not through the language model alone. [REC]
+            token_gradient=False,
             stop_weight=1.0,  # of the cross-entropy of "this was the last patch" [VoxCPM]
             # Of the text's own loss, where the language model is trained. [chosen: 0 without text of
             # its own; NextStep has 0.01]
@@ -157,6 +163,10 @@ def _base(preset: str) -> ml_collections.ConfigDict:
         "language_model": sections.transformer_optimizer(
             learning_rate=1e-4, warmup_steps=5000, final_fraction=0.1
         ),
+        # A tenth of the language model's rate. [REC]
+        "encoder": sections.transformer_optimizer(
+            learning_rate=1e-5, warmup_steps=5000, final_fraction=0.1
+        ),
     }
     config.optimizer = ml_collections.ConfigDict(
         dict(
@@ -198,6 +208,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.data.update(dict(batch_size=16, crop_frames=150))
     config.optimizer.head.update(dict(learning_rate=3e-3, warmup_steps=20))
     config.optimizer.language_model.update(dict(learning_rate=1e-3, warmup_steps=20))
+    config.optimizer.encoder.update(dict(learning_rate=1e-4, warmup_steps=20))
     config.optimizer.ema_decay = 0.99
     config.mesh.min_shard_size = 2**14
     config.checkpoint.update(dict(every_steps=200))
@@ -216,3 +227,4 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
     config.data.batch_size = 1024
     config.optimizer.head.learning_rate = 1e-4
     config.optimizer.language_model.learning_rate = 5e-5
+    config.optimizer.encoder.learning_rate = 5e-6  # a tenth of that [REC]

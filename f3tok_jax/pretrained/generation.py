@@ -21,7 +21,10 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
-HEAD, LANGUAGE_MODEL = "head", "language_model"  # the players
+# The players; of the encoder's weights and the language model's a difference is trained.
+HEAD, LANGUAGE_MODEL, ENCODER = "head", "language_model", "encoder"
+
+TRAINED = ("nothing", "encoder")  # of the representation run
 
 
 class Model:
@@ -84,16 +87,22 @@ class Model:
         return self.config.language_model.train != "nothing"
 
     @property
+    def trains_encoder(self) -> bool:
+        """Whether the representation encoder and its projector are trained on; not so in old runs."""
+        return self.config.representation.get("train", "nothing") == "encoder"
+
+    @property
     def players(self) -> tuple[str, ...]:
-        return (HEAD, LANGUAGE_MODEL) if self.trains_language_model else (HEAD,)
+        language_model = (LANGUAGE_MODEL,) if self.trains_language_model else ()
+        return (HEAD, *language_model, *((ENCODER,) if self.trains_encoder else ()))
 
     def abstract(self) -> dict[str, Any]:
         """Shapes and dtypes of what `load` gives: everything that is not trained."""
         return self.frozen.abstract() | self._abstract_modules()
 
-    def _abstract_modules(self) -> dict[str, Any]:
+    def _abstract_modules(self, *, boxed: bool = False) -> dict[str, Any]:
         modules = self.generator.encoder, self.generator.projector
-        return pretrained_representation.abstract_params(*modules)
+        return pretrained_representation.abstract_params(*modules, boxed=boxed)
 
     def load(
         self, shardings: Mapping[str, Any], measured: Mapping[str, Any] | None = None
@@ -130,6 +139,10 @@ class Model:
                 kind=section.train,
                 rank=section.rank,
             )
+        if self.trains_encoder:
+            params[ENCODER] = adaptation.init(
+                key_of(ENCODER), self._abstract_modules(boxed=True), kind="all", rank=1
+            )
         return params
 
     def abstract_params(self) -> dict[str, Any]:
@@ -151,6 +164,8 @@ def generator_weights(params: Any, frozen: Any) -> dict[str, Any]:
     found = {name: frozen[name] for name in names} | {HEAD: params[HEAD]}
     if LANGUAGE_MODEL in params:
         found[LANGUAGE_MODEL] = adaptation.apply(found[LANGUAGE_MODEL], params[LANGUAGE_MODEL])
+    for name, difference in params.get(ENCODER, {}).items():
+        found[name] = adaptation.apply(found[name], difference)
     return found
 
 

@@ -44,18 +44,26 @@ def make_projector(config: ml_collections.ConfigDict, width: int) -> projector_l
 
 
 def abstract_params(
-    encoder: encoder_lib.RepresentationEncoder, projector: projector_lib.Projector | None = None
+    encoder: encoder_lib.RepresentationEncoder,
+    projector: projector_lib.Projector | None = None,
+    *,
+    boxed: bool = False,
 ) -> dict[str, Any]:
-    """Shapes and dtypes: "encoder", and "projector" where there is one."""
-    shapes = {"encoder": _abstract(encoder, encoder.latent_dim)}
+    """Shapes and dtypes: "encoder", and "projector" where there is one; in their logical axes if
+    they are to be `boxed`."""
+    shapes = {"encoder": _boxed(encoder, encoder.latent_dim)}
     if projector is not None:
-        shapes["projector"] = _abstract(projector, encoder.width)
-    return shapes
+        shapes["projector"] = _boxed(projector, encoder.width)
+    return shapes if boxed else sharding.unbox(shapes)
+
+
+def _boxed(module: nn.Module, input_width: int) -> Any:
+    inputs = jnp.zeros((1, 1, input_width))
+    return jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
 
 
 def _abstract(module: nn.Module, input_width: int) -> Any:
-    inputs = jnp.zeros((1, 1, input_width))
-    return sharding.unbox(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"])
+    return sharding.unbox(_boxed(module, input_width))
 
 
 def load(

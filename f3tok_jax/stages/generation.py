@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The third stage: a flow head makes latents out of a language model's states.
 
-Autoencoder, representation encoder and projector stay as they are; so does the language model, or a
-difference from its weights is trained with the head.
+The autoencoder stays as it is. So do the language model, the representation encoder and its
+projector, or differences from their weights are trained with the head: the task stage.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"config.language_model.train must be one of {adaptation.KINDS} and its rank at least "
             f"1, got {config.language_model.train!r} and {config.language_model.rank} ({source})"
+        )
+    trained = config.representation.get("train", "nothing")  # no key in old runs
+    if trained not in pretrained_generation.TRAINED:
+        raise ValueError(
+            f"config.representation.train must be one of {pretrained_generation.TRAINED}, got "
+            f"{trained!r} ({source})"
         )
     if not any(config.text.tasks.values()):
         raise ValueError(f"config.text.tasks ({source}) must give some task a weight above 0")
@@ -86,8 +92,8 @@ def make_stage(
 def model_flops(model: pretrained_generation.Model) -> float:
     """Multiplications and additions of a step's products that no implementation can do without.
 
-    Two per weight and position of the encoder and the language model that stay as they are, six of
-    what is trained. Frozen autoencoder not counted.
+    Two per weight and position of the encoder and the language model that stay as they are, four
+    where a gradient passes through them, six of what is trained. Frozen autoencoder not counted.
     """
     config, generator = model.config, model.generator
     examples, frames = config.packing.examples, config.data.crop_frames
@@ -97,12 +103,16 @@ def model_flops(model: pretrained_generation.Model) -> float:
     head = generator.head
     sequence = 1 + (head.history + 1) * head.patch
     total = 3.0 * num_patches * config.flow.draws * sum(transformer.forward_flops(head, sequence))
-    total += examples * sum(transformer.forward_flops(generator.encoder, frames))
+    passes = 3.0 if model.trains_encoder else 1.0
+    total += passes * examples * sum(transformer.forward_flops(generator.encoder, frames))
     tokens = config.text.max_tokens
     length = examples * sequences.num_positions(frames, tokens, patch=generator.patch)
     length = min(config.packing.positions or length, length)
-    read = sum(transformer.forward_flops(generator.language_model.transformer, length))
-    return rows * (total + (3.0 if model.trains_language_model else 1.0) * read)
+    dense, attended = transformer.forward_flops(generator.language_model.transformer, length)
+    passes = (2.0, 3.0) if model.trains_encoder else (1.0, 1.0)
+    if model.trains_language_model:
+        passes = (3.0, 3.0)
+    return rows * (total + passes[0] * dense + passes[1] * attended)
 
 
 def train_step(
@@ -113,7 +123,7 @@ def train_step(
     model: pretrained_generation.Model,
     optimizers: Mapping[str, optax.GradientTransformation],
 ) -> tuple[train_state.TrainState, generation_loss.Metrics]:
-    """One step of the head, and of the language model where it is trained."""
+    """One step of the head, and of the language model and the encoder where they are trained."""
     config = model.config
     totals = generation_loss.batch_totals(batch, model)
     key = train_state.step_key(config.seed, state.step, "flow")

@@ -42,7 +42,7 @@ def total_loss(
     """The weighted sum of the losses, nats and squares per patch, and its parts as metrics.
 
     Args:
-        params: what is trained: "head", and "language_model" where its difference is.
+        params: what is trained: "head", and the differences of "language_model" and "encoder".
         frozen: what `Model.load` gave.
         batch: a microbatch.
         totals: of the whole batch, from `batch_totals`.
@@ -109,9 +109,13 @@ def _pack(
     def flat(x):
         return jax.lax.collapse(packing.take(plan, rows(x)), 0, 2)
 
+    # An encoder that is trained is taught by the language model, which reads it.
+    tokens = teaching.tokens[:, :-1]
+    if not config.flow.get("token_gradient", False):
+        tokens = jax.lax.stop_gradient(tokens)
     learned = _Learned(
         states=flat(teaching.states[:, :-1]),
-        tokens=flat(teaching.tokens[:, :-1]),
+        tokens=flat(tokens),
         targets=flat(teaching.targets),
         history=flat(teaching.history),
         mask=plan.valid.reshape(-1),

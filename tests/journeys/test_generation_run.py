@@ -17,6 +17,7 @@ from f3tok_jax import export
 from f3tok_jax import train
 from f3tok_jax.evaluation import speed
 from f3tok_jax.inference import latent_shards
+from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
@@ -129,6 +130,37 @@ def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, ca
     assert f"language_model from scratch: {run} did not train it" in printed
     # The same batch and draws, and a fresh difference is zero: the average head of six steps alone.
     assert _losses(workdir)[0] < _losses(run)[0]
+
+
+def test_the_encoder_is_trained_after_the_head_and_makes_the_sound(folders, run, tmp_path, capsys):
+    config = _config(
+        folders,
+        _NO_EVALUATION,
+        f"--config.init_from.workdir={run}",
+        "--config.representation.train=encoder",
+        "--config.optimizer.encoder.warmup_steps=2",
+        "--config.optimizer.encoder.schedule=constant",
+    )
+    workdir = str(tmp_path / "task")
+    assert run_checks.train(config, workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
+    assert f"encoder from scratch: {run} did not train it" in capsys.readouterr().out
+    # The same batch and draws, and a fresh difference is zero: the average head of six steps alone.
+    assert _losses(workdir)[0] < _losses(run)[0]
+    task = lineage.Lineage.read(workdir)
+    task.check(language_model=True)
+    prints = saved_states.read_meta(workdir)["fingerprints"]
+    assert any(path.startswith("ema_params/encoder/encoder/") for path in prints)
+    _, moved, _ = pretrained_generation.load(task)
+    _, given, _ = pretrained_generation.load(lineage.Lineage.read(run))
+    for name in ("encoder", "projector"):
+        gaps = jax.tree.map(lambda a, b: float(abs(a - b).max()), moved[name], given[name])
+        assert max(jax.tree.leaves(gaps)) > 0, name
+    jax.tree.map(np.testing.assert_array_equal, moved["language_model"], given["language_model"])
+    run_checks.check_that_it_resumes_bit_equal(workdir, config, tmp_path / "resumed")
+    output = tmp_path / "out.wav"
+    flags = ["--text=seven", f"--output={output}", "--max_seconds=0.4", "--seed=1"]
+    assert cli.main(["generate", f"--model={workdir}", *flags]) == 0
+    assert soundfile.info(output).frames > 0
 
 
 def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):

@@ -35,7 +35,11 @@ _SMALL = tiny_models.overrides(
     text=dict(max_tokens=3),
     packing=dict(examples=1, patches=0, positions=0),
     sampling=dict(num_steps=2),
-    optimizer=dict(head=dict(warmup_steps=2), language_model=dict(warmup_steps=2)),
+    optimizer=dict(
+        head=dict(warmup_steps=2),
+        language_model=dict(warmup_steps=2),
+        encoder=dict(warmup_steps=2),
+    ),
     mesh=dict(min_shard_size=64),
 )
 # Nothing random but times and noise.

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
@@ -18,8 +19,11 @@ from f3tok_jax.stages import generation as generation_stage
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import validation
 from tests.support import tiny_generation
+from tests.support import tiny_models
 
 _HEAD, _LM = pretrained_generation.HEAD, pretrained_generation.LANGUAGE_MODEL
+_ENCODER = pretrained_generation.ENCODER
+_TRAIN_ENCODER = "--config.representation.train=encoder"
 
 
 class _Device:
@@ -98,6 +102,59 @@ def test_the_language_model_is_trained_by_its_difference_where_it_is_to_be(kind)
     assert 0 < weight <= sum(max(0, count - 1) for count in tiny_generation.TEXTS) and total > 0
     if kind == "low_rank":
         assert set(grads[_LM]) == {"transformer"}
+
+
+@pytest.mark.parametrize("language_model", ["nothing", "all"])
+def test_the_encoder_and_its_projector_are_trained_by_their_difference(language_model):
+    grads, metrics = tiny_generation.gradients_of_step(
+        *tiny_generation.CALM, _TRAIN_ENCODER, f"--config.language_model.train={language_model}"
+    )
+    trained = {_HEAD, _ENCODER} | ({_LM} if language_model == "all" else set())
+    assert set(grads) == trained and set(grads[_ENCODER]) == {"encoder", "projector"}
+    boundaries = grads[_ENCODER]["projector"].pop("boundaries")
+    assert np.abs(boundaries[0]).max() > 0  # "audio starts"; nothing here ends a sound
+    np.testing.assert_array_equal(boundaries[1], 0.0)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads[_ENCODER]))
+    assert tiny_generation.value(metrics, f"train/gradient_norm/{_ENCODER}")[0] > 0
+
+
+def _encoder_gradients(*more: str):
+    grads, _ = tiny_generation.gradients_of_step(*tiny_generation.CALM, _TRAIN_ENCODER, *more)
+    return grads[_ENCODER]["encoder"]
+
+
+def test_the_flow_reaches_the_encoder_through_the_token_only_where_that_is_switched_on():
+    off, on = (
+        _encoder_gradients(f"--config.flow.token_gradient={value}") for value in (False, True)
+    )
+    assert np.abs(off["input"]["kernel"] - on["input"]["kernel"]).max() > 1e-6
+    # Without the condition, and without the stop that is read off the state, nothing does.
+    nothing = _encoder_gradients(
+        "--config.flow.token_gradient=True",
+        "--config.flow.condition_drop=1.0",
+        "--config.flow.stop_weight=0.0",
+    )
+    jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0.0), nothing)
+
+
+def test_a_difference_of_zero_is_the_encoder_that_was_given():
+    model = tiny_generation.make_model(tiny_generation.make_config(_TRAIN_ENCODER))
+    given = tiny_models.random_weights(model.abstract())
+    params = sharding.unbox(compilation.run_once(model.init_params, jax.random.key(0)))
+    weights = pretrained_generation.generator_weights(params, given)
+    for name in ("encoder", "projector"):
+        jax.tree.map(np.testing.assert_array_equal, weights[name], given[name])
+    params[_ENCODER]["encoder"] = jax.tree.map(lambda leaf: leaf + 1, params[_ENCODER]["encoder"])
+    moved = pretrained_generation.generator_weights(params, given)["encoder"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 1), moved, given["encoder"])
+
+
+def test_a_step_that_passes_through_the_encoder_costs_more():
+    flops = [
+        generation_stage.make_stage(tiny_generation.make_config(*more)).model_flops
+        for more in ((), (_TRAIN_ENCODER,), (_TRAIN_ENCODER, "--config.language_model.train=all"))
+    ]
+    assert flops == sorted(flops) and len({*flops}) == 3
 
 
 def test_a_head_without_history_learns_from_its_condition():
@@ -224,6 +281,7 @@ def test_the_flops_of_a_step_are_those_of_its_products():
         ("flow.draws=0", "config.flow.draws must be at least 1, got 0"),
         ("language_model.train=some", "config.language_model.train must be one of .*'some'"),
         ("language_model.rank=0", "its rank at least 1, got 'nothing' and 0"),
+        ("representation.train=all", "config.representation.train must be one of .*'all'"),
         ("text.max_tokens=0", "config.text.max_tokens must be at least 1"),
         ("packing.examples=3", "config.packing.examples=3 .* must divide the 8 examples"),
     ],
