@@ -92,6 +92,8 @@ def _parser() -> command.Parser:
     add("--output", required=True, type=command.path, help=f"{written}; - for a wav to a pipe")
     add("--force", action="store_true", help="replace an output that exists")
     add("--prompt", type=command.path, help="recording to continue; --text may then be left out")
+    text = "what is said in --prompt: its voice then says --text, and only that is written"
+    add("--prompt_text", default="", help=text)
     add("--task", help="how the text is meant, such as transcription (speech) or caption")
     add("--max_seconds", type=float, default=10.0, help="of sound at most")
     add("--seed", type=int, default=0, help="of the noise")
@@ -157,6 +159,7 @@ def _generate(given: argparse.Namespace) -> int:
         plan,
         _model(given, "generation"),
         given.text,
+        prompt_text=given.prompt_text,
         task=given.task,
         sampler={name: value for name, value in changes.items() if value is not None},
         max_seconds=given.max_seconds,

@@ -9,7 +9,7 @@ autoencoder     a table of metrics: the model, the model decoding latents with n
 language_model  loss and perplexity of held-out texts, and how often it finds the answers
 representation  what the run writes down of speech, and its character and word error rates
 generation      sound from held-out texts beside the recordings; several values, with commas, of a
-                flag of the sampler give a row of the table each
+                flag of the sampler give a row of the table each; --zero_shot: after prompts
 
 Results are JSON; sounds are written to listen/ beside it.
 
@@ -64,6 +64,8 @@ def _parser() -> command.Parser:
     add("--classifier_label", "--judge_label", dest="classifier_label", metavar="LABEL", help=text)
     text = "character error rate by the run's own representation encoder and language model"
     add("--transcribe", action="store_true", default=None, help=text)
+    text = "each text in the voice of another recording of its speaker, given with its text"
+    add("--zero_shot", action="store_true", default=None, help=text)
     add("--seed", type=int, help="of the noise; default 0")
     text = "of the sampler, several with commas; default the run's"
     add("--guidance", type=command.values(float), help=text)

@@ -16,6 +16,7 @@ from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import generation_scores
 from f3tok_jax.evaluation import recognition
 from f3tok_jax.evaluation import sounds_folder
+from f3tok_jax.evaluation import zero_shot as zero_shot_lib
 from f3tok_jax.inference import generate
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import results as results_lib
@@ -35,6 +36,23 @@ def read_examples(
         ValueError: where there is none.
     """
     source = sources.open_sound(shards, sample_rate=generator.codec.sample_rate)
+    weights, examples = generator.text.weights, []
+    if num_examples > 0:
+        text_of = _text_of(source, generator, label)
+        examples, _ = examples_lib.read_examples(source, num_examples, text_of=text_of)
+    if not examples:
+        raise ValueError(
+            f"--shards must hold records with texts of the tasks {', '.join(weights)}"
+            f"{f' and the label {label}' if label else ''}, and --num_examples be at least 1, got "
+            f"none in {shards} and {num_examples}"
+        )
+    return examples
+
+
+def _text_of(
+    source: Any, generator: generate.TextToSound, label: str
+) -> Callable[[Any], tuple[str, str] | None]:
+    """Record -> the task of the greatest weight that it can answer, and its first text."""
     weights = generator.text.weights
 
     def text_of(record: Any) -> tuple[str, str] | None:
@@ -44,16 +62,22 @@ def read_examples(
         task = max(answers, key=weights.get)
         return task, answers[task][0]
 
-    examples = []
-    if num_examples > 0:
-        examples, _ = examples_lib.read_examples(source, num_examples, text_of=text_of)
-    if not examples:
-        raise ValueError(
-            f"--shards must hold records with texts of the tasks {', '.join(weights)}"
-            f"{f' and the label {label}' if label else ''}, and --num_examples be at least 1, got "
-            f"none in {shards} and {num_examples}"
-        )
-    return examples
+    return text_of
+
+
+def read_pairs(
+    shards: str,
+    generator: generate.TextToSound,
+    *,
+    num_examples: int,
+    label: str,
+    say: Callable[[str], None],
+) -> list[zero_shot_lib.Pair]:
+    """Recordings with a text, each with another of its speaker; see zero_shot.read_pairs."""
+    source = sources.open_sound(shards, sample_rate=generator.codec.sample_rate)
+    text_of = _text_of(source, generator, label)
+    options = dict(num_examples=num_examples, text_of=text_of, say=say)
+    return zero_shot_lib.read_pairs(source, generator, **options)
 
 
 def evaluate(
@@ -67,6 +91,7 @@ def evaluate(
     classifier_shards: str = "",
     classifier_label: str = "",
     transcribe: bool = False,
+    zero_shot: bool = False,
     changes: Sequence[dict[str, Any]] = ({},),
     seed: int = 0,
     num_listen: int = 4,
@@ -85,6 +110,8 @@ def evaluate(
         classifier_label: what it tells apart; see recognition.LabelAccuracy for labels of several
             classes.
         transcribe: whether the representation run below this one writes down what it hears.
+        zero_shot: whether each text is said in the voice of another recording of its speaker, which
+            is given with its own text.
         changes: a row of generated sound for each: what differs from the run's sampler.
         seed: of the noise.
         num_listen: examples of which sounds are written.
@@ -100,7 +127,13 @@ def evaluate(
         raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     generator, codec = tokenizer.text_to_sound, tokenizer.codec
-    examples = read_examples(shards, generator, num_examples=num_examples, label=classifier_label)
+    options = dict(num_examples=num_examples, label=classifier_label)
+    pairs: list[zero_shot_lib.Pair] = []
+    if zero_shot:
+        pairs = read_pairs(shards, generator, **options, say=say)
+        examples = [pair.target for pair in pairs]
+    else:
+        examples = read_examples(shards, generator, **options)
     recordings = [example.waveform for example in examples]
     longest = max(map(len, recordings))
     patch_samples = generator.generator.patch * codec.autoencoder.samples_per_latent
@@ -121,24 +154,35 @@ def evaluate(
             represent=lambda waveforms: represent(encode(waveforms)),
             answer=tokenizer.transcriber.answer,
         )
+    requests = _requests(generator, examples, pairs, encode)
+    if pairs:
+        longest_request = max(requests, key=lambda request: request.num_latents)
+        seconds = max_patches / generator.patches_per_second
+        max_patches = generator.patches_for(longest_request, seconds, say=say)
     truth = encode(recordings)
     scores = generation_scores.GenerationScores(
         truth=truth,
         represent=represent,
         seconds_per_latent=1 / codec.autoencoder.latent_rate,
-        recognition=recognized,
+        recognition=recognized | _voices(pairs, codec.sample_rate),
     )
     sounds = sounds_folder.SoundsFolder(
         output, examples, num_listen=num_listen, sample_rate=codec.sample_rate
     )
     rows = [scores.row("recording", "recording", recordings, truth)]
     for name, title, latents, stopped in _made(
-        generator, examples, truth, max_patches=max_patches, changes=changes, seed=seed, say=say
+        generator, requests, truth, max_patches=max_patches, changes=changes, seed=seed, say=say
     ):
         waveforms = codec.decode(latents, **in_batches)
         for index, waveform in enumerate(waveforms):
             sounds.write(index, name, waveform)
         rows.append(scores.row(name, title, waveforms, latents, stopped))
+    if strangers := zero_shot_lib.others(pairs):
+        similarity = _voices(pairs, codec.sample_rate)["speaker_similarity"](strangers)
+        title = "recordings of others"
+        rows.append(
+            results_lib.GeneratedRow(name="others", title=title, speaker_similarity=similarity)
+        )
     results = results_lib.Generation(
         workdir=str(workdir),
         step=generator.step,
@@ -149,10 +193,41 @@ def evaluate(
         max_seconds=max_patches / generator.patches_per_second,
         rows=rows,
         texts={example.key: example.text for example in examples},
+        zero_shot=zero_shot_lib.told(pairs, recognized) if pairs else None,
         sounds=sounds.close(),
     )
     results_lib.write(output, results)
     return results
+
+
+def _requests(
+    generator: generate.TextToSound,
+    examples: Sequence[examples_lib.Example],
+    pairs: Sequence[zero_shot_lib.Pair],
+    encode: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
+) -> list[generate.Request]:
+    """The texts of examples, after the prompts of `pairs` where there are any."""
+    if not pairs:
+        return [generator.request(example.text, example.task) for example in examples]
+    heard = encode([pair.prompt.waveform for pair in pairs])
+    return [
+        generator.request(pair.target.text, pair.target.task, latents, pair.prompt.text)
+        for pair, latents in zip(pairs, heard, strict=True)
+    ]
+
+
+def _voices(
+    pairs: Sequence[zero_shot_lib.Pair], sample_rate: int
+) -> dict[str, Callable[[Sequence[np.ndarray]], float]]:
+    """Name of a figure -> how alike waveforms are to the prompts, in voice; {} without prompts."""
+    if not pairs:
+        return {}
+    similarity = zero_shot_lib.VoiceSimilarity(
+        prompts=[pair.prompt.waveform for pair in pairs],
+        recordings=[pair.target.waveform for pair in pairs],
+        embed=functools.partial(zero_shot_lib.spectral_voice, sample_rate=sample_rate),
+    )
+    return {"speaker_similarity": similarity}
 
 
 def _character_error_rate(
@@ -170,7 +245,7 @@ def _character_error_rate(
 
 def _made(
     generator: generate.TextToSound,
-    examples: Sequence[examples_lib.Example],
+    requests: Sequence[generate.Request],
     truth: Sequence[np.ndarray],
     *,
     max_patches: int,
@@ -179,13 +254,13 @@ def _made(
     say: Callable[[str], None],
 ) -> Iterator[tuple[str, str, Sequence[np.ndarray], np.ndarray | None]]:
     """Rows of the table: name, title, latents, and which ended by themselves, if they could."""
-    requests = [generate.Request(text=example.text, task=example.task) for example in examples]
     yield "reconstruction", "reconstruction", truth, None
-    followed = generator.follow(requests, truth, seed=seed, batch_size=_BATCH)
-    yield "after_true", "patches after true ones", followed, None
+    if not any(request.prompt_text for request in requests):
+        followed = generator.follow(requests, truth, seed=seed, batch_size=_BATCH)
+        yield "after_true", "patches after true ones", followed, None
     for number, change in enumerate(changes):
         title = ", ".join(["generated", *(f"{name} {value}" for name, value in change.items())])
-        say(f"{title}: {len(examples)} sounds")
+        say(f"{title}: {len(requests)} sounds")
         latents, stopped = generator.generate(
             requests, max_patches=max_patches, batch_size=_BATCH, seed=seed, sampler=change
         )
@@ -197,6 +272,7 @@ def format_table(results: results_lib.Generation) -> str:
     columns = {
         "classifier_accuracy": "classifier",
         "character_error_rate": "own CER",
+        "speaker_similarity": "voice",
         "never_stopped": "never stopped",
         "stopped_at_once": "at once",
         "seconds": "seconds",
@@ -210,4 +286,7 @@ def format_table(results: results_lib.Generation) -> str:
         cells = [" " * 15 if value is None else f"{value:15.3f}" for value in found]
         lines.append(f"{row.title:{width}}" + "".join(cells))
     lines.append(f"{results.num_examples} examples")
+    if results.zero_shot:
+        said = f"words: {results.zero_shot.words}; voices: {results.zero_shot.voices}"
+        lines.append(f"each after a prompt of its speaker; {said}")
     return "\n".join(lines)

@@ -33,16 +33,37 @@ class Request:
         text: what is to be said, or the caption of a sound; "" continues the prompt.
         task: of data_pipelines.reading.tasks, how the text is meant; one that was trained.
         prompt: [t, latent_dim] latents of a recording that is to be continued; None for none.
+        prompt_text: what is said in it, where `text` is what its voice is to say next. Training has
+            no such pairs: text and sound of both are one example there, as long as its rows are.
     """
 
     text: str
     task: str
     prompt: np.ndarray | None = None
+    prompt_text: str = ""
+
+    def __post_init__(self):
+        if self.prompt_text.strip() and (self.prompt is None or not self.text.strip()):
+            given = "no prompt" if self.prompt is None else "no text"
+            raise ValueError(
+                "prompt_text must be of a prompt, whose voice is to say a text, got "
+                f"{self.prompt_text!r} and {given}"
+            )
+
+    @property
+    def spoken(self) -> str:
+        """All that is said, in the prompt and after it."""
+        return joined(self.prompt_text, self.text)
 
     @property
     def num_latents(self) -> int:
         """Of the prompt."""
         return 0 if self.prompt is None else len(self.prompt)
+
+
+def joined(first: str, second: str) -> str:
+    """Two texts that are said one after the other."""
+    return f"{first.strip()} {second.strip()}".strip()
 
 
 class TextToSound:
@@ -101,11 +122,22 @@ class TextToSound:
             return cls(model, weights, codec, step=found.step)
 
     def request(
-        self, text: str, task: str | None = None, prompt: np.ndarray | None = None
+        self,
+        text: str,
+        task: str | None = None,
+        prompt: np.ndarray | None = None,
+        prompt_text: str = "",
     ) -> Request:
         """A request, by default of the run's task of the greatest weight."""
         weights = self.text.weights
-        return Request(text=text, task=task or max(weights, key=weights.get), prompt=prompt)
+        task = task or max(weights, key=weights.get)
+        return Request(text=text, task=task, prompt=prompt, prompt_text=prompt_text)
+
+    @property
+    def trained_seconds(self) -> float:
+        """Of sound in an example of training, at most: a prompt with what follows it was in none
+        that is longer."""
+        return self.config.data.crop_frames / self.codec.autoencoder.latent_rate
 
     @property
     def patches_per_second(self) -> float:
@@ -296,6 +328,7 @@ class TextToSound:
                 f" which the language model's window allows, got "
                 f"{used / self.patches_per_second:g} s"
             )
+        self._check_prompt(request, seconds, say)
         if free < wanted:
             say(
                 f"{seconds:g} s are more than the language model's window of "
@@ -304,12 +337,29 @@ class TextToSound:
             )
         return min(wanted, free)
 
+    def _check_prompt(self, request: Request, seconds: float, say: Callable[[str], None]) -> None:
+        """Holds a prompt with its text to the length of what was trained, with which it is one."""
+        if not request.prompt_text.strip():
+            return
+        heard = request.num_latents / self.codec.autoencoder.latent_rate
+        if heard >= self.trained_seconds:
+            raise ValueError(
+                f"a prompt with its text must be shorter than {self.trained_seconds:g} s, as long "
+                f"as training's examples were with all that is said in them, got {heard:g} s: cut "
+                "the prompt and its text"
+            )
+        if heard + seconds > self.trained_seconds:
+            say(
+                f"note: after a prompt of {heard:.1f} s, what is said later than "
+                f"{self.trained_seconds - heard:.1f} s is longer than any example of training"
+            )
+
     def _text_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
         limit = self.config.text.max_tokens
         rows = np.zeros((len(requests), limit), np.int32)
         mask = np.zeros((len(requests), limit), bool)
         for row, request in enumerate(requests):
-            text = request.text.strip()
+            text = request.spoken
             if not text and request.prompt is None:
                 raise ValueError("text must say something where there is no prompt, got ''")
             if not text:

@@ -100,7 +100,9 @@ class F3Tokenizer:
 
     @functools.cached_property
     def representer(self) -> represent_lib.Representer:
-        """The representation encoder."""
+        """The representation encoder, of the representation run: its projector and the frozen
+        language model, and so `transcribe`, know it. One that a generation run trained further is
+        that run's own, and makes its sound alone."""
         return represent_lib.Representer.load(self._run_of("representation"), say=self._say)
 
     @functools.cached_property
@@ -186,6 +188,7 @@ class F3Tokenizer:
         text: str | Sequence[str],
         *,
         prompt: frames.Frames | None = None,
+        prompt_text: str | Sequence[str] = "",
         task: str | None = None,
         max_seconds: float = 10.0,
         **options: Any,
@@ -195,13 +198,17 @@ class F3Tokenizer:
         Args:
             text: what is said, or the caption of a sound; "" continues the prompt.
             prompt: what `encode` gave of recordings that are continued, one for each text.
+            prompt_text: what is said in the prompt, or in each of several: its voice then says
+                `text`, of which alone the sound is given. Both together must not be longer than the
+                examples of training: config.text.max_tokens and config.data.crop_frames.
             task: how the text is meant; default the run's task of the greatest weight.
             max_seconds: of what follows; the language model's window may allow less, which is said.
             **options: seed, of the noise; sampler, what differs from the run's, such as
                 dict(guidance=2.0).
         """
         texts = [text] if isinstance(text, str) else text
-        requests, max_patches = self._requests(texts, prompt, task, max_seconds)
+        said = [prompt_text] * len(texts) if isinstance(prompt_text, str) else prompt_text
+        requests, max_patches = self._requests(texts, prompt, said, task, max_seconds)
         latents, _ = self.text_to_sound.generate(requests, max_patches=max_patches, **options)
         sounds = [np.clip(sound, -1.0, 1.0) for sound in self.codec.decode(latents)]
         return sounds[0] if isinstance(text, str) else sounds
@@ -223,12 +230,13 @@ class F3Tokenizer:
         text: str,
         *,
         prompt: frames.Frames | None = None,
+        prompt_text: str = "",
         task: str | None = None,
         max_seconds: float = 10.0,
         **options: Any,
     ) -> Iterator[np.ndarray]:
         """Sound of a text while it is made: blocks [k] at `sample_rate`; see `generate`."""
-        (request,), max_patches = self._requests([text], prompt, task, max_seconds)
+        (request,), max_patches = self._requests([text], prompt, [prompt_text], task, max_seconds)
         return self.text_to_sound.stream(request, max_patches=max_patches, **options)
 
     def encode_file(self, path: str | pathlib.Path, **options: Any) -> frames.Frames:
@@ -257,14 +265,15 @@ class F3Tokenizer:
         path: str | pathlib.Path,
         *,
         prompt: str | pathlib.Path | None = None,
+        prompt_text: str = "",
         task: str | None = None,
         **options: Any,
     ) -> files.Written:
-        """Writes the sound of a text; `prompt` is a file too; see files.generate_file."""
+        """Writes the sound of a text; `prompt` is a file too; see `generate` and files.generate_file."""
         sound_formats.check(path, self.sample_rate, channels=1)
         self._run_of("generation")
         recording = None if prompt is None else self.encode_file(prompt).rows[0]
-        request = self.text_to_sound.request(text, task, recording)
+        request = self.text_to_sound.request(text, task, recording, prompt_text)
         return files.generate_file(self.text_to_sound, request, path, say=self._say, **options)
 
     def _run_of(self, stage: str) -> lineage.Lineage:
@@ -310,18 +319,21 @@ class F3Tokenizer:
         self,
         texts: Sequence[str],
         prompt: frames.Frames | None,
+        said: Sequence[str],
         task: str | None,
         max_seconds: float,
     ) -> tuple[list[generate_lib.Request], int]:
         """A request for each text, and the patches that each may have."""
         self._run_of("generation")
         prompts = self._latents(prompt).rows if prompt is not None else [None] * len(texts)
-        if len(prompts) != len(texts) or not texts:
+        if not len(prompts) == len(texts) == len(said) or not texts:
             raise ValueError(
-                f"at least one text is needed, and as many prompts as texts where there are any, "
-                f"got {len(texts)} texts and {len(prompts)} prompts"
+                "at least one text is needed, and as many prompts and texts of them as texts where "
+                f"there are any, got {len(texts)} texts, {len(prompts)} prompts and {len(said)} "
+                "texts of them"
             )
         generator = self.text_to_sound
-        requests = [generator.request(text, task, one) for text, one in zip(texts, prompts)]
+        given = zip(texts, prompts, said)
+        requests = [generator.request(text, task, *one) for text, *one in given]
         longest = max(requests, key=lambda request: request.num_latents)
         return requests, generator.patches_for(longest, max_seconds, say=self._say)

@@ -131,12 +131,22 @@ class GeneratedRow:
     seconds: float | None = None
     duration_error: float | None = None
     frechet_distance: float | None = None
+    speaker_similarity: float | None = None  # cosine of its voice and the prompt's
     latents: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShot:
+    """Which recording, with its text, came before each text; by whom words and voices are judged."""
+
+    prompts: Mapping[str, str]  # key -> key of its prompt
+    words: str
+    voices: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Sound made from the texts of held-out clips."""
+    """Sound made from the texts of held-out clips, after prompts where it is `zero_shot`."""
 
     FORMAT: ClassVar[str] = "f3tok generation 1"
     workdir: str = ""
@@ -148,6 +158,7 @@ class Generation:
     max_seconds: float
     rows: tuple[GeneratedRow, ...]
     texts: Mapping[str, str]  # key -> text
+    zero_shot: ZeroShot | None = None
     sounds: tuple[Sounds, ...] = typed_json.named("listen")
 
 

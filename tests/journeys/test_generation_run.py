@@ -268,6 +268,23 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     assert all((tmp_path / path).is_file() for path in files.values())
 
 
+def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
+    code = evaluate.main([*arguments, "--num_examples=2", "--zero_shot", "--listen=1"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    results = json.loads(output.read_text())
+    assert results["zero_shot"]["words"].startswith("none: whether the right words")
+    assert len(results["zero_shot"]["prompts"]) == results["num_examples"] == 2
+    assert all(one != other for one, other in results["zero_shot"]["prompts"].items())
+    rows = {row["name"]: row for row in results["rows"]}
+    assert {"recording", "reconstruction", "generated_0"} <= set(rows)
+    assert all(-1 <= row["speaker_similarity"] <= 1 for row in rows.values())
+    assert 0 <= rows["generated_0"]["never_stopped"] <= 1
+    assert "each after a prompt of its speaker; words: none" in printed.out
+
+
 def test_a_classifier_needs_recordings_and_a_label(run, folders, tmp_path, capsys):
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", "--judge_label=digit"]
     assert evaluate.main([*arguments, f"--output={tmp_path / 'results.json'}"]) == 1

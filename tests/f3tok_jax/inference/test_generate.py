@@ -154,6 +154,41 @@ def test_long_lists_go_in_batches_of_one_size(generator, generated):
     assert [len(row) for row in made] == [8, 4, 8]
 
 
+def test_a_prompt_with_its_text_is_one_text_with_what_follows(generator):
+    request = generator.request("eight", "digit", _prompt(3), "  one two ")
+    rows, mask = generator._text_rows([request])
+    whole, _ = generator._text_rows(_requests("one two eight"))
+    np.testing.assert_array_equal(rows, whole)
+    ids, start = generator.text.tokens("digit", "one two eight", key="")
+    assert rows[0, mask[0]].tolist() == ids
+    # The prompt's sound is not given again: only what follows is.
+    found, _ = generator.generate([request], max_patches=3, chunk_patches=_CHUNK)
+    same, _ = _latents(generator, "one two eight", max_patches=3, prompt=_prompt(3))
+    np.testing.assert_array_equal(found[0], same[0])
+    alone, _ = _latents(generator, "eight", max_patches=3, prompt=_prompt(3))
+    assert np.abs(found[0] - alone[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "text, prompt, words",
+    [("eight", None, "got 'one' and no prompt"), (" ", 3, "got 'one' and no text")],
+)
+def test_a_text_of_a_prompt_needs_the_prompt_and_a_text(generator, text, prompt, words):
+    with pytest.raises(ValueError, match=words):
+        generator.request(text, "digit", None if prompt is None else _prompt(prompt), "one")
+
+
+def test_a_prompt_with_its_text_is_held_to_the_length_of_training(generator):
+    said = []  # crops of 150 latents at 25 Hz
+    request = generator.request("eight", "digit", _prompt(50), "one")
+    assert generator.patches_for(request, 1.0, say=said.append) == 13 and not said
+    generator.patches_for(request, 3.0, say=said.append)
+    assert len(said) == 1 and "later than 2.0 s is longer than any example of training" in said[0]
+    long = generator.request("eight", "digit", _prompt(75), "one")
+    with pytest.raises(ValueError, match="with its text must be shorter than 6 s, .* got 6.04 s"):
+        generator.patches_for(long, 1.0, say=said.append)
+
+
 def test_rows_of_prompts_are_padded_to_a_common_length(generator):
     requests = _requests("one", prompt=_prompt(3)) + _requests("two")
     rows, mask = generator._prompt_rows(requests)

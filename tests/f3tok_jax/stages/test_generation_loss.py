@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.losses import flow as flow_loss
+from f3tok_jax.models import bottleneck
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.stages import generation as generation_stage
 from f3tok_jax.stages import generation_loss
@@ -280,3 +281,36 @@ def test_a_head_that_stands_still_or_never_ends_is_named():
     assert [*still.metrics, *endless.metrics] == ["train/velocity_rms", "train/stop_missed"]
     config.flow.stop_weight = 0.0
     assert len(generation_loss.signs(config)) == 1
+
+
+class _Heard(Exception):
+    """What the encoder would have been given."""
+
+
+def test_the_encoder_hears_noise_in_training_alone_of_a_strength_per_example(monkeypatch):
+    perturb = bottleneck.perturb
+
+    def heard(latents, key, *, gamma, segments):
+        raise _Heard(gamma, segments, perturb(latents, key, gamma=gamma, segments=segments))
+
+    monkeypatch.setattr(bottleneck, "perturb", heard)
+    config = tiny_generation.make_config("--config.flow.encoder_noise=0.3")
+    stage, model = generation_stage.make_stage(config), tiny_generation.make_model(config)
+    batch = tiny_generation.make_batch()
+    lower = functools.partial(
+        generation_loss.total_loss,
+        tiny_generation.random_state(stage).params,
+        tiny_generation.random_frozen(stage),
+        batch | {"latents": np.zeros((8, 9, 4), np.float32)},
+        generation_loss.batch_totals(batch, model),
+        model=model,
+        key=jax.random.key(0),
+    )
+    with pytest.raises(_Heard) as found:
+        lower(is_training=True)
+    gamma, segments, noise = found.value.args
+    assert gamma == 0.3 and set(np.unique(segments)) == {0, 1}  # an example, and its padding
+    strengths = [np.asarray(row)[np.asarray(one) > 0].std() for row, one in zip(noise, segments)]
+    assert len({round(float(strength), 4) for strength in strengths}) == 8
+    assert 0 < max(strengths) < 0.3 * 1.6  # of eight values at least
+    jax.eval_shape(functools.partial(lower, is_training=False))
