@@ -129,9 +129,6 @@ def _base() -> ml_collections.ConfigDict:
             mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples; hop is a quarter [DAC]
             mel_bands=(5, 10, 20, 40, 80, 160, 320),  # per window [DAC]
             stft_windows=(2048, 512),  # samples; hop is a quarter [DAC]
-            # Step from which the discriminators join. [chosen: early adversarial gradients fight the
-            # noise; RAE waits for half of its run, DAC does not wait]
-            adversarial_start=10_000,
             # Samples, of the crop of its sound that the discriminators hear of each example; 0 for
             # all. [chosen: half of an example, 0.64 s; DAC's are 0.38 s]
             adversarial_crop=0,
@@ -154,6 +151,8 @@ def _base() -> ml_collections.ConfigDict:
     config.optimizer = ml_collections.ConfigDict(
         dict(
             generator=dict(
+                start=0.0,  # share of the run below 1, else step; -1: never [chosen]
+                modules=sections.module_table("encoder", "decoder"),
                 learning_rate=1e-4,  # DAC
                 warmup_steps=1000,
                 schedule="exponential",  # "exponential", "cosine" or "constant"
@@ -165,6 +164,10 @@ def _base() -> ml_collections.ConfigDict:
                 clip_norm=1.0,  # DAC clips at 1e3; noise near alpha 1 has heavy-tailed gradients
             ),
             discriminator=dict(
+                # From there on their losses join, too. [chosen: early adversarial gradients fight
+                # the noise; RAE waits for half of its run, DAC does not wait]
+                start=10_000.0,
+                modules=sections.module_table(),
                 learning_rate=1e-4,
                 warmup_steps=1000,
                 schedule="exponential",
@@ -179,6 +182,7 @@ def _base() -> ml_collections.ConfigDict:
             accumulate=1,  # microbatches per step
         )
     )
+    config.decays = sections.decays()
     config.mesh = sections.mesh(min_shard_size=2**20)
     config.compiler = sections.compiler()
     config.init_from = sections.init_from()
@@ -213,7 +217,6 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
         dict(
             mel_windows=(64, 128, 256, 512, 1024),
             mel_bands=(10, 20, 40, 80, 80),
-            adversarial_start=1_000_000,  # never, at this length [measured: it hears no gain]
             split_game=True,  # [chosen]
         )
     )
@@ -224,6 +227,8 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
                 learning_rate=1e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02
             )
         )
+    # Never, at this length. [measured: it hears no gain]
+    config.optimizer.discriminator.start = -1
     config.optimizer.ema_decay = 0.99
     config.checkpoint.update(dict(every_steps=200))
     config.loop.update(dict(log_every=10, eval_every=200, eval_batches=4, sample_every=400))
@@ -237,7 +242,7 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
         dict(encoder_channels=(256, 256, 512, 512, 512), decoder_channels=(256, 256, 512, 512, 512))
     )
     config.discriminators.stft_windows = (2048, 1024, 512, 256)
-    config.losses.adversarial_start = 20_000
+    config.optimizer.discriminator.start = 20_000
     config.data.update(dict(batch_size=512, crop_frames=64))
     for player in ("generator", "discriminator"):
         config.optimizer[player].update(dict(learning_rate=2e-4, warmup_steps=5000))

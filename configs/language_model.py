@@ -92,6 +92,7 @@ def _base() -> ml_collections.ConfigDict:
             accumulate=1,  # microbatches per step [chosen]
         )
     )
+    config.decays = sections.decays()
     config.mesh = sections.mesh(min_shard_size=2**18)
     config.compiler = sections.compiler()
     config.init_from = sections.init_from()

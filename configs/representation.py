@@ -127,9 +127,6 @@ def _base() -> ml_collections.ConfigDict:
     config.supervision = ml_collections.ConfigDict(
         dict(
             weight=1.0,  # of this loss; 0 leaves it out, language model and all [chosen]
-            # Share of the run after which it joins RQ-MTP. [chosen: it costs most of a step, and a
-            # random encoder has nothing to say to the language model]
-            start=0.25,
             patch=2,  # latents per audio token: 12.5 Hz [F3]
             # "linear", or "swiglu": as wide in between as twice the language model. [chosen]
             projector="swiglu",
@@ -168,12 +165,19 @@ def _base() -> ml_collections.ConfigDict:
     config.optimizer = ml_collections.ConfigDict(
         dict(
             encoder=sections.transformer_optimizer(
-                learning_rate=5e-4, warmup_steps=5000, final_fraction=0.1
+                learning_rate=5e-4,
+                warmup_steps=5000,
+                final_fraction=0.1,
+                modules=("encoder", "heads", "projector"),
             ),
             ema_decay=0.999,  # of all weights, per step [chosen]
             accumulate=1,  # microbatches per step [chosen]
         )
     )
+    # From there on the language model's loss joins RQ-MTP. [chosen: it costs most of a step, and a
+    # random encoder has nothing to say to the language model]
+    config.optimizer.encoder.modules.projector.start = 0.25
+    config.decays = sections.decays()
     config.mesh = sections.mesh(min_shard_size=2**18)
     config.compiler = sections.compiler()
     config.init_from = sections.init_from()
@@ -203,11 +207,12 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
         )
     )
     config.rq.update(dict(statistics_batches=16, num_codebooks=4, codebook_size=64, num_heads=3))
-    config.supervision.update(dict(start=0.1, projector="linear", max_tokens=64))
+    config.supervision.update(dict(projector="linear", max_tokens=64))
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, frames=384, positions=384))
     config.data.update(dict(batch_size=16, crop_frames=150))
     config.optimizer.encoder.update(dict(learning_rate=3e-3, warmup_steps=20, weight_decay=0.05))
+    config.optimizer.encoder.modules.projector.start = 0.1
     config.optimizer.ema_decay = 0.99
     config.mesh.min_shard_size = 2**14
     config.checkpoint.update(dict(every_steps=200))

@@ -34,11 +34,52 @@ def tasks() -> dict[str, float]:
     )
 
 
+def decays() -> ml_collections.ConfigDict:
+    """Returns config.decays: name of a leaf -> whether config.optimizer.*.weight_decay pulls at it.
+
+    Matrices do. What has a scale of its own, or is one learned vector, does not. A leaf that is not
+    named here is refused.
+    """
+    return ml_collections.ConfigDict(
+        dict(
+            kernel=True,  # of dense and convolutional layers [chosen]
+            conv_kernel=True,  # of discriminators: conv_0_kernel, conv_1_kernel, ... [chosen]
+            logits_kernel=True,  # of discriminators [chosen]
+            embedding=True,  # table of tokens [chosen]
+            down=True,  # of RQ-MTP's heads [chosen]
+            output=True,  # of RQ-MTP's heads [chosen]
+            left=True,  # factor of a low-rank difference [chosen]
+            right=True,  # likewise [chosen]
+            bias=False,  # of dense and convolutional layers [chosen]
+            conv_bias=False,  # of discriminators [chosen]
+            logits_bias=False,  # of discriminators [chosen]
+            scale=False,  # of normalisations [chosen]
+            norm=False,  # of the normalisations of RQ-MTP's heads [chosen]
+            gain=False,  # of the projector [chosen]
+            boundaries=False,  # learned tokens around a sound [chosen]
+            roles=False,  # learned vectors of the flow head's positions [chosen]
+        )
+    )
+
+
+def module_table(*names: str) -> dict[str, dict[str, float]]:
+    """Returns config.optimizer.<player>.modules: when each part of a player begins to learn."""
+    return {
+        name: dict(
+            start=0.0,  # share of the run below 1, else step; -1: never [chosen]
+            warmup_steps=-1,  # steps from its start; -1: as many as the player's [chosen]
+        )
+        for name in names
+    }
+
+
 def transformer_optimizer(
-    *, learning_rate: float, warmup_steps: int, final_fraction: float
+    *, learning_rate: float, warmup_steps: int, final_fraction: float, modules: tuple[str, ...] = ()
 ) -> dict[str, object]:
     """Returns the section of a transformer's optimizer: AdamW on a cosine."""
     return dict(
+        start=0.0,  # share of the run below 1, else step; -1: never [chosen]
+        modules=module_table(*modules),
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
         schedule="cosine",  # "exponential", "cosine" or "constant"

@@ -27,7 +27,7 @@ FULL = Arm("full")
 LOSSES = (
     FULL,
     # Nothing to warm up with: the language model's loss counts from the first step.
-    Arm("without RQ-MTP", ("rq.weight=0.0", "supervision.start=0.0")),
+    Arm("without RQ-MTP", ("rq.weight=0.0", "optimizer.encoder.modules.projector.start=0.0")),
     Arm("without language model", ("supervision.weight=0.0",)),
 )
 

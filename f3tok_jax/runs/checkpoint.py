@@ -59,6 +59,7 @@ class Checkpointer:
         config_json: str,
         data_fingerprint: str,
         best_metric: str = "",
+        best_from: int = 0,
         keep_last: int = 2,
         keep_best: int = 1,
         say: Callable[[str], None] = print,
@@ -70,6 +71,7 @@ class Checkpointer:
             config_json: the run's config, kept beside every state.
             data_fingerprint: of the training data; a checkpoint of other data is refused.
             best_metric: name of the metric by which the best steps are kept, lower is better.
+            best_from: step after which it counts.
             keep_last: newest steps kept.
             keep_best: best steps kept.
             say: where messages to the user go.
@@ -80,7 +82,7 @@ class Checkpointer:
         self._folder = step_folders.of(workdir)
         self._config = json.loads(config_json)
         self._data_fingerprint = data_fingerprint
-        self._best_metric = best_metric
+        self._best_metric, self._best_from = best_metric, best_from
         self._keep_last = keep_last
         self._keep_best = keep_best
         self._say = say
@@ -125,7 +127,11 @@ class Checkpointer:
 
     def _read_metric(self, step: int) -> float | None:
         with contextlib.suppress(CheckpointError):
-            return checkpoint_meta.read(self._folder, step)["metrics"].get(self._best_metric)
+            return self._metric(step, checkpoint_meta.read(self._folder, step))
+
+    def _metric(self, step: int, meta: Mapping[str, Any]) -> float | None:
+        """By which a step may be one of the best; none where it was taken too early to be."""
+        return meta["metrics"].get(self._best_metric) if step > self._best_from else None
 
     def all_steps(self) -> list[int]:
         """Returns the steps that are there, in order."""
@@ -175,7 +181,7 @@ class Checkpointer:
             files=self.files,
             seen=seen,
         )
-        self._metric_of_step[step] = meta["metrics"].get(self._best_metric)
+        self._metric_of_step[step] = self._metric(step, meta)
         try:
             started = self._manager.save(
                 step,

@@ -243,13 +243,33 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: str) -> list[str]
     Raises:
         ValueError: naming each key with the folder's value and the new one.
     """
-    listed, moved = _differences(load(workdir), config)
+    there = load(workdir)
+    check_goes_on(there, f"{workdir} holds a run")
+    listed, moved = _differences(there, config)
     if listed:
         raise ValueError(
             f"{workdir} holds a run of another config: {listed}; use another --workdir, or give "
             "the config it was started with"
         )
     return moved
+
+
+def check_goes_on(config: ml_collections.ConfigDict, what: str) -> None:
+    """Refuses to train on by the config of an earlier version, whose optimizers have other states.
+
+    Args:
+        config: of a run.
+        what: the beginning of the sentence.
+
+    Raises:
+        ValueError: saying what can be done with the run.
+    """
+    if "decays" not in config:
+        raise ValueError(
+            f"{what} of an earlier version of f3tok_jax, whose config says neither what decays nor "
+            "what learns when: its weights can be used, and begun with (config.init_from.workdir); "
+            "to go on with it, use the version that its logs/environment.json names"
+        )
 
 
 def check_kept(config: ml_collections.ConfigDict, kept: Mapping[str, Any], workdir: str) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage: the autoencoder and its discriminators, in one compiled step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.losses import reconstruction as reconstruction_losses
@@ -23,6 +22,7 @@ from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
+from f3tok_jax.training import players
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
@@ -70,7 +70,7 @@ def derived(
 
 def leave_out_discriminators(config: ml_collections.ConfigDict) -> None:
     """Changes a config so that the discriminators never join."""
-    config.losses.adversarial_start = config.num_steps
+    config.optimizer.discriminator.start = players.NEVER
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,16 +100,13 @@ def make_stage(
 ) -> stage.Stage:
     """The autoencoder stage as the training loop sees it; it builds on no other run."""
     del run
-    discriminators, num_steps = None, {"generator": config.num_steps}
-    if config.losses.adversarial_start < config.num_steps:
+    discriminators, names = None, ["generator"]
+    if players.start_of(config, "discriminator") is not None:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
-        num_steps["discriminator"] = config.num_steps - config.losses.adversarial_start
+        names.append("discriminator")
     autoencoder = pretrained_autoencoder.make(config)
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
-    optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], steps)
-        for name, steps in num_steps.items()
-    }
+    optimizers = players.make_players(config, names)
     sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(
@@ -135,6 +132,7 @@ def make_stage(
             ),
         ),
         best_metric="eval/mel",
+        best_from=players.last_start(optimizers),
         sample_rate=config.model.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),
     )
@@ -144,7 +142,7 @@ def init_state(
     key: jax.Array,
     *,
     model: Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
     crop: int,
 ) -> train_state.TrainState:
     """Fresh parameters and optimizers; their shapes do not depend on the crop's length."""
@@ -163,12 +161,12 @@ def train_step(
     batch: stage.Batch,
     *,
     model: Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
 ) -> tuple[train_state.TrainState, Metrics]:
     """One step of both players, from the same weights and the same generated sound.
 
     The generator's gradient meets at its output: the reconstruction losses' and, from
-    `adversarial_start` on, the discriminators'. Before that step they cost nothing.
+    discriminators' start on, theirs. Before that step they cost nothing.
     """
     del frozen
     config, params = model.config, sharding.gather(state.params)
@@ -176,7 +174,6 @@ def train_step(
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
-    is_adversarial = state.step >= losses.adversarial_start
     batch = adversarial.with_crops(batch, key_of("crop"), losses)
     play = functools.partial(
         adversarial.gradients,
@@ -205,7 +202,7 @@ def train_step(
             sounds = waveform, jnp.where(mask, reconstruction, 0.0)
             crops = microbatch["crop_start"], microbatch["crop_samples"]
             more_at_sound, result["discriminator"], more = adversarial.once(
-                is_adversarial, play, *sounds, *crops
+                state.step >= optimizers["discriminator"].start, play, *sounds, *crops
             )
             at_sound, metrics = at_sound | more_at_sound, metrics | more
         output_gradient, squared_norms = adversarial.meet(at_sound, losses, accumulate)
@@ -219,8 +216,6 @@ def train_step(
         adversarial.norms(metrics),
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
-        # Without a gradient, weight decay and a warm-up would go on.
-        plays={"discriminator": is_adversarial},
         norm_name=_NORM,
     )
 
@@ -309,7 +304,7 @@ def _discriminators_have_won(theirs: float, generators: float) -> str:
     return (
         f"the discriminators have won: their loss is {theirs:.2g}, the generator's against them "
         f"{generators:.2g}; lower config.optimizer.discriminator.learning_rate, or go back to a "
-        "checkpoint with a later config.losses.adversarial_start, and listen to samples/"
+        "checkpoint with a later config.optimizer.discriminator.start, and listen to samples/"
     )
 
 

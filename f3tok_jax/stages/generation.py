@@ -6,13 +6,11 @@ The autoencoder stays as it is. So do the language model, the representation enc
 projector, or differences from their weights are trained with the head: the task stage.
 """
 
-from collections.abc import Mapping
 import functools
 from typing import Any
 
 import jax
 import ml_collections
-import optax
 
 from f3tok_jax.models import adaptation
 from f3tok_jax.models import sequences
@@ -24,6 +22,7 @@ from f3tok_jax.stages import generation_patch
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
+from f3tok_jax.training import players
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
@@ -64,10 +63,7 @@ def make_stage(
     spec = sound_lib.batch_spec(
         config, model.run.sound, run="representation", autoencoder=model.frozen.autoencoder
     )
-    optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
-        for name in model.players
-    }
+    optimizers = players.make_players(config, model.players)
     return stage.Stage(
         **sound_lib.of_latents(config, model.run, text, model.check_named),
         batch_spec=spec | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
@@ -85,6 +81,7 @@ def make_stage(
         ),
         signs=generation_loss.signs(config),
         best_metric="eval/flow_loss",
+        best_from=players.last_start(optimizers),
         model_flops=model_flops(model),
     )
 
@@ -121,7 +118,7 @@ def train_step(
     batch: stage.Batch,
     *,
     model: pretrained_generation.Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
 ) -> tuple[train_state.TrainState, generation_loss.Metrics]:
     """One step of the head, and of the language model and the encoder where they are trained."""
     config = model.config

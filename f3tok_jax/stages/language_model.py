@@ -30,6 +30,7 @@ from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
+from f3tok_jax.training import players
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 
@@ -63,7 +64,7 @@ def make_stage(
             f"config.data.length={data.length} must be at most the {model.max_length} positions "
             "of config.model.shape.max_position_embeddings"
         )
-    optimizers = {PLAYER: optimizer.make_optimizer(config.optimizer[PLAYER], config.num_steps)}
+    optimizers = players.make_players(config, [PLAYER])
     shape = (data.batch_size, data.length)
     return stage.Stage(
         batch_spec={
@@ -94,6 +95,7 @@ def make_stage(
             ),
         ),
         best_metric="eval/loss",
+        best_from=players.last_start(optimizers),
         per_batch=float(data.batch_size * data.length),
         unit="positions",
         model_flops=model_flops(model, data.batch_size, data.length),
@@ -155,7 +157,7 @@ def train_step(
     batch: stage.Batch,
     *,
     model: language_model_lib.LanguageModel,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
     ema_decay: float,
     accumulate: int,
 ) -> tuple[train_state.TrainState, Metrics]:

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
@@ -24,6 +23,7 @@ from f3tok_jax.stages import rq_targets
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
+from f3tok_jax.training import players
 from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
@@ -40,7 +40,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.rq.weight={rq.weight} and config.supervision.weight={supervision.weight} "
             f"({source}) must not be negative, and one of them above 0"
         )
-    validation.shares(config, "supervision.start")
     if rq.target not in ("latents", "log_mel"):
         got = f"got {rq.target!r} ({source})"
         raise ValueError(f"config.rq.target must be 'latents' or 'log_mel', {got}")
@@ -61,6 +60,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.supervision.tasks ({source}) must give some task a weight above 0, or "
             "config.supervision.weight be 0"
         )
+    start = players.start_of(config, lineage.ENCODER, "projector")
+    if supervision.weight and (start is None or (start and not rq.weight)):
+        key = f"config.optimizer.{lineage.ENCODER}.modules.projector.start"
+        raise ValueError(
+            f"{key}={config.optimizer.encoder.modules.projector.start} ({source}), from which on "
+            f"the language model teaches, must lie in the run with config.supervision.weight="
+            f"{supervision.weight}, and be 0 with config.rq.weight=0, got {rq.weight}"
+        )
 
 
 def make_stage(
@@ -69,9 +76,8 @@ def make_stage(
     """The representation stage as the training loop sees it; see stage.Definition.make."""
     model = representation_loss.make_model(config, run)
     frozen, targets = model.frozen, model.targets
-    optimizers = {
-        lineage.ENCODER: optimizer.make_optimizer(config.optimizer.encoder, config.num_steps)
-    }
+    absent = [name for name in ("heads", "projector") if getattr(model, name) is None]
+    optimizers = players.make_players(config, [lineage.ENCODER], without=absent)
     spec = sound_lib.batch_spec(
         config, frozen.sound, run="autoencoder", autoencoder=frozen.autoencoder
     )
@@ -97,6 +103,7 @@ def make_stage(
             optimizer.watched_norm(lineage.ENCODER),
         ),
         signs=representation_loss.signs(config.rq),
+        best_from=players.last_start(optimizers),
         best_metric="eval/answer_loss" if model.projector is not None else "eval/rq_loss/k1",
         model_flops=model_flops(model),
     )
@@ -166,7 +173,7 @@ def init_state(
     key: jax.Array,
     *,
     model: representation_loss.Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
 ) -> train_state.TrainState:
     """Fresh parameters and optimizer, boxed in their logical axes."""
     key_of = functools.partial(train_state.step_key, key, 0)
@@ -189,16 +196,17 @@ def train_step(
     batch: stage.Batch,
     *,
     model: representation_loss.Model,
-    optimizers: Mapping[str, optax.GradientTransformation],
+    optimizers: optimizer.Players,
 ) -> tuple[train_state.TrainState, representation_loss.Metrics]:
-    """One step: RQ-MTP from the beginning, the language model from its share of the run on."""
+    """One step: RQ-MTP from the beginning, the language model from the projector's start on."""
     config = model.config
-    first_supervised = round(config.supervision.start * config.num_steps)
+    projector = optimizers[lineage.ENCODER].modules.get("projector")
+    is_supervised = projector is not None and projector.learns(state.step)
     totals = representation_loss.batch_totals(batch, model)
     noise_key = train_state.step_key(config.seed, state.step, "noise")
 
     def gradients(microbatch, index):
-        options = dict(model=model, is_supervised=state.step >= first_supervised)
+        options = dict(model=model, is_supervised=is_supervised)
         options["noise_key"] = jax.random.fold_in(noise_key, index)
         gradient = jax.grad(representation_loss.total_loss, has_aux=True)
         params = state.params[lineage.ENCODER]

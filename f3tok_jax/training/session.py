@@ -226,6 +226,7 @@ def _open_folder(
         config_json=config_lib.to_json(config),
         data_fingerprint=inputs.train.fingerprint,
         best_metric=stage.best_metric,
+        best_from=stage.best_from,
         keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best,
         say=say,

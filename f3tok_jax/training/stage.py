@@ -114,6 +114,7 @@ class Stage:
             where a stage makes no sound.
         best_metric: the metric of `eval_step` by which the best checkpoint is kept; lower is
             better.
+        best_from: step after which it counts: before, not all that learns had begun to.
         watched: metrics of `train_step` of which a spike is named.
         signs: what its metrics look like when something has collapsed.
         sample_rate: Hz, of the waveforms in batches and samples; 0 where there are none.
@@ -136,6 +137,7 @@ class Stage:
     eval_step: Callable[[train_state.TrainState, Any, Batch], Metrics]
     sample: Callable[[train_state.TrainState, Any, Batch], Mapping[str, jax.Array]] | None = None
     best_metric: str
+    best_from: int = 0
     watched: Sequence[Watched] = ()
     signs: Sequence[Sign] = ()
     sample_rate: int = 0

@@ -22,6 +22,7 @@ def validate(config: ml_collections.ConfigDict, definition: stage_lib.Definition
     Raises:
         ValueError: one sentence with the key, its value and what to change.
     """
+    config_lib.check_goes_on(config, f"{source(config)} gives a config")
     positive(
         config,
         "num_steps",

@@ -98,7 +98,10 @@ def test_arms_differ_in_their_losses_alone(overrides, tmp_path):
         return {key for key in flat[first] if flat[first][key] != flat[second][key]}
 
     assert differing("full_0", "full_1") == {"seed"}
-    assert differing("full_0", "without_rq_mtp_0") == {"rq.weight", "supervision.start"}
+    assert differing("full_0", "without_rq_mtp_0") == {
+        "rq.weight",
+        "optimizer.encoder.modules.projector.start",
+    }
     assert differing("full_1", "without_language_model_1") == {"supervision.weight"}
     assert flat["full_1"]["seed"] == 1 and flat["full_1"]["num_steps"] == 4
 

@@ -251,7 +251,7 @@ def test_part_and_seconds_reach_the_config():
     target = slices.parse("v5p:4x4x4", 2)
     assert target.num_chips == 128 and str(target) == "2 slices of v5p:4x4x4"
     fitted = cost_step.fit_config(config, target, part="generator", seconds_per_chip=8.0)
-    assert fitted.losses.adversarial_start >= fitted.num_steps
+    assert fitted.optimizer.discriminator.start == -1
     assert fitted.data.batch_size == 6 * 128  # 6 x 1.28 s is the nearest to 8 s
     assert config.data.batch_size == 128  # the given config is left alone
 

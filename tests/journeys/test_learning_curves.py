@@ -57,7 +57,7 @@ _SMALL = {
             decoder_channels=(8, 8),
             latent_dim=8,
         ),
-        losses=dict(mel_windows=(256,), mel_bands=(20,), adversarial_start=25, adversarial_crop=0),
+        losses=dict(mel_windows=(256,), mel_bands=(20,), adversarial_crop=0),
         discriminators=dict(
             periods=(2,),
             period_fold=9,
@@ -66,7 +66,9 @@ _SMALL = {
             stft_channels=8,
         ),
         data=dict(batch_size=8, crop_frames=8),
-        optimizer=dict(generator=dict(warmup_steps=5), discriminator=dict(warmup_steps=5)),
+        optimizer=dict(
+            generator=dict(warmup_steps=5), discriminator=dict(start=25, warmup_steps=5)
+        ),
     ),
     "language_model": dict(
         data=dict(batch_size=8, length=64, documents_per_row=4, tasks=_TASKS),
@@ -84,10 +86,10 @@ _SMALL = {
     "representation": dict(
         model=_SHAPE,
         rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
-        supervision=dict(start=0.2, max_tokens=24, tasks=_OTHER_TASKS | dict(digit=1.0)),
+        supervision=dict(max_tokens=24, tasks=_OTHER_TASKS | dict(digit=1.0)),
         data=dict(latents=True, batch_size=8, crop_frames=25),
         packing=dict(examples=2, frames=0, positions=0),
-        optimizer=dict(encoder=dict(warmup_steps=5)),
+        optimizer=dict(encoder=dict(warmup_steps=5, modules=dict(projector=dict(start=0.2)))),
     ),
     "generation": dict(
         model=_SHAPE,

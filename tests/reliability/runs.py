@@ -44,19 +44,17 @@ _SMALL = dict(
         discriminators=dict(
             periods="(2,)", period_channels="(8,8)", stft_windows="(512,)", stft_channels=8
         ),
-        losses=dict(
-            mel_windows="(128,)", mel_bands="(10,)", adversarial_start=2, adversarial_crop=0
-        ),
+        losses=dict(mel_windows="(128,)", mel_bands="(10,)", adversarial_crop=0),
         data=dict(batch_size=8, crop_frames=4),
-        optimizer=dict(generator=dict(warmup_steps=2), discriminator=dict(warmup_steps=2)),
+        optimizer=dict(generator=dict(warmup_steps=2), discriminator=dict(start=2, warmup_steps=2)),
     ),
     representation=dict(
         model=tiny_models.SHAPE,
         rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
-        supervision=dict(start=0.0, max_tokens=24, tasks=_TASKS),
+        supervision=dict(max_tokens=24, tasks=_TASKS),
         data=_SOUND | dict(latents=True),
         packing=dict(examples=1, frames=0, positions=0),
-        optimizer=dict(encoder=dict(warmup_steps=2)),
+        optimizer=dict(encoder=dict(warmup_steps=2, modules=dict(projector=dict(start=0.0)))),
     ),
     generation=dict(
         model=tiny_models.SHAPE,

@@ -236,12 +236,26 @@ _MATHEMATICS = [
         ),
     ),
     *_of(
+        "training/players.py",
+        "training/test_optimizer.py training/test_players.py",
+        (
+            "the warm-up begins at the peak",
+            "warmth = jnp.minimum(1.0, (count + 1) / max(warmup_steps, 1))",
+            "warmth = 1.0",
+        ),
+        (
+            "a module that joins late begins at its player's first rate",
+            "return warmth * body(jnp.maximum(count + late - before, 0))",
+            "return warmth * body(jnp.maximum(count - before, 0))",
+        ),
+    ),
+    *_of(
         "training/optimizer.py",
         "training/test_optimizer.py",
         (
-            "the warm-up begins at the peak",
-            "optax.linear_schedule(peak / warmup_steps, peak, max(warmup_steps - 1, 1))",
-            "optax.linear_schedule(peak, peak, max(warmup_steps - 1, 1))",
+            "what has not begun decays",
+            "moves, old = finite & rule.learns(state.step), (parts[module], states[module])",
+            "moves, old = finite, (parts[module], states[module])",
         ),
     ),
 ]

@@ -4,6 +4,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 
 import jax
@@ -16,6 +17,7 @@ from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import generation as generation_stage
+from f3tok_jax.training import players as players_lib
 from f3tok_jax.training import stage as stage_lib
 from tests.support import tiny_models
 
@@ -100,8 +102,11 @@ def _descent(*more: str):
     stage = generation_stage.make_stage(config)
     model = make_model(config)
     state = random_state(stage)
-    optimizers = {name: optax.sgd(1.0) for name in state.params}
-    opt_state = {name: tx.init(state.params[name]) for name, tx in optimizers.items()}
+    rate = lambda count: 1.0
+    whole = players_lib.Module(start=0, schedule=rate, transformation=optax.sgd(rate))
+    options = dict(start=0, clip_norm=math.inf, modules={players_lib.WHOLE: whole})
+    optimizers = {name: players_lib.Player(name=name, **options) for name in state.params}
+    opt_state = {name: one.init(state.params[name]) for name, one in optimizers.items()}
     step = functools.partial(generation_stage.train_step, model=model, optimizers=optimizers)
     return stage, dataclasses.replace(state, opt_state=opt_state), jax.jit(step)
 

@@ -43,7 +43,7 @@ from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import loop
-from f3tok_jax.training import optimizer
+from f3tok_jax.training import players
 from f3tok_jax.training import programs
 from f3tok_jax.training import session
 from f3tok_jax.training import stage as stage_lib
@@ -157,7 +157,7 @@ def make_stage(config, run=None) -> stage_lib.Stage:
     crop = config.data.crop_frames * 640
     shape = (config.data.batch_size, crop)
     optimizers = {
-        name: optimizer.make_optimizer(config.optimizer[name], config.num_steps)
+        name: _make_optimizer(config.optimizer[name], config.num_steps)
         for name in ("generator", "discriminator")
     }
     return stage_lib.Stage(
@@ -194,6 +194,13 @@ def make_stage(config, run=None) -> stage_lib.Stage:
         best_metric="eval/error",
         sample_rate=SAMPLE_RATE,
         per_batch=shape[0] * crop / SAMPLE_RATE,
+    )
+
+
+def _make_optimizer(section, num_steps):
+    return optax.chain(
+        optax.clip_by_global_norm(section.clip_norm),
+        optax.adamw(players.make_schedule(section, num_steps), b1=section.b1, b2=section.b2),
     )
 
 

@@ -59,6 +59,20 @@ def test_keeps_the_last_and_the_best_and_the_restored(tmp_path):
     assert again.all_steps() == [5, 6, 7]  # restored, best, last
 
 
+def test_what_was_measured_before_all_had_begun_to_learn_is_never_the_best(tmp_path):
+    """Discriminators worsen the distance that is measured, and not what is heard."""
+    checkpointer = states.open_run(tmp_path, keep_last=1, keep_best=1, best_from=2)
+    values = {1: 0.1, 2: 0.2, 3: 0.9, 4: 0.5, 5: 0.7}
+    for step, value in values.items():
+        checkpointer.save(step, states.state(step), {"eval/mel": value})
+    checkpointer.close()
+    assert checkpointer.all_steps() == [4, 5]
+    again = states.open_run(tmp_path, keep_last=1, keep_best=1, best_from=2)
+    again.save(6, states.state(6), {"eval/mel": 0.8})
+    again.close()
+    assert again.all_steps() == [4, 6]
+
+
 def test_a_save_without_evaluation_is_not_the_best(tmp_path):
     checkpointer = states.open_run(tmp_path, keep_last=1, keep_best=1)
     for step, metrics in [

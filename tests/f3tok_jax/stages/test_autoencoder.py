@@ -24,9 +24,10 @@ from tests.support import tiny_models
 _GOLDEN = {"train/mel": 1.613031, "train/gradient_norm/generator": 148.9328}
 
 
-def _config(**losses):
+def _config(start=-1, **losses):
     config = tiny_models.config(strides=((4, 4),))
     config.losses.update(dict(mel_windows=(64, 256), mel_bands=(10, 20)) | losses)
+    config.optimizer.discriminator.start = start
     config.discriminators.update(
         dict(
             periods=(2,),
@@ -42,7 +43,7 @@ def _config(**losses):
 @functools.lru_cache
 def _adversarial():
     """An adversarial stage that starts at step 1, its initial state and its compiled step."""
-    stage = autoencoder_stage.make_stage(_config(adversarial_start=1))
+    stage = autoencoder_stage.make_stage(_config(start=1))
 
     @chex.assert_max_traces(n=1)
     def train_step(state, frozen, batch):
@@ -122,7 +123,7 @@ def test_microbatches_add_up_to_the_batch():
     _, state, _ = _adversarial()
     results = []
     for accumulate in (1, 4):
-        config = _config(adversarial_start=0, adversarial_crop=600)
+        config = _config(start=0, adversarial_crop=600)
         config.bottleneck.perturb = False  # noise is drawn per microbatch
         config.optimizer.accumulate = accumulate
         stage = autoencoder_stage.make_stage(config)
@@ -138,7 +139,7 @@ def test_microbatches_add_up_to_the_batch():
 @pytest.mark.parametrize("start", [0, 1])
 def test_gradients_norms_at_the_sound_are_logged_of_every_loss_that_has_one(start):
     weights = {"weights": dict(mel=15.0, stft=1.0, waveform=1.0, adversarial=1.0)}
-    config = _config(adversarial_start=start, **weights)
+    config = _config(start=start, **weights)
     stage = autoencoder_stage.make_stage(config)
     state = compilation.run_once(stage.init_state, jax.random.key(0))
     ratios = _ratios(jax.jit(stage.train_step)(state, {}, _batch(stage))[1])
@@ -156,7 +157,7 @@ def test_balanced_by_gradients_a_loss_weighs_the_same_whatever_its_size():
     """Ten times the other losses' gradient is met by nothing; a tenth of the weight is."""
     results = []
     for scale in (1.0, 1000.0):
-        config = _config(adversarial_start=0, balance="gradients")
+        config = _config(start=0, balance="gradients")
         gradients = {"mel": scale * np.ones((2, 3), np.float32), "adversarial": np.eye(2, 3)}
         results.append(adversarial.meet(gradients, config.losses, 1)[0])
         shares = np.array([15.0, 1.0]) / 16.0
@@ -170,7 +171,7 @@ def test_balanced_by_gradients_a_loss_weighs_the_same_whatever_its_size():
 
 
 def test_a_step_balanced_by_gradients_moves_both_players():
-    config = _config(adversarial_start=0, balance="gradients")
+    config = _config(start=0, balance="gradients")
     stage = autoencoder_stage.make_stage(config)
     state = compilation.run_once(stage.init_state, jax.random.key(0))
     after, metrics = jax.jit(stage.train_step)(state, {}, _batch(stage))
@@ -196,7 +197,7 @@ def test_every_microbatch_hears_noise_of_its_own():
 
 
 def test_run_without_discriminators_has_none():
-    stage = autoencoder_stage.make_stage(_config(adversarial_start=10**6))
+    stage = autoencoder_stage.make_stage(_config(start=10**6))
     state = jax.eval_shape(stage.init_state, jax.random.key(0))
     assert set(state.params) == set(state.opt_state) == set(state.ema_params) == {"generator"}
 
@@ -212,7 +213,7 @@ def test_run_of_another_stage_is_refused(tmp_path):
 @pytest.mark.reliability("R22")
 @pytest.mark.parametrize("factor, wins", [(1.0, False), (100.0, True)])
 def test_discriminators_that_win_are_named_with_their_learning_rate(factor, wins):
-    config = _config(adversarial_start=0)
+    config = _config(start=0)
     config.num_steps = 1000
     config.optimizer.discriminator.learning_rate *= factor
     # Held still, the generator gives the others nothing new to learn.

@@ -14,6 +14,8 @@ from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import representation as representation_stage
 from f3tok_jax.training import session
 from tests.support import run_checks
@@ -26,13 +28,12 @@ _SMALL = tiny_models.overrides(
     model=tiny_models.SHAPE,
     rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
     supervision=dict(
-        start=0.0,
         max_tokens=24,
         tasks=dict(caption=0.0, language=0.0, instrument=0.0, event=0.0, digit=1.0),
     ),
     data=dict(batch_size=8, crop_frames=25),
     packing=dict(examples=1, frames=0, positions=0),
-    optimizer=dict(encoder=dict(warmup_steps=2)),
+    optimizer=dict(encoder=dict(warmup_steps=2, modules=dict(projector=dict(start=0.0)))),
     mesh=dict(min_shard_size=64),
     checkpoint=dict(every_steps=3),
     loop=dict(log_every=1, eval_every=6),
@@ -121,7 +122,9 @@ def test_the_language_model_teaches_the_projector_and_the_encoder(folders):
 
 
 def test_before_its_share_of_the_run_the_language_model_is_not_asked(folders):
-    _, metrics = _gradients(_config(folders, "--config.supervision.start=0.5"))
+    _, metrics = _gradients(
+        _config(folders, "--config.optimizer.encoder.modules.projector.start=0.5")
+    )
     assert metrics["train/answer_loss"] == (0.0, 0.0)
     assert metrics["train/rq_loss/k1"][1] > 0
 
@@ -156,6 +159,11 @@ def test_latents_and_sound_train_alike(plain, folders):
         assert live[name][0] == pytest.approx(total, rel=1e-3, abs=1e-3), name
 
 
+def _late_config(folders, *more: str):
+    """Of a run whose projector begins after the first checkpoint."""
+    return _config(folders, "--config.optimizer.encoder.modules.projector.start=4", *more)
+
+
 def _losses(workdir) -> list[tuple]:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [
@@ -170,20 +178,34 @@ def whole(folders, tmp_path_factory):
     """A run of six steps on one device."""
     workdir = tmp_path_factory.mktemp("whole")
     assert (
-        run_checks.train(_config(folders), str(workdir), devices=jax.devices()[:1])
+        run_checks.train(_late_config(folders), str(workdir), devices=jax.devices()[:1])
         == session.EXIT_DONE
     )
     return workdir
 
 
 def test_eight_devices_see_the_losses_of_one(whole, folders, tmp_path):
-    config = _config(folders, "--config.data.heldout=")  # a program less to compile
+    config = _late_config(folders, "--config.data.heldout=")  # a program less to compile
     assert run_checks.train(config, str(tmp_path), devices=jax.devices()) == session.EXIT_DONE
     np.testing.assert_allclose(_losses(tmp_path), _losses(whole), rtol=1e-4)
 
 
-def test_a_resumed_run_ends_bit_equal(whole, folders, tmp_path):
-    run_checks.check_that_it_resumes_bit_equal(whole, _config(folders), tmp_path / "resumed")
+def test_a_resumed_run_ends_bit_equal_across_a_start(whole, folders, tmp_path):
+    run_checks.check_that_it_resumes_bit_equal(whole, _late_config(folders), tmp_path / "resumed")
+
+
+def test_the_projector_is_as_it_was_drawn_until_it_begins(whole, folders):
+    stage = representation_stage.make_stage(_late_config(folders))
+    fresh = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
+    drawn, _ = fingerprint.of(fresh)
+    early, late = (saved_states.read_meta(str(whole), step)["fingerprints"] for step in (3, 6))
+    moved = {path for path in drawn if drawn[path] != late[path]}
+    for path in moved:
+        has_begun = "/projector/" not in path
+        assert (drawn[path] != early[path]) == has_begun, path
+    assert any("ema_params/encoder/projector" in path for path in moved)
+    assert any("opt_state/encoder/projector" in path for path in moved)
+    assert stage.best_from == 4
 
 
 def test_another_autoencoder_is_refused(whole, folders, tmp_path):
@@ -202,7 +224,11 @@ def test_another_autoencoder_is_refused(whole, folders, tmp_path):
         ("--config.language_model.folder=/nowhere", "must be a Hugging Face folder of a model"),
         ("--config.supervision.tasks.instrument=1.0", "'instrument' needs records with the label"),
         ("--config.supervision.max_tokens=6", "more than max_tokens=6"),
-        ("--config.supervision.start=2.0", "config.supervision.start must be a share in"),
+        (
+            "--config.optimizer.encoder.modules.projector.start=1.5",
+            "must be a share of the run below",
+        ),
+        ("--config.optimizer.encoder.modules.projector.start=6", "must lie in the run"),
         ("--config.packing.examples=3", "config.packing.examples=3"),
         ("--config.rq.target=log_mel", "needs sound, got config.data.latents=True"),
         ("--config.rq.target=other", "config.rq.target must be"),
