@@ -137,14 +137,14 @@ def _base() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict(
         dict(
             train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
             batch_size=128,  # examples over the whole mesh [chosen: DAC has 72, of 0.38 s]
             # Latent frames per example: 1.28 s at 25 Hz. [chosen: one alpha spans as much as it
             # disturbs; DAC 0.38 s, EnCodec 1 s]
             crop_frames=32,
             gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips [chosen]
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
         )
     )
@@ -153,33 +153,37 @@ def _base() -> ml_collections.ConfigDict:
             generator=dict(
                 start=0.0,  # share of the run below 1, else step; -1: never [chosen]
                 modules=sections.module_table("encoder", "decoder"),
-                learning_rate=1e-4,  # DAC
-                warmup_steps=1000,
-                schedule="exponential",  # "exponential", "cosine" or "constant"
-                decay=0.999996,  # per step, of "exponential" (DAC)
-                final_fraction=0.1,  # of the learning rate, at the end of "cosine"
-                b1=0.8,  # DAC
-                b2=0.99,  # DAC
+                learning_rate=1e-4,  # the largest, after the warm-up [DAC]
+                warmup_steps=1000,  # steps from 0 to the largest [chosen: DAC has none]
+                schedule="exponential",  # "exponential", "cosine" or "constant" [DAC]
+                decay=0.999996,  # per step, of "exponential" [DAC]
+                final_fraction=0.1,  # of the learning rate, at the end of "cosine" [chosen]
+                b1=0.8,  # of the mean gradient, per step [DAC]
+                b2=0.99,  # of the mean square, per step [DAC]
+                # Of what config.decays names, times the learning rate. [chosen: as Stable Audio 2]
                 weight_decay=1e-3,
-                clip_norm=1.0,  # DAC clips at 1e3; noise near alpha 1 has heavy-tailed gradients
+                # Largest norm of a gradient. [chosen: DAC's is 1e3, that is none; noise near alpha 1 has
+                # heavy-tailed gradients. Norms of 296 to 1,530 are met: it is a normaliser]
+                clip_norm=1.0,
             ),
             discriminator=dict(
                 # From there on their losses join, too. [chosen: early adversarial gradients fight
                 # the noise; RAE waits for half of its run, DAC does not wait]
                 start=10_000.0,
                 modules=sections.module_table(),
-                learning_rate=1e-4,
-                warmup_steps=1000,
-                schedule="exponential",
-                decay=0.999996,
-                final_fraction=0.1,
-                b1=0.8,
-                b2=0.99,
+                learning_rate=1e-4,  # the largest, after the warm-up [DAC]
+                warmup_steps=1000,  # steps from 0 to the largest [chosen: DAC has none]
+                schedule="exponential",  # "exponential", "cosine" or "constant" [DAC]
+                decay=0.999996,  # per step, of "exponential" [DAC]
+                final_fraction=0.1,  # of the learning rate, at the end of "cosine" [chosen]
+                b1=0.8,  # of the mean gradient, per step [DAC]
+                b2=0.99,  # of the mean square, per step [DAC]
+                # Of what config.decays names, times the learning rate. [chosen: as Stable Audio 2]
                 weight_decay=1e-3,
-                clip_norm=10.0,  # DAC
+                clip_norm=10.0,  # largest norm of a gradient [DAC]
             ),
-            ema_decay=0.999,  # of the generator's weights, per step
-            accumulate=1,  # microbatches per step
+            ema_decay=0.999,  # of the generator's weights, per step [chosen]
+            accumulate=1,  # microbatches per step [chosen]
         )
     )
     config.decays = sections.decays()
@@ -261,19 +265,21 @@ def _make_spectrostream(config: ml_collections.ConfigDict) -> None:
 
 
 def _set_sample_rate(config: ml_collections.ConfigDict, sample_rate: int) -> None:
-    """Sets the rate and what follows: the 10 ms hop, the strides, the discriminators' crop [chosen]."""
-    # The discriminators cost most of a step. Half of a base example, 0.64 s, is still more than
-    # DAC's 0.38 s; a tiny example is heard whole.
+    """Sets the rate and what follows: the 10 ms hop, the strides, the discriminators' crop."""
+    # [chosen: the discriminators cost most of a step; half of a base example, 0.64 s, is still more
+    # than DAC's 0.38 s; a tiny example is heard whole]
     config.losses.adversarial_crop = sample_rate * 16 // 25
     config.model.update(
         dict(
-            sample_rate=sample_rate,
-            hop_length=sample_rate // 100,
-            frame_length=sample_rate // 50,
+            sample_rate=sample_rate,  # [chosen: as most recent codecs; F3 does not say]
+            hop_length=sample_rate // 100,  # [SpectroStream]
+            frame_length=sample_rate // 50,  # [SpectroStream]
+            # [SpectroStream: time / 4, 5 bins left; after the fold]
             strides=_STRIDES[sample_rate, config.model.fold],
         )
     )
     num_stages = len(config.model.strides)
     for name in ("encoder_channels", "decoder_channels"):
         widths = tuple(config.model[name])
+        # [chosen: whole lanes of a TPU, two of 128]
         config.model[name] = widths + widths[-1:] * (num_stages - len(widths))

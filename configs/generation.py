@@ -41,7 +41,8 @@ def _base(preset: str) -> ml_collections.ConfigDict:
     config.stage = "generation"  # [fixed]
     config.preset = ""  # name of the preset [fixed]
     config.seed = 0  # of weights, order of examples and all that is drawn [chosen]
-    config.num_steps = 100_000  # steps [chosen]
+    # Steps. [chosen: of the head; 150,000 where the language model is trained, too]
+    config.num_steps = 100_000
 
     config.representation = ml_collections.ConfigDict(
         dict(
@@ -51,7 +52,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             # representation.py]
             recipe=representation.get_config(preset),
             # What is trained of it: "nothing", or "encoder", with the projector, by a difference
-            # from its weights (the task stage). [chosen: REC leaves it to large]
+            # from its weights (the task stage). [chosen: an option of the task stage of large]
             train="nothing",
         )
     )
@@ -99,7 +100,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             # clean as what was recorded. [CAM: inputs of training; its own level is not known]
             encoder_noise=0.3,
             # Whether the flow's loss reaches an encoder that is trained through the condition's
-            # token, too, and not through the language model alone. [REC]
+            # token, too, and not through the language model alone. [chosen]
             token_gradient=False,
             stop_weight=1.0,  # of the cross-entropy of "this was the last patch" [VoxCPM]
             # Of the text's own loss, where the language model is trained. [chosen: 0 without text of
@@ -143,7 +144,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict(
         dict(
             train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
             # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
             latents=False,
             # Examples over the whole mesh, 10,240 s at most. [chosen: as the representation stage;
@@ -151,19 +152,23 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             batch_size=512,
             crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
         )
     )
     optimizers = {
         "head": sections.transformer_optimizer(
-            learning_rate=2e-4, warmup_steps=2000, final_fraction=0.1
+            learning_rate=2e-4,  # the largest, after the warm-up [RAE]
+            warmup_steps=2000,
+            final_fraction=0.1,
         )
-        | {"weight_decay": 0.01},
+        | {"weight_decay": 0.01},  # of what config.decays names, times the learning rate [VoxCPM]
         "language_model": sections.transformer_optimizer(
-            learning_rate=1e-4, warmup_steps=5000, final_fraction=0.1
+            learning_rate=1e-4,  # the largest, after the warm-up [NextStep]
+            warmup_steps=5000,  # steps from 0 to the largest [NextStep]
+            final_fraction=0.1,  # of the learning rate, at the end [NextStep: its second phase]
         ),
-        # A tenth of the language model's rate. [REC]
+        # A tenth of the language model's rate. [chosen]
         "encoder": sections.transformer_optimizer(
             learning_rate=1e-5, warmup_steps=5000, final_fraction=0.1
         ),
@@ -228,4 +233,5 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
     config.data.batch_size = 1024
     config.optimizer.head.learning_rate = 1e-4
     config.optimizer.language_model.learning_rate = 5e-5
-    config.optimizer.encoder.learning_rate = 5e-6  # a tenth of that [REC]
+    config.optimizer.language_model.final_fraction = 0.2  # to 1e-5 [NextStep: its second phase]
+    config.optimizer.encoder.learning_rate = 5e-6  # a tenth of that [chosen]

@@ -71,7 +71,7 @@ def _base() -> ml_collections.ConfigDict:
         dict(
             # Shard folders, "DIR" or "DIR=weight,DIR=weight"; of sound or of latents. [yours]
             train="",
-            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
             batch_size=128,  # rows over the whole mesh [chosen]
             length=512,  # tokens of a row [chosen]
             documents_per_row=24,  # that are tried; those that do not fit are left out [chosen]

@@ -152,13 +152,13 @@ def _base() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict(
         dict(
             train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # likewise, for the evaluation during training; "" for none [yours]
+            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
             # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
             latents=False,
             batch_size=512,  # examples over the whole mesh, 10,240 s at most [chosen]
             crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Per host, that prepare batches; more where reading waits for storage. [measured]
+            # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
         )
     )
@@ -240,7 +240,7 @@ def _make_large(config: ml_collections.ConfigDict) -> None:
             hidden_width=3456,
             num_heads=10,
             num_kv_heads=10,
-            window=750,  # 30 s
+            window=750,  # 30 s [chosen]
         )
     )
     config.language_model.remat = config.model.remat = "block"

@@ -42,7 +42,7 @@ def decays() -> ml_collections.ConfigDict:
     """
     return ml_collections.ConfigDict(
         dict(
-            kernel=True,  # of dense and convolutional layers [chosen]
+            kernel=True,  # whether it decays: of dense and convolutional layers [chosen]
             conv_kernel=True,  # of discriminators: conv_0_kernel, conv_1_kernel, ... [chosen]
             logits_kernel=True,  # of discriminators [chosen]
             embedding=True,  # table of tokens [chosen]
@@ -80,15 +80,15 @@ def transformer_optimizer(
     return dict(
         start=0.0,  # share of the run below 1, else step; -1: never [chosen]
         modules=module_table(*modules),
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        schedule="cosine",  # "exponential", "cosine" or "constant"
-        decay=1.0,  # per step, of "exponential"
-        final_fraction=final_fraction,  # of the learning rate, at the end of "cosine"
-        b1=0.9,
-        b2=0.95,
-        weight_decay=0.1,
-        clip_norm=1.0,
+        learning_rate=learning_rate,  # the largest, after the warm-up [chosen]
+        warmup_steps=warmup_steps,  # steps from 0 to the largest [chosen]
+        schedule="cosine",  # "exponential", "cosine" or "constant" [NextStep: its last phase]
+        decay=1.0,  # per step, of "exponential" [chosen: none]
+        final_fraction=final_fraction,  # of the learning rate, at the end of "cosine" [chosen]
+        b1=0.9,  # of the mean gradient, per step [NextStep]
+        b2=0.95,  # of the mean square, per step [NextStep]
+        weight_decay=0.1,  # of what config.decays names, times the learning rate [NextStep]
+        clip_norm=1.0,  # largest norm of a gradient, all parameters together [RAE]
     )
 
 
