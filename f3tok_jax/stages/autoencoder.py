@@ -325,7 +325,8 @@ STAGE = stage.Definition(
         "scale.",
         curves=dict.fromkeys(
             ("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"), ""
-        ),
+        )
+        | {"filled": "Share of the batches that is sound; the rest is padding."},
         program="evaluate",
         results="results*.json",
     ),

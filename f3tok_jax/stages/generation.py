@@ -185,6 +185,7 @@ STAGE = stage.Definition(
             "stop_early": "Share of other patches that it would not have made any more.",
             "lost": "Share of the language model's positions and of the flow head's patches that had "
             "no room in their row, and taught nothing.",
+            "filled": "Share of the batches that is sound; the rest is padding.",
         },
         program="evaluate",
         results="results*.json",

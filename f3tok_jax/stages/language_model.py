@@ -98,6 +98,7 @@ def make_stage(
         best_from=players.last_start(optimizers),
         per_batch=float(data.batch_size * data.length),
         unit="positions",
+        valid=lambda batch: batch["segments"] > 0,
         model_flops=model_flops(model, data.batch_size, data.length),
     )
 
@@ -297,6 +298,7 @@ STAGE = stage.Definition(
             "loss": "Cross entropy, in nats per token, of the texts that are to be learned.",
             "context_loss": "The same, of answers that stand in the text before them.",
             "context_accuracy": "Share of the tokens of those answers that it finds most likely.",
+            "filled": "Share of the rows that is text; the rest is padding.",
         },
     ),
 )

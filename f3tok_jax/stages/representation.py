@@ -264,6 +264,7 @@ STAGE = stage.Definition(
             "entropy of their frequencies.",
             "lost": "Share of the encoder's frames and of the language model's positions that had no "
             "room in their row, and taught nothing.",
+            "filled": "Share of the batches that is sound; the rest is padding.",
         },
         together={"code_perplexity": "a line per codebook"},
         program="probe",

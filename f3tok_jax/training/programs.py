@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from f3tok_jax.devices import compilation
@@ -85,7 +86,7 @@ class CompiledStage:
         step_outputs = (self._shardings, replicated)
         self._programs = {
             "train_step": jax.jit(
-                stage.train_step, in_shardings=inputs, out_shardings=step_outputs, donate_argnums=0
+                self._train_step, in_shardings=inputs, out_shardings=step_outputs, donate_argnums=0
             ),
             "eval_step": jax.jit(stage.eval_step, in_shardings=inputs, out_shardings=replicated),
             "sample": jax.jit(self._sample, in_shardings=inputs, out_shardings=replicated),
@@ -113,6 +114,15 @@ class CompiledStage:
             batch = dict(self.stage.batch_spec)
             lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
             setattr(self, name, lowered.compile(compiler_options=self._options))
+
+    def _train_step(
+        self, state: Any, frozen: Any, batch: stage_lib.Batch
+    ) -> tuple[Any, stage_lib.Metrics]:
+        """The step of the stage, and how much of the whole batch, on all hosts, is no padding."""
+        state, metrics = self.stage.train_step(state, frozen, batch)
+        valid = self.stage.valid(batch)
+        filled = jnp.sum(valid, dtype=jnp.float32), jnp.float32(valid.size)
+        return state, {**metrics, stage_lib.FILLED: filled}
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
         sounds = {**self.stage.sample(state, frozen, batch), "mask": batch["mask"]}

@@ -11,6 +11,8 @@ import resource
 import jax
 import numpy as np
 
+from f3tok_jax.training import stage as stage_lib
+
 _MEAN_SQUARE = "_mean_square"
 _PAGE_BYTES = resource.getpagesize()
 
@@ -55,7 +57,7 @@ class Progress:
 
         Args:
             num_steps: of the run.
-            per_batch: in a global batch, of `unit`.
+            per_batch: in a global batch, of `unit`, where it is full.
             unit: what speed is told in, such as "audio_seconds".
             clock: seconds that never go back.
         """
@@ -67,7 +69,7 @@ class Progress:
 
     def _reset(self) -> None:
         self._averages = Averages()
-        self._steps = 0
+        self._batches = 0.0
         self._nonfinite = 0
         self._wait = 0.0
         self._aside = 0.0
@@ -88,8 +90,12 @@ class Progress:
         self._aside += self._clock() - start
 
     def add(self, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]], *, is_finite: bool) -> None:
-        """Adds one step's metrics; those of a skipped step would spoil the averages: left out."""
-        self._steps += 1
+        """Adds one step's metrics; those of a skipped step would spoil the averages: left out.
+
+        Speed counts it, and of every batch what is no padding.
+        """
+        valid, size = metrics.get(stage_lib.FILLED, (1.0, 1.0))
+        self._batches += float(valid) / float(size)
         if is_finite:
             self._averages.add(metrics)
         else:
@@ -103,7 +109,7 @@ class Progress:
             **self._averages.ratios(),
             "train/nonfinite": float(self._nonfinite),
             "time/seconds": now - self._started,
-            f"time/{self._unit}_per_second": self._steps * self._per_batch / elapsed,
+            f"time/{self._unit}_per_second": self._batches * self._per_batch / elapsed,
             "time/data_wait_seconds": self._wait,
             **memory(),
         }

@@ -21,6 +21,8 @@ Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
 Batch = Mapping[str, jax.Array]
 
 AUDIO_SECONDS = "audio_seconds"
+# Metric of every train step: the share of its batch that is no padding.
+FILLED = "train/filled"
 
 
 class Data(Protocol):
@@ -118,8 +120,9 @@ class Stage:
         watched: metrics of `train_step` of which a spike is named.
         signs: what its metrics look like when something has collapsed.
         sample_rate: Hz, of the waveforms in batches and samples; 0 where there are none.
-        per_batch: in a global batch, of `unit`.
+        per_batch: in a global batch, of `unit`, where it is full.
         unit: what speed is told in.
+        valid: batch -> bool array, True where it is no padding; speed counts that alone.
         model_flops: of the products that a step needs, nothing computed twice; 0 where they are
             counted in the compiled program, in Definition.scopes.
     """
@@ -143,6 +146,7 @@ class Stage:
     sample_rate: int = 0
     per_batch: float
     unit: str = AUDIO_SECONDS
+    valid: Callable[[Batch], jax.Array] = lambda batch: batch["mask"]
     model_flops: float = 0.0
 
 

@@ -110,6 +110,7 @@ def _make_stage(config, width: int = _WIDTH) -> stage.Stage:
         best_metric="eval/loss",
         sample_rate=16_000,
         per_batch=config.data.batch_size * 1.0,
+        valid=lambda batch: jnp.ones(batch["waveform"].shape, bool),
     )
 
 

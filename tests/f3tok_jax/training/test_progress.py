@@ -52,6 +52,17 @@ def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace(
     assert again["time/seconds"] == pytest.approx(33.0)
 
 
+def test_speed_counts_what_is_no_padding():
+    clock = _Clock()
+    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="audio_seconds", clock=clock)
+    for valid, is_finite in ((50.0, True), (100.0, True), (25.0, False)):
+        progress.add({"train/filled": (valid, 100.0)}, is_finite=is_finite)
+    clock.now += 2.0
+    values = progress.values()
+    assert values["time/audio_seconds_per_second"] == pytest.approx(1.75 * 8.0 / 2.0)
+    assert values["train/filled"] == pytest.approx(0.75)
+
+
 def test_a_line_has_the_step_first_and_short_names():
     progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="positions", clock=_Clock())
     line = progress.line(3, {"train/loss": 1.23456, "time/seconds": 7.0})
