@@ -19,10 +19,10 @@ _SMALL = tiny_models.overrides(
     language_model=dict(shape=tiny_models.LANGUAGE_MODEL),
     num_steps=6,
     rq=dict(codebook_size=8, num_codebooks=2, num_heads=3),
-    supervision=dict(start=0.0, max_tokens=3),
+    supervision=dict(max_tokens=3),
     data=dict(latents=True, batch_size=8, crop_frames=12),
     packing=dict(examples=1, frames=0, positions=0),
-    optimizer=dict(encoder=dict(warmup_steps=2)),
+    optimizer=dict(encoder=dict(warmup_steps=2, modules=dict(projector=dict(start=0.0)))),
     mesh=dict(min_shard_size=64),
 )
 
