@@ -158,6 +158,9 @@ def _base() -> ml_collections.ConfigDict:
             batch_size=512,  # examples over the whole mesh, 10,240 s at most [chosen]
             crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
+            # Share of the transcripts that may be cut with their sound, of texts with more than
+            # max_tokens, and of what no row has room for, each; above it no run begins. [chosen]
+            max_lost=0.05,
             # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
         )

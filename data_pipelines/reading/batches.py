@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading import sources
-from data_pipelines.reading import tasks
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import transforms
-
-_MAX_TEXTS_CHECKED = 1000  # records per source, when it is opened
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -42,6 +39,10 @@ class Sound:
         """Whether all of a record goes into a row."""
         return record.waveform.size <= self._crop_length
 
+    def heard(self, record: sound_records.Record) -> int:
+        """Samples of a record that go into a row."""
+        return min(record.waveform.size, self._crop_length)
+
     def write(
         self, batch: dict, row: int, source: sources.Source, record: Any, position: float
     ) -> None:
@@ -59,9 +60,10 @@ class Sound:
 class Latents:
     """Rows of "latents" [b, frames, dim] float32, "mask" [b, frames] bool, "begins" and "ends"."""
 
-    def __init__(self, num_frames: int, latent_dim: int):
+    def __init__(self, num_frames: int, latent_dim: int, samples_per_latent: int):
         """Rows of `num_frames` latents; a longer record gives its beginning."""
         self._num_frames, self._latent_dim = num_frames, latent_dim
+        self._samples_per_latent = samples_per_latent
 
     def spec(self, num_rows: int) -> Spec:
         """Name -> (shape, dtype)."""
@@ -78,6 +80,10 @@ class Latents:
     def fits(self, record: latent_records.LatentRecord) -> bool:
         """Whether all of a record goes into a row."""
         return len(record.latents) <= self._num_frames
+
+    def heard(self, record: latent_records.LatentRecord) -> int:
+        """Samples that the latents of a record which go into a row stand for."""
+        return min(record.num_samples, self._num_frames * self._samples_per_latent)
 
     def write(
         self, batch: dict, row: int, source: sources.Source, record: Any, position: float
@@ -137,31 +143,5 @@ def layout_of(opened: list[Any], *, crop_length: int, autoencoder: str | None) -
             f"crop_length={crop_length} must be a multiple of the {found.samples_per_latent} "
             f"samples of a latent in {of_latents[0].name}"
         )
-    return Latents(crop_length // found.samples_per_latent, found.latent_dim)
-
-
-def check_texts(
-    text: tasks.TextTasks, opened: list[Any], layout: Sound | Latents, *, train: bool
-) -> None:
-    """Refuses tasks that nothing answers, and texts that are too long, before anything runs.
-
-    Of a large set some evenly spaced records are read; what is too long in the others goes without
-    text when its turn comes, is counted and said.
-
-    Raises:
-        ValueError: naming the task, or the record.
-    """
-    manifests = [getattr(source, "manifest", None) for source in opened]
-    # What is held out may lack a task. A TFDS data set does not say beforehand what it holds.
-    if train and None not in manifests:
-        text.check(manifests)
-    for source in opened:
-        for index in sources.spaced(len(source), _MAX_TEXTS_CHECKED):
-            try:
-                record = source[index]
-            except sources.Unreadable:
-                continue  # Counted when its turn comes.
-            is_whole = source.is_whole(record) and layout.fits(record)
-            for name, answers in text.answers(record, is_whole=is_whole).items():
-                for answer in answers:
-                    text.tokens(name, answer, key=record.key)
+    num_frames = crop_length // found.samples_per_latent
+    return Latents(num_frames, found.latent_dim, found.samples_per_latent)

@@ -6,7 +6,7 @@ The batch of a step is a function of (seed, step) alone, so there is no iterator
 1, 2 or 4 hosts see the same global batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -17,16 +17,20 @@ from absl import flags
 import grain
 import numpy as np
 
+from data_pipelines.reading import arrangement
 from data_pipelines.reading import batches
+from data_pipelines.reading import coverage
+from data_pipelines.reading import draws
+from data_pipelines.reading import examples
 from data_pipelines.reading import mixture as mixtures
 from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
+from data_pipelines.reading import suitability
 from data_pipelines.reading import tasks
 from data_pipelines.reading import verification
 
 _LAST_STEP = 2**62
 _STEPS_PER_BLOCK = 64  # whose records are located together
-_TASK_STREAM = 1 << 64  # where the random numbers begin that choose text tasks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,7 @@ class MixturePipeline:
         )
         self._substitute = sources.Substitute(options.max_replaced)
         self._replaced, self._start_step = replaced.Log(), 0
+        self._covered = coverage.Log()
 
     def replaced_before(self, step: int) -> replaced.Replaced:
         """Rows of this host's batches before `step` that hold another record than theirs.
@@ -119,6 +124,14 @@ class MixturePipeline:
         replaced.Replaced.sum. The same damage gives the same sum with any number of hosts.
         """
         return self._replaced.between(self._start_step, step)
+
+    def covered(self, start_step: int, stop_step: int) -> dict[str, float]:
+        """What of their records this host's batches hold, from `start_step` on, before `stop_step`.
+
+        Counted in batches that were made, each once; those before `start_step` are forgotten. Empty
+        where nothing of the kind is counted; coverage.shares tells it in shares.
+        """
+        return self._covered.between(start_step, stop_step)
 
     @property
     def sets(self) -> list[str]:
@@ -161,10 +174,13 @@ class MixturePipeline:
         )
         return iter(made.to_iter_dataset(options))
 
-    def _read(self, source: sources.Source, index: int, step: int, row: int) -> Any:
-        """The record that belongs in a row of the global batch of `step`."""
-        record, found = self._substitute.read(source.__getitem__, index, len(source))
-        self._replaced.add(step, row, source=source.fingerprint, wanted=index, found=found)
+    def _read(
+        self, source: sources.Source, index: int, step: int, row: int, *, count: bool = True
+    ) -> Any:
+        """The record that belongs in a row of the global batch of `step`; whether that counts."""
+        record, found = self._substitute.read(source.__getitem__, index, len(source), count=count)
+        if count:
+            self._replaced.add(step, row, source=source.fingerprint, wanted=index, found=found)
         return record
 
     def _digest(self, *decisive: Any) -> str:
@@ -186,6 +202,8 @@ class Pipeline(MixturePipeline):
         gain_db: tuple[float, float] = (0.0, 0.0),
         random_crop: bool = True,
         text: tasks.TextTasks | None = None,
+        rows: arrangement.Rows | None = None,
+        bound: suitability.Bound = suitability.Bound(),
         autoencoder: str | None = None,
     ):
         """Opens the sources and checks that batches can be formed.
@@ -199,11 +217,15 @@ class Pipeline(MixturePipeline):
             random_crop: False takes the beginnings of records in training too, as text and latents
                 need it.
             text: what each record is asked; adds text to the batches.
+            rows: what neighbours in a batch share, by which they are chosen; None where each
+                example has a row of its own, and examples come in the order in which they were
+                drawn.
+            bound: of what may be lost of the sets in training.
             autoencoder: fingerprint of the one that shards of latents must be of; None takes any.
 
         Raises:
-            ValueError: if a source is not whole, has another rate or fewer records than a batch, a
-                text is missing or too long, or the numbers do not fit together.
+            ValueError: if a source is not whole, has another rate or fewer records than a batch, more
+                than `bound` is lost of the sets, or the numbers do not fit together.
         """
         if crop_length < 1:
             raise ValueError(f"crop_length must be at least 1, got {crop_length}")
@@ -219,22 +241,40 @@ class Pipeline(MixturePipeline):
         self._layout = batches.layout_of(
             self._sources, crop_length=crop_length, autoencoder=autoencoder
         )
-        self.sample_rate, self._text = sample_rate, text
-        self._gain_db, self._crops = tuple(gain_db), options.train and random_crop
+        self.sample_rate, self._text, self._shares = sample_rate, text, rows is not None
+        self._rows = rows or arrangement.alone(crop_length)
+        self._making = examples.Making(layout=self._layout, text=text, rows=self._rows)
+        self._group_size = self._rows.group_size(options.batch_size)
+        self._draws = draws.Draws(
+            seed=options.seed,
+            batch_size=options.batch_size,
+            train=options.train,
+            crops=options.train and random_crop,
+            gain_db=tuple(gain_db),
+            texts=text is not None,
+        )
         self._check_beginnings()
-        if text is not None:
-            batches.check_texts(text, self._sources, self._layout, train=options.train)
+        if options.train:  # what is held out may lack what is asked
+            suitability.check(
+                self._making,
+                self._sources,
+                self._weights,
+                batch_size=options.batch_size,
+                bound=bound,
+            )
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
+        shares = rows is not None and rows.examples > 1
         self.fingerprint = self._digest(
             self._weights,
             sample_rate,
             crop_length,
             options.batch_size,
             options.seed,
-            self._gain_db if options.train else None,
+            self._draws.gain_db if options.train else None,
             options.train,
             *(["beginnings"] if options.train and not random_crop else []),
             *([text.fingerprint] if text is not None else []),
+            *([rows.fingerprint(crop_length, text.max_tokens if text else 0)] if shares else []),
         )
 
     @property
@@ -256,42 +296,51 @@ class Pipeline(MixturePipeline):
         Raises:
             ValueError: if more than `max_replaced` records have been unreadable.
         """
-        places = self.places(step)[self._rows]
-        positions, gains_db = self._draws(step)
-        batch = self._layout.empty(len(places))
+        own, drawn = self.options.rows, self._draws.of(step)
+        batch = self._layout.empty(len(own))
         if self._text is not None:
-            spec = batches.text_spec(len(places), self._text.max_tokens)
+            spec = batches.text_spec(len(own), self._text.max_tokens)
             batch |= {name: np.zeros(*pair) for name, pair in spec.items()}
-            draws = self._philox(step, _TASK_STREAM).random(self.options.batch_size)[self._rows]
-        for row, (source, index) in enumerate(places):
-            record = self._read(source, index, step, self._rows.start + row)
-            self._layout.write(batch, row, source, record, positions[row])
-            if self._text is not None:
-                self._text.write_row(
-                    record,
-                    draws[row],
-                    is_whole=batch["begins"][row] and batch["ends"][row],
-                    lost_text=source.may_have_lost_text(record),
-                    batch=batch,
-                    row=row,
+        gains_db = None if drawn.gains_db is None else np.zeros(len(own))
+        counts = coverage.Counts(self._rows.room, num_rows=len(own) // self._rows.examples)
+        for group in self._groups(own):
+            for place, example, to in self._arranged(step, group, drawn):
+                if place in own:
+                    self._count(counts, example, is_left_out=to is None)
+                if to not in own:
+                    continue
+                row = to - own.start
+                self._layout.write(
+                    batch, row, example.source, example.record, drawn.positions[place]
                 )
+                if self._text is not None:
+                    example.text.write(batch, row)
+                if gains_db is not None:
+                    gains_db[row] = drawn.gains_db[place]
+                counts.use(example.needs)
         self._layout.finish(batch, gains_db)
+        self._covered.add(step, counts)
         return batch
 
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records in the global batch of `step`, in its order.
 
-        In a mixture of several sources each key follows its source's name and a colon.
+        In a mixture of several sources each key follows its source's name and a colon. A row that
+        was left empty has none: "".
         """
-        keys = []
-        for source, index in self.places(step):
-            read = source.__getitem__
-            record, _ = self._substitute.read(read, index, len(source), count=False)
-            keys.append(f"{source.name}:{record.key}" if len(self._sources) > 1 else record.key)
+        keys, drawn = [""] * self.options.batch_size, self._draws.of(step)
+        for group in self._groups(range(self.options.batch_size)):
+            for _, example, to in self._arranged(step, group, drawn, count=False):
+                if to is not None:
+                    name, key = example.source.name, example.record.key
+                    keys[to] = f"{name}:{key}" if len(self._sources) > 1 else key
         return keys
 
     def places(self, step: int) -> list[tuple[sources.ShardSet, int]]:
-        """Returns the source and the index in it of every row of the global batch of `step`."""
+        """Returns the source and the index in it of every row of the global batch of `step`.
+
+        In the order in which they were drawn: rows that are shared are arranged after that.
+        """
         block, place = divmod(step, _STEPS_PER_BLOCK)
         size = self.options.batch_size
         return self._places_of_block(block)[place * size : (place + 1) * size]
@@ -303,34 +352,48 @@ class Pipeline(MixturePipeline):
         source_indices, indices = self._mixture.locate(positions)
         return list(zip((self._sources[index] for index in source_indices), indices.tolist()))
 
-    def _draws(self, step: int) -> tuple[list[float], np.ndarray | None]:
-        """Crop position in [0, 1) and gain in dB of each of this host's rows."""
-        size = self.options.batch_size
-        if not self.options.train:
-            return [0.0] * size, None
-        # Every host draws for all rows: a batch's numbers must not depend on who holds which row.
-        positions, share = self._philox(step).random((2, size))[:, self._rows]
-        low, high = self._gain_db
-        return positions.tolist() if self._crops else [0.0] * size, low + (high - low) * share
+    def _groups(self, rows: range) -> list[range]:
+        """The rows of the global batch that are arranged together with some of `rows`."""
+        size = self._group_size
+        numbers = range(rows.start // size, -(-rows.stop // size))
+        return [range(number * size, (number + 1) * size) for number in numbers]
 
-    def _philox(self, step: int, stream: int = 0) -> np.random.Generator:
-        """Random numbers of one step; streams are far apart and never overlap."""
-        key = [self.options.seed, step]
-        return np.random.Generator(np.random.Philox(key=key, counter=stream))
+    def _arranged(
+        self, step: int, group: range, drawn: draws.Drawn, *, count: bool = True
+    ) -> Iterable[tuple[int, examples.Example, int | None]]:
+        """Reads what was drawn for a group of rows: (row, example, row that it comes to, or None).
 
-    @property
-    def _rows(self) -> slice:
-        rows = self.options.rows
-        return slice(rows.start, rows.stop)
+        What cannot be read is counted by the host for whose row it was drawn.
+        """
+        places, own = self.places(step), self.options.rows
+        found = []
+        for row in group:
+            source, index = places[row]
+            record = self._read(source, index, step, row, count=count and row in own)
+            found.append(self._making.example(source, record, drawn.tasks[row]))
+        arranged = self._rows.arrange([example.needs for example in found])
+        rows = (None if place is None else group.start + place for place in arranged)
+        return zip(group, found, rows)
+
+    def _count(
+        self, counts: coverage.Counts, example: examples.Example, *, is_left_out: bool
+    ) -> None:
+        """Counts an example where it was drawn."""
+        counts.add(
+            seconds=example.record.num_samples / self.sample_rate,
+            heard_seconds=None if self._draws.crops else example.heard / self.sample_rate,
+            text=None if self._text is None else example.text,
+            is_left_out=is_left_out if self._shares else None,
+        )
 
     def _check_beginnings(self) -> None:
         """Refuses crops and gains where a record must be as it was encoded or transcribed."""
-        if self._crops and self._text is not None:
+        if self._draws.crops and self._text is not None:
             raise ValueError(
                 "text belongs to whole records: give random_crop=False with text, got True"
             )
-        has_gain = self.options.train and self._gain_db != (0.0, 0.0)
-        if isinstance(self._layout, batches.Latents) and (self._crops or has_gain):
+        has_gain = self.options.train and self._draws.gain_db != (0.0, 0.0)
+        if isinstance(self._layout, batches.Latents) and (self._draws.crops or has_gain):
             raise ValueError(
                 "latents cannot be cropped at random or made louder: give random_crop=False and "
                 "gain_db=(0.0, 0.0) with shards of latents"

@@ -8,16 +8,14 @@ A task is named in a mixture with its weight; a record takes part in those that 
 can answer. Only the answer and the end of the text are to be predicted.
 """
 
-import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
-import threading
+from typing import NamedTuple
 
-from absl import logging
 import numpy as np
 import tokenizers
 
@@ -103,12 +101,50 @@ def find(name: str) -> Task:
     )
 
 
+# Why a row has no text: nothing fits its record; its sound is cut, here or when shards were built, and
+# the transcript would say more than is heard; the text has no room.
+NO_TASK, CUT, TOO_LONG = "no task", "cut", "too long"
+
+
 class TextTooLong(ValueError):
-    """Instruction, answer and end of text have more tokens than a batch has room for."""
+    """Instruction, answer and end of text have more tokens than a batch has room for.
+
+    Attributes:
+        num_tokens: of all three.
+        num_answer: of them, to be predicted.
+    """
+
+    def __init__(self, message: str, *, num_tokens: int, num_answer: int):
+        super().__init__(message)
+        self.num_tokens, self.num_answer = num_tokens, num_answer
+
+
+class Row(NamedTuple):
+    """The text of a row.
+
+    Attributes:
+        ids: tokens of instruction, answer and end of text; none where there is no text.
+        num_instruction: of them, that are not to be predicted.
+        lost: why there is none: NO_TASK, CUT or TOO_LONG; "" where there is one.
+        num_tokens: of the text, of a lost one too, as far as it is known.
+        num_wanted: of them, to be predicted.
+    """
+
+    ids: Sequence[int] = ()
+    num_instruction: int = 0
+    lost: str = ""
+    num_tokens: int = 0
+    num_wanted: int = 0
+
+    def write(self, batch: Mapping[str, np.ndarray], row: int) -> None:
+        """Writes one row of "text", "answer" and "text_mask", all zero before."""
+        batch["text"][row, : len(self.ids)] = self.ids
+        batch["answer"][row, self.num_instruction : len(self.ids)] = True
+        batch["text_mask"][row, : len(self.ids)] = True
 
 
 class TextTasks:
-    """A weighted mixture of tasks, and the text tokenizer that writes them. Safe between threads."""
+    """A weighted mixture of tasks, and the text tokenizer that writes them."""
 
     def __init__(
         self,
@@ -152,23 +188,11 @@ class TextTasks:
         self._gap = "" if begun.startswith(("\u2581", " ")) else " "
         instructions = {name: task.instruction for name, task in self._tasks.items()}
         self._instructions = {name: self._ids(text) for name, text in instructions.items()}
-        self._lock = threading.Lock()
-        self._without = collections.Counter()
 
     @property
     def fingerprint(self) -> list:
         """What decides which text comes when, ready for JSON."""
         return [self._digest, self._end, self.max_tokens, sorted(self.weights.items())]
-
-    @property
-    def without(self) -> dict[str, int]:
-        """Reason -> rows that had no text so far.
-
-        "no task" fits the record; it is "cut", here or when shards were built, and its transcript
-        would say more than is heard; the text was "too long" for a row.
-        """
-        with self._lock:
-            return dict(self._without)
 
     @property
     def vocabulary_size(self) -> int:
@@ -179,6 +203,11 @@ class TextTasks:
     def end_of_text(self) -> int:
         """The token that ends an answer."""
         return self._end
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether some task is about all of a sound."""
+        return any(task.needs_whole for task in self._tasks.values())
 
     def instruction(self, name: str) -> list[int]:
         """Token ids of what a task asks.
@@ -241,48 +270,44 @@ class TextTasks:
         if len(ids) > self.max_tokens:
             raise TextTooLong(
                 f"the text of record {key!r} has {len(ids)} tokens for the task {name!r}, more "
-                f"than max_tokens={self.max_tokens}: raise it, or leave the record out"
+                f"than max_tokens={self.max_tokens}: raise it, or leave the record out",
+                num_tokens=len(ids),
+                num_answer=len(ids) - len(instruction),
             )
         return ids, len(instruction)
 
-    def write_row(
+    def row(
         self,
         record: sound_records.Record,
         draw: float,
         *,
         is_whole: bool,
         lost_text: bool = False,
-        batch: Mapping,
-        row: int,
-    ) -> None:
-        """Writes one row of "text", "answer" and "text_mask", all zero before.
+    ) -> Row:
+        """The text that goes with a record, of one task.
 
         Args:
             record: of the row.
             draw: in [0, 1), which of the record's tasks, and of several answers which.
             is_whole: as in `answers`.
             lost_text: whether its transcript may have been left out, when its sound was cut.
-            batch: of arrays [b, max_tokens]: int32 ids, and two masks.
-            row: in the batch.
         """
         answers = self.answers(record, is_whole=is_whole)
-        if not answers:
-            needs_whole = any(task.needs_whole for task in self._tasks.values())
-            cut = (lost_text and needs_whole) or (
-                not is_whole and self.answers(record, is_whole=True)
-            )
-            self._count("cut" if cut else "no task")
-            return
+        if answers:
+            return self._row(answers, draw, record.key)
+        # Of a sound that is cut here its text is known: how much is lost can be said.
+        cut = {} if is_whole else self.answers(record, is_whole=True)
+        if cut:
+            return self._row(cut, draw, record.key)._replace(ids=(), num_instruction=0, lost=CUT)
+        return Row(lost=CUT if lost_text and self.needs_whole else NO_TASK)
+
+    def _row(self, answers: Mapping[str, Sequence[str]], draw: float, key: str) -> Row:
         name, chosen = self.choose(answers, draw)
         try:
-            ids, num_instruction = self.tokens(name, chosen[name], key=record.key)
+            ids, num_instruction = self.tokens(name, chosen[name], key=key)
         except TextTooLong as error:
-            self._count("too long")
-            logging.warning("%s; it goes without", error)
-            return
-        batch["text"][row, : len(ids)] = ids
-        batch["answer"][row, num_instruction : len(ids)] = True
-        batch["text_mask"][row, : len(ids)] = True
+            return Row((), 0, TOO_LONG, error.num_tokens, error.num_answer)
+        return Row(ids, num_instruction, "", len(ids), len(ids) - num_instruction)
 
     def check(self, manifests: Sequence[manifest.Manifest]) -> None:
         """Refuses a task that no record of the sets can answer, as far as manifests tell.
@@ -325,10 +350,6 @@ class TextTasks:
         normalizer = self._tokenizer.normalizer
         written = (text, normalizer.normalize_str(text) if normalizer else text)
         return token in self._special and any(self._special[token] in form for form in written)
-
-    def _count(self, reason: str) -> None:
-        with self._lock:
-            self._without[reason] += 1
 
 
 def read_tokenizer(path: str | os.PathLike) -> tuple[tokenizers.Tokenizer, str]:

@@ -28,7 +28,7 @@ _PACKAGE = "configs"  # of recipes
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
 # which numbers it computes. A name covers all keys below it. So do the places of frozen models,
 # which are held to the run by their fingerprints wherever they lie.
-RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset")
+RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset", "data.max_lost")
 _PLACES = ("workdir", "step", "folder")
 # So are these (folder.check_began_with), where the run has them at all.
 _DATA = ("data.train", "data.heldout", "tokenizer", "init_from.workdir", "init_from.step")

@@ -64,8 +64,10 @@ def make_stage(
         config, model.run.sound, run="representation", autoencoder=model.frozen.autoencoder
     )
     optimizers = players.make_players(config, model.players)
+    needs = functools.partial(row_needs, patch=model.generator.patch)
+    rows = sound_lib.shared_rows(config, model.run.sound, needs, max_tokens=config.text.max_tokens)
     return stage.Stage(
-        **sound_lib.of_latents(config, model.run, text, model.check_named),
+        **sound_lib.of_latents(config, model.run, text, rows, model.check_named),
         batch_spec=spec | sequences.text_spec(config.data.batch_size, config.text.max_tokens),
         # Boxed in their logical axes.
         init_state=lambda key: optimizer.init_state(model.init_params(key), optimizers),
@@ -84,6 +86,15 @@ def make_stage(
         best_from=players.last_start(optimizers),
         model_flops=model_flops(model),
     )
+
+
+def row_needs(num_frames: int, num_tokens: int, *, patch: int) -> dict[str, int]:
+    """What an example takes of the rows of head and language model: whole patches, and what is read.
+
+    Text may be dropped in training: then it takes less.
+    """
+    patches = num_frames // patch
+    return {"patches": patches, "positions": patches and num_tokens + 1 + patches}
 
 
 def model_flops(model: pretrained_generation.Model) -> float:

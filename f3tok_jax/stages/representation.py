@@ -86,8 +86,12 @@ def make_stage(
         spec |= sequences_lib.text_spec(config.data.batch_size, supervision.max_tokens)
         folder = frozen.run.language_model_folder
         text = sound_lib.text_tasks(folder, supervision.tasks, supervision.max_tokens)
+    needs = functools.partial(
+        row_needs, patch=supervision.patch if model.projector is not None else 0
+    )
+    rows = sound_lib.shared_rows(config, frozen.sound, needs, max_tokens=supervision.max_tokens)
     return stage.Stage(
-        **sound_lib.of_latents(config, frozen.run, text, frozen.check_named),
+        **sound_lib.of_latents(config, frozen.run, text, rows, frozen.check_named),
         batch_spec=spec,
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
         measure=functools.partial(_measure, model=model),
@@ -124,6 +128,15 @@ def _measure(*, model: representation_loss.Model) -> dict[str, Any]:
     energy = [sums.pop() for _ in range(2)][::-1] if is_scaled else []
     measured = targets.finish(sums) if targets else {}
     return measured | ({lineage.LATENT_RMS: first_batches.rms(energy)} if is_scaled else {})
+
+
+def row_needs(num_frames: int, num_tokens: int, *, patch: int) -> dict[str, int]:
+    """What an example takes of the rows of encoder and language model; patch 0 without the latter."""
+    if not patch:
+        return {"frames": num_frames}
+    # Without text it takes no room in the language model at all.
+    positions = num_tokens and sequences_lib.num_positions(num_frames, num_tokens, patch=patch)
+    return {"frames": num_frames, "positions": positions}
 
 
 def _load_frozen(

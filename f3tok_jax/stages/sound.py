@@ -10,7 +10,9 @@ from typing import Any
 import jax
 import ml_collections
 
+from data_pipelines.reading import arrangement
 from data_pipelines.reading import pipeline
+from data_pipelines.reading import suitability
 from data_pipelines.reading import tasks
 from f3tok_jax.runs import lineage
 
@@ -114,10 +116,37 @@ def text_tasks(
     return tasks.TextTasks(folder, weighted, max_tokens) if folder else None
 
 
+def shared_rows(
+    config: ml_collections.ConfigDict,
+    sound: lineage.Sound,
+    needs: Callable[[int, int], Mapping[str, int]],
+    *,
+    max_tokens: int,
+) -> arrangement.Rows:
+    """What neighbours in a batch share, by config.packing.
+
+    Args:
+        config: of the stage.
+        sound: of its latents.
+        needs: (latents, tokens of text) of an example -> what it takes of a row, under the names of
+            config.packing.
+        max_tokens: of an example.
+    """
+    section, most = config.packing, needs(config.data.crop_frames, max_tokens)
+    whole = {name: section.examples * most[name] for name in most}
+    return arrangement.Rows(
+        examples=section.examples,
+        room={name: min(section[name] or whole[name], whole[name]) for name in whole},
+        needs=needs,
+        samples_per_frame=sound.samples_per_latent,
+    )
+
+
 def of_latents(
     config: ml_collections.ConfigDict,
     run: lineage.Lineage,
     text: tasks.TextTasks | None,
+    rows: arrangement.Rows,
     check: Callable[[], None],
 ) -> dict[str, Any]:
     """Fields of stage.Stage that stages on latents have alike.
@@ -126,10 +155,12 @@ def of_latents(
         config: of the stage.
         run: the run of it that is about to begin.
         text: what each record is asked.
+        rows: that examples share.
         check: as in `open_pipeline`.
     """
     sound, fingerprints = run.sound, run.frozen_fingerprints(language_model=True)
-    crops = {"random_crop": False, "text": text, "autoencoder": fingerprints.get("autoencoder")}
+    crops = {"random_crop": False, "text": text, "rows": rows, "bound": _bound(config, rows)}
+    crops["autoencoder"] = fingerprints.get("autoencoder")
     return {
         "open_data": functools.partial(
             open_pipeline, config=config, sound=sound, check=check, crops=crops
@@ -138,3 +169,14 @@ def of_latents(
         "sample_rate": sound.sample_rate,
         "per_batch": seconds_per_batch(config, sound),
     }
+
+
+def _bound(config: ml_collections.ConfigDict, rows: arrangement.Rows) -> suitability.Bound:
+    """How much of a corpus may be lost, by the keys of a config that say so."""
+    section = "supervision" if "supervision" in config else "text"
+    keys = {name: f"packing.{name}" for name in ("examples", *rows.room)}
+    keys |= {"max_lost": "data.max_lost", "crop_length": "data.crop_frames"}
+    keys |= {"max_tokens": f"{section}.max_tokens"}
+    names = {name: f"config.{key}" for name, key in keys.items()}
+    # A run that was begun before there was a bound has none.
+    return suitability.Bound(max_lost=config.data.get("max_lost", 1.0), names=names)

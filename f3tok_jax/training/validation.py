@@ -48,6 +48,8 @@ def validate(config: ml_collections.ConfigDict, definition: stage_lib.Definition
         )
     if "crop_frames" in config.data:
         positive(config, "data.crop_frames")
+    if "max_lost" in config.data:
+        shares(config, "data.max_lost")
     if "packing" in config:
         positive(config, "packing.examples")
         if batch_size // accumulate % config.packing.examples:

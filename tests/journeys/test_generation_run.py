@@ -76,6 +76,7 @@ def _flags(folders, *more: str) -> list[str]:
         "--config.num_steps=6",
         "--config.data.batch_size=8",
         "--config.data.crop_frames=25",
+        "--config.data.max_lost=1.0",
         "--config.packing.examples=1",
         "--config.packing.patches=0",
         "--config.packing.positions=0",

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches: the same for any number of hosts and threads and on every replay; masks and damage."""
 
+import collections
 import hashlib
 import itertools
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.reading import arrangement
 from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
+from data_pipelines.reading import suitability
 from data_pipelines.records import manifest
 from tests.support import sounds
 
@@ -186,6 +189,10 @@ def test_fingerprint_tells_what_decides_the_order(shards, more_shards):
         _pipeline(mixture, batch_size=16),
         _pipeline(mixture, gain_db=(0.0, 0.0)),
         _pipeline(mixture, train=False),
+        _pipeline(mixture, rows=_shared(), **_ARRANGED),
+        _pipeline(mixture, rows=_shared(2), **_ARRANGED),
+        _pipeline(mixture, rows=_shared(room=30_000), **_ARRANGED),
+        _pipeline(mixture, **_ARRANGED),
     ]
     fingerprints = [variant.fingerprint for variant in variants]
     assert len(set(fingerprints)) == len(fingerprints)
@@ -269,3 +276,88 @@ def test_the_error_reaches_whoever_iterates(damaged):
     with pytest.raises(ValueError, match="max_replaced=0"):
         for step, _ in _pipeline(damaged[0], max_replaced=0).iterate(0):
             assert step < 1000
+
+
+def _shared(examples=4, room=24_000):
+    """Rows that hold less than their examples could ask for: 4 of up to 8,000 samples."""
+    return arrangement.Rows(
+        examples=examples,
+        room={"frames": room // 400},
+        needs=lambda frames, tokens: {"frames": frames},
+        samples_per_frame=400,
+    )
+
+
+_ALL = suitability.Bound(max_lost=1.0)
+_ARRANGED = dict(crop_length=8_000, random_crop=False, gain_db=(0.0, 0.0), bound=_ALL)
+
+
+@pytest.mark.reliability("R25")
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("group_rows", [64, 2, 1])
+def test_arranged_batches_do_not_depend_on_the_number_of_hosts(
+    shards, more_shards, train, group_rows, monkeypatch
+):
+    monkeypatch.setattr(arrangement, "_MAX_ROWS", group_rows)
+    mixture = f"{shards}=0.7,{more_shards}=0.3"
+    options = dict(batch_size=16, rows=_shared(), train=train, **_ARRANGED)
+    for step in (0, 1, 63, 64, 10**9):
+        hashes = {_global_hash(mixture, step, hosts, **options) for hosts in (1, 2, 4, 8, 16)}
+        assert len(hashes) == 1
+
+
+def test_arranged_rows_hold_what_was_drawn_and_lose_nothing_that_has_room(shards):
+    drawn, loader = (
+        _pipeline(shards, batch_size=16, **_ARRANGED, **more) for more in ({}, {"rows": _shared()})
+    )
+    lost = 0
+    for step in range(12):
+        batch, keys = loader.local_batch(step), loader.example_keys(step)
+        lengths = batch["mask"].sum(axis=1)
+        assert (lengths.reshape(4, 4).sum(axis=1) <= 24_000).all()
+        plain, drawn_keys = drawn.local_batch(step), drawn.example_keys(step)
+        row_of = {key: row for row, key in enumerate(drawn_keys)}
+        assert set(keys) - {""} <= set(row_of) and drawn.places(step) and len(keys) == 16
+        for row, key in enumerate(keys):
+            if key:
+                for name in batch:
+                    np.testing.assert_array_equal(batch[name][row], plain[name][row_of[key]])
+            else:  # left out as a whole
+                assert not any(np.any(array[row]) for array in batch.values())
+        # A record may be drawn twice, at the end of one epoch and early in the next.
+        gone = collections.Counter(drawn_keys) - collections.Counter(keys)
+        missing = [int(plain["mask"][row_of[key]].sum()) for key in gone.elements()]
+        lost += sum(missing)
+        sums = loader.covered(step, step + 1)
+        assert sums["left_out_seconds"] == pytest.approx(sum(missing) / 16_000)
+        assert sums["room/frames"] == 4 * 60 and sums["used/frames"] == -(-lengths // 400).sum()
+    # In the order in which they were drawn, rows would lose more, though they lose no whole ones.
+    order = [drawn.local_batch(step)["mask"].sum(axis=1).reshape(4, 4) for step in range(12)]
+    assert lost < sum(np.maximum(rows.sum(axis=1) - 24_000, 0).sum() for rows in order)
+
+
+def test_what_is_left_out_counts_once_over_all_hosts(shards):
+    options = dict(batch_size=16, rows=_shared(), **_ARRANGED)
+    one = _pipeline(shards, **options)
+    hosts = [_pipeline(shards, process_index=i, process_count=4, **options) for i in range(4)]
+    for step in range(6):
+        for loader in (one, *hosts):
+            loader.local_batch(step)
+    parts = [host.covered(0, 6) for host in hosts]
+    whole = one.covered(0, 6)
+    assert whole["left_out_seconds"] > 0
+    for name in whole:
+        assert sum(part.get(name, 0) for part in parts) == pytest.approx(whole[name]), name
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_what_cannot_be_read_counts_once_where_it_was_drawn(damaged, process_count):
+    plain = _pipeline(damaged[0], **_ARRANGED)
+    list(plain.iterate(0, 12))
+    parts = []
+    for index in range(process_count):
+        host = dict(process_index=index, process_count=process_count)
+        loader = _pipeline(damaged[0], rows=_shared(2, 10_000), **_ARRANGED, **host)
+        list(loader.iterate(0, 12))
+        parts.append(loader.replaced_before(12))
+    assert replaced.Replaced.sum(parts) == plain.replaced_before(12) != (0, 0)

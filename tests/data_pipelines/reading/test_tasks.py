@@ -84,7 +84,7 @@ def test_a_part_of_a_sound_has_no_transcript(tokenizer):
 def test_rows_hold_instruction_answer_and_end(tokenizer):
     text = tasks.TextTasks(tokenizer, {"transcription": 1.0}, 60)
     batch = _batch(rows=2)
-    text.write_row(_record(**_SPOKEN), 0.5, is_whole=True, batch=batch, row=1)
+    text.row(_record(**_SPOKEN), 0.5, is_whole=True).write(batch, 1)
     ids, mask, answer = (batch[name][1] for name in ("text", "text_mask", "answer"))
     assert text.decode(ids[mask]) == "what is said: one two"
     assert text.decode(ids[answer]) == " one two"
@@ -122,7 +122,7 @@ def test_tasks_come_by_their_weights(tokenizer):
     batch, record = _batch(rows=400), _record(**_SPOKEN)  # has no digit
     draws = np.random.default_rng(0).random(400)
     for row, draw in enumerate(draws):
-        text.write_row(record, draw, is_whole=True, batch=batch, row=row)
+        text.row(record, draw, is_whole=True).write(batch, row)
     counts = collections.Counter(
         text.decode(ids[mask & ~answer])
         for ids, mask, answer in zip(batch["text"], batch["text_mask"], batch["answer"])
@@ -130,17 +130,23 @@ def test_tasks_come_by_their_weights(tokenizer):
     assert counts.keys() == {"voice:", "language:"}
     assert counts["voice:"] / 400 == pytest.approx(0.75, abs=0.07)  # three standard errors
     for draw in (0.0, np.nextafter(1.0, 0.0)):
-        text.write_row(record, draw, is_whole=True, batch=_batch(), row=0)
+        text.row(record, draw, is_whole=True).write(_batch(), 0)
 
 
-def test_rows_without_text_are_empty_and_counted(tokenizer):
+def test_rows_without_text_are_empty_and_say_why(tokenizer):
     text = tasks.TextTasks(tokenizer, {"transcription": 1.0}, 20)
+    spoken, brief = _record(**_SPOKEN), _record(texts=(sound_records.Text("no", "transcript"),))
+    assert text.row(_record(), 0.5, is_whole=True) == tasks.Row(lost=tasks.NO_TASK)
+    assert text.row(_record(), 0.5, is_whole=False, lost_text=True) == tasks.Row(lost=tasks.CUT)
+    # What is lost is known as far as its text is: " no", " one two", and the end of the text.
+    cut = text.row(brief, 0.5, is_whole=False, lost_text=True)
+    assert cut == tasks.Row(lost=tasks.CUT, num_tokens=17, num_wanted=4)
+    too_long = text.row(spoken, 0.5, is_whole=True)
+    assert too_long == tasks.Row(lost=tasks.TOO_LONG, num_tokens=22, num_wanted=9)
     batch = _batch(width=20)
-    text.write_row(_record(), 0.5, is_whole=True, batch=batch, row=0)
-    text.write_row(_record(**_SPOKEN), 0.5, is_whole=False, batch=batch, row=0)
-    text.write_row(_record(**_SPOKEN), 0.5, is_whole=True, batch=batch, row=0)
+    for row in (cut, too_long):
+        row.write(batch, 0)
     assert not any(array.any() for array in batch.values())  # never cut
-    assert text.without == {"no task": 1, "cut": 1, "too long": 1}
     message = "record 'k' has 22 tokens for the task 'transcription', more than max_tokens=20"
     with pytest.raises(tasks.TextTooLong, match=message):
         text.tokens("transcription", "one two", key="k")
@@ -187,7 +193,7 @@ def test_each_of_several_captions_has_its_turn(tokenizer):
     record = _record(**_CAPTIONS, labels={"class": "dog"})
     batch = _batch(rows=600)
     for row, draw in enumerate(np.random.default_rng(0).random(600)):
-        text.write_row(record, draw, is_whole=True, batch=batch, row=row)
+        text.row(record, draw, is_whole=True).write(batch, row)
     counts = collections.Counter(
         text.decode(ids[answer]).strip() for ids, answer in zip(batch["text"], batch["answer"])
     )
@@ -197,7 +203,7 @@ def test_each_of_several_captions_has_its_turn(tokenizer):
         assert counts[caption] / 600 == pytest.approx(1 / 6, abs=0.05)
     again = _batch(rows=600)
     for row, draw in enumerate(np.random.default_rng(0).random(600)):
-        text.write_row(record, draw, is_whole=True, batch=again, row=row)
+        text.row(record, draw, is_whole=True).write(again, row)
     np.testing.assert_array_equal(again["text"], batch["text"])
 
 

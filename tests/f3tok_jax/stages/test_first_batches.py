@@ -22,7 +22,7 @@ from tests.support import tiny_runs
 _TASKS = dict(transcription=0.0, caption=0.0, language=0.0, instrument=0.0, event=0.0, digit=1.0)
 _SHARED = dict(
     model=tiny_models.SHAPE,
-    data=dict(batch_size=8, crop_frames=25),
+    data=dict(batch_size=8, crop_frames=25, max_lost=1.0),
     mesh=dict(min_shard_size=64),
     num_steps=6,
 )

@@ -31,7 +31,7 @@ _SMALL = tiny_models.overrides(
         max_tokens=24,
         tasks=dict(caption=0.0, language=0.0, instrument=0.0, event=0.0, digit=1.0),
     ),
-    data=dict(batch_size=8, crop_frames=25),
+    data=dict(batch_size=8, crop_frames=25, max_lost=1.0),
     packing=dict(examples=1, frames=0, positions=0),
     optimizer=dict(encoder=dict(warmup_steps=2, modules=dict(projector=dict(start=0.0)))),
     mesh=dict(min_shard_size=64),
