@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch of examples of different lengths is worth its examples one by one: padding is not judged.
 
-Another order of sums is all that may differ: far less than 1e-4 of the gradient's norm in float32;
+Another order of sums is all that may differ: less than 1e-4 of the gradient's norm in float32;
 in bfloat16, which rounds at 2^-8, less than 2e-2.
 """
 
