@@ -190,6 +190,8 @@ def _base() -> ml_collections.ConfigDict:
     config.mesh = sections.mesh(min_shard_size=2**20)
     config.compiler = sections.compiler()
     config.init_from = sections.init_from()
+    # "decoder": encoder and latents stay those of the run that init_from names; "": all. [yours]
+    config.train_only = ""
     config.checkpoint = sections.checkpoint(every_steps=5000)
     config.loop = sections.loop(eval_every=5000, sample_every=5000)
     return config

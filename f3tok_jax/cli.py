@@ -25,6 +25,7 @@ which, and for each of many files that was refused.
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import functools
 import json
 import os
@@ -94,6 +95,8 @@ def _parser() -> command.Parser:
     add("--prompt", type=command.path, help="recording to continue; --text may then be left out")
     text = "what is said in --prompt: its voice then says --text, and only that is written"
     add("--prompt_text", default="", help=text)
+    text = "run that was trained with config.train_only=decoder on the same latents, to decode them"
+    add("--decoder", type=command.path, default="", help=text)
     add("--task", help="how the text is meant, such as transcription (speech) or caption")
     add("--max_seconds", type=float, default=10.0, help="of sound at most")
     add("--seed", type=int, default=0, help="of the noise")
@@ -155,9 +158,10 @@ def _generate(given: argparse.Namespace) -> int:
     plan = jobs.one(given.prompt or "", given.output, "sound", force=given.force)
     options = ("guidance", "num_steps", "solver", "temperature")
     changes = {name: getattr(given, name) for name in options}
+    model = dataclasses.replace(_model(given, "generation"), decoder=given.decoder)
     return verbs.generate(
         plan,
-        _model(given, "generation"),
+        model,
         given.text,
         prompt_text=given.prompt_text,
         task=given.task,

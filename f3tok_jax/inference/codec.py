@@ -14,7 +14,7 @@ from f3tok_jax.inference import batched
 from f3tok_jax.inference import frames
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
-from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
 
 _CHUNK_LATENTS = 50  # latents per compiled step: 2 s at 25 Hz
@@ -25,7 +25,12 @@ class Codec:
     """An autoencoder with its weights."""
 
     def __init__(
-        self, autoencoder: autoencoder_lib.Autoencoder, params, *, step: int | None = None
+        self,
+        autoencoder: autoencoder_lib.Autoencoder,
+        params,
+        *,
+        step: int | None = None,
+        fingerprint: str = "",
     ):
         """Takes an autoencoder and its parameters; use `load` for those of a run.
 
@@ -33,9 +38,10 @@ class Codec:
             autoencoder: module.
             params: of it.
             step: after which they were saved, if they were.
+            fingerprint: that its latents carry; "" for that of the parameters.
         """
         self.autoencoder, self.params, self.step = autoencoder, params, step
-        self._variables = {"params": params}
+        self._variables, self._given_fingerprint = {"params": params}, fingerprint
         self._encode_step = jax.jit(functools.partial(autoencoder.apply, method="encode_step"))
         self._decode_step = jax.jit(functools.partial(autoencoder.apply, method="decode_step"))
         hop = autoencoder.samples_per_latent
@@ -68,12 +74,12 @@ class Codec:
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
         autoencoder, params, found = pretrained_autoencoder.load(run, say=say)
-        return cls(autoencoder, params, step=found.step)
+        return cls(autoencoder, params, step=found.step, fingerprint=found.latents_fingerprint)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes with any bit of the weights."""
-        return fingerprint.autoencoder_fingerprint(self.params)
+        """What its latents carry: of the weights that learnt them, whichever decode them now."""
+        return self._given_fingerprint or fingerprints.autoencoder_fingerprint(self.params)
 
     @property
     def sample_rate(self) -> int:

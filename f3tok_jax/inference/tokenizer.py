@@ -46,9 +46,17 @@ class F3Tokenizer:
     unless `resample` is set.
     """
 
-    def __init__(self, run: lineage.Lineage, *, say: Callable[[str], None] = print):
-        """Takes a run that was read and checked; see `from_pretrained`."""
+    def __init__(
+        self,
+        run: lineage.Lineage,
+        *,
+        decoder: lineage.Lineage | None = None,
+        say: Callable[[str], None] = print,
+    ):
+        """Takes a run that was read and checked, and perhaps another one's decoder; see
+        `from_pretrained`."""
         self.run, self._say = run, say
+        self._autoencoder = decoder or self._run_of("autoencoder")
 
     @classmethod
     def from_pretrained(
@@ -56,6 +64,7 @@ class F3Tokenizer:
         run: str,
         step: int | None = None,
         *,
+        decoder: str = "",
         moved: Mapping[str, str] | None = None,
         say: Callable[[str], None] = print,
     ) -> "F3Tokenizer":
@@ -64,6 +73,8 @@ class F3Tokenizer:
         Args:
             run: folder of the run, local or a bucket; or a bundle, of which it is the last.
             step: of the checkpoint; the newest whole one if None.
+            decoder: run whose decoder is used, which was trained with config.train_only=decoder on
+                the latents of the run's autoencoder; "" for that one's own.
             moved: a run or model that the run names, or a folder above it -> where it lies now;
                 what moved with the run is found without it. $F3TOK_PATH is searched too.
             say: where messages to the user go: which checkpoints are damaged, what is cut short.
@@ -81,7 +92,16 @@ class F3Tokenizer:
                 f"stage {found.stage!r}"
             )
         found.check()
-        return cls(found, say=say)
+        if not decoder:
+            return cls(found, say=say)
+        other = lineage.Lineage.read(decoder, stage="autoencoder")
+        if other.latents_fingerprint != found.latents_fingerprint:
+            raise ValueError(
+                f"the decoder of {decoder} must be of the latents {found.latents_fingerprint} of "
+                f"{run}, got of {other.latents_fingerprint}: give a run that was trained with "
+                "config.train_only=decoder from that autoencoder"
+            )
+        return cls(found, decoder=other, say=say)
 
     @property
     def sample_rate(self) -> int:
@@ -90,13 +110,13 @@ class F3Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Of the autoencoder's weights, which alone decode its latents."""
-        return self._run_of("autoencoder").fingerprint
+        """What latents carry that are made and decoded here; see Lineage.latents_fingerprint."""
+        return self._autoencoder.latents_fingerprint
 
     @functools.cached_property
     def codec(self) -> codec_lib.Codec:
         """The autoencoder."""
-        return codec_lib.Codec.load(self._run_of("autoencoder"), say=self._say)
+        return codec_lib.Codec.load(self._autoencoder, say=self._say)
 
     @functools.cached_property
     def representer(self) -> represent_lib.Representer:

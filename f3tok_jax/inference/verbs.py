@@ -26,18 +26,20 @@ class Model:
         folder: of the run.
         step: of the checkpoint; the newest if None.
         moved: where what the run names lies now; see F3Tokenizer.from_pretrained.
+        decoder: another run whose decoder is used; likewise.
     """
 
     folder: str
     step: int | None = None
     moved: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decoder: str = ""
 
     @functools.cached_property
     def tokenizer(self):
         """The run in use."""
         from f3tok_jax.inference import tokenizer
 
-        options = dict(moved=self.moved, say=say)
+        options = dict(moved=self.moved, decoder=self.decoder, say=say)
         return tokenizer.F3Tokenizer.from_pretrained(self.folder, self.step, **options)
 
     def load(self, *parts: str) -> None:

@@ -26,6 +26,10 @@ from f3tok_jax.runs import saved_states
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
 LATENT_RMS = "latent_rms"  # among what a representation run has measured
 
+# In frozen.json of an autoencoder whose decoder alone was trained: the fingerprint that latents of its
+# encoder carry, and that of the encoder's weights.
+LATENTS, LATENTS_OF = "latents", "encoder_weights"
+
 _Found = TypeVar("_Found")
 
 # Stage -> the player that later stages read, and which of its modules; "" for all.
@@ -276,6 +280,34 @@ class Lineage:
             if path.startswith(starts)
         }
         return fingerprint.digest_of(own)
+
+    @functools.cached_property
+    def encoder_fingerprint(self) -> str:
+        """Of the averaged weights of an autoencoder's encoder."""
+        prefix = "ema_params/generator/encoder/"
+        return fingerprint.digest_of(
+            {path: value for path, value in self.prints.items() if path.startswith(prefix)}
+        )
+
+    @functools.cached_property
+    def latents_fingerprint(self) -> str:
+        """What latents carry that the run makes and decodes: of the autoencoder that learnt them.
+
+        Another one whose decoder alone was trained since makes the same, bit for bit.
+
+        Raises:
+            ValueError: where an encoder is not the one that it is said to be.
+        """
+        run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
+        kept = run.trained_on.get(LATENTS)
+        if not kept:
+            return run.fingerprint
+        if run.encoder_fingerprint != (wanted := run.trained_on.get(LATENTS_OF)):
+            raise ValueError(
+                f"{run.workdir} must have the encoder {wanted} of the latents {kept}, of which its "
+                f"decoder was trained, got {run.encoder_fingerprint}: copy it from where it was trained"
+            )
+        return kept
 
     @functools.cached_property
     def language_model_folder(self) -> str:

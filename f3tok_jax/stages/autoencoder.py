@@ -47,6 +47,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
         )
     adversarial.validate(config, source)
+    if config.train_only not in ("", "decoder"):
+        got = f"got {config.train_only!r} ({source})"
+        raise ValueError(f"config.train_only must be '' or 'decoder', {got}")
+    if config.train_only and not config.init_from.workdir:
+        raise ValueError(
+            f"config.train_only='decoder' ({source}) must have in config.init_from.workdir the run "
+            "whose encoder it keeps, got '': a random one would never learn"
+        )
     crop = sound_lib.crop_length(config, lineage.Lineage(config=config).sound)
     if losses.adversarial_crop > crop:
         raise ValueError(
@@ -73,6 +81,11 @@ def leave_out_discriminators(config: ml_collections.ConfigDict) -> None:
     config.optimizer.discriminator.start = players.NEVER
 
 
+def _frozen_modules(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Modules that never learn, whatever the config gives as their start."""
+    return ("encoder",) if config.train_only else ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """What the stage trains; no arrays.
@@ -91,6 +104,8 @@ class Model:
         self, params: Any, batch: stage.Batch, noise_key: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """A batch's waveform and its reconstruction, [b, n] each, and the latents between."""
+        if self.config.train_only:  # No gradient passes the latents, and none is computed.
+            params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
         return waveform, *self.autoencoder.apply({"params": params}, waveform, noise_key=noise_key)
 
@@ -106,7 +121,7 @@ def make_stage(
         names.append("discriminator")
     autoencoder = pretrained_autoencoder.make(config)
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
-    optimizers = players.make_players(config, names)
+    optimizers = players.make_players(config, names, frozen=_frozen_modules(config))
     sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(

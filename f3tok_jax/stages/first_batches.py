@@ -37,7 +37,7 @@ def sums(
         sample_rate=sound.sample_rate,
         crop_length=sound_lib.crop_length(config, sound),
         random_crop=False,
-        autoencoder=frozen.run.parents["autoencoder"].fingerprint,
+        autoencoder=frozen.run.parents["autoencoder"].latents_fingerprint,
     )
     params = {} if config.data.latents else {"autoencoder": frozen.load_autoencoder()}
 

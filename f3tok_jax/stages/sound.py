@@ -160,7 +160,7 @@ def of_latents(
     """
     sound, fingerprints = run.sound, run.frozen_fingerprints(language_model=True)
     crops = {"random_crop": False, "text": text, "rows": rows, "bound": _bound(config, rows)}
-    crops["autoencoder"] = fingerprints.get("autoencoder")
+    crops["autoencoder"] = run.latents_fingerprint if "autoencoder" in fingerprints else None
     return {
         "open_data": functools.partial(
             open_pipeline, config=config, sound=sound, check=check, crops=crops

@@ -81,6 +81,37 @@ def check(
     return run.fingerprint
 
 
+def kept_latents(
+    section: ml_collections.ConfigDict, config: ml_collections.ConfigDict
+) -> dict[str, str]:
+    """What a run has to keep where it trains the decoder alone: whose latents its own are.
+
+    Args:
+        section: what `source` gave.
+        config: of the run that begins.
+
+    Returns:
+        By name, for frozen.json: the fingerprint that these latents carry, and that of the encoder.
+
+    Raises:
+        ValueError: where the two would make other latents of a sound.
+    """
+    if "train_only" not in config or not config.train_only:
+        return {}
+    run = lineage.Lineage.read(section.workdir, section.step or None, stage=config.stage)
+    for name, free in (("model", {"upsampling"}), ("bottleneck", {"perturb", "gamma"})):
+        here, there = config[name], run.config[name]
+        if differing := [
+            key for key in here if key not in free and here[key] != there.get(key, here[key])
+        ]:
+            key = differing[0]
+            raise ValueError(
+                f"config.train_only='decoder' keeps the latents of {section.workdir}: config.{name}"
+                f".{key} must be {there[key]!r}, as there, got {here[key]!r}"
+            )
+    return {lineage.LATENTS: run.latents_fingerprint, lineage.LATENTS_OF: run.encoder_fingerprint}
+
+
 def begin(
     state: train_state.TrainState,
     section: ml_collections.ConfigDict,

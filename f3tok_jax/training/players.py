@@ -107,7 +107,11 @@ class Player:
 
 
 def make_players(
-    config: ml_collections.ConfigDict, names: Iterable[str], *, without: Collection[str] = ()
+    config: ml_collections.ConfigDict,
+    names: Iterable[str],
+    *,
+    without: Collection[str] = (),
+    frozen: Collection[str] = (),
 ) -> dict[str, Player]:
     """Returns the players of a run by name.
 
@@ -115,11 +119,12 @@ def make_players(
         config: of the run: config.optimizer has a section for each, config.decays what decays.
         names: of those that learn.
         without: modules of the config that this run does not have.
+        frozen: modules whose start is never, whatever the config says.
 
     Raises:
         ValueError: for values that no optimizer can have.
     """
-    return {name: _make_player(name, config, without) for name in names}
+    return {name: _make_player(name, config, without, frozen) for name in names}
 
 
 def first_step(start: float, num_steps: int, key: str) -> int | None:
@@ -162,7 +167,12 @@ def last_start(players: Mapping[str, Player]) -> int:
     return max((start for start in starts if start is not None), default=0)
 
 
-def _make_player(name: str, config: ml_collections.ConfigDict, without: Collection[str]) -> Player:
+def _make_player(
+    name: str,
+    config: ml_collections.ConfigDict,
+    without: Collection[str],
+    frozen: Collection[str],
+) -> Player:
     section, start = config.optimizer[name], start_of(config, name)
     for key in ("learning_rate", "clip_norm"):
         if not section[key] > 0:
@@ -172,6 +182,7 @@ def _make_player(name: str, config: ml_collections.ConfigDict, without: Collecti
             )
     own = [module for module in section.modules if module not in without]
     starts = {module: start_of(config, name, module) for module in own} or {WHOLE: start}
+    starts |= dict.fromkeys(set(frozen) & set(starts))
     if start is None or all(one is None for one in starts.values()):
         raise ValueError(
             f"config.optimizer.{name}.start={section.start} must lie in the {config.num_steps} "

@@ -182,6 +182,7 @@ def _open_inputs(
         begins_with[run_folder.WEIGHTS] = initialization.check(
             source, config.stage, stage.frozen_fingerprints, say=say
         )
+        begins_with |= initialization.kept_latents(source, config)
     return _Inputs(run, data, begins_with, moved)
 
 

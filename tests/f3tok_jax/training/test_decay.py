@@ -30,7 +30,8 @@ _OF_PLAYERS = {  # what makes every player learn
     "representation": [{"data.latents": True}, {"data.latents": True, "rq.head": "bottleneck"}],
     "generation": [
         {"data.latents": True, "language_model.train": kind} for kind in ("all", "low_rank")
-    ],
+    ]
+    + [{"data.latents": True, "representation.train": "encoder", "language_model.train": "all"}],
     "language_model": [{}],
 }
 
