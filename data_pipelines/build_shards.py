@@ -54,7 +54,7 @@ def _parser() -> command.Parser:
     add("--output", required=True, type=command.path, help="folder of the shard set")
     add("--sample_rate", type=command.at_least(1_000), default=24_000, help="of the records, Hz")
     seconds = command.at_least(0.01, float)
-    add("--segment_seconds", type=seconds, default=4.0, help="length of a record, s")
+    add("--segment_seconds", type=seconds, default=20.0, help="longest record, s")
     add("--holdout", type=float, default=0.0, help="fraction of the sounds for OUTPUT/test")
     text = "label, such as speaker, whose values go to one side whole"
     add("--holdout_by", default="", metavar="LABEL", help=text)

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 
 from data_pipelines import command
+from data_pipelines.reading import coverage
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import sharding
@@ -52,6 +53,7 @@ class Run:
         tally: what the run has met since it began, and owes.
         health: which spikes and collapses its metrics show.
         say: where messages to the user go.
+        logged: the step of the last log line.
     """
 
     config: ml_collections.ConfigDict
@@ -67,6 +69,7 @@ class Run:
     tally: tally_lib.Tally
     health: health_lib.Health
     say: Callable[[str], None]
+    logged: int = 0
 
 
 def take_steps(this: Run, state: Any, step: int) -> Outcome:
@@ -91,7 +94,7 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
     if this.tally.owed and _make_up(this, state, step):
         return _leave(this, step)
     batches = this.train_data.iterate(step)
-    unread = None
+    this.logged, unread = step, None
     while step < config.num_steps:
         with this.progress.waiting_for_data():
             _, local_batch = next(batches)
@@ -204,6 +207,10 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         # Of this process since it started, and of all of them before.
         replaced = this.tally.replaced.count + this.train_data.replaced_before(step)[0]
         values["data/replaced"] = float(replaced)
+        # Of this process' rows: all processes draw of the same records.
+        shares = coverage.shares(this.train_data.covered(this.logged, step))
+        values |= {f"data/{name}": share for name, share in shares.items()}
+        this.logged = step
         this.writer.write(step, values)
         this.say(this.progress.line(step, values))
 

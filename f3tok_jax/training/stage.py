@@ -58,6 +58,12 @@ class Data(Protocol):
         the same damage gives the same sum however a run was cut up.
         """
 
+    def covered(self, start_step: int, stop_step: int) -> Mapping[str, float]:
+        """What of their records this host's batches hold, from `start_step` on, before `stop_step`.
+
+        Sums, of which data_pipelines.reading.coverage.shares makes shares.
+        """
+
     def example_keys(self, step: int) -> list[str]:
         """Where the rows of the global batch of `step` came from."""
 

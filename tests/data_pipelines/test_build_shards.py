@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines import build_shards
 from data_pipelines.building import builder
 from data_pipelines.building import split
 from data_pipelines.inputs import folders
@@ -361,3 +362,17 @@ def test_texts_of_tables_and_sidecars_are_in_the_records(folder, tmp_path, capsy
     (folder / "texts.csv").write_text("file,text\n" + rows[0] + " and more\n")
     code, _, error = builds.run(arguments, capsys)
     assert code == 1 and "names, sizes, texts or labels differ" in error
+
+
+def test_by_default_sounds_as_long_as_recipes_hear_keep_their_transcripts(tmp_path):
+    (tmp_path / "sounds").mkdir()
+    rows = ["file,text"]
+    for seconds in (2, 15, 20):
+        soundfile.write(tmp_path / "sounds" / f"{seconds}.wav", np.full(seconds * 1000, 0.1), 1000)
+        rows.append(f"{seconds}.wav,said")
+    (tmp_path / "texts.csv").write_text("\n".join(rows))
+    arguments = [f"--input={tmp_path / 'sounds'}", f"--output={tmp_path / 'out'}"]
+    arguments += ["--source=folder", "--sample_rate=1000", f"--metadata={tmp_path / 'texts.csv'}"]
+    assert build_shards.main(arguments) == 0
+    content = manifest.read(tmp_path / "out")
+    assert content.lost_transcripts == 0 and content.num_records == content.num_texts == 3

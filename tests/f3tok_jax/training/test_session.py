@@ -55,6 +55,7 @@ def test_a_run_leaves_what_its_folder_promises(whole, shards, capsys):
         "time/data_wait_seconds",
         "memory/host_gb",
         "data/replaced",
+        "data/padding/sound",
         "train/grad_norm",
         "train/nonfinite",
     } <= step.keys()
