@@ -142,6 +142,11 @@ def _base() -> ml_collections.ConfigDict:
             # Latent frames per example: 1.28 s at 25 Hz. [chosen: one alpha spans as much as it
             # disturbs; DAC 0.38 s, EnCodec 1 s]
             crop_frames=32,
+            # dBFS of a crop's rms, below which another is drawn, up to seven times; 0 for none. [DAC:
+            # the same in LUFS]
+            salient_db=-40.0,
+            # dBFS of rms, to which crops are brought before their gain; 0 for none. [DAC: in LUFS]
+            level_db=-16.0,
             gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips [chosen]
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
             # Threads per host that prepare batches; more where reading waits for storage. [measured]
@@ -226,7 +231,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             split_game=True,  # [chosen]
         )
     )
-    config.data.update(dict(batch_size=16, crop_frames=16))
+    config.data.update(dict(batch_size=16, crop_frames=16, salient_db=0.0, level_db=0.0))
     for player in ("generator", "discriminator"):
         config.optimizer[player].update(
             dict(

@@ -6,6 +6,7 @@
 does: a crop, or a record that was cut from something longer, does not.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,24 @@ from data_pipelines.records import latents as latent_records
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import transforms
 
+_QUIET_DB = -60.0  # dBFS, below which there is nothing to be made louder but noise; chosen
+
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 class Sound:
     """Rows of "waveform" [b, samples] float32 and "mask" [b, samples] bool, "begins" and "ends"."""
 
-    def __init__(self, crop_length: int):
-        """Rows of `crop_length` samples."""
-        self._crop_length = crop_length
+    def __init__(self, crop_length: int, *, salient_db: float = 0.0, level_db: float = 0.0):
+        """Rows of `crop_length` samples.
+
+        Args:
+            crop_length: samples.
+            salient_db: dBFS, below which a crop is too quiet to be taken where there is another; 0
+                takes the first.
+            level_db: dBFS, to which crops are brought before their gain; 0 leaves them as they are.
+        """
+        self._crop_length, self._salient_db, self._level_db = crop_length, salient_db, level_db
 
     def spec(self, num_rows: int) -> Spec:
         """Name -> (shape, dtype)."""
@@ -44,17 +54,38 @@ class Sound:
         return min(record.waveform.size, self._crop_length)
 
     def write(
-        self, batch: dict, row: int, source: sources.Source, record: Any, position: float
+        self,
+        batch: dict,
+        row: int,
+        source: sources.Source,
+        record: Any,
+        positions: Sequence[float],
     ) -> None:
-        """Writes one crop, which lies at `position` in [0, 1) of the room it has."""
-        taken = transforms.crop(record.waveform, position, out=batch["waveform"][row])
+        """Writes one crop, which lies at the first of `positions` in [0, 1) of the room it has, or at
+        the first that is not too quiet."""
+        out = batch["waveform"][row]
+        if self._salient_db:
+            least = self._salient_db
+            taken = transforms.salient_crop(record.waveform, positions, least_db=least, out=out)
+        else:
+            taken = transforms.crop(record.waveform, positions[0], out=out)
         batch["mask"][row, : len(taken)] = True
         batch["begins"][row] = source.begins(record) and taken.start == 0
         batch["ends"][row] = source.ends(record) and taken.stop == record.num_samples
 
     def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
         """Turns PCM16 into float32 in [-1, 1], with a gain in dB per row, or None."""
+        if gains_db is not None and self._level_db:
+            gains_db = gains_db + [
+                self._to_level(waveform[mask])
+                for waveform, mask in zip(batch["waveform"], batch["mask"])
+            ]
         batch["waveform"] = transforms.amplify(batch["waveform"], gains_db)
+
+    def _to_level(self, pcm: np.ndarray) -> float:
+        """The gain in dB that brings a crop to the level; 0 of one that is too quiet: it stays so."""
+        found = transforms.rms_db(pcm) if pcm.size else -np.inf
+        return self._level_db - found if found >= (self._salient_db or _QUIET_DB) else 0.0
 
 
 class Latents:
@@ -86,9 +117,14 @@ class Latents:
         return min(record.num_samples, self._num_frames * self._samples_per_latent)
 
     def write(
-        self, batch: dict, row: int, source: sources.Source, record: Any, position: float
+        self,
+        batch: dict,
+        row: int,
+        source: sources.Source,
+        record: Any,
+        positions: Sequence[float],
     ) -> None:
-        """Writes the beginning of a record; `position` is that of its sound, and 0."""
+        """Writes the beginning of a record; `positions` are those of its sound, and 0."""
         content = record.latents[: self._num_frames]
         batch["latents"][row, : len(content)] = content
         batch["mask"][row, : len(content)] = True
@@ -115,20 +151,23 @@ def text_spec(num_rows: int, max_tokens: int) -> Spec:
     }
 
 
-def layout_of(opened: list[Any], *, crop_length: int, autoencoder: str | None) -> Sound | Latents:
+def layout_of(
+    opened: list[Any], *, crop_length: int, autoencoder: str | None, **levels: float
+) -> Sound | Latents:
     """The layout for what the sources hold, which must be the same kind everywhere.
 
     Args:
         opened: sources.
         crop_length: samples per row, of sound or of what the latents stand for.
         autoencoder: fingerprint that latents must have; None takes any.
+        **levels: of Sound.
 
     Raises:
         ValueError: if sound and latents are mixed, or latents are not of one kind and length.
     """
     of_latents = [source for source in opened if isinstance(source, sources.LatentSet)]
     if not of_latents:
-        return Sound(crop_length)
+        return Sound(crop_length, **levels)
     if len(of_latents) < len(opened):
         other = next(source for source in opened if source not in of_latents)
         raise ValueError(

@@ -8,19 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-_TASK_STREAM = 1 << 64  # where the random numbers begin that choose text tasks
+# Where the random numbers begin that choose text tasks, and where else a crop may lie.
+_TASK_STREAM, _CROP_STREAM = 1 << 64, 1 << 65
 
 
 class Drawn(NamedTuple):
     """What is drawn for each row of a global batch, in the order of its records.
 
     Attributes:
-        positions: where crops lie in the room that they have, in [0, 1).
+        positions: where crops may lie in the room that they have, in [0, 1), in the order in which
+            they are tried.
         gains_db: dB; None for none.
         tasks: which text goes with a record, in [0, 1).
     """
 
-    positions: Sequence[float]
+    positions: Sequence[Sequence[float]]
     gains_db: np.ndarray | None
     tasks: Sequence[float]
 
@@ -36,6 +38,7 @@ class Draws:
         batch_size: rows over all hosts.
         train: False draws neither crops nor gains.
         crops: whether crops lie anywhere; False for the beginnings.
+        tries: places where a crop may lie.
         gain_db: dB, bounds of the uniform random gain.
         texts: whether there are any.
     """
@@ -44,6 +47,7 @@ class Draws:
     batch_size: int
     train: bool
     crops: bool
+    tries: int
     gain_db: tuple[float, float]
     texts: bool
 
@@ -54,10 +58,13 @@ class Draws:
         if self.texts:
             tasks = self._random(step, _TASK_STREAM).random(self.batch_size).tolist()
         if not self.train:
-            return Drawn(nothing, None, tasks)
-        positions, share = self._random(step).random((2, self.batch_size))
+            return Drawn([(0.0,)] * self.batch_size, None, tasks)
+        first, share = self._random(step).random((2, self.batch_size))
         low, high = self.gain_db
-        positions = positions.tolist() if self.crops else nothing
+        positions = [(0.0,)] * self.batch_size
+        if self.crops:
+            more = self._random(step, _CROP_STREAM).random((self.tries - 1, self.batch_size))
+            positions = np.concatenate([first[None], more]).T.tolist()
         return Drawn(positions, low + (high - low) * share, tasks)
 
     def _random(self, step: int, stream: int = 0) -> np.random.Generator:

@@ -30,6 +30,7 @@ from data_pipelines.reading import tasks
 from data_pipelines.reading import verification
 
 _LAST_STEP = 2**62
+_CROPS_TRIED = 8  # of a record, where crops must not be too quiet (DAC)
 _STEPS_PER_BLOCK = 64  # whose records are located together
 
 
@@ -200,6 +201,8 @@ class Pipeline(MixturePipeline):
         sample_rate: int,
         crop_length: int,
         gain_db: tuple[float, float] = (0.0, 0.0),
+        salient_db: float = 0.0,
+        level_db: float = 0.0,
         random_crop: bool = True,
         text: tasks.TextTasks | None = None,
         rows: arrangement.Rows | None = None,
@@ -214,6 +217,10 @@ class Pipeline(MixturePipeline):
             sample_rate: Hz, of the model.
             crop_length: samples of each example.
             gain_db: dB, bounds of the uniform random gain, in training.
+            salient_db: dBFS, in training: a crop of a lower root mean square is drawn again, up to
+                seven times, then the loudest is taken; 0 takes each.
+            level_db: dBFS, in training, to which crops are brought before the random gain; 0 leaves
+                them as they are.
             random_crop: False takes the beginnings of records in training too, as text and latents
                 need it.
             text: what each record is asked; adds text to the batches.
@@ -229,6 +236,11 @@ class Pipeline(MixturePipeline):
         """
         if crop_length < 1:
             raise ValueError(f"crop_length must be at least 1, got {crop_length}")
+        if salient_db > 0.0 or level_db > 0.0:
+            raise ValueError(
+                f"salient_db and level_db must be below 0, or 0 for none, got {salient_db} and "
+                f"{level_db}"
+            )
         if not gain_db[0] <= gain_db[1]:
             raise ValueError(f"gain_db must be (lowest, highest), got {tuple(gain_db)}")
         super().__init__(mixture, options, sample_rate=sample_rate)
@@ -239,7 +251,11 @@ class Pipeline(MixturePipeline):
                 f"{options.batch_size}: add sound or lower batch_size"
             )
         self._layout = batches.layout_of(
-            self._sources, crop_length=crop_length, autoencoder=autoencoder
+            self._sources,
+            crop_length=crop_length,
+            autoencoder=autoencoder,
+            salient_db=salient_db,
+            level_db=level_db,
         )
         self.sample_rate, self._text, self._shares = sample_rate, text, rows is not None
         self._rows = rows or arrangement.alone(crop_length)
@@ -250,10 +266,12 @@ class Pipeline(MixturePipeline):
             batch_size=options.batch_size,
             train=options.train,
             crops=options.train and random_crop,
+            tries=_CROPS_TRIED if salient_db else 1,
             gain_db=tuple(gain_db),
             texts=text is not None,
         )
-        self._check_beginnings()
+        has_levels = options.train and (salient_db != 0.0 or level_db != 0.0)
+        self._check_beginnings(has_levels)
         if options.train:  # what is held out may lack what is asked
             suitability.check(
                 self._making,
@@ -272,6 +290,7 @@ class Pipeline(MixturePipeline):
             options.seed,
             self._draws.gain_db if options.train else None,
             options.train,
+            *([["levels", salient_db, level_db]] if has_levels else []),
             *(["beginnings"] if options.train and not random_crop else []),
             *([text.fingerprint] if text is not None else []),
             *([rows.fingerprint(crop_length, text.max_tokens if text else 0)] if shares else []),
@@ -386,13 +405,13 @@ class Pipeline(MixturePipeline):
             is_left_out=is_left_out if self._shares else None,
         )
 
-    def _check_beginnings(self) -> None:
+    def _check_beginnings(self, has_levels: bool) -> None:
         """Refuses crops and gains where a record must be as it was encoded or transcribed."""
         if self._draws.crops and self._text is not None:
             raise ValueError(
                 "text belongs to whole records: give random_crop=False with text, got True"
             )
-        has_gain = self.options.train and self._draws.gain_db != (0.0, 0.0)
+        has_gain = has_levels or (self.options.train and self._draws.gain_db != (0.0, 0.0))
         if isinstance(self._layout, batches.Latents) and (self._draws.crops or has_gain):
             raise ValueError(
                 "latents cannot be cropped at random or made louder: give random_crop=False and "

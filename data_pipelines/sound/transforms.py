@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done to a sound: channels and rate for shards, crop and gain in training."""
 
+from collections.abc import Sequence
+import math
+
 import numpy as np
 import soxr
 
 from data_pipelines.records import pcm16
+from data_pipelines.sound import levels
 
 MONO_POLICIES = ("mean", "left", "right")
 
@@ -68,6 +72,40 @@ def crop(pcm: np.ndarray, position: float, *, out: np.ndarray) -> range:
     taken = range(start, min(start + out.size, pcm.size))
     out[: len(taken)] = pcm[start : taken.stop]
     return taken
+
+
+def salient_crop(
+    pcm: np.ndarray, positions: Sequence[float], *, least_db: float, out: np.ndarray
+) -> range:
+    """Copies the first crop that is not too quiet, or the loudest where all are.
+
+    Args:
+        pcm: as in `crop`.
+        positions: in [0, 1), to be tried one after another.
+        least_db: dBFS, of a crop's root mean square.
+        out: as in `crop`.
+
+    Returns:
+        The samples of the record that were copied.
+
+    Source: audiotools' AudioSignal.salient_excerpt, as DAC's loader calls it, by LUFS; it takes the
+    last of all that are too quiet.
+    """
+    found = []
+    for position in positions if pcm.size > out.size else positions[:1]:
+        taken = crop(pcm, position, out=out)
+        found.append(rms_db(out[: len(taken)]))
+        if found[-1] >= least_db:
+            return taken
+    return crop(pcm, positions[int(np.argmax(found))], out=out)
+
+
+def rms_db(pcm: np.ndarray) -> float:
+    """The root mean square of [samples] int16, at least one, in dBFS; LEAST_DB of silence."""
+    # Sums of squares of PCM16 are whole numbers that float64 holds exactly: the same everywhere.
+    values = pcm.astype(np.float64)
+    power = float(values @ values) / pcm.size / pcm16.FULL_SCALE**2
+    return 10.0 * math.log10(power) if power else levels.LEAST_DB
 
 
 def amplify(pcm: np.ndarray, gain_db: np.ndarray | None) -> np.ndarray:

@@ -123,6 +123,8 @@ def make_stage(
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
     optimizers = players.make_players(config, names, frozen=_frozen_modules(config))
     sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
+    # A run that was begun before there were levels has none.
+    crops |= {name: config.data.get(name, 0.0) for name in ("salient_db", "level_db")}
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),

@@ -368,11 +368,13 @@ def test_by_default_sounds_as_long_as_recipes_hear_keep_their_transcripts(tmp_pa
     (tmp_path / "sounds").mkdir()
     rows = ["file,text"]
     for seconds in (2, 15, 20):
-        soundfile.write(tmp_path / "sounds" / f"{seconds}.wav", np.full(seconds * 1000, 0.1), 1000)
+        soundfile.write(
+            tmp_path / "sounds" / f"{seconds}.wav", sounds.tone(seconds, rate=8000), 8000
+        )
         rows.append(f"{seconds}.wav,said")
     (tmp_path / "texts.csv").write_text("\n".join(rows))
     arguments = [f"--input={tmp_path / 'sounds'}", f"--output={tmp_path / 'out'}"]
-    arguments += ["--source=folder", "--sample_rate=1000", f"--metadata={tmp_path / 'texts.csv'}"]
+    arguments += ["--source=folder", "--sample_rate=8000", f"--metadata={tmp_path / 'texts.csv'}"]
     assert build_shards.main(arguments) == 0
     content = manifest.read(tmp_path / "out")
     assert content.lost_transcripts == 0 and content.num_records == content.num_texts == 3

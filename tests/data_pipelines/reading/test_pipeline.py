@@ -8,8 +8,11 @@ import itertools
 
 import numpy as np
 import pytest
+import soundfile
 
+from data_pipelines.building import builder
 from data_pipelines.building import plan as build_plan
+from data_pipelines.inputs import folders
 from data_pipelines.reading import arrangement
 from data_pipelines.reading import replaced
 from data_pipelines.reading import sources
@@ -169,6 +172,8 @@ def test_mixture_is_exact_in_every_batch_that_holds_a_period(shards, more_shards
         (dict(process_index=2, process_count=2), "process_index=2"),
         (dict(gain_db=(3.0, -3.0)), "gain_db"),
         (dict(crop_length=0), "crop_length"),
+        (dict(salient_db=40.0), "salient_db and level_db must be below 0"),
+        (dict(level_db=1.0), "salient_db and level_db must be below 0"),
         (dict(seed=-1), "seed"),
     ],
 )
@@ -189,6 +194,8 @@ def test_fingerprint_tells_what_decides_the_order(shards, more_shards):
         _pipeline(mixture, batch_size=16),
         _pipeline(mixture, gain_db=(0.0, 0.0)),
         _pipeline(mixture, train=False),
+        _pipeline(mixture, salient_db=-40.0),
+        _pipeline(mixture, level_db=-40.0),
         _pipeline(mixture, rows=_shared(), **_ARRANGED),
         _pipeline(mixture, rows=_shared(2), **_ARRANGED),
         _pipeline(mixture, rows=_shared(room=30_000), **_ARRANGED),
@@ -361,3 +368,52 @@ def test_what_cannot_be_read_counts_once_where_it_was_drawn(damaged, process_cou
         list(loader.iterate(0, 12))
         parts.append(loader.replaced_before(12))
     assert replaced.Replaced.sum(parts) == plain.replaced_before(12) != (0, 0)
+
+
+@pytest.fixture(scope="module")
+def faint(tmp_path_factory):
+    """Recordings of two seconds, of which the last quarter is loud and the rest nearly silent."""
+    folder = tmp_path_factory.mktemp("faint")
+    (folder / "sounds").mkdir()
+    for index in range(8):
+        sound = sounds.tone(2.0, hertz=300.0 + 50.0 * index) * 0.2
+        sound[:24_000] *= 1e-3
+        soundfile.write(folder / "sounds" / f"{index}.wav", sound, 16_000, subtype="PCM_16")
+    source = folders.Folder(str(folder / "sounds"))
+    made = sounds.conversion(segment_length=32_000)
+    builder.build(source, folder / "shards", made, say=lambda line: None)
+    return str(folder / "shards")
+
+
+def _levels(loader, steps=20):
+    batches = [loader.local_batch(step)["waveform"] for step in range(steps)]
+    power = np.concatenate(
+        [np.mean(np.square(batch, dtype=np.float64), axis=1) for batch in batches]
+    )
+    return 10.0 * np.log10(np.maximum(power, 1e-12)), max(np.abs(batch).max() for batch in batches)
+
+
+def test_crops_fall_on_sound_where_quiet_ones_are_drawn_again(faint):
+    options = dict(gain_db=(0.0, 0.0), crop_length=4_000)
+    plain, _ = _levels(_pipeline(faint, **options))
+    salient, _ = _levels(_pipeline(faint, salient_db=-40.0, **options))
+    assert np.mean(plain < -40.0) > 0.5 and np.mean(salient < -40.0) < 0.15
+    one = _global_hash(faint, 3, 1, salient_db=-40.0, **options)
+    assert one == _global_hash(faint, 3, 4, salient_db=-40.0, **options)
+    # The first place is the one where it would lie anyway; in evaluation nothing is drawn.
+    held = [
+        _hash(_pipeline(faint, train=False, salient_db=db).local_batch(0)) for db in (0.0, -40.0)
+    ]
+    assert held[0] == held[1]
+
+
+def test_crops_are_brought_to_a_level_unless_they_would_clip_or_are_silence(faint):
+    options = dict(gain_db=(0.0, 0.0), crop_length=4_000, salient_db=-40.0)
+    found, peak = _levels(_pipeline(faint, level_db=-16.0, **options))
+    loud = found[found > -40.0]
+    # All but those that would clip, of which a short part is loud.
+    assert loud.max() < -15.9 and np.mean(loud > -16.1) > 0.9
+    assert np.mean(found < -40.0) < 0.15 and peak < 1.0
+    limited, peak = _levels(_pipeline(faint, level_db=-1.0, **options))
+    # Nothing clips: a sine of full scale has -3 dB.
+    assert 0.99 < peak <= 1.0 and np.median(limited) == pytest.approx(-3.0, abs=1.0)
