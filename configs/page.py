@@ -33,8 +33,8 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     representation: ("base", "large", "tiny"),
     generation: ("base", "large", "tiny"),
 }
-# Keys that say which recipe it is, and the recipe of another page that one has within it.
-_LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"))
+# Keys that say which recipe it is, and the recipes of other pages that one has within it.
+_LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"))
 _SHARED = "In every recipe"
 _NAMED = re.compile("|".join(re.escape(name) for name in sources.ALL))
 

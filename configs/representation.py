@@ -17,6 +17,7 @@ makes configs/VALUES.md of these lines.
 
 import ml_collections
 
+from configs import autoencoder
 from configs import sections
 
 PRESETS = ("tiny", "base", "large")
@@ -28,7 +29,7 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
         raise ValueError(
             f"preset must be one of {PRESETS}, got {preset!r} (configs/representation.py)"
         )
-    config = _base()
+    config = _base(preset)
     if preset == "tiny":
         _make_tiny(config)
     if preset == "large":
@@ -37,7 +38,7 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
     return config
 
 
-def _base() -> ml_collections.ConfigDict:
+def _base(preset: str) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.stage = "representation"  # [fixed]
     config.preset = ""  # name of the preset [fixed]
@@ -48,10 +49,9 @@ def _base() -> ml_collections.ConfigDict:
         dict(
             workdir="",  # run of the autoencoder stage, whose latents are the input [yours]
             step=0,  # of its checkpoint; 0 for the newest [yours]
-            # The latents, where there is no run to read this from: compile_check needs no weights.
-            sample_rate=24_000,  # Hz [as autoencoder.py]
-            samples_per_latent=960,  # 25 Hz [F3]
-            latent_dim=64,  # values per latent [F3]
+            # Its config, where there is no run to read it from: compile_check needs no weights. [as
+            # autoencoder.py]
+            recipe=autoencoder.get_config(preset),
         )
     )
     config.language_model = ml_collections.ConfigDict(
@@ -110,7 +110,7 @@ def _base() -> ml_collections.ConfigDict:
             normalization="whiten",
             directions=8,  # of "leading" [chosen]
             layer_norm=True,  # of "standardize", per frame, before the projection [TouchNet]
-            statistics_batches=64,  # from which mean and standard deviation are measured [chosen]
+            statistics_frames=500_000,  # at most, of which mean and whitening are measured [chosen]
             # Random projections, each with its codes. [chosen: each sees 16 of 64 dimensions; wenet
             # has 1, USM 16]
             num_codebooks=4,
@@ -192,7 +192,6 @@ def _base() -> ml_collections.ConfigDict:
 def _make_tiny(config: ml_collections.ConfigDict) -> None:
     """For minutes on two CPU cores, with the embedded language model [chosen]."""
     config.num_steps = 400
-    config.autoencoder.update(dict(sample_rate=16_000, samples_per_latent=640, latent_dim=32))
     config.language_model.update(dict(compute_dtype="float32", remat="none"))
     config.language_model.shape.update(sections.TINY_LANGUAGE_MODEL)
     config.model.update(
@@ -209,7 +208,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             compute_dtype="float32",
         )
     )
-    config.rq.update(dict(statistics_batches=16, num_codebooks=4, codebook_size=64, num_heads=3))
+    config.rq.update(dict(statistics_frames=40_000, num_codebooks=4, codebook_size=64, num_heads=3))
     config.supervision.update(dict(projector="linear", max_tokens=64))
     # The embedded clips are up to 6 s long, half of it on average.
     config.packing.update(dict(examples=4, frames=384, positions=384))
@@ -225,7 +224,6 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
 def _make_large(config: ml_collections.ConfigDict) -> None:
     """The width and depth of Whisper-large, a language model of the size that F3 reports [chosen]."""
     config.num_steps = 300_000
-    config.autoencoder.update(dict(sample_rate=48_000, samples_per_latent=1920))
     # [Qwen3: 4B]
     config.language_model.shape.update(
         dict(

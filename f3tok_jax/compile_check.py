@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Compiles the real train step for a TPU slice on any machine, and says what it costs per chip.
+r"""Compiles the real train step for a TPU slice on any machine, and says what it costs per chip;
+before it what a run measures on the slice before its first step, where it does.
 
     python -m f3tok_jax.compile_check --config=configs/autoencoder.py:base --topology=v5e:4x4 \
         --output=cost.json [--num_slices=2] [--part=generator] [--seconds_per_chip=8] \
@@ -9,8 +10,8 @@ r"""Compiles the real train step for a TPU slice on any machine, and says what i
 The figures come from the TPU compiler and the chips' data sheets, so they are the same on every
 machine; only the compile seconds are this machine's. Needs libtpu (extra "tpu"), and no TPU.
 
-Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step does not fit the chip's
-memory.
+Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step, or what comes before the
+first, does not fit the chip's memory.
 """
 
 import argparse
@@ -79,25 +80,30 @@ def _check(given: argparse.Namespace) -> None:
         config, target, part=given.part, seconds_per_chip=given.seconds_per_chip
     )
     jax.config.update("jax_exec_time_optimization_effort", given.effort)
-    wall, cpu = time.monotonic(), time.process_time()
+
+    def timed(name, compile_, *arguments):
+        """What `compile_` gives, and its cost."""
+        wall, cpu = time.monotonic(), time.process_time()
+        made = compile_(config, target, *arguments)
+        if made is None:
+            return None, {}
+        scopes, seconds = registry.of(config.stage).scopes, time.monotonic() - wall
+        figures = cost_step.measure(*made[:2], target, scopes=scopes, compile_seconds=seconds)
+        figures["compile_cpu_seconds"] = time.process_time() - cpu
+        return made, {"config": f"{given.config} ({name})", "effort": given.effort, **figures}
+
     try:
-        compiled, work = cost_step.compile_part(config, target, given.part)
+        first = None
+        if given.part == cost_step.ALL:
+            first, statistics = timed(cost_step.STATISTICS, cost_step.compile_statistics)
+        (compiled, _), cost = timed(given.part, cost_step.compile_part, given.part)
     except cost_step.MemoryDoesNotFitError as error:
         write({}, fits=False, error=str(error))
         raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
-    cost = {
-        "config": f"{given.config} ({given.part})",
-        "batch_size": config.data.batch_size,
-        "effort": given.effort,
-        **cost_step.measure(
-            compiled,
-            work,
-            target,
-            scopes=registry.of(config.stage).scopes,
-            compile_seconds=time.monotonic() - wall,
-        ),
-        "compile_cpu_seconds": time.process_time() - cpu,
-    }
+    cost["batch_size"] = config.data.batch_size
+    if first is not None:
+        cost[cost_step.STATISTICS] = statistics | {"steps": first[2]}
+        print(cost_step.format_table(statistics))
     write(cost, fits=True)
     if given.hlo is not None:
         given.hlo.write_text(compiled.as_text(), encoding="utf-8")

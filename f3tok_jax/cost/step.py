@@ -1,7 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a train step costs on a slice, from the program that the TPU's compiler makes of it."""
+"""What a train step costs on a slice, and what comes before the first, from the programs that the
+TPU's compiler makes of them."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -18,6 +20,9 @@ from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import validation
 
 ALL = "all"  # the part that is the whole step
+STATISTICS = (
+    "statistics"  # what a run measures before its first step, an example per chip at a time
+)
 
 
 class MemoryDoesNotFitError(ValueError):
@@ -105,7 +110,36 @@ def compile_part(
             compiled.compile("train_step")
         return compiled.train_step, stage
     except jax.errors.JaxRuntimeError as error:
-        raise _explained(error, config, target) from error
+        per_chip = config.data.batch_size / target.num_chips
+        lever = "lower config.data.batch_size or raise config.optimizer.accumulate"
+        raise _explained(error, "step", config, target, per_chip, lever) from error
+
+
+def compile_statistics(
+    config: ml_collections.ConfigDict, target: slices.Slice
+) -> tuple[jax.stages.Compiled, stage_lib.Stage, int] | None:
+    """Compiles what a run measures before its first step, as `compile_part` does that.
+
+    Returns:
+        The compiled program, what it does at a time, and how often it is run; None where nothing is
+        measured.
+    """
+    mesh = programs_lib.make_mesh(config, slices.devices(target))
+    stage = registry.of(config.stage).make(config)
+    if stage.statistics is None:
+        return None
+    rows = sharding.num_data_shards(mesh)
+    try:
+        with sharding.use(mesh):
+            compiled = programs_lib.CompiledStage(stage, config, mesh)
+            compiled.compile(STATISTICS)
+    except jax.errors.JaxRuntimeError as error:
+        per_chip = rows / target.num_chips
+        lever = "lower config.data.crop_frames"
+        raise _explained(error, "statistics", config, target, per_chip, lever) from error
+    amount = stage.per_batch * rows / config.data.batch_size
+    work = dataclasses.replace(stage, per_batch=amount, model_flops=0.0)
+    return compiled.statistics, work, -(-stage.statistics.num_examples // rows)
 
 
 def _compile_program(
@@ -254,7 +288,12 @@ def _collectives(program: hlo_cost.Program, target: slices.Slice) -> list[dict[s
 
 
 def _explained(
-    error: Exception, config: ml_collections.ConfigDict, target: slices.Slice
+    error: Exception,
+    what: str,
+    config: ml_collections.ConfigDict,
+    target: slices.Slice,
+    per_chip: float,
+    lever: str,
 ) -> Exception:
     """The compiler's refusal for lack of memory as one sentence; any other error as it is."""
     if "RESOURCE_EXHAUSTED" not in str(error):
@@ -262,7 +301,6 @@ def _explained(
     sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", str(error))
     needed, available = sizes.groups() if sizes else ("more", "less")
     return MemoryDoesNotFitError(
-        f"the step of {config.stage}:{config.preset} must fit the memory of a chip of {target}: it "
-        f"needs {needed}, there is {available}, with {config.data.batch_size / target.num_chips:g} "
-        f"examples per chip; lower config.data.batch_size or raise config.optimizer.accumulate"
+        f"the {what} of {config.stage}:{config.preset} must fit the memory of a chip of {target}, "
+        f"got {needed} needed of {available}, with {per_chip:g} examples per chip; {lever}"
     )

@@ -221,6 +221,22 @@ def on_each_device(
     )
 
 
+def by_example(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """Returns `function` of (whole, batch), run by each data shard on the examples it holds.
+
+    What it does with an example is the same program on every mesh.
+
+    Args:
+        function: of arrays that every device holds whole, and of a batch; all that it gives has an
+            axis of examples in front.
+        mesh: of the program.
+    """
+    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(BATCH_AXES)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
+    )
+
+
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     """Returns the sharding of an array that every device holds whole."""
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

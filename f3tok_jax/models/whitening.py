@@ -16,6 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 _PRECISION = jax.lax.Precision.HIGHEST
+# Fewer, and the variances along the directions found are wrong by a factor of two and more: between
+# (1 - r)^2 and (1 + r)^2 of the true ones, r^2 = channels / frames (Marchenko and Pastur).
+_FRAMES_PER_CHANNEL = 10
+
+
+class TooFewFramesError(ValueError):
+    """There are not enough frames to tell how the channels vary together."""
 
 
 def measure(features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -48,13 +55,18 @@ def finish(
         `directions` dimensions.
 
     Raises:
-        ValueError: if there was no valid frame, the sums are not finite, or there are fewer
-            directions.
+        TooFewFramesError: if there were too few valid frames for so many channels.
+        ValueError: if the sums are not finite, or there are fewer directions.
     """
     total, products, count = (np.asarray(value, np.float64) for value in sums)
-    if not count > 0 or not np.isfinite(total).all() or not np.isfinite(products).all():
+    needed = _FRAMES_PER_CHANNEL * len(total)
+    if count < needed:
+        raise TooFewFramesError(
+            f"whitening {len(total)} channels needs at least {needed} valid frames, got {int(count)}"
+        )
+    if not np.isfinite(total).all() or not np.isfinite(products).all():
         raise ValueError(
-            f"whitening needs finite values of at least one valid frame, got {int(count)} frames"
+            f"whitening needs finite values, got others among those of {int(count)} frames"
         )
     if not 0 <= directions <= len(total):
         raise ValueError(

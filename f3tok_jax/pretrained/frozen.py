@@ -22,7 +22,7 @@ class FrozenModels:
     Attributes:
         run: the representation run, finished or about to begin.
         sound: of its latents.
-        autoencoder: module, None where no run is named.
+        autoencoder: module.
         language_model: module, None without supervision.
     """
 
@@ -43,9 +43,10 @@ class FrozenModels:
         self.run, self.sound, self._reads_latents = run, run.sound, reads_latents
         self._dtype = jnp.dtype(compute_dtype)
         self._autoencoder_run = run.parents.get("autoencoder")
-        self.autoencoder = self.language_model = None
-        if self._autoencoder_run:
-            self.autoencoder = pretrained_autoencoder.of_run(self._autoencoder_run)
+        self.autoencoder = pretrained_autoencoder.of_run(
+            self._autoencoder_run or lineage.Lineage(config=run.config.autoencoder.recipe)
+        )
+        self.language_model = None
         if run.config.supervision.weight:
             fields = dict(compute_dtype=compute_dtype, remat=remat)
             section = run.config.language_model
@@ -58,7 +59,7 @@ class FrozenModels:
     def abstract(self) -> dict[str, Any]:
         """Shapes and dtypes of what `load` gives."""
         tree = {}
-        if self.autoencoder is not None and not self._reads_latents:
+        if not self._reads_latents:
             tree["autoencoder"] = pretrained_autoencoder.abstract_params(self.autoencoder)
         if not self.run.normalizes_latents:
             tree[lineage.LATENT_RMS] = jax.ShapeDtypeStruct((), jnp.float32)
@@ -138,7 +139,7 @@ class FrozenModels:
 
     def check_named(self) -> None:
         """Raises ValueError where a model has a shape, for compile_check, and no weights."""
-        if self.autoencoder is None:
+        if self._autoencoder_run is None:
             raise ValueError(
                 "config.autoencoder.workdir must name a run of the autoencoder stage, got ''"
             )

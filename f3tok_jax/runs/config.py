@@ -26,10 +26,16 @@ _FILE_NAME = "config.json"
 _PACKAGE = "configs"  # of recipes
 
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
-# which numbers it computes. A name covers all keys below it. So do the places of frozen models,
-# which are held to the run by their fingerprints wherever they lie.
-RESUMABLE = ("num_steps", "loop", "checkpoint", "mesh", "preset", "data.max_lost")
-_PLACES = ("workdir", "step", "folder")
+# which numbers it computes. A name covers all keys below it. What is measured before the first step
+# is kept by the run: how much was heard for it decides nothing later (in batches, once). So do the
+# places of frozen models, which are held to the run by their fingerprints wherever they lie, and
+# what stands for a model that has no place, which a run never has.
+RESUMABLE = (
+    *("num_steps", "loop", "checkpoint", "mesh", "preset", "data.max_lost"),
+    *("rq.statistics_frames", "rq.statistics_batches"),
+)
+_PLACES = ("workdir", "step", "folder", "recipe")
+_PLACES_ONCE = ("sample_rate", "samples_per_latent", "latent_dim")  # in place of a recipe
 # So are these (folder.check_began_with), where the run has them at all.
 _DATA = ("data.train", "data.heldout", "tokenizer", "init_from.workdir", "init_from.step")
 _MAX_DEPTH = 20  # of sections; what lies deeper is a value
@@ -307,13 +313,14 @@ def _differences(
 ) -> tuple[str, list[str]]:
     """What `config` has otherwise than a resumed run may; and the keys of data that has moved."""
     there, here = flatten(there), flatten(config)
-    free = {f"{name}.{place}" for name in frozen_models(config) for place in _PLACES}
+    places = (*_PLACES, *_PLACES_ONCE)
+    free = (f"{name}.{place}" for name in frozen_models(config) for place in places)
+    free = (*RESUMABLE, *free)
     differing = [
         key
         for key in sorted({*there, *here})
         if there.get(key, _ABSENT) != here.get(key, _ABSENT)
-        and key not in free
-        and not any(key == name or key.startswith(name + ".") for name in RESUMABLE)
+        and not any(key == name or key.startswith(name + ".") for name in free)
     ]
     moved = [key for key in differing if _is_moved(key, there, here)]
     listed = "; ".join(

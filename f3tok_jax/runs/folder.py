@@ -196,18 +196,21 @@ def settle_frozen(
 ) -> Mapping[str, Any]:
     """Returns what was measured when the run began; keeps what it began with.
 
-    Measured by process 0 on a fresh run and kept in the folder; all processes must call it.
+    Measured by all processes of a fresh run, and kept in the folder by the first, whole or not at
+    all; all processes must call it.
 
     Args:
         workdir: run folder, prepared.
         fingerprints: name -> fingerprint of each frozen model, and of the data by its key.
-        measure: gives values ready for JSON.
+        measure: gives values ready for JSON, the same in all processes.
     """
-    path = epath.Path(workdir) / FROZEN
-    if jax.process_index() == 0 and not path.exists():
+    path, is_first = epath.Path(workdir) / FROZEN, jax.process_index() == 0
+    # The others may not see yet what the first has written: it alone decides.
+    if not multihost.all_agree(not is_first or path.exists()):
         content = {"fingerprints": dict(fingerprints), "measured": dict(measure())}
-        content = sealed.seal(json.loads(json.dumps(content)))
-        atomic.write_text(path, json.dumps(content) + "\n")
+        if is_first:
+            content = sealed.seal(json.loads(json.dumps(content)))
+            atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
     return frozen(workdir)["measured"]
 

@@ -265,8 +265,7 @@ class Lineage:
             return Lineage(config=config.representation.recipe).sound
         if "autoencoder" not in config:
             raise ValueError(f"a run of the {config.stage} stage has no latents")
-        section = config.autoencoder
-        return Sound(section.sample_rate, section.samples_per_latent, section.latent_dim)
+        return Lineage(config=config.autoencoder.recipe).sound
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -60,9 +60,7 @@ def make_stage(
     model = pretrained_generation.Model(run or lineage.Lineage(config=config))
     folder = model.representation.language_model_folder
     text = sound_lib.text_tasks(folder, config.text.tasks, config.text.max_tokens)
-    spec = sound_lib.batch_spec(
-        config, model.run.sound, run="representation", autoencoder=model.frozen.autoencoder
-    )
+    spec = model.run.sound.batch_spec(config.data)
     optimizers = players.make_players(config, model.players)
     needs = functools.partial(row_needs, patch=model.generator.patch)
     rows = sound_lib.shared_rows(config, model.run.sound, needs, max_tokens=config.text.max_tokens)

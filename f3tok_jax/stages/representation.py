@@ -17,7 +17,7 @@ import ml_collections
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import transformer
 from f3tok_jax.runs import lineage
-from f3tok_jax.stages import first_batches
+from f3tok_jax.stages import first_examples
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import rq_targets
 from f3tok_jax.stages import sound as sound_lib
@@ -78,9 +78,7 @@ def make_stage(
     frozen, targets = model.frozen, model.targets
     absent = [name for name in ("heads", "projector") if getattr(model, name) is None]
     optimizers = players.make_players(config, [lineage.ENCODER], without=absent)
-    spec = sound_lib.batch_spec(
-        config, frozen.sound, run="autoencoder", autoencoder=frozen.autoencoder
-    )
+    spec = frozen.sound.batch_spec(config.data)
     text, supervision = None, config.supervision
     if model.projector is not None:
         spec |= sequences_lib.text_spec(config.data.batch_size, supervision.max_tokens)
@@ -94,7 +92,7 @@ def make_stage(
         **sound_lib.of_latents(config, frozen.run, text, rows, frozen.check_named),
         batch_spec=spec,
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
-        measure=functools.partial(_measure, model=model),
+        statistics=_statistics(model),
         abstract_frozen=frozen.abstract() | (targets.abstract() if targets else {}),
         load_frozen=functools.partial(_load_frozen, model=model),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
@@ -113,21 +111,23 @@ def make_stage(
     )
 
 
-def _measure(*, model: representation_loss.Model) -> dict[str, Any]:
-    """Statistics for RQ-MTP, and the rms of latents that are not normalised, in one pass."""
+def _statistics(model: representation_loss.Model) -> stage.Statistics | None:
+    """What RQ-MTP needs, and the rms of latents that are not normalised, in one pass."""
     frozen, targets = model.frozen, model.targets
     is_scaled = not frozen.run.normalizes_latents
     if not targets and not is_scaled:
-        return {}
+        return None
 
-    def measure(batch, latents, mask):
-        energy = first_batches.energy(latents, mask) if is_scaled else ()
-        return *(targets.sums(batch, latents, mask) if targets else ()), *energy
+    def sums(batch, latents, mask):
+        energy = first_examples.energy(latents, mask) if is_scaled else ()
+        return *energy, *(targets.sums(batch, latents, mask) if targets else ())
 
-    sums = first_batches.sums(model.config, frozen, measure)
-    energy = [sums.pop() for _ in range(2)][::-1] if is_scaled else []
-    measured = targets.finish(sums) if targets else {}
-    return measured | ({lineage.LATENT_RMS: first_batches.rms(energy)} if is_scaled else {})
+    def finish(sums):
+        energy, others = (sums[:2], sums[2:]) if is_scaled else ((), sums)
+        measured = targets.finish(others) if targets else {}
+        return measured | ({lineage.LATENT_RMS: first_examples.rms(energy)} if is_scaled else {})
+
+    return first_examples.statistics(model.config, frozen, sums, finish)
 
 
 def row_needs(num_frames: int, num_tokens: int, *, patch: int) -> dict[str, int]:

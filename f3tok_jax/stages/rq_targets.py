@@ -94,11 +94,17 @@ class Targets:
         return measure(self._values(batch, latents), mask)
 
     def finish(self, sums: Sequence[np.ndarray]) -> dict[str, list]:
-        """What `load` reads, of added `sums`."""
+        """What `load` reads, of added `sums`; refuses too few frames by ValueError."""
         if self._is_standardized:
             mean, std = rq_mtp.finish_statistics(sums)
             return {"mean": mean.tolist(), "std": std.tolist()}
-        mean, matrix = whitening.finish(sums, directions=self._directions)
+        try:
+            mean, matrix = whitening.finish(sums, directions=self._directions)
+        except whitening.TooFewFramesError as error:
+            raise ValueError(
+                f"{error}: give config.data.train={self._config.data.train!r} more sound, raise "
+                "config.rq.statistics_frames, or set config.rq.normalization='standardize'"
+            ) from error
         return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": matrix.tolist()}
 
     def labels(self, frozen: Any, batch: stage.Batch, latents: jax.Array) -> jax.Array:

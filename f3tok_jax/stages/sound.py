@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
-import jax
 import ml_collections
 
 from data_pipelines.reading import arrangement
@@ -48,29 +47,6 @@ def crop_length(config: ml_collections.ConfigDict, sound: lineage.Sound) -> int:
 def seconds_per_batch(config: ml_collections.ConfigDict, sound: lineage.Sound) -> float:
     """Seconds of sound in a global batch."""
     return config.data.batch_size * crop_length(config, sound) / sound.sample_rate
-
-
-def batch_spec(
-    config: ml_collections.ConfigDict, sound: lineage.Sound, *, run: str, autoencoder: Any
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a batch of a stage on latents must have of sound.
-
-    Args:
-        config: of the stage.
-        sound: of the latents.
-        run: key of the config that names the run which knows the autoencoder.
-        autoencoder: through which waveforms pass, None where none is named.
-
-    Raises:
-        ValueError: where waveforms have no autoencoder to pass through.
-    """
-    if autoencoder is None and not config.data.latents:
-        raise ValueError(
-            f"config.{run}.workdir must name a run, got '': with config.data.latents=False sound "
-            "passes through its autoencoder; name one, or set config.data.latents=True for shards "
-            "of latents"
-        )
-    return sound.batch_spec(config.data)
 
 
 def open_pipeline(

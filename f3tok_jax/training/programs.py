@@ -12,6 +12,7 @@ import ml_collections
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import statistics as statistics_lib
 from f3tok_jax.training import validation
 
 _NUM_SAMPLES = 4  # sounds made at a time
@@ -52,6 +53,7 @@ class CompiledStage:
         train_step: (state, frozen, batch) -> (state, metrics), `state` donated.
         eval_step: (state, frozen, batch) -> metrics.
         sample: (state, frozen, batch) -> a few waveforms by name, and "mask".
+        statistics: what `measure` runs on the devices; see statistics.program.
     """
 
     def __init__(
@@ -91,14 +93,27 @@ class CompiledStage:
             "eval_step": jax.jit(stage.eval_step, in_shardings=inputs, out_shardings=replicated),
             "sample": jax.jit(self._sample, in_shardings=inputs, out_shardings=replicated),
         }
+        if stage.statistics is not None:
+            self._programs["statistics"] = statistics_lib.program(stage.statistics, mesh)
         self.train_step: Any = None
         self.eval_step: Any = None
         self.sample: Any = None
+        self.statistics: Any = None
 
     @property
     def num_parameters(self) -> int:
         """Parameters of all players, averages not counted."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.abstract_state.params))
+
+    def measure(self, heard: statistics_lib.Heard) -> Mapping[str, Any]:
+        """What the stage takes from the data before its first step, in all processes alike."""
+        wanted = self.stage.statistics
+        if wanted is None:
+            return {}
+        # Compiled first: a sign of life is expected from the first example on.
+        self.compile("statistics")
+        frozen = wanted.load({name: self._frozen_shardings[name] for name in wanted.reads})
+        return statistics_lib.measure(wanted, self.statistics, frozen, self.mesh, heard)
 
     def load_frozen(self, measured: Mapping[str, Any]) -> None:
         """Loads the stage's frozen arrays to where they belong; `measured` is for the stage."""
@@ -111,8 +126,7 @@ class CompiledStage:
     def compile(self, name: str) -> None:
         """Compiles the program `name` and sets the attribute, unless that was done before."""
         if getattr(self, name) is None:
-            batch = dict(self.stage.batch_spec)
-            lowered = self._programs[name].lower(self.abstract_state, self.frozen, batch)
+            lowered = self._programs[name].lower(*self._inputs(name))
             setattr(self, name, lowered.compile(compiler_options=self._options))
 
     def _train_step(
@@ -123,6 +137,14 @@ class CompiledStage:
         valid = self.stage.valid(batch)
         filled = jnp.sum(valid, dtype=jnp.float32), jnp.float32(valid.size)
         return state, {**metrics, stage_lib.FILLED: filled}
+
+    def _inputs(self, name: str) -> tuple[Any, ...]:
+        """Shapes, dtypes and shardings of what a program takes."""
+        if name == "statistics":
+            wanted = self.stage.statistics
+            frozen = {read: self.frozen[read] for read in wanted.reads}
+            return frozen, statistics_lib.batch_spec(wanted, self.mesh)
+        return self.abstract_state, self.frozen, dict(self.stage.batch_spec)
 
     def _sample(self, state: Any, frozen: Any, batch: stage_lib.Batch) -> dict[str, jax.Array]:
         sounds = {**self.stage.sample(state, frozen, batch), "mask": batch["mask"]}

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import functools
 import os
 import time
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from f3tok_jax.training import loop
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import statistics as statistics_lib
 from f3tok_jax.training import tally as tally_lib
 from f3tok_jax.training import validation
 from f3tok_jax.training import verification
@@ -121,7 +123,10 @@ def _train(
         watchdog = _start_watchdog(config, workdir, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
-        measured = run_folder.settle_frozen(workdir, inputs.begins_with, stage.measure)
+        heard = statistics_lib.Heard(say=say, beat=watchdog.beat)
+        measure = functools.partial(programs.measure, heard)
+        measured = run_folder.settle_frozen(workdir, inputs.begins_with, measure)
+        watchdog.rest()  # What compiles gives no sign of life.
         checkpointer.files = run_folder.digests(workdir)
         if jax.process_index() == 0:
             inputs.run.keep_places(workdir)

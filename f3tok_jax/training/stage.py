@@ -40,7 +40,9 @@ class Data(Protocol):
     def local_batch(self, step: int) -> dict[str, np.ndarray]:
         """This host's rows of the batch of `step`."""
 
-    def iterate(self, start_step: int = 0) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def iterate(
+        self, start_step: int = 0, stop_step: int | None = None
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """(step, this host's rows) from `start_step` on, prepared in the background."""
 
     def verify(self, *, index: int, count: int, say: Callable[[str], None]) -> None:
@@ -100,6 +102,32 @@ class Sign:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Numbers that are taken from the training data once, before the first step; a run keeps them.
+
+    Every device hears one example at a time, and every process reads its share: neither a batch nor
+    a data set is ever too large, and all meshes find the same numbers. See training.statistics.
+
+    Attributes:
+        num_examples: that are heard, the first of the training data; all, where it has fewer.
+        example: name -> shape and dtype of every array of one, without an axis of examples.
+        open_data: (batch_size=, process_index=, process_count=) -> batches of so many examples.
+        reads: names in `abstract_frozen` of what `sums` reads.
+        load: (shardings of those) -> the arrays.
+        sums: (those arrays, a batch of one example) -> arrays that add over examples; pure.
+        finish: (the sums, float64) -> the numbers, ready for JSON; refuses too few by ValueError.
+    """
+
+    num_examples: int
+    example: Mapping[str, jax.ShapeDtypeStruct]
+    open_data: Callable[..., Data]
+    reads: Sequence[str] = ()
+    load: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda shardings: {}
+    sums: Callable[[Any, Batch], Sequence[jax.Array]]
+    finish: Callable[[Sequence[np.ndarray]], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage of training, as pure functions and what they expect.
 
@@ -111,10 +139,10 @@ class Stage:
         abstract_frozen: shapes and dtypes of the arrays that the step reads and nothing trains:
             neither differentiated, donated nor saved.
         load_frozen: (shardings, measured) -> the arrays, placed by `shardings`, a tree like
-            `abstract_frozen`; `measured` is what `measure` gave when the run began.
+            `abstract_frozen`; `measured` is what `statistics` gave when the run began.
         frozen_fingerprints: name -> fingerprint of each model in `abstract_frozen`; a run goes on
             with the ones it began with.
-        measure: numbers that are taken from the data once, before the first step, ready for JSON.
+        statistics: what is measured before the first step; None for nothing.
         train_step: (state, frozen, batch) -> (state, metrics); pure, compiled once, `state`
             donated.
         eval_step: (state, frozen, batch) -> metrics, with the averaged weights and no noise.
@@ -139,7 +167,7 @@ class Stage:
     abstract_frozen: Any = dataclasses.field(default_factory=dict)
     load_frozen: Callable[[Any, Mapping[str, Any]], Any] = lambda shardings, measured: {}
     frozen_fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    measure: Callable[[], Mapping[str, Any]] = dict
+    statistics: Statistics | None = None
     train_step: Callable[
         [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
     ]

@@ -53,6 +53,10 @@ class Watchdog:
         self._phase = phase
         self._last_beat = self._clock()
 
+    def rest(self) -> None:
+        """Expects nothing until the next beat, as before the first."""
+        self._last_beat = None
+
     def close(self) -> None:
         """Ends the thread."""
         self._stop.set()

@@ -41,7 +41,7 @@ def overrides(tmp_path_factory, shards):
         autoencoder=dict(workdir=folder / "autoencoder"),
         language_model=dict(folder=tiny_models.write_language_model(folder)),
         model=tiny_models.SHAPE,
-        rq=dict(num_codebooks=2, codebook_size=8, num_heads=2, statistics_batches=1),
+        rq=dict(num_codebooks=2, codebook_size=8, num_heads=2, statistics_frames=400),
         supervision=dict(
             max_tokens=32,
             tasks=dict(digit=1.0, transcription=0.0, caption=0.0, language=0.0)

@@ -85,7 +85,7 @@ _SMALL = {
     ),
     "representation": dict(
         model=_SHAPE,
-        rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
+        rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_frames=400),
         supervision=dict(max_tokens=24, tasks=_OTHER_TASKS | dict(digit=1.0)),
         data=dict(latents=True, batch_size=8, crop_frames=25, max_lost=1.0),
         packing=dict(examples=2, frames=0, positions=0),

@@ -72,6 +72,14 @@ def _hashes(workdir, index: int) -> dict[int, list[int]]:
     return dict(json.loads(line) for line in text.splitlines())
 
 
+def _rows_of_statistics(workdir, index: int) -> list[int]:
+    """How many rows each batch had that a process read before the first step's."""
+    text = (workdir.parent / f"hashes_{workdir.name}_{index}").read_text()
+    steps = [json.loads(line) for line in text.splitlines()]
+    begins = [place for place, (step, _) in enumerate(steps) if step == 0][1]
+    return [len(rows) for _, rows in steps[:begins]]
+
+
 def _losses(workdir) -> list[float]:
     return [line["train/error"] for line in metrics.read(workdir) if "train/error" in line]
 
@@ -88,6 +96,11 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     for step in range(12):
         assert parts[0][step] + parts[1][step] == whole[step]
         assert len(parts[0][step]) == len(parts[1][step]) == 4
+    # What is measured before is the same to the last bit, and each has read its share for it.
+    kept = [json.loads((folder / "frozen.json").read_text()) for folder in (single, workdir)]
+    assert kept[0] == kept[1] and kept[0]["measured"]["count"] > 0
+    assert _rows_of_statistics(single, 0) == [4, 4, 4, 4]
+    assert [_rows_of_statistics(workdir, index) for index in range(2)] == [[2, 2, 2, 2]] * 2
     # The same losses: sums over four devices in both, only the collectives are others.
     assert len(_losses(workdir)) == 12
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
@@ -146,6 +159,7 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
     "fault",
     [
         "SIGTERM:compile:1",
+        "SIGTERM:statistics:2",
         *(
             pytest.param(fault, marks=pytest.mark.slow)
             for fault in (

@@ -50,7 +50,7 @@ _SMALL = dict(
     ),
     representation=dict(
         model=tiny_models.SHAPE,
-        rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
+        rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_frames=400),
         supervision=dict(max_tokens=24, tasks=_TASKS),
         data=_SOUND | dict(latents=True),
         packing=dict(examples=1, frames=0, positions=0),

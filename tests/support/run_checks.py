@@ -2,20 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """What has to hold for runs of every stage."""
 
+from collections.abc import Mapping
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import ml_collections
 
+from f3tok_jax.devices import sharding
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
+from f3tok_jax.training import programs
 from f3tok_jax.training import session
+from f3tok_jax.training import statistics
 
 
 def train(config: ml_collections.ConfigDict, workdir: str, devices=None) -> int:
     """Runs the stage that the config names to its end; returns the exit code."""
     return session.run(config, workdir, stage=registry.of(config.stage), devices=devices)
+
+
+def measured(
+    config: ml_collections.ConfigDict,
+    run: lineage.Lineage | None = None,
+    *,
+    num_devices: int = 1,
+    heard: statistics.Heard = statistics.Heard(),
+) -> Mapping[str, Any]:
+    """What the stage of a config measures before its first step, on so many devices."""
+    mesh = programs.make_mesh(config, jax.devices()[:num_devices])
+    with sharding.use(mesh):
+        stage = registry.of(config.stage).make(config, run)
+        return programs.CompiledStage(stage, config, mesh).measure(heard)
 
 
 def check_that_it_resumes_bit_equal(

@@ -25,7 +25,7 @@ RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "generation.py") + 
 _SMALL = tiny_models.overrides(
     representation=dict(
         recipe=dict(
-            autoencoder=dict(latent_dim=4),
+            autoencoder=dict(recipe=dict(model=dict(latent_dim=4))),
             model=tiny_models.SHAPE,
             language_model=dict(shape=tiny_models.LANGUAGE_MODEL),
         )

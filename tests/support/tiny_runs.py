@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of every stage that sound goes through, of random weights: small, and nothing is trained."""
 
+import functools
 import pathlib
 
 import ml_collections
@@ -10,6 +11,7 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
+from tests.support import run_checks
 from tests.support import tiny_models
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -26,9 +28,8 @@ def write(
     """
     config_lib.save(config, workdir)
     stage = registry.of(config.stage).make(config)
-    run_folder.settle_frozen(
-        workdir, stage.frozen_fingerprints, stage.measure if measures else dict
-    )
+    measure = functools.partial(run_checks.measured, config) if measures else dict
+    run_folder.settle_frozen(workdir, stage.frozen_fingerprints, measure)
     lineage.Lineage(config=config).keep_places(workdir)
     tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 

@@ -37,7 +37,7 @@ def generator(tmp_path_factory) -> generate.TextToSound:
         _RECIPE,
         [
             f"{recipe}.language_model.folder={folder}",
-            f"{recipe}.autoencoder.latent_dim={autoencoder.latent_dim}",
+            f"{recipe}.autoencoder.recipe.model.latent_dim={autoencoder.latent_dim}",
             *(f"{recipe}.model.{name}={value}" for name, value in _TRANSFORMER.items()),
             *(f"--config.model.{name}={value}" for name, value in _TRANSFORMER.items()),
             "--config.data.latents=True",

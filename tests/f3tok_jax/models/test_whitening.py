@@ -81,9 +81,11 @@ def test_codes_in_use_are_more():
 
 def test_statistics_of_nothing_are_refused():
     frames = _frames()
-    for arrays in (
-        (frames, np.zeros((4, 1000), bool)),
-        (frames * np.nan, np.ones((4, 1000), bool)),
-    ):
-        with pytest.raises(ValueError, match="whitening needs finite values"):
-            whitening.finish(whitening.measure(*arrays))
+    with pytest.raises(ValueError, match="whitening needs finite values"):
+        whitening.finish(whitening.measure(frames * np.nan, np.ones((4, 1000), bool)))
+    for few in (0, 159):
+        mask = np.arange(4000).reshape(4, 1000) < few
+        with pytest.raises(whitening.TooFewFramesError, match=f"at least 160 valid .* got {few}"):
+            whitening.finish(whitening.measure(frames, mask))
+    mask = np.arange(4000).reshape(4, 1000) < 160
+    assert np.isfinite(whitening.finish(whitening.measure(frames, mask))[1]).all()

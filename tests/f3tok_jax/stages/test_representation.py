@@ -26,7 +26,7 @@ _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "representation.py
 _SMALL = tiny_models.overrides(
     num_steps=6,
     model=tiny_models.SHAPE,
-    rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
+    rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_frames=400),
     supervision=dict(
         max_tokens=24,
         tasks=dict(caption=0.0, language=0.0, instrument=0.0, event=0.0, digit=1.0),
@@ -78,7 +78,7 @@ def _gradients(config):
     state = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shardings = jax.tree.map(lambda _: device, sharding.unbox(stage.abstract_frozen))
-    frozen = stage.load_frozen(shardings, stage.measure())
+    frozen = stage.load_frozen(shardings, run_checks.measured(config))
     batch = stage.open_data(
         config.data.train, train=True, process_index=0, process_count=1
     ).local_batch(0)

@@ -10,7 +10,10 @@ import pytest
 from tests.support import metrics
 from tests.support import toy_run
 
-_SHORT = (("SIGTERM:open:1", 42), ("SIGHUP:compile:2", 42), ("SIGKILL:save:1", -signal.SIGKILL))
+_SHORT = (
+    *(("SIGTERM:open:1", 42), ("SIGTERM:statistics:2", 42), ("SIGHUP:compile:2", 42)),
+    ("SIGKILL:save:1", -signal.SIGKILL),
+)
 _STARTING = ("flags", "open", "folder", "restore", "compile")
 _RUNNING = ("step", "evaluation", "samples", "save")
 

@@ -13,8 +13,9 @@ from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
-from f3tok_jax.stages import first_batches
+from f3tok_jax.stages import first_examples
 from f3tok_jax.stages import registry
+from tests.support import run_checks
 from tests.support import sounds
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -28,10 +29,10 @@ _SHARED = dict(
 )
 _REPRESENTATION = tiny_models.overrides(
     **_SHARED,
-    rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_batches=2),
-    supervision=dict(start=0.0, max_tokens=24, tasks=_TASKS),
+    rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_frames=400),
+    supervision=dict(max_tokens=24, tasks=_TASKS),
     packing=dict(examples=1, frames=0, positions=0),
-    optimizer=dict(encoder=dict(warmup_steps=2)),
+    optimizer=dict(encoder=dict(warmup_steps=2, modules=dict(projector=dict(start=0.0)))),
 )
 _GENERATION = tiny_models.overrides(
     **_SHARED,
@@ -49,7 +50,7 @@ def _step(config, run=None):
     state = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shardings = jax.tree.map(lambda _: here, sharding.unbox(stage.abstract_frozen))
-    frozen = stage.load_frozen(shardings, stage.measure())
+    frozen = stage.load_frozen(shardings, run_checks.measured(config, run))
     opened = stage.open_data(config.data.train, train=True, process_index=0, process_count=1)
     batch = opened.local_batch(0)
     evaluated = jax.jit(stage.eval_step)(state, frozen, batch)
@@ -144,6 +145,6 @@ def test_normalised_latents_cost_nothing(chains):
 
 def test_silence_has_no_scale():
     with pytest.raises(ValueError, match="latents must have an rms above 0"):
-        first_batches.rms([np.float64(0.0), np.float64(80.0)])
-    energy = first_batches.energy(np.full((1, 2, 3), 2.0, np.float32), np.array([[True, False]]))
-    assert first_batches.rms(energy) == 2.0
+        first_examples.rms([np.float64(0.0), np.float64(80.0)])
+    energy = first_examples.energy(np.full((1, 2, 3), 2.0, np.float32), np.array([[True, False]]))
+    assert first_examples.rms(energy) == 2.0
