@@ -147,7 +147,9 @@ def _base() -> ml_collections.ConfigDict:
             salient_db=-40.0,
             # dBFS of rms, to which crops are brought before their gain; 0 for none. [DAC: in LUFS]
             level_db=-16.0,
-            gain_db=(-6.0, 6.0),  # dB, uniform random gain, limited so that nothing clips [chosen]
+            # dB, uniform random gain, limited so that nothing clips. [chosen: levels of -40 to -10
+            # dBFS are heard; DAC brings sound to -16 before it is coded, too, here nothing does]
+            gain_db=(-24.0, 6.0),
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
             # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
@@ -231,7 +233,9 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             split_game=True,  # [chosen]
         )
     )
-    config.data.update(dict(batch_size=16, crop_frames=16, salient_db=0.0, level_db=0.0))
+    config.data.update(
+        dict(batch_size=16, crop_frames=16, salient_db=0.0, level_db=0.0, gain_db=(-6.0, 6.0))
+    )
     for player in ("generator", "discriminator"):
         config.optimizer[player].update(
             dict(
