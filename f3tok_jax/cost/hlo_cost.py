@@ -8,7 +8,7 @@ of a conditional's branches the dearest counts, and every instruction is credite
 its op_name.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import re
@@ -68,7 +68,9 @@ class Collective:
     Attributes:
         opcode: such as "all-gather".
         module: credited part.
-        num_bytes: the larger of operands and results, per device and execution.
+        op_name: of the operation that it was compiled for; "" where the compiler names none.
+        bytes_by_dtype: the larger of operands and results, per device and execution, by the type of
+            an element: that in which a reduction sums.
         times: how often the step executes it.
         groups: of devices, by position in the program's device assignment; () for all or unknown.
         leaves_slice: whether the host passes it on to another slice.
@@ -76,10 +78,15 @@ class Collective:
 
     opcode: str
     module: str
-    num_bytes: float
+    op_name: str
+    bytes_by_dtype: Mapping[str, float]
     times: float
     groups: tuple[tuple[int, ...], ...]
     leaves_slice: bool
+
+    @property
+    def num_bytes(self) -> float:
+        return sum(self.bytes_by_dtype.values())
 
 
 @dataclasses.dataclass
@@ -119,11 +126,11 @@ class Program:
             for inner in self._nested(instruction):
                 opcode = inner.opcode.removesuffix("-start")
                 if opcode in _COLLECTIVES:
-                    module = self.module_of(inner.op_name or instruction.op_name)
+                    op_name = inner.op_name or instruction.op_name
                     groups = hlo_text.parse_groups(inner.text)
                     leaves = "is_host_transfer=true" in inner.text
-                    moved = self._moved(inner, opcode)
-                    found.append(Collective(opcode, module, moved, times, groups, leaves))
+                    moved, module = self._moved(inner, opcode), self.module_of(op_name)
+                    found.append(Collective(opcode, module, op_name, moved, times, groups, leaves))
         return found
 
     def module_of(self, op_name: str) -> str:
@@ -252,12 +259,16 @@ class Program:
         shapes = (self._shapes.get(name, "") for name in set(instruction.operands))
         return sum(map(hlo_text.shape_bytes, shapes))
 
-    def _moved(self, instruction: hlo_text.Instruction, opcode: str) -> float:
-        operands = self._operand_bytes(instruction)
+    def _moved(self, instruction: hlo_text.Instruction, opcode: str) -> dict[str, float]:
+        copies = 1
         if opcode == "all-gather":
             groups = hlo_text.parse_groups(instruction.text)
-            return operands * len(groups[0]) if groups else hlo_text.shape_bytes(instruction.shape)
-        return operands
+            if not groups:
+                return hlo_text.dtype_bytes(instruction.shape)
+            copies = len(groups[0])
+        shapes = (self._shapes.get(name, "") for name in sorted(set(instruction.operands)))
+        moved = hlo_text.dtype_bytes(" ".join(shapes))
+        return {dtype: copies * num_bytes for dtype, num_bytes in moved.items()}
 
     def _flops(self, instruction: hlo_text.Instruction) -> float:
         if instruction.opcode == "convolution":

@@ -95,8 +95,16 @@ def _joined(text: str) -> list[str]:
 
 def shape_bytes(shape: str) -> float:
     """Bytes of all arrays in the text of a shape, without padding."""
-    arrays = _SHAPE.findall(shape)
-    return float(sum(_element_bytes(dtype) * np.prod(numbers(found)) for dtype, found in arrays))
+    return sum(dtype_bytes(shape).values(), 0.0)
+
+
+def dtype_bytes(shape: str) -> dict[str, float]:
+    """The bytes of `shape_bytes` by the type of an element, such as "bf16"."""
+    found: dict[str, float] = {}
+    for dtype, sizes in _SHAPE.findall(shape):
+        num_bytes = float(_element_bytes(dtype) * np.prod(numbers(sizes)))
+        found[dtype] = found.get(dtype, 0.0) + num_bytes
+    return found
 
 
 def dimensions(shape: str) -> tuple[int, ...]:

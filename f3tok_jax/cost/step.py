@@ -216,6 +216,7 @@ def measure(
             if cost.flops or cost.bytes
         },
         "collectives": _collectives(program, target),
+        "backward_sums": _backward_sums(program),
         "dearest_operations": [
             {"op_name": name} | seconds_and_work(cost)
             for name, cost in list(program.operations().items())[:40]
@@ -264,27 +265,50 @@ def format_table(cost: dict[str, Any]) -> str:
         )
     for kind in cost["collectives"]:
         lines.append(
-            f"  {kind['opcode']:16} {kind['count']:4d} x  "
-            f"{kind['bytes'] / 1e6:9.2f} MB over {kind['network']}"
+            f"  {kind['opcode']:16} {kind['count']:4d} x  {kind['bytes'] / 1e6:9.2f} MB over "
+            f"{kind['network']}: {_by_dtype(kind['dtypes'])}"
         )
+    if cost["backward_sums"]:
+        lines.append(f"  gradients are summed over chips: MB {_by_dtype(cost['backward_sums'])}")
     return "\n".join(lines)
 
 
+def _by_dtype(num_bytes: dict[str, float]) -> str:
+    """Megabytes by type of element, the most first."""
+    most_first = sorted(num_bytes.items(), key=lambda item: -item[1])
+    return ", ".join(f"{number / 1e6:.2f} in {dtype}" for dtype, number in most_first)
+
+
+def _backward_sums(program: hlo_cost.Program) -> dict[str, float]:
+    """Bytes per chip and step that the backward pass sums over chips, by the type that it sums in.
+
+    Gradients of weights, and of activations where weights are split among chips.
+    """
+    sums: dict[str, float] = {}
+    for found in program.collectives():
+        if found.opcode in ("all-reduce", "reduce-scatter") and "transpose(" in found.op_name:
+            if any(len(group) > 1 for group in found.groups or ((0, 1),)):
+                for dtype, num_bytes in found.bytes_by_dtype.items():
+                    sums[dtype] = sums.get(dtype, 0.0) + found.times * num_bytes
+    return sums
+
+
 def _collectives(program: hlo_cost.Program, target: slices.Slice) -> list[dict[str, Any]]:
-    """Communication by kind and network: bytes per chip and step."""
+    """Communication by kind and network: bytes per chip and step, in all and by type of element."""
     per_slice = target.num_chips * target.chip.devices // target.num_slices
-    kinds: dict[tuple[str, str], list[float]] = {}
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
     for found in program.collectives():
         crosses = found.leaves_slice or any(
             len({device // per_slice for device in group}) > 1 for group in found.groups
         )
-        total = kinds.setdefault((found.opcode, "DCN" if crosses else "ICI"), [0, 0.0])
-        total[0] += found.times
-        total[1] += found.times * found.num_bytes
-    return [
-        {"opcode": opcode, "network": network, "count": int(count), "bytes": num_bytes}
-        for (opcode, network), (count, num_bytes) in sorted(kinds.items())
-    ]
+        network = "DCN" if crosses else "ICI"
+        named = {"opcode": found.opcode, "network": network, "count": 0, "bytes": 0.0, "dtypes": {}}
+        total = kinds.setdefault((found.opcode, network), named)
+        total["count"] += int(found.times)
+        total["bytes"] += found.times * found.num_bytes
+        for dtype, num_bytes in found.bytes_by_dtype.items():
+            total["dtypes"][dtype] = total["dtypes"].get(dtype, 0.0) + found.times * num_bytes
+    return [total for _, total in sorted(kinds.items())]
 
 
 def _explained(

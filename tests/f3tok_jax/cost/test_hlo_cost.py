@@ -98,6 +98,9 @@ def test_collectives_carry_bytes_and_groups(program):
     )
     assert gather.groups == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert (reduce.opcode, reduce.num_bytes, reduce.times) == ("all-reduce", 8 * 128 * 4, 1)
+    assert gather.bytes_by_dtype == {"bf16": gather.num_bytes}
+    assert reduce.bytes_by_dtype == {"f32": 8 * 128 * 4}
+    assert reduce.op_name == "jit(step)/optimizer/psum"
     assert send.leaves_slice and not reduce.leaves_slice and send.num_bytes == 8 * 128 * 4
     assert reduce.groups == ((0, 4), (1, 5), (2, 6), (3, 7))
 
