@@ -186,7 +186,7 @@ def _true_labels(batch: stage.Batch, mask: jax.Array, model: Model) -> jax.Array
     """[b, t] bool: frames whose label is that of the recording, where their sound was cut.
 
     Args:
-        batch: of sound or latents.
+        batch: of sound or latents, which are alike in it.
         mask: [b, t] bool, of its frames.
         model: of the run.
     """
@@ -199,11 +199,8 @@ def _true_labels(batch: stage.Batch, mask: jax.Array, model: Model) -> jax.Array
         before, after = autoencoder.encoder_history, autoencoder.encoder_lookahead
     else:
         before = after = 0  # shapes alone, for compile_check: the program is the same
-    if "latents" in batch:
-        # As little sound as may stand behind the last one.
-        num_samples = per_latent * (jnp.sum(mask, axis=1, dtype=jnp.int32) - 1) + 1
-    else:
-        num_samples = jnp.sum(batch["mask"], axis=1, dtype=jnp.int32)
+    # As little sound as may stand behind the last frame: latents do not say how much it is.
+    num_samples = per_latent * (jnp.sum(mask, axis=1, dtype=jnp.int32) - 1) + 1
     return edges.true_frames(
         num_samples,
         mask.shape[1],

@@ -295,7 +295,7 @@ def test_a_recording_is_continued(tokenizer):
     np.testing.assert_allclose(continued, again, atol=1e-4)
     other = tokenizer.generate("", prompt=tokenizer.encode(_sound(seed=1)), max_seconds=0.2)
     assert len(other) != len(continued) or np.abs(other - continued).max() > 1e-3
-    with pytest.raises(ValueError, match="got 2 texts and 1 prompts"):
+    with pytest.raises(ValueError, match="got 2 texts, 1 prompts"):
         tokenizer.generate(["a", "b"], prompt=latents)
     with pytest.raises(ValueError, match="at least one text is needed"):
         tokenizer.generate([])

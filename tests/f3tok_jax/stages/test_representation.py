@@ -223,7 +223,10 @@ def test_another_autoencoder_is_refused(whole, folders, tmp_path):
         ("--config.language_model.folder=", "config.language_model.folder must name"),
         ("--config.language_model.folder=/nowhere", "must be a Hugging Face folder of a model"),
         ("--config.supervision.tasks.instrument=1.0", "'instrument' needs records with the label"),
-        ("--config.supervision.max_tokens=6", "more than max_tokens=6"),
+        (
+            "--config.supervision.max_tokens=6 --config.data.max_lost=0.5",
+            "more than config.supervision.max_tokens=6 tokens",
+        ),
         (
             "--config.optimizer.encoder.modules.projector.start=1.5",
             "must be a share of the run below",
