@@ -75,6 +75,7 @@ def _context(
             for run in runs
             for name, found in _named([run], results.Generation).items()
         ],
+        "heard": tables.heard(runs),
         "heldout": sounds.heldout(runs),
         "training": sounds.training(runs),
         "max_seconds": sounds.MAX_SECONDS,

@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a report's tables hold: evaluations and probes, those that were measured alike together."""
+"""What a report's tables hold: evaluations and probes, those that were measured alike together, and
+what of their data runs have heard."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -12,6 +13,21 @@ from f3tok_jax.runs import results
 
 # Rows of probes that do not depend on what was trained.
 REFERENCES = (results.COMMONEST, "log_mel", "latents")
+
+# Metrics that are shares of what a run was given -> what they say. Of those that end in a slash there
+# are several, and what stands behind it is said too.
+_HEARD = {
+    "data/sound_cut": "of the sound, cut off behind the crop",
+    "data/sound_left_out": "of the sound, left out: no row had room",
+    "data/text_none": "of the records, without a text",
+    "data/text_cut": "of the texts, lost: their sound was cut",
+    "data/text_too_long": "of the texts, lost: they had too many tokens",
+    "data/text_left_out": "of the texts, left out: no row had room",
+    "data/answers_kept": "of the tokens of answers, taught",
+    "data/padding/": "of the room of rows, empty",
+    "train/lost/": "of what rows were given, dropped on the device",
+    "train/filled": "of the batches, sound or text; the rest is padding",
+}
 
 
 class Member(NamedTuple):
@@ -73,6 +89,27 @@ def _evaluation(members: Sequence[Member]) -> Evaluation:
 def is_noisy(row: str) -> bool:
     """Whether a row is of disturbed latents."""
     return row.startswith("model_alpha")
+
+
+def heard(runs: Sequence[history.RunHistory]) -> list[tuple[str, list[float | None]]]:
+    """What of its data each run has heard: what a share is of, and the share of each of the runs.
+
+    Shares in [0, 1] are means over all lines of the log, weighted alike; None where a run has none.
+    What no run has, as one from before it was counted, has no row.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.curves)
+    rows = []
+    for known, said in _HEARD.items():
+        is_several = known.endswith("/")
+        for name in names:
+            if name == known or (is_several and name.startswith(known)):
+                part = f" ({name.removeprefix(known).replace('_', ' ')})" if is_several else ""
+                rows.append((said + part, [_mean(run.curves.get(name)) for run in runs]))
+    return rows
+
+
+def _mean(curve: history.Curve | None) -> float | None:
+    return sum(curve.values) / len(curve.values) if curve else None
 
 
 class Accuracy(NamedTuple):

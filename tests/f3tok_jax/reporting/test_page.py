@@ -200,3 +200,39 @@ def test_transcripts_are_shown_with_their_rates(tmp_path):
     assert "Of 30 sentences, 12.5 % of the characters and 50.0 % of the words were wrong." in said
     assert "one <two>one too" in said
     assert 'transcripts_bad.json has no results: its "format" must be' in said
+
+
+def test_what_was_heard_is_a_mean_over_the_whole_log(tmp_path):
+    runs = [_write_representation_run(tmp_path / name, 0.8) for name in ("counted", "before")]
+    shares = {
+        "data/sound_cut": (0.0, 0.25),
+        "data/text_none": (0.5, 0.5),
+        "data/answers_kept": (1.0, 0.98),
+        "data/padding/frames": (0.2, 0.3),
+        "train/lost/positions": (0.0, 0.002),
+        "train/filled": (0.5, 0.75),
+        "data/replaced": (0.0, 3.0),  # no share
+    }
+    with open(tmp_path / "counted" / "metrics.jsonl", "a") as file:
+        for index, step in enumerate((20, 40)):
+            values = {name: pair[index] for name, pair in shares.items()}
+            file.write(json.dumps({"step": step, **values}) + "\n")
+    said = "".join(_write_page(tmp_path, runs).said)
+    start = said.index("What was heard", said.index("How much of its data") - 20)
+    table = said[start : said.index("Training", start)]
+    rows = [
+        "countedbefore",
+        "of the sound, cut off behind the crop12.5 %",
+        "of the records, without a text50.0 %",
+        "of the tokens of answers, taught99.0 %",
+        "of the room of rows, empty (frames)25.0 %",
+        "of what rows were given, dropped on the device (positions)0.1 %",
+        "of the batches, sound or text; the rest is padding62.5 %",
+    ]
+    places = [table.index(row) for row in rows]
+    assert places == sorted(places) and table.count(" %") == len(rows) - 1
+
+
+def test_a_run_from_before_has_no_table_of_what_was_heard(tmp_path):
+    run = _write_representation_run(tmp_path / "a", 0.8)
+    assert "What was heard" not in "".join(_write_page(tmp_path, [run]).said)
