@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(given: argparse.Namespace) -> None:
     from data_pipelines.reading import mixture as mixtures
+    from data_pipelines.reading import mixture_pipeline
     from data_pipelines.reading import pipeline
     from data_pipelines.reading import sources
     from data_pipelines.reading import speed
@@ -44,7 +45,7 @@ def _measure(given: argparse.Namespace) -> None:
     sample_rate = given.sample_rate or sources.ShardSet(first).manifest.sample_rate
     loader = pipeline.Pipeline(
         mixture,
-        pipeline.Options(batch_size=given.batch_size, num_threads=given.num_threads),
+        mixture_pipeline.Options(batch_size=given.batch_size, num_threads=given.num_threads),
         sample_rate=sample_rate,
         crop_length=round(given.crop_seconds * sample_rate),
         gain_db=(-6.0, 6.0),

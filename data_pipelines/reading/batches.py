@@ -42,8 +42,9 @@ class Sound:
 
     def empty(self, num_rows: int) -> dict[str, np.ndarray]:
         """A batch of silence that `write` fills; its waveform is int16 until `finish`."""
-        batch = {name: np.zeros(*pair) for name, pair in self.spec(num_rows).items()}
-        return batch | {"waveform": np.zeros((num_rows, self._crop_length), np.int16)}
+        shape = (num_rows, self._crop_length)
+        edges = {name: np.zeros(*pair) for name, pair in _edge_spec(shape).items()}
+        return {"waveform": np.zeros(shape, np.int16), **edges}
 
     def fits(self, record: sound_records.Record) -> bool:
         """Whether all of a record goes into a row."""
@@ -63,15 +64,17 @@ class Sound:
     ) -> None:
         """Writes one crop, which lies at the first of `positions` in [0, 1) of the room it has, or at
         the first that is not too quiet."""
-        out = batch["waveform"][row]
+        out, waveform = batch["waveform"][row], record.waveform
         if self._salient_db:
             least = self._salient_db
-            taken = transforms.salient_crop(record.waveform, positions, least_db=least, out=out)
+            taken = transforms.salient_crop(waveform, positions, least_db=least, out=out)
         else:
-            taken = transforms.crop(record.waveform, positions[0], out=out)
+            taken = transforms.crop(waveform, positions[0], out=out)
         batch["mask"][row, : len(taken)] = True
-        batch["begins"][row] = source.begins(record) and taken.start == 0
-        batch["ends"][row] = source.ends(record) and taken.stop == record.num_samples
+        if taken.start == 0 and source.begins(record):
+            batch["begins"][row] = True
+        if taken.stop == len(waveform) and source.ends(record):
+            batch["ends"][row] = True
 
     def finish(self, batch: dict, gains_db: np.ndarray | None) -> None:
         """Turns PCM16 into float32 in [-1, 1], with a gain in dB per row, or None."""

@@ -61,6 +61,13 @@ class Counts:
         if not (text.lost or is_left_out):
             sums["kept_tokens"] += text.num_wanted
 
+    def add_alone(self, num_records: int, *, seconds: float, heard_seconds: float | None) -> None:
+        """Counts examples without text that have a row each, all at once; seconds as in `add`."""
+        self.sums["records"] += num_records
+        self.sums["seconds"] += seconds
+        if heard_seconds is not None:
+            self.sums["cut_seconds"] += seconds - heard_seconds
+
     def use(self, needs: Mapping[str, int]) -> None:
         """Counts what an example takes of the room of a row."""
         for name in needs:

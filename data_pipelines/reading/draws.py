@@ -62,7 +62,9 @@ class Draws:
         first, share = self._random(step).random((2, self.batch_size))
         low, high = self.gain_db
         positions = [(0.0,)] * self.batch_size
-        if self.crops:
+        if self.crops and self.tries == 1:
+            positions = [(position,) for position in first.tolist()]
+        elif self.crops:
             more = self._random(step, _CROP_STREAM).random((self.tries - 1, self.batch_size))
             positions = np.concatenate([first[None], more]).T.tolist()
         return Drawn(positions, low + (high - low) * share, tasks)

@@ -130,13 +130,20 @@ class _RecordFiles:
             Unreadable: if its bytes are damaged.
             IndexError: if there is no such index.
         """
+        return self._read(index, self._decode)
+
+    def clip(self, index: int) -> Any:
+        """Returns of the record at `index` what a batch without text needs; raises likewise."""
+        return self._read(index, self._decode_clip)
+
+    def _read(self, index: int, decode: Callable[[bytes], Any]) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)} in {self.folder}")
         shard_index = bisect.bisect_right(self._starts, index) - 1
         place = int(index) - self._starts[shard_index]
         try:
             (data,) = self._reader(shard_index).read([place])
-            return self._decode(data)
+            return decode(data)
         except (RuntimeError, ValueError, OSError) as error:
             shard = self.folder / self._shards[shard_index].name
             message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
@@ -191,6 +198,7 @@ class ShardSet(_RecordFiles):
     """The records of one set of sound, by their index; items are records.Record."""
 
     _decode = staticmethod(sound_records.decode)
+    _decode_clip = staticmethod(sound_records.decode_clip)
 
     def _check_kind(self) -> None:
         if self.manifest.latents is not None:
@@ -219,6 +227,8 @@ class LatentSet(_RecordFiles):
 
     def _decode(self, data: bytes) -> latent_records.LatentRecord:
         return latent_records.decode(data, latent_dim=self._dim)
+
+    _decode_clip = _decode
 
     def _check_kind(self) -> None:
         if self.manifest.latents is None:
@@ -279,6 +289,10 @@ class TfdsExamples:
             texts=sound.texts,
             labels=sound.labels,
         )
+
+    def clip(self, index: int) -> sound_records.Record:
+        """The same: an example is decoded whole."""
+        return self[index]
 
     def begins(self, record: sound_records.Record) -> bool:
         """Whether a record begins where its source does: examples are never cut."""

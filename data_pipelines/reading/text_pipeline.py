@@ -20,7 +20,7 @@ import functools
 import numpy as np
 
 from data_pipelines.reading import batches
-from data_pipelines.reading import pipeline
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import tasks
 
 # What "scored" says of a token.
@@ -42,13 +42,13 @@ class Forms:
     max_repeats: int
 
 
-class TextPipeline(pipeline.MixturePipeline):
+class TextPipeline(mixture_pipeline.MixturePipeline):
     """Rows of whole documents, one after another; those that do not fit their row are left out."""
 
     def __init__(
         self,
         mixture: str | Sequence[tuple[str, float]],
-        options: pipeline.Options,
+        options: mixture_pipeline.Options,
         *,
         text: tasks.TextTasks,
         forms: Forms,

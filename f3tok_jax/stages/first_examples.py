@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import pipeline
 from f3tok_jax.pretrained import frozen as frozen_lib
 from f3tok_jax.stages import sound as sound_lib
@@ -66,7 +67,7 @@ def _open_data(
     data, sound = config.data, frozen.sound
     return pipeline.Pipeline(
         frozen.run.places.mapped_mixture(data.train),
-        pipeline.Options(
+        mixture_pipeline.Options(
             seed=config.seed, max_replaced=data.max_replaced, num_threads=data.num_threads, **rows
         ),
         sample_rate=sound.sample_rate,

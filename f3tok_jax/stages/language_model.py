@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from data_pipelines.reading import pipeline
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import tasks
 from data_pipelines.reading import text_pipeline
 from f3tok_jax.devices import sharding
@@ -134,7 +134,7 @@ def open_data(
     weights = {name: weight for name, weight in data.tasks.items() if weight}
     return text_pipeline.TextPipeline(
         mixture,
-        pipeline.Options(
+        mixture_pipeline.Options(
             batch_size=data.batch_size, seed=config.seed, max_replaced=data.max_replaced, **hosts
         ),
         text=tasks.TextTasks(run.tokenizer, weights, data.length),

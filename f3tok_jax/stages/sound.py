@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from data_pipelines.reading import arrangement
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import pipeline
 from data_pipelines.reading import suitability
 from data_pipelines.reading import tasks
@@ -66,12 +67,12 @@ def open_pipeline(
         sound: of its latents.
         crops: what the stage tells pipeline.Pipeline of its examples.
         check: raises ValueError where something is missing without which no batch is of use.
-        **hosts: train, process_index and process_count of pipeline.Options.
+        **hosts: train, process_index and process_count of mixture_pipeline.Options.
     """
     check()
     return pipeline.Pipeline(
         names,
-        pipeline.Options(
+        mixture_pipeline.Options(
             batch_size=config.data.batch_size,
             seed=config.seed,
             max_replaced=config.data.max_replaced,

@@ -26,7 +26,7 @@ FILLED = "train/filled"
 
 
 class Data(Protocol):
-    """Batches by their step, as the training loop reads them; see data_pipelines.reading.pipeline."""
+    """Batches by their step, as the loop reads them; see data_pipelines.reading.mixture_pipeline."""
 
     fingerprint: str  # of everything that decides which example comes when
     num_records: int

@@ -12,6 +12,7 @@ import tokenizers
 from data_pipelines.building import builder
 from data_pipelines.inputs import folders
 from data_pipelines.inputs import listing
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import pipeline
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion as conversion_lib
@@ -48,10 +49,10 @@ def shard_set(folder: pathlib.Path, *, num_files: int = 8, **changes) -> pathlib
     return folder / "shards"
 
 
-def open_pipeline(mixture, *, kind=pipeline.Pipeline, **fields) -> pipeline.MixturePipeline:
-    """Opens a pipeline; the fields of pipeline.Options stand among its own."""
-    names = {field.name for field in dataclasses.fields(pipeline.Options)} & fields.keys()
-    options = pipeline.Options(**{name: fields.pop(name) for name in names})
+def open_pipeline(mixture, *, kind=pipeline.Pipeline, **fields) -> mixture_pipeline.MixturePipeline:
+    """Opens a pipeline; the fields of mixture_pipeline.Options stand among its own."""
+    names = {field.name for field in dataclasses.fields(mixture_pipeline.Options)} & fields.keys()
+    options = mixture_pipeline.Options(**{name: fields.pop(name) for name in names})
     return kind(str(mixture), options, **fields)
 
 

@@ -33,6 +33,7 @@ import soundfile
 
 from data_pipelines.building import builder
 from data_pipelines.inputs import folders
+from data_pipelines.reading import mixture_pipeline
 from data_pipelines.reading import pipeline
 from f3tok_jax import train as program
 from f3tok_jax.devices import sharding
@@ -171,7 +172,7 @@ def make_stage(config, run=None) -> stage_lib.Stage:
         init_state=functools.partial(_init_state, optimizers=optimizers),
         open_data=lambda names, **hosts: pipeline.Pipeline(
             names,
-            pipeline.Options(
+            mixture_pipeline.Options(
                 batch_size=config.data.batch_size,
                 seed=config.seed,
                 max_replaced=config.data.max_replaced,
@@ -224,7 +225,7 @@ def _statistics(config, crop: int) -> stage_lib.Statistics:
         example={name: jax.ShapeDtypeStruct(*pair) for name, pair in shapes.items()},
         open_data=lambda **rows: pipeline.Pipeline(
             config.data.train,
-            pipeline.Options(seed=config.seed, **rows),
+            mixture_pipeline.Options(seed=config.seed, **rows),
             sample_rate=SAMPLE_RATE,
             crop_length=crop,
             random_crop=False,

@@ -37,6 +37,37 @@ def test_round_trip_keeps_every_field():
         assert getattr(record, name) == getattr(_record(), name)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("offset", [0, 7])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"key": '"ends":true', "source": ',"offset":3'},
+        {"texts": (sound_records.Text('{"ends":true,"offset":1}', "caption"),)},
+        {"labels": {"ends": "true", "offset": "1", '"ends"': ":true"}},
+        {"levels": {"ends": 1.0, "offset": 1.0}},
+    ],
+)
+def test_a_clip_is_what_the_whole_record_says(version, ends, offset, changes):
+    data = bytearray(sound_records.encode(_record(ends=ends, offset=offset, **changes)))
+    data[4:8] = struct.pack("<I", version)
+    record, clip = (
+        decode(bytes(data)) for decode in (sound_records.decode, sound_records.decode_clip)
+    )
+    np.testing.assert_array_equal(clip.waveform, record.waveform)
+    found = (clip.num_samples, clip.offset, clip.ends)
+    assert found == (record.num_samples, record.offset, record.ends)
+
+
+def test_a_clip_of_a_header_that_is_written_otherwise_is_the_same():
+    header = json.dumps({"key": "k", "sample_rate": 8, "num_samples": 4, "ends": True, "offset": 2})
+    data = sound_records.MAGIC + struct.pack("<II", 2, len(header)) + header.encode() + bytes(8)
+    clip = sound_records.decode_clip(data)
+    assert (clip.num_samples, clip.offset, clip.ends) == (4, 2, True)
+
+
 def test_defaults_are_not_stored_and_come_back():
     plain = sound_records.Record(key="k", waveform=np.ones(1, np.int16), sample_rate=8_000)
     assert not any(name in sound_records.encode(plain) for name in (b"labels", b"levels"))
