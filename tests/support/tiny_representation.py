@@ -14,7 +14,7 @@ from tests.support import tiny_models
 
 RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "representation.py") + ":tiny"
 _SMALL = tiny_models.overrides(
-    autoencoder=dict(latent_dim=4),
+    autoencoder=dict(recipe=dict(model=dict(latent_dim=4))),
     model=tiny_models.SHAPE | dict(input_noise=0.0),
     language_model=dict(shape=tiny_models.LANGUAGE_MODEL),
     num_steps=6,
