@@ -81,19 +81,30 @@ class Autoencoder(nn.Module):
         return (hops + _edge_kernel(self.fold)[0] - 1) * self.hop_length
 
     def __call__(
-        self, waveform: jax.Array, *, noise_key: jax.Array | None = None
+        self,
+        waveform: jax.Array,
+        *,
+        mask: jax.Array | None = None,
+        noise_key: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Reconstructs `waveform`, through perturbed latents if a `noise_key` is given.
 
         Args:
             waveform: [b, n] in [-1, 1].
+            mask: [b, n] bool, samples that are sound; None for all. The decoder, which looks ahead,
+                hears no latents of what follows, as if each sound were decoded by itself.
             noise_key: key of the bottleneck's noise; None for none.
 
         Returns:
             The reconstruction [b, n] and the clean latents [b, t, latent_dim], float32.
         """
         latents = self.waveform_to_latents(waveform)
-        reconstruction = self.latents_to_waveform(self.bottleneck.noisy(latents, noise_key))
+        heard = self.bottleneck.noisy(latents, noise_key)
+        if mask is not None:
+            missing = -mask.shape[1] % self.samples_per_latent
+            frames = jnp.pad(mask, ((0, 0), (0, missing))).reshape(*latents.shape[:2], -1)
+            heard = jnp.where(jnp.any(frames, axis=-1, keepdims=True), heard, 0.0)
+        reconstruction = self.latents_to_waveform(heard)
         return reconstruction[:, : waveform.shape[1]], latents
 
     def waveform_to_latents(self, waveform: jax.Array) -> jax.Array:

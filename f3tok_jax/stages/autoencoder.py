@@ -107,7 +107,10 @@ class Model:
         if self.config.train_only:  # No gradient passes the latents, and none is computed.
             params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
-        return waveform, *self.autoencoder.apply({"params": params}, waveform, noise_key=noise_key)
+        reconstructed = self.autoencoder.apply(
+            {"params": params}, waveform, mask=batch["mask"], noise_key=noise_key
+        )
+        return waveform, *reconstructed
 
 
 def make_stage(

@@ -101,9 +101,8 @@ _SAMPLES = (2560, 1920, 640, 1300, 2000, 2560, 800, 1700)  # of four latents, 2,
 
 
 def _autoencoder(dtype: str):
-    # A decoder that looks ahead hears, at a sound's end, the latents of the silence of its row, and
-    # zeros where the row ends: there alone it is not what it is in the batch.
-    config = tiny_models.config(strides=((4, 4),), compute_dtype=dtype, decoder_lookahead=0)
+    # A decoder that looks ahead, as in all presets, must not hear the silence of a longer row.
+    config = tiny_models.config(strides=((4, 4),), compute_dtype=dtype, decoder_lookahead=1)
     config.losses.update(dict(mel_windows=(64, 256), mel_bands=(10, 20)))
     config.data.crop_frames = 4
     stage = autoencoder_stage.make_stage(config)
