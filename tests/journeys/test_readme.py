@@ -27,6 +27,7 @@ _SMALL = {
     "configs/representation.py:base": (
         "--config.num_steps=4 --config.optimizer.encoder.warmup_steps=2 --config.data.batch_size=4 "
         "--config.data.crop_frames=50 --config.packing.examples=2 --config.rq.statistics_frames=2000 "
+        "--config.rq.normalization=standardize "  # nine seconds are too few to whiten 32 channels
         "--config.packing.frames=0 --config.packing.positions=0 --config.rq.codebook_size=16 "
         "--config.model.num_layers=1 --config.model.width=32 --config.model.hidden_width=32 "
         "--config.model.num_heads=2 --config.model.num_kv_heads=2 --config.model.head_dim=16 "
