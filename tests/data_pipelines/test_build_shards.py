@@ -293,7 +293,7 @@ def test_a_killed_build_leaves_no_set_and_is_continued(tmp_path):
     _build(
         folders.Folder(str(folder)),
         tmp_path / "undisturbed",
-        segment_length=64_000,
+        segment_length=320_000,
         min_seconds=0.1,
         max_seconds=6 * 3600.0,
     )
