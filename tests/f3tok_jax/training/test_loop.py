@@ -49,7 +49,7 @@ def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch)
 
 def test_leaving_says_whether_it_has_saved(shards, tmp_path, monkeypatch, capsys):
     of = fingerprint.of
-    _call_at(monkeypatch, 4, lambda batch: os.kill(os.getpid(), signal.SIGTERM))
+    _call_at(monkeypatch, 4, lambda batch: os.kill(os.getpid(), signal.SIGTERM), count=2)
     monkeypatch.setattr(fingerprint, "of", lambda tree: (of(tree)[0], ["params/kernel"]))
     assert toy_run.train(shards, tmp_path) == session.EXIT_PREEMPTED
     said = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_a_nonfinite_batch_is_skipped_counted_and_named(shards, tmp_path, monkey
         batch["waveform"][0, 0] = np.nan
         batch["mask"][0, 0] = True
 
-    _call_at(monkeypatch, 5, spoil)
+    _call_at(monkeypatch, 5, spoil, count=2)  # the first time for the statistics
     assert toy_run.train(shards, tmp_path) == session.EXIT_DONE
     entry = json.loads((tmp_path / "logs" / "nonfinite.jsonl").read_text())
     assert entry["step"] == 6
