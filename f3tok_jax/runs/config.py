@@ -27,15 +27,14 @@ _PACKAGE = "configs"  # of recipes
 
 # What a resumed run may change: these decide when it ends, what it reports and where it lives, not
 # which numbers it computes. A name covers all keys below it. What is measured before the first step
-# is kept by the run: how much was heard for it decides nothing later (in batches, once). So do the
-# places of frozen models, which are held to the run by their fingerprints wherever they lie, and
-# what stands for a model that has no place, which a run never has.
+# is kept by the run: how much was heard for it decides nothing later. So do the places of frozen
+# models, which are held to the run by their fingerprints wherever they lie, and what stands for a
+# model that has no place, which a run never has.
 RESUMABLE = (
-    *("num_steps", "loop", "checkpoint", "mesh", "preset", "data.max_lost"),
-    *("rq.statistics_frames", "rq.statistics_batches"),
+    *("num_steps", "loop", "checkpoint", "mesh", "preset"),
+    *("data.max_lost", "rq.statistics_frames"),
 )
 _PLACES = ("workdir", "step", "folder", "recipe")
-_PLACES_ONCE = ("sample_rate", "samples_per_latent", "latent_dim")  # in place of a recipe
 # So are these (folder.check_began_with), where the run has them at all.
 _DATA = ("data.train", "data.heldout", "tokenizer", "init_from.workdir", "init_from.step")
 _MAX_DEPTH = 20  # of sections; what lies deeper is a value
@@ -313,8 +312,7 @@ def _differences(
 ) -> tuple[str, list[str]]:
     """What `config` has otherwise than a resumed run may; and the keys of data that has moved."""
     there, here = flatten(there), flatten(config)
-    places = (*_PLACES, *_PLACES_ONCE)
-    free = (f"{name}.{place}" for name in frozen_models(config) for place in places)
+    free = (f"{name}.{place}" for name in frozen_models(config) for place in _PLACES)
     free = (*RESUMABLE, *free)
     differing = [
         key

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from f3tok_jax.losses import adversarial as adversarial_losses
-from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
@@ -22,18 +21,9 @@ GAME = "game"  # both of them, weighted, where they are not told apart
 NORM = "sound_gradient/{loss}"
 
 
-# What runs did before there was a choice; their configs do not say.
-_BEFORE = {"balance": "weights", "split_game": False, "mel_floor": reconstruction_losses.MEL_FLOOR}
-
-
-def settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """config.losses with every choice in it."""
-    return ml_collections.ConfigDict({**_BEFORE, **config.losses})
-
-
 def validate(config: ml_collections.ConfigDict, source: str) -> None:
     """Refuses a kind, a balance or a floor that there cannot be."""
-    losses = settings(config)
+    losses = config.losses
     discriminators_lib.Discriminators(**config.discriminators).check_kind()
     if losses.balance not in BALANCES:
         raise ValueError(

@@ -125,9 +125,8 @@ def make_stage(
     autoencoder = pretrained_autoencoder.make(config)
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
     optimizers = players.make_players(config, names, frozen=_frozen_modules(config))
-    sound, crops = lineage.Lineage(config=config).sound, {"gain_db": config.data.gain_db}
-    # A run that was begun before there were levels has none.
-    crops |= {name: config.data.get(name, 0.0) for name in ("salient_db", "level_db")}
+    sound = lineage.Lineage(config=config).sound
+    crops = {name: config.data[name] for name in ("gain_db", "salient_db", "level_db")}
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),
@@ -190,7 +189,7 @@ def train_step(
     """
     del frozen
     config, params = model.config, sharding.gather(state.params)
-    losses, accumulate = adversarial.settings(config), config.optimizer.accumulate
+    losses, accumulate = config.losses, config.optimizer.accumulate
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
@@ -298,9 +297,8 @@ def _reconstruction_gradients(
     """Of each loss that needs no discriminator, over `num_samples`, the gradient at the
     reconstruction, and the loss as a metric."""
     gradients, metrics = {}, {}
-    floor = adversarial.settings(config).mel_floor
     with jax.named_scope("losses"):
-        terms = _reconstruction_terms(waveform, mask, config, mel_floor=floor)
+        terms = _reconstruction_terms(waveform, mask, config, mel_floor=config.losses.mel_floor)
         for name, term in terms.items():
             (total, weight), pull_back = jax.vjp(term, reconstruction)
             metrics[name] = total, weight

@@ -39,7 +39,7 @@ def statistics(
     """
     spec = frozen.sound.batch_spec(config.data)
     return stage.Statistics(
-        num_examples=_num_examples(config),
+        num_examples=-(-config.rq.statistics_frames // config.data.crop_frames),
         example={
             name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in spec.items()
         },
@@ -51,12 +51,6 @@ def statistics(
         sums=lambda arrays, batch: sums(batch, *frozen.latents(arrays, batch)),
         finish=finish,
     )
-
-
-def _num_examples(config: ml_collections.ConfigDict) -> int:
-    if "statistics_frames" not in config.rq:  # The config of a run that counted in batches.
-        return config.rq.statistics_batches * config.data.batch_size
-    return -(-config.rq.statistics_frames // config.data.crop_frames)
 
 
 def _open_data(

@@ -43,11 +43,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.language_model.train must be one of {adaptation.KINDS} and its rank at least "
             f"1, got {config.language_model.train!r} and {config.language_model.rank} ({source})"
         )
-    trained = config.representation.get("train", "nothing")  # no key in old runs
-    if trained not in pretrained_generation.TRAINED:
+    if config.representation.train not in pretrained_generation.TRAINED:
         raise ValueError(
             f"config.representation.train must be one of {pretrained_generation.TRAINED}, got "
-            f"{trained!r} ({source})"
+            f"{config.representation.train!r} ({source})"
         )
     if not any(config.text.tasks.values()):
         raise ValueError(f"config.text.tasks ({source}) must give some task a weight above 0")

@@ -111,7 +111,7 @@ def _pack(
 
     # An encoder that is trained is taught by the language model, which reads it.
     tokens = teaching.tokens[:, :-1]
-    if not config.flow.get("token_gradient", False):
+    if not config.flow.token_gradient:
         tokens = jax.lax.stop_gradient(tokens)
     learned = _Learned(
         states=flat(teaching.states[:, :-1]),

@@ -43,12 +43,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if rq.target not in ("latents", "log_mel"):
         got = f"got {rq.target!r} ({source})"
         raise ValueError(f"config.rq.target must be 'latents' or 'log_mel', {got}")
-    if (kind := rq_targets.normalization(rq)) not in rq_targets.NORMALIZATIONS:
+    if rq.normalization not in rq_targets.NORMALIZATIONS:
         raise ValueError(
-            f"config.rq.normalization must be one of {rq_targets.NORMALIZATIONS}, got {kind!r} "
-            f"({source})"
+            f"config.rq.normalization must be one of {rq_targets.NORMALIZATIONS}, got "
+            f"{rq.normalization!r} ({source})"
         )
-    if kind == "leading":
+    if rq.normalization == "leading":
         validation.positive(config, "rq.directions")
     if rq.target == "log_mel" and config.data.latents:
         raise ValueError(
@@ -143,7 +143,7 @@ def _load_frozen(
     shardings: Mapping[str, Any], measured: Mapping[str, Any], *, model: representation_loss.Model
 ) -> dict[str, Any]:
     """Everything that the step reads and nothing trains, each where it belongs."""
-    # A run that began before this was measured goes on with latents as they are.
+    # Not measured where the autoencoder normalises.
     rms = measured.get(lineage.LATENT_RMS, 1.0)
     placed = model.frozen.load(shardings, latent_rms=rms)
     return placed | model.targets.load(shardings, measured) if model.targets else placed

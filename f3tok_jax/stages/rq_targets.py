@@ -19,13 +19,6 @@ from f3tok_jax.training import stage
 NORMALIZATIONS = ("whiten", "leading", "standardize")
 
 
-def normalization(rq: ml_collections.ConfigDict) -> str:
-    """Which of NORMALIZATIONS a config has; runs of before there were three say `whiten`."""
-    if "whiten" in rq:
-        return "whiten" if rq.whiten else "standardize"
-    return rq.normalization
-
-
 class Targets:
     """Labels of latents, or of log-mel frames, by a table that is random and stays so."""
 
@@ -33,7 +26,7 @@ class Targets:
         """Takes the config of a run with this loss, and the models that it hears with."""
         self._config, self._frozen = config, frozen
         self._is_of_latents = config.rq.target == "latents"
-        kind = normalization(config.rq)
+        kind = config.rq.normalization
         self._is_standardized = kind == "standardize"
         self._directions = config.rq.directions if kind == "leading" else 0
         if self._directions > self._dim:

@@ -155,5 +155,4 @@ def _bound(config: ml_collections.ConfigDict, rows: arrangement.Rows) -> suitabi
     keys |= {"max_lost": "data.max_lost", "crop_length": "data.crop_frames"}
     keys |= {"max_tokens": f"{section}.max_tokens"}
     names = {name: f"config.{key}" for name, key in keys.items()}
-    # A run that was begun before there was a bound has none.
-    return suitability.Bound(max_lost=config.data.get("max_lost", 1.0), names=names)
+    return suitability.Bound(max_lost=config.data.max_lost, names=names)
