@@ -13,6 +13,7 @@ import pytest
 from data_pipelines import leaving
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption
+from tests.support import heeding
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -32,7 +33,7 @@ def notice():
 @pytest.mark.parametrize("number", _SIGNALS)
 def test_a_signal_is_noticed_and_the_handlers_are_put_back(number, notice):
     assert not notice.reached()
-    os.kill(os.getpid(), number)
+    heeding.tell_self(number)
     assert notice.reached() and notice.reached()
 
 
@@ -60,9 +61,9 @@ def test_a_second_sigterm_does_not_interrupt_the_save_but_a_second_ctrl_c_does(n
     left = []
     monkeypatch.setattr(leaving, "leave", lambda sentence, code: left.append((sentence, code)))
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-        os.kill(os.getpid(), number)
+        heeding.tell_self(number)
     assert notice.reached() and not left
-    os.kill(os.getpid(), signal.SIGINT)
+    heeding.tell_self(signal.SIGINT)
     assert left == [("stopped by a second Ctrl-C: run the same command again", 42)]
 
 

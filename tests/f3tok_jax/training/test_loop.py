@@ -3,8 +3,6 @@
 """What happens between steps: leaving, evaluations, steps that are not finite, spikes."""
 
 import json
-import os
-import signal
 
 import jax
 import numpy as np
@@ -14,6 +12,7 @@ from data_pipelines.reading import pipeline
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
+from tests.support import heeding
 from tests.support import metrics
 from tests.support import sounds
 from tests.support import toy_run
@@ -38,7 +37,7 @@ def _call_at(monkeypatch, step: int, action, *, training: bool = True, count: in
 
 
 def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch):
-    _call_at(monkeypatch, 9, lambda batch: os.kill(os.getpid(), signal.SIGTERM))
+    _call_at(monkeypatch, 9, lambda batch: heeding.tell_self())
     assert toy_run.train(shards, tmp_path) == session.EXIT_PREEMPTED
     left_at = saved_states.latest_step(str(tmp_path))
     assert 0 < left_at < 12 and not (tmp_path / "DONE").exists()
@@ -49,7 +48,7 @@ def test_leaving_and_resuming_is_bit_exact(shards, whole, tmp_path, monkeypatch)
 
 def test_leaving_says_whether_it_has_saved(shards, tmp_path, monkeypatch, capsys):
     of = fingerprint.of
-    _call_at(monkeypatch, 4, lambda batch: os.kill(os.getpid(), signal.SIGTERM), count=2)
+    _call_at(monkeypatch, 4, lambda batch: heeding.tell_self(), count=2)
     monkeypatch.setattr(fingerprint, "of", lambda tree: (of(tree)[0], ["params/kernel"]))
     assert toy_run.train(shards, tmp_path) == session.EXIT_PREEMPTED
     said = capsys.readouterr().out
@@ -143,7 +142,7 @@ def test_an_interrupted_evaluation_is_taken_again(
     _call_at(
         monkeypatch,
         1,
-        lambda batch: os.kill(os.getpid(), signal.SIGTERM),
+        lambda batch: heeding.tell_self(),
         training=False,
         count=evaluation,
     )

@@ -3,8 +3,6 @@
 """A run whose reports find no disk: it trains, saves and leaves as it would, and says what it lost."""
 
 import errno
-import os
-import signal
 import threading
 import time
 
@@ -17,6 +15,7 @@ from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.training import progress
 from f3tok_jax.training import session
+from tests.support import heeding
 from tests.support import metrics
 from tests.support import toy_run
 
@@ -84,7 +83,7 @@ def test_a_run_whose_reports_stand_still_trains_and_leaves_when_told(
     def line_and_leave(self, step, values):
         if step == 9:
             told.append(time.monotonic())
-            os.kill(os.getpid(), signal.SIGTERM)
+            heeding.tell_self()
         return line(self, step, values)
 
     told = []
