@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from f3tok_jax.runs import appended_file
+from f3tok_jax.runs import event_file
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import summed_folder
@@ -72,7 +73,7 @@ def test_reports_without_room_are_counted_and_the_run_is_the_same(
     assert said.count("No space left on device") == 1 + 3 + 3
 
 
-@pytest.mark.reliability("R08")
+@pytest.mark.reliability("R08", "R02")
 def test_a_run_whose_reports_stand_still_trains_and_leaves_when_told(
     shards, whole, tmp_path, monkeypatch, capsys
 ):
@@ -88,9 +89,10 @@ def test_a_run_whose_reports_stand_still_trains_and_leaves_when_told(
 
     told = []
     with monkeypatch.context() as patch:
-        still = lambda self, *arguments: free.wait(300)
+        still = lambda self, *arguments, **options: free.wait(300) and None
         for method in ("append", "replace"):
             patch.setattr(appended_file.AppendedFile, method, still)
+        patch.setattr(event_file.EventFile, "add", still)
         patch.setattr(progress.Progress, "line", line_and_leave)
         assert _train(shards, tmp_path) == session.EXIT_PREEMPTED
         assert time.monotonic() - told[0] < 20
