@@ -18,7 +18,8 @@ set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/common.sh"
 
-selection=(-m "not slow")
+# A test that takes a quarter of an hour stands still: all stacks are written, and its process ends.
+selection=(-m "not slow" -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true)
 arguments=()
 for argument in "$@"; do
     if [[ "$argument" == --slow ]]; then selection=(); else arguments+=("$argument"); fi
@@ -46,6 +47,6 @@ install
 install_tpu_compiler
 cd "$REPO"
 # One process per core; a file's tests share what they compile, so they stay together, in the order
-# of conftest.py.
-exec "$VENV/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+# of conftest.py. A process that dies is not replaced: pytest-xdist can wait for ever for one that is.
+exec "$VENV/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 \
     ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
