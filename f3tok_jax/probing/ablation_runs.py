@@ -82,13 +82,8 @@ def plan(
     runs, maps = [], [f"--map={old}={new}" for old, new in moved.items()]
     for arm in arms:
         for seed in seeds:
-            changes = [f"--config.{change}" for change in (*arm.changes, f"seed={seed}")]
-            config = config_lib.read(recipe, [*overrides, *changes])
-            if config.stage != "representation":
-                raise ValueError(
-                    f"--config must be a recipe of the representation stage, got {recipe}, which "
-                    f"is of the {config.stage} stage"
-                )
+            changes = arm.arguments(seed)
+            config = arms_lib.read_config(recipe, [*overrides, *changes])
             validation.validate(config, registry.of(config.stage))
             if arm == arms_lib.FULL and not (config.rq.weight and config.supervision.weight):
                 raise ValueError(

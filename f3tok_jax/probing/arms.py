@@ -7,7 +7,10 @@ import dataclasses
 import re
 import shlex
 
+import ml_collections
+
 from data_pipelines import command
+from f3tok_jax.runs import config as config_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,10 @@ class Arm:
     def folder(self) -> str:
         """Its name as a part of a path."""
         return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
+
+    def arguments(self, seed: int) -> list[str]:
+        """What f3tok_jax.train is given beside the recipe."""
+        return [f"--config.{change}" for change in (*self.changes, f"seed={seed}")]
 
 
 FULL = Arm("full")
@@ -71,3 +78,14 @@ def parse(text: str) -> Arm:
                 f"{arm.name!r}"
             )
     return arm
+
+
+def read_config(recipe: str, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    """The config of a recipe and "--config.key=value" arguments; ValueError for another stage's."""
+    config = config_lib.read(recipe, arguments)
+    if config.stage != "representation":
+        raise ValueError(
+            f"--config must be a recipe of the representation stage, got {recipe}, which is of the "
+            f"{config.stage} stage"
+        )
+    return config

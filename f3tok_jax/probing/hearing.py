@@ -27,9 +27,8 @@ def read_sounds(folder: str, *, sample_rate: int, num_sounds: int, shortest: int
     source = sources.open_source(folder, sample_rate=sample_rate)
     if isinstance(source, sources.LatentSet):
         raise ValueError(f"{folder} must hold sound, got latents: they cannot be disturbed")
-    count = min(num_sounds or len(source), len(source))
-    indices = np.linspace(0, len(source) - 1, count).round().astype(int)
-    found = [pcm16.to_float(source[int(index)].waveform) for index in indices]
+    indices = sources.spaced(len(source), num_sounds or len(source))
+    found = [pcm16.to_float(source[index].waveform) for index in indices]
     found = [sound for sound in found if len(sound) >= shortest]
     if not found:
         raise ValueError(f"{folder} has no sound of at least {shortest} samples")

@@ -23,7 +23,6 @@ from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.probing import disturbances as disturbances_lib
 from f3tok_jax.probing import hearing
 from f3tok_jax.probing import probes
-from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
 from f3tok_jax.runs import results as results_lib
@@ -211,17 +210,10 @@ def measure(
     Raises:
         ValueError: if runs, recipe and sets do not fit together.
     """
-    plain = config_lib.read(recipe, overrides)
-    if plain.stage != "representation":
-        raise ValueError(
-            f"--config must be a recipe of the representation stage, got {recipe}, which is of the "
-            f"{plain.stage} stage"
-        )
-    rq = plain.rq
+    rq = arms_lib.read_config(recipe, overrides).rq
 
     def make(arm: arms_lib.Arm, seed: int, workdir: str) -> rq_targets.Targets:
-        changes = [f"--config.{change}" for change in (*arm.changes, f"seed={seed}")]
-        config = config_lib.read(recipe, [*overrides, *changes])
+        config = arms_lib.read_config(recipe, [*overrides, *arm.arguments(seed)])
         return make_targets(config, workdir, moved=moved)
 
     targets = {
