@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An autoencoder's decoder is trained on alone, and latents of before stay valid."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -9,18 +11,27 @@ import soundfile
 
 from configs import sections
 from f3tok_jax import cli
+from f3tok_jax.inference import latent_shards
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import session
+from tests.support import metrics
 from tests.support import run_checks
 from tests.support import sounds
 from tests.support import tiny_models
+from tests.support import tiny_runs
 
 
 def _config(shards, parent=""):
     config = tiny_models.config(strides=((4, 4),))
+    _shorten(config, shards, parent)
+    return config
+
+
+def _shorten(config, shards, parent) -> None:
+    """Three steps of the decoder of `parent`, and few mel spectra."""
     config.num_steps, config.train_only = 3, "decoder"
     config.losses.update(dict(mel_windows=(256,), mel_bands=(20,)))
     config.data.update(dict(train=str(shards), heldout=""))
@@ -28,7 +39,6 @@ def _config(shards, parent=""):
     config.init_from.workdir = str(parent)
     config.checkpoint.every_steps = 3
     config.loop.update(dict(log_every=1, sample_every=1000))
-    return config
 
 
 def test_a_decoder_is_trained_alone_and_decodes_latents_of_before(tmp_path):
@@ -79,6 +89,61 @@ def test_a_decoder_is_trained_alone_and_decodes_latents_of_before(tmp_path):
     with pytest.raises(ValueError, match="config.model.compression must be 0.5, as there, got 0.3"):
         run_checks.train(other, str(tmp_path / "other"), devices=devices)
     assert not config_lib.exists(str(tmp_path / "other"))
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> dict[str, str]:
+    """Runs of three stages and, as "decoder", the decoder of the first one, trained on in a game."""
+    root = tmp_path_factory.mktemp("chain")
+    folders = tiny_runs.write_chain(root) | {"decoder": str(root / "decoder")}
+    folders["shards"] = str(sounds.labelled_set(root / "sound", num_files=12))
+    config = tiny_models.config()
+    config.optimizer.discriminator.update(dict(start=1, warmup_steps=1))
+    config.discriminators.update(
+        dict(periods=(2,), period_channels=(8, 8), stft_windows=(512,), stft_channels=8)
+    )
+    config.optimizer.generator.learning_rate = 0.03
+    _shorten(config, folders["shards"], folders["autoencoder"])
+    devices = jax.devices()[:1]
+    assert run_checks.train(config, folders["decoder"], devices=devices) == session.EXIT_DONE
+    return folders
+
+
+def test_discriminators_play_against_a_decoder_alone(chain):
+    runs = (chain["autoencoder"], chain["decoder"])
+    before, after = (saved_states.read_meta(run)["fingerprints"] for run in runs)
+    for path in before:
+        if path.startswith("ema_params/"):
+            assert (after[path] == before[path]) == ("/encoder/" in path), path
+    lines = metrics.read(pathlib.Path(chain["decoder"]))
+    assert [line["step"] for line in lines if "train/feature_matching" in line] == [2, 3]
+
+
+def test_a_generator_of_before_is_heard_through_the_new_decoder(chain, tmp_path):
+    heard = {}
+    for name, more in (("old", []), ("new", [f"--decoder={chain['decoder']}"])):
+        output = tmp_path / f"{name}.wav"
+        flags = [f"--model={chain['generation']}", "--text=ab", f"--output={output}", "--seed=1"]
+        assert cli.main(["generate", *flags, "--max_seconds=0.4", *more]) == 0
+        heard[name], _ = soundfile.read(output)
+    assert len(heard["old"]) == len(heard["new"]) > 0
+    assert not np.array_equal(heard["old"], heard["new"])
+
+
+def test_a_later_stage_is_trained_on_it_from_the_latents_of_before(chain, tmp_path):
+    latents = tmp_path / "latents"
+    encode = dict(say=lambda line: None)
+    latent_shards.encode_shards(chain["autoencoder"], chain["shards"], latents, **encode)
+    config = config_lib.load(chain["representation"])
+    config.autoencoder.workdir = chain["decoder"]
+    config.supervision.weight, config.rq.normalization, config.num_steps = 0.0, "standardize", 1
+    config.data.update(dict(latents=True, train=str(latents), heldout="", batch_size=4))
+    config.optimizer.encoder.warmup_steps = 0
+    workdir = str(tmp_path / "representation")
+    assert run_checks.train(config, workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
+    run = lineage.Lineage.read(workdir)
+    run.check()
+    assert run.latents_fingerprint == lineage.Lineage.read(chain["autoencoder"]).fingerprint
 
 
 def test_a_random_encoder_that_never_learns_is_refused(tmp_path):
