@@ -113,8 +113,8 @@ def _base() -> ml_collections.ConfigDict:
         dict(
             weights=dict(
                 mel=15.0,  # of the log-mel distance [DAC]
-                stft=0.0,  # of the distance of magnitudes; 0: measured, not trained on [DAC]
-                waveform=0.0,  # of the distance of samples; 0: measured, not trained on [DAC]
+                stft=0.0,  # of the distance of magnitudes; 0: left out [DAC]
+                waveform=0.0,  # of the distance of samples; 0: left out [DAC]
                 adversarial=1.0,  # of what the discriminators say [DAC]
                 feature_matching=2.0,  # of the distance of their feature maps, summed [DAC]
             ),

@@ -68,7 +68,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
         )
     )
     config.model = ml_collections.ConfigDict(
-        dict(  # the flow head: 67 M parameters
+        dict(  # the flow head
             history=1,  # patches before the one that is made [VoxCPM]
             num_layers=4,  # blocks: RMSNorm, attention in both directions, SwiGLU [VoxCPM]
             width=1024,  # of a position [VoxCPM]

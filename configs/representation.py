@@ -110,7 +110,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             normalization="whiten",
             directions=8,  # of "leading" [chosen]
             layer_norm=True,  # of "standardize", per frame, before the projection [TouchNet]
-            statistics_frames=500_000,  # at most, of which mean and whitening are measured [chosen]
+            statistics_frames=500_000,  # of which mean and whitening are measured, about [chosen]
             # Random projections, each with its codes. [chosen: each sees 16 of 64 dimensions; wenet
             # has 1, USM 16]
             num_codebooks=4,

@@ -39,7 +39,7 @@ _WRITTEN = (".wav", ".flac", ".ogg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, or 1 with a sentence on stderr."""
+    """Runs one command; returns the exit code, with a sentence on stderr if it is not 0."""
     return command.run(_parser(), lambda given: given.command(given), argv)
 
 

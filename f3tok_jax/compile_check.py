@@ -11,7 +11,7 @@ The figures come from the TPU compiler and the chips' data sheets, so they are t
 machine; only the compile seconds are this machine's. Needs libtpu (extra "tpu"), and no TPU.
 
 Exit codes: 0 fits; 1 wrong config, topology or missing library; 2 the step, or what comes before the
-first, does not fit the chip's memory.
+first, does not fit the chip's memory; 4 a full disk.
 """
 
 import argparse

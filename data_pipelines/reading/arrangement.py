@@ -52,6 +52,11 @@ class Rows:
         together = max(n for n in range(1, min(num_rows, _MAX_ROWS) + 1) if num_rows % n == 0)
         return together * self.examples
 
+    def decide(self, max_frames: int, max_tokens: int) -> bool:
+        """Whether it depends on the rows what of a batch is heard, and in which order."""
+        most = self.needs(max_frames, max_tokens)
+        return self.examples > 1 or any(most[name] > self.room[name] for name in self.room)
+
     def fingerprint(self, max_frames: int, max_tokens: int) -> list:
         """What decides the order of a batch, ready for JSON; `needs` is told by what it gives."""
         sizes = [(1, 0), (1, 1), (max_frames, 0), (max_frames, max_tokens)]

@@ -64,9 +64,9 @@ def _exists(name: str) -> bool:
 
 def _split(entry: str) -> tuple[str, float | None]:
     """The folder and the number of DIR=0.7; None where no number follows."""
-    folder, _, weight = entry.strip().rpartition("=")
+    folder, equals, weight = entry.strip().rpartition("=")
     try:
-        return folder, float(weight)
+        return (folder, float(weight)) if equals else (entry.strip(), None)
     except ValueError:
         return entry.strip(), None
 

@@ -92,6 +92,8 @@ class Pipeline(mixture_pipeline.MixturePipeline):
         self.sample_rate, self._text, self._shares = sample_rate, text, rows is not None
         self._rows = rows or arrangement.alone(crop_length)
         self._making = examples.Making(layout=self._layout, text=text, rows=self._rows)
+        longest = -(-crop_length // self._rows.samples_per_frame)
+        rows_decide = self._rows.decide(longest, text.max_tokens if text else 0)
         has_sound = isinstance(self._layout, batches.Sound)
         self._is_sound_alone = has_sound and text is None and rows is None
         self._group_size = self._rows.group_size(options.batch_size)
@@ -112,10 +114,10 @@ class Pipeline(mixture_pipeline.MixturePipeline):
                 self._sources,
                 self._weights,
                 batch_size=options.batch_size,
+                rows_decide=rows_decide,
                 bound=bound,
             )
         self._places_of_block = functools.lru_cache(maxsize=4)(self._locate_block)
-        shares = rows is not None and rows.examples > 1
         self.fingerprint = self._digest(
             self._weights,
             sample_rate,
@@ -127,7 +129,11 @@ class Pipeline(mixture_pipeline.MixturePipeline):
             *([["levels", salient_db, level_db]] if has_levels else []),
             *(["beginnings"] if options.train and not random_crop else []),
             *([text.fingerprint] if text is not None else []),
-            *([rows.fingerprint(crop_length, text.max_tokens if text else 0)] if shares else []),
+            *(
+                [rows.fingerprint(crop_length, text.max_tokens if text else 0)]
+                if rows_decide
+                else []
+            ),
         )
 
     @property

@@ -195,7 +195,7 @@ class _RecordFiles:
 
 
 class ShardSet(_RecordFiles):
-    """The records of one set of sound, by their index; items are records.Record."""
+    """The records of one set of sound, by their index; items are sound.Record."""
 
     _decode = staticmethod(sound_records.decode)
     _decode_clip = staticmethod(sound_records.decode_clip)

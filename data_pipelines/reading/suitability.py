@@ -66,6 +66,7 @@ def check(
     weights: Sequence[float],
     *,
     batch_size: int,
+    rows_decide: bool,
     bound: Bound,
 ) -> None:
     """Refuses sets of which more than a bound is lost.
@@ -75,6 +76,7 @@ def check(
         opened: the sources.
         weights: of them in the mixture.
         batch_size: over all hosts.
+        rows_decide: whether what is heard depends on the rows; see arrangement.Rows.decide.
         bound: of what may be lost.
 
     Raises:
@@ -85,15 +87,14 @@ def check(
     manifests = [getattr(source, "manifest", None) for source in opened]
     if text is not None and None not in manifests:  # a TFDS data set does not say what it holds
         text.check(manifests)
-    shared = making.rows.examples > 1
-    if text is None and not shared:
+    if text is None and not rows_decide:
         return
     seen = [one for source, weight in zip(opened, weights) for one in _look(making, source, weight)]
     where = ", ".join(source.name for source in opened)
     if text is not None:
         _check_cuts(making, opened, weights, seen, bound, where)
         _check_lengths(text, seen, bound, where)
-    if seen and shared:
+    if seen and rows_decide:
         _check_rows(making.rows, seen, batch_size, bound, where)
 
 
@@ -184,6 +185,8 @@ def _check_rows(rows, seen, batch_size, bound, where) -> None:
         *_more_room(rows, drawn, group, bound),
         *_fewer_examples(rows, drawn, batch_size, bound),
     ]
+    if 1 < rows.examples == group < batch_size:
+        remedies.append(f"a batch whose number of rows, now {batch_size // group}, has divisors")
     room = ", ".join(f"{bound.name(name)}={rows.room[name]}" for name in rows.room)
     raise ValueError(
         f"rows have no room for {lost:.0%} of what is in {where}, more than "

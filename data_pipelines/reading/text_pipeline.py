@@ -110,7 +110,7 @@ class TextPipeline(mixture_pipeline.MixturePipeline):
             key = [self.options.seed, step * 2**20 + row]
             generator = np.random.Generator(np.random.Philox(key=key))
             for number, (source, index) in enumerate(self._places(step, row)):
-                key, answers, found = self._answers(source, index)
+                key, answers, found = self._answers(source, index, True)
                 place = dict(source=self._sources[source].fingerprint, wanted=index, found=found)
                 self._replaced.add(step, row * self._documents + number, **place)
                 ids, scored = self._document(key, answers, generator)
@@ -127,7 +127,10 @@ class TextPipeline(mixture_pipeline.MixturePipeline):
     def example_keys(self, step: int) -> list[str]:
         """Returns the keys of the records that the global batch of `step` tries, in its order."""
         rows = range(self.options.batch_size)
-        return [self._answers(*place)[0] for row in rows for place in self._places(step, row)]
+        # Other hosts' damage is for them to count.
+        return [
+            self._answers(*place, False)[0] for row in rows for place in self._places(step, row)
+        ]
 
     def _places(self, step: int, row: int) -> list[tuple[int, int]]:
         """The sources and records of the documents that a row tries."""
@@ -135,10 +138,12 @@ class TextPipeline(mixture_pipeline.MixturePipeline):
         positions = np.arange(start, start + self._documents, dtype=np.int64)
         return list(zip(*(part.tolist() for part in self._mixture.locate(positions))))
 
-    def _read_answers(self, source_index: int, index: int) -> tuple[str, dict[str, tuple], int]:
+    def _read_answers(
+        self, source_index: int, index: int, count: bool
+    ) -> tuple[str, dict[str, tuple], int]:
         """A record's key, its answers by task, in the order of the tasks' names, and its index."""
         source = self._sources[source_index]
-        record, found = self._substitute.read(source.__getitem__, index, len(source))
+        record, found = self._substitute.read(source.__getitem__, index, len(source), count=count)
         # Also of a part of a sound, because here nothing is heard.
         answers = self._text.answers(record, is_whole=True)
         return f"{source.name}:{record.key}", dict(sorted(answers.items())), found

@@ -20,7 +20,7 @@ MAX_DIM = 2**16  # values per latent frame
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LatentRecord:
-    """The latents of one segment of sound; the other fields are those of its records.Record.
+    """The latents of one segment of sound; the other fields are those of its sound.Record.
 
     Attributes:
         latents: [frames, latent_dim], float32.

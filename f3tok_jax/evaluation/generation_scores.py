@@ -107,7 +107,7 @@ def latent_figures(
 
 
 def _parts(rows: Sequence[np.ndarray], part: int) -> list[np.ndarray]:
-    """One third of each row; rows of less than three frames have frames in several."""
+    """One third of each row, at least a frame; what three does not divide has frames in several."""
     return [
         row[part * len(row) // _PARTS : max(-(-(part + 1) * len(row) // _PARTS), 1)] for row in rows
     ]

@@ -27,7 +27,9 @@ def evaluate(
     moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
 ) -> results_lib.LanguageModel:
-    """Goes once through the records of a set by the run's own eval step; writes `output`.
+    """Goes once through a set by the run's own eval step; writes `output`.
+
+    What does not fit its row of the recipe is left out, as in training.
 
     Args:
         workdir: of a run of the language_model stage.

@@ -31,7 +31,7 @@ from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 
 NOISE_SEED = 0
-ALPHAS = (0.0, 0.25, 0.5, 1.0)  # strengths of latent noise; a clean latent has rms 1
+ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
 _ORIGINAL = "original"
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
 
@@ -57,27 +57,19 @@ class Model:
         Args:
             codec: the autoencoder.
             batch_size: sounds coded at a time.
-            num_samples: to which every sound is filled up with silence, before it is encoded: what
-                the decoder hears after the end is then the same for all.
+            num_samples: of the longest sound, which decides the shapes of what is compiled.
         """
         self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
         self._latents: tuple[list[str], Waveforms] = ([], [])
 
     def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
-        """Clean latents [t, d] of each sound and the silence after it."""
+        """Clean latents [t, d] of each sound."""
         keys = [example.key for example in examples]
         if self._latents[0] != keys:  # the rows of the table share one encoding
-            missing = (self._num_samples - len(example.waveform) for example in examples)
-            filled = [np.pad(e.waveform, (0, count)) for e, count in zip(examples, missing)]
-            self._latents = keys, self.codec.encode(filled, batch_size=self._batch_size)
+            sounds = [example.waveform for example in examples]
+            options = dict(batch_size=self._batch_size, expected=self._num_samples)
+            self._latents = keys, self.codec.encode(sounds, **options)
         return self._latents[1]
-
-    def frames(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
-        """The latent frames [t, d] of each sound without those that are all silence after it."""
-        return [
-            latents[: self.codec.num_latents(len(example.waveform))]
-            for latents, example in zip(self.encode(examples), examples)
-        ]
 
     def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
         """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
@@ -85,14 +77,15 @@ class Model:
         if alpha:
             noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
             latents = [row + alpha * more for row, more in zip(latents, noise)]
-        decoded = self.codec.decode(latents, batch_size=self._batch_size)
+        longest = self.codec.num_latents(self._num_samples)
+        decoded = self.codec.decode(latents, batch_size=self._batch_size, expected=longest)
         return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
 
 
 def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
     """The rows of the table, in order."""
-    noisy = "The decoder given latents with Gaussian noise of rms {:g} added, where clean latents "
-    noisy += "have rms 1: how much a generator may err."
+    noisy = "The decoder given latents with Gaussian noise of rms {:g} added, beside the rms of "
+    noisy += "clean latents: how much a generator may err."
     rows = [
         Row(
             name=f"model_alpha_{alpha:g}" if alpha else "model",
@@ -196,7 +189,7 @@ def score(
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(examples), batch_size):
             batch = examples[first : first + batch_size]
-            for frames in model.frames(batch):
+            for frames in model.encode(batch):
                 latents.add(frames)
             for example in batch:
                 add_spectrum(_ORIGINAL, example.waveform)

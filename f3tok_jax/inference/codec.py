@@ -107,13 +107,21 @@ class Codec:
         """
         return self._encode(waveforms, batch_size=batch_size, expected=expected)
 
-    def decode(self, latents: Sequence[np.ndarray], *, batch_size: int = 8) -> list[np.ndarray]:
+    def decode(
+        self, latents: Sequence[np.ndarray], *, batch_size: int = 8, expected: int = 0
+    ) -> list[np.ndarray]:
         """Waveforms [t * samples_per_latent] of each sequence of latents [t, latent_dim].
+
+        Args:
+            latents: of any numbers of frames, at least one each.
+            batch_size: sequences at a time.
+            expected: frames of the longest of other calls; see batched.Lists.
 
         Raises:
             ValueError: where latents give no finite sound.
         """
-        return list(map(_finite, self._decode(latents, batch_size=batch_size)))
+        found = self._decode(latents, batch_size=batch_size, expected=expected)
+        return list(map(_finite, found))
 
     def frames_of(self, latents: Sequence[np.ndarray], num_samples: Sequence[int], **fields: Any):
         """frames.Frames of latents that this autoencoder made."""

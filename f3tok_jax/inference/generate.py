@@ -324,9 +324,10 @@ class TextToSound:
         free = self.max_patches - used
         if free <= 0:
             raise ValueError(
-                f"the prompt must be shorter than {self.max_patches / self.patches_per_second:g} s,"
-                f" which the language model's window allows, got "
-                f"{used / self.patches_per_second:g} s"
+                "the prompt must be at most "
+                f"{(self.max_patches - 1) // _ROOM * _ROOM / self.patches_per_second:g} s, which "
+                "the language model's window allows, got "
+                f"{request.num_latents / self.codec.autoencoder.latent_rate:g} s"
             )
         self._check_prompt(request, seconds, say)
         if free < wanted:

@@ -44,10 +44,10 @@ def multi_scale_mel(
         sample_rate: Hz.
         windows: samples.
         bands: mel bands, one number per window.
-        unit_area: of the mel filters, see `audio.mel_filterbank`; True is DAC's, False what
+        unit_area: of the mel filters, see `spectra.mel_filterbank`; True is DAC's, False what
             `metrics.mel_distance` measures: quiet sound counts for more.
         floor: of mel magnitudes: what lies below counts as this, and has no gradient.
-        method: of the STFT, see `audio.stft`.
+        method: of the STFT, see `spectra.stft`.
 
     Returns:
         (sum, weight); the weight is the number of valid samples.
@@ -92,7 +92,7 @@ def multi_resolution_stft(
         output: [b, n], float32.
         mask: [b, n], bool.
         windows: samples; the hop is a quarter.
-        method: of the STFT, see `audio.stft`.
+        method: of the STFT, see `spectra.stft`.
 
     Returns:
         (sum, weight); the weight is the number of valid samples.

@@ -125,7 +125,7 @@ class Generator:
             text: [b, s] int32 token ids.
             text_mask: [b, s] bool; a row without text continues what it hears.
             answer: [b, s] bool, of `score_text`.
-            examples_per_row: see supervision.make_sequences.
+            examples_per_row: see sequences.make_sequences.
             length: positions of a row of the language model; patches without room do not count.
             noise_key: of the noise on the encoder's input; None for none.
             score_text: whether to predict the answers of the text, too.

@@ -90,8 +90,7 @@ def transcribe(
     for set_name, folder in shards.items():
         arms: dict[str, list[results_lib.Transcripts]] = {}
         for run in runs:
-            section = run.config.supervision
-            if section.weight and section.tasks[_TASK]:
+            if _transcribes(run):
                 arms.setdefault(run.arm.name, []).append(measure(run.workdir, folder))
         most = max((one.num_examples for found in arms.values() for one in found), default=0)
         rows = [
@@ -105,6 +104,11 @@ def transcribe(
         ]
         results[set_name] = results_lib.TranscribedSet(num_examples=most, rows=rows)
     return results
+
+
+def _transcribes(run: ablation_runs.Run) -> bool:
+    section = run.config.supervision
+    return bool(section.weight and section.tasks[_TASK])
 
 
 def ablate(
@@ -140,6 +144,8 @@ def ablate(
         TrainingStopped: if a run ended before its last step.
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
+    if speech and not any(map(_transcribes, runs)):
+        raise ValueError("--transcribe needs an arm that is trained to transcribe, got none")
     sound = lineage.Lineage(config=runs[0].config, places=places.Places(moved or {})).sound
     for folders in (mixture.folders(shards), *([folder] for folder in test_shards.values())):
         _check_labels(folders, options.labels, sound.sample_rate)

@@ -22,13 +22,15 @@ from f3tok_jax.training import validation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run: of which arm and seed, its folder, its arguments for train, and its config."""
+    """One run: of which arm and seed, its folder, its arguments for train, and its config; whether
+    data lies elsewhere than its folder says."""
 
     arm: arms_lib.Arm
     seed: int
     workdir: str
     arguments: tuple[str, ...]
     config: ml_collections.ConfigDict
+    moved: bool = False
 
     @property
     def name(self) -> str:
@@ -92,11 +94,23 @@ def plan(
                     f"config.supervision.weight={config.supervision.weight}"
                 )
             folder = os.path.join(workdir, f"{arm.folder}_{seed}")
-            if config_lib.exists(folder):
-                config_lib.check_same_run(config, folder)
+            moved = _check_there(config, folder) if config_lib.exists(folder) else False
             arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}", *maps)
-            runs.append(Run(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config))
+            of = dict(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config)
+            runs.append(Run(**of, moved=moved))
     return runs
+
+
+def _check_there(config: ml_collections.ConfigDict, folder: str) -> bool:
+    """Holds a run that is there to its config and length; whether its data had another place."""
+    moved = config_lib.check_same_run(config, folder)
+    step = run_folder.done_step(folder, config.num_steps)
+    if step not in (None, config.num_steps):
+        raise ValueError(
+            f"all arms must have config.num_steps={config.num_steps} steps, got {step} in {folder}: "
+            "give that number, or another --workdir"
+        )
+    return bool(moved)
 
 
 def train(run: Run, *, say: Callable[[str], None] = print) -> None:
@@ -107,7 +121,9 @@ def train(run: Run, *, say: Callable[[str], None] = print) -> None:
     Raises:
         TrainingStopped: if it ended otherwise.
     """
-    step = run_folder.done_step(run.workdir, run.config.num_steps)
+    step = None
+    if not run.moved:  # Training compares what lies elsewhere, and says that it is done.
+        step = run_folder.done_step(run.workdir, run.config.num_steps)
     if step is not None:
         say(f"{run.workdir} is done: it has all {step} steps")
         return

@@ -11,6 +11,7 @@ import ml_collections
 
 from data_pipelines import command
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import results as results_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,10 @@ def parse(text: str) -> Arm:
     arm = Arm(name.strip(), tuple(map(command.path, shlex.split(changes))))
     if not colon or not arm.folder or not all("=" in change for change in arm.changes):
         raise ValueError(f"--arm must be NAME: KEY=VALUE [KEY=VALUE], got {text!r}")
+    if arm.name in results_lib.TITLES:
+        raise ValueError(
+            f"--arm must have a name of its own, got that of a reference, {arm.name!r}"
+        )
     for change in arm.changes:
         if change.startswith(("seed=", "autoencoder.")):
             raise ValueError(

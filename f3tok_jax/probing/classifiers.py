@@ -64,7 +64,7 @@ def pool(features: np.ndarray, how: str) -> np.ndarray:
         return features.mean(0)
     if how == "mean_std":
         return np.concatenate([features.mean(0), features.std(0)])
-    # Every third has at least one frame, though thirds of less than three frames share some.
+    # Every third has at least one frame; of a number that three does not divide they share some.
     edges = np.linspace(0, len(features), 4)
     starts, ends = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int)
     return np.concatenate([features[a:b].mean(0) for a, b in zip(starts, ends)])

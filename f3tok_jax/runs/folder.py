@@ -177,9 +177,7 @@ def check_began_with(
     Raises:
         ValueError: where one is not what the run began with.
     """
-    before = dict(frozen(workdir)["fingerprints"])
-    if DATA not in before and (kept := _kept(workdir)):
-        before[DATA] = kept["data_fingerprint"]  # The run is older than that name.
+    before = frozen(workdir)["fingerprints"]
     for name, now in fingerprints.items():
         if before.get(name, now) != now:
             what = "the same shards, weights and order" if name in (DATA, HELDOUT) else "that one"

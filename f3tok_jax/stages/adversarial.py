@@ -162,7 +162,7 @@ def meet(
     Args:
         gradients_by_loss: [b, n], unweighted; GAME's is weighted.
         losses: config.losses.
-        accumulate: microbatches per step; with "gradients" each has its part of the total norm.
+        accumulate: microbatches per step; with "gradients" the squares of their norms add up to 1.
 
     Returns:
         [b, n], and by NORM the squared norm of each, with weight 1 where it is not 0.
@@ -173,9 +173,8 @@ def meet(
         total = sum(weights[name] * (squares[name] > 0) for name in squares)
         weights = {
             name: weights[name]
-            * jax.lax.rsqrt(jnp.maximum(squares[name], 1e-24))
+            * jax.lax.rsqrt(jnp.maximum(squares[name], 1e-24) * accumulate)
             / jnp.maximum(total, 1e-12)
-            / accumulate
             for name in squares
         }
     output_gradient = sum(weights[name] * g for name, g in gradients_by_loss.items())

@@ -29,7 +29,7 @@ def statistics(
     sums: Sums,
     finish: Callable[[Sequence[np.ndarray]], Mapping[str, Any]],
 ) -> stage.Statistics:
-    """Statistics of at most config.rq.statistics_frames frames, padding among them.
+    """Statistics of config.rq.statistics_frames frames, padding and the rest of the last example among them.
 
     Args:
         config: of a representation run.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded language model: trained on the text of shard sets, written as a Hugging Face folder.
 
-It is asked about sound in the words of the tasks, half of the time after a context that says what
-there is to hear; frozen, it supervises the representation encoder.
+It is asked about sound in the words of the tasks, often after a context that says what there is to
+hear; frozen, it supervises the representation encoder.
 """
 
 from collections.abc import Callable, Mapping

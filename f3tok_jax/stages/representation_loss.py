@@ -194,11 +194,9 @@ def _true_labels(batch: stage.Batch, mask: jax.Array, model: Model) -> jax.Array
     per_latent = sound.samples_per_latent
     if rq.target == "log_mel":
         before = after = rq_mtp.log_mel_reach(per_latent, frames_per_latent=rq.mel_frames)
-    elif model.frozen.autoencoder is not None:
+    else:
         autoencoder = model.frozen.autoencoder
         before, after = autoencoder.encoder_history, autoencoder.encoder_lookahead
-    else:
-        before = after = 0  # shapes alone, for compile_check: the program is the same
     # As little sound as may stand behind the last frame: latents do not say how much it is.
     num_samples = per_latent * (jnp.sum(mask, axis=1, dtype=jnp.int32) - 1) + 1
     return edges.true_frames(

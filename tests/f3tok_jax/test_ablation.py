@@ -272,6 +272,7 @@ def _arguments(overrides, shards, tmp_path) -> list[str]:
         ("--config.rq.wieght=0.0", "did you mean --config.rq.weight?"),
         ("--arms=target", "--arms must be of full, without RQ-MTP, without language model, whit"),
         ("--arms=targets,leading", "arms must have different names"),
+        ("--arm=log_mel: rq.target=log_mel", "--arm must have a name of its own, got that of a"),
         ("--arm=full: rq.weight=0.5", "arms must have different names"),
         ("--test_shards=DIR", "--test_shards must be NAME=DIR[,NAME=DIR]"),
         ("--test_shards=a=/nowhere", "/nowhere is not a finished shard set"),
@@ -294,3 +295,27 @@ def test_a_folder_with_a_run_of_another_config_is_refused(overrides, trained, tm
     _write_run(run.config, run.workdir)
     with pytest.raises(ValueError, match="full_0 holds a run of another config: model.width"):
         _plan([*overrides, "--config.model.width=32"], tmp_path, seeds=(0,))
+    with pytest.raises(ValueError, match="must have config.num_steps=3 steps, got 4 in .*full_0"):
+        _plan([*overrides, "--config.num_steps=3"], tmp_path, seeds=(0,))
+
+
+def test_an_arm_that_is_done_is_held_to_data_that_lies_elsewhere(overrides, trained, tmp_path):
+    (run, *_) = _plan(overrides, tmp_path, seeds=(0,))
+    ablation_runs.train(run)
+    assert len(trained) == 1
+    (again, *_) = _plan([*overrides, "--config.data.train=/other"], tmp_path, seeds=(0,))
+    ablation_runs.train(again)
+    assert len(trained) == 2 and "--config.data.train=/other" in trained[-1]
+
+
+def test_transcripts_of_arms_that_transcribe_nothing_are_refused(
+    overrides, shards, trained, tmp_path, capsys
+):
+    arguments = [
+        *_arguments(overrides, shards, tmp_path),
+        "--arms=targets",
+        f"--transcribe=a={shards}",
+    ]
+    assert ablation.main(arguments) == 1
+    assert "--transcribe needs an arm that is trained to transcribe" in capsys.readouterr().err
+    assert not trained

@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a test must notice: each is made in a copy of the tree, and its tests are run there.
 
-    python -m tests.support.mutants                 all of them, about a minute each on two cores
+    python -m tests.support.mutants                 all of them, a minute or two each on two cores
     python -m tests.support.mutants --only=3,17     some, by their numbers
     python -m tests.support.mutants --list          their numbers, nothing run
 
 Chosen by hand, each a mistake that is easily made and changes no shape. A mutant is killed when a test
-fails, and survives when all pass: then a test is missing. Exit code 1 where one survived, or where the
-tests could not be run at all.
+fails that passes without it, and survives when all pass: then a test is missing. Exit code 1 where one
+survived, or where the tests gave no verdict.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import shutil
@@ -26,7 +27,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _KILLED, _SURVIVED, _BROKEN = "killed", "SURVIVED", "BROKEN"
 # pytest's exit codes; any other is no verdict: nothing collected, a usage error, a signal.
 _VERDICTS = {0: _SURVIVED, 1: _KILLED}
-_LEFT_BEHIND = (".git", ".venv", "__pycache__", "runs", "*.egg-info", ".*_cache")
+_LEFT_BEHIND = (".git", ".venv", "__pycache__", "*.egg-info", ".*_cache")
 _SECONDS = 1200  # for a mutant's tests
 
 
@@ -48,8 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="mutants_") as folder:
         copy = pathlib.Path(folder) / "tree"
-        shutil.copytree(_ROOT, copy, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), symlinks=True)
+        shutil.copytree(_ROOT, copy, ignore=_left_behind, symlinks=True)
         return _run_all(copy, given.only)
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    """What is not the project's source: below the root a folder of runs, too."""
+    left = shutil.ignore_patterns(*_LEFT_BEHIND)(folder, names)
+    return left | ({"runs"} if pathlib.Path(folder) == _ROOT else set())
 
 
 def _numbers(text: str) -> list[int]:
@@ -75,13 +82,30 @@ def _run_all(tree: pathlib.Path, numbers: list[int]) -> int:
 
 def _run(tree: pathlib.Path, mutant: mutations.Mutant) -> tuple[str, str]:
     """The verdict on one mutant, and the test that gave it or what stood in the way."""
+    verdict, by = _without(tree, mutant.tests)
+    if verdict != _SURVIVED:
+        return _BROKEN, f"without it, too: {by}"
     path = tree / mutant.file
     text = path.read_text(encoding="utf-8")
     path.write_text(mutant.applied_to(text), encoding="utf-8")
+    try:
+        return _tested(tree, mutant.tests)
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+@functools.cache
+def _without(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[str, str]:
+    """What the tests say of the tree as it is: only what passes can be failed by a mutant."""
+    return _tested(tree, tests)
+
+
+def _tested(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[str, str]:
+    """What the tests say of the tree, and the one that failed or what stood in the way."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--durations=0", "--tb=no", "-rf"]
     try:
         done = subprocess.run(
-            [*command, "-m", "not slow", "-p", "no:cacheprovider", *mutant.tests],
+            [*command, "-m", "not slow", "-p", "no:cacheprovider", *tests],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree)},
             capture_output=True,
@@ -90,14 +114,15 @@ def _run(tree: pathlib.Path, mutant: mutations.Mutant) -> tuple[str, str]:
         )
     except subprocess.TimeoutExpired:
         return _BROKEN, f"no verdict in {_SECONDS} s"
-    finally:
-        path.write_text(text, encoding="utf-8")
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
-    by = failed[0].split(" ")[1].rsplit("/", 1)[-1] if failed else ""
     verdict = _VERDICTS.get(done.returncode, _BROKEN)
-    if verdict == _BROKEN:
-        by = f"exit {done.returncode}: {' '.join((done.stdout + done.stderr).split())[-200:]}"
-    return verdict, by
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    if verdict == _KILLED and failed:
+        return _KILLED, failed[0].split(" ")[1].rsplit("/", 1)[-1]
+    if verdict == _SURVIVED:
+        return _SURVIVED, ""
+    # With -x, what cannot be collected or set up ends like a test that fails.
+    said = " ".join((done.stdout + done.stderr).split())[-200:]
+    return _BROKEN, f"exit {done.returncode}: {said}"
 
 
 if __name__ == "__main__":

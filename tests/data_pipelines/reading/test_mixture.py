@@ -125,6 +125,8 @@ def folders(tmp_path, monkeypatch):
         (["a", "a,b", "c"], "c=0.3,a,b=0.7", {"c": 0.3, "a,b": 0.7}),
         (["a, b=1,", "c"], "a, b=1,=0.7,c=0.3,", {"a, b=1,": 0.7, "c": 0.3}),
         ([], "runs/lr=fast", {"runs/lr=fast": 1.0}),
+        ([], "2024", {"2024": 1.0}),
+        (["2024", "2025"], "2024=0.7,2025=0.3", {"2024": 0.7, "2025": 0.3}),
     ],
 )
 def test_a_folder_that_is_there_is_meant_whatever_its_name_looks_like(
@@ -141,6 +143,7 @@ def test_a_folder_that_is_there_is_meant_whatever_its_name_looks_like(
         (["lr=0.1", "c"], "lr=0.1,c=0.3", "the folder 'lr=0.1' without one"),
         (["a", "b"], "a,b=0.3", "the folder 'a' without one in 'a,b=0.3': write a=0.7$"),
         (["a", "b", "a=1,b"], "a=1,b=2", "must have one meaning.*rename a folder"),
+        (["2024", "b"], "2024,b=0.3", "the folder '2024' without one in .*: write 2024=0.7$"),
     ],
 )
 def test_a_list_with_two_meanings_is_refused(there, text, words, folders):

@@ -154,6 +154,36 @@ def test_rows_without_room_are_named_with_room_that_would_do(build, tokenizer, w
     open_with(**settings)
 
 
+def test_a_row_of_one_example_is_held_to_its_room_too(build):
+    shards, named = build(32_000), {}
+
+    def open_with(frames):
+        rows = _rows(examples=1, frames=frames)
+        options = dict(sample_rate=16_000, crop_length=22_000, batch_size=8, random_crop=False)
+        return sounds.open_pipeline(shards, rows=rows, bound=suitability.Bound(), **options)
+
+    with pytest.raises(
+        ValueError, match=r"rows have no room for \d+% .*; set frames=\d+$"
+    ) as error:
+        open_with(20)
+    named = int(str(error.value).rpartition("=")[2])
+    assert open_with(named).fingerprint != open_with(55).fingerprint  # some are still left out
+    assert open_with(56).fingerprint == open_with(55).fingerprint  # crops have 55 frames at most
+
+
+def test_a_batch_of_a_prime_number_of_rows_is_named_where_nothing_can_be_arranged():
+    needs = [{"frames": 20 + index, "positions": 0} for index in range(20)]
+    sizes = dict(num_samples=12_000, is_whole=True, fits=True, transcript=False, num_tokens=0)
+    seen = [suitability._Seen(weight=1.0, key="", lost="", needs=one, **sizes) for one in needs]
+    for num_rows, is_prime in ((66, False), (67, True)):
+        with pytest.raises(ValueError) as error:
+            suitability._check_rows(
+                _rows(frames=90), seen, 4 * num_rows, suitability.Bound(), "here"
+            )
+        remedy = " or a batch whose number of rows, now 67, has divisors"
+        assert str(error.value).endswith(remedy) == is_prime
+
+
 def test_the_estimate_is_that_of_what_is_then_counted(build, tokenizer):
     shards, rows = build(80_000, num_files=40), _rows(frames=340, positions=0, most=(430, 40))
     options = dict(batch_size=40, crop_length=172_000, rows=rows)

@@ -120,6 +120,11 @@ def test_what_stands_in_for_a_damaged_record_counts_wherever_it_is_tried(make, t
     assert replaced.Replaced.sum(
         [host.replaced_before(3) for host in hosts]
     ) == damaged.replaced_before(3)
+    # Keys are of all hosts' rows: a host that may not replace any can still name them.
+    strict = make(folder=str(folder), max_replaced=0)
+    assert strict.example_keys(0) == damaged.example_keys(0)
+    with pytest.raises(ValueError, match="unreadable"):
+        [strict.local_batch(step) for step in range(3)]
 
 
 def test_spec_keys_and_epochs(make):

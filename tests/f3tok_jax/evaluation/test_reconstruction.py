@@ -46,9 +46,12 @@ def test_clean_sounds_come_back_at_their_lengths():
         np.testing.assert_array_equal(sound, example.waveform)
 
 
-def test_frames_leave_out_the_padding():
-    frames = _model().frames(_examples(10, 3, 4))
-    assert [len(one) for one in frames] == [3, 1, 1]
+def test_a_sound_has_the_latents_that_it_has_alone():
+    examples = _examples(10, 3, 4)
+    latents = _model().encode(examples)
+    assert [len(one) for one in latents] == [3, 1, 1]
+    for example, one in zip(examples, latents):
+        np.testing.assert_array_equal(_model().encode([example])[0], one)
 
 
 def test_noise_depends_on_the_key_and_grows_with_alpha():

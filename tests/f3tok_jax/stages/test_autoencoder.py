@@ -168,6 +168,9 @@ def test_balanced_by_gradients_a_loss_weighs_the_same_whatever_its_size():
     whole, metrics = adversarial.meet(gradients, config.losses, 1)
     assert float(np.linalg.norm(whole)) == pytest.approx(1.0)
     assert metrics["sound_gradient/adversarial"][1] == 0.0
+    # Of four microbatches, which hold other examples, too.
+    parts = [adversarial.meet(gradients, config.losses, 4)[0] for _ in range(4)]
+    assert float(np.linalg.norm(np.concatenate(parts))) == pytest.approx(1.0)
 
 
 def test_a_step_balanced_by_gradients_moves_both_players():

@@ -164,21 +164,6 @@ def test_a_batch_is_its_examples_one_by_one(stage, dtype, monkeypatch):
         }
         parts.append(step(params, part, totals))
     summed = jax.tree.map(lambda *leaves: sum(leaf.astype(jnp.float32) for leaf in leaves), *parts)
-    print(
-        "MEASURED",
-        stage.__name__,
-        dtype,
-        float(summed[0]) / float(whole[0]) - 1,
-        float(optax.tree.norm(jax.tree.map(jnp.subtract, whole[1], summed[1])))
-        / float(optax.tree.norm(summed[1])),
-        {
-            k: float(
-                optax.tree.norm(jax.tree.map(jnp.subtract, whole[1][k], summed[1][k]))
-                / optax.tree.norm(summed[1][k])
-            )
-            for k in whole[1]
-        },
-    )
     assert float(summed[0]) == pytest.approx(float(whole[0]), rel=bound)
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, whole[1], summed[1]))
     assert float(apart) < bound * float(optax.tree.norm(summed[1]))

@@ -73,6 +73,9 @@ def test_other_data_in_another_place_is_refused_and_changes_nothing(shards, tmp_
     assert toy_run.train(shards, run, "--config.num_steps=4") == session.EXIT_DONE
     with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
         toy_run.train(other, run, f"--config.data.heldout={shards}")
+    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+        # With no more steps to take it would otherwise say that it is done.
+        toy_run.train(other, run, f"--config.data.heldout={shards}", "--config.num_steps=4")
     with pytest.raises(ValueError, match="was begun with data.heldout of fingerprint"):
         toy_run.train(shards, run, f"--config.data.heldout={other}")
     with pytest.raises(ValueError, match="data.heldout is .* there and '' here"):
