@@ -106,7 +106,7 @@ def test_a_run_that_kept_no_fingerprints_is_held_to_those_of_its_checkpoints(
     assert toy_run.train(shards, run, "--config.num_steps=4") == session.EXIT_DONE
     (run / "frozen.json").write_text('{"fingerprints": {}, "measured": {}}')
     seals.change(run / "checkpoints" / "4" / "meta" / "metadata", files={})
-    with pytest.raises(ValueError, match="was begun with data.train of fingerprint"):
+    with pytest.raises(ValueError, match="was trained on data with fingerprint"):
         toy_run.train(other, run, "--config.num_steps=8")
     moved = _moved(shards, "moved_from_an_old_run")
     assert toy_run.train(moved, run, "--config.num_steps=8") == session.EXIT_DONE
