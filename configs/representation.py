@@ -106,7 +106,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             # BEST-RQ standardises each channel. Where variance lies in few directions that leaves most
             # codes unused (of 64, the tiny preset: 42 %, whitened 82 %).
             # "whiten": no correlation between channels either; "leading": only what varies most,
-            # whitened; "standardize": per channel alone [measured: codes in use, above]
+            # whitened; "standardize": per channel alone [measured: codes in use, probes of all kinds]
             normalization="whiten",
             directions=8,  # of "leading" [chosen]
             layer_norm=True,  # of "standardize", per frame, before the projection [TouchNet]
