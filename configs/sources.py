@@ -98,7 +98,8 @@ def _starts(optimizers: ml_collections.ConfigDict) -> Iterator[tuple[str, float]
 
 def _row(config: ml_collections.ConfigDict, derived: Mapping[str, float]) -> str:
     packing, rate = config.packing, derived["latent_rate_hz"]
-    patch = config.supervision.patch if "supervision" in config else 2
+    heard = config if "supervision" in config else config.representation.recipe
+    patch = heard.supervision.patch
     latents = packing.frames if "frames" in packing else packing.patches * patch
     return f"{latents / rate:.1f} s of sound, {packing.positions:,} positions of the language model"
 

@@ -229,7 +229,7 @@ def measure(
         autoencoders=[fingerprint for _, fingerprint, _ in runs],
         shards=shards,
         test_shards=test_shards,
-        num_frames=runs[0][-1],
+        num_frames=sum(count for *_, count in runs),
         seeds=options.seeds,
         num_codebooks=rq.num_codebooks,
         codebook_size=rq.codebook_size,
@@ -265,6 +265,6 @@ def format_table(results: results_lib.Stability) -> str:
     lines.append(
         f"mean ± standard deviation over {len(results.workdirs)} autoencoders and "
         f"{len(results.seeds)} draws of {results.num_codebooks} codebooks of "
-        f"{results.codebook_size}; {results.num_frames} frames; in use: perplexity of the codes"
+        f"{results.codebook_size}; {results.num_frames} frames in all; in use: perplexity of the codes"
     )
     return "\n".join(lines)
