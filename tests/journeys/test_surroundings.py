@@ -125,8 +125,8 @@ def test_a_disk_that_others_fill_ends_a_run_with_4(step, namespace, shards, cach
     variables = {"TOY_FILL_AT": str(step), "TOY_FILL": str(place / "others")}
     ended = _run(command, *namespace, _on_a_small_disk(place, "4m"), env=variables)
     assert ended.returncode == 4, ended.stderr
-    (said,) = ended.stderr.splitlines()
-    assert said.startswith("f3tok_jax.train: ")
+    said = ended.stderr
+    assert said.startswith("f3tok_jax.train: ") and said.count("\n") == 1, said
     assert "No space left on device" in said or "free" in said
 
 
