@@ -407,7 +407,7 @@ _MODULES = [
     ),
     *_of(
         "stages/representation_loss.py",
-        "stages/test_representation.py",
+        "stages/test_representation_loss.py",
         (
             "the edges of audio are not at the scale of tokens",
             'boundaries * frozen["embedding_rms"]',

@@ -12,6 +12,7 @@ import pytest
 
 from f3tok_jax.losses import flow as flow_loss
 from f3tok_jax.models import bottleneck
+from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.stages import generation as generation_stage
 from f3tok_jax.stages import generation_loss
@@ -242,6 +243,25 @@ def test_where_nothing_is_dropped_text_and_condition_teach(even):
     )
     for name in ("train/flow_loss", "train/stop_loss"):
         assert tiny_generation.value(other, name)[0] != tiny_generation.value(metrics, name)[0]
+
+
+def test_a_patch_is_made_of_what_has_been_read_before_it():
+    place = jnp.broadcast_to(jnp.arange(5.0)[:, None], (8, 5, 3))
+    patches = jnp.broadcast_to(jnp.arange(4.0)[:, None, None], (8, 4, 2, 4))
+    sound = jnp.arange(4)[None] < jnp.array([4, 2, 3, 1, 4, 0, 2, 3])[:, None]
+    teaching = generator_lib.Teaching(
+        states=place, tokens=10 + place, targets=patches, history=20 + patches,
+        sound=sound, mask=sound, text=None, lost=(0.0, 0.0),
+    )  # fmt: skip
+    for packed in ((), ("--config.packing.examples=4", "--config.packing.patches=12")):
+        config = tiny_generation.make_config(*packed)
+        learned, _ = generation_loss._pack(teaching, jnp.ones(8, bool), config)
+        valid = np.asarray(learned.mask)
+        assert valid.sum() == 19
+        order = np.asarray(learned.targets)[valid][:, 0, 0]
+        np.testing.assert_array_equal(np.asarray(learned.states)[valid][:, 0], order)
+        np.testing.assert_array_equal(np.asarray(learned.tokens)[valid][:, 0], 10 + order)
+        np.testing.assert_array_equal(np.asarray(learned.history)[valid][:, 0, 0], 20 + order)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

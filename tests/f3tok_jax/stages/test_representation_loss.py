@@ -104,3 +104,31 @@ def test_a_row_without_sound_teaches_nothing():
         expected = _CODEBOOKS * np.sum(batch["mask"][:, :-k] & is_true[:, k:])
         assert metrics[f"rq_loss/k{k}"][1] == totals["targets"][k - 1] == expected
     assert metrics["lost/frames"] == (0.0, batch["mask"].sum())
+
+
+def test_audio_and_its_edges_come_at_the_scale_of_tokens(monkeypatch):
+    config = tiny_representation.make_config()
+    stage, model = representation_stage.make_stage(config), tiny_representation.make_model(config)
+    params = tiny_models.random_weights(jax.eval_shape(stage.init_state, jax.random.key(0)).params)
+    frozen, batch = tiny_representation.random_frozen(stage), tiny_representation.make_batch()
+    states = np.random.default_rng(0).normal(size=(*batch["mask"].shape, config.model.width))
+
+    class Made(Exception):
+        pass
+
+    def made(audio, patches, boundaries, *_, **__):
+        raise Made(np.asarray(audio), np.asarray(boundaries))
+
+    monkeypatch.setattr(representation_loss.sequences_lib, "make_sequences", made)
+    found = []
+    for rms in (1.0, 3.0):
+        scaled = frozen | {"embedding_rms": np.float32(rms)}
+        with pytest.raises(Made) as raised:
+            representation_loss._supervise(
+                params["encoder"]["projector"], states.astype(np.float32), batch["mask"],
+                frozen=scaled, batch=batch, model=model,
+            )  # fmt: skip
+        found.append(raised.value.args)
+    for one, three in zip(*found):
+        assert np.any(one != 0)
+        np.testing.assert_allclose(three, 3.0 * one, rtol=1e-6)
