@@ -13,6 +13,8 @@ from typing import Any
 from absl import logging as absl_logging
 
 _FROM = f"{os.sep}orbax{os.sep}"
+# Of TensorStore's writes: what one array meets is raised; the others of the save meet it, too.
+_UNASKED = "Future exception was never retrieved"
 _LATE = "Event loop is closed"  # for TensorStore, which answers when the read or write is given up
 
 
@@ -26,7 +28,8 @@ def keep_quiet() -> None:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line is neither an error of Orbax's nor a task that it gave up for one."""
-    given_up = record.name == "asyncio" and _FROM in record.getMessage()
+    said = record.getMessage()
+    given_up = record.name == "asyncio" and (_FROM in said or said.startswith(_UNASKED))
     return not given_up and not (record.exc_info and _FROM in record.pathname)
 
 

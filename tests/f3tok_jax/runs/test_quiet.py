@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing is printed of errors of a read that are raised, too; of others there is."""
 
+import asyncio
+import gc
+import logging
 import sys
 import types
 
@@ -24,3 +27,16 @@ def test_what_a_read_gave_up_is_not_printed(monkeypatch):
     call("a bug")
     sys.unraisablehook(types.SimpleNamespace(exc_value=ValueError("another"), object=print))
     assert [str(one.exc_value) for one in printed] == ["a bug", "another"]
+
+
+def test_what_others_of_a_save_met_is_not_printed(caplog):
+    quiet.keep_quiet()
+
+    async def forget() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ValueError("No space left on device"))
+
+    asyncio.run(forget())
+    gc.collect()
+    logging.getLogger("asyncio").error("a bug")
+    assert [record.getMessage() for record in caplog.records] == ["a bug"]
