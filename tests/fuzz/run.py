@@ -34,6 +34,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 sys.path[:0] = [] if str(_ROOT) in sys.path else [str(_ROOT)]
 
 from data_pipelines import command  # noqa: E402
+from tests.fuzz import target as target_lib  # noqa: E402
 from tests.fuzz import targets  # noqa: E402
 
 ACCEPTED, REFUSED = "accepted", "refused"
@@ -152,7 +153,7 @@ def generator(target: str, seed: int, number: int) -> random.Random:
     return random.Random(f"{target} {seed} {number}")
 
 
-def judged(target: targets.Target) -> tuple[str, str, str]:
+def judged(target: target_lib.Target) -> tuple[str, str, str]:
     """What becomes of a case: its outcome, what tells it from others, and all that was said."""
     said, printed = io.StringIO(), io.StringIO()
     parser = command.make_parser("python -m fuzz", "Reads what it is given.")
@@ -194,7 +195,7 @@ def _partials(names: set[str]) -> set[str]:
     return {name for name in names if ".tmp" in name or "partial" in name}
 
 
-def _keep(target: targets.Target, folder: pathlib.Path) -> None:
+def _keep(target: target_lib.Target, folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in target.kept:
         if path.is_file():

@@ -51,7 +51,7 @@ def test_a_case_is_made_again_without_those_before_it(name, tmp_path):
 _MISBEHAVING = """
 import os, pathlib, random, signal, sys, time
 sys.path.insert(0, {root!r})
-from tests.fuzz import run, targets
+from tests.fuzz import run, target as target_lib, targets
 
 def make(folder):
     number = 0
@@ -77,7 +77,7 @@ def make(folder):
         if number == 8:
             raise ValueError("a\\x1b[2Jb " + "c" * 10**6)
 
-    return targets.Target(write, read, ())
+    return target_lib.Target(write, read, ())
 
 targets.TARGETS["bad"] = make
 sys.exit(run.main())

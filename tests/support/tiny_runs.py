@@ -65,3 +65,10 @@ def write_chain(root: pathlib.Path) -> dict[str, str]:
     )
     write(generation, folders["generation"])
     return folders
+
+
+def read_whole(folder: str, **options) -> lineage.Lineage:
+    """A run that is on all it was trained on, its language model too."""
+    run = lineage.Lineage.read(folder, **options)
+    run.check(language_model=True)
+    return run
