@@ -92,8 +92,9 @@ class Pipeline(mixture_pipeline.MixturePipeline):
         self.sample_rate, self._text, self._shares = sample_rate, text, rows is not None
         self._rows = rows or arrangement.alone(crop_length)
         self._making = examples.Making(layout=self._layout, text=text, rows=self._rows)
+        max_tokens = text.max_tokens if text else 0
         longest = -(-crop_length // self._rows.samples_per_frame)
-        rows_decide = self._rows.decide(longest, text.max_tokens if text else 0)
+        rows_decide = self._rows.decide(longest, max_tokens)
         has_sound = isinstance(self._layout, batches.Sound)
         self._is_sound_alone = has_sound and text is None and rows is None
         self._group_size = self._rows.group_size(options.batch_size)
@@ -129,11 +130,7 @@ class Pipeline(mixture_pipeline.MixturePipeline):
             *([["levels", salient_db, level_db]] if has_levels else []),
             *(["beginnings"] if options.train and not random_crop else []),
             *([text.fingerprint] if text is not None else []),
-            *(
-                [rows.fingerprint(crop_length, text.max_tokens if text else 0)]
-                if rows_decide
-                else []
-            ),
+            *([self._rows.fingerprint(crop_length, max_tokens)] if rows_decide else []),
         )
 
     @property

@@ -84,8 +84,10 @@ class Model:
 
 def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
     """The rows of the table, in order."""
-    noisy = "The decoder given latents with Gaussian noise of rms {:g} added, beside the rms of "
-    noisy += "clean latents: how much a generator may err."
+    noisy = (
+        "The decoder given latents with Gaussian noise of rms {:g} added, to be held against the "
+    )
+    noisy += "rms of clean latents: how much a generator may err."
     rows = [
         Row(
             name=f"model_alpha_{alpha:g}" if alpha else "model",

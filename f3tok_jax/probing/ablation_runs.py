@@ -121,9 +121,8 @@ def train(run: Run, *, say: Callable[[str], None] = print) -> None:
     Raises:
         TrainingStopped: if it ended otherwise.
     """
-    step = None
-    if not run.moved:  # Training compares what lies elsewhere, and says that it is done.
-        step = run_folder.done_step(run.workdir, run.config.num_steps)
+    # What lies elsewhere is compared by training, which says itself that it is done.
+    step = None if run.moved else run_folder.done_step(run.workdir, run.config.num_steps)
     if step is not None:
         say(f"{run.workdir} is done: it has all {step} steps")
         return

@@ -265,6 +265,7 @@ def format_table(results: results_lib.Stability) -> str:
     lines.append(
         f"mean ± standard deviation over {len(results.workdirs)} autoencoders and "
         f"{len(results.seeds)} draws of {results.num_codebooks} codebooks of "
-        f"{results.codebook_size}; {results.num_frames} frames in all; in use: perplexity of the codes"
+        f"{results.codebook_size}; {results.num_frames} frames in all; in use: perplexity of the "
+        "codes"
     )
     return "\n".join(lines)

@@ -29,7 +29,9 @@ def statistics(
     sums: Sums,
     finish: Callable[[Sequence[np.ndarray]], Mapping[str, Any]],
 ) -> stage.Statistics:
-    """Statistics of config.rq.statistics_frames frames, padding and the rest of the last example among them.
+    """Statistics of config.rq.statistics_frames frames, or a few more, in whole examples.
+
+    Padding is among them.
 
     Args:
         config: of a representation run.

@@ -80,20 +80,22 @@ def run(
         moved = [] if is_new else config_lib.check_same_run(config, workdir)
         run_folder.check_kept(config, workdir)
         done_step = None if is_new else run_folder.done_step(workdir, config.num_steps)
-        done = f"{workdir} is done: it has all {done_step} steps"
         if done_step is not None and not moved:
-            say(done)
-            return EXIT_DONE
+            return _say_done(workdir, done_step, say)
         known = lineage.Lineage.trained_by(config, workdir, places)
         made = stage.make(config, known)
         inputs = _open_inputs(known, made, moved, say)
         if done_step is not None:
             run_folder.check_began_with(workdir, inputs.begins_with, moved=moved, say=say)
-            say(done)
-            return EXIT_DONE
+            return _say_done(workdir, done_step, say)
         if verify_data:
             verification.verify(inputs.data, say=say)
         return _EXIT_CODES[_train(workdir, made, mesh, inputs, preemption, say)]
+
+
+def _say_done(workdir: str, step: int, say: Callable[[str], None]) -> int:
+    say(f"{workdir} is done: it has all {step} steps")
+    return EXIT_DONE
 
 
 class _Inputs(NamedTuple):

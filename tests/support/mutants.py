@@ -25,8 +25,7 @@ from tests.support import mutations
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _KILLED, _SURVIVED, _BROKEN = "killed", "SURVIVED", "BROKEN"
-# pytest's exit codes; any other is no verdict: nothing collected, a usage error, a signal.
-_VERDICTS = {0: _SURVIVED, 1: _KILLED}
+_PASSED, _FAILED = 0, 1  # pytest's exit codes; any other is no verdict: a usage error, a signal
 _LEFT_BEHIND = (".git", ".venv", "__pycache__", "*.egg-info", ".*_cache")
 _SECONDS = 1200  # for a mutant's tests
 
@@ -114,12 +113,11 @@ def _tested(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[str, str]:
         )
     except subprocess.TimeoutExpired:
         return _BROKEN, f"no verdict in {_SECONDS} s"
-    verdict = _VERDICTS.get(done.returncode, _BROKEN)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
-    if verdict == _KILLED and failed:
-        return _KILLED, failed[0].split(" ")[1].rsplit("/", 1)[-1]
-    if verdict == _SURVIVED:
+    if done.returncode == _PASSED:
         return _SURVIVED, ""
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    if done.returncode == _FAILED and failed:
+        return _KILLED, failed[0].split(" ")[1].rsplit("/", 1)[-1]
     # With -x, what cannot be collected or set up ends like a test that fails.
     said = " ".join((done.stdout + done.stderr).split())[-200:]
     return _BROKEN, f"exit {done.returncode}: {said}"

@@ -155,7 +155,7 @@ def test_rows_without_room_are_named_with_room_that_would_do(build, tokenizer, w
 
 
 def test_a_row_of_one_example_is_held_to_its_room_too(build):
-    shards, named = build(32_000), {}
+    shards = build(32_000)
 
     def open_with(frames):
         rows = _rows(examples=1, frames=frames)
