@@ -17,6 +17,10 @@ _MIN_POWER = 1e-14
 
 STFT_METHODS = ("auto", "matmul", "fft")
 
+# From jax 0.11 on, an FFT of a CPU program that runs on one of XLA's threads waits for all of them,
+# itself included: on two cores the first step of training never ends (seen with 0.11.2).
+_CPU_FFT_DEADLOCKS = jax.__version_info__ >= (0, 11)
+
 
 @functools.lru_cache(maxsize=64)
 def hann_window(length: int) -> np.ndarray:
@@ -235,7 +239,8 @@ def _dft_auto(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     # 2048 likewise).
     if frames.shape[-1] < 256:
         return _dft_matmul(frames)
-    return jax.lax.platform_dependent(frames, tpu=_dft_matmul, default=_dft_fft)
+    on_cpu = _dft_matmul if _CPU_FFT_DEADLOCKS else _dft_fft
+    return jax.lax.platform_dependent(frames, tpu=_dft_matmul, cpu=on_cpu, default=_dft_fft)
 
 
 def _dft_fft(frames: jax.Array) -> tuple[jax.Array, jax.Array]:

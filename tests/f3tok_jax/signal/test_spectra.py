@@ -84,6 +84,18 @@ def test_stft_methods_have_equal_gradients():
     np.testing.assert_allclose(gradient("matmul"), gradient("fft"), atol=1e-4)
 
 
+@pytest.mark.parametrize("deadlocks", [False, True])
+def test_programs_for_a_cpu_call_no_fft_that_would_deadlock(monkeypatch, deadlocks):
+    monkeypatch.setattr(spectra, "_CPU_FFT_DEADLOCKS", deadlocks)
+
+    def loss(waveform):
+        real, imaginary = spectra.stft(waveform, frame_length=512, hop_length=128)
+        return jnp.sum(real**2 + imaginary**2)
+
+    program = jax.jit(jax.grad(loss)).trace(jnp.zeros((2, 2048))).lower(lowering_platforms=("cpu",))
+    assert ("stablehlo.fft" in program.as_text()) is not deadlocks
+
+
 def test_unknown_method_is_named():
     with pytest.raises(ValueError, match="got 'dct'"):
         spectra.stft(jnp.zeros((64,)), frame_length=64, hop_length=16, method="dct")
