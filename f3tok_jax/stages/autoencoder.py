@@ -221,7 +221,7 @@ def train_step(
             sounds = waveform, jnp.where(mask, reconstruction, 0.0)
             crops = microbatch["crop_start"], microbatch["crop_samples"]
             more_at_sound, result["discriminator"], more = adversarial.once(
-                state.step >= optimizers["discriminator"].start, play, *sounds, *crops
+                optimizers["discriminator"].plays(state.step), play, *sounds, *crops
             )
             at_sound, metrics = at_sound | more_at_sound, metrics | more
         output_gradient, squared_norms = adversarial.meet(at_sound, losses, accumulate)

@@ -41,9 +41,7 @@ class Module:
 
     def learns(self, step: jax.Array) -> jax.Array | bool:
         """Whether the update of `step` moves it; a constant where no step decides."""
-        if self.start is None:
-            return False
-        return step >= self.start if self.start else True
+        return False if self.start is None else _begun(self.start, step)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +59,10 @@ class Player:
     start: int
     clip_norm: float
     modules: Mapping[str, Module]
+
+    def plays(self, step: jax.Array) -> jax.Array | bool:
+        """Whether it has begun by `step`; a constant where no step decides."""
+        return _begun(self.start, step)
 
     def parts(self, tree: Any) -> dict[str, Any]:
         """A tree of the player's parameters by module.
@@ -125,6 +127,10 @@ def make_players(
         ValueError: for values that no optimizer can have.
     """
     return {name: _make_player(name, config, without, frozen) for name in names}
+
+
+def _begun(start: int, step: jax.Array) -> jax.Array | bool:
+    return step >= start if start else True
 
 
 def first_step(start: float, num_steps: int, key: str) -> int | None:

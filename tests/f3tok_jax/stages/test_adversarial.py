@@ -12,6 +12,7 @@ import pytest
 from configs import autoencoder as recipe
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.stages import adversarial
+from f3tok_jax.training import players
 from tests.support import noise
 
 _CROP = 400
@@ -121,6 +122,17 @@ def test_examples_weigh_as_many_samples_as_are_heard(game):
     for name, gradient in both[0].items():
         expected = [0.8 * np.asarray(each[0][0][name])[0], 0.2 * np.asarray(each[1][0][name])[0]]
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(("start", "branches"), [(0, 0), (20, 1)])
+def test_nothing_branches_where_the_discriminators_play_from_the_first_step_on(start, branches):
+    config = recipe.get_config("tiny")
+    config.optimizer.discriminator.start = start
+    player = players.make_players(config, ["discriminator"])["discriminator"]
+    program = jax.make_jaxpr(
+        lambda step, x: adversarial.once(player.plays(step), lambda x: 2 * x, x)
+    )(jnp.int32(0), jnp.float32(1))
+    assert sum(equation.primitive.name == "cond" for equation in program.eqns) == branches
 
 
 def test_a_choice_that_there_is_not_is_refused():
