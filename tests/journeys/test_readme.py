@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The README's commands on a folder of sound, from files to a listening page and back to a file."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -93,7 +94,7 @@ def test_commands_work_in_their_order(folder):
         (command for command in _commands() if "compile_check" not in command),
         key=lambda command: ".venv/bin/f3tok " in command,
     )
-    assert len(commands) == 19
+    assert len(commands) == 20
     for command in commands:
         if "f3tok encode $SOUND" in command:
             (
@@ -111,9 +112,12 @@ def test_commands_work_in_their_order(folder):
     piped = soundfile.info(folder / "piped.wav")
     assert (piped.samplerate, piped.frames) == (before.samplerate, before.frames)
     assert (folder / "report.html").stat().st_size > 10_000
-    (program,) = re.findall(r"```python\n(.*?)```", _text(), re.DOTALL)
-    (folder / "program.py").write_text(program)
+    ours, in_torch = re.findall(r"```python\n(.*?)```", _text(), re.DOTALL)
+    (folder / "program.py").write_text(ours)
     _run(folder, ".venv/bin/python program.py")
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("transformers"):
+        (folder / "program.py").write_text(in_torch)
+        _run(folder, ".venv/bin/python program.py")
 
 
 def _write_environment(folder: pathlib.Path) -> None:

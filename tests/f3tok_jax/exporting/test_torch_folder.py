@@ -1,0 +1,186 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The autoencoder in PyTorch is the one in JAX: whole, padded, in a stream, and without JAX."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import autoencoder as recipe
+from f3tok_jax import export
+from f3tok_jax.exporting import torch_folder
+from f3tok_jax.inference import tokenizer
+from tests.support import tiny_models
+
+# Of latents of rms 1 and sound of rms 0.1 to 10: float32 sums in another order, over 7 stages.
+_LATENT_ATOL, _SOUND_RTOL = 1e-4, 1e-5
+
+# Every rate's strides, of 1, 2 and 3 bins; unfolded; no lookahead; magnitudes as they are; no norm.
+_GEOMETRIES = {
+    "tiny": {},
+    "tiny_24khz": dict(decoder_lookahead=0),
+    "base_48khz": dict(compression=1.0),
+    "spectrostream": {},
+}
+
+
+def _narrow(preset):
+    """A geometry in few channels, of widths that change from stage to stage."""
+    strides = recipe.get_config(preset).model.strides
+    num_stages = len(strides)
+    widths = dict(
+        strides=strides,
+        encoder_channels=tuple(4 + 2 * (i // 2) for i in range(num_stages)),
+        decoder_channels=tuple(8 - 2 * (i // 2) for i in range(num_stages)),
+    )
+    return tiny_models.built(preset, **widths, **_GEOMETRIES[preset])
+
+
+def _in_torch(autoencoder, variables):
+    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    pytest.importorskip("transformers", reason="parity needs transformers")
+    from f3tok_jax.exporting import modeling_f3_tokenizer as modeling
+
+    config = torch_folder.describe(autoencoder)
+    for name in ("auto_map", "model_type"):
+        del config[name]
+    model = modeling.F3TokenizerModel(modeling.F3TokenizerConfig(**config)).eval()
+    tensors = torch_folder.tensors(variables["params"])
+    model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
+    return torch, model.requires_grad_(False)
+
+
+def _sound(*shape):
+    return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _check_sound(found, expected):
+    scale = np.sqrt(np.mean(np.square(expected)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=100 * _SOUND_RTOL * scale)
+
+
+@pytest.mark.parametrize("preset", _GEOMETRIES)
+@pytest.mark.parametrize("odd", [1, 333])
+def test_latents_and_sound_are_those_of_jax(preset, odd):
+    autoencoder, variables = _narrow(preset)
+    torch, model = _in_torch(autoencoder, variables)
+    waveform = _sound(2, 5 * autoencoder.samples_per_latent + odd)
+    latents = autoencoder.apply(variables, waveform, method="waveform_to_latents")
+    sound = autoencoder.apply(variables, latents, method="latents_to_waveform")
+    encoded = model.encode(torch.from_numpy(waveform)[:, None])
+    np.testing.assert_allclose(encoded.latents, latents, atol=_LATENT_ATOL)
+    _check_sound(model.decode(encoded.latents).audio[:, 0].numpy(), np.asarray(sound))
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])
+def test_every_row_of_a_padded_batch_is_what_it_is_alone(preset):
+    autoencoder, variables = _narrow(preset)
+    torch, model = _in_torch(autoencoder, variables)
+    hop = autoencoder.samples_per_latent
+    lengths = [1, hop, 3 * hop + 7, 6 * hop - 1]
+    waveform = _sound(len(lengths), max(lengths))  # What is behind a row's end is noise, too.
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    encoded = model.encode(torch.from_numpy(waveform), mask)
+    decoded = model.decode(encoded.latents, encoded.padding_mask)
+    assert encoded.padding_mask.sum(1).tolist() == [-(-n // hop) for n in lengths]
+    for row, n in enumerate(lengths):
+        alone = model.encode(torch.from_numpy(waveform[row : row + 1, :n]))
+        valid = encoded.latents[row, encoded.padding_mask[row]]
+        np.testing.assert_allclose(valid, alone.latents[0], atol=_LATENT_ATOL)
+        sound = model.decode(alone.latents).audio[0, 0].numpy()
+        _check_sound(decoded.audio[row, 0, decoded.padding_mask[row]].numpy(), sound)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])
+@pytest.mark.parametrize("chunk", [1, 160, 641, 5000])
+def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
+    autoencoder, variables = _narrow(preset)
+    torch, model = _in_torch(autoencoder, variables)
+    hop = autoencoder.samples_per_latent
+    num_samples = 4 * hop + 90 if chunk > 1 else hop + 260
+    waveform = torch.from_numpy(_sound(2, num_samples))
+    mask = torch.arange(num_samples)[None] < torch.tensor([[num_samples], [hop - 5]])
+    encoded = model.encode(waveform, mask)
+    whole = model.decode(encoded.latents, encoded.padding_mask)
+    latents, sounds, of_latents, of_sound = [], [], None, None
+    for first in range(0, num_samples, chunk):
+        piece, more = slice(first, first + chunk), first + chunk < num_samples
+        given = dict(padding_cache=of_latents, use_cache=more)
+        step = model.encode(waveform[:, piece], mask[:, piece], **given)
+        of_latents = step.padding_cache
+        given = dict(padding_cache=of_sound, use_cache=more)
+        said = model.decode(step.latents, step.padding_mask, **given)
+        of_sound = said.padding_cache
+        latents.append(step.latents)
+        sounds.append(torch.where(said.padding_mask[:, None], said.audio, 0.0))
+    np.testing.assert_allclose(torch.cat(latents, 1), encoded.latents, atol=_LATENT_ATOL)
+    expected = torch.where(whole.padding_mask[:, None], whole.audio, 0.0)
+    _check_sound(torch.cat(sounds, 2).numpy(), expected.numpy())
+
+
+def test_parameters_come_back_bit_for_bit_and_no_others_do():
+    _, variables = _narrow("base_48khz")
+    params = variables["params"]
+    tensors = torch_folder.tensors(params)
+    back = torch_folder.params(tensors, params)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    name = "encoder.stages.0.down.weight"
+    with pytest.raises(ValueError, match=f"{name} must be of shape"):
+        torch_folder.params(tensors | {name: tensors[name][:1]}, params)
+    del tensors[name]
+    with pytest.raises(ValueError, match="must be of this autoencoder, got none of .*down.weight"):
+        torch_folder.params(tensors, params)
+
+
+def test_what_cannot_be_coded_is_refused_in_one_sentence():
+    torch, model = _in_torch(*_narrow("tiny"))
+    with pytest.raises(ValueError, match=r"mono, got \(1, 2, 640\): mix its channels first"):
+        model.encode(torch.zeros(1, 2, 640))
+    with pytest.raises(ValueError, match=r"padding_mask must be \(1, 640\)"):
+        model.encode(torch.zeros(1, 640), torch.ones(1, 639))
+    with pytest.raises(ValueError, match=r"latents must be \[b, t, 8\], got \(1, 4, 9\)"):
+        model.decode(torch.zeros(1, 4, 9))
+
+
+_WITHOUT_JAX = """
+import sys
+sys.modules.update(dict.fromkeys(("jax", "flax", "f3tok_jax")))  # Not to be imported.
+import numpy as np, torch, transformers
+folder, sound, found = sys.argv[1:]
+extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+waveform = np.load(sound)
+inputs = extractor(
+    [waveform, waveform[:1000]], sampling_rate=extractor.sampling_rate, return_tensors="pt"
+)
+with torch.no_grad():
+    encoded = model.encode(**inputs)
+    audio = model(**inputs).audio
+assert encoded.padding_mask.sum(1).tolist()[1] == 2
+np.savez(found, latents=encoded.latents[0].numpy(), sound=audio[0, 0].numpy())
+"""
+
+
+def test_a_run_is_exported_and_used_where_there_is_no_jax(tmp_path, capsys):
+    pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    pytest.importorskip("transformers", reason="parity needs transformers")
+    run, folder = tmp_path / "run", tmp_path / "model"
+    tiny_models.write_run(str(run))
+    assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
+    assert f"{folder}: the autoencoder of {run} at step" in capsys.readouterr().out
+    waveform = _sound(4000)
+    np.save(tmp_path / "sound.npy", waveform)
+    arguments = [str(folder), str(tmp_path / "sound.npy"), str(tmp_path / "found.npz")]
+    subprocess.run([sys.executable, "-c", _WITHOUT_JAX, *arguments], check=True, timeout=300)
+    found, ours = np.load(tmp_path / "found.npz"), tokenizer.F3Tokenizer.from_pretrained(str(run))
+    latents = ours.encode(waveform)
+    np.testing.assert_allclose(found["latents"], latents.values, atol=_LATENT_ATOL)
+    _check_sound(found["sound"], ours.decode(latents))
+    config = json.loads((folder / "config.json").read_text())
+    assert config["latents_fingerprint"] == ours.fingerprint
+    assert export.main([f"--workdir={run}", f"--output={folder}"]) == 1
+    assert "--output must be a local folder that is not there yet" in capsys.readouterr().err
