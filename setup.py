@@ -23,7 +23,7 @@ _EXTRAS = {
     "tensorflow": ["tensorflow>=2.21"],
     "dev": ["ruff>=0.14"],  # the formatter: ruff format
     "test": ["pytest>=8.0", "pytest-xdist>=3.7", "scipy>=1.14"],
-    # What our language models are compared with; without it those tests are skipped and say so.
+    # What our language models and exports are compared with; without it those tests are skipped.
     "parity": ["torch>=2.13", "transformers>=5.23"],
 }
 

@@ -68,7 +68,7 @@ class F3TokenizerConfig(PreTrainedConfig):
 
     @property
     def samples_per_latent(self) -> int:
-        return self.hop_length * math.prod(time for time, _ in self.strides)
+        return self.hop_length * math.prod([time for time, _ in self.strides])
 
     @property
     def encoder_lookahead(self) -> int:
@@ -78,7 +78,7 @@ class F3TokenizerConfig(PreTrainedConfig):
     @property
     def bottom_width(self) -> int:
         """Values per latent between the convolutions and the linear layers, over their channels."""
-        return self.hop_length // (self.fold * math.prod(bins for _, bins in self.strides))
+        return self.hop_length // (self.fold * math.prod([bins for _, bins in self.strides]))
 
 
 @dataclasses.dataclass
@@ -123,7 +123,7 @@ class _TransposedConv(nn.ConvTranspose2d):
         self.past, self.margin = (kernel[0] - 1) // stride[0], (kernel[1] - stride[1]) // 2
 
     def forward(self, x: torch.Tensor, cache: Cache | None) -> torch.Tensor:
-        frames, bins = (size * step for size, step in zip(x.shape[2:], self.stride))
+        frames, bins = x.shape[2] * self.stride[0], x.shape[3] * self.stride[1]
         y = super().forward(_with_past(x, self.past, cache, self.cache_name))
         first = self.past * self.stride[0]
         return y[:, :, first : first + frames, self.margin : self.margin + bins]

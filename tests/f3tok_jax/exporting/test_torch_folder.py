@@ -122,6 +122,29 @@ def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
     _check_sound(torch.cat(sounds, 2).numpy(), expected.numpy())
 
 
+def test_in_bfloat16_spectra_stay_float32_and_latents_are_near():
+    autoencoder, variables = _narrow("tiny")
+    torch, model = _in_torch(autoencoder, variables)
+    waveform = torch.from_numpy(_sound(1, 8 * autoencoder.samples_per_latent))
+    expected = model.encode(waveform).latents
+    found = model.to(torch.bfloat16).encode(waveform.to(torch.bfloat16)).latents
+    assert found.dtype == model.decode(found).audio.dtype == torch.float32
+    # Latents of rms 1; 12 layers in a row that round to 8 bits, the sound itself too.
+    assert (found - expected).square().mean().sqrt() < 0.05
+
+
+def test_it_is_traced_whole_for_a_compiler_and_for_other_programs():
+    autoencoder, variables = _narrow("tiny")
+    torch, model = _in_torch(autoencoder, variables)
+    waveform = torch.from_numpy(_sound(2, 1, 3 * autoencoder.samples_per_latent + 5))
+    expected = model(waveform)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)(waveform)
+    exported = torch.export.export(model, (waveform,)).module()(waveform)
+    for found in (compiled, exported):
+        np.testing.assert_allclose(found.latents, expected.latents, atol=_LATENT_ATOL)
+        _check_sound(found.audio.numpy(), expected.audio.numpy())
+
+
 def test_parameters_come_back_bit_for_bit_and_no_others_do():
     _, variables = _narrow("base_48khz")
     params = variables["params"]
