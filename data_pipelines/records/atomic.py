@@ -39,6 +39,13 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         _partials.discard(partial)
 
 
+def absent(folder: str | os.PathLike) -> pathlib.Path:
+    """Returns the path of a folder that is to be made; raises ValueError where one cannot be."""
+    if "://" in str(folder) or os.path.lexists(folder):
+        raise ValueError(f"--output must be a local folder that is not there yet, got {folder}")
+    return pathlib.Path(folder)
+
+
 @contextlib.contextmanager
 def making(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives an empty local folder to fill, which takes the name of `folder` when all ends well.

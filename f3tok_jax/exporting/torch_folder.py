@@ -28,6 +28,12 @@ _MODULE = "modeling_f3_tokenizer"
 _OUTPUTS_FIRST = (3, 2, 0, 1)  # [time, frequency, in, out] -> [out, in, time, frequency]
 _INPUTS_FIRST = (2, 3, 0, 1)  # of transposed convolutions
 
+# Of the module in JAX and of the config alike.
+_FIELDS = (
+    *("hop_length", "fold", "strides", "encoder_channels", "decoder_channels"),
+    *("compression", "latent_dim", "decoder_lookahead"),
+)
+
 
 def write(
     run: lineage.Lineage, folder: str | os.PathLike, *, say: Callable[[str], None] = print
@@ -46,9 +52,7 @@ def write(
         ValueError: where the folder is there, or the run is of another version.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    target = pathlib.Path(folder)
-    if "://" in str(folder) or os.path.lexists(target):
-        raise ValueError(f"--output must be a local folder that is not there yet, got {folder}")
+    target = atomic.absent(folder)
     autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
     config = describe(autoencoder) | {"latents_fingerprint": run.latents_fingerprint}
     with atomic.making(target) as root:
@@ -59,11 +63,17 @@ def write(
             atomic.write_text(root / name, json.dumps(content, indent=2) + "\n")
         module = pathlib.Path(__file__).with_name(f"{_MODULE}.py")
         atomic.write_bytes(root / module.name, module.read_bytes())
-        with atomic.disk_errors(safetensors.SafetensorError):
-            safetensors_numpy.save_file(
-                tensors(params), root / "model.safetensors", metadata={"format": "pt"}
-            )
+        _write_weights(root / "model.safetensors", params)
     return run.step
+
+
+def _write_weights(path: pathlib.Path, params: Any) -> None:
+    """Writes parameters and reads them back: what is there is what was trained."""
+    with atomic.disk_errors(safetensors.SafetensorError):
+        safetensors_numpy.save_file(tensors(params), path, metadata={"format": "pt"})
+    back = jax.tree.leaves(from_tensors(safetensors_numpy.load_file(path), params))
+    if not all(map(np.array_equal, back, jax.tree.leaves(params))):
+        raise ValueError(f"{path} must be the weights of the run, got others: is the disk damaged?")
 
 
 def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
@@ -81,12 +91,6 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
         "normalize": autoencoder.bottleneck.normalize,
         "epsilon": autoencoder.bottleneck.epsilon,
     }
-
-
-_FIELDS = (
-    *("hop_length", "fold", "strides", "encoder_channels", "decoder_channels"),
-    *("compression", "latent_dim", "decoder_lookahead"),
-)
 
 
 def _describe_sound(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
@@ -110,7 +114,7 @@ def tensors(params: Any) -> dict[str, np.ndarray]:
     }
 
 
-def params(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
+def from_tensors(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     """The reverse of `tensors`: parameters of the structure `like`, bit for bit.
 
     Raises:

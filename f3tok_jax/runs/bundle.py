@@ -54,9 +54,7 @@ def write(
         ValueError: where the folder is there, or something is not what the run was trained on.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    target = pathlib.Path(folder)
-    if "://" in str(folder) or os.path.lexists(target):
-        raise ValueError(f"--output must be a local folder that is not there yet, got {folder}")
+    target = atomic.absent(folder)
     run = lineage.Lineage.read(workdir, step, places=places)
     run.check(language_model=True)
     runs = [_verified(one, say) for one in _chain(run)]

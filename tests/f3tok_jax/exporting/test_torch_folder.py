@@ -149,14 +149,28 @@ def test_parameters_come_back_bit_for_bit_and_no_others_do():
     _, variables = _narrow("base_48khz")
     params = variables["params"]
     tensors = torch_folder.tensors(params)
-    back = torch_folder.params(tensors, params)
+    back = torch_folder.from_tensors(tensors, params)
     jax.tree.map(np.testing.assert_array_equal, back, params)
     name = "encoder.stages.0.down.weight"
     with pytest.raises(ValueError, match=f"{name} must be of shape"):
-        torch_folder.params(tensors | {name: tensors[name][:1]}, params)
+        torch_folder.from_tensors(tensors | {name: tensors[name][:1]}, params)
     del tensors[name]
     with pytest.raises(ValueError, match="must be of this autoencoder, got none of .*down.weight"):
-        torch_folder.params(tensors, params)
+        torch_folder.from_tensors(tensors, params)
+
+
+def test_a_file_that_reads_back_as_other_weights_is_no_export(tmp_path, monkeypatch, capsys):
+    load = torch_folder.safetensors_numpy.load_file
+
+    def damaged(path):
+        return {name: array + (name == "encoder.stem.bias") for name, array in load(path).items()}
+
+    monkeypatch.setattr(torch_folder.safetensors_numpy, "load_file", damaged)
+    tiny_models.write_run(str(tmp_path / "run"))
+    assert export.main([f"--workdir={tmp_path}/run", f"--output={tmp_path}/model"]) == 1
+    said = capsys.readouterr().err
+    assert "must be the weights of the run" in said and said.count("\n") == 1
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_cannot_be_coded_is_refused_in_one_sentence():
