@@ -8,13 +8,14 @@
     encoded = model.encode(**inputs)
     audio = model.decode(encoded.latents, encoded.padding_mask).audio
 
-Sound is [b, 1, n] in [-1, 1], latents are [b, t, latent_dim] float32. Of a padded batch every row is
-what it would be alone. A stream gives its chunks one after the other, of any lengths, with
-use_cache=True and the padding_cache that came with the chunk before; the last with use_cache=False.
+Sound is [b, 1, n] in [-1, 1], latents are [b, t, latent_dim] float32. Of a batch that is padded on the
+right every row is what it would be alone. A stream gives its chunks one after the other, of any
+lengths, with use_cache=True and the padding_cache that the same method gave for the chunk before; the
+last with use_cache=False. No gradient passes from chunk to chunk.
 
-This file needs PyTorch and transformers alone. It computes what the JAX module of the same name does,
-within float32 rounding; the geometry is SpectroStream's (arXiv 2508.05207), the bottleneck
-F3-Tokenizer's (arXiv 2606.06357).
+This file needs PyTorch and transformers 5 alone. In float32 it computes what f3tok_jax's Autoencoder
+does with compute_dtype float32, within rounding; the geometry is SpectroStream's (arXiv 2508.05207),
+the bottleneck F3-Tokenizer's (arXiv 2606.06357).
 """
 
 from collections.abc import Mapping
@@ -138,8 +139,13 @@ def _with_past(x: torch.Tensor, count: int, cache: Cache | None, name: str) -> t
         past = x.new_zeros(x.shape[0], x.shape[1], count, x.shape[3])
     x = torch.cat([past, x], dim=2)
     if cache is not None:
-        cache[name] = x[:, :, x.shape[2] - count :]
+        cache[name] = _kept(x[:, :, x.shape[2] - count :])
     return x
+
+
+def _kept(x: torch.Tensor) -> torch.Tensor:
+    """What a cache holds: no view of the caller's buffer, and no graph."""
+    return x.detach().clone()
 
 
 class _DensePair(nn.Module):
@@ -211,9 +217,7 @@ class F3TokenizerEncoder(nn.Module):
         config = self.config
         hops = waveform.unflatten(1, (-1, config.hop_length))
         frames = torch.cat([hops[:, :-1], hops[:, 1:]], dim=-1)
-        spectrum = _scale_magnitudes(
-            frames @ self._analysis.to(frames.device), config.compression - 1
-        )
+        spectrum = _scale_magnitudes(_product(frames, self._analysis), config.compression - 1)
         x = spectrum.unflatten(2, (-1, 2 * config.fold)).permute(0, 3, 1, 2)
         x = self.stem(x.to(self.stem.weight.dtype), cache)
         for stage in self.stages:
@@ -252,13 +256,13 @@ class F3TokenizerDecoder(nn.Module):
         x = self.output(F.elu(x), cache).float()
         spectrum = x.permute(0, 2, 3, 1).flatten(2)
         spectrum = _scale_magnitudes(spectrum, 1 / config.compression - 1)
-        frames = spectrum @ self._synthesis.to(spectrum.device)
+        frames = _product(spectrum, self._synthesis)
         first, second = frames.split(config.hop_length, dim=-1)
         tail = None if cache is None else cache.get("tail")
         if tail is None:
             tail = torch.zeros_like(second[:, :1])
         if cache is not None:
-            cache["tail"] = second[:, -1:]
+            cache["tail"] = _kept(second[:, -1:])
         return (first + torch.cat([tail, second[:, :-1]], dim=1)).flatten(1)
 
 
@@ -288,9 +292,10 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         """Latents of sound.
 
         Args:
-            input_values: [b, 1, n] or [b, n] in [-1, 1] at config.sampling_rate. Zeros are appended
-                up to a whole number of latents; in a stream what is left waits for the next chunk.
-            padding_mask: [b, n], True or 1 where valid; None for all.
+            input_values: [b, 1, n] or [b, n], float in [-1, 1] at config.sampling_rate. Zeros are
+                appended up to a whole number of latents; in a stream what is left waits for the next
+                chunk.
+            padding_mask: [b, n], True or 1 where valid, which comes first; None for all.
             padding_cache: of the chunk before; None for a whole sound, or for the first chunk.
             use_cache: more will follow.
 
@@ -298,17 +303,19 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             latents, their padding_mask, and with use_cache the padding_cache.
 
         Raises:
-            ValueError: for sound of several channels, or a mask of another shape.
+            ValueError: for sound of several channels or in integers, a mask of another shape, or a
+                cache of decode or of another batch.
         """
         waveform, mask = _checked_sound(input_values, padding_mask)
-        cache = _opened(padding_cache, use_cache)
+        cache = _opened(padding_cache, use_cache, "waveform", waveform.shape[0])
         if padding_cache is not None:
             waveform = torch.cat([padding_cache["waveform"], waveform], dim=1)
             mask = torch.cat([padding_cache["mask"], mask], dim=1)
         hop, ahead = self.config.samples_per_latent, self.config.encoder_lookahead
         if use_cache:
             count = max(0, (waveform.shape[1] - ahead) // hop)
-            cache["waveform"], cache["mask"] = waveform[:, count * hop :], mask[:, count * hop :]
+            cache["waveform"] = _kept(waveform[:, count * hop :])
+            cache["mask"] = _kept(mask[:, count * hop :])
             waveform, mask = waveform[:, : count * hop + ahead], mask[:, : count * hop]
         else:
             count = -(-waveform.shape[1] // hop)
@@ -333,7 +340,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
 
         Args:
             latents: [b, t, latent_dim].
-            padding_mask: [b, t], True or 1 where valid; None for all.
+            padding_mask: [b, t], True or 1 where valid, which comes first; None for all.
             padding_cache: of the chunk before; None for a whole sequence, or for the first chunk.
             use_cache: more will follow. The sound of a chunk comes decoder_lookahead latents late.
 
@@ -342,17 +349,18 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             padding_cache.
 
         Raises:
-            ValueError: for latents of another width, or a mask of another shape.
+            ValueError: for latents of another width, a mask of another shape, or a cache of encode or
+                of another batch.
         """
         mask = _checked_mask(latents, self.config.latent_dim, padding_mask)
-        cache = _opened(padding_cache, use_cache)
+        cache = _opened(padding_cache, use_cache, "late", latents.shape[0])
         hop, ahead = self.config.samples_per_latent, self.config.decoder_lookahead
         begins = not cache or "tail" not in cache
         latents = torch.where(mask[..., None], latents, 0.0)
         if padding_cache is not None:
-            mask = torch.cat([padding_cache["mask"], mask], dim=1)
-        if use_cache:  # What was not heard of yet.
-            cache["mask"] = mask[:, max(0, mask.shape[1] - ahead) :]
+            mask = torch.cat([padding_cache["late"], mask], dim=1)
+        if use_cache:  # Whether what is not heard yet is valid.
+            cache["late"] = _kept(mask[:, max(0, mask.shape[1] - ahead) :])
             mask = mask[:, : max(0, mask.shape[1] - ahead)]
         else:
             latents = F.pad(latents, (0, 0, 0, ahead))
@@ -379,14 +387,6 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             padding_mask=encoded.padding_mask,
         )
 
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            fan_in = module.weight[0].numel()
-            if isinstance(module, nn.ConvTranspose2d):  # An output meets one in prod(stride).
-                fan_in = module.weight[:, 0].numel() / math.prod(module.stride)
-            nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
-            nn.init.zeros_(module.bias)
-
 
 def _checked_sound(
     input_values: torch.Tensor, padding_mask: torch.Tensor | None
@@ -398,6 +398,10 @@ def _checked_sound(
         raise ValueError(
             f"input_values must be [b, 1, n] or [b, n], mono, got {tuple(input_values.shape)}: mix "
             "its channels first"
+        )
+    if not input_values.is_floating_point():
+        raise ValueError(
+            f"input_values must be float in [-1, 1], got {input_values.dtype}: scale them"
         )
     if padding_mask is None:
         return input_values.float(), torch.ones_like(input_values, dtype=torch.bool)
@@ -425,9 +429,18 @@ def _checked_mask(
     return padding_mask.bool()
 
 
-def _opened(padding_cache: Mapping[str, torch.Tensor] | None, use_cache: bool) -> Cache | None:
+def _opened(
+    padding_cache: Mapping[str, torch.Tensor] | None, use_cache: bool, own: str, batch_size: int
+) -> Cache | None:
     """A copy to write to; the caller's stays as it is. None for a sound that is no stream."""
-    return dict(padding_cache or {}) if use_cache or padding_cache is not None else None
+    if padding_cache is None:
+        return {} if use_cache else None
+    if own not in padding_cache or padding_cache[own].shape[0] != batch_size:
+        raise ValueError(
+            "padding_cache must be what the same method gave for the chunk before, of as many rows "
+            f"as here, {batch_size}; got {sorted(padding_cache)}"
+        )
+    return dict(padding_cache)
 
 
 def _kernel(strides) -> tuple[int, ...]:
@@ -437,6 +450,12 @@ def _kernel(strides) -> tuple[int, ...]:
 def _edge_kernel(fold: int) -> tuple[int, int]:
     """Of the first and last convolution: 7 x 7 bins, or 3 x 3 groups of folded ones."""
     return (7, 7) if fold == 1 else (3, 3)
+
+
+def _product(x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """In float32 under autocast, too: in bfloat16 a spectrum is off by 0.4 %, which can be heard."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ matrix.to(x.device)
 
 
 def _scale_magnitudes(spectrum: torch.Tensor, power: float) -> torch.Tensor:

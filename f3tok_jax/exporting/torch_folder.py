@@ -68,12 +68,16 @@ def write(
 
 
 def _write_weights(path: pathlib.Path, params: Any) -> None:
-    """Writes parameters and reads them back: what is there is what was trained."""
+    """Writes parameters and reads the file back: what is there is what was trained."""
     with atomic.disk_errors(safetensors.SafetensorError):
         safetensors_numpy.save_file(tensors(params), path, metadata={"format": "pt"})
     back = jax.tree.leaves(from_tensors(safetensors_numpy.load_file(path), params))
-    if not all(map(np.array_equal, back, jax.tree.leaves(params))):
-        raise ValueError(f"{path} must be the weights of the run, got others: is the disk damaged?")
+    pairs = zip(back, jax.tree.leaves(params), strict=True)
+    if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
+        raise ValueError(
+            f"{path.name} must read back as the weights that were written, got others: give an "
+            "--output on another disk"
+        )
 
 
 def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:

@@ -18,7 +18,8 @@ _MIN_POWER = 1e-14
 STFT_METHODS = ("auto", "matmul", "fft")
 
 # From jax 0.11 on, an FFT of a CPU program that runs on one of XLA's threads waits for all of them,
-# itself included: on two cores the first step of training never ends (seen with 0.11.2).
+# itself included: on two cores the first step of training never ends (seen with 0.11.2). "auto" takes
+# the product there; "fft" is what its caller asks for.
 _CPU_FFT_DEADLOCKS = jax.__version_info__ >= (0, 11)
 
 
