@@ -258,12 +258,9 @@ class F3TokenizerDecoder(nn.Module):
         spectrum = _scale_magnitudes(spectrum, 1 / config.compression - 1)
         frames = _product(spectrum, self._synthesis)
         first, second = frames.split(config.hop_length, dim=-1)
-        tail = None if cache is None else cache.get("tail")
-        if tail is None:
-            tail = torch.zeros_like(second[:, :1])
-        if cache is not None:
-            cache["tail"] = _kept(second[:, -1:])
-        return (first + torch.cat([tail, second[:, :-1]], dim=1)).flatten(1)
+        # The second half of the frame before, in the layout [b, 1, frames, hop].
+        before = _with_past(second[:, None], 1, cache, "tail")[:, 0, :-1]
+        return (first + before).flatten(1)
 
 
 class F3TokenizerModel(PreTrainedAudioTokenizerBase):
@@ -352,11 +349,10 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             ValueError: for latents of another width, a mask of another shape, or a cache of encode or
                 of another batch.
         """
-        mask = _checked_mask(latents, self.config.latent_dim, padding_mask)
+        latents, mask = _checked_latents(latents, self.config.latent_dim, padding_mask)
         cache = _opened(padding_cache, use_cache, "late", latents.shape[0])
         hop, ahead = self.config.samples_per_latent, self.config.decoder_lookahead
         begins = not cache or "tail" not in cache
-        latents = torch.where(mask[..., None], latents, 0.0)
         if padding_cache is not None:
             mask = torch.cat([padding_cache["late"], mask], dim=1)
         if use_cache:  # Whether what is not heard yet is valid.
@@ -403,27 +399,26 @@ def _checked_sound(
         raise ValueError(
             f"input_values must be float in [-1, 1], got {input_values.dtype}: scale them"
         )
-    if padding_mask is None:
-        return input_values.float(), torch.ones_like(input_values, dtype=torch.bool)
-    if padding_mask.shape != input_values.shape:
-        raise ValueError(
-            f"padding_mask must be {tuple(input_values.shape)}, as the sound is, got "
-            f"{tuple(padding_mask.shape)}"
-        )
-    mask = padding_mask.bool()
+    mask = _checked_mask(padding_mask, input_values)
     return torch.where(mask, input_values.float(), 0.0), mask
 
 
-def _checked_mask(
+def _checked_latents(
     latents: torch.Tensor, latent_dim: int, padding_mask: torch.Tensor | None
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents and mask [b, t]; the latents are zeros where they are not valid."""
     if latents.ndim != 3 or latents.shape[2] != latent_dim:
         raise ValueError(f"latents must be [b, t, {latent_dim}], got {tuple(latents.shape)}")
+    mask = _checked_mask(padding_mask, latents[..., 0])
+    return torch.where(mask[..., None], latents, 0.0), mask
+
+
+def _checked_mask(padding_mask: torch.Tensor | None, masked: torch.Tensor) -> torch.Tensor:
     if padding_mask is None:
-        return torch.ones_like(latents[..., 0], dtype=torch.bool)
-    if padding_mask.shape != latents.shape[:2]:
+        return torch.ones_like(masked, dtype=torch.bool)
+    if padding_mask.shape != masked.shape:
         raise ValueError(
-            f"padding_mask must be {tuple(latents.shape[:2])}, as the latents are, got "
+            f"padding_mask must be {tuple(masked.shape)}, as what it masks, got "
             f"{tuple(padding_mask.shape)}"
         )
     return padding_mask.bool()

@@ -15,12 +15,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from data_pipelines.records import atomic
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
 
@@ -69,8 +69,7 @@ def write(
 
 def _write_weights(path: pathlib.Path, params: Any) -> None:
     """Writes parameters and reads the file back: what is there is what was trained."""
-    with atomic.disk_errors(safetensors.SafetensorError):
-        safetensors_numpy.save_file(tensors(params), path, metadata={"format": "pt"})
+    weight_files.write(path, tensors(params))
     back = jax.tree.leaves(from_tensors(safetensors_numpy.load_file(path), params))
     pairs = zip(back, jax.tree.leaves(params), strict=True)
     if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):

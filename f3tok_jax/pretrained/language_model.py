@@ -16,8 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-from safetensors import numpy as safetensors_numpy
 
 from data_pipelines.reading import end_of_text
 from data_pipelines.reading import tasks
@@ -218,10 +216,7 @@ def _write_weights(
             "ambiguous: give an empty folder"
         )
     for file, names in files.items():
-        tensors = _tensors_of(model, leaves, set(names))
-        full = atomic.disk_errors(safetensors.SafetensorError)
-        with atomic.replacing(target / file) as partial, full:
-            safetensors_numpy.save_file(tensors, partial, metadata={"format": "pt"})
+        weight_files.write(target / file, _tensors_of(model, leaves, set(names)))
     if len(files) > 1:
         index = {
             "metadata": {"total_size": sum(sizes.values())},

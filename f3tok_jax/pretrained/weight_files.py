@@ -13,7 +13,9 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+from safetensors import numpy as safetensors_numpy
 
+from data_pipelines.records import atomic
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import language_model_folder as folders
 
@@ -131,6 +133,13 @@ class WeightFiles(contextlib.ExitStack):
                 f"{self._folder / folders.INDEX_NAME} must name every tensor of its files, got none for "
                 f"{checkpoint_meta.listed(sorted(unknown))} in {file}: {again}"
             )
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes one file that PyTorch's programs read, too; it is whole or not there."""
+    full = atomic.disk_errors(safetensors.SafetensorError)
+    with atomic.replacing(path) as partial, full:
+        safetensors_numpy.save_file(dict(tensors), partial, metadata={"format": "pt"})
 
 
 def _open(stack: contextlib.ExitStack, path: pathlib.Path):
