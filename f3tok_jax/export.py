@@ -5,9 +5,10 @@ r"""Writes a trained run in a format that others read.
     python -m f3tok_jax.export --workdir=runs/language_model --output=MODEL
 
 A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
-tokenizer.json. A run of the autoencoder stage becomes one with a module in PyTorch, that
-transformers' AutoModel loads with trust_remote_code=True where there is no JAX. With --bundle a run
-of any stage is copied with all that it was trained on, each verified by its fingerprint:
+tokenizer.json. A run of any other stage becomes one with its modules in PyTorch, those of the runs
+that it was trained on among them, which transformers' AutoModel loads with trust_remote_code=True
+where there is no JAX. With --bundle a run is copied with all that it was trained on, each verified by
+its fingerprint:
 
     python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
 
@@ -24,14 +25,12 @@ import sys
 from data_pipelines import command
 from f3tok_jax.runs import places
 
-_ALONE = "language_model, autoencoder"  # without what it was trained on
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = command.make_parser("python -m f3tok_jax.export", __doc__)
     add = functools.partial(parser.add_argument, type=command.path)
-    add("--workdir", required=True, help=f"run folder; without --bundle of a stage of {_ALONE}")
+    add("--workdir", required=True, help="run folder")
     add("--output", required=True, help="folder to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     text = "copy the run, a checkpoint of each of its ancestors, and the language model"
@@ -56,14 +55,9 @@ def _export(given: argparse.Namespace) -> None:
     stage = config_lib.load(given.workdir).stage
     if stage == "language_model":
         step = language_model.export(given.workdir, given.output, given.step, places=found)
-    elif stage == "autoencoder":
+    else:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
         step = torch_folder.write(run, given.output)
-    else:
-        raise ValueError(
-            f"--workdir must be a run of a stage of {_ALONE}, which can be exported without "
-            f"--bundle, got {given.workdir} of the stage {stage!r}"
-        )
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
 
 

@@ -205,6 +205,16 @@ class TextTasks:
         return self._end
 
     @property
+    def by_weight(self) -> list[str]:
+        """Names of the tasks, those of the greatest weight first."""
+        return sorted(self.weights, key=self.weights.get, reverse=True)
+
+    @property
+    def gap(self) -> str:
+        """What stands before an answer, so that its first word is one as others are."""
+        return self._gap
+
+    @property
     def needs_whole(self) -> bool:
         """Whether some task is about all of a sound."""
         return any(task.needs_whole for task in self._tasks.values())

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.reading import tasks
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
@@ -90,10 +89,7 @@ class TextToSound:
         # The generator's own latents are of rms 1; those that are given and taken are the codec's.
         self._latent_rms = np.float32(model.run.latent_rms)
         self._renormalizes = model.run.normalizes_latents
-        text = model.config.text
-        chosen = {name: weight for name, weight in text.tasks.items() if weight}
-        folder = model.representation.language_model_folder
-        self.text = tasks.TextTasks(folder, chosen, text.max_tokens)
+        self.text = model.text_tasks()
         self._begin = jax.jit(self.generator.begin, static_argnames="max_patches")
         self._follow = jax.jit(self._follow_all, static_argnames="sampler")
         self._advance = jax.jit(
@@ -129,8 +125,7 @@ class TextToSound:
         prompt_text: str = "",
     ) -> Request:
         """A request, by default of the run's task of the greatest weight."""
-        weights = self.text.weights
-        task = task or max(weights, key=weights.get)
+        task = task or self.text.by_weight[0]
         return Request(text=text, task=task, prompt=prompt, prompt_text=prompt_text)
 
     @property

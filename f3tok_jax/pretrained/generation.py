@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.reading import tasks
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import adaptation
 from f3tok_jax.models import flow_head
@@ -81,6 +82,16 @@ class Model:
         # Frames that were of any mean and rms in training must stay so.
         sampling["renormalize"] = config.sampling.renormalize and run.normalizes_latents
         self.sampler = sampler_lib.Sampler(**sampling)
+
+    def text_tasks(self) -> tasks.TextTasks:
+        """The text that the run was trained on, with its tokenizer.
+
+        Raises:
+            ValueError: where the language model's folder has no such tokenizer.
+        """
+        text = self.config.text
+        chosen = {name: weight for name, weight in text.tasks.items() if weight}
+        return tasks.TextTasks(self.representation.language_model_folder, chosen, text.max_tokens)
 
     @property
     def trains_language_model(self) -> bool:

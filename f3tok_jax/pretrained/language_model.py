@@ -196,6 +196,14 @@ def write(
     _write_json(target / folders.CONFIG_NAME, language_model.describe(model) | fields)
 
 
+def tensors(model: language_model.LanguageModel, params: Any) -> dict[str, np.ndarray]:
+    """Parameters of `model`, plain, as the tensors of a folder by name, in their own dtype."""
+    leaves = dict(zip(fingerprints.paths(params), jax.tree.leaves(params)))
+    return _tensors_of(
+        model, leaves, {name for one in _stored(model).values() for name in one.names}
+    )
+
+
 def _write_weights(
     target: pathlib.Path,
     model: language_model.LanguageModel,

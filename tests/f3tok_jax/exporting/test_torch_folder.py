@@ -14,10 +14,12 @@ import pytest
 
 from configs import autoencoder as recipe
 from f3tok_jax import export
+from f3tok_jax.exporting import parts
 from f3tok_jax.exporting import torch_folder
 from f3tok_jax.inference import tokenizer
 from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
+from tests.support import torch_models
 
 # Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and in units of the sound's
 # rms, whose peaks are ten times that.
@@ -58,17 +60,8 @@ def _narrow(preset):
 
 
 def _in_torch(autoencoder, variables):
-    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
-    pytest.importorskip("transformers", reason="parity needs transformers")
-    from f3tok_jax.exporting import modeling_f3_tokenizer as modeling
-
-    config = torch_folder.describe(autoencoder)
-    for name in ("auto_map", "model_type"):
-        del config[name]
-    model = modeling.F3TokenizerModel(modeling.F3TokenizerConfig(**config)).eval()
-    tensors = torch_weights.tensors(variables["params"])
-    model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
-    return torch, model.requires_grad_(False)
+    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]}
+    return torch_models.made(config, torch_weights.tensors(variables["params"]))
 
 
 def _sound(*shape):

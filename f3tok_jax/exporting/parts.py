@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a run as its module in PyTorch knows them: config.json, and tensors by name."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import flow_head
+from f3tok_jax.models import language_model as language_model_lib
+from f3tok_jax.models import representation_encoder as encoder_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import generation as pretrained_generation
+from f3tok_jax.pretrained import language_model as pretrained_language_model
+from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.runs import lineage
+
+Say = Callable[[str], None]
+
+_MODULE = "modeling_f3_tokenizer"
+_CONFIGURATION = "configuration_f3_tokenizer"
+
+# Of the autoencoder in JAX and of the config alike.
+_GEOMETRY = (
+    *("hop_length", "fold", "strides", "encoder_channels", "decoder_channels"),
+    *("compression", "latent_dim", "decoder_lookahead"),
+)
+# Of every transformer likewise.
+_TRANSFORMER = (
+    *("num_layers", "width", "hidden_width", "num_heads", "num_kv_heads", "head_dim"),
+    *("rope_theta", "norm_epsilon", "qk_norm"),
+)
+
+
+@dataclasses.dataclass
+class Parts:
+    """What an exported folder holds.
+
+    Attributes:
+        config: of config.json.
+        tensors: by name.
+        step: of the run, after which they were saved.
+        tokenizer: folder of the text tokenizer; "" where no text is read.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    step: int
+    tokenizer: str = ""
+
+    def add(self, name: str, params: Any) -> None:
+        """Adds a part with its parameters."""
+        self.config["parts"].append(name)
+        self.tensors |= torch_weights.tensors({name: params})
+
+
+def load(run: lineage.Lineage, *, say: Say = print) -> Parts:
+    """The averaged weights of a run and of those that it was trained on.
+
+    Args:
+        run: of the autoencoder, the representation or the generation stage.
+        say: where messages to the user go: which steps are damaged.
+
+    Raises:
+        ValueError: where a run is of another version, or not the one that was trained on.
+        checkpoint.CheckpointError: where no checkpoint that may be used is whole.
+    """
+    if run.stage == "autoencoder":
+        return _autoencoder(run, say)
+    run.check(language_model=run.stage == "generation")
+    parts = _autoencoder(run.ancestor("autoencoder"), say)
+    if run.stage == "representation":
+        parts.step = _add_representation(parts, run, say)
+    else:
+        _add_representation(parts, run.ancestor("representation"), say)
+        parts.step = _add_generation(parts, run, say)
+    return parts
+
+
+def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
+    """config.json of an autoencoder."""
+    bottleneck = autoencoder.bottleneck
+    return {
+        "model_type": "f3_tokenizer",
+        "architectures": ["F3TokenizerModel"],
+        "auto_map": {
+            "AutoConfig": f"{_CONFIGURATION}.F3TokenizerConfig",
+            "AutoModel": f"{_MODULE}.F3TokenizerModel",
+        },
+        "dtype": "float32",
+        "parts": [],
+        "sampling_rate": autoencoder.sample_rate,
+        **{name: getattr(autoencoder, name) for name in _GEOMETRY},
+        "normalize": bottleneck.normalize,
+        "epsilon": bottleneck.epsilon,
+        "gamma": bottleneck.gamma if bottleneck.perturb else 0.0,
+    }
+
+
+def describe_transformer(module: Any) -> dict[str, Any]:
+    """The fields of a transformer that are among those of a module."""
+    return {name: getattr(module, name) for name in _TRANSFORMER}
+
+
+def describe_encoder(
+    encoder: encoder_lib.RepresentationEncoder, latent_rms: float
+) -> dict[str, Any]:
+    """config.json's "representation"."""
+    more = {"window": encoder.window, "latent_rms": latent_rms}
+    return describe_transformer(encoder) | more
+
+
+def _autoencoder(run: lineage.Lineage, say: Say) -> Parts:
+    autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
+    losses = run.config.losses
+    config = describe(autoencoder) | {
+        "latents_fingerprint": run.latents_fingerprint,
+        "mel_windows": losses.mel_windows,
+        "mel_bands": losses.mel_bands,
+    }
+    parts = Parts(config, {}, run.step)
+    for name in ("encoder", "decoder"):
+        parts.add(name, params[name])
+    return parts
+
+
+def _add_representation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
+    encoder, params, run = pretrained_representation.load_encoder(run, say=say)
+    parts.config["representation"] = describe_encoder(encoder, run.latent_rms)
+    parts.add("representation_encoder", params)
+    return run.step
+
+
+def _add_generation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
+    model, weights, run = pretrained_generation.load(run, say=say)
+    generator, text = model.generator, model.text_tasks()
+    parts.config["generation"] = describe_generator(model, float(weights["embedding_rms"])) | {
+        "tasks": {name: text.instruction(name) for name in text.by_weight},
+        "gap": text.gap,
+        "end_of_text": text.end_of_text,
+        "max_tokens": text.max_tokens,
+    }
+    parts.tokenizer = model.representation.language_model_folder
+    if model.trains_encoder:
+        parts.add("generation_encoder", weights["encoder"])
+    parts.add("projector", weights["projector"])
+    parts.add("flow_head", weights["head"])
+    parts.config["parts"].append("language_model")
+    parts.tensors |= language_tensors(generator.language_model, weights["language_model"])
+    return run.step
+
+
+def describe_flow_head(head: flow_head.FlowHead) -> dict[str, Any]:
+    """config.json's "flow_head"."""
+    return describe_transformer(head) | {"history": head.history, "use_token": head.use_token}
+
+
+def describe_generator(model: pretrained_generation.Model, embedding_rms: float) -> dict[str, Any]:
+    """config.json's "generation", but for the text."""
+    generator, flow = model.generator, model.config.flow
+    return {
+        "patch": generator.patch,
+        "projector": generator.projector.kind,
+        "embedding_rms": embedding_rms,
+        "flow_head": describe_flow_head(generator.head),
+        "language_model": language_model_lib.describe(generator.language_model),
+        "sampling": vars(model.sampler),
+        "stop_weight": flow.stop_weight,
+        "condition_drop": flow.condition_drop,
+    }
+
+
+def language_tensors(model: language_model_lib.LanguageModel, params: Any) -> dict[str, np.ndarray]:
+    """A language model without its head, which says no text here."""
+    stored = pretrained_language_model.tensors(model, params).items()
+    return {
+        name.replace("model.", "language_model.", 1): array
+        for name, array in stored
+        if name.startswith("model.")
+    }

@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""How far a reconstruction is from its sound: the log-mel distance that the decoder is trained by.
+
+Source: descript-audio-codec's MelSpectrogramLoss (windows, bands, floor 1e-5, power 1), with zeros
+around the sound and with a mask; mel scale and triangles of Slaney's Auditory Toolbox (1998).
+"""
+
+from collections.abc import Sequence
+import functools
+
+import torch
+from torch.nn import functional as F
+
+_FLOOR = 1e-5  # of mel magnitudes
+_LEAST = 1e-14  # of squared magnitudes: below, no gradient
+_HZ_PER_MEL, _BREAK_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, 0.06875177742094912  # ln(6.4) / 27
+
+
+def multi_scale_mel(
+    target: torch.Tensor,
+    output: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    sampling_rate: int,
+    windows: Sequence[int],
+    bands: Sequence[int],
+) -> torch.Tensor:
+    """L1 distance of log10 mel spectra, the mean over valid samples, summed over windows.
+
+    Args:
+        target: [b, n] in [-1, 1].
+        output: [b, n].
+        mask: [b, n] bool, True where valid.
+        sampling_rate: Hz.
+        windows: samples; the hop is a quarter.
+        bands: one number per window.
+    """
+    target, output = (torch.where(mask, x.float(), 0.0) for x in (target, output))
+    total = output.new_zeros(())
+    for window, num_bands in zip(windows, bands, strict=True):
+        filters = _filters(sampling_rate, window, num_bands).to(output.device)
+        one, other = (_log_mel(x, window, filters) for x in (target, output))
+        missing = -mask.shape[1] % (window // 4)
+        weight = F.pad(mask, (0, missing)).unflatten(1, (-1, window // 4)).sum(dim=-1)
+        total = total + ((one - other).abs().mean(dim=-1) * weight).sum()
+    return total / mask.sum().clamp(min=1)
+
+
+def _log_mel(waveform: torch.Tensor, window: int, filters: torch.Tensor) -> torch.Tensor:
+    """[b, n] -> [b, ceil(n / hop), bands]: frame i is centred on the i-th hop."""
+    hop = window // 4
+    left, count = (window - hop) // 2, -(-waveform.shape[1] // hop)
+    right = (count - 1) * hop + window - left - waveform.shape[1]
+    frames = F.pad(waveform, (left, right)).unfold(1, window, hop)
+    spectrum = torch.fft.rfft(frames * torch.hann_window(window, device=frames.device))
+    energy = spectrum.real.square() + spectrum.imag.square()
+    return (energy.clamp(min=_LEAST).sqrt() @ filters).clamp(min=_FLOOR).log10()
+
+
+@functools.lru_cache(maxsize=64)
+def _filters(sampling_rate: int, window: int, num_bands: int) -> torch.Tensor:
+    """[window // 2 + 1, bands]: triangles of area 1 over Hz, equally spaced in mel."""
+    break_mel, nyquist = _BREAK_HZ / _HZ_PER_MEL, torch.tensor(sampling_rate / 2).double()
+    highest = nyquist / _HZ_PER_MEL
+    if nyquist >= _BREAK_HZ:
+        highest = break_mel + (nyquist / _BREAK_HZ).log() / _LOG_STEP
+    mel = torch.linspace(0, 1, num_bands + 2, dtype=torch.float64) * highest
+    above = _BREAK_HZ * (_LOG_STEP * (mel.clamp(min=break_mel) - break_mel)).exp()
+    edges = torch.where(mel < break_mel, mel * _HZ_PER_MEL, above)
+    bins = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sampling_rate / window
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    return (triangles.clamp(min=0) * 2 / (high - low)).float()
