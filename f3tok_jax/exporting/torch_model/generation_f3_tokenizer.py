@@ -12,11 +12,13 @@ noise and 1 at data; guidance w goes from the velocity u without condition to c 
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import inspect
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import DynamicCache
 
 from .transformer_f3_tokenizer import Cache
 from .transformer_f3_tokenizer import F3TokenizerRepresentationEncoder
@@ -198,7 +200,7 @@ class _Speech:
     """
 
     heard: Cache
-    read: object
+    read: DynamicCache
     mask: torch.Tensor
     state: torch.Tensor
     token: torch.Tensor
@@ -296,7 +298,8 @@ class Generator:
         x, read = self._read_text(input_ids, attention_mask)
         read = torch.cat([read, mask], dim=1)
         x = torch.cat([x, tokens * self.embedding_rms], dim=1)
-        states = self._language_model(x, read, None).last_hidden_state[:, -count - 1 :]
+        cache = DynamicCache(config=self.language_model.config)
+        states = self._hidden(x, read, cache)[:, -count - 1 :]
         targets = latents.unflatten(1, (count, patch))
         past = F.pad(latents, (0, 0, self.flow_head.history * patch, 0))
         history = past.unfold(1, max(1, self.flow_head.history * patch), patch)[:, :count]
@@ -330,10 +333,10 @@ class Generator:
             mask = torch.cat([mask, prompt_mask[:, ::patch]], dim=1)
             token = torch.where(prompt_mask[:, -1:], tokens[:, -1], 0.0)
         x, mask = _padded_before(x, mask)
-        read = self._language_model(x, mask, None)
+        read = DynamicCache(config=self.language_model.config)
+        state = self._hidden(x, mask, read)[:, -1]
         history = torch.cat([room, prompt], dim=1)[:, prompt.shape[1] :]
-        state = read.last_hidden_state[:, -1]
-        return _Speech(heard, read.past_key_values, mask, state, token, history)
+        return _Speech(heard, read, mask, state, token, history)
 
     def _read_text(self, input_ids, attention_mask) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings [b, s + 1, d] of the text and the audio start, and their mask."""
@@ -346,21 +349,27 @@ class Generator:
         """Reads the patches that were drawn."""
         tokens = self.projector(self.encoder(drawn, speech.heard))
         mask = F.pad(speech.mask, (0, 1), value=True)
-        read = self._language_model(tokens * self.embedding_rms, mask, speech.read)
+        state = self._hidden(tokens * self.embedding_rms, mask, speech.read)[:, -1]
         history = torch.cat([speech.history, drawn], dim=1)[:, drawn.shape[1] :]
-        state = read.last_hidden_state[:, -1]
-        return _Speech(speech.heard, read.past_key_values, mask, state, tokens[:, -1], history)
+        return dataclasses.replace(
+            speech, mask=mask, state=state, token=tokens[:, -1], history=history
+        )
 
-    def _language_model(self, x, mask, past):
-        """The next positions [b, k, d] after those of `past`, of all that `mask` [b, s] is of."""
+    def _hidden(self, x, mask, cache: DynamicCache) -> torch.Tensor:
+        """States of the next positions [b, k, d], after those that the cache is of.
+
+        `mask` [b, s] is of all of them.
+        """
         positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -x.shape[1] :]
+        named = inspect.signature(self.language_model.forward).parameters
+        name = "cache" if "cache" in named else "past_key_values"  # until transformers 5.23
         return self.language_model(
             inputs_embeds=x.to(self.language_model.get_input_embeddings().weight.dtype),
             attention_mask=mask.long(),
             position_ids=positions,
-            past_key_values=past,
             use_cache=True,
-        )
+            **{name: cache},
+        ).last_hidden_state
 
 
 def _padded_before(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -19,6 +19,7 @@ from f3tok_jax.exporting import torch_folder
 from f3tok_jax.inference import tokenizer
 from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
+from tests.support import tiny_runs
 from tests.support import torch_models
 
 # Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and in units of the sound's
@@ -230,3 +231,52 @@ def test_a_run_is_exported_and_used_where_there_is_no_jax(tmp_path, capsys):
     assert config["latents_fingerprint"] == ours.fingerprint
     assert export.main([f"--workdir={run}", f"--output={folder}"]) == 1
     assert "--output must be a local folder that is not there yet" in capsys.readouterr().err
+
+
+_GENERATED_WITHOUT_JAX = """
+import sys
+sys.modules.update(dict.fromkeys(("jax", "flax", "f3tok_jax")))  # Not to be imported.
+import numpy as np, torch, transformers
+folder, sound, text, found = sys.argv[1:]
+model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+words = transformers.AutoTokenizer.from_pretrained(folder)
+waveform = torch.from_numpy(np.load(sound))[None]
+with torch.no_grad():
+    latents = model.encode(waveform).latents
+    heard = model.represent(latents).representations
+given = model.prepare_text(words, text)
+said = model.generate(**given, latents=latents[:, :2], max_seconds=0.4, temperature=0.0)
+np.savez(
+    found, representations=heard[0].numpy(), latents=said.latents[0].numpy(),
+    sound=said.audio[0, 0].numpy(), ids=given["input_ids"][0].numpy(),
+)
+for part in ("decoder", "representation_encoder", "flow_head"):
+    options = dict(parts=[part], trust_remote_code=True, output_loading_info=True)
+    alone, loaded = transformers.AutoModel.from_pretrained(folder, **options)
+    assert [name for name, _ in alone.named_children()] == [part], part
+    assert not any(loaded[problem] for problem in ("missing_keys", "unexpected_keys")), loaded
+"""
+
+
+def test_a_generation_run_is_exported_with_all_that_it_builds_on(tmp_path, capsys):
+    pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    pytest.importorskip("transformers", reason="parity needs transformers")
+    run, folder = tiny_runs.write_chain(tmp_path)["generation"], tmp_path / "model"
+    assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
+    capsys.readouterr()
+    ours, waveform, text = tokenizer.F3Tokenizer.from_pretrained(run), _sound(4000), "a <b> c"
+    np.save(tmp_path / "sound.npy", waveform)
+    arguments = [str(folder), str(tmp_path / "sound.npy"), text, str(tmp_path / "found.npz")]
+    command = [sys.executable, "-c", _GENERATED_WITHOUT_JAX, *arguments]
+    subprocess.run(command, check=True, timeout=300)
+    found, latents = np.load(tmp_path / "found.npz"), ours.encode(waveform)
+    np.testing.assert_allclose(
+        found["representations"], ours.represent(latents).values, atol=_LATENT_ATOL
+    )
+    ids, _ = ours.text_to_sound.text.tokens("transcription", text, key="")
+    np.testing.assert_array_equal(found["ids"], ids)
+    request = ours.text_to_sound.request(text, prompt=latents.values[:2])
+    options = dict(max_patches=5, sampler=dict(temperature=0.0))
+    (expected,), _ = ours.text_to_sound.generate([request], **options)
+    np.testing.assert_allclose(found["latents"], expected, atol=10 * _LATENT_ATOL)
+    _check_sound(found["sound"], np.clip(ours.codec.decode([expected])[0], -1, 1))
