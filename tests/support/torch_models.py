@@ -3,10 +3,22 @@
 """Exported modules in PyTorch with weights of JAX."""
 
 from collections.abc import Mapping
+import dataclasses
+import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from f3tok_jax.exporting import parts
+from f3tok_jax.models import generator as generator_lib
+from f3tok_jax.models import language_model
+from f3tok_jax.models import projector
+from f3tok_jax.models import sampler as sampler_lib
+from f3tok_jax.pretrained import torch_weights
+from tests.support import tiny_models
 
 
 def made(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]):
@@ -22,3 +34,54 @@ def made(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]):
     model = modeling.F3TokenizerModel(configuration.F3TokenizerConfig(**fields)).eval()
     model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
     return torch, model.requires_grad_(False)
+
+
+def describe(latent_dim: int, encoder, latent_rms: float = 1.0):
+    """config.json of what reads latents, without an autoencoder."""
+    return {
+        "parts": [],
+        "latent_dim": latent_dim,
+        "sampling_rate": 16_000,
+        "representation": parts.describe_encoder(encoder, latent_rms),
+    }
+
+
+@functools.lru_cache
+def generator(kind: str = "linear", history: int = 2, use_token: bool = True):
+    """A generator in JAX, and its weights."""
+    generator, weights = tiny_models.generator()
+    head = tiny_models.head(history=history, use_token=use_token)
+    reads = projector.Projector(patch=2, width=16, kind=kind)
+    generator = dataclasses.replace(generator, head=head, projector=reads)
+    shapes = {}
+    for name, module, inputs in (
+        ("encoder", generator.encoder, (jnp.zeros((1, 2, 4)),)),
+        ("projector", reads, (jnp.zeros((1, 2, 16)),)),
+        ("head", head, tiny_models.head_inputs(head, 16)),
+    ):
+        shapes[name] = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    return generator, weights | tiny_models.random_weights(shapes, seed=3)
+
+
+def generator_in_torch(generator: generator_lib.Generator, weights: Mapping[str, Any]):
+    """PyTorch, and a model that has the generator's parts; no autoencoder."""
+    config = describe(4, generator.encoder)
+    config["generation"] = {
+        "patch": 2,
+        "projector": generator.projector.kind,
+        "embedding_rms": float(weights["embedding_rms"]),
+        "flow_head": parts.describe_flow_head(generator.head),
+        "language_model": language_model.describe(generator.language_model),
+        "sampling": vars(sampler_lib.Sampler(num_steps=3)),
+        "stop_weight": 1.0,
+        "condition_drop": 0.1,
+        "tasks": {"transcription": [1, 2]},
+        "gap": " ",
+        "end_of_text": 3,
+        "max_tokens": 8,
+    }
+    names = {"encoder": "representation_encoder", "head": "flow_head", "projector": "projector"}
+    config["parts"] = [*names.values(), "language_model"]
+    tensors = torch_weights.tensors({name: weights[key] for key, name in names.items()})
+    of_text = parts.language_tensors(generator.language_model, weights["language_model"])
+    return made(config, tensors | of_text)

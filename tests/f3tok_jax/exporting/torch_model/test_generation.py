@@ -3,17 +3,14 @@
 """Representations and generated latents in PyTorch are those of JAX: whole, padded and in a stream."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from f3tok_jax.exporting import parts
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import generator as generator_lib
-from f3tok_jax.models import projector
 from f3tok_jax.models import representation_encoder
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import torch_weights
@@ -31,22 +28,14 @@ _TRANSFORMERS = {
 }
 
 
-def _describe(latent_dim: int, encoder, latent_rms: float = 1.0):
-    """config.json's without an autoencoder, which is tested by itself."""
-    return {
-        "parts": [],
-        "latent_dim": latent_dim,
-        "sampling_rate": 16_000,
-        "representation": parts.describe_encoder(encoder, latent_rms),
-    }
-
-
 def _encoder(**changes):
     fields = tiny_models.TRANSFORMER | dict(window=5) | changes
     encoder = representation_encoder.RepresentationEncoder(latent_dim=4, input_noise=0.0, **fields)
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 2, 4)))["params"]
     params = tiny_models.random_weights(shapes)
-    config = _describe(4, encoder, latent_rms=2.0) | {"parts": ["representation_encoder"]}
+    config = torch_models.describe(4, encoder, latent_rms=2.0) | {
+        "parts": ["representation_encoder"]
+    }
     tensors = torch_weights.tensors({"representation_encoder": params})
     return encoder, params, torch_models.made(config, tensors)
 
@@ -87,47 +76,6 @@ def test_what_is_long_is_read_in_pieces_with_the_same_numbers(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=_ATOL)
 
 
-@functools.lru_cache
-def _generator(kind: str = "linear", history: int = 2, use_token: bool = True):
-    """A generator in JAX and in PyTorch, with latents of rms 1."""
-    generator, _ = tiny_models.generator()
-    head = tiny_models.head(history=history, use_token=use_token)
-    made = projector.Projector(patch=2, width=16, kind=kind)
-    generator = dataclasses.replace(generator, head=head, projector=made)
-    shapes = {}
-    for name, module, inputs in (
-        ("encoder", generator.encoder, (jnp.zeros((1, 2, 4)),)),
-        ("projector", made, (jnp.zeros((1, 2, 16)),)),
-        ("head", head, tiny_models.head_inputs(head, 16)),
-    ):
-        shapes[name] = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    weights = {**tiny_models.generator()[1], **tiny_models.random_weights(shapes, seed=3)}
-    return generator, weights
-
-
-def _in_torch(generator, weights, **changes):
-    config = _describe(4, generator.encoder)
-    config["generation"] = {
-        "patch": 2,
-        "projector": generator.projector.kind,
-        "embedding_rms": float(weights["embedding_rms"]),
-        "flow_head": parts.describe_flow_head(generator.head),
-        "language_model": parts.language_model_lib.describe(generator.language_model),
-        "sampling": vars(sampler_lib.Sampler(num_steps=3)),
-        "stop_weight": 1.0,
-        "condition_drop": 0.1,
-        "tasks": {"transcription": [1, 2]},
-        "gap": " ",
-        "end_of_text": 3,
-        "max_tokens": 8,
-    } | changes
-    names = {"encoder": "representation_encoder", "head": "flow_head", "projector": "projector"}
-    config["parts"] = [*names.values(), "language_model"]
-    tensors = torch_weights.tensors({name: weights[key] for key, name in names.items()})
-    of_text = parts.language_tensors(generator.language_model, weights["language_model"])
-    return torch_models.made(config, tensors | of_text)
-
-
 @pytest.mark.parametrize(
     ("kind", "history", "use_token", "solver"),
     [("linear", 2, True, "euler"), ("swiglu", 0, False, "midpoint")],
@@ -135,8 +83,8 @@ def _in_torch(generator, weights, **changes):
 def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
     kind, history, use_token, solver
 ):
-    generator, weights = _generator(kind, history, use_token)
-    torch, model = _in_torch(generator, weights)
+    generator, weights = torch_models.generator(kind, history, use_token)
+    torch, model = torch_models.generator_in_torch(generator, weights)
     text = np.array([[1, 2, 5, 3], [4, 3, 0, 0], [7, 0, 0, 0]])
     text_mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
     prompt = _latents(3, 3, 2, 4)
