@@ -1,14 +1,22 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which run a command uses: found and checked by its files alone, before JAX is imported."""
+"""Which run a command uses, and what it is: by its files alone, before JAX is imported."""
 
+from collections.abc import Mapping
 import importlib.util
 import json
 import os
 import pathlib
+from typing import Any
+
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import fingerprint
+from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places
 
 STAGES = ("autoencoder", "representation", "generation")  # each knows those before it
 
+_AUTOENCODER_WEIGHTS = "ema_params/generator/"  # in a checkpoint: the averaged ones
 _VARIABLE = "F3TOK_MODEL"
 _DEMO = "runs/demo"  # where launch/tpu_train.sh leaves a run of each stage
 # What reads a bucket; TensorFlow reads those of any kind.
@@ -49,6 +57,55 @@ def inside(folder: str, stage: str = STAGES[0]) -> str:
     able = STAGES[STAGES.index(stage) :]
     runs = (pathlib.Path(folder, name) for name in reversed(able))
     return next((str(run) for run in runs if _is_trained(run)), folder)
+
+
+def read(
+    folder: str, step: int | None = None, *, moved: Mapping[str, str] | None = None
+) -> lineage.Lineage:
+    """The run of a folder, or the one that knows most in a folder of runs; its weights are not read.
+
+    Args:
+        folder: local or a bucket.
+        step: of the checkpoint; the newest that says what it holds if None.
+        moved: see tokenizer.F3Tokenizer.from_pretrained.
+
+    Raises:
+        ValueError: where it is no run of these stages, or the runs that it was trained on are not
+            what they were.
+        checkpoint_meta.CheckpointError: where no checkpoint asked for says what it holds.
+    """
+    folder = inside(folder)
+    found = lineage.Lineage.read(folder, step, places=places.Places(moved or {}))
+    if found.stage not in STAGES:
+        raise ValueError(
+            f"{folder} must be a run of the {', '.join(STAGES[:-1])} or {STAGES[-1]} stage, got "
+            f"stage {found.stage!r}"
+        )
+    found.check()
+    return found
+
+
+def describe(run: lineage.Lineage) -> dict[str, Any]:
+    """What a run is, ready for JSON: its own stage and step, and the autoencoder of its sound."""
+    coder = run if run.stage == STAGES[0] else run.ancestor(STAGES[0])
+    weights = {
+        path: text for path, text in coder.prints.items() if path.startswith(_AUTOENCODER_WEIGHTS)
+    }
+    with config_lib.values_of(coder.workdir):
+        return dict(
+            model=run.workdir,
+            stage=run.stage,
+            step=run.step,
+            sample_rate=run.sound.sample_rate,
+            latent_rate=run.sound.latent_rate,
+            latent_dim=run.sound.latent_dim,
+            samples_per_latent=run.sound.samples_per_latent,
+            encoder_lookahead_samples=coder.config.model.frame_length
+            - coder.config.model.hop_length,
+            decoder_lookahead_latents=coder.config.model.decoder_lookahead,
+            parameters=sum(map(fingerprint.size_of, weights.values())),
+            fingerprint=run.latents_fingerprint,
+        )
 
 
 def refuse(folder: str, stage: str, got: str):

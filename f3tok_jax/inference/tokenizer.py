@@ -29,7 +29,6 @@ from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
-from f3tok_jax.runs import places
 
 Array = Any  # NumPy's or JAX's
 
@@ -84,21 +83,14 @@ class F3Tokenizer:
                 what they were.
             checkpoint.CheckpointError: where no checkpoint asked for is whole.
         """
-        run = model_folder.inside(run)
-        found = lineage.Lineage.read(run, step, places=places.Places(moved or {}))
-        if found.stage not in (stages := model_folder.STAGES):
-            raise ValueError(
-                f"{run} must be a run of the {', '.join(stages[:-1])} or {stages[-1]} stage, got "
-                f"stage {found.stage!r}"
-            )
-        found.check()
+        found = model_folder.read(run, step, moved=moved)
         if not decoder:
             return cls(found, say=say)
         other = lineage.Lineage.read(decoder, stage="autoencoder")
         if other.latents_fingerprint != found.latents_fingerprint:
             raise ValueError(
                 f"the decoder of {decoder} must be of the latents {found.latents_fingerprint} of "
-                f"{run}, got of {other.latents_fingerprint}: give a run that was trained with "
+                f"{found.workdir}, got of {other.latents_fingerprint}: give a run that was trained with "
                 "config.train_only=decoder from that autoencoder"
             )
         return cls(found, decoder=other, say=say)

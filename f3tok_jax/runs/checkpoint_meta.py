@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 from etils import epath
-import jax
 import numpy as np
 
 from data_pipelines.records import atomic
@@ -182,6 +181,8 @@ def check_tree(
     Raises:
         Mismatch: listing what is missing, extra and different.
     """
+    import jax  # where arrays are; what is kept beside them is read without it
+
     wanted = {
         name: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
         for name, leaf in zip(fingerprint.paths(abstract_tree), jax.tree.leaves(abstract_tree))

@@ -1,13 +1,15 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fingerprints of arrays: equal on every mesh, different after one flipped bit."""
+"""Fingerprints of arrays: equal on every mesh, different after one flipped bit.
+
+JAX is imported where arrays are: what the files of a run say is read without it.
+"""
 
 from collections.abc import Mapping
 import hashlib
+import math
 from typing import Any
 
-import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
 # Multipliers and shifts of SplitMix64's finaliser (public domain, Sebastiano Vigna): a permutation
@@ -26,6 +28,8 @@ def path_name(path: Any) -> str:
 
 def paths(tree: Any) -> list[str]:
     """Returns the path of every leaf, in the tree's order."""
+    import jax
+
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -39,6 +43,9 @@ def of(tree: Any) -> tuple[dict[str, str], dict[str, int]]:
     Args:
         tree: of jax arrays of at most 32 bits per element.
     """
+    import jax
+    from jax.experimental import multihost_utils
+
     leaves = jax.tree.leaves(tree)
     sums = np.zeros((len(leaves), 2), np.uint64)
     for row, leaf in zip(sums, leaves):
@@ -66,6 +73,12 @@ def digest(tree: Any) -> str:
 def digest_of(prints: Mapping[str, str]) -> str:
     """Returns what `digest` does, of fingerprints by path that `of` gave before."""
     return hashlib.sha256(repr(sorted(prints.items())).encode()).hexdigest()[:16]
+
+
+def size_of(print_: str) -> int:
+    """Returns the number of elements of an array whose fingerprint it is."""
+    shape, _, _ = print_.partition("[")[2].partition("]")
+    return math.prod(int(size) for size in shape.split(",") if size)
 
 
 def autoencoder_fingerprint(params: Any) -> str:

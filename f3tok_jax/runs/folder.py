@@ -18,11 +18,13 @@ from data_pipelines.records import sealed
 from data_pipelines.records import small_file
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import frozen_file
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import saved_states
 
 _DONE = "DONE"
-FROZEN = "frozen.json"
+# The file of what a run began with is read by those who have no JAX, too.
+FROZEN, frozen = frozen_file.NAME, frozen_file.read
 # Names of data among what a run begins with: keys of its config.
 DATA, HELDOUT, WEIGHTS = "data.train", "data.heldout", "init_from.workdir"
 
@@ -149,7 +151,7 @@ def check_kept(config: ml_collections.ConfigDict, workdir: str) -> None:
     config_lib.check_kept(config, kept["config"], workdir)
     frozen(workdir, kept["files"].get(FROZEN, ""))
     if not (epath.Path(workdir) / FROZEN).exists():
-        raise _no_frozen(workdir)
+        raise frozen_file.missing(workdir)
 
 
 def digests(workdir: str) -> dict[str, str]:
@@ -211,36 +213,3 @@ def settle_frozen(
             atomic.write_text(path, json.dumps(content) + "\n")
     multihost.barrier("run_folder_frozen")
     return frozen(workdir)["measured"]
-
-
-def frozen(workdir: str, digest: str = "") -> dict[str, Any]:
-    """What `settle_frozen` kept: "fingerprints" and "measured", empty where it kept nothing.
-
-    Args:
-        workdir: run folder.
-        digest: that the run's checkpoints say it has; "" where they say none.
-
-    Raises:
-        ValueError: where it is damaged, or is not what it was.
-    """
-    path = epath.Path(workdir) / FROZEN
-    if not path.exists():
-        if digest:
-            raise _no_frozen(workdir)
-        return {"fingerprints": {}, "measured": {}}
-    found = sealed.read(
-        small_file.read_bytes(path), str(path), {"fingerprints": dict, "measured": dict}
-    )
-    if digest not in ("", sealed.digest(found)):
-        raise ValueError(
-            f"{path} must be what the run's checkpoints were made with, got a file that was "
-            "changed since: copy it from where the run was trained"
-        )
-    return found
-
-
-def _no_frozen(workdir: str) -> ValueError:
-    return ValueError(
-        f"{workdir} must have {FROZEN}, which says what its checkpoints were trained on, got none: "
-        "copy it from where the run was trained"
-    )

@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is of: its config, its checkpoint, its sound, and the runs that it was trained on."""
+"""What a run is of: its config, its checkpoint, its sound, and the runs that it was trained on.
+
+Its files say so, and are read without JAX.
+"""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -9,15 +12,13 @@ import math
 import os
 from typing import Any, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 
 from data_pipelines.reading import tasks
-from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
-from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import frozen_file
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
@@ -52,9 +53,12 @@ class Sound:
         """Latents per second, Hz."""
         return self.sample_rate / self.samples_per_latent
 
-    def batch_spec(self, data: ml_collections.ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_spec(self, data: ml_collections.ConfigDict) -> dict[str, Any]:
         """What a batch must have of it, by config.data: latents, or waveforms, their mask, and
-        whether they begin and end where a recording does."""
+        whether they begin and end where a recording does; name -> jax.ShapeDtypeStruct."""
+        import jax
+        import jax.numpy as jnp
+
         shape = (data.batch_size, data.crop_frames)
         if data.get("latents"):
             heard = {"latents": jax.ShapeDtypeStruct((*shape, self.latent_dim), jnp.float32)}
@@ -75,7 +79,7 @@ class _Files(NamedTuple):
 
     @classmethod
     def open(cls) -> "_Files":
-        readers = (config_lib.load, saved_states.read_meta, run_folder.frozen, places_lib.kept)
+        readers = (config_lib.load, saved_states.read_meta, frozen_file.read, places_lib.kept)
         return cls(*map(functools.cache, readers))
 
 
@@ -138,7 +142,7 @@ class Lineage:
 
         Raises:
             ValueError: where the folder is no run, one of another stage, or has no such checkpoint.
-            checkpoint.CheckpointError: where no checkpoint asked for says what it holds.
+            checkpoint_meta.CheckpointError: where no checkpoint asked for says what it holds.
         """
         files, places = _Files.open(), places or places_lib.Places()
         config = files.config(workdir)
@@ -153,7 +157,7 @@ class Lineage:
 
         Raises:
             ValueError: where there is none, or it was made with another config.
-            checkpoint.CheckpointError: where it does not say what it holds.
+            checkpoint_meta.CheckpointError: where it does not say what it holds.
         """
         meta = self._files.checkpoint(self.workdir, step)
         config_lib.check_kept(self.config, meta["config"], self.workdir)
@@ -210,7 +214,7 @@ class Lineage:
         for step in reversed(saved_states.steps(self.workdir)):
             try:
                 run = self.at(step)
-            except checkpoint.CheckpointError as error:
+            except checkpoint_meta.CheckpointError as error:
                 found[step] = str(error)
                 continue
             if run.fingerprint == fingerprint_:
@@ -358,7 +362,7 @@ class Lineage:
         """Name -> fingerprint of each frozen model when the run began, of its frozen.json."""
         if not self.workdir:
             return {}
-        digest = self.digests.get(run_folder.FROZEN, "")
+        digest = self.digests.get(frozen_file.NAME, "")
         return self._files.frozen(self.workdir, digest)["fingerprints"]
 
     @property
@@ -376,7 +380,7 @@ class Lineage:
         run = self if self.stage == "representation" else self.ancestor("representation")
         if run is None or not run.workdir:
             return 1.0
-        digest = run.digests.get(run_folder.FROZEN, "")
+        digest = run.digests.get(frozen_file.NAME, "")
         # Runs older than that number have heard latents as they are.
         return float(run._files.frozen(run.workdir, digest)["measured"].get(LATENT_RMS, 1.0))
 

@@ -1,18 +1,22 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has saved, for those who read it: its steps, what is kept beside them, its weights."""
+"""What a run has saved, for those who read it: its steps, what is kept beside them, its weights.
+
+JAX and Orbax are imported where weights are read.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 import types
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from etils import epath
-import jax
-import orbax.checkpoint as ocp
 
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import quiet
 from f3tok_jax.runs import step_folders
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 _Read = TypeVar("_Read")
 
@@ -77,6 +81,9 @@ def restore_params(
         ValueError: where there is no such step, or its arrays are of another shape or dtype.
         CheckpointError: where no step asked for is whole.
     """
+    import jax
+    import orbax.checkpoint as ocp
+
     folder, candidates = _find(workdir, step)
     device = _first_device()
 
@@ -113,6 +120,9 @@ def verify(workdir: str, step: int | None = None, *, say: Callable[[str], None] 
         ValueError: where there is no such step.
         CheckpointError: where no step asked for is whole.
     """
+    import jax
+    import orbax.checkpoint as ocp
+
     folder, candidates = _find(workdir, step)
     # Where the arrays lay when they were saved may not exist here.
     placed = ocp.ArrayRestoreArgs(sharding=_first_device())
@@ -165,9 +175,11 @@ def _newest_whole(
 
 
 def _restored(
-    folder: epath.Path, step: int, options: ocp.args.PyTreeRestore, prints: Mapping[str, str]
+    folder: epath.Path, step: int, options: "ocp.args.PyTreeRestore", prints: Mapping[str, str]
 ) -> Any:
     """Arrays of a state, which are those that were saved."""
+    import orbax.checkpoint as ocp
+
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         restored = reader.restore(_state(folder, step), args=options)
     if reason := checkpoint_meta.difference(prints, restored):
@@ -179,5 +191,7 @@ def _state(folder: epath.Path, step: int) -> epath.Path:
     return folder / str(step) / "state"
 
 
-def _first_device() -> jax.sharding.Sharding:
+def _first_device():
+    import jax
+
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from f3tok_jax.inference import model_folder
+from tests.support import tiny_models
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +106,13 @@ def test_a_damaged_config_is_left_to_who_reads_it(tmp_path, text):
     _write(tmp_path / "run", "generation")
     (tmp_path / "run" / "config.json").write_bytes(text.encode("latin-1"))
     assert model_folder.find("run", "generation") == "run"
+
+
+def test_what_a_run_is_is_read_of_the_step_that_is_asked_for(tmp_path):
+    tiny_models.write_run(tmp_path / "run")
+    tiny_models.add_damaged_step(tmp_path / "run")  # whose files say what they held
+    folder = str(tmp_path / "run")
+    assert model_folder.describe(model_folder.read(folder))["step"] == 5
+    assert model_folder.describe(model_folder.read(folder, 3))["step"] == 3
+    with pytest.raises(ValueError, match="must hold a checkpoint of step 4"):
+        model_folder.read(folder, 4)

@@ -70,3 +70,9 @@ def test_counts_nonfinite_values_by_path():
         "step": jnp.int32(1),
     }
     assert fingerprint.of(tree)[1] == {"params/kernel": 2}
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4, 2), (0, 3)])
+def test_a_fingerprint_says_how_large_its_array_is(shape):
+    prints, _ = fingerprint.of({"a": jnp.zeros(shape)})
+    assert fingerprint.size_of(prints["a"]) == np.zeros(shape).size
