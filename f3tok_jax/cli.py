@@ -17,7 +17,9 @@ that exists is replaced without --force, and with it nothing but an earlier outp
 RUN, before or behind the verb, is the work folder of an autoencoder run, for info, encode and
 decode, of a representation run, which knows its autoencoder, or of a generation run, which knows
 both; or a folder of runs by their stages, such as a bundle of f3tok_jax.export, of which that is
-used which knows most. Without --model it is $F3TOK_MODEL, or else runs/demo, where launch/tpu_train.sh leaves such runs.
+used which knows most. Without --model it is $F3TOK_MODEL, or else runs/demo, where
+launch/tpu_train.sh leaves such runs. What is compiled for it is kept in $JAX_COMPILATION_CACHE_DIR,
+or else in f3tok_jax/ of the user's cache: the first use of a model takes longer.
 
 Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
 which, and for each of many files that was refused.
@@ -76,7 +78,7 @@ def _parser() -> command.Parser:
         text = "encode the mean of all channels, or each by itself"
         add("--channels", choices=("mix", "keep"), default="mix", help=text)
 
-    verb(_info, "what the model is, as JSON")
+    verb(_info, "what the model is, as JSON; its weights are not read")
     to_frames(_encode, "latents")
     written = ", ".join(_WRITTEN)
     files = f"an .npz that encode wrote and the sound to write ({written}); or .npz and folders"

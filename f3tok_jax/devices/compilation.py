@@ -3,12 +3,21 @@
 """How programs are compiled: with the options of a config, once only, and kept on disk."""
 
 from collections.abc import Callable, Mapping
+import contextlib
+import glob
 import os
 import pathlib
+import re
 from typing import Any
+import warnings
 
 from etils import epath
 import jax
+
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"  # that a program to be kept took
+_MOST_BYTES = 2**30  # of what `keep_programs` lets lie in the user's cache
+# JAX's only words about an entry that it cannot read or write.
+_BROKEN = re.compile(r"Error \w+ persistent compilation cache entry for '([^']*)': (.*)")
 
 
 def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] | None:
@@ -46,7 +55,7 @@ def use_cache(folder: str | None, *, say: Callable[[str], None] = print) -> None
     """Keeps compiled programs on disk, after writing there once: JAX itself only warns, much later.
 
     Args:
-        folder: local or a bucket; "" for none; None for a folder in the home, if it can be written.
+        folder: local or a bucket; "" for none; None for the user's cache, if it can be written.
         say: where messages to the user go.
 
     Raises:
@@ -55,22 +64,91 @@ def use_cache(folder: str | None, *, say: Callable[[str], None] = print) -> None
     if folder == "":
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    path = epath.Path(folder or pathlib.Path.home() / ".cache" / "f3tok_jax" / "compilation")
+    path = None
     try:
+        path = epath.Path(folder or _of_user())
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f"write_test_{os.getpid()}"
         probe.write_text("")
         probe.unlink()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows the home
         if folder:
             raise ValueError(
                 f"the compilation cache must be a folder that can be written, got {folder}: "
                 f"{error}; give another --compilation_cache or JAX_COMPILATION_CACHE_DIR, or '' "
                 "for none"
             ) from error
-        why = f"{path} cannot be written ({error})"
+        why = f"{path or 'the home'} cannot be written ({error})"
         say(f"compiled programs are not kept: {why}; give --compilation_cache=DIR")
         jax.config.update("jax_enable_compilation_cache", False)
         return
     jax.config.update("jax_compilation_cache_dir", os.fspath(path))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update(_LEAST_SECONDS, 1.0)
+
+
+def keep_programs(*, say: Callable[[str], None] = print) -> None:
+    """Keeps every compiled program on disk where that can be, for what is begun often and ends soon.
+
+    In the folder that JAX was given ($JAX_COMPILATION_CACHE_DIR, "" for none), or in the user's
+    cache, which is kept below 1 GiB. What cannot be kept or read is compiled anew, and said once.
+
+    Args:
+        say: where messages to the user go.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        try:
+            folder = _of_user()
+            # For the user alone: whoever can write there decides what is run.
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _trim(folder, _MOST_BYTES)
+        except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows the home
+            say(f"compiled programs are not kept: {error}")
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if _LEAST_SECONDS.upper() not in os.environ:
+        jax.config.update(_LEAST_SECONDS, 0.0)
+    if not isinstance(warnings.showwarning, _Teller):
+        warnings.showwarning = _Teller(warnings.showwarning, say)
+
+
+def _of_user() -> pathlib.Path:
+    """Where compiled programs lie in the user's cache, as the XDG base directories have it."""
+    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    cache = given if given.is_absolute() else pathlib.Path.home() / ".cache"
+    return cache / "f3tok_jax" / "compilation"
+
+
+def _trim(folder: pathlib.Path, most: int) -> None:
+    """Removes what was not used for longest where a cache has more bytes than `most`, to its half."""
+    with os.scandir(folder) as entries:
+        found = [(entry.stat(), entry.path) for entry in entries if entry.is_file()]
+    total = sum(stat.st_size for stat, _ in found)
+    if total <= most:
+        return
+    for stat, path in sorted(found, key=lambda one: max(one[0].st_atime, one[0].st_mtime)):
+        if total <= most // 2:
+            break
+        pathlib.Path(path).unlink(missing_ok=True)
+        total -= stat.st_size
+
+
+class _Teller:
+    """What shows warnings: JAX's about its cache once, in a sentence; all others as before."""
+
+    def __init__(self, otherwise: Callable[..., None], say: Callable[[str], None]):
+        self._otherwise, self._say, self._has_told = otherwise, say, False
+
+    def __call__(self, message, category, filename, lineno, file=None, line=None) -> None:
+        broken = _BROKEN.match(str(message))
+        if not broken:
+            self._otherwise(message, category, filename, lineno, file, line)
+            return
+        name, reason = broken.groups()
+        folder = jax.config.jax_compilation_cache_dir
+        # JAX replaces no entry: one that was cut short, by a full disk, would stay as it is.
+        for path in pathlib.Path(folder).glob(f"{glob.escape(name)}-*-cache"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if not self._has_told:
+            self._has_told = True
+            self._say(f"compiled programs cannot be kept or read in {folder} ({reason})")

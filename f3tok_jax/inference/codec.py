@@ -44,6 +44,11 @@ class Codec:
         self._variables, self._given_fingerprint = {"params": params}, fingerprint
         self._encode_step = jax.jit(functools.partial(autoencoder.apply, method="encode_step"))
         self._decode_step = jax.jit(functools.partial(autoencoder.apply, method="decode_step"))
+        # Outside of a program each array of a state would be one.
+        self._encoder_state, self._decoder_state = (
+            jax.jit(functools.partial(autoencoder.apply, method=method), static_argnums=1)
+            for method in ("encoder_state", "decoder_state")
+        )
         hop = autoencoder.samples_per_latent
         self._encode = batched.Lists(
             self._waveform_to_latents,
@@ -85,11 +90,6 @@ class Codec:
     def sample_rate(self) -> int:
         """Hz."""
         return self.autoencoder.sample_rate
-
-    @property
-    def num_parameters(self) -> int:
-        """Of encoder and decoder together."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
     def num_latents(self, num_samples: int) -> int:
         """Latents of so many samples: the last may be of fewer than the others."""
@@ -174,7 +174,7 @@ class Codec:
             return
         hop, lookahead = self.autoencoder.samples_per_latent, self.autoencoder.encoder_lookahead
         size = _CHUNK_LATENTS * hop
-        state = self.autoencoder.apply(self._variables, len(held), method="encoder_state")
+        state = self._encoder_state(self._variables, len(held))
         for block in itertools.chain([held[:, :0]], blocks, [None]):
             is_end = block is None
             held = held if is_end else np.concatenate([held, block], axis=1)
@@ -206,7 +206,7 @@ class Codec:
         if held is None:
             return
         late, hop = self.autoencoder.decoder_lookahead, self.autoencoder.samples_per_latent
-        state = self.autoencoder.apply(self._variables, len(held), method="decoder_state")
+        state = self._decoder_state(self._variables, len(held))
         arrived, decoded = held.shape[1], 0
         for part in itertools.chain([held[:, :0]], parts, [None]):
             if part is None:

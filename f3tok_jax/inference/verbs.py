@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from f3tok_jax.inference import jobs
+from f3tok_jax.inference import model_folder
 from f3tok_jax.inference import pipes
 
 
@@ -37,6 +38,9 @@ class Model:
     @functools.cached_property
     def tokenizer(self):
         """The run in use."""
+        from f3tok_jax.inference import start
+
+        start.prepare(say=say)
         from f3tok_jax.inference import tokenizer
 
         options = dict(moved=self.moved, decoder=self.decoder, say=say)
@@ -48,24 +52,9 @@ class Model:
             getattr(self.tokenizer, part)
 
     def info(self) -> dict[str, Any]:
-        """What the model is, ready for JSON."""
-        import jax
-
-        codec = self.tokenizer.codec
-        return dict(
-            model=self.folder,
-            stage=self.tokenizer.run.stage,
-            step=codec.step,
-            sample_rate=codec.sample_rate,
-            latent_rate=codec.autoencoder.latent_rate,
-            latent_dim=codec.autoencoder.latent_dim,
-            samples_per_latent=codec.autoencoder.samples_per_latent,
-            encoder_lookahead_samples=codec.autoencoder.encoder_lookahead,
-            decoder_lookahead_latents=codec.autoencoder.decoder_lookahead,
-            parameters=codec.num_parameters,
-            fingerprint=codec.fingerprint,
-            device=jax.devices()[0].device_kind,
-        )
+        """What the model is, ready for JSON: as its files say, without JAX."""
+        run = model_folder.read(self.folder, self.step, moved=self.moved)
+        return model_folder.describe(run)
 
 
 def encode(plan: jobs.Plan, model: Model, *, channels: str) -> int:

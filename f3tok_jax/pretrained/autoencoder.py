@@ -47,7 +47,8 @@ def init_params(module: nn.Module, key: jax.Array, waveform: jax.Array) -> Any:
 def abstract_params(autoencoder: autoencoder_lib.Autoencoder) -> Any:
     """Shapes and dtypes of an autoencoder's parameters."""
     waveform = jax.ShapeDtypeStruct((1, autoencoder.samples_per_latent), jnp.float32)
-    return jax.eval_shape(functools.partial(init_params, autoencoder), jax.random.key(0), waveform)
+    key = jax.eval_shape(jax.random.key, 0)  # nothing is compiled
+    return jax.eval_shape(functools.partial(init_params, autoencoder), key, waveform)
 
 
 def load(

@@ -11,22 +11,25 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 from f3tok_jax import cli
+from f3tok_jax.inference import tokenizer as tokenizer_lib
 from tests.support import tiny_models
 from tests.support import tiny_runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
-# Runs f3tok with each of the lists of arguments, with no JAX to import.
+# Runs f3tok with each of the lists of arguments, with no JAX to import, nor what imports it.
 _WITHOUT_JAX = """
 import json, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        assert name not in ("jax", "jaxlib", "flax"), "JAX is imported"
+        unwanted = "jax", "jaxlib", "flax", "orbax", "tensorstore", "sequence_layers"
+        assert name not in unwanted, f"{name} is imported"
 sys.meta_path.insert(0, Finder())
 from f3tok_jax import cli
 for arguments in json.loads(sys.argv[1]):
@@ -40,6 +43,15 @@ def _sound(path, *, count: int = 3_000, rate: int = 16_000, channels: int = 1) -
     rng = np.random.default_rng(count)
     soundfile.write(path, 0.1 * rng.normal(size=(count, channels)), rate)
     return str(path)
+
+
+def _without_jax(commands: list[list[str]]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT_JAX, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -80,12 +92,7 @@ def test_what_is_wrong_with_a_command_is_said_before_jax_is_imported(folder):
         "generate --output=a.wav --prompt=a.wav --force": "none of the files that are read",
     }
     before = sorted(folder.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_JAX, json.dumps([line.split() for line in wrong])],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-    )
+    done = _without_jax([line.split() for line in wrong])
     assert done.stdout.split() == ["1"] * len(wrong), done.stderr
     said = done.stderr.splitlines()
     refusal = said.pop(next(place for place, line in enumerate(said) if line.startswith("a.wav: ")))
@@ -110,23 +117,16 @@ def damaged(tmp_path):
 
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(damaged, capsys):
     _sound("in.wav")
-    outputs = []
-    for arguments in (
-        ["info"],
-        ["encode", "in.wav", "out.npz"],
-        ["decode", "out.npz", "new/out.wav"],
-    ):
+    for arguments in (["encode", "in.wav", "out.npz"], ["decode", "out.npz", "new/out.wav"]):
         assert cli.main([*arguments, "--model", str(damaged)]) == 0
-        captured = capsys.readouterr()
-        assert "checkpoint of step 5 is refused" in captured.err
-        outputs.append(captured.out)
-    assert json.loads(outputs[0])["step"] == 3
+        assert "checkpoint of step 5 is refused" in capsys.readouterr().err
     assert soundfile.info("new/out.wav").frames == 3_000
 
 
 def test_no_whole_checkpoint_is_one_sentence(damaged, capsys):
     shutil.rmtree(damaged / "checkpoints" / "3")
-    assert cli.main(["info", "--model", str(damaged)]) == 1
+    _sound("in.wav")
+    assert cli.main(["encode", "in.wav", "out.npz", "--model", str(damaged)]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and "no checkpoint asked for" in captured.err.splitlines()[-1]
     assert "Traceback" not in captured.err
@@ -136,6 +136,66 @@ def test_no_whole_checkpoint_is_one_sentence(damaged, capsys):
 def chain(tmp_path_factory):
     """Stage -> run folder; each is named as in runs/demo."""
     return tiny_runs.write_chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "generation"])
+def test_what_a_model_is_its_files_say_without_jax(chain, stage):
+    done = _without_jax([["info", f"--model={chain[stage]}"]])
+    assert done.stdout.endswith("}\n0\n"), done.stderr
+    run = tokenizer_lib.F3Tokenizer.from_pretrained(chain[stage])
+    module = run.codec.autoencoder
+    assert json.loads(done.stdout.removesuffix("0\n")) == dict(
+        model=chain[stage],
+        stage=stage,
+        step=3,
+        sample_rate=run.sample_rate,
+        latent_rate=module.latent_rate,
+        latent_dim=module.latent_dim,
+        samples_per_latent=module.samples_per_latent,
+        encoder_lookahead_samples=module.encoder_lookahead,
+        decoder_lookahead_latents=module.decoder_lookahead,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(run.codec.params)),
+        fingerprint=run.fingerprint,
+    )
+
+
+def _encode(model: str, folder: pathlib.Path, **environment: str) -> subprocess.CompletedProcess:
+    """Encodes a.wav to a.npz in a process that is told nothing of a cache but by `environment`."""
+    told = {name: value for name, value in os.environ.items() if not name.startswith("JAX_P")}
+    told.pop("JAX_COMPILATION_CACHE_DIR", None)
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "f3tok_jax.cli", f"--model={model}"]
+        + ["encode", "a.wav", "a.npz", "--force"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**told, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(_ROOT), **environment},
+    )
+
+
+def test_what_one_process_has_compiled_the_next_loads(chain, folder):
+    _sound("a.wav")
+    kept, made = [], []
+    for _ in range(2):
+        done = _encode(chain["autoencoder"], folder, XDG_CACHE_HOME=str(folder / "cache"))
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+        assert lines == []
+        # It takes as long as JAX to import, and no layer of ours asks for it.
+        assert "| scipy.signal._" not in " ".join(done.stderr.split())
+        kept.append({path.name for path in (folder / "cache/f3tok_jax/compilation").iterdir()})
+        made.append(pathlib.Path("a.npz").read_bytes())
+    assert kept[0] and kept[0] == kept[1] and made[0] == made[1]
+
+
+def test_a_cache_that_cannot_be_used_is_said_and_costs_nothing_else(chain, folder):
+    _sound("a.wav")
+    pathlib.Path("file").touch()
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        done = _encode(chain["autoencoder"], folder, **{name: str(folder / "file")})
+        said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+        assert done.returncode == 0 and len(said) == 1, done.stderr
+        assert said[0].startswith("compiled programs") and f"{folder}/file" in said[0]
 
 
 def test_many_inputs_are_encoded_and_decoded_below_a_folder(chain, capsys):

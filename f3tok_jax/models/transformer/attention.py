@@ -16,8 +16,6 @@ Letters in shapes, beside the package's:
 import functools
 
 import jax
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 import jax.numpy as jnp
 
 from f3tok_jax.devices import sharding
@@ -194,8 +192,17 @@ def splash(
 
 def _splash_local(query, key, value, segments, *, causal, window, interpret):
     """[b, h, t, d] on one device, t a multiple of the lanes."""
+    # Imported late, as its mask: a sixth of a second that a program without it need not wait.
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
+
     _, num_heads, length, _ = query.shape
-    mask = _splash_mask(length, causal=causal, window=window)
+    if window:
+        reach = (window - 1, 0 if causal else window - 1)
+        mask = splash_attention_mask.LocalMask((length, length), reach, 0)
+    else:
+        whole = splash_attention_mask.CausalMask if causal else splash_attention_mask.FullMask
+        mask = whole((length, length))
     block = next(size for size in _SPLASH_BLOCKS if length % size == 0)
     kernel = splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([mask] * num_heads),
@@ -213,11 +220,3 @@ def _splash_local(query, key, value, segments, *, causal, window, interpret):
     )
     ids = splash_attention_kernel.SegmentIds(q=segments, kv=segments)
     return jax.vmap(kernel)(query, key, value, ids)
-
-
-def _splash_mask(length: int, *, causal: bool, window: int) -> splash_attention_mask.Mask:
-    shape = (length, length)
-    if not window:
-        whole = splash_attention_mask.CausalMask if causal else splash_attention_mask.FullMask
-        return whole(shape)
-    return splash_attention_mask.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)

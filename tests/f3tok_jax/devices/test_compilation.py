@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of XLA out of a config, and where compiled programs are kept."""
 
+import os
+import stat
+import warnings
+
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import pytest
 
 from f3tok_jax.devices import compilation
+from tests.support import disks
 
 
 @pytest.fixture(autouse=True)
@@ -16,9 +22,12 @@ def _unchanged_config():
         "jax_persistent_cache_min_compile_time_secs",
     )
     before = {name: getattr(jax.config, name) for name in names}
+    shown = warnings.showwarning
     yield
+    warnings.showwarning = shown
     for name, value in before.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def test_the_cache_folder_is_tried_before_it_is_used(tmp_path):
@@ -38,6 +47,7 @@ def test_a_cache_folder_that_was_asked_for_must_be_writable(tmp_path):
 def test_without_a_writable_home_there_is_no_cache_and_it_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(compilation.pathlib.Path, "home", lambda: tmp_path / "file")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     said = []
     compilation.use_cache(None, say=said.append)
     assert not jax.config.jax_enable_compilation_cache
@@ -47,6 +57,135 @@ def test_without_a_writable_home_there_is_no_cache_and_it_is_said(tmp_path, monk
 def test_no_cache_on_request():
     compilation.use_cache("")
     assert not jax.config.jax_enable_compilation_cache
+
+
+def test_the_users_cache_is_where_the_desktop_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "given"))
+    compilation.use_cache(None)
+    wanted = tmp_path / "given" / "f3tok_jax" / "compilation"
+    assert jax.config.jax_compilation_cache_dir == str(wanted)
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # then it does not count
+    monkeypatch.setattr(compilation.pathlib.Path, "home", lambda: tmp_path)
+    compilation.use_cache(None)
+    wanted = tmp_path / ".cache" / "f3tok_jax" / "compilation"
+    assert jax.config.jax_compilation_cache_dir == str(wanted)
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Keeps all programs in the user's cache, which is fresh; gives what is said and the folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    said = []
+
+    def keep() -> list[str]:
+        compilation.keep_programs(say=said.append)
+        return said
+
+    return keep, tmp_path / "cache" / "f3tok_jax" / "compilation"
+
+
+def _compute() -> float:
+    """A program of its own, compiled or found."""
+    jax.clear_caches()
+
+    def kept_program(number):
+        return number * 3.0 + 1.0
+
+    return float(jax.jit(kept_program)(2.0))
+
+
+def _entries(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("jit_kept_program-*-cache")}
+
+
+def test_every_program_is_kept_for_the_user_alone(kept):
+    keep, folder = kept
+    assert keep() == [] and _compute() == 7.0
+    assert len(_entries(folder)) == 1 and keep() == []
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_jax_was_given_is_used_as_it_is(kept, tmp_path):
+    keep, folder = kept
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "other"))
+    assert keep() == [] and _compute() == 7.0
+    assert len(_entries(tmp_path / "other")) == 1 and not folder.exists()
+    jax.config.update("jax_compilation_cache_dir", "")  # none was asked for
+    compilation_cache.reset_cache()
+    assert keep() == [] and _compute() == 7.0 and not folder.exists()
+
+
+def test_a_damaged_program_is_said_once_and_made_anew(kept):
+    keep, folder = kept
+    keep(), _compute()
+    ((name, content),) = _entries(folder).items()
+    (folder / name).write_bytes(content[:100])
+    assert _compute() == 7.0
+    (sentence,) = keep()
+    assert f"cannot be kept or read in {folder}" in sentence and "\n" not in sentence
+    assert len(_entries(folder)[name]) > 100
+    (folder / name).write_bytes(b"")
+    assert _compute() == 7.0 and keep() == [sentence]
+
+
+def test_on_a_full_disk_all_is_compiled_and_it_is_said(kept):
+    keep, folder = kept
+    keep()
+    with disks.room(50):
+        assert _compute() == 7.0
+    (sentence,) = keep()
+    assert "File too large" in sentence and _entries(folder) == {}
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_where_no_folder_can_be_it_is_said_and_all_goes_on(kept, tmp_path, monkeypatch, is_given):
+    keep, _ = kept
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if is_given:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "cache"))
+    keep()
+    assert _compute() == 7.0
+    (sentence,) = keep()[:1]
+    assert "compiled programs" in sentence and str(tmp_path / "file") in sentence
+
+
+def test_without_a_home_there_is_no_cache(kept, monkeypatch):
+    keep, _ = kept
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compilation.pathlib.Path, "home", nowhere)
+    (sentence,) = keep()
+    assert "home directory" in sentence and _compute() == 7.0
+
+
+def test_other_warnings_are_shown_as_before(kept):
+    keep, _ = kept
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        keep()
+        warnings.warn("of another kind", stacklevel=1)
+    assert [str(one.message) for one in shown] == ["of another kind"] and keep() == []
+
+
+def test_what_was_not_used_for_longest_makes_room(kept, monkeypatch):
+    keep, folder = kept
+    folder.mkdir(parents=True)
+    for age, name in enumerate(["new", "old", "oldest"]):
+        (folder / name).write_bytes(bytes(400))
+        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(compilation, "_MOST_BYTES", 1200)
+    keep()
+    assert len(list(folder.iterdir())) == 3
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setattr(compilation, "_MOST_BYTES", 1199)
+    assert keep() == [] and [path.name for path in folder.iterdir()] == ["new"]
 
 
 def test_options_of_the_platform_are_parsed():
