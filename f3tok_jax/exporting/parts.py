@@ -86,10 +86,10 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
     bottleneck = autoencoder.bottleneck
     return {
         "model_type": "f3_tokenizer",
-        "architectures": ["F3TokenizerModel"],
+        "architectures": ["F3TokModel"],
         "auto_map": {
-            "AutoConfig": f"{_CONFIGURATION}.F3TokenizerConfig",
-            "AutoModel": f"{_MODULE}.F3TokenizerModel",
+            "AutoConfig": f"{_CONFIGURATION}.F3TokConfig",
+            "AutoModel": f"{_MODULE}.F3TokModel",
         },
         "dtype": "float32",
         "parts": [],

@@ -5,7 +5,7 @@
 FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtractor
        model.safetensors                        the averaged weights, under PyTorch's names
        modeling_f3_tokenizer.py, ...            the modules in PyTorch
-       tokenizer.json  tokenizer_config.json    of AutoTokenizer, where the run reads text
+       tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, for a run that reads text
 """
 
 from collections.abc import Callable, Mapping

@@ -139,7 +139,10 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes one file that PyTorch's programs read, too; it is whole or not there."""
     full = atomic.disk_errors(safetensors.SafetensorError)
     with atomic.replacing(path) as partial, full:
+        partial.touch()
+        mode = partial.stat().st_mode  # Safetensors makes files that their owner alone can read.
         safetensors_numpy.save_file(dict(tensors), partial, metadata={"format": "pt"})
+        partial.chmod(mode)
 
 
 def _open(stack: contextlib.ExitStack, path: pathlib.Path):

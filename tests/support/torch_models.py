@@ -31,7 +31,7 @@ def made(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]):
     fields = {
         name: value for name, value in config.items() if name not in ("auto_map", "model_type")
     }
-    model = modeling.F3TokenizerModel(configuration.F3TokenizerConfig(**fields)).eval()
+    model = modeling.F3TokModel(configuration.F3TokConfig(**fields)).eval()
     model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
     return torch, model.requires_grad_(False)
 

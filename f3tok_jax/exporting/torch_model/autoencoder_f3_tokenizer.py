@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .configuration_f3_tokenizer import F3TokenizerConfig
+from .configuration_f3_tokenizer import F3TokConfig
 
 # What a stream's next chunk needs of those before, by the name of whoever keeps it.
 Cache = dict[str, torch.Tensor]
@@ -116,10 +116,10 @@ class _UpStage(nn.Module):
         return beside + self.same(F.elu(self.up(F.elu(x), cache)), cache)
 
 
-class F3TokenizerEncoder(nn.Module):
+class F3TokEncoder(nn.Module):
     """Waveform to latents, of whole frames."""
 
-    def __init__(self, config: F3TokenizerConfig):
+    def __init__(self, config: F3TokConfig):
         super().__init__()
         self.config = config
         channels = [*config.encoder_channels, config.encoder_channels[-1]]
@@ -150,10 +150,10 @@ class F3TokenizerEncoder(nn.Module):
         return centred * torch.rsqrt(variance + config.epsilon)
 
 
-class F3TokenizerDecoder(nn.Module):
+class F3TokDecoder(nn.Module):
     """Latents to waveform; what it says comes `decoder_lookahead` latents late."""
 
-    def __init__(self, config: F3TokenizerConfig):
+    def __init__(self, config: F3TokConfig):
         super().__init__()
         self.config = config
         channels = [*config.decoder_channels, config.decoder_channels[-1]]

@@ -10,7 +10,7 @@ AUTOENCODER = ("encoder", "decoder")
 GENERATOR = ("projector", "language_model", "flow_head")
 
 
-class F3TokenizerConfig(PreTrainedConfig):
+class F3TokConfig(PreTrainedConfig):
     """The geometry of an autoencoder, and what reads its latents.
 
     Attributes:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from .transformer_f3_tokenizer import Cache
-from .transformer_f3_tokenizer import F3TokenizerRepresentationEncoder
+from .transformer_f3_tokenizer import F3TokRepresentationEncoder
 from .transformer_f3_tokenizer import Transformer
 
 _EPSILON = 1e-6  # of the mean square of an audio token
@@ -83,7 +83,7 @@ class Sampling:
         return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + _VARIANCE_EPSILON)
 
 
-class F3TokenizerFlowHead(nn.Module):
+class F3TokFlowHead(nn.Module):
     """A bidirectional transformer over [condition and time, patches before, noisy patch]."""
 
     def __init__(self, latent_dim: int, patch: int, language_width: int, fields: Mapping):
@@ -161,7 +161,7 @@ class F3TokenizerFlowHead(nn.Module):
         return sampling.carry(velocity, noise)
 
 
-class F3TokenizerProjector(nn.Module):
+class F3TokProjector(nn.Module):
     """Representations to embeddings of the language model, `patch` of them to one."""
 
     def __init__(self, width: int, patch: int, language_width: int, kind: str):
@@ -219,10 +219,10 @@ class Generator:
         embedding_rms: of the language model's table, the scale of all that it reads.
     """
 
-    encoder: F3TokenizerRepresentationEncoder
-    projector: F3TokenizerProjector
+    encoder: F3TokRepresentationEncoder
+    projector: F3TokProjector
     language_model: nn.Module
-    flow_head: F3TokenizerFlowHead
+    flow_head: F3TokFlowHead
     embedding_rms: float
 
     def generate(

@@ -34,22 +34,22 @@ from transformers.utils import ModelOutput
 
 from .autoencoder_f3_tokenizer import Cache
 from .autoencoder_f3_tokenizer import Conv
-from .autoencoder_f3_tokenizer import F3TokenizerDecoder
-from .autoencoder_f3_tokenizer import F3TokenizerEncoder
+from .autoencoder_f3_tokenizer import F3TokDecoder
+from .autoencoder_f3_tokenizer import F3TokEncoder
 from .autoencoder_f3_tokenizer import TransposedConv
 from .autoencoder_f3_tokenizer import detached
 from .configuration_f3_tokenizer import GENERATOR
-from .configuration_f3_tokenizer import F3TokenizerConfig
-from .generation_f3_tokenizer import F3TokenizerFlowHead
-from .generation_f3_tokenizer import F3TokenizerProjector
+from .configuration_f3_tokenizer import F3TokConfig
+from .generation_f3_tokenizer import F3TokFlowHead
+from .generation_f3_tokenizer import F3TokProjector
 from .generation_f3_tokenizer import Generator
 from .generation_f3_tokenizer import Sampling
 from .losses_f3_tokenizer import multi_scale_mel
-from .transformer_f3_tokenizer import F3TokenizerRepresentationEncoder
+from .transformer_f3_tokenizer import F3TokRepresentationEncoder
 
 
 @dataclasses.dataclass
-class F3TokenizerOutput(ModelOutput):
+class F3TokOutput(ModelOutput):
     """What every method returns, as far as it knows it.
 
     Attributes:
@@ -70,14 +70,18 @@ class F3TokenizerOutput(ModelOutput):
     padding_cache: Cache | None = None
 
 
-class F3TokenizerModel(PreTrainedAudioTokenizerBase):
-    """Sound to latents and back, to representations, and from text; as far as its parts go."""
+class F3TokModel(PreTrainedAudioTokenizerBase):
+    """Sound to latents and back, to representations, and from text; as far as its parts go.
 
-    config_class = F3TokenizerConfig
+    It is no F3TokenizerModel: what transformers saves as code under such a name it takes for a text
+    tokenizer, and cannot load again.
+    """
+
+    config_class = F3TokConfig
     base_model_prefix = "f3_tokenizer"
     main_input_name = "input_values"
 
-    def __init__(self, config: F3TokenizerConfig):
+    def __init__(self, config: F3TokConfig):
         super().__init__(config)
         makers = _makers(config)
         if unknown := [part for part in config.parts if part not in makers]:
@@ -110,7 +114,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         padding_mask: torch.Tensor | None = None,
         padding_cache: Mapping[str, torch.Tensor] | None = None,
         use_cache: bool = False,
-    ) -> F3TokenizerOutput:
+    ) -> F3TokOutput:
         """Latents of sound.
 
         Args:
@@ -147,7 +151,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         if count:
             latents = self.part("encoder")(waveform, cache)
         valid = mask.unflatten(1, (count, hop)).any(dim=-1) if count else mask[:, :0]
-        return F3TokenizerOutput(
+        return F3TokOutput(
             latents=latents, padding_mask=valid, padding_cache=cache if use_cache else None
         )
 
@@ -157,7 +161,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         padding_mask: torch.Tensor | None = None,
         padding_cache: Mapping[str, torch.Tensor] | None = None,
         use_cache: bool = False,
-    ) -> F3TokenizerOutput:
+    ) -> F3TokOutput:
         """Sound of latents.
 
         Args:
@@ -190,7 +194,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             audio = self.part("decoder")(latents, cache)
         if begins:
             audio = audio[:, ahead * hop :]
-        return F3TokenizerOutput(
+        return F3TokOutput(
             audio=audio[:, None],
             padding_mask=mask.repeat_interleave(hop, dim=1),
             padding_cache=cache if use_cache else None,
@@ -202,12 +206,12 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         padding_mask: torch.Tensor | None = None,
         padding_cache: Mapping[str, torch.Tensor] | None = None,
         use_cache: bool = False,
-    ) -> F3TokenizerOutput:
+    ) -> F3TokOutput:
         """Representations of latents, one for each; arguments and errors are those of `decode`."""
         latents, mask = _checked_latents(latents, self.config.latent_dim, padding_mask)
         cache = _opened(padding_cache, use_cache, "representation.valid", latents.shape[0])
         found = self.part("representation_encoder")(latents, cache)
-        return F3TokenizerOutput(
+        return F3TokOutput(
             representations=found, padding_mask=mask, padding_cache=cache if use_cache else None
         )
 
@@ -217,7 +221,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         """`input_ids` and `attention_mask` [b, s] of texts, for `generate` and `forward`.
 
         Args:
-            tokenizer: AutoTokenizer.from_pretrained of the same folder.
+            tokenizer: PreTrainedTokenizerFast.from_pretrained of the same folder.
             text: what is said, or the caption of a sound; "" where a prompt is continued.
             task: how it is meant, one of config.generation["tasks"]; default the first of them.
 
@@ -256,7 +260,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         generator: torch.Generator | None = None,
         noise: torch.Tensor | None = None,
         **sampling,
-    ) -> F3TokenizerOutput:
+    ) -> F3TokOutput:
         """Sound of texts; of each as much as it asks for.
 
         Args:
@@ -312,10 +316,10 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             noise=drawn,
         )
         if "decoder" not in self.config.parts:
-            return F3TokenizerOutput(latents=found, padding_mask=mask)
+            return F3TokOutput(latents=found, padding_mask=mask)
         said = self.decode(found, mask)
         audio = said.audio.clamp(-1, 1)
-        return F3TokenizerOutput(latents=found, audio=audio, padding_mask=said.padding_mask)
+        return F3TokOutput(latents=found, audio=audio, padding_mask=said.padding_mask)
 
     def forward(
         self,
@@ -324,7 +328,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_loss: bool = False,
-    ) -> F3TokenizerOutput:
+    ) -> F3TokOutput:
         """Sound [b, 1, n] -> its reconstruction [b, 1, n], and the latents with their mask.
 
         Args:
@@ -346,7 +350,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
                 encoded.padding_mask,
                 condition_drop=fields["condition_drop"] if self.training else 0.0,
             )
-            return F3TokenizerOutput(
+            return F3TokOutput(
                 loss=flow + fields["stop_weight"] * stop,
                 latents=encoded.latents,
                 padding_mask=encoded.padding_mask,
@@ -361,7 +365,7 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
             scales = {"windows": self.config.mel_windows, "bands": self.config.mel_bands}
             rate = self.config.sampling_rate
             loss = multi_scale_mel(target, audio[:, 0], mask, sampling_rate=rate, **scales)
-        return F3TokenizerOutput(
+        return F3TokOutput(
             loss=loss, audio=audio, latents=encoded.latents, padding_mask=encoded.padding_mask
         )
 
@@ -382,14 +386,14 @@ class F3TokenizerModel(PreTrainedAudioTokenizerBase):
         )
 
 
-def _makers(config: F3TokenizerConfig) -> dict[str, Callable[[], nn.Module]]:
+def _makers(config: F3TokConfig) -> dict[str, Callable[[], nn.Module]]:
     """Name -> how it is made, of every part that the config knows."""
     encoder = functools.partial(
-        F3TokenizerRepresentationEncoder, config.latent_dim, config.representation
+        F3TokRepresentationEncoder, config.latent_dim, config.representation
     )
     makers = {
-        "encoder": lambda: F3TokenizerEncoder(config),
-        "decoder": lambda: F3TokenizerDecoder(config),
+        "encoder": lambda: F3TokEncoder(config),
+        "decoder": lambda: F3TokDecoder(config),
     }
     if config.representation:
         makers["representation_encoder"] = encoder
@@ -399,11 +403,11 @@ def _makers(config: F3TokenizerConfig) -> dict[str, Callable[[], nn.Module]]:
         width, patch = language_model.hidden_size, fields["patch"]
         makers |= {
             "generation_encoder": encoder,
-            "projector": lambda: F3TokenizerProjector(
+            "projector": lambda: F3TokProjector(
                 config.representation["width"], patch, width, fields["projector"]
             ),
             "language_model": lambda: AutoModel.from_config(language_model),
-            "flow_head": lambda: F3TokenizerFlowHead(
+            "flow_head": lambda: F3TokFlowHead(
                 config.latent_dim, patch, width, fields["flow_head"]
             ),
         }

@@ -83,7 +83,7 @@ class Transformer(nn.Module):
         return angles.cos(), angles.sin()
 
 
-class F3TokenizerRepresentationEncoder(nn.Module):
+class F3TokRepresentationEncoder(nn.Module):
     """Latents to representations at their rate; one sees no latent after its own."""
 
     def __init__(self, latent_dim: int, fields: Mapping, name: str = "representation"):

@@ -239,7 +239,7 @@ sys.modules.update(dict.fromkeys(("jax", "flax", "f3tok_jax")))  # Not to be imp
 import numpy as np, torch, transformers
 folder, sound, text, found = sys.argv[1:]
 model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
-words = transformers.AutoTokenizer.from_pretrained(folder)
+words = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
 waveform = torch.from_numpy(np.load(sound))[None]
 with torch.no_grad():
     latents = model.encode(waveform).latents
@@ -250,6 +250,9 @@ np.savez(
     found, representations=heard[0].numpy(), latents=said.latents[0].numpy(),
     sound=said.audio[0, 0].numpy(), ids=given["input_ids"][0].numpy(),
 )
+model.save_pretrained(folder + "_again")
+again = transformers.AutoModel.from_pretrained(folder + "_again", trust_remote_code=True)
+assert all(torch.equal(*pair) for pair in zip(model.parameters(), again.parameters(), strict=True))
 for part in ("decoder", "representation_encoder", "flow_head"):
     options = dict(parts=[part], trust_remote_code=True, output_loading_info=True)
     alone, loaded = transformers.AutoModel.from_pretrained(folder, **options)

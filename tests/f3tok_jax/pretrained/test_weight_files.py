@@ -243,3 +243,10 @@ def test_missing_left_over_and_wrong_shapes_are_refused_by_name(tmp_path):
         for shapes, message in cases:
             with pytest.raises(ValueError, match=message):
                 files.check(shapes)
+
+
+def test_whoever_may_read_a_folders_files_may_read_its_weights(tmp_path):
+    weight_files.write(tmp_path / "model.safetensors", {"a": np.zeros(3, np.float32)})
+    (tmp_path / "other").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "other")}
+    assert len(modes) == 1
