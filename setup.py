@@ -25,6 +25,8 @@ _EXTRAS = {
     "test": ["pytest>=8.0", "pytest-xdist>=3.7", "scipy>=1.14"],
     # What our language models and exports are compared with; without it those tests are skipped.
     "parity": ["torch>=2.13", "transformers>=5.23"],
+    # The benchmark of representations whose check an exported folder has to pass; likewise.
+    "xares": ["xares>=0.1.3"],
 }
 
 setuptools.setup(

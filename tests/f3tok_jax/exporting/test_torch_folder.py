@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import wave
 
 import jax
 import numpy as np
@@ -283,3 +284,32 @@ def test_a_generation_run_is_exported_with_all_that_it_builds_on(tmp_path, capsy
     (expected,), _ = ours.text_to_sound.generate([request], **options)
     np.testing.assert_allclose(found["latents"], expected, atol=10 * _LATENT_ATOL)
     _check_sound(found["sound"], np.clip(ours.codec.decode([expected])[0], -1, 1))
+
+
+def test_the_example_trains_a_decoder_on_a_folder_of_wavs_and_keeps_the_rest(tmp_path):
+    torch = pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
+    run, folder, tuned = tmp_path / "run", tmp_path / "model", tmp_path / "tuned"
+    tiny_models.write_run(str(run))
+    assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
+    (tmp_path / "wavs").mkdir()
+    for index, seconds in enumerate((0.3, 1.2)):
+        with wave.open(str(tmp_path / "wavs" / f"{index}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes((2**15 * _sound(int(16_000 * seconds))).astype(np.int16).tobytes())
+    program = [sys.executable, str(folder / "finetune_decoder.py"), str(tmp_path / "wavs")]
+    options = [f"--output={tuned}", "--steps=12", "--batch_size=2", "--learning_rate=1e-2"]
+    done = subprocess.run(
+        program + options, check=True, timeout=300, capture_output=True, text=True
+    )
+    distances = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert distances[-1] < 0.9 * distances[0]
+    before, after = (
+        transformers.AutoModel.from_pretrained(path, trust_remote_code=True).state_dict()
+        for path in (folder, tuned)
+    )
+    for name in before:
+        assert torch.equal(before[name], after[name]) == name.startswith("encoder"), name
+    assert transformers.AutoFeatureExtractor.from_pretrained(tuned).sampling_rate == 16_000
+    again = subprocess.run(program + options, timeout=300, capture_output=True, text=True)
+    assert again.returncode == 1 and "not be there yet" in again.stderr
