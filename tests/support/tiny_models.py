@@ -52,7 +52,7 @@ LANGUAGE_MODEL = dict(
     vocab_size=11,
     max_position_embeddings=64,
 )
-_QWEN = dict(model_type="qwen3", rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True)
+QWEN = dict(model_type="qwen3", rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True)
 _HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True, row=0)
 
 
@@ -188,7 +188,7 @@ def generator() -> tuple[generator_lib.Generator, dict]:
     encoder = representation_encoder.RepresentationEncoder(
         latent_dim=4, window=5, input_noise=0.5, **TRANSFORMER
     )
-    model = language_model.make(LANGUAGE_MODEL | _QWEN, compute_dtype="float32", remat="none")
+    model = language_model.make(LANGUAGE_MODEL | QWEN, compute_dtype="float32", remat="none")
     projector = projector_lib.Projector(patch=2, width=16)
     shapes = {"language_model": language_model.abstract_params(model)}
     for name, module, inputs in (
@@ -209,7 +209,7 @@ def write_language_model(folder: pathlib.Path, *, seed: int = 0, scale: float = 
 
     At 0.1 its answers hardly depend on what it is told.
     """
-    fields = LANGUAGE_MODEL | _QWEN | dict(vocab_size=260, max_position_embeddings=256)
+    fields = LANGUAGE_MODEL | QWEN | dict(vocab_size=260, max_position_embeddings=256)
     model = language_model.make(fields, compute_dtype="float32", remat="none")
     rng = np.random.default_rng(seed)
     params = jax.tree.map(

@@ -47,13 +47,19 @@ def describe(latent_dim: int, encoder, latent_rms: float = 1.0):
 
 
 @functools.lru_cache
-def generator(kind: str = "linear", history: int = 2, use_token: bool = True):
-    """A generator in JAX, and its weights."""
+def generator(
+    kind: str = "linear", history: int = 2, use_token: bool = True, family: str = "qwen3"
+):
+    """A generator in JAX with a language model of a family, and its weights."""
     generator, weights = tiny_models.generator()
+    fields = tiny_models.LANGUAGE_MODEL | tiny_models.QWEN | dict(model_type=family)
+    reads_text = language_model.make(fields, compute_dtype="float32", remat="none")
     head = tiny_models.head(history=history, use_token=use_token)
     reads = projector.Projector(patch=2, width=16, kind=kind)
-    generator = dataclasses.replace(generator, head=head, projector=reads)
-    shapes = {}
+    generator = dataclasses.replace(
+        generator, head=head, projector=reads, language_model=reads_text
+    )
+    shapes = {"language_model": language_model.abstract_params(reads_text)}
     for name, module, inputs in (
         ("encoder", generator.encoder, (jnp.zeros((1, 2, 4)),)),
         ("projector", reads, (jnp.zeros((1, 2, 16)),)),

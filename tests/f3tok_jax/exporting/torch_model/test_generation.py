@@ -77,13 +77,17 @@ def test_what_is_long_is_read_in_pieces_with_the_same_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "history", "use_token", "solver"),
-    [("linear", 2, True, "euler"), ("swiglu", 0, False, "midpoint")],
+    ("kind", "history", "use_token", "family", "solver"),
+    [
+        ("linear", 2, True, "qwen3", "euler"),
+        ("swiglu", 0, False, "qwen2", "midpoint"),
+        ("swiglu", 1, True, "llama", "euler"),
+    ],
 )
 def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
-    kind, history, use_token, solver
+    kind, history, use_token, family, solver
 ):
-    generator, weights = torch_models.generator(kind, history, use_token)
+    generator, weights = torch_models.generator(kind, history, use_token, family)
     torch, model = torch_models.generator_in_torch(generator, weights)
     text = np.array([[1, 2, 5, 3], [4, 3, 0, 0], [7, 0, 0, 0]])
     text_mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
@@ -119,3 +123,17 @@ def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
     np.testing.assert_array_equal(found.padding_mask, mask[:, :length])
     assert not mask[:, length:].any()
     np.testing.assert_allclose(found.latents, expected[:, :length], atol=10 * _ATOL)
+
+
+def test_in_bfloat16_representations_are_near_and_sound_is_made():
+    generator, weights = torch_models.generator()
+    torch, model = torch_models.generator_in_torch(generator, weights)
+    latents = torch.from_numpy(_latents(1, 20, 4))
+    expected = model.represent(latents).representations
+    model = model.to(torch.bfloat16)
+    found = model.represent(latents).representations
+    assert found.dtype == torch.bfloat16
+    # Of rms 1, as the last norm leaves them; 8 bits, rounded a dozen times.
+    assert (found - expected).square().mean().sqrt() < 0.05
+    made = model.generate(torch.tensor([[1, 2]]), latents=latents, max_seconds=0.5).latents
+    assert made.dtype == torch.float32 and made.isfinite().all()
