@@ -17,6 +17,8 @@ from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.runs import exported
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import lineage
 
 Say = Callable[[str], None]
@@ -85,7 +87,8 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
     """config.json of an autoencoder."""
     bottleneck = autoencoder.bottleneck
     return {
-        "model_type": "f3_tokenizer",
+        "model_type": exported_config.MODEL_TYPE,
+        "format": exported_config.FORMAT,
         "architectures": ["F3TokModel"],
         "auto_map": {
             "AutoConfig": f"{_CONFIGURATION}.F3TokConfig",
@@ -98,6 +101,7 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
         "normalize": bottleneck.normalize,
         "epsilon": bottleneck.epsilon,
         "gamma": bottleneck.gamma if bottleneck.perturb else 0.0,
+        "compute_dtype": autoencoder.compute_dtype,
     }
 
 
@@ -111,14 +115,15 @@ def describe_encoder(
 ) -> dict[str, Any]:
     """config.json's "representation"."""
     more = {"window": encoder.window, "latent_rms": latent_rms}
+    more |= {"compute_dtype": encoder.compute_dtype}
     return describe_transformer(encoder) | more
 
 
 def _autoencoder(run: lineage.Lineage, say: Say) -> Parts:
     autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
     losses = run.config.losses
-    config = describe(autoencoder) | {
-        "latents_fingerprint": run.latents_fingerprint,
+    config = describe(autoencoder)
+    config |= exported.describe(run, config) | {
         "mel_windows": losses.mel_windows,
         "mel_bands": losses.mel_bands,
     }

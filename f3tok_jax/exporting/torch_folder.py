@@ -46,7 +46,7 @@ def write(
     target = atomic.absent(folder)
     parts = parts_lib.load(run, say=say)
     with atomic.making(target) as root:
-        _write_json(root / "config.json", parts.config)
+        _write_json(root / "config.json", parts.config | {"step": parts.step})
         _write_json(root / "preprocessor_config.json", _describe_sound(parts.config))
         for module in sorted(_MODEL.glob("[!_]*.py")):
             atomic.write_bytes(root / module.name, module.read_bytes())

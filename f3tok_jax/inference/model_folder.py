@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which run a command uses, and what it is: by its files alone, before JAX is imported."""
+"""Which run, or exported folder, a command uses, and what it is: by its files alone.
+
+JAX is not imported, but for an exported folder's fingerprint: its weights are read for that.
+"""
 
 from collections.abc import Mapping
 import importlib.util
@@ -10,6 +13,7 @@ import pathlib
 from typing import Any
 
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
@@ -62,7 +66,9 @@ def inside(folder: str, stage: str = STAGES[0]) -> str:
 def read(
     folder: str, step: int | None = None, *, moved: Mapping[str, str] | None = None
 ) -> lineage.Lineage:
-    """The run of a folder, or the one that knows most in a folder of runs; its weights are not read.
+    """The run of a folder, or the one that knows most in a folder of runs, or that was exported.
+
+    A run's weights are not read; those of an exported folder are.
 
     Args:
         folder: local or a bucket.
@@ -75,7 +81,7 @@ def read(
         checkpoint_meta.CheckpointError: where no checkpoint asked for says what it holds.
     """
     folder = inside(folder)
-    found = lineage.Lineage.read(folder, step, places=places.Places(moved or {}))
+    found = _open(folder, step, places.Places(moved or {}))
     if found.stage not in STAGES:
         raise ValueError(
             f"{folder} must be a run of the {', '.join(STAGES[:-1])} or {STAGES[-1]} stage, got "
@@ -83,6 +89,14 @@ def read(
         )
     found.check()
     return found
+
+
+def _open(folder: str, step: int | None, found: places.Places) -> lineage.Lineage:
+    if not exported_config.is_folder(folder):
+        return lineage.Lineage.read(folder, step, places=found)
+    from f3tok_jax.pretrained import exported  # late: it imports JAX
+
+    return exported.open_run(folder).at(step)
 
 
 def describe(run: lineage.Lineage) -> dict[str, Any]:
@@ -130,14 +144,21 @@ def _check(folder: str, stage: str) -> None:
         got = f"a folder without {config.name}" if os.path.isdir(folder) else "no folder"
         raise ValueError(
             f"--model must be the work folder of a run, or a bundle, got {folder}, which is {got}: "
-            "give the --workdir that train was given"
+            "give the --workdir that train was given, or the --output that export was given"
         )
     try:
-        found = json.loads(config.read_bytes())["stage"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = _stage_of(json.loads(config.read_bytes()))
+    except (OSError, ValueError, AttributeError, RecursionError):
         return  # Whoever reads the run says what is wrong with it.
     if found in STAGES[: STAGES.index(stage)]:
         refuse(folder, stage, found)
+
+
+def _stage_of(written: Mapping[str, Any]) -> str:
+    """The last stage of a run or an exported folder, by its config.json; "" where it says none."""
+    if written.get("model_type") != exported_config.MODEL_TYPE:
+        return written.get("stage", "")
+    return next(reversed(exported_config.stages(written)), "")
 
 
 def _is_trained(folder: pathlib.Path) -> bool:

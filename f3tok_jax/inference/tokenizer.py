@@ -86,7 +86,9 @@ class F3Tokenizer:
         found = model_folder.read(run, step, moved=moved)
         if not decoder:
             return cls(found, say=say)
-        other = lineage.Lineage.read(decoder, stage="autoencoder")
+        other = model_folder.read(decoder)
+        if other.stage != "autoencoder":
+            model_folder.refuse(decoder, "autoencoder", other.stage)
         if other.latents_fingerprint != found.latents_fingerprint:
             raise ValueError(
                 f"the decoder of {decoder} must be of the latents {found.latents_fingerprint} of "

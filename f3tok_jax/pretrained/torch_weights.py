@@ -33,6 +33,15 @@ def tensors(params: Any) -> dict[str, np.ndarray]:
     return found
 
 
+def shapes(like: Any) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, as stored, of what `tensors` makes of parameters of the shapes of `like`."""
+    found = {}
+    for path, leaf in zip(fingerprints.paths(like), jax.tree.leaves(like)):
+        for name, part in _parts(path, np.broadcast_to(np.int8(0), leaf.shape)):
+            found[name] = part.transpose(_axes(path, part.ndim)).shape
+    return found
+
+
 def from_tensors(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     """The reverse of `tensors`.
 

@@ -51,23 +51,25 @@ class WeightFiles(contextlib.ExitStack):
         """Of all tensors."""
         return set(self._file_of)
 
-    def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def check(self, shapes: Mapping[str, tuple[int, ...]], *, beside: tuple[str, ...] = ()) -> None:
         """Refuses what is not the tensors of a model.
 
         Args:
             shapes: name -> shape of every tensor.
+            beside: how the names of tensors begin that are not looked at, of other models.
 
         Raises:
             ValueError: for tensors that are missing, left over, no floats or of another shape, and
                 for a single file beside the index that holds others.
         """
-        for name in sorted(self._file_of):
+        found = {name for name in self.names if not name.startswith(beside)}
+        for name in sorted(found):
             if (dtype := self._slice(name).get_dtype()) not in _FLOATS:
                 raise ValueError(
                     f"the tensor {name} in {self._folder} must be of {', '.join(_FLOATS)}, got "
                     f"{dtype}: give the folder of the model before it was quantised"
                 )
-        left_over, missing = self.names - shapes.keys(), shapes.keys() - self.names
+        left_over, missing = found - shapes.keys(), shapes.keys() - found
         for problem, names in (("lacks", missing), ("has", left_over)):
             if names:
                 raise ValueError(
@@ -76,11 +78,11 @@ class WeightFiles(contextlib.ExitStack):
                     f"{checkpoint_meta.listed(sorted(names))}"
                 )
         for name, shape in shapes.items():
-            found = tuple(self._slice(name).get_shape())
-            if found != shape:
+            stored = tuple(self._slice(name).get_shape())
+            if stored != shape:
                 raise ValueError(
                     f"the tensor {name} in {self._folder} must have the shape {shape} of its "
-                    f"config.json, got {found}"
+                    f"config.json, got {stored}"
                 )
         if self._other is not None and not self._equals_other():
             raise ValueError(

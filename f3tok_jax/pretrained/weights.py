@@ -8,7 +8,6 @@ from typing import Any
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import lineage
-from f3tok_jax.runs import saved_states
 
 
 def check_fields(run: lineage.Lineage, module: type, *given: str) -> None:
@@ -56,11 +55,4 @@ def restore(
     """
     if shardings is not None:
         abstract_params = sharding.abstract(abstract_params, shardings)
-    params, step = saved_states.restore_params(
-        run.workdir,
-        abstract_params,
-        step=None if run.falls_back else run.step,
-        known={run.step: run.prints},
-        say=say,
-    )
-    return params, run if step == run.step else run.at(step)
+    return run.restore(abstract_params, say=say)

@@ -169,6 +169,35 @@ class Lineage:
             falls_back=falls_back,
         )
 
+    def restore(
+        self,
+        abstract_params: Any,
+        *,
+        field: str = "ema_params",
+        say: Callable[[str], None] = print,
+    ) -> tuple[Any, "Lineage"]:
+        """Weights of the run's checkpoint, and the run at the step that they are of.
+
+        Args:
+            abstract_params: player -> shapes and dtypes of its parameters, or of a part of them;
+                with shardings, as arrays have them, or without for the first local device.
+            field: of the saved state.
+            say: where messages to the user go: which steps are damaged.
+
+        Raises:
+            ValueError: where the arrays are of other shapes or dtypes.
+            checkpoint.CheckpointError: where no checkpoint that may be used is whole.
+        """
+        params, step = saved_states.restore_params(
+            self.workdir,
+            abstract_params,
+            field=field,
+            step=None if self.falls_back else self.step,
+            known={self.step: self.prints},
+            say=say,
+        )
+        return params, self if step == self.step else self.at(step)
+
     @property
     def stage(self) -> str:
         return self.config.stage

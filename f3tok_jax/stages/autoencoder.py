@@ -17,6 +17,7 @@ from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import sound as sound_lib
@@ -134,6 +135,7 @@ def make_stage(
         open_data=functools.partial(
             sound_lib.open_pipeline, config=config, sound=sound, crops=crops
         ),
+        read_exported=exported.read,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         sample=functools.partial(sample, model=model),

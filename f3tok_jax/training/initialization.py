@@ -1,58 +1,78 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Where a fresh run's weights come from: random draws, or another run of the same stage."""
+"""Where a fresh run's weights come from: random draws, another run of the same stage, or a folder
+that one was exported to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
-from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import language_model_folder as folders
 from f3tok_jax.runs import lineage
-from f3tok_jax.runs import saved_states
 from f3tok_jax.training import state as train_state
 
 
-def source(run: lineage.Lineage, fingerprint: str = "") -> ml_collections.ConfigDict:
-    """config.init_from of a run that begins, its "workdir" where the run that it names lies now.
+def source(
+    run: lineage.Lineage,
+    fingerprint: str = "",
+    *,
+    read_exported: Callable[[str], lineage.Lineage] | None = None,
+) -> lineage.Lineage:
+    """What config.init_from of a run that begins names, wherever that lies now.
 
     Args:
         run: that begins.
-        fingerprint: of the weights that were chosen for it, whose step is then "step": the run that
-            has them may have a newer one by now. "" where none were yet.
+        fingerprint: of the weights that were chosen for it: the run that has them may have a newer
+            step by now. "" where none were yet.
+        read_exported: reads an exported folder; None where the stage knows none.
 
     Raises:
-        ValueError: where there is none, naming every place that was tried.
+        ValueError: where there is none, naming every place that was tried, or it is of another
+            stage.
     """
-    section = ml_collections.ConfigDict(run.config.init_from)
+    section, stage_name = run.config.init_from, run.config.stage
 
-    def read(place: str) -> tuple[str, int]:
-        config_lib.load(place)
-        if not fingerprint:
-            return place, section.step
-        return place, lineage.Lineage.read(place).bound(fingerprint).step
+    def read(place: str) -> lineage.Lineage:
+        step = None if fingerprint else section.step or None
+        if exported_config.is_folder(place):
+            found = _read_exported(place, stage_name, read_exported).at(step)
+        else:
+            found = lineage.Lineage.read(place, step, stage=stage_name)
+        return found.bound(fingerprint) if fingerprint else found
 
     sought = "config.init_from.workdir must name a run"
     if fingerprint:
         sought += f" with weights {fingerprint}, which were chosen when this one began"
-    section.workdir, section.step = run.places.find(section.workdir, read, sought=sought)
-    return section
+    return run.places.find(section.workdir, read, sought=sought)
+
+
+def _read_exported(
+    place: str, stage_name: str, read: Callable[[str], lineage.Lineage] | None
+) -> lineage.Lineage:
+    if read is None:
+        raise ValueError(
+            f"config.init_from.workdir must name a run of the {stage_name} stage, got the exported "
+            f"folder {place}: give the run that it was exported from"
+        )
+    return read(place)
 
 
 def check(
-    section: ml_collections.ConfigDict,
-    stage_name: str,
+    source: lineage.Lineage,
+    config: ml_collections.ConfigDict,
     fingerprints: Mapping[str, str],
     *,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Compares the run that config.init_from names with the one that begins; nothing is loaded.
+    """Compares the run whose weights are taken with the one that begins; nothing is loaded.
 
     Args:
-        section: what `source` gave.
-        stage_name: config.stage.
+        source: what `source` gave.
+        config: of the run that begins.
         fingerprints: of the frozen models of the run that begins.
         say: where it is said that another frozen model will be there than before.
 
@@ -60,11 +80,10 @@ def check(
         The fingerprint of its averaged weights.
 
     Raises:
-        ValueError: where the folder is no run of this stage, or its latents are of another
-            autoencoder: weights mean nothing to other latents.
+        ValueError: where its latents are of another autoencoder: weights mean nothing to other
+            latents; or it is an exported folder of another geometry.
     """
-    run = lineage.Lineage.read(section.workdir, section.step or None, stage=stage_name)
-    before = run.trained_on
+    before = source.trained_on
     for name in sorted(before.keys() & fingerprints.keys()):
         one, other = before[name], fingerprints[name]
         # One of an earlier version says nothing about a later one.
@@ -72,22 +91,28 @@ def check(
         if one == other or (name == "language_model" and is_other_kind):
             continue
         differing = (
-            f"{section.workdir} was trained with the {name} of fingerprint {before[name]}, "
+            f"{source.workdir} was trained with the {name} of fingerprint {before[name]}, "
             f"got {fingerprints[name]}"
         )
         if name == "autoencoder":
             raise ValueError(f"config.init_from.workdir must be of the same latents: {differing}")
         say(f"note: {differing}")
-    return run.fingerprint
+    # A run's arrays tell it by their shapes alone, and what has none may be changed on purpose.
+    free = {"model": {"upsampling", "compute_dtype"}, "bottleneck": {"perturb", "gamma"}}
+    if isinstance(source, exported.Exported) and (
+        differing := _differing(config, source.config, free)
+    ):
+        raise ValueError(
+            f"config.init_from.workdir={source.workdir} must be of the config's geometry: {differing}"
+        )
+    return source.fingerprint
 
 
-def kept_latents(
-    section: ml_collections.ConfigDict, config: ml_collections.ConfigDict
-) -> dict[str, str]:
+def kept_latents(source: lineage.Lineage, config: ml_collections.ConfigDict) -> dict[str, str]:
     """What a run has to keep where it trains the decoder alone: whose latents its own are.
 
     Args:
-        section: what `source` gave.
+        source: what `source` gave.
         config: of the run that begins.
 
     Returns:
@@ -98,23 +123,33 @@ def kept_latents(
     """
     if "train_only" not in config or not config.train_only:
         return {}
-    run = lineage.Lineage.read(section.workdir, section.step or None, stage=config.stage)
-    for name, free in (("model", {"upsampling"}), ("bottleneck", {"perturb", "gamma"})):
-        here, there = config[name], run.config[name]
-        if differing := [
-            key for key in here if key not in free and here[key] != there.get(key, here[key])
-        ]:
-            key = differing[0]
-            raise ValueError(
-                f"config.train_only='decoder' keeps the latents of {section.workdir}: config.{name}"
-                f".{key} must be {there[key]!r}, as there, got {here[key]!r}"
-            )
-    return {lineage.LATENTS: run.latents_fingerprint, lineage.LATENTS_OF: run.encoder_fingerprint}
+    free = {"model": {"upsampling"}, "bottleneck": {"perturb", "gamma"}}
+    if differing := _differing(config, source.config, free):
+        raise ValueError(
+            f"config.train_only='decoder' keeps the latents of {source.workdir}: {differing}"
+        )
+    return {
+        lineage.LATENTS: source.latents_fingerprint,
+        lineage.LATENTS_OF: source.encoder_fingerprint,
+    }
+
+
+def _differing(
+    config: ml_collections.ConfigDict,
+    there: ml_collections.ConfigDict,
+    free: Mapping[str, Collection[str]],
+) -> str:
+    """The first value that differs, but for the `free` ones of each section; "" for none."""
+    for name, others in free.items():
+        for key, here in config[name].items():
+            if key not in others and here != (wanted := there[name].get(key, here)):
+                return f"config.{name}.{key} must be {wanted!r}, as there, got {here!r}"
+    return ""
 
 
 def begin(
     state: train_state.TrainState,
-    section: ml_collections.ConfigDict,
+    source: lineage.Lineage,
     *,
     say: Callable[[str], None] = print,
 ) -> train_state.TrainState:
@@ -125,36 +160,34 @@ def begin(
 
     Args:
         state: fresh, where it will live.
-        section: config.init_from: "workdir", and "step", 0 for the newest whole one.
+        source: what `source` gave.
         say: where it is said what came from where.
 
     Raises:
-        ValueError: where there is no such step, or its arrays are of other shapes.
+        ValueError: where its arrays are of other shapes.
         checkpoint.CheckpointError: where no step asked for is whole.
     """
-    step = section.step or None
-    prints = saved_states.read_meta(section.workdir, step)["fingerprints"]
-    there = {path.split("/")[1] for path in prints if path.startswith("params/")}
+    weights = ("params/", "ema_params/")
+    there = {path.split("/")[1] for path in source.prints if path.startswith(weights)}
     averaged = [name for name in state.ema_params if name in there]
     plain = [name for name in state.params if name in there and name not in averaged]
     taken = {}
     for field, names in (("ema_params", averaged), ("params", plain)):
         if names:
             like = {name: state.params[name] for name in names}
-            found, step = saved_states.restore_params(
-                section.workdir, like, field=field, step=step, say=say
-            )
+            found, source = source.restore(like, field=field, say=say)
+            source = source.at(source.step)  # and of no other, whatever is damaged there
             taken |= found
-            say(f"{', '.join(names)} from step {step} of {section.workdir}")
+            say(f"{', '.join(names)} from step {source.step} of {source.workdir}")
     if not taken:
         raise ValueError(
             f"config.init_from.workdir must name a run that trained any of "
-            f"{sorted(state.params)}, got {section.workdir}, which trained {sorted(there)}"
+            f"{sorted(state.params)}, got {source.workdir}, which trained {sorted(there)}"
         )
     if unused := sorted(there - taken.keys()):
-        say(f"note: {', '.join(unused)} of {section.workdir} stays there: not trained here")
+        say(f"note: {', '.join(unused)} of {source.workdir} stays there: not trained here")
     if fresh := sorted(state.params.keys() - taken.keys()):
-        say(f"{', '.join(fresh)} from scratch: {section.workdir} did not train it")
+        say(f"{', '.join(fresh)} from scratch: {source.workdir} did not train it")
     # Copies: a step takes over the memory of the weights and of their averages.
     averages = {name: jax.tree.map(jnp.copy, taken[name]) for name in averaged}
     return state.replace(

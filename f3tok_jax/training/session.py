@@ -190,9 +190,9 @@ def _open_inputs(
     begins_with |= stage.frozen_fingerprints
     chooses = not run.workdir or any(key.startswith("init_from") for key in moved)
     if config.init_from.workdir and chooses:
-        source = initialization.source(run)
+        source = initialization.source(run, read_exported=stage.read_exported)
         begins_with[run_folder.WEIGHTS] = initialization.check(
-            source, config.stage, stage.frozen_fingerprints, say=say
+            source, config, stage.frozen_fingerprints, say=say
         )
         begins_with |= initialization.kept_latents(source, config)
     return _Inputs(run, data, begins_with, moved)
@@ -274,7 +274,8 @@ def _first_state(
     if state is None:
         if run.config.init_from.workdir:
             chosen = run_folder.frozen(workdir)["fingerprints"].get(run_folder.WEIGHTS, "")
-            source = initialization.source(run, chosen)
+            read_exported = programs.stage.read_exported
+            source = initialization.source(run, chosen, read_exported=read_exported)
             return initialization.begin(programs.init_state(), source, say=say), 0
         say("starting from scratch: there is no checkpoint in this work folder")
         return programs.init_state(), 0

@@ -14,6 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
 # Name -> (sum, weight), float32 scalars. The ratio is formed once, on the host, after all sums.
@@ -143,6 +144,8 @@ class Stage:
         frozen_fingerprints: name -> fingerprint of each model in `abstract_frozen`; a run goes on
             with the ones it began with.
         statistics: what is measured before the first step; None for nothing.
+        read_exported: reads an exported folder that config.init_from may name in the place of a
+            run; None where there is no such format.
         train_step: (state, frozen, batch) -> (state, metrics); pure, compiled once, `state`
             donated.
         eval_step: (state, frozen, batch) -> metrics, with the averaged weights and no noise.
@@ -168,6 +171,7 @@ class Stage:
     load_frozen: Callable[[Any, Mapping[str, Any]], Any] = lambda shardings, measured: {}
     frozen_fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     statistics: Statistics | None = None
+    read_exported: Callable[[str], lineage.Lineage] | None = None
     train_step: Callable[
         [train_state.TrainState, Any, Batch], tuple[train_state.TrainState, Metrics]
     ]

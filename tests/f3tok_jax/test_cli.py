@@ -67,12 +67,17 @@ def test_what_is_wrong_with_a_command_is_said_before_jax_is_imported(folder):
     _sound("a.wav"), _sound("b.wav"), _sound("folder/c.wav")
     np.savez("there.npz", latents=0, fingerprint="")
     pathlib.Path("empty").mkdir()
+    pathlib.Path("exported").mkdir()
+    pathlib.Path("exported", "config.json").write_text(
+        '{"model_type": "f3_tokenizer", "parts": ["encoder", "decoder"]}'
+    )
     wrong = {
         "info": "--model must name a run of the autoencoder or representation or generation stage",
         "info --model=nowhere": "work folder of a run, or a bundle, got nowhere, which is no folder",
         "--model=nowhere encode a.wav a.npz": "got nowhere, which is no folder",
         "encode a.wav a.npz --model=gs://bucket/run": "needs the package 'gcsfs'",
         "transcribe a.wav --model=run": "of the representation or generation stage, got stage 'auto",
+        "represent a.wav a.npz --model=exported": "or generation stage, got stage 'autoencoder'",
         "encode nowhere.wav a.npz": "nowhere.wav cannot be used: No such file or directory",
         "decode nowhere.npz a.wav": "nowhere.npz cannot be used: No such file or directory",
         "encode a.wav b.wav": "b.wav must end in .npz to hold latents",

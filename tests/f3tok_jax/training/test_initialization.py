@@ -11,7 +11,9 @@ import pytest
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
+from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import initialization
 from f3tok_jax.training import programs as programs_lib
@@ -50,7 +52,11 @@ def _begin(shards, *more: str):
     with sharding.use(mesh):
         programs = programs_lib.CompiledStage(toy_run.make_stage(config), config, mesh)
         fresh = programs.init_state()
-        return fresh, initialization.begin(fresh, config.init_from, say=lines.append), lines
+        return fresh, initialization.begin(fresh, _source(config), say=lines.append), lines
+
+
+def _source(config) -> lineage.Lineage:
+    return initialization.source(lineage.Lineage(config=config))
 
 
 def _equal(a, b) -> bool:
@@ -93,15 +99,18 @@ def test_what_the_other_run_did_not_train_is_drawn(shards, before, tmp_path):
         params={"generator": begun.params["generator"]},
         opt_state={"generator": begun.opt_state["generator"]},
     )
-    writer = checkpoint.Checkpointer(str(tmp_path), config_json="{}", data_fingerprint="")
+    config = toy_run.make_config(shards)
+    config_lib.save(config, str(tmp_path))
+    text = config_lib.to_json(config)
+    writer = checkpoint.Checkpointer(str(tmp_path), config_json=text, data_fingerprint="")
     writer.save(3, alone)
     writer.close()
     _, begun, lines = _begin(shards, f"--config.init_from.workdir={tmp_path}")
     assert _equal(begun.params["generator"], alone.params["generator"])
     assert _equal(begun.params["discriminator"], fresh.params["discriminator"])
     assert lines[-1].startswith("discriminator from scratch")
-    section = toy_run.make_config(shards, f"--config.init_from.workdir={before}").init_from
-    initialization.begin(alone, section, say=lines.append)
+    config = toy_run.make_config(shards, f"--config.init_from.workdir={before}")
+    initialization.begin(alone, _source(config), say=lines.append)
     assert lines[-1] == f"note: discriminator of {before} stays there: not trained here"
 
 
@@ -147,20 +156,22 @@ def test_a_run_killed_before_its_first_save_begins_again_with_the_same_weights(
 
 def test_other_latents_and_other_stages_are_refused(before, tmp_path):
     run, lines = shutil.copytree(before, tmp_path / "run"), []
-    section = toy_run.make_config(tmp_path, f"--config.init_from.workdir={run}").init_from
+    config = toy_run.make_config(tmp_path, f"--config.init_from.workdir={run}")
     prints = {"autoencoder": "a", "language_model": "b"}
     seals.change(run / "frozen.json", fingerprints=prints)
     files = run_folder.digests(str(run))
     seals.change(run / "checkpoints" / "12" / "meta" / "metadata", files=files)
-    initialization.check(section, "autoencoder", prints, say=lines.append)
+    source = _source(config)
+    initialization.check(source, config, prints, say=lines.append)
     assert not lines
     # A fingerprint of an earlier version says nothing about one of this.
     now = "config:1 tokenizer:2 weights:3"
-    initialization.check(section, "autoencoder", {"language_model": now}, say=lines.append)
+    initialization.check(source, config, {"language_model": now}, say=lines.append)
     assert not lines
-    initialization.check(section, "autoencoder", {"language_model": "c"}, say=lines.append)
+    initialization.check(source, config, {"language_model": "c"}, say=lines.append)
     assert "the language_model of fingerprint b, got c" in lines[0]
     with pytest.raises(ValueError, match="must be of the same latents: .*fingerprint a, got d"):
-        initialization.check(section, "autoencoder", {"autoencoder": "d"})
+        initialization.check(source, config, {"autoencoder": "d"})
     with pytest.raises(ValueError, match="must be a run of the representation stage"):
-        initialization.check(section, "representation", {})
+        config.stage = "representation"
+        _source(config)

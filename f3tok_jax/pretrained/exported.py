@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The model of an exported folder, with weights that may have been trained on in PyTorch."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.pretrained import weight_files
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported
+from f3tok_jax.runs import exported_config
+from f3tok_jax.runs import fingerprint as fingerprints
+from f3tok_jax.runs import lineage
+
+_GENERATOR = "generator"  # the autoencoder as a player of its run
+
+
+def open_run(folder: str) -> exported.Exported:
+    """The last run that an exported folder holds, with those before it; see `read`."""
+    run = read(folder)
+    for stage in exported_config.stages(run.written)[1:]:
+        run = _run(folder, run.written, stage, run)
+    return run
+
+
+def read(folder: str) -> exported.Exported:
+    """The autoencoder of an exported folder, as the run that it was; its weights are checked.
+
+    Raises:
+        ValueError: where the folder is of another model or format, or its weights are not whole, not
+            finite or not those of its config.json.
+    """
+    written = exported_config.read(folder)
+    run = _run(folder, written, "autoencoder", None)
+    with config_lib.values_of(folder):
+        autoencoder = pretrained_autoencoder.of_run(run)
+        abstract = {_GENERATOR: pretrained_autoencoder.abstract_params(autoencoder)}
+    found, _ = fingerprints.of({"ema_params": run.load(abstract)})
+    return dataclasses.replace(run, prints=found)
+
+
+def _run(
+    folder: str, written: Mapping[str, Any], stage: str, parent: exported.Exported | None
+) -> exported.Exported:
+    with config_lib.values_of(folder):
+        return exported.Exported(
+            workdir=folder,
+            config=exported_config.config_of(written, stage),
+            step=written["step"],
+            written=written,
+            load=functools.partial(_load, folder, written),
+            parent=parent,
+        )
+
+
+def _load(folder: str, written: Mapping[str, Any], abstract: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by player, in float32, each where its abstract one says."""
+    found = {}
+    with weight_files.WeightFiles(folder) as files:
+        for player, tree in abstract.items():
+            names = _NAMES[player]
+            parts = {names.get(module, module): params for module, params in tree.items()}
+            others = (part for part in written["parts"] if part not in parts)
+            shapes = torch_weights.shapes(parts)
+            files.check(shapes, beside=tuple(f"{part}." for part in others))
+            tensors = {
+                name: files.part(name, (slice(None),) * len(shape), np.float32)
+                for name, shape in shapes.items()
+            }
+            arrays = torch_weights.from_tensors(tensors, parts)
+            placed = jax.tree.map(_placed, arrays, parts)
+            found[player] = {module: placed[names.get(module, module)] for module in tree}
+    return found
+
+
+# Player -> which of its modules have another name there.
+_NAMES = {_GENERATOR: {}, lineage.ENCODER: {"encoder": "representation_encoder"}}
+
+
+def _placed(array: np.ndarray, like: Any) -> jax.Array:
+    where = like.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
