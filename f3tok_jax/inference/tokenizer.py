@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""A trained run in use: sound to latents, representations and text, and back.
+"""A trained run, or its export, in use: sound to latents, representations and text, and back.
 
     tokenizer = F3Tokenizer.from_pretrained("runs/generation")
     latents = tokenizer.encode(waveform, sample_rate=44_100, resample=True)
@@ -28,6 +28,7 @@ from f3tok_jax.inference import represent as represent_lib
 from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
 Array = Any  # NumPy's or JAX's
@@ -70,9 +71,10 @@ class F3Tokenizer:
         """Opens a run with its averaged weights; they are loaded when they are needed.
 
         Args:
-            run: folder of the run, local or a bucket; or a bundle, of which it is the last.
+            run: folder of the run, local or a bucket; a bundle, of which it is the last; or a local
+                folder that it was exported to, which has no text.
             step: of the checkpoint; the newest whole one if None.
-            decoder: run whose decoder is used, which was trained with config.train_only=decoder on
+            decoder: run, or exported folder, whose decoder is used, which was trained with config.train_only=decoder on
                 the latents of the run's autoencoder; "" for that one's own.
             moved: a run or model that the run names, or a folder above it -> where it lies now;
                 what moved with the run is found without it. $F3TOK_PATH is searched too.
@@ -88,7 +90,8 @@ class F3Tokenizer:
             return cls(found, say=say)
         other = model_folder.read(decoder)
         if other.stage != "autoencoder":
-            model_folder.refuse(decoder, "autoencoder", other.stage)
+            got = f"got stage {other.stage!r}"
+            raise ValueError(f"{decoder} must be a run of the autoencoder stage, {got}")
         if other.latents_fingerprint != found.latents_fingerprint:
             raise ValueError(
                 f"the decoder of {decoder} must be of the latents {found.latents_fingerprint} of "
@@ -122,14 +125,15 @@ class F3Tokenizer:
     @functools.cached_property
     def transcriber(self) -> transcribe_lib.Transcriber:
         """The frozen language model that the run was supervised by, to answer in text."""
-        run = self._run_of("representation").at(self.representer.step)
+        run = self._with_text("representation").at(self.representer.step)
         with config_lib.values_of(run.workdir):
             return transcribe_lib.Transcriber(run, say=self._say)
 
     @functools.cached_property
     def text_to_sound(self) -> generate_lib.TextToSound:
         """The language model and the flow head."""
-        return generate_lib.TextToSound.load(self._run_of("generation"), self.codec, say=self._say)
+        run = self._with_text("generation")
+        return generate_lib.TextToSound.load(run, self.codec, say=self._say)
 
     def encode(
         self,
@@ -296,6 +300,16 @@ class F3Tokenizer:
         if found is None:
             model_folder.refuse(self.run.workdir, stage, self.run.stage)
         return found
+
+    def _with_text(self, stage: str) -> lineage.Lineage:
+        """The run of a stage with its language model."""
+        run = self._run_of(stage)
+        if isinstance(run, exported.Exported):
+            raise ValueError(
+                f"{run.workdir} is an exported folder, which here encodes, decodes and represents: for "
+                f"text give the run of the {stage} stage that it was exported from"
+            )
+        return run
 
     def _rate(self, sample_rate: int | None, resample: bool) -> int:
         """Hz of sound that is given, if it may be."""

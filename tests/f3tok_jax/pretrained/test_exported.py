@@ -20,6 +20,7 @@ from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import lineage
 from tests.support import tiny_models
+from tests.support import tiny_runs
 
 _WEIGHTS = "model.safetensors"
 
@@ -56,6 +57,14 @@ def _change_config(folder, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def _without(wanted):
+    return lambda tensors: {name: one for name, one in tensors.items() if name != wanted}
+
+
+def _noise(count: int) -> np.ndarray:
+    return 0.1 * np.random.default_rng(0).normal(size=count).astype(np.float32)
+
+
 def _moved(*begins):
     """Moves all tensors whose names begin so."""
     return lambda tensors: {
@@ -80,7 +89,7 @@ def test_weights_come_back_bit_for_bit_with_all_their_fingerprints(run, model):
 
 def test_what_the_run_codes_the_export_codes_too_and_back(run, model):
     tokenizers = [tokenizer_lib.F3Tokenizer.from_pretrained(str(one)) for one in (run, model)]
-    sound = 0.1 * np.random.default_rng(0).normal(size=5_000).astype(np.float32)
+    sound = _noise(5_000)
     latents = [one.encode(sound, sample_rate=44_100, resample=True) for one in tokenizers]
     np.testing.assert_array_equal(*(one.values for one in latents))
     sounds = [one.decode(other) for one, other in zip(tokenizers, reversed(latents))]
@@ -93,7 +102,7 @@ def test_what_the_run_codes_the_export_codes_too_and_back(run, model):
 
 
 def test_every_verb_of_the_autoencoder_takes_it(run, model, tmp_path, capsys):
-    soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).normal(size=4_000), 16_000)
+    soundfile.write(tmp_path / "a.wav", _noise(4_000), 16_000)
     given = [f"--model={model}"]
     assert cli.main([*given, "encode", str(tmp_path / "a.wav"), str(tmp_path / "a.npz")]) == 0
     for name in (run, model):
@@ -110,6 +119,60 @@ def test_every_verb_of_the_autoencoder_takes_it(run, model, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "must be a run of the representation or generation stage, got stage 'autoenc" in said
     assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Stage -> a run of random weights, each on the one before; "exported": what the last became."""
+    root = tmp_path_factory.mktemp("chain")
+    folders = tiny_runs.write_chain(root)
+    torch_folder.write(lineage.Lineage.read(folders["generation"]), root / "exported")
+    return {name: pathlib.Path(folder) for name, folder in folders.items()} | {
+        "exported": root / "exported"
+    }
+
+
+def test_representations_of_the_run_come_from_its_export_too(chain, tmp_path):
+    before, after = (str(chain[name]) for name in ("generation", "exported"))
+    tokenizers = [tokenizer_lib.F3Tokenizer.from_pretrained(one) for one in (before, after)]
+    assert [one.run.stage for one in tokenizers] == ["generation", "generation"]
+    assert tokenizers[0].fingerprint == tokenizers[1].fingerprint
+    latents = [one.encode(_noise(5_000)) for one in tokenizers]
+    found = [one.represent(other) for one, other in zip(tokenizers, reversed(latents))]
+    np.testing.assert_array_equal(*(one.values for one in found))
+    # A folder of fewer parts is of an earlier stage.
+    torch_folder.write(lineage.Lineage.read(str(chain["representation"])), tmp_path / "model")
+    fewer = tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "model"))
+    assert fewer.run.stage == "representation"
+    np.testing.assert_array_equal(fewer.represent(latents[0]).values, found[0].values)
+    # Latents of another scale are divided by it.
+    written = json.loads((tmp_path / "model" / "config.json").read_text())["representation"]
+    changes = dict(normalize=False, representation=written | {"latent_rms": 2.0})
+    _change_config(tmp_path / "model", **changes)
+    assert exported.open_run(str(tmp_path / "model")).latent_rms == 2.0
+
+
+def test_text_needs_the_run_and_so_it_says(chain, tmp_path, capsys):
+    soundfile.write(tmp_path / "a.wav", _noise(4_000), 16_000)
+    model, wav = f"--model={chain['exported']}", str(tmp_path / "a.wav")
+    for stage, verb in (
+        ("representation", ["transcribe", wav]),
+        ("generation", ["generate", "--text=ab", f"--output={tmp_path}/b.wav"]),
+    ):
+        assert cli.main([model, *verb]) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"for text give the run of the {stage} stage that it was exported from" in said
+    assert not (tmp_path / "b.wav").exists()
+
+
+def test_a_damaged_part_that_is_not_asked_for_does_not_matter(chain, tmp_path):
+    folder = shutil.copytree(chain["exported"], tmp_path / "model")
+    _change(folder, _without("representation_encoder.input.bias"))
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(str(folder))
+    latents = tokenizer.encode(_noise(1_000))
+    with pytest.raises(ValueError, match="it lacks representation_encoder.input.bias"):
+        tokenizer.represent(latents)
 
 
 def test_a_decoder_that_was_trained_on_decodes_the_latents_of_before(run, copy):
@@ -145,11 +208,6 @@ def test_the_same_encoder_in_another_geometry_makes_other_latents(model, copy):
     assert changed.latents_fingerprint != changed.fingerprint
 
 
-def _without(tensors):
-    del tensors["decoder.output.bias"]
-    return tensors
-
-
 def _not_finite(tensors):
     tensors["encoder.stem.bias"][1] = np.nan
     return tensors
@@ -165,6 +223,7 @@ _WRONG = {
     "has no fingerprint": "must say the encoder_fingerprint of the model as it was exported, got None",
     "is a language model": "folder that f3tok_jax.export wrote, got a model of the type 'qwen3'",
     "has no weights": "got no model.safetensors there",
+    "has no encoder": "be of a model with encoder and decoder, and .* got the parts .'decoder'.",
     "has impossible strides": "must have values of which a model can be made",
 }
 
@@ -181,11 +240,13 @@ def _spoil(folder: pathlib.Path, how: str) -> None:
         _change_config(folder, format="f3tok export 2")
     elif how == "has no fingerprint":
         _change_config(folder, encoder_fingerprint=None)
+    elif how == "has no encoder":
+        _change_config(folder, parts=["decoder"])
     elif how == "has impossible strides":
         _change_config(folder, strides=["ab", 3])
     else:
         changes = {
-            "lacks a tensor": _without,
+            "lacks a tensor": _without("decoder.output.bias"),
             "has another": lambda tensors: tensors | {"flow_head.output.bias": np.zeros(3)},
             "has another shape": lambda tensors: tensors | {"encoder.stem.bias": np.zeros(9)},
             "is not finite": _not_finite,
@@ -220,6 +281,6 @@ def test_transformers_may_have_saved_it_in_parts_and_in_bfloat16(run, model, tmp
     opened.bfloat16().save_pretrained(tmp_path / "half")
     half = exported.read(str(tmp_path / "half"))
     assert half.latents_fingerprint not in (half.fingerprint, before.latents_fingerprint)
-    sound = 0.1 * np.random.default_rng(0).normal(size=5_000).astype(np.float32)
+    sound = _noise(5_000)
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "half"))
     assert tokenizer.decode(tokenizer.encode(sound)).shape == sound.shape
