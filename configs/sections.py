@@ -122,8 +122,10 @@ def init_from() -> ml_collections.ConfigDict:
     """Returns config.init_from: the run of the same stage whose weights a fresh run begins with."""
     return ml_collections.ConfigDict(
         dict(
-            workdir="",  # run that a fresh one begins with; "" for random weights [yours]
-            step=0,  # of its checkpoint; 0 for the newest [yours]
+            # Run that a fresh one begins with, or what f3tok_jax.export made of one of the autoencoder
+            # stage; "" for random weights. [yours]
+            workdir="",
+            step=0,  # of the run's checkpoint; 0 for the newest [yours]
         )
     )
 

@@ -204,6 +204,8 @@ def load(workdir: str) -> ml_collections.ConfigDict:
         )
     try:
         values = json.loads(small_file.read_text(path))
+        if isinstance(values, dict) and "model_type" in values and "stage" not in values:
+            raise ValueError("it is of a model in Hugging Face's format: give the run itself")
         return _of(sealed.opened(values, "it") if isinstance(values, dict) else values)
     except sealed.Broken as error:
         raise ValueError(

@@ -140,6 +140,10 @@ def test_representations_of_the_run_come_from_its_export_too(chain, tmp_path):
     latents = [one.encode(_noise(5_000)) for one in tokenizers]
     found = [one.represent(other) for one, other in zip(tokenizers, reversed(latents))]
     np.testing.assert_array_equal(*(one.values for one in found))
+    with pytest.raises(ValueError, match="be a run of the autoencoder stage, got stage 'gener"):
+        tokenizer_lib.F3Tokenizer.from_pretrained(before, decoder=after)
+    with pytest.raises(ValueError, match="a model in Hugging Face's format: give the run itself"):
+        lineage.Lineage.read(after)  # as programs do that take runs alone
     # A folder of fewer parts is of an earlier stage.
     torch_folder.write(lineage.Lineage.read(str(chain["representation"])), tmp_path / "model")
     fewer = tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "model"))
