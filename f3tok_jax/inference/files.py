@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound files in and out of a tokenizer, of any rate, in bounded memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import fractions
 import itertools
@@ -22,6 +22,7 @@ from f3tok_jax.inference import rates
 from f3tok_jax.inference import sound_formats
 
 CHANNEL_POLICIES = ("mix", "keep")
+_PIECE_LATENTS = 1000  # that are handed on at a time
 _MIX_LOSS_DB = 12.0  # eight channels that have nothing in common lose 9
 
 
@@ -92,8 +93,8 @@ def encode_file(
                 raise sound.problem
             audio_files.check_rate(sound.sample_rate)
             resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
-            parts = list(codec.encode_stream(resampled))
-        if not parts:
+            latents = _rows(codec.encode_stream(resampled))
+        if not latents:
             raise refusals.Refused("no_samples", "")
     except refusals.Refused as refusal:
         detail = f" ({refusal.detail})" if refusal.detail else ""
@@ -103,8 +104,20 @@ def encode_file(
     lost = meter.stretches[0].figures()["mix_loss_db"]
     if channels == "mix" and lost > _MIX_LOSS_DB:
         say(f"{name}: its channels cancel each other, their mean is {lost:.0f} dB below them")
-    latents = np.concatenate(parts, axis=1)
     return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)
+
+
+def _rows(parts: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Parts [c, k, d] float32 as c rows [t, d], none where there are none.
+
+    Bytes are appended to in place: of an hour nothing is held twice.
+    """
+    rows, width = [], 1
+    for part in parts:
+        rows, width = rows or [bytearray() for _ in part], part.shape[2]
+        for row, found in zip(rows, part, strict=True):
+            row += found.tobytes()
+    return [np.frombuffer(row, np.float32).reshape(-1, width) for row in rows]
 
 
 def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathlib.Path) -> None:
@@ -121,7 +134,11 @@ def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathl
     channels, num_samples = len(source.rows), source.num_samples[0]
     sound_formats.check(path, source.sample_rate, channels)
     codec.check(source)
-    decoded = codec.decode_stream([np.stack(source.rows)])
+    starts = range(0, len(source.rows[0]), _PIECE_LATENTS)
+    pieces = (
+        np.stack([row[start : start + _PIECE_LATENTS] for row in source.rows]) for start in starts
+    )
+    decoded = codec.decode_stream(pieces)
     blocks = rates.resampled(decoded, codec.sample_rate, source.sample_rate)
     with sound_formats.written(
         path, source.sample_rate, channels=channels, num_samples=num_samples

@@ -12,6 +12,7 @@ from f3tok_jax.inference import frames
 from f3tok_jax.inference import npz
 
 _VERSION = 2
+_FRAMES_CHECKED = 2**12  # at a time
 
 
 def save(found: frames.Frames, path: str | pathlib.Path) -> None:
@@ -25,7 +26,8 @@ def save(found: frames.Frames, path: str | pathlib.Path) -> None:
         np.savez(
             file,
             version=_VERSION,
-            latents=np.stack(found.rows),
+            # One row is not copied: it may be of an hour.
+            latents=found.rows[0][None] if len(found.rows) == 1 else np.stack(found.rows),
             latent_rate=float(found.latent_rate),
             sample_rate=int(found.sample_rate),
             num_samples=int(found.num_samples[0]),
@@ -80,7 +82,7 @@ def _frames(arrays: npz.Arrays) -> frames.Frames:
             f"latents of {latents.dtype} {list(shape)}, which must be float32 [1 to {most} "
             "channels, frames, width]"
         )
-    if not latents.size or not np.isfinite(latents).all():
+    if not latents.size or not _are_finite(latents):
         raise ValueError(f"latents {list(shape)} of which there must be some, and all be finite")
     # The model hears whole samples of its own rate, which may be the least that there is.
     each, slack = sample_rate / latent_rate, 1 + sample_rate / audio_files.MIN_RATE
@@ -97,6 +99,12 @@ def _frames(arrays: npz.Arrays) -> frames.Frames:
         fingerprint=fingerprint,
         kind=kind,
     )
+
+
+def _are_finite(latents: np.ndarray) -> bool:
+    """Whether all of [c, t, d] are, some frames at a time."""
+    starts = range(0, latents.shape[1], _FRAMES_CHECKED)
+    return all(np.isfinite(latents[:, i : i + _FRAMES_CHECKED]).all() for i in starts)
 
 
 def _value(arrays: npz.Arrays, name: str, kind: type):
