@@ -145,10 +145,11 @@ def _add_generation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
     generator, text = model.generator, model.text_tasks()
     parts.config["generation"] = describe_generator(model, float(weights["embedding_rms"])) | {
         "tasks": {name: text.instruction(name) for name in text.by_weight},
+        "task_weights": text.weights,
         "gap": text.gap,
-        "end_of_text": text.end_of_text,
         "max_tokens": text.max_tokens,
     }
+    parts.config["eos_token_id"] = text.end_of_text
     parts.tokenizer = model.representation.language_model_folder
     if model.trains_encoder:
         parts.add("generation_encoder", weights["encoder"])
@@ -161,7 +162,8 @@ def _add_generation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
 
 def describe_flow_head(head: flow_head.FlowHead) -> dict[str, Any]:
     """config.json's "flow_head"."""
-    return describe_transformer(head) | {"history": head.history, "use_token": head.use_token}
+    more = ("history", "use_token", "row", "compute_dtype")
+    return describe_transformer(head) | {name: getattr(head, name) for name in more}
 
 
 def describe_generator(model: pretrained_generation.Model, embedding_rms: float) -> dict[str, Any]:
@@ -172,10 +174,12 @@ def describe_generator(model: pretrained_generation.Model, embedding_rms: float)
         "projector": generator.projector.kind,
         "embedding_rms": embedding_rms,
         "flow_head": describe_flow_head(generator.head),
+        "compute_dtype": generator.language_model.transformer.compute_dtype,
         "language_model": language_model_lib.describe(generator.language_model),
         "sampling": vars(model.sampler),
         "stop_weight": flow.stop_weight,
         "condition_drop": flow.condition_drop,
+        "crop_frames": model.config.data.crop_frames,
     }
 
 

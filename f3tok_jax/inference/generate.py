@@ -15,8 +15,10 @@ import numpy as np
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
+from f3tok_jax.pretrained import exported as pretrained_exported
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
 _CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
@@ -70,7 +72,7 @@ class TextToSound:
 
     def __init__(
         self,
-        model: pretrained_generation.Model,
+        model: pretrained_generation.Model | pretrained_exported.Generation,
         weights: dict[str, Any],
         codec: codec_lib.Codec,
         *,
@@ -112,6 +114,8 @@ class TextToSound:
                 was trained on.
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
+        if isinstance(run, exported.Exported):
+            return cls(*pretrained_exported.load_generation(run), codec, step=run.step)
         run.check(language_model=True)
         model, weights, found = pretrained_generation.load(run, say=say)
         with config_lib.values_of(run.workdir):

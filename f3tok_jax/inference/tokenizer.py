@@ -72,7 +72,7 @@ class F3Tokenizer:
 
         Args:
             run: folder of the run, local or a bucket; a bundle, of which it is the last; or a local
-                folder that it was exported to, which has no text.
+                folder that it was exported to, which does all but transcribe.
             step: of the checkpoint; the newest whole one if None.
             decoder: run, or exported folder, whose decoder is used, which was trained with config.train_only=decoder on
                 the latents of the run's autoencoder; "" for that one's own.
@@ -125,14 +125,19 @@ class F3Tokenizer:
     @functools.cached_property
     def transcriber(self) -> transcribe_lib.Transcriber:
         """The frozen language model that the run was supervised by, to answer in text."""
-        run = self._with_text("representation").at(self.representer.step)
+        run = self._run_of("representation").at(self.representer.step)
+        if isinstance(run, exported.Exported):
+            raise ValueError(
+                f"{run.workdir} is an exported folder, which answers nothing: give the run of the "
+                "representation stage that it was exported from"
+            )
         with config_lib.values_of(run.workdir):
             return transcribe_lib.Transcriber(run, say=self._say)
 
     @functools.cached_property
     def text_to_sound(self) -> generate_lib.TextToSound:
         """The language model and the flow head."""
-        run = self._with_text("generation")
+        run = self._run_of("generation")
         return generate_lib.TextToSound.load(run, self.codec, say=self._say)
 
     def encode(
@@ -300,16 +305,6 @@ class F3Tokenizer:
         if found is None:
             model_folder.refuse(self.run.workdir, stage, self.run.stage)
         return found
-
-    def _with_text(self, stage: str) -> lineage.Lineage:
-        """The run of a stage with its language model."""
-        run = self._run_of(stage)
-        if isinstance(run, exported.Exported):
-            raise ValueError(
-                f"{run.workdir} is an exported folder, which here encodes, decodes and represents: for "
-                f"text give the run of the {stage} stage that it was exported from"
-            )
-        return run
 
     def _rate(self, sample_rate: int | None, resample: bool) -> int:
         """Hz of sound that is given, if it may be."""

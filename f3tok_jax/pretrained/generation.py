@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from data_pipelines.reading import tasks
 from f3tok_jax.devices import sharding
@@ -89,9 +90,7 @@ class Model:
         Raises:
             ValueError: where the language model's folder has no such tokenizer.
         """
-        text = self.config.text
-        chosen = {name: weight for name, weight in text.tasks.items() if weight}
-        return tasks.TextTasks(self.representation.language_model_folder, chosen, text.max_tokens)
+        return text_tasks(self.config.text, self.representation.language_model_folder)
 
     @property
     def trains_language_model(self) -> bool:
@@ -138,11 +137,9 @@ class Model:
     def init_params(self, key: jax.Array) -> dict[str, Any]:
         """Fresh parameters of every player, boxed in their logical axes."""
         key_of = functools.partial(train_state.step_key, key, 0)
-        head, section = self.generator.head, self.config.language_model
+        section = self.config.language_model
         width = self.generator.language_model.width
-        noisy, history = ((1, count * head.patch, head.latent_dim) for count in (1, head.history))
-        inputs = map(jnp.zeros, ((1, width), (1, width), (1,), noisy, history))
-        params = {HEAD: head.init(key_of(HEAD), *inputs)["params"]}
+        params = {HEAD: _init_head(self.generator.head, width, key_of(HEAD))}
         if self.trains_language_model:
             params[LANGUAGE_MODEL] = adaptation.init(
                 key_of(LANGUAGE_MODEL),
@@ -167,6 +164,25 @@ class Model:
                 "config.representation.workdir must name a run of the representation stage, got ''"
             )
         self.frozen.check_named()
+
+
+def _init_head(head: flow_head.FlowHead, width: int, key: jax.Array) -> Any:
+    """Fresh parameters, boxed, for a language model of `width`."""
+    noisy, history = ((1, count * head.patch, head.latent_dim) for count in (1, head.history))
+    inputs = map(jnp.zeros, ((1, width), (1, width), (1,), noisy, history))
+    return head.init(key, *inputs)["params"]
+
+
+def abstract_head(head: flow_head.FlowHead, width: int) -> Any:
+    """Shapes and dtypes of a head's parameters, for a language model of `width`."""
+    init = functools.partial(_init_head, head, width)
+    return sharding.unbox(jax.eval_shape(init, jax.random.key(0)))
+
+
+def text_tasks(section: ml_collections.ConfigDict, folder: str) -> tasks.TextTasks:
+    """The text of config.text, by the tokenizer of a folder."""
+    chosen = {name: weight for name, weight in section.tasks.items() if weight}
+    return tasks.TextTasks(folder, chosen, section.max_tokens)
 
 
 def generator_weights(params: Any, frozen: Any) -> dict[str, Any]:

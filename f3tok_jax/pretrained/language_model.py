@@ -199,9 +199,23 @@ def write(
 def tensors(model: language_model.LanguageModel, params: Any) -> dict[str, np.ndarray]:
     """Parameters of `model`, plain, as the tensors of a folder by name, in their own dtype."""
     leaves = dict(zip(fingerprints.paths(params), jax.tree.leaves(params)))
-    return _tensors_of(
-        model, leaves, {name for one in _stored(model).values() for name in one.names}
-    )
+    return _tensors_of(model, leaves, set(tensor_shapes(model)))
+
+
+def tensor_shapes(model: language_model.LanguageModel) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of each of those tensors."""
+    return {name: one.shape for one in _stored(model).values() for name in one.names}
+
+
+def from_tensors(model: language_model.LanguageModel, tensors: Mapping[str, np.ndarray]) -> Any:
+    """The reverse of `tensors`: arrays in the structure of the parameters, in their own dtype."""
+    abstract = sharding.unbox(language_model.abstract_params(model))
+    leaves = []
+    for source in map(_stored(model).get, fingerprints.paths(abstract)):
+        found = [tensors[name] for name in source.names]
+        parts = [array.T for array in found] if source.is_transposed else found
+        leaves.append(np.stack(parts) if source.is_stacked else parts[0])
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
 def _write_weights(
@@ -237,7 +251,7 @@ def _check(
     files: weight_files.WeightFiles, model: language_model.LanguageModel, folder: str | os.PathLike
 ) -> None:
     """Refuses files whose tensors are not those of a model; what says a thing twice must say it."""
-    shapes = {name: one.shape for one in _stored(model).values() for name in one.names}
+    shapes = tensor_shapes(model)
     twice = model.is_tied and _HEAD in files.names
     if twice:
         shapes[_HEAD] = shapes[_TABLE]

@@ -105,9 +105,8 @@ def stages(written: Mapping[str, Any]) -> Sequence[str]:
 
 def config_of(written: Mapping[str, Any], stage: str) -> ml_collections.ConfigDict:
     """The config of a run that a folder holds, as far as others read it."""
-    make = {"autoencoder": _autoencoder, "representation": _representation}
-    sections = make[stage](written) if stage in make else {}
-    return ml_collections.ConfigDict({"stage": stage, **sections})
+    make = dict(autoencoder=_autoencoder, representation=_representation, generation=_generation)
+    return ml_collections.ConfigDict({"stage": stage, **make[stage](written)})
 
 
 def _autoencoder(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +127,16 @@ def _representation(written: Mapping[str, Any]) -> dict[str, Any]:
     fields = dict(written["representation"])
     del fields[_LATENT_RMS]
     return {"model": fields | {"input_noise": 0.0, "remat": "none"}}  # those are of training
+
+
+def _generation(written: Mapping[str, Any]) -> dict[str, Any]:
+    fields = written["generation"]
+    return {
+        "model": {**fields["flow_head"], "remat": "none"},
+        "sampling": fields["sampling"],
+        "text": {"tasks": fields["task_weights"], "max_tokens": fields["max_tokens"]},
+        "data": {"crop_frames": fields["crop_frames"]},
+    }
 
 
 def latent_rms(written: Mapping[str, Any]) -> float:

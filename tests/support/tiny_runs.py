@@ -34,10 +34,10 @@ def write(
     tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 
 
-def write_chain(root: pathlib.Path) -> dict[str, str]:
+def write_chain(root: pathlib.Path, *more: str) -> dict[str, str]:
     """Stage -> folder of an autoencoder, a representation run on it, and a generation run on that.
 
-    They were trained to transcribe, and so they say.
+    They were trained to transcribe, and so they say. `more` are of the last one's config.
     """
     folders = {name: str(root / name) for name in ("autoencoder", "representation", "generation")}
     tiny_models.write_run(folders["autoencoder"])
@@ -61,6 +61,7 @@ def write_chain(root: pathlib.Path) -> dict[str, str]:
             "--config.text.max_tokens=24",
             "--config.text.tasks.transcription=1.0",
             *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
+            *more,
         ],
     )
     write(generation, folders["generation"])

@@ -83,7 +83,6 @@ def generator_in_torch(generator: generator_lib.Generator, weights: Mapping[str,
         "condition_drop": 0.1,
         "tasks": {"transcription": [1, 2]},
         "gap": " ",
-        "end_of_text": 3,
         "max_tokens": 8,
     }
     names = {"encoder": "representation_encoder", "head": "flow_head", "projector": "projector"}

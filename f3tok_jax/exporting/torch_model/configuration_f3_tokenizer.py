@@ -35,7 +35,8 @@ class F3TokConfig(PreTrainedConfig):
             latent_rms, by which latents are divided; None without.
         generation: patch, projector, embedding_rms, stop_weight, condition_drop; flow_head, sampling and
             language_model: configs; tasks: name -> token ids of what is asked; gap: before a text;
-            end_of_text: token id; max_tokens: of a text. None without.
+            max_tokens: of a text. None without.
+        eos_token_id: which ends a text.
     """
 
     model_type = "f3_tokenizer"
@@ -58,6 +59,7 @@ class F3TokConfig(PreTrainedConfig):
     mel_bands: list | tuple = (10, 20, 40, 80, 80)
     representation: dict | None = None
     generation: dict | None = None
+    eos_token_id: int | None = None
 
     @property
     def samples_per_latent(self) -> int:

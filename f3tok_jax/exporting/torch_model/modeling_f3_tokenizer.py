@@ -236,7 +236,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             # What is spelt like a special token is text.
             options = dict(add_special_tokens=False, split_special_tokens=True)
             ids = tokenizer(fields["gap"] + one, **options)["input_ids"]
-            rows.append([*fields["tasks"][task], *ids, fields["end_of_text"]] if one else [])
+            rows.append([*fields["tasks"][task], *ids, self.config.eos_token_id] if one else [])
         if (longest := max(map(len, rows))) > fields["max_tokens"]:
             raise ValueError(
                 f"text must be of {fields['max_tokens']} tokens, got {longest}: cut it"

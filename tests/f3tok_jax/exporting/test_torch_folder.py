@@ -262,10 +262,14 @@ for part in ("decoder", "representation_encoder", "flow_head"):
 """
 
 
-def test_a_generation_run_is_exported_with_all_that_it_builds_on(tmp_path, capsys):
+_TASK_STAGE = ("--config.representation.train=encoder", "--config.language_model.train=low_rank")
+
+
+@pytest.mark.parametrize("more", [(), _TASK_STAGE])
+def test_a_generation_run_is_exported_with_all_that_it_builds_on(more, tmp_path, capsys):
     pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
     pytest.importorskip("transformers", reason="parity needs transformers")
-    run, folder = tiny_runs.write_chain(tmp_path)["generation"], tmp_path / "model"
+    run, folder = tiny_runs.write_chain(tmp_path, *more)["generation"], tmp_path / "model"
     assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
     capsys.readouterr()
     ours, waveform, text = tokenizer.F3Tokenizer.from_pretrained(run), _sound(4000), "a <b> c"
@@ -279,6 +283,12 @@ def test_a_generation_run_is_exported_with_all_that_it_builds_on(tmp_path, capsy
     )
     ids, _ = ours.text_to_sound.text.tokens("transcription", text, key="")
     np.testing.assert_array_equal(found["ids"], ids)
+    back = tokenizer.F3Tokenizer.from_pretrained(str(folder))
+    for options in (dict(max_seconds=0.4), dict(max_seconds=0.4, seed=1, prompt=latents)):
+        said = (one.generate(text, **options) for one in (ours, back))
+        np.testing.assert_array_equal(*said)
+    with pytest.raises(ValueError, match="an exported folder, which answers nothing"):
+        back.transcribe(waveform)
     request = ours.text_to_sound.request(text, prompt=latents.values[:2])
     options = dict(max_patches=5, sampler=dict(temperature=0.0))
     (expected,), _ = ours.text_to_sound.generate([request], **options)
