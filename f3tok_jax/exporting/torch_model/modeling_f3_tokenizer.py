@@ -144,7 +144,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             cache["mask"] = detached(mask[:, count * hop :])
             waveform, mask = waveform[:, : count * hop + ahead], mask[:, : count * hop]
         else:
-            count = -(-waveform.shape[1] // hop)
+            count = (waveform.shape[1] + hop - 1) // hop  # ONNX rounds negative quotients to zero
             missing = count * hop - waveform.shape[1]
             waveform, mask = F.pad(waveform, (0, missing + ahead)), F.pad(mask, (0, missing))
         latents = waveform.new_zeros(waveform.shape[0], 0, self.config.latent_dim)
