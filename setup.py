@@ -25,6 +25,12 @@ _EXTRAS = {
     "test": ["pytest>=8.0", "pytest-xdist>=3.7", "scipy>=1.14"],
     # What our language models and exports are compared with; without it those tests are skipped.
     "parity": ["torch>=2.13", "transformers>=5.23"],
+    # export --onnx: traced by PyTorch (onnxscript, 10 MB), checked (onnx, 31 MB), and run beside it
+    # before it is given away (onnxruntime, 78 MB).
+    "onnx": [
+        *("torch>=2.13", "transformers>=5.23"),
+        *("onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"),
+    ],
     # The benchmark of representations whose check an exported folder has to pass; likewise.
     "xares": ["xares>=0.1.3"],
 }

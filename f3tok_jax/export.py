@@ -25,6 +25,12 @@ import sys
 from data_pipelines import command
 from f3tok_jax.runs import places
 
+# Further forms that an exported folder may hold.
+_FORMS = {
+    "onnx": "the autoencoder in ONNX, too, in OUTPUT/onnx; needs the extra onnx",
+    "stablehlo": "and in StableHLO, for JAX without this package, in OUTPUT/stablehlo",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
@@ -35,30 +41,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     text = "copy the run, a checkpoint of each of its ancestors, and the language model"
     parser.add_argument("--bundle", action="store_true", help=text)
+    for form, text in _FORMS.items():
+        parser.add_argument(f"--{form}", action="store_true", help=text)
     places.add_flag(parser.add_argument)
     return command.run(parser, _export, arguments)
 
 
 def _export(given: argparse.Namespace) -> None:
+    from f3tok_jax.exporting import forms
     from f3tok_jax.exporting import torch_folder
     from f3tok_jax.runs import bundle
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import lineage
     from f3tok_jax.stages import language_model
 
+    asked = [name for name in _FORMS if getattr(given, name)]
+    also = forms.find(asked)
     found = places.Places(dict(given.moved or ()))
     if given.bundle:
+        _refuse(asked, "a --bundle")
         steps = bundle.write(given.workdir, given.output, given.step, places=found)
         listed = ", ".join(f"{stage} at step {step}" for stage, step in steps.items())
         print(f"{given.output}: {listed}")
         return
     stage = config_lib.load(given.workdir).stage
     if stage == "language_model":
+        _refuse(asked, "a language model")
         step = language_model.export(given.workdir, given.output, given.step, places=found)
     else:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
-        step = torch_folder.write(run, given.output)
+        step = torch_folder.write(run, given.output, also=also)
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
+
+
+def _refuse(forms: Sequence[str], what: str) -> None:
+    if forms:
+        raise ValueError(
+            f"--{forms[0]} must be of a run that becomes a folder for PyTorch, got {what}: leave it out"
+        )
 
 
 if __name__ == "__main__":

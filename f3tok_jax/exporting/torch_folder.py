@@ -8,7 +8,7 @@ FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtr
        tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, for a run that reads text
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import json
 import os
 import pathlib
@@ -19,7 +19,9 @@ from safetensors import numpy as safetensors_numpy
 
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
+from f3tok_jax.exporting import forms
 from f3tok_jax.exporting import parts as parts_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import lineage
 
@@ -27,13 +29,18 @@ _MODEL = pathlib.Path(__file__).with_name("torch_model")
 
 
 def write(
-    run: lineage.Lineage, folder: str | os.PathLike, *, say: Callable[[str], None] = print
+    run: lineage.Lineage,
+    folder: str | os.PathLike,
+    *,
+    also: Iterable[forms.Form] = (),
+    say: Callable[[str], None] = print,
 ) -> int:
     """Writes a run with its averaged weights, and what it builds on.
 
     Args:
         run: of the autoencoder, the representation or the generation stage.
         folder: to write, a local one that is not there yet; it appears when it is whole.
+        also: what writes further forms of its autoencoder.
         say: where messages to the user go: which steps are damaged.
 
     Returns:
@@ -55,6 +62,10 @@ def write(
             atomic.write_bytes(root / tokenizer.name, tokenizer.read_bytes())
             _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
+        for write_form in also:
+            heard_by = run if run.stage == "autoencoder" else run.ancestor("autoencoder")
+            autoencoder = pretrained_autoencoder.of_run(heard_by)
+            write_form(root, autoencoder, parts.config["latents_fingerprint"])
     return parts.step
 
 

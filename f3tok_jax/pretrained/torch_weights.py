@@ -46,7 +46,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     """The reverse of `tensors`.
 
     Args:
-        tensors: by name.
+        tensors: by name; in a program of JAX, of parameters that are not stacked, its arrays, too.
         like: a tree of the parameters' shapes.
 
     Returns:
@@ -80,10 +80,10 @@ def _joined(
     axes = _axes(path, len(shape))
     parts = []
     for name in names:
-        array, stored = np.asarray(tensors[name]), tuple(shape[axis] for axis in axes)
+        array, stored = tensors[name], tuple(shape[axis] for axis in axes)
         if array.shape != stored:
             raise ValueError(f"the tensor {name} must be of shape {stored}, got {array.shape}")
-        parts.append(array.transpose(np.argsort(axes)))
+        parts.append(array.transpose(tuple(np.argsort(axes).tolist())))
     return np.stack(parts) if _is_stacked(path) else parts[0]
 
 

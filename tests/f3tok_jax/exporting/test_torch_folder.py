@@ -2,23 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The autoencoder in PyTorch is the one in JAX: whole, padded, in a stream, and without JAX."""
 
-import dataclasses
 import itertools
 import json
 import subprocess
 import sys
 import wave
 
-import jax
 import numpy as np
 import pytest
 
-from configs import autoencoder as recipe
 from f3tok_jax import export
 from f3tok_jax.exporting import parts
 from f3tok_jax.exporting import torch_folder
 from f3tok_jax.inference import tokenizer
 from f3tok_jax.pretrained import torch_weights
+from tests.support import narrow_autoencoders
 from tests.support import tiny_models
 from tests.support import tiny_runs
 from tests.support import torch_models
@@ -26,39 +24,6 @@ from tests.support import torch_models
 # Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and in units of the sound's
 # rms, whose peaks are ten times that.
 _LATENT_ATOL, _SOUND_ATOL = 1e-4, 1e-3
-
-# Every rate's strides, of 1, 2 and 3 bins; unfolded; no lookahead; magnitudes as they are, and latents
-# too (base_48khz).
-_GEOMETRIES = {
-    "tiny": {},
-    "tiny_24khz": dict(decoder_lookahead=0),
-    "base_48khz": dict(compression=1.0),
-    "spectrostream": {},
-}
-
-
-def _narrow(preset):
-    """A geometry in few channels, of widths that change from stage to stage."""
-    strides = recipe.get_config(preset).model.strides
-    num_stages = len(strides)
-    widths = dict(
-        strides=strides,
-        encoder_channels=tuple(4 + 2 * (i // 2) for i in range(num_stages)),
-        decoder_channels=tuple(8 - 2 * (i // 2) for i in range(num_stages)),
-    )
-    autoencoder, variables = tiny_models.built(preset, **widths, **_GEOMETRIES[preset])
-    # Biases are drawn as zeros, which would hide one that is missing, and what zeros become.
-    rng = np.random.default_rng(1)
-
-    def with_bias(path, leaf):
-        is_bias = path[-1].key == "bias"
-        return leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32) if is_bias else leaf
-
-    bottleneck = dataclasses.replace(autoencoder.bottleneck, normalize=preset != "base_48khz")
-    return (
-        autoencoder.clone(bottleneck=bottleneck),
-        jax.tree_util.tree_map_with_path(with_bias, variables),
-    )
 
 
 def _in_torch(autoencoder, variables):
@@ -75,10 +40,10 @@ def _check_sound(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=_SOUND_ATOL * scale)
 
 
-@pytest.mark.parametrize("preset", _GEOMETRIES)
+@pytest.mark.parametrize("preset", narrow_autoencoders.GEOMETRIES)
 @pytest.mark.parametrize("odd", [1, 333])
 def test_latents_and_sound_are_those_of_jax(preset, odd):
-    autoencoder, variables = _narrow(preset)
+    autoencoder, variables = narrow_autoencoders.built(preset)
     torch, model = _in_torch(autoencoder, variables)
     waveform = _sound(2, 5 * autoencoder.samples_per_latent + odd)
     latents = autoencoder.apply(variables, waveform, method="waveform_to_latents")
@@ -90,7 +55,7 @@ def test_latents_and_sound_are_those_of_jax(preset, odd):
 
 @pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])
 def test_every_row_of_a_padded_batch_is_what_it_is_alone(preset):
-    autoencoder, variables = _narrow(preset)
+    autoencoder, variables = narrow_autoencoders.built(preset)
     torch, model = _in_torch(autoencoder, variables)
     hop = autoencoder.samples_per_latent
     lengths = [1, hop, 3 * hop + 7, 6 * hop - 1]
@@ -110,7 +75,7 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(preset):
 @pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])
 @pytest.mark.parametrize("chunk", [1, 160, 641, 2000])
 def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
-    autoencoder, variables = _narrow(preset)
+    autoencoder, variables = narrow_autoencoders.built(preset)
     torch, model = _in_torch(autoencoder, variables)
     hop = autoencoder.samples_per_latent
     num_samples = 4 * hop + 90 if chunk > 1 else hop + 260
@@ -139,7 +104,7 @@ def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
 
 
 def test_in_bfloat16_spectra_stay_float32_and_latents_are_near():
-    autoencoder, variables = _narrow("tiny")
+    autoencoder, variables = narrow_autoencoders.built("tiny")
     torch, model = _in_torch(autoencoder, variables)
     waveform = torch.from_numpy(_sound(1, 8 * autoencoder.samples_per_latent))
     expected = model.encode(waveform).latents
@@ -150,7 +115,7 @@ def test_in_bfloat16_spectra_stay_float32_and_latents_are_near():
 
 
 def test_it_is_traced_whole_for_a_compiler_and_for_other_programs():
-    autoencoder, variables = _narrow("tiny")
+    autoencoder, variables = narrow_autoencoders.built("tiny")
     torch, model = _in_torch(autoencoder, variables)
     waveform = torch.from_numpy(_sound(2, 1, 3 * autoencoder.samples_per_latent + 5))
     expected = model(waveform)
@@ -176,7 +141,7 @@ def test_a_file_that_reads_back_as_other_weights_is_no_export(tmp_path, monkeypa
 
 
 def test_what_cannot_be_coded_is_refused_in_one_sentence():
-    torch, model = _in_torch(*_narrow("tiny"))
+    torch, model = _in_torch(*narrow_autoencoders.built("tiny"))
     with pytest.raises(ValueError, match=r"mono, got \(1, 2, 640\): mix its channels first"):
         model.encode(torch.zeros(1, 2, 640))
     with pytest.raises(ValueError, match=r"padding_mask must be \(1, 640\)"):

@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""An exported autoencoder in StableHLO: JAX alone gives the same numbers, of any lengths."""
+
+import json
+import re
+import subprocess
+import sys
+
+import jax
+from jax import export as jax_export
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from f3tok_jax import export
+from f3tok_jax.exporting import stablehlo_folder
+from f3tok_jax.inference import tokenizer
+from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.pretrained import weight_files
+from tests.support import narrow_autoencoders
+from tests.support import tiny_models
+
+# Float32 sums in another order: of latents, whose rms is 1, and of the sound's peak.
+_LATENT_ATOL, _SOUND_ATOL = 1e-4, 1e-4
+
+
+@pytest.fixture(scope="module", params=sorted(narrow_autoencoders.GEOMETRIES.keys() - {"tiny"}))
+def made(request, tmp_path_factory):
+    """An autoencoder, its variables, and the functions of the folder that is made of it."""
+    autoencoder, variables = narrow_autoencoders.built(request.param)
+    root = tmp_path_factory.mktemp("model")
+    weight_files.write(root / "model.safetensors", torch_weights.tensors(variables["params"]))
+    stablehlo_folder.write(root, autoencoder, "of the latents")
+    return autoencoder, variables, root
+
+
+def _load(root, name):
+    """The function of a file with the weights in it."""
+    exported = _exported(root, name)
+    described = json.loads((root / "stablehlo/functions.json").read_text())["functions"][name]
+    tensors = safetensors_numpy.load_file(root / "model.safetensors")
+    weights = {name: tensors[name] for name in described["weights"]}
+    return jax.jit(lambda *arrays: exported.call(weights, *arrays)), described
+
+
+def _exported(root, name):
+    return jax_export.deserialize(bytearray((root / f"stablehlo/{name}.stablehlo").read_bytes()))
+
+
+def _sound(*shape):
+    return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _check_sound(found, expected):
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=_SOUND_ATOL * scale)
+
+
+@pytest.mark.parametrize("rows, hops, odd", [(1, 0, 1), (3, 5, 333)])
+def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, odd):
+    autoencoder, variables, root = made
+    encode, decode = (_load(root, name)[0] for name in ("encode", "decode"))
+    waveform = _sound(rows, hops * autoencoder.samples_per_latent + odd)
+    apply = jax.jit(autoencoder.apply, static_argnames="method")
+    expected = apply(variables, waveform, method="waveform_to_latents")
+    latents, mask = encode(waveform, np.ones(waveform.shape, bool))
+    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
+    assert mask.shape == latents.shape[:2] and mask.all()
+    sound, mask = decode(latents, mask)
+    expected = apply(variables, expected, method="latents_to_waveform")
+    _check_sound(sound, np.asarray(expected))
+    assert mask.shape == sound.shape and mask.all()
+
+
+def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
+    autoencoder, _, root = made
+    hop = autoencoder.samples_per_latent
+    encode, decode = (_load(root, name)[0] for name in ("encode", "decode"))
+    lengths = np.array([hop, 3 * hop + 7])
+    waveform = _sound(len(lengths), lengths.max())  # What is behind a row's end is noise, too.
+    latents, valid = encode(waveform, np.arange(lengths.max())[None] < lengths[:, None])
+    sounds, audible = decode(latents, valid)
+    assert valid.sum(1).tolist() == [-(-n // hop) for n in lengths]
+    n = lengths[0]
+    alone, mask = encode(waveform[:1, :n], np.ones((1, n), bool))
+    np.testing.assert_allclose(latents[0, valid[0]], alone[0], atol=_LATENT_ATOL)
+    _check_sound(sounds[0, audible[0]], np.asarray(decode(alone, mask)[0][0]))
+
+
+@pytest.mark.parametrize("rows, chunk", [(3, 1), (1, 5)])
+def test_a_stream_is_the_whole(made, rows, chunk):
+    autoencoder, variables, root = made
+    hop, ahead = autoencoder.samples_per_latent, autoencoder.encoder_lookahead
+    late, num_latents = autoencoder.decoder_lookahead, 10
+    waveform = _sound(rows, num_latents * hop - 90)
+    apply = jax.jit(autoencoder.apply, static_argnames="method")
+    expected = apply(variables, waveform, method="waveform_to_latents")
+    padded = np.pad(waveform, ((0, 0), (0, 90 + ahead)))
+    starts = range(0, num_latents, chunk)
+    chunks = [padded[:, i * hop : (i + chunk) * hop + ahead] for i in starts]
+    latents = np.concatenate(list(_stream(root, "encode_step", chunks)), axis=1)
+    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
+    padded = np.pad(latents, ((0, 0), (0, chunk * late), (0, 0)))
+    chunks = np.split(padded, range(chunk, padded.shape[1], chunk), axis=1)
+    sound = np.concatenate(list(_stream(root, "decode_step", chunks)), axis=1)
+    expected = apply(variables, expected, method="latents_to_waveform")
+    _check_sound(sound[:, late * hop :][:, : expected.shape[1]], np.asarray(expected))
+
+
+def _stream(root, name, chunks):
+    step, described = _load(root, name)
+    caches = [np.zeros((len(chunks[0]), *shape), np.float32) for shape in described["caches"]]
+    for chunk in chunks:
+        found, caches = step(chunk, caches)
+        yield found
+
+
+def test_every_function_is_for_every_platform_and_holds_no_weights(made):
+    autoencoder, _, root = made
+    described = json.loads((root / "stablehlo/functions.json").read_text())
+    assert described["latents_fingerprint"] == "of the latents"
+    assert described["samples_per_latent"] == autoencoder.samples_per_latent
+    for name in described["functions"]:
+        exported = _exported(root, name)
+        assert exported.platforms == ("cpu", "cuda", "tpu")
+        text = exported.mlir_module()
+        assert (
+            "fft" not in text
+        )  # A product on each of them; the FFT of a CPU is a call to a library.
+        # The decoder's transposed convolutions, which a CPU has in another form.
+        assert ("lhs_dilat" in text) == name.startswith("decode")
+
+
+_ALONE = """
+import os, sys
+sys.modules.update(dict.fromkeys(("flax", "sequence_layers", "f3tok_jax", "torch")))
+os.chdir(sys.argv[1])
+import jax, numpy as np
+jax.random.normal = lambda *_: np.load("sound.npy")[None] / 0.1
+{program}
+np.savez("found.npz", latents=latents, sound=sound, latent=latent)
+"""
+
+
+def test_a_run_is_used_as_the_readme_says_by_jax_alone(tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "model"
+    tiny_models.write_run(str(run))
+    assert export.main([f"--workdir={run}", f"--output={folder}", "--stablehlo"]) == 0
+    ours = tokenizer.F3Tokenizer.from_pretrained(str(run))
+    waveform = _sound(16_000)
+    np.save(folder / "sound.npy", waveform)
+    text = (folder / "stablehlo/README.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    code = _ALONE.format(program=program)
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=300)
+    found, latents = np.load(folder / "found.npz"), ours.encode(waveform)
+    np.testing.assert_allclose(found["latents"][0], latents.values, atol=_LATENT_ATOL)
+    np.testing.assert_allclose(found["latent"][0, -1], latents.values[-1], atol=_LATENT_ATOL)
+    _check_sound(found["sound"][0], ours.decode(latents))
+
+
+def test_a_file_that_gives_other_numbers_is_no_export(tmp_path, monkeypatch, capsys):
+    tiny_models.write_run(str(tmp_path / "run"))
+    decode = stablehlo_folder._Model.decode
+    calls = []
+
+    def other(*arguments):  # The first call is the export's.
+        sound, mask = decode(*arguments)
+        calls.append(sound)
+        return sound + 0.01 * (len(calls) == 1), mask
+
+    monkeypatch.setattr(stablehlo_folder._Model, "decode", other)
+    arguments = [f"--workdir={tmp_path}/run", f"--output={tmp_path}/model", "--stablehlo"]
+    assert export.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "decode.stablehlo must give what the autoencoder does" in said
+    assert said.count("\n") == 1 and not (tmp_path / "model").exists()
