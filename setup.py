@@ -15,6 +15,8 @@ _EXTRAS = {
     "visqol": ["visqol-python>=3.8"],
     # TensorBoard event files without TensorFlow.
     "tensorboard": ["tensorboardX>=2.6"],
+    # The page to hear a run by: 5 MB with all that they bring (Gradio: 270 MB).
+    "serve": ["starlette>=1.10", "uvicorn>=0.54"],
     # TPU hosts; also what compile_check needs on any machine.
     "tpu": ["libtpu==0.0.42.*"],
     # Work folders and shards in gs:// buckets.
@@ -48,6 +50,7 @@ setuptools.setup(
         "data_pipelines.embedded.music": ["*.toml"],
         "data_pipelines.embedded.speech": ["languages/*.toml"],
         "f3tok_jax.reporting": ["*.jinja"],
+        "f3tok_jax.serving": ["*.jinja", "*.css", "*.js", "*.svg"],
     },
     install_requires=[
         "jax>=0.10.2",

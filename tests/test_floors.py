@@ -31,7 +31,7 @@ _FLOORS = (
     ("f3tok_jax/inference",),
     (
         *("f3tok_jax/probing", "f3tok_jax/evaluation", "f3tok_jax/cost", "f3tok_jax/reporting"),
-        "f3tok_jax/exporting",
+        *("f3tok_jax/exporting", "f3tok_jax/serving"),
     ),
     ("f3tok_jax",),
 )
@@ -145,7 +145,9 @@ def test_only_what_it_is_for_knows_a_library():
     owners = {
         "orbax": {"f3tok_jax/runs/checkpoint.py", "f3tok_jax/runs/saved_states.py"},
         "matplotlib": {"f3tok_jax/reporting/charts.py"},
-        "jinja2": {"f3tok_jax/reporting/page.py"},
+        "jinja2": {"f3tok_jax/reporting/page.py", "f3tok_jax/serving/page.py"},
+        "starlette": {f"f3tok_jax/serving/{name}.py" for name in ("app", "guard", "server")},
+        "uvicorn": {"f3tok_jax/serving/server.py"},
         "pyarrow": {"data_pipelines/inputs/parquet.py"},
     }
     for file in _files("f3tok_jax", "data_pipelines"):
@@ -203,7 +205,11 @@ def test_no_folder_has_one_file_and_no_file_is_a_drawer():
 
 
 @pytest.mark.parametrize(
-    "folder", ["data_pipelines/containers", "data_pipelines/inputs", "f3tok_jax/inference"]
+    "folder",
+    [
+        *("data_pipelines/containers", "data_pipelines/inputs", "f3tok_jax/inference"),
+        "f3tok_jax/serving",
+    ],
 )
 def test_a_folder_that_says_how_to_read_it_leaves_no_file_out(folder):
     said = set(re.findall(r"\w+", ast.get_docstring(_tree(f"{folder}/__init__.py"))))

@@ -4,7 +4,7 @@
 
 import html.parser
 
-_VOID = {"meta", "img"}
+_VOID = {"meta", "img", "link", "input"}
 
 
 class Page(html.parser.HTMLParser):
