@@ -17,6 +17,7 @@ from data_pipelines.reading import staged
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
+from f3tok_jax.probing import maps
 from f3tok_jax.runs import results as results_lib
 
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
@@ -258,6 +259,7 @@ def probe(
             label: measure(train, tests, label, seeds=seeds, training=options.training)
             for label in options.labels
         },
+        map=maps.draw(features.join(list(tests.values())), options.labels),
     )
     results_lib.write(output, results)
     return results

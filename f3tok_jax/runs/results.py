@@ -210,6 +210,23 @@ class ProbedLabel:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Points on two axes, and the share of the variance that lies along each."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureMap:
+    """Some tested clips: their values of each label, "" for none, and the plane of each feature."""
+
+    labels: Mapping[str, tuple[str, ...]]
+    features: Mapping[str, Plane]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
     """What the features of one run know."""
 
@@ -223,6 +240,7 @@ class Probe:
     num_seeds: int  # of the linear probe
     recipe: Mapping[str, Any] | None = None
     labels: Mapping[str, ProbedLabel]
+    map: FeatureMap | None = None  # files of before have none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

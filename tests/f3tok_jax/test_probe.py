@@ -169,6 +169,9 @@ def test_the_program_writes_a_table(shards, workdir, tmp_path, capsys):
     assert test["num_examples"] + results["labels"]["speaker"]["num_train"] == len(source)
     assert 0 < test["num_examples"] < len(source) / 2
     assert set(test["features"]) == {"log_mel", "latents"}
+    drawn = results_lib.read(output).map
+    assert len(drawn.labels["speaker"]) == test["num_examples"] and all(drawn.labels["speaker"])
+    assert {len(plane.x) for plane in drawn.features.values()} == {test["num_examples"]}
     printed = capsys.readouterr().out
     assert "raw latents" in printed and "log-mel statistics" in printed and "±" in printed
 
