@@ -7,6 +7,8 @@ r"""Probes a run on labelled shards: what can be read off its features by simple
 
 Rows of the table: statistics of a log-mel spectrum, raw latents, and, of a run of the representation
 stage, representations. Columns: a linear probe, mean and spread over seeds, and nearest neighbours.
+The output also holds a map, which the report draws: tested clips on the first two principal
+components of each feature.
 One label value can be kept out of training, and tested alone:
 
     ... --test_shards DIR/test --exclude=speaker=ada --only=speaker=ada

@@ -9,7 +9,10 @@ Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe
 transcripts*.json and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
 What was changed or damaged since is named and left out: lines of metrics.jsonl hold a checksum ("sum"),
 JSON files a seal, and SHA256SUMS beside sounds, which sha256sum -c reads as well, has theirs.
-The page loads nothing: charts are SVG, spectrograms PNG and sounds WAV inside the file.
+The page opens with sounds, whose takes (the original, reconstructions, references) are switched
+while they play; then come the map that probe left of its features, curves, tables, and
+configurations, of runs of one stage what differs. It loads nothing: charts are SVG, spectrograms PNG
+and sounds WAV inside the file. It follows the browser from light to dark.
 
 Exit codes: 0 finished, 1 a folder that is not a run, 4 a full disk; stderr says which.
 """

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Charts as SVG, spectrograms as PNG and sounds as WAV, as data URIs for the inside of a page.
 
-Charts have no background and inks that can be read on light and dark alike. The same numbers make
-the same bytes.
+Charts have no background and follow the page from light to dark; spectrograms are grey, and the
+page colours them. The same numbers make the same bytes.
 """
 
 import base64
@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.sound import audio_files
+from f3tok_jax.reporting import colors
 
-# Okabe and Ito's palette without its yellow and black: told apart by all kinds of colour vision.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a8f98")
+DECIBELS = 75.0  # from the loudest to the quietest that a spectrogram shows
 
-_INK = "#7a8392"
+_INK, _GRID = colors.LIGHT["soft"], colors.LIGHT["line"]
 _SIZE = (4.2, 2.4)  # inches of 72 units
 _MAX_POINTS = 300  # per curve; more cannot be seen
 _LOGARITHMIC_FROM = 30.0  # ratio of the largest to the smallest value
-_DECIBELS = 75.0  # from the loudest to the quietest that is drawn
 _SHADES = 32  # of a spectrogram: more only make the file larger
 _STYLE = {
     "svg.fonttype": "none",
@@ -41,8 +40,7 @@ _STYLE = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": _INK,
-    "grid.alpha": 0.25,
+    "grid.color": _GRID,
     "ytick.major.size": 0,
 }
 _UNDATED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -55,7 +53,7 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    color: str
+    color: str  # one of colors.SERIES
     marked: bool = False  # a dot on each point, for few points
 
 
@@ -74,17 +72,17 @@ def line_chart(series: Sequence[Series], *, x_title: str = "step") -> str:
         for one in series:
             x, y = thinned(np.asarray(one.x, float), np.asarray(one.y, float))
             dot = "o" if one.marked else "x" if len(x) == 1 else ""
-            axes.plot(x, y, color=one.color, linewidth=1.4, marker=dot, markersize=4)
+            axes.plot(x, y, color=colors.LIGHT[one.color], linewidth=1.4, marker=dot, markersize=4)
 
     is_whole = all(float(place).is_integer() for one in series for place in one.x)
     return _chart(draw, x_title, is_whole=is_whole)
 
 
-def bar_chart(values: Sequence[float], *, x_title: str, color: str = COLORS[0]) -> str:
+def bar_chart(values: Sequence[float], *, x_title: str, color: str = "series-1") -> str:
     """Draws one bar per value, from zero, numbered from 0; at least one value."""
 
     def draw(axes: Any) -> None:
-        axes.bar(range(len(values)), values, color=color)
+        axes.bar(range(len(values)), values, color=colors.LIGHT[color])
 
     return _chart(draw, x_title, is_whole=True)
 
@@ -108,18 +106,34 @@ def _chart(draw: Callable[[Any], None], x_title: str, *, is_whole: bool) -> str:
         axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         axes.yaxis.set_minor_formatter(ticker.NullFormatter())
         drawing.savefig(buffer, format="svg", transparent=True, metadata=_UNDATED)
-    return _data_uri("image/svg+xml", buffer.getvalue())
+    drawn = colors.as_variables(buffer.getvalue().decode())
+    return _data_uri("image/svg+xml", drawn.encode())
 
 
 def spectrogram(levels: np.ndarray, *, top: float) -> str:
-    """A PNG of levels [bands, columns] in dB, low bands last; `top` and above is brightest."""
+    """A grey PNG of levels [bands, columns] in dB, low bands last: white at `top` and above."""
     from matplotlib import image
 
-    share = np.clip((levels - top) / _DECIBELS + 1.0, 0.0, 1.0)
+    share = np.clip((levels - top) / DECIBELS + 1.0, 0.0, 1.0)
     share, buffer = np.round(share * _SHADES) / _SHADES, io.BytesIO()
-    options = dict(cmap="magma", vmin=0, vmax=1, metadata={"Software": None})
+    options = dict(cmap="gray", vmin=0, vmax=1, metadata={"Software": None})
     image.imsave(buffer, share, format="png", **options)
     return _data_uri("image/png", buffer.getvalue())
+
+
+def shades() -> dict[str, dict[str, str]]:
+    """For light and dark, how grey is coloured: tables of an SVG filter for "R", "G" and "B"."""
+    import matplotlib
+
+    maps, places = {"light": "Blues", "dark": "magma"}, np.linspace(0.0, 1.0, 17)
+    colored = {scheme: matplotlib.colormaps[name](places)[:, :3] for scheme, name in maps.items()}
+    return {
+        scheme: {
+            channel: " ".join(f"{value:.3f}" for value in table)
+            for channel, table in zip("RGB", tables.T)
+        }
+        for scheme, tables in colored.items()
+    }
 
 
 def sound(waveform: np.ndarray, sample_rate: int) -> str:

@@ -1,16 +1,22 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The page about runs: gathers what its template, page.html.jinja, lays out.
+"""The page about runs: gathers what its templates lay out.
 
-The template escapes whatever it is given: numbers, texts, and pictures and sounds as data URIs.
+page.html.jinja and player.html.jinja escape whatever they are given: numbers, texts, and pictures
+and sounds as data URIs. page.css.jinja and page.js.jinja become part of the page; by the script's
+hash a browser is told to run no other.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
+import hashlib
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from f3tok_jax.reporting import charts
+from f3tok_jax.reporting import colors
 from f3tok_jax.reporting import curves
+from f3tok_jax.reporting import maps
 from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import history
@@ -19,8 +25,15 @@ from f3tok_jax.runs import typed_json
 from f3tok_jax.stages import registry
 from f3tok_jax.training import stage as stage_lib
 
-_TEMPLATE = "page.html.jinja"
 _MAX_TEXT = 2000  # characters of a value of a configuration
+
+
+class Config(NamedTuple):
+    """Of the runs of one stage: key -> a value for each, and those that differ."""
+
+    runs: Sequence[str]
+    values: Mapping[str, Sequence[str]]
+    different: Mapping[str, Sequence[str]]
 
 
 def render(runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]) -> str:
@@ -39,7 +52,10 @@ def render(runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(_TEMPLATE).render(_context(runs, named))
+    script = environment.get_template("page.js.jinja").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    context = _context(runs, named) | {"script_hash": f"sha256-{digest}"}
+    page = environment.get_template("page.html.jinja").render(context)
     return page.encode(errors="backslashreplace").decode()  # JSON may hold half a character
 
 
@@ -47,17 +63,20 @@ def _context(
     runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]
 ) -> dict[str, Any]:
     """What the template shows; an empty part has no section."""
-    colors = {run.name: charts.COLORS[i % len(charts.COLORS)] for i, run in enumerate(runs)}
+    of_runs = {run.name: colors.SERIES[i % len(colors.SERIES)] for i, run in enumerate(runs)}
     shown = [run.config.get("stage") for run in runs]
     stages = [registry.words_of(name) for name in registry.STAGES if name in shown]
     kind = stages[0] if len(stages) == 1 else registry.words_of(None)
-    evaluations = tables.evaluations(runs, colors)
+    evaluations = tables.evaluations(runs, of_runs)
     members = [member for one in evaluations for member in one.members]
-    drawn, num_left_out = curves.training(runs, colors, stages)
+    drawn, num_left_out = curves.training(runs, of_runs, stages)
     return {
         "title": f"{kind.title}: {', '.join(run.name for run in runs)}",
         "introduction": [words.introduction for words in stages],
-        "colors": colors,
+        "colors": of_runs,
+        "style_sheet": colors.style_sheet(),
+        "shades": charts.shades(),
+        "decibels": charts.DECIBELS,
         "summary": [
             _summary(run)
             for run in runs
@@ -66,20 +85,17 @@ def _context(
         "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
         "evaluations": [(one, curves.under_noise(one)) for one in evaluations],
         "language_models": _named(runs, results.LanguageModel),
-        "probes": tables.probes(runs, colors, named),
+        "probes": tables.probes(runs, of_runs, named),
         "titles": results.TITLES,
         "references": tables.REFERENCES,
         "transcripts": _named(runs, results.Transcripts),
-        "generations": [
-            (name, found, sounds.generated(run, found))
-            for run in runs
-            for name, found in _named([run], results.Generation).items()
-        ],
+        "generations": _named(runs, results.Generation),
         "heard": tables.heard(runs),
-        "heldout": sounds.heldout(runs),
-        "training": sounds.training(runs),
+        "clips": _clips(runs),
         "max_seconds": sounds.MAX_SECONDS,
-        "max_examples": sounds.MAX_EXAMPLES,
+        "max_clips": sounds.MAX_CLIPS,
+        "maps": maps.of(runs, named),
+        "map_size": maps.SIZE,
         "curves": drawn,
         "num_left_out": num_left_out,
         "members": members,
@@ -88,12 +104,19 @@ def _context(
             for name, color, result in members
             for chart in curves.channels(name, color, result.latents)
         ],
-        "config": {
-            key: [_shown(run.config, key) for run in runs] for run in runs for key in run.config
-        },
-        "different": _different(runs),
+        "configs": _configs(runs),
         "words": _words(runs, members, stages),
     }
+
+
+def _clips(runs: Sequence[history.RunHistory]) -> dict[str, list[sounds.Clip]]:
+    """What there is to listen to, by its kind."""
+    found = {"Held-out clips": sounds.heldout(runs)}
+    for run in runs:
+        for name, result in _named([run], results.Generation).items():
+            found[f"Sound from text: {name}"] = sounds.generated(run, result)
+    found["While training"] = sounds.training(runs)
+    return {title: clips for title, clips in found.items() if clips}
 
 
 def _named(runs: Sequence[history.RunHistory], kind: type) -> dict[str, Any]:
@@ -136,20 +159,19 @@ def _missing(run: history.RunHistory) -> list[str]:
     ]
 
 
-def _different(runs: Sequence[history.RunHistory]) -> set[str] | None:
-    """Keys in which runs of one stage differ; None where no two are of one stage."""
+def _configs(runs: Sequence[history.RunHistory]) -> dict[str, Config]:
+    """Stage -> the configurations of its runs."""
     stages: dict[str, list[history.RunHistory]] = {}
     for run in runs:
-        stages.setdefault(str(run.config.get("stage")), []).append(run)
-    groups = [members for members in stages.values() if len(members) > 1]
-    if not groups:
-        return None
-    return {
-        key
-        for members in groups
-        for key in set().union(*(run.config for run in members))
-        if len({_shown(run.config, key) for run in members}) > 1
-    }
+        if run.config:
+            stages.setdefault(str(run.config.get("stage")), []).append(run)
+    found = {}
+    for stage, members in stages.items():
+        keys = dict.fromkeys(key for run in members for key in run.config)
+        values = {key: [_shown(run.config, key) for run in members] for key in keys}
+        different = {key: shown for key, shown in values.items() if len({*shown}) > 1}
+        found[stage] = Config([run.name for run in members], values, different)
+    return found
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:

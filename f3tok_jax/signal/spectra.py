@@ -206,7 +206,7 @@ def mel_filterbank(
 
     Source: Slaney, Auditory Toolbox, 1998; with unit area the defaults of librosa.filters.mel.
     """
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(sample_rate / 2), num_mels + 2))
+    edges = _mel_to_hz(np.linspace(0.0, hz_to_mel(sample_rate / 2), num_mels + 2))
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
@@ -225,7 +225,8 @@ _BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27.0
 
 
-def _hz_to_mel(hz: float) -> float:
+def hz_to_mel(hz: float) -> float:
+    """Returns where a frequency lies on Slaney's mel scale; see `mel_filterbank`."""
     return hz / _HZ_PER_MEL if hz < _BREAK_HZ else _BREAK_MEL + np.log(hz / _BREAK_HZ) / _LOG_STEP
 
 

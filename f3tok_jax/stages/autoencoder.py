@@ -339,10 +339,9 @@ STAGE = stage.Definition(
     words=stage.Words(
         title="Audio autoencoder",
         introduction="An autoencoder turns sound into a short sequence of latent vectors and back. "
-        "This page shows how well it does: first figures on sounds that it was not trained on, then "
-        "those sounds to listen to, then how training went. Two references without any training "
-        "loop stand beside it at the same number of values per second, so that the figures have a "
-        "scale.",
+        "This page shows how well it does: sounds that it was not trained on to listen to, how "
+        "training went, and figures. Two references without any training loop stand beside it at "
+        "the same number of values per second, so that ears and figures have a scale.",
         curves=dict.fromkeys(
             ("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"), ""
         )

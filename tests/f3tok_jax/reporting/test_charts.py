@@ -17,7 +17,7 @@ from f3tok_jax.signal import spectra
 
 
 def _series(x, y, **changes):
-    return charts.Series(**(dict(name="a <b>", x=x, y=y, color="#0072b2") | changes))
+    return charts.Series(**(dict(name="a <b>", x=x, y=y, color="series-1") | changes))
 
 
 def _data(uri: str, kind: str) -> bytes:
@@ -40,7 +40,7 @@ def _places(path: str) -> list[tuple[float, float]]:
 
 
 def _points(uri: str) -> list[tuple[float, float]]:
-    (curve,) = _drawn(uri, "stroke: #0072b2; stroke-width: 1.4")
+    (curve,) = _drawn(uri, "stroke: var(--series-1); stroke-width: 1.4")
     return _places(curve)
 
 
@@ -68,7 +68,7 @@ def test_any_finite_values_can_be_drawn(y):
     text = xml.tostring(drawing, encoding="unicode")
     assert "nan" not in text and "inf" not in text
     dots = [one for one in drawing.iter("{http://www.w3.org/2000/svg}use")]
-    assert sum("#0072b2" in dot.attrib.get("style", "") for dot in dots) == len(y)
+    assert sum("var(--series-1)" in dot.attrib.get("style", "") for dot in dots) == len(y)
 
 
 def test_long_curves_are_thinned():
@@ -80,8 +80,8 @@ def test_long_curves_are_thinned():
 
 
 def test_bars_start_at_zero():
-    uri = charts.bar_chart([1.0, -2.0, 0.0], x_title="x", color="#0072b2")
-    bars = [[y for _, y in _places(path)] for path in _drawn(uri, "fill: #0072b2")]
+    uri = charts.bar_chart([1.0, -2.0, 0.0], x_title="x", color="series-1")
+    bars = [[y for _, y in _places(path)] for path in _drawn(uri, "fill: var(--series-1)")]
     assert max(bars[0]) == pytest.approx(min(bars[1]), abs=0.11)
     heights = [max(bar) - min(bar) for bar in bars]
     assert heights[1] == pytest.approx(2 * heights[0], abs=0.3)

@@ -3,92 +3,12 @@
 """The page about representation runs: curves, probes, ablations and transcripts."""
 
 import json
-import pathlib
 
 import pytest
 
 from f3tok_jax import report
 from tests.support import html_page
-
-_CURVES = ("rq_loss/k1", "rq_loss/k2", "rq_accuracy/k1", "answer_loss", "answer_accuracy")
-
-
-def _probes(representations: float, **changes) -> dict:
-    """What probe writes, of a label and two sets."""
-
-    def row(accuracy):
-        return {
-            "linear": {"mean": accuracy, "std": 0.0125, "values": [accuracy]},
-            "neighbours": accuracy - 0.01,
-        }
-
-    test = {
-        "num_examples": 1234,
-        "num_unseen": 7,
-        "majority": 0.111,
-        "features": {
-            "log_mel": row(0.631),
-            "latents": row(0.772),
-            "representations": row(representations),
-        },
-    }
-    return {
-        "format": "f3tok probe 1",
-        "exclude": ["speaker=<ada>"],
-        "only": [],
-        "pooling": "mean_std",
-        "num_seeds": 5,
-        "labels": {"digit": {"classes": ["0"], "tests": {"/data/set/test": test, "heldout": test}}},
-    } | changes
-
-
-def _ablation() -> dict:
-    """What ablation writes, of a label and a set."""
-    accuracies = {"latents": 0.77, "full": 0.874, "without RQ-MTP": 0.862}
-    rows = [
-        {
-            "name": name,
-            "title": name,
-            "linear": {"mean": accuracy, "std": 0.02, "values": [[accuracy]]},
-            "neighbours": {"mean": accuracy - 0.1, "std": 0.03, "values": [[accuracy]]},
-        }
-        for name, accuracy in accuracies.items()
-    ]
-    test = {"num_examples": 99, "num_unseen": 0, "majority": 0.1, "rows": rows}
-    return {
-        "format": "f3tok ablation 1",
-        "num_steps": 4000,
-        "seeds": [0, 1],
-        "arms": {"full": [], "without RQ-MTP": ["rq.weight=0.0"]},
-        "exclude": [],
-        "only": ["speaker=ada"],
-        "pooling": "mean",
-        "num_seeds": 5,
-        "labels": {"digit": {"classes": ["0"], "tests": {"test": test}}},
-        "transcripts": {"test": {"num_examples": 20, "rows": [_errors("full", 0.25)]}},
-    }
-
-
-def _errors(name: str, rate: float) -> dict:
-    values = {"std": 0.01, "values": [rate]}
-    return {"name": name, "characters": {"mean": rate, **values}, "words": {"mean": 0.5, **values}}
-
-
-def _write_representation_run(folder: pathlib.Path, accuracy: float, **files) -> str:
-    folder.mkdir(parents=True)
-    config = {"stage": "representation", "preset": "tiny", "num_steps": 40, "rq": {"weight": 1.0}}
-    (folder / "config.json").write_text(json.dumps(config))
-    names = [*_CURVES, *(f"code_perplexity/{index}" for index in range(4))]
-    lines = []
-    for step in (20, 40):
-        values = {f"train/{name}": 3.0 - step / 20 for name in names}
-        lines.append({"step": step, **values, "time/seconds": 0.5 * step})
-    lines.append({"step": 40, **{f"eval/{name}": 0.5 for name in names}})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "metrics.jsonl").write_text(text)
-    for name, content in {"probe": _probes(accuracy), **files}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    return str(folder)
+from tests.support import reported_runs
 
 
 def _write_page(tmp_path, runs, *more) -> html_page.Page:
@@ -98,14 +18,17 @@ def _write_page(tmp_path, runs, *more) -> html_page.Page:
 
 
 def test_representation_runs_show_their_curves_and_probes(tmp_path):
-    runs = [_write_representation_run(tmp_path / name, a) for name, a in (("a", 0.861), ("b", 0.9))]
+    runs = [
+        reported_runs.write_representation(tmp_path / name, a)
+        for name, a in (("a", 0.861), ("b", 0.9))
+    ]
     page = _write_page(tmp_path, runs)
     said = "".join(page.said)
-    assert {dict(a)["id"] for tag, a in page.tags if tag == "section"} == {
-        *("probes", "curves", "config", "words")
-    }
+    assert [dict(a)["id"] for tag, a in page.tags if tag == "section"] == [
+        *("runs", "map", "curves", "probes", "words", "config")
+    ]
     assert "Representation encoder: a, b" in said and "Audio autoencoder" not in said
-    labels = [a["alt"] for tag, a in page.tags if a.get("class") == "chart"]
+    labels = [a["alt"].split("; ")[0] for tag, a in page.tags if a.get("class") == "chart"]
     # First what is optimized, and one chart for all codebooks.
     assert labels[:5] == [
         *("rq loss: k1", "rq loss: k2", "rq accuracy: k1", "answer loss", "answer accuracy")
@@ -125,8 +48,10 @@ def test_representation_runs_show_their_curves_and_probes(tmp_path):
 
 def test_probes_on_other_data_have_a_table_of_their_own(tmp_path):
     runs = [
-        _write_representation_run(tmp_path / "a", 0.8),
-        _write_representation_run(tmp_path / "b", 0.9, probe=_probes(0.9, exclude=[])),
+        reported_runs.write_representation(tmp_path / "a", 0.8),
+        reported_runs.write_representation(
+            tmp_path / "b", 0.9, probe=reported_runs.probes(0.9, exclude=[])
+        ),
     ]
     said = "".join(_write_page(tmp_path, runs).said)
     assert said.count("raw latents0.772") == 2
@@ -134,10 +59,10 @@ def test_probes_on_other_data_have_a_table_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("is_named", [False, True])
 def test_an_ablation_is_one_table_with_its_arms(tmp_path, is_named):
-    run = _write_representation_run(tmp_path / "a", 0.8)
+    run = reported_runs.write_representation(tmp_path / "a", 0.8)
     path = tmp_path / ("elsewhere" if is_named else "a") / "ablation.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(_ablation()))
+    path.write_text(json.dumps(reported_runs.ablation()))
     said = "".join(_write_page(tmp_path, [run], "--tables", str(path)).said)
     assert said.count("Ablation: ") == 1
     assert "full0.874± 0.020neighbours 0.774+0.104 to raw latents0.250± 0.0100.500" in said
@@ -148,14 +73,14 @@ def test_an_ablation_is_one_table_with_its_arms(tmp_path, is_named):
 
 
 def test_the_folder_of_an_ablation_stands_for_a_run(tmp_path):
-    run = _write_representation_run(tmp_path / "runs" / "full_0", 0.8)
-    (tmp_path / "runs" / "ablation.json").write_text(json.dumps(_ablation()))
+    run = reported_runs.write_representation(tmp_path / "runs" / "full_0", 0.8)
+    (tmp_path / "runs" / "ablation.json").write_text(json.dumps(reported_runs.ablation()))
     said = "".join(_write_page(tmp_path, [run, str(tmp_path / "runs")]).said)
     assert "Ablation: runs ablation.json" in said and "No metrics.jsonl" not in said
 
 
 def test_a_run_without_probes_says_how_to_get_them(tmp_path):
-    run = _write_representation_run(tmp_path / "a", 0.8)
+    run = reported_runs.write_representation(tmp_path / "a", 0.8)
     (tmp_path / "a" / "probe.json").unlink()
     said = "".join(_write_page(tmp_path, [run]).said)
     assert "No probe*.json: run python -m f3tok_jax.probe with --output inside" in said
@@ -166,16 +91,22 @@ def test_a_run_without_probes_says_how_to_get_them(tmp_path):
     [
         ({}, 'has no results: its "format" must be one of f3tok evaluation 1'),
         (
-            _probes(float("nan")),
+            reported_runs.probes(float("nan")),
             "is damaged: labels.digit.tests./data/set/test.features.representations.linear.mean "
             "must be a finite number, got nan",
         ),
-        (_probes(0.5, labels={"digit": 3}), "is damaged: labels.digit must be an object, got 3"),
-        (_probes(0.5, format="f3tok probe 2"), "is 'f3tok probe 2', this version reads"),
+        (
+            reported_runs.probes(0.5, labels={"digit": 3}),
+            "is damaged: labels.digit must be an object, got 3",
+        ),
+        (
+            reported_runs.probes(0.5, format="f3tok probe 2"),
+            "is 'f3tok probe 2', this version reads",
+        ),
     ],
 )
 def test_a_damaged_table_is_said(tmp_path, capsys, content, message):
-    run = _write_representation_run(tmp_path / "a", 0.8, probe_damaged=content)
+    run = reported_runs.write_representation(tmp_path / "a", 0.8, probe_damaged=content)
     said = "".join(_write_page(tmp_path, [run]).said)
     assert f"probe_damaged.json {message}" in said
     assert "representations0.800" in said
@@ -195,7 +126,9 @@ def test_transcripts_are_shown_with_their_rates(tmp_path):
         "words": 0.5,
         "examples": examples,
     }
-    run = _write_representation_run(tmp_path / "a", 0.8, transcripts=content, transcripts_bad={})
+    run = reported_runs.write_representation(
+        tmp_path / "a", 0.8, transcripts=content, transcripts_bad={}
+    )
     said = "".join(_write_page(tmp_path, [run]).said)
     assert "Of 30 sentences, 12.5 % of the characters and 50.0 % of the words were wrong." in said
     assert "one <two>one too" in said
@@ -203,7 +136,9 @@ def test_transcripts_are_shown_with_their_rates(tmp_path):
 
 
 def test_what_was_heard_is_a_mean_over_the_whole_log(tmp_path):
-    runs = [_write_representation_run(tmp_path / name, 0.8) for name in ("counted", "before")]
+    runs = [
+        reported_runs.write_representation(tmp_path / name, 0.8) for name in ("counted", "before")
+    ]
     shares = {
         "data/sound_cut": (0.0, 0.25),
         "data/text_none": (0.5, 0.5),
@@ -219,7 +154,7 @@ def test_what_was_heard_is_a_mean_over_the_whole_log(tmp_path):
             file.write(json.dumps({"step": step, **values}) + "\n")
     said = "".join(_write_page(tmp_path, runs).said)
     start = said.index("What was heard", said.index("How much of its data") - 20)
-    table = said[start : said.index("Training", start)]
+    table = said[start : said.index("What the words mean", start)]
     rows = [
         "countedbefore",
         "of the sound, cut off behind the crop12.5 %",
@@ -234,5 +169,5 @@ def test_what_was_heard_is_a_mean_over_the_whole_log(tmp_path):
 
 
 def test_a_run_from_before_has_no_table_of_what_was_heard(tmp_path):
-    run = _write_representation_run(tmp_path / "a", 0.8)
+    run = reported_runs.write_representation(tmp_path / "a", 0.8)
     assert "What was heard" not in "".join(_write_page(tmp_path, [run]).said)
