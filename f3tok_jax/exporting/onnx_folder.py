@@ -75,7 +75,7 @@ def write(
     """
     folder = root / "onnx"
     folder.mkdir()
-    model = _load(root)
+    model = load(root)
     described = forms.describe(autoencoder, latents_fingerprint)
     functions = dict(zip(forms.FUNCTIONS, _functions(model)))
     for name, function in functions.items():
@@ -95,8 +95,8 @@ def write(
     atomic.write_text(folder / "README.md", text)
 
 
-def _load(root: pathlib.Path) -> modeling.F3TokModel:
-    """The autoencoder of a folder, without transformers' progress bars."""
+def load(root: pathlib.Path) -> modeling.F3TokModel:
+    """The autoencoder of a folder in PyTorch, to be run; without transformers' progress bars."""
     config = configuration.F3TokConfig.from_pretrained(root)
     config.parts = ["encoder", "decoder"]
     tensors = safetensors_torch.load_file(root / "model.safetensors")

@@ -125,6 +125,16 @@ def _readme(autoencoder: autoencoder_lib.Autoencoder) -> str:
     )
 
 
+def load(root: pathlib.Path, name: str) -> Callable[..., Any]:
+    """A function of a folder, with its weights, as the README has it."""
+    folder = root / "stablehlo"
+    described = json.loads((folder / "functions.json").read_text(encoding="utf-8"))
+    tensors = safetensors_numpy.load_file(root / "model.safetensors")
+    weights = {one: tensors[one] for one in described["functions"][name]["weights"]}
+    exported = export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
+    return jax.jit(lambda *arrays: exported.call(weights, *arrays))
+
+
 @dataclasses.dataclass(kw_only=True)
 class _Function:
     """What becomes a file.

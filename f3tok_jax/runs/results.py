@@ -358,6 +358,27 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecTiming:
+    """What `sound` seconds of sound cost a codec: quartiles and the best of all rounds."""
+
+    name: str
+    sound: float
+    seconds: tuple[float, ...]
+    best: float
+    times_the_first: tuple[float, ...]  # of the same round, by the codec that the others follow
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodecSpeed:
+    """How fast an autoencoder is in each of its forms, beside others."""
+
+    FORMAT: ClassVar[str] = "f3tok codec speed 1"
+    config: str
+    threads: int
+    tables: Mapping[str, tuple[CodecTiming, ...]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a compiled step costs; `figures` stand beside the other fields on disk."""
 
@@ -377,6 +398,7 @@ Result = (
     | Stability
     | Transcripts
     | Speed
+    | CodecSpeed
     | Cost
 )
 KINDS = {kind.FORMAT: kind for kind in typing.get_args(Result)}

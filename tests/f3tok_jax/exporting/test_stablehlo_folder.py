@@ -11,7 +11,6 @@ import jax
 from jax import export as jax_export
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax import export
 from f3tok_jax.exporting import stablehlo_folder
@@ -35,15 +34,6 @@ def made(request, tmp_path_factory):
     return autoencoder, variables, root
 
 
-def _load(root, name):
-    """The function of a file with the weights in it."""
-    exported = _exported(root, name)
-    described = json.loads((root / "stablehlo/functions.json").read_text())["functions"][name]
-    tensors = safetensors_numpy.load_file(root / "model.safetensors")
-    weights = {name: tensors[name] for name in described["weights"]}
-    return jax.jit(lambda *arrays: exported.call(weights, *arrays)), described
-
-
 def _exported(root, name):
     return jax_export.deserialize(bytearray((root / f"stablehlo/{name}.stablehlo").read_bytes()))
 
@@ -60,7 +50,7 @@ def _check_sound(found, expected):
 @pytest.mark.parametrize("rows, hops, odd", [(1, 0, 1), (3, 5, 333)])
 def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, odd):
     autoencoder, variables, root = made
-    encode, decode = (_load(root, name)[0] for name in ("encode", "decode"))
+    encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
     waveform = _sound(rows, hops * autoencoder.samples_per_latent + odd)
     apply = jax.jit(autoencoder.apply, static_argnames="method")
     expected = apply(variables, waveform, method="waveform_to_latents")
@@ -76,7 +66,7 @@ def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, od
 def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
     autoencoder, _, root = made
     hop = autoencoder.samples_per_latent
-    encode, decode = (_load(root, name)[0] for name in ("encode", "decode"))
+    encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
     lengths = np.array([hop, 3 * hop + 7])
     waveform = _sound(len(lengths), lengths.max())  # What is behind a row's end is noise, too.
     latents, valid = encode(waveform, np.arange(lengths.max())[None] < lengths[:, None])
@@ -109,8 +99,10 @@ def test_a_stream_is_the_whole(made, rows, chunk):
 
 
 def _stream(root, name, chunks):
-    step, described = _load(root, name)
-    caches = [np.zeros((len(chunks[0]), *shape), np.float32) for shape in described["caches"]]
+    step = stablehlo_folder.load(root, name)
+    described = json.loads((root / "stablehlo/functions.json").read_text())["functions"]
+    shapes = described[name]["caches"]
+    caches = [np.zeros((len(chunks[0]), *shape), np.float32) for shape in shapes]
     for chunk in chunks:
         found, caches = step(chunk, caches)
         yield found

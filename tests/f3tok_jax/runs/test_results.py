@@ -137,6 +137,21 @@ _ALL = (
             results.Timing(seconds=1.0, num_patches=5, first_piece=0.1, total=2.0, per_second=2.0),
         ),
     ),
+    results.CodecSpeed(
+        config="configs/autoencoder.py:tiny",
+        threads=2,
+        tables={
+            "encode": (
+                results.CodecTiming(
+                    name="f3tok jax",
+                    sound=10.0,
+                    seconds=(0.9, 1.0, 1.2),
+                    best=0.8,
+                    times_the_first=(1.0, 1.0, 1.0),
+                ),
+            )
+        },
+    ),
     results.Cost(topology="v5e:4x4", fits=True, figures={"flops": 1e12, "modules": {"a": {}}}),
     results.Cost(topology="v5e:4x4", fits=False, error="too large", figures={}),
 )
