@@ -137,7 +137,7 @@ def test_generated_sound_is_shown_with_its_text(tmp_path):
         "62.5%",
         "12.5%",
         "guidance 2.0",
-        "The classifier tells the digit",
+        "The classifier tells the digit; it has learned from recordings alone. The",
         "“seven &lt;three&gt;”",
         "never stopped",
     ):
