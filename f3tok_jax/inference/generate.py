@@ -15,7 +15,7 @@ import numpy as np
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
-from f3tok_jax.pretrained import exported as pretrained_exported
+from f3tok_jax.pretrained import exported_generation
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported
@@ -72,7 +72,7 @@ class TextToSound:
 
     def __init__(
         self,
-        model: pretrained_generation.Model | pretrained_exported.Generation,
+        model: pretrained_generation.Model | exported_generation.Generation,
         weights: dict[str, Any],
         codec: codec_lib.Codec,
         *,
@@ -115,7 +115,7 @@ class TextToSound:
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
         if isinstance(run, exported.Exported):
-            return cls(*pretrained_exported.load_generation(run), codec, step=run.step)
+            return cls(*exported_generation.load(run), codec, step=run.step)
         run.check(language_model=True)
         model, weights, found = pretrained_generation.load(run, say=say)
         with config_lib.values_of(run.workdir):

@@ -165,7 +165,14 @@ def test_an_answer_needs_the_run_and_so_it_says(chain, tmp_path, capsys):
     assert "give the run of the representation stage that it was exported from" in said
     assert cli.main([model, "generate", "--text=ab", f"--output={tmp_path}/b.wav"]) == 0
     assert soundfile.info(tmp_path / "b.wav").frames > 0
-    assert not (tmp_path / "b.wav").exists()
+
+
+@pytest.mark.parametrize("name", ["language_model.norm.weight", "flow_head.roles"])
+def test_a_part_of_the_generator_that_is_damaged_is_named(chain, name, tmp_path):
+    folder = shutil.copytree(chain["exported"], tmp_path / "model")
+    _change(folder, _without(name))
+    with pytest.raises(ValueError, match=f"it lacks {name}"):
+        tokenizer_lib.F3Tokenizer.from_pretrained(str(folder)).generate("ab")
 
 
 def test_a_damaged_part_that_is_not_asked_for_does_not_matter(chain, tmp_path):
