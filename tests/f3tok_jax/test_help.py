@@ -28,8 +28,9 @@ _HEAVY = (
 
 
 def _programs() -> list[str]:
-    """Every module of ours that runs as a program."""
+    """Every module of ours that runs as a program; not what goes into exported folders."""
     files = [path for name in command.PACKAGES for path in sorted((_ROOT / name).rglob("*.py"))]
+    files = [path for path in files if path.parent.name != "torch_model"]
     return [
         ".".join(path.relative_to(_ROOT).with_suffix("").parts)
         for path in files
