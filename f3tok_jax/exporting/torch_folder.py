@@ -5,6 +5,7 @@
 FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtractor
        model.safetensors                        the averaged weights, under PyTorch's names
        modeling_f3_tokenizer.py, ...            the modules in PyTorch
+       README.md                                what it is, and how it was trained
        tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, for a run that reads text
 """
 
@@ -20,6 +21,7 @@ from safetensors import numpy as safetensors_numpy
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
 from f3tok_jax.exporting import forms
+from f3tok_jax.exporting import model_card
 from f3tok_jax.exporting import parts as parts_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import weight_files
@@ -52,6 +54,7 @@ def write(
     """
     target = atomic.absent(folder)
     parts = parts_lib.load(run, say=say)
+    card = model_card.render(run.at(parts.step), parts.config, parts.tensors)
     with atomic.making(target) as root:
         _write_json(root / "config.json", parts.config | {"step": parts.step})
         _write_json(root / "preprocessor_config.json", _describe_sound(parts.config))
@@ -66,6 +69,7 @@ def write(
             heard_by = run if run.stage == "autoencoder" else run.ancestor("autoencoder")
             autoencoder = pretrained_autoencoder.of_run(heard_by)
             write_form(root, autoencoder, parts.config["latents_fingerprint"])
+        atomic.write_text(root / "README.md", card)
     return parts.step
 
 

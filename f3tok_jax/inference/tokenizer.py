@@ -74,8 +74,8 @@ class F3Tokenizer:
             run: folder of the run, local or a bucket; a bundle, of which it is the last; or a local
                 folder that it was exported to, which does all but transcribe.
             step: of the checkpoint; the newest whole one if None.
-            decoder: run, or exported folder, whose decoder is used, which was trained with config.train_only=decoder on
-                the latents of the run's autoencoder; "" for that one's own.
+            decoder: run, or exported folder, whose decoder is used, which was trained with
+                config.train_only=decoder on the latents of the run's autoencoder; "" for its own.
             moved: a run or model that the run names, or a folder above it -> where it lies now;
                 what moved with the run is found without it. $F3TOK_PATH is searched too.
             say: where messages to the user go: which checkpoints are damaged, what is cut short.

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of an exported folder as the run that it was.
 
-What its config.json claims of latents holds where the weights beside it bear it out: they may have been
-trained on in PyTorch.
+What its config.json claims of latents holds where the weights beside it bear it out: they may have
+been trained on in PyTorch.
 """
 
 from collections.abc import Callable, Mapping
@@ -69,8 +69,8 @@ class Exported(lineage.Lineage):
         if step in (None, self.step):
             return self
         raise ValueError(
-            f"{self.workdir} is an exported folder, which holds one state, of step {self.step}, got "
-            f"step {step}: leave the step out, or give the run that it was exported from"
+            f"{self.workdir} is an exported folder, which holds one state, of step {self.step}, "
+            f"got step {step}: leave the step out, or give the run that it was exported from"
         )
 
     def bound(self, fingerprint_: str) -> "Exported":

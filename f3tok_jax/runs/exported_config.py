@@ -79,8 +79,8 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         )
     if (version := found.get("format")) != FORMAT:
         raise ValueError(
-            f"{path} must be of the format {FORMAT!r}, got {version!r:.80}: export the run again, or "
-            "use the version of f3tok_jax that wrote it"
+            f"{path} must be of the format {FORMAT!r}, got {version!r:.80}: export the run again, "
+            "or use the version of f3tok_jax that wrote it"
         )
     for name, kind in _KINDS.items():
         if not isinstance(value := found.get(name), kind):
@@ -91,8 +91,8 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     parts = found["parts"]
     if not set(PARTS["autoencoder"]) <= set(parts) or not set(parts) <= set(_KNOWN):
         raise ValueError(
-            f"{path} must be of a model with {' and '.join(PARTS['autoencoder'])}, and perhaps others "
-            f"of {', '.join(_KNOWN)}, got the parts {parts!r:.200}: save it with all its parts"
+            f"{path} must be of a model with {' and '.join(PARTS['autoencoder'])}, and perhaps "
+            f"others of {', '.join(_KNOWN)}, got the parts {parts!r:.200}: save it with all its parts"
         )
     return found
 

@@ -103,7 +103,8 @@ def check(
         differing := _differing(config, source.config, free)
     ):
         raise ValueError(
-            f"config.init_from.workdir={source.workdir} must be of the config's geometry: {differing}"
+            f"config.init_from.workdir={source.workdir} must be of the config's geometry: "
+            f"{differing}"
         )
     return source.fingerprint
 

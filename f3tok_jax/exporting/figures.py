@@ -1,0 +1,120 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What was measured of a run, as tables in Markdown: results beside it, its last evaluation."""
+
+from collections.abc import Iterator, Sequence
+
+from f3tok_jax.exporting import markdown
+from f3tok_jax.exporting import training_facts
+from f3tok_jax.runs import history as history_lib
+from f3tok_jax.runs import results as results_lib
+
+
+def of(chain: Sequence[training_facts.Facts]) -> Iterator[str]:
+    """Tables of what was measured, each with what it was measured on."""
+    is_any = False
+    for facts in chain:
+        if facts.history is None:
+            continue
+        for name, result in facts.history.results.items():
+            make = _RESULTS.get(type(result))
+            if make and (made := make(result)):
+                head = f"{markdown.text(name)} of the {facts.run.stage}"
+                step = getattr(result, "step", None)
+                if step not in (None, facts.run.step):
+                    head += f", of step {step} and not of the exported {facts.run.step}"
+                is_any = True
+                yield f"{head}; {made}"
+        if last := _last_evaluation(facts.history, facts.run.step):
+            is_any = True
+            yield (
+                f"The {facts.run.stage} while it was trained, its last evaluation on held-out "
+                f"sound:\n\n{last}"
+            )
+    if not is_any:
+        yield "None were measured beside the run: how good it is, is unknown."
+
+
+def _reconstruction(result: results_lib.Reconstruction) -> str:
+    metrics = {key: one for key, one in result.metrics.items() if key not in result.missing}
+    rows = []
+    for row in result.rows:
+        scores = (row.metrics.get(key) for key in metrics)
+        rows.append([markdown.text(row.title), *map(_score, scores)])
+    head = ["", *(_head(one) for one in metrics.values())]
+    return (
+        f"{result.num_examples} held-out sounds, {markdown.duration(result.seconds)}, of the set "
+        f"{markdown.code(result.shards.fingerprint[:16])}:\n\n{markdown.table(head, rows)}"
+    )
+
+
+def _head(metric: results_lib.Metric) -> str:
+    better = "higher" if metric.higher_is_better else "lower"
+    unit = f", {markdown.text(metric.unit)}" if metric.unit else ""
+    return f"{markdown.text(metric.title)}{unit} ({better} is better)"
+
+
+def _score(score: results_lib.Score | None) -> str:
+    if score is None or score.mean is None:
+        return "unknown"
+    error = f" ± {score.standard_error:.2g}" if score.standard_error is not None else ""
+    return f"{score.mean:.3g}{error}"
+
+
+def _generation(result: results_lib.Generation) -> str:
+    columns = {
+        "classifier_accuracy": "heard right by a classifier",
+        "character_error_rate": "character error rate",
+        "never_stopped": "never stopped",
+        "duration_error": "error of the length, s",
+        "frechet_distance": "Fréchet distance",
+        "speaker_similarity": "similarity of the voice",
+    }
+    shown = {
+        name: title
+        for name, title in columns.items()
+        if any(getattr(row, name) is not None for row in result.rows)
+    }
+    rows = [
+        [markdown.text(row.title), *(_number(getattr(row, name)) for name in shown)]
+        for row in result.rows
+    ]
+    return f"{result.num_examples} held-out texts:\n\n{markdown.table(['', *shown.values()], rows)}"
+
+
+def _probe(result: results_lib.Probe) -> str:
+    rows = [
+        [
+            markdown.text(label),
+            markdown.text(test),
+            markdown.text(results_lib.TITLES.get(features, features)),
+            _number(accuracy.linear.mean),
+            _number(accuracy.neighbours),
+        ]
+        for label, probed in result.labels.items()
+        for test, tested in probed.tests.items()
+        for features, accuracy in (tested.features or {}).items()
+    ]
+    head = ["label", "tested on", "features", "linear probe", "nearest neighbours"]
+    return f"share that is found right:\n\n{markdown.table(head, rows)}" if rows else ""
+
+
+_RESULTS = {
+    results_lib.Reconstruction: _reconstruction,
+    results_lib.Generation: _generation,
+    results_lib.Probe: _probe,
+}
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _last_evaluation(history: history_lib.RunHistory, step: int) -> str:
+    """The last values of eval/... up to a step; "" where there are none."""
+    rows = []
+    for name, curve in history.curves.items():
+        points = [point for point in zip(curve.steps, curve.values) if point[0] <= step]
+        if name.startswith("eval/") and points:
+            rows.append([markdown.text(name), f"{points[-1][1]:.4g}", f"{points[-1][0]:g}"])
+    return markdown.table(["metric", "value", "step"], rows) if rows else ""

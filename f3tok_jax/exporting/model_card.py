@@ -1,0 +1,298 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""README.md of an exported folder: what the model is, and what is known of how it came to be.
+
+It is read from the run, its data and its results; what they do not say is said to be unknown.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import importlib.metadata
+import re
+from typing import Any
+
+import numpy as np
+
+from f3tok_jax.exporting import figures
+from f3tok_jax.exporting import markdown
+from f3tok_jax.exporting import training_facts
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
+
+_MAX_VALUES = 12  # of a label, that are listed
+_PEOPLE = "speaker"  # a label whose values are counted and not named
+_LANGUAGE = re.compile(r"[a-z]{2,3}")  # as in ISO 639, which a model's page may state
+
+_TITLES = {
+    "autoencoder": "audio autoencoder",
+    "representation": "audio tokenizer for understanding",
+    "generation": "audio tokenizer and generator",
+}
+_TASKS = {"generation": "text-to-audio"}
+_MAKES = {
+    "autoencoder": "Sound becomes {rate:g} latents of {dim} values per second, and sound again. "
+    "Both networks are causal and work in a stream, too.",
+    "representation": "A causal transformer makes a representation of every latent.",
+    "generation": "A frozen language model and a flow head make latents, and so sound, of text.",
+}
+_USES = {
+    "autoencoder": """\
+with torch.no_grad():
+    encoded = model.encode(**inputs)  # latents [b, t, latent_dim], and which of them are valid
+    audio = model.decode(encoded.latents, encoded.padding_mask).audio""",
+    "representation": """\
+    representations = model.represent(encoded.latents, encoded.padding_mask).representations""",
+    "generation": """\
+text = PreTrainedTokenizerFast.from_pretrained(folder)
+spoken = model.generate(**model.prepare_text(text, "seven three nine"), max_seconds=3).audio""",
+}
+_COMMANDS = {
+    "autoencoder": (
+        "f3tok encode speech.wav latents.npz --model=MODEL",
+        "f3tok decode latents.npz back.wav --model=MODEL",
+    ),
+    "representation": ("f3tok represent speech.wav representations.npz --model=MODEL",),
+    "generation": ('f3tok generate --text="seven three nine" --output=out.wav --model=MODEL',),
+}
+_PAPER = """\
+@misc{zhou2026f3tokenizer,
+  title = {{F3-Tokenizer}},
+  author = {Zhou, Dinghao and Song, Xingchen and Wu, Di and Cheng, Pengyu and Shen, Shengfan and
+            Lv, Sixiang},
+  year = {2026}, eprint = {2606.06357}, archivePrefix = {arXiv}
+}"""
+
+_SOFTWARE = """\
+@software{{f3tok_jax,
+  title = {{{{f3tok_jax: F3-Tokenizer in JAX}}}}, author = {{{{The f3tok_jax authors}}}},
+  version = {{{version}}}
+}}"""
+
+
+def render(
+    run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> str:
+    """The page, in Markdown.
+
+    Args:
+        run: at the step that is exported.
+        config: config.json of the folder.
+        tensors: its weights, by name.
+    """
+    chain = [training_facts.gather(one) for one in _chain(run)]
+    title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
+    sections = {
+        f"# {title}": _what(run, config),
+        "## How to use it": _use(run),
+        "## What it was trained on": "\n\n".join(map(_trained, chain)),
+        "## Figures": "\n\n".join(figures.of(chain)),
+        "## Limits": markdown.items(_limits(chain, config)),
+        "## Configuration": _configuration(run, config, tensors),
+        "## Citation": _citation(),
+    }
+    body = "\n\n".join(f"{head}\n\n{text}" for head, text in sections.items())
+    return f"{markdown.front_matter(_fields(chain, config))}\n\n{body}\n"
+
+
+def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
+    """The run and those that it was trained on, the first one first."""
+    ancestors = (run.ancestor(stage) for stage in _TITLES if stage != run.stage)
+    return [*filter(None, ancestors), run]
+
+
+def _fields(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the front matter; of a licence nothing is known."""
+    stage = chain[-1].run.stage
+    languages = sorted(_languages(chain) or ())
+    known = all(map(_LANGUAGE.fullmatch, languages)) and languages
+    return {
+        "library_name": "transformers",
+        "pipeline_tag": _TASKS.get(stage, "feature-extraction"),
+        "tags": ["audio", "audio-tokenizer", "f3-tokenizer", f"f3tok-{stage}", "jax", "pytorch"],
+        **({"language": languages} if known else {}),
+        "sampling_rate": config["sampling_rate"],
+    }
+
+
+def _languages(chain: Sequence[training_facts.Facts]) -> set[str] | None:
+    """That all its sound is labelled with; None where any of it is of unknown ones."""
+    found = [facts.values_of("language") for facts in chain]
+    return set().union(*found) if all(found) else None
+
+
+def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
+    sound = run.sound
+    makes = " ".join(_MAKES[stage] for stage in _TITLES if _holds(run, stage))
+    return (
+        f"{makes.format(rate=sound.latent_rate, dim=sound.latent_dim)} Made after F3-Tokenizer "
+        "([arXiv 2606.06357](https://arxiv.org/abs/2606.06357)) by f3tok_jax, an independent "
+        "implementation in JAX, and exported from a run of it.\n\n"
+        + markdown.items(
+            [
+                f"stage {run.stage}, step {run.step}",
+                f"sound: mono, {config['sampling_rate']} Hz",
+                f"its latents carry the fingerprint {markdown.code(config['latents_fingerprint'])}",
+                f"fingerprint of the {run.stage}'s weights: {markdown.code(run.fingerprint)}",
+                "licence of the weights: unknown; the code beside them is under Apache-2.0"
+                + (", the language model under its own" if _holds(run, "generation") else ""),
+            ]
+        )
+    )
+
+
+def _holds(run: lineage.Lineage, stage: str) -> bool:
+    stages = list(_TITLES)
+    return stages.index(stage) <= stages.index(run.stage)
+
+
+def _use(run: lineage.Lineage) -> str:
+    text = ", PreTrainedTokenizerFast" if _holds(run, "generation") else ""
+    lines = [
+        "import torch",
+        f"from transformers import AutoFeatureExtractor, AutoModel{text}",
+        "",
+        'folder = "MODEL"  # this one',
+        "model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()",
+        "extractor = AutoFeatureExtractor.from_pretrained(folder)",
+        "rate = model.config.sampling_rate  # Hz, at which sounds must be: float [n] in [-1, 1]",
+        'inputs = extractor(sounds, sampling_rate=rate, return_tensors="pt")',
+        *(_USES[stage] for stage in _TITLES if _holds(run, stage)),
+    ]
+    commands = [line for stage in _TITLES if _holds(run, stage) for line in _COMMANDS[stage]]
+    return (
+        f"PyTorch and transformers 5 are all that is needed:\n\n{_fenced('python', lines)}\n\n"
+        f"With f3tok_jax, of files of any rate and length:\n\n{_fenced('bash', commands)}"
+    )
+
+
+def _fenced(language: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _trained(facts: training_facts.Facts) -> str:
+    """One run: how long, on which devices, on what."""
+    run, given = facts.run, facts.environment
+    versions = given.get("versions") if isinstance(given.get("versions"), dict) else {}
+    device = "unknown devices"
+    if given.get("device"):
+        device = f"{markdown.text(given.get('devices'))} x {markdown.text(given['device'])}"
+    amount = "an unknown amount of sound"
+    if facts.seconds is not None:
+        amount = f"{markdown.duration(facts.seconds)} of sound, what came again counted again"
+    lines = [
+        f"{run.step} of {run.config.num_steps} steps, {amount}; preset "
+        f"{markdown.code(run.config.get('preset') or 'unknown')}, seed {run.config.seed}",
+        f"last started on {device}"
+        + (f" with jax {markdown.text(versions['jax'])}" if "jax" in versions else ""),
+        *map(_set, facts.sets),
+    ]
+    if facts.why_unknown:
+        lines.append(f"sources, speakers and licences: unknown; {markdown.text(facts.why_unknown)}")
+    for name, fingerprint in run.frozen_fingerprints().items():
+        lines.append(
+            f"on a frozen {name.replace('_', ' ')} of fingerprint {markdown.code(fingerprint)}"
+        )
+    if model := run.trained_on.get("language_model"):
+        lines.append(f"on a frozen language model of fingerprint {markdown.code(model)}")
+    if weights := run.trained_on.get(run_folder.WEIGHTS):
+        lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}")
+    return f"The {run.stage}:\n\n{markdown.items(lines)}"
+
+
+def _set(one: training_facts.HeardSet) -> str:
+    """A set of shards in a line."""
+    found, name = one.manifest, markdown.text(one.name)
+    refused = sum(found.refused.values())
+    labels = [_label(label, values) for label, values in sorted(found.labels.items())]
+    texts = [
+        f"{markdown.text(kind)} of {counts['sounds']}"
+        for kind, counts in sorted(found.texts.items())
+        if counts.get("sounds")
+    ]
+    return (
+        f"{name}, weight {one.weight:g}: {markdown.duration(found.seconds)} at "
+        f"{found.sample_rate} Hz, {found.num_used} of {found.num_sources} recordings that were offered, {refused} refused; "
+        f"from: {_origin(found.settings)}; labels: {', '.join(labels) or 'none'}; texts: "
+        f"{', '.join(texts) or 'none'}; licences: unknown, its manifest has none; fingerprint "
+        f"{markdown.code(found.fingerprint[:16])}"
+    )
+
+
+def _origin(settings: Mapping[str, Any]) -> str:
+    """Where a set comes from, as far as it was said when it was built; no path of a machine."""
+    said = [settings.get("source", "unknown"), settings.get("full_name")]
+    said += [*(settings.get("corpora") or ())]
+    return markdown.text(" ".join(str(part) for part in said if part))
+
+
+def _label(name: str, values: Sequence[str] | None) -> str:
+    if values is None:
+        return f"{markdown.text(name)} (too many values to be listed)"
+    if name == _PEOPLE or len(values) > _MAX_VALUES:
+        return f"{markdown.text(name)} ({len(values)} values)"
+    return f"{markdown.text(name)} ({', '.join(map(markdown.text, values))})"
+
+
+def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) -> Iterator[str]:
+    """What it does not know, as far as that follows from how it was trained."""
+    first, rate = chain[0], config["sampling_rate"]
+    crop = first.run.config.data.crop_frames / first.run.sound.latent_rate
+    yield f"Sound must be mono at {rate} Hz: resample others; what is above {rate / 2:g} Hz is lost."
+    yield f"The autoencoder has learnt from pieces of {crop:.3g} s."
+    levels = [one.manifest.levels.get("rms_db") for one in first.sets]
+    if levels and all(levels):
+        low, high = min(one["p1"] for one in levels), max(one["p99"] for one in levels)
+        loud = f"Its recordings were of {low:.0f} to {high:.0f} dBFS (rms, 1st to 99th percentile)"
+    else:
+        loud = "How loud its recordings were is unknown"
+    yield f"{loud}; it has heard them with a gain of {_gain(first)}."
+    languages = _languages(chain)
+    if languages:
+        named = ", ".join(map(markdown.text, sorted(languages)))
+        yield f"The languages that it has heard, as its data is labelled: {named}."
+    else:
+        yield "Which languages it has heard is unknown: not all of its data says so."
+    yield "It was not tried on sound unlike what is listed above: other noise, rooms, voices."
+    if config.get("generation"):
+        asked = ", ".join(map(markdown.text, config["generation"]["tasks"]))
+        yield (
+            f"Texts are of {config['generation']['max_tokens']} tokens at most; it has learnt the "
+            f"tasks {asked}."
+        )
+
+
+def _gain(facts: training_facts.Facts) -> str:
+    low, high = facts.run.config.data.get("gain_db", (0.0, 0.0))
+    level = facts.run.config.data.get("level_db", 0.0)
+    brought = f" after being brought to {level:g} dBFS" if level else ""
+    return f"{low:g} to {high:g} dB{brought}"
+
+
+def _configuration(
+    run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> str:
+    sizes: dict[str, int] = {}
+    for name, array in tensors.items():
+        part = name.split(".")[0]
+        sizes[part] = sizes.get(part, 0) + array.size
+    sound = run.sound
+    rows = [
+        ("latents", f"{sound.latent_dim} values at {sound.latent_rate:g} Hz"),
+        ("samples per latent", f"{sound.samples_per_latent}"),
+        ("the encoder sees ahead", f"{config['hop_length']} samples"),
+        ("the decoder sees ahead", f"{config['decoder_lookahead']} latents"),
+        ("latents of mean 0 and rms 1", "yes" if config["normalize"] else "no"),
+        *((f"parameters of {markdown.text(part)}", f"{size:,}") for part, size in sizes.items()),
+    ]
+    if fields := config.get("representation"):
+        shape = f"{fields['num_layers']} layers of width {fields['width']}"
+        rows.append(("representation encoder", f"{shape}, window {fields['window'] or 'all'}"))
+    return f"{markdown.table(['', ''], rows)}\n\n`config.json` has all of it."
+
+
+def _citation() -> str:
+    try:
+        version = importlib.metadata.version("f3tok_jax")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    lines = [_PAPER, _SOFTWARE.format(version=version)]
+    return f"The method, and the software that trained this model:\n\n{_fenced('bibtex', lines)}"

@@ -1,0 +1,134 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of how a run was trained: what its folder says, and its data, if it is the same."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from data_pipelines.reading import mixture
+from data_pipelines.reading import staged
+from data_pipelines.records import manifest as manifest_lib
+from data_pipelines.records import small_file
+from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import history as history_lib
+from f3tok_jax.runs import lineage
+from f3tok_jax.stages import registry
+from f3tok_jax.training import stage as stage_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeardSet:
+    """A set of shards that a run was trained on: the end of its path, its weight, what it holds."""
+
+    name: str
+    weight: float
+    manifest: manifest_lib.Manifest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Of one run, at the step that is exported.
+
+    Attributes:
+        run: whose they are.
+        sets: that it was trained on, to the last record; none where that is not known.
+        why_unknown: why there are none.
+        seconds: of sound in its batches up to the step; None where unknown.
+        environment: of its last start: device, devices, versions; empty where unknown.
+        history: curves and results; None where unknown.
+    """
+
+    run: lineage.Lineage
+    sets: Sequence[HeardSet] = ()
+    why_unknown: str = ""
+    seconds: float | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    history: history_lib.RunHistory | None = None
+
+    def values_of(self, label: str) -> set[str] | None:
+        """What a label says of the sound of all sets; None where one does not have or list it."""
+        found = [one.manifest.labels.get(label) for one in self.sets]
+        return set().union(*found) if found and all(found) else None
+
+
+def gather(run: lineage.Lineage) -> Facts:
+    """Reads what a run and its data tell; what cannot be read is unknown, and no error."""
+    try:
+        stage = registry.of(run.stage).make(run.config, run)
+    except (ValueError, OSError) as error:
+        stage, why = None, str(error)
+    else:
+        why = _why_unknown(run, stage)
+    history = _history(run.workdir)
+    return Facts(
+        run=run,
+        sets=() if why else _sets(run),
+        why_unknown=why,
+        seconds=_seconds(run, stage, history),
+        environment=_environment(run.workdir),
+        history=history,
+    )
+
+
+def _why_unknown(run: lineage.Lineage, stage: stage_lib.Stage) -> str:
+    """Why what lies where the run's data lay cannot be said to be it; "" where it is.
+
+    Opened as for training, it has a fingerprint of all that decides which example comes when.
+    """
+    given, bound = run.config.data.train, run.trained_on.get(run_folder.DATA)
+    if not given or not bound:
+        return "the run does not say what it was trained on"
+    try:
+        place = run.places.mapped_mixture(given)
+        if any(staged.is_remote(name) for name, _ in mixture.parse(place)):
+            return "its data lies in a bucket, which was not read for this page"
+        hosts = dict(process_index=0, process_count=1)
+        found = stage.open_data(place, train=True, **hosts).fingerprint
+    except (ValueError, OSError, ImportError):
+        return "its data is not where it was when this page was written"
+    return "" if found == bound else "other data lies now where its own was"
+
+
+def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
+    return tuple(
+        HeardSet(
+            name="/".join(pathlib.PurePath(name).parts[-2:]),
+            weight=weight,
+            manifest=manifest_lib.read(name),
+        )
+        for name, weight in mixture.parse(run.places.mapped_mixture(run.config.data.train))
+    )
+
+
+def _seconds(
+    run: lineage.Lineage, stage: stage_lib.Stage | None, history: history_lib.RunHistory | None
+) -> float | None:
+    """Of sound in all batches, padding left out where the run has measured it."""
+    if stage is None or stage.unit != stage_lib.AUDIO_SECONDS:
+        return None
+    filled = history and history.curves.get(stage_lib.FILLED)
+    share = sum(filled.values) / len(filled.values) if filled else 1.0
+    return run.step * stage.per_batch * share
+
+
+def _history(workdir: str) -> history_lib.RunHistory | None:
+    if "://" in workdir:
+        return None
+    try:
+        return history_lib.read(pathlib.Path(workdir), name="")
+    except ValueError:
+        return None
+
+
+def _environment(workdir: str) -> Mapping[str, Any]:
+    if "://" in workdir:
+        return {}
+    try:
+        path = pathlib.Path(workdir, "logs", "environment.json")
+        found = json.loads(small_file.read_text(path))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
