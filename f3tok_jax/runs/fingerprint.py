@@ -59,10 +59,22 @@ def of(tree: Any) -> tuple[dict[str, str], dict[str, int]]:
         sums = np.sum(np.ascontiguousarray(gathered).view(np.uint64), axis=0, dtype=np.uint64)
     prints, nonfinite = {}, {}
     for name, leaf, (digest, count) in zip(paths(tree), leaves, sums, strict=True):
-        prints[name] = f"{leaf.dtype.name}{list(leaf.shape)}:{int(digest):016x}"
+        prints[name] = _print(leaf, digest)
         if count:
             nonfinite[name] = int(count)
     return prints, nonfinite
+
+
+def of_whole(tree: Any) -> dict[str, str]:
+    """Returns path -> fingerprint of NumPy arrays, which each process holds whole; see `of`."""
+    import jax
+
+    leaves = zip(paths(tree), jax.tree.leaves(tree), strict=True)
+    return {name: _print(leaf, _sums(leaf, (), leaf.shape)[0]) for name, leaf in leaves}
+
+
+def _print(leaf: Any, digest: np.uint64) -> str:
+    return f"{leaf.dtype.name}{list(leaf.shape)}:{int(digest):016x}"
 
 
 def digest(tree: Any) -> str:

@@ -26,6 +26,7 @@ def test_the_same_on_every_mesh(dtype):
         )
         prints.add(fingerprint.of({"x": placed})[0]["x"])
     prints.add(_of(array))
+    prints.add(fingerprint.of_whole({"x": np.asarray(array)})["x"])
     assert len(prints) == 1
 
 
