@@ -36,16 +36,16 @@ def read(folder: str) -> exported.Exported:
     """The autoencoder of an exported folder, as the run that it was; its weights are checked.
 
     Raises:
-        ValueError: where the folder is of another model or format, or its weights are not whole, not
-            finite or not those of its config.json.
+        ValueError: where the folder is of another model or format, or its weights are not whole,
+            not finite or not those of its config.json.
     """
     written = exported_config.read(folder)
     run = _run(folder, written, "autoencoder", None)
     with config_lib.values_of(folder):
         autoencoder = pretrained_autoencoder.of_run(run)
         abstract = {_GENERATOR: pretrained_autoencoder.abstract_params(autoencoder)}
-    found, _ = fingerprints.of({"ema_params": run.load(abstract)})
-    return dataclasses.replace(run, prints=found)
+    found = _arrays(folder, written, abstract)
+    return dataclasses.replace(run, prints=fingerprints.of_whole({"ema_params": found}))
 
 
 def _run(
@@ -64,14 +64,18 @@ def _run(
 
 def _load(folder: str, written: Mapping[str, Any], abstract: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters by player, in float32, each where its abstract one says."""
+    return jax.tree.map(_placed, _arrays(folder, written, abstract), abstract)
+
+
+def _arrays(folder: str, written: Mapping[str, Any], abstract: Mapping[str, Any]) -> dict[str, Any]:
+    """The same on the host."""
     found = {}
     for player, tree in abstract.items():
         names = _NAMES[player]
         parts = {names.get(module, module): params for module, params in tree.items()}
         stored = tensors(folder, written, torch_weights.shapes(parts), parts)
         arrays = torch_weights.from_tensors(stored, parts)
-        placed = jax.tree.map(_placed, arrays, parts)
-        found[player] = {module: placed[names.get(module, module)] for module in tree}
+        found[player] = {module: arrays[names.get(module, module)] for module in tree}
     return found
 
 

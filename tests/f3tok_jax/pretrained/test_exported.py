@@ -87,6 +87,12 @@ def test_weights_come_back_bit_for_bit_with_all_their_fingerprints(run, model):
     assert after.bound(before.fingerprint) is after
 
 
+def test_one_of_several_processes_finds_the_same_fingerprint(model, monkeypatch):
+    alone = exported.read(str(model)).fingerprint
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # Each of them reads all of it.
+    assert exported.read(str(model)).fingerprint == alone
+
+
 def test_what_the_run_codes_the_export_codes_too_and_back(run, model):
     tokenizers = [tokenizer_lib.F3Tokenizer.from_pretrained(str(one)) for one in (run, model)]
     sound = _noise(5_000)
