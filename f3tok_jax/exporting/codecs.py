@@ -75,7 +75,8 @@ def ours(
     stablehlo_folder.write(root, autoencoder, "")
     made = [
         _in_jax(autoencoder, params),
-        _in_torch(onnx_folder.load(root)),
+        # As the module's docstring advises on a CPU.
+        _in_torch(onnx_folder.load(root).to(memory_format=torch.channels_last)),
         _in_onnx(root / "onnx", num_threads),
         _in_stablehlo(root),
     ]
