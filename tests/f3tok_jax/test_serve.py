@@ -2,13 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program: refusals before JAX, one line when it listens, and how it ends."""
 
+import contextlib
+import http.client
+import io
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
+import time
 
+import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
@@ -50,6 +57,9 @@ def test_what_is_wrong_is_one_sentence(run, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_it_says_where_it_is_and_ends_when_it_is_told_to(run, tmp_path, number, code):
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros(60 * 16_000), 16_000, format="WAV")
+    sound = file.getvalue()
     process = subprocess.Popen(
         [sys.executable, "-m", "f3tok_jax.serve", "--port=0", "--host=127.0.0.1"],
         stdout=subprocess.PIPE,
@@ -70,11 +80,22 @@ def test_it_says_where_it_is_and_ends_when_it_is_told_to(run, tmp_path, number, 
         port = int(line.split("/")[2].partition(":")[2])
         served = page_server.Served(port)
         assert served.ask("/").code == 200 and served.ask("/", host="evil.example").code == 421
+        # Whoever has asked for something is left, and so is nothing of it.
+        asking = threading.Thread(target=_ask_in_vain, args=(served, sound))
+        asking.start()
+        while not list(tmp_path.iterdir()) and asking.is_alive():
+            time.sleep(0.001)
         process.send_signal(number)
+        asking.join()
         out, err = process.communicate(timeout=60)
     assert process.returncode == code and out == ""
     assert err == ("f3tok_jax.serve: stopped by Ctrl-C\n" if code == 130 else "")
     assert list(tmp_path.iterdir()) == []
+
+
+def _ask_in_vain(served: page_server.Served, sound: bytes) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        served.ask("/api/reconstruction", sound)
 
 
 def test_who_opens_it_to_others_is_told_so(run, monkeypatch, capsys):
