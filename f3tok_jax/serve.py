@@ -57,10 +57,10 @@ def _serve(given: argparse.Namespace) -> None:
                 file=sys.stderr,
                 flush=True,
             )
-        start.prepare(say=command.say)
-        from f3tok_jax.serving import answers
-        from f3tok_jax.serving import app
-        from f3tok_jax.serving import guard
+        with start.soon(say=command.say):
+            from f3tok_jax.serving import answers
+            from f3tok_jax.serving import app
+            from f3tok_jax.serving import guard
 
         limits = answers.Limits(
             seconds=given.max_seconds,

@@ -2,25 +2,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a program begins that uses a run: soon. Of others, their own programs decide."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
+import gc
 import importlib.util
 import sys
 
 # What sequence-layers imports and no layer of ours asks for: half of its time.
 _NEVER_ASKED_FOR = "scipy.signal"
+_MODULE = "f3tok_jax.inference.tokenizer"  # which brings all that takes time
 
 
-def prepare(*, say: Callable[[str], None]) -> None:
-    """To be called before the tokenizer is imported: keeps compiled programs, puts off modules.
+@contextlib.contextmanager
+def soon(*, say: Callable[[str], None]) -> Iterator[None]:
+    """To be held while the tokenizer is imported: keeps compiled programs, and costs no time twice.
 
     Args:
         say: where messages to the user go: that compiled programs cannot be kept.
     """
     put_off(_NEVER_ASKED_FOR)
-    from f3tok_jax.devices import compilation
+    with _kept_for_good() if _MODULE not in sys.modules else contextlib.nullcontext():
+        from f3tok_jax.devices import compilation
 
-    compilation.keep_programs(say=say)
+        compilation.keep_programs(say=say)
+        yield
+
+
+@contextlib.contextmanager
+def _kept_for_good() -> Iterator[None]:
+    """What modules make stays: to look it through for garbage, then and at the end, takes a third
+    of the time of a short program."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def put_off(name: str) -> None:

@@ -40,8 +40,8 @@ class Model:
         """The run in use."""
         from f3tok_jax.inference import start
 
-        start.prepare(say=say)
-        from f3tok_jax.inference import tokenizer
+        with start.soon(say=say):
+            from f3tok_jax.inference import tokenizer
 
         options = dict(moved=self.moved, decoder=self.decoder, say=say)
         return tokenizer.F3Tokenizer.from_pretrained(self.folder, self.step, **options)

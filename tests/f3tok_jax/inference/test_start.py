@@ -1,12 +1,17 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that are put off: loaded when they are used, never spoilt. The rest: test_cli.py."""
+"""Modules that are put off are loaded when they are used; garbage is collected as before.
 
+The rest of it: test_cli.py.
+"""
+
+import gc
 import importlib
 import sys
 
 import pytest
 
+from f3tok_jax.devices import compilation
 from f3tok_jax.inference import start
 
 
@@ -46,3 +51,31 @@ def test_one_that_is_loaded_or_absent_stays_so(package):
     start.put_off("put_off_package.other"), start.put_off("no_such_package.module")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("put_off_package.other")
+
+
+@pytest.fixture
+def no_cache(monkeypatch):
+    """Leaves the cache of this process as it is."""
+    monkeypatch.setattr(compilation, "keep_programs", lambda say: None)
+
+
+@pytest.mark.usefixtures("no_cache")
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_the_collector_waits_while_modules_are_imported_and_no_longer(monkeypatch, is_enabled):
+    monkeypatch.delitem(sys.modules, "f3tok_jax.inference.tokenizer", raising=False)
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with start.soon(say=print):
+            assert not gc.isenabled()
+        assert gc.isenabled() == is_enabled and gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze(), gc.enable()
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_where_they_are_imported_already_nothing_is_kept(monkeypatch):
+    monkeypatch.setitem(sys.modules, "f3tok_jax.inference.tokenizer", sys)
+    before = gc.get_freeze_count()
+    with start.soon(say=print):
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == before
