@@ -112,7 +112,7 @@ class _Function(nn.Module):
 
     Attributes:
         inputs: name -> its axes: a name where it is free, else a size.
-        outputs: names.
+        outputs: the same of what it gives.
         caches: name -> shape of a row.
     """
 
@@ -120,14 +120,14 @@ class _Function(nn.Module):
         super().__init__()
         self.model, self.config = model, model.config
         self.inputs: dict[str, tuple[Any, ...]] = {}
-        self.outputs: list[str] = []
+        self.outputs: dict[str, tuple[Any, ...]] = {}
         self.caches: dict[str, list[int]] = {}
 
     def keep(self, cache: torch_autoencoder.Cache) -> None:
         """Makes inputs and outputs of all that a stream keeps."""
         self.caches = {name: list(value.shape[1:]) for name, value in cache.items()}
-        self.inputs |= {f"cache.{name}": ("b", *shape) for name, shape in self.caches.items()}
-        self.outputs += [f"next.{name}" for name in self.caches]
+        for prefix, arrays in (("cache", self.inputs), ("next", self.outputs)):
+            arrays |= {f"{prefix}.{name}": ("b", *shape) for name, shape in self.caches.items()}
 
 
 class _Encode(_Function):
@@ -136,7 +136,7 @@ class _Encode(_Function):
     def __init__(self, model: modeling.F3TokModel):
         super().__init__(model)
         self.inputs = {"waveform": ("b", "n"), "waveform_mask": ("b", "n")}
-        self.outputs = ["latents", "latents_mask"]
+        self.outputs = {"latents": ("b", "t", self.config.latent_dim), "latents_mask": ("b", "t")}
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         encoded = self.model.encode(waveform, mask)
@@ -149,7 +149,7 @@ class _Decode(_Function):
     def __init__(self, model: modeling.F3TokModel):
         super().__init__(model)
         self.inputs = {"latents": ("b", "t", self.config.latent_dim), "latents_mask": ("b", "t")}
-        self.outputs = ["waveform", "waveform_mask"]
+        self.outputs = {"waveform": ("b", "n"), "waveform_mask": ("b", "n")}
 
     def forward(self, latents: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         decoded = self.model.decode(latents, mask)
@@ -161,7 +161,8 @@ class _EncodeStep(_Function):
 
     def __init__(self, model: modeling.F3TokModel):
         super().__init__(model)
-        self.inputs, self.outputs = {"waveform": ("b", "n")}, ["latents"]
+        self.inputs = {"waveform": ("b", "n")}
+        self.outputs = {"latents": ("b", "k", self.config.latent_dim)}
         cache: torch_autoencoder.Cache = {}
         hop, ahead = self.config.samples_per_latent, self.config.encoder_lookahead
         model.encoder(torch.zeros(1, hop + ahead), cache)
@@ -177,7 +178,8 @@ class _DecodeStep(_Function):
 
     def __init__(self, model: modeling.F3TokModel):
         super().__init__(model)
-        self.inputs, self.outputs = {"latents": ("b", "k", self.config.latent_dim)}, ["waveform"]
+        self.inputs = {"latents": ("b", "k", self.config.latent_dim)}
+        self.outputs = {"waveform": ("b", "n")}
         cache: torch_autoencoder.Cache = {}
         model.decoder(torch.zeros(1, 1, self.config.latent_dim), cache)
         self.keep(cache)
@@ -209,7 +211,7 @@ def _traced(function: _Function) -> torch.onnx.ONNXProgram:
             dynamo=True,
             dynamic_shapes=axes,
             input_names=list(function.inputs),
-            output_names=function.outputs,
+            output_names=list(function.outputs),
             # onnxscript 0.7.2 takes a sum with 1e-8 for one with 0: silence would become NaN.
             optimize=False,
             verbose=False,
@@ -219,9 +221,11 @@ def _traced(function: _Function) -> torch.onnx.ONNXProgram:
 
 
 def _name_axes(program: torch.onnx.ONNXProgram, function: _Function) -> None:
-    """Gives free axes of inputs the names that the README has for them."""
-    for value, sizes in zip(program.model.graph.inputs, function.inputs.values(), strict=True):
-        value.shape = onnx_ir.Shape(sizes)
+    """Gives free axes the names that the README has for them."""
+    graph = program.model.graph
+    for values, named in ((graph.inputs, function.inputs), (graph.outputs, function.outputs)):
+        for value, sizes in zip(values, named.values(), strict=True):
+            value.shape = onnx_ir.Shape(sizes)
 
 
 def _examples(function: _Function) -> list[dict[str, np.ndarray]]:

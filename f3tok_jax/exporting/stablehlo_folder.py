@@ -36,11 +36,12 @@ _TOLERANCE = 1e-4
 
 _README = """# F3-Tokenizer's autoencoder in StableHLO
 
-Each `.stablehlo` file is one function as `jax.export` serializes it, for {platforms}. JAX reads it for at
-least six months after {version}, which wrote it, and later where `functions.json` is made anew.
+Each `.stablehlo` file is one function as `jax.export` serializes it, for {platforms}, by
+{version}: versions of JAX of half a year later read it, too. Later ones may need a new export.
 {rules}
-Each takes the weights first, by their names in `model.safetensors`; `functions.json` says which. A
-function that jit has seen with the weights in it has them in the layout of its device from then on.
+Each takes its weights first, a dict of tensors of `model.safetensors`; `functions.json` names them, and
+the geometry. Bound to the function before it is compiled, as here, they are laid out once and for all;
+given as arguments they can be moved, sharded or changed, and are laid out anew in every call.
 
 ```python
 import json
