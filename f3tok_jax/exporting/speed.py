@@ -13,7 +13,8 @@ Exit codes: 0 finished, 1 wrong arguments, 4 a full disk; stderr says which.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import functools
 import os
 import pathlib
@@ -101,21 +102,10 @@ def _time(given: argparse.Namespace) -> None:
         autoencoder, params = _autoencoder(config)
         timed = codecs.ours(autoencoder, params, pathlib.Path(folder), given.threads)
         timed += codecs.of_transformers(given.others)
-        tables = {
-            f"{task}, {given.batch_size} x {given.seconds} s": measure(
-                calls, rounds=given.rounds, seconds=given.batch_size * given.seconds
-            )
-            for task, calls in _whole(timed, given, autoencoder.sample_rate).items()
-        }
-        for task in ("encode_step", "decode_step"):
-            calls = {one.name: getattr(one, task) for one in timed if getattr(one, task)}
-            rows = measure(calls, rounds=given.step_rounds, seconds=0.0)
-            lengths = {one.name: one.samples_per_step / autoencoder.sample_rate for one in timed}
-            tables[task] = [
-                results.CodecTiming(**vars(row) | {"sound": lengths[row.name]}) for row in rows
-            ]
-    for title, rows in tables.items():
-        _print(title, rows)
+        tables = {}
+        for title, rows in _tables(timed, given, autoencoder.sample_rate):
+            _print(title, rows)
+            tables[title] = rows
     if given.output is not None:
         found = results.CodecSpeed(config=given.config, threads=given.threads, tables=tables)
         results.write(given.output, found)
@@ -138,28 +128,36 @@ def _autoencoder(config: Any) -> tuple[Any, Any]:
     return autoencoder, jax.tree.map(draw, pretrained_autoencoder.abstract_params(autoencoder))
 
 
-def _whole(
+def _tables(
     timed: Sequence[Any], given: argparse.Namespace, sample_rate: int
-) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Task -> name -> a call that encodes, or decodes what was encoded."""
+) -> Iterator[tuple[str, list[results.CodecTiming]]]:
+    """Titles and rows: whole sounds, and single steps of a stream, each way."""
     import numpy as np
 
     shape = given.batch_size, int(given.seconds * sample_rate)
     waveform = 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    return {
-        "encode": {one.name: functools.partial(one.encode, waveform) for one in timed},
-        "decode": {one.name: functools.partial(one.decode, one.encode(waveform)) for one in timed},
-    }
+    whole = dict(rounds=given.rounds, seconds=given.batch_size * given.seconds)
+    title = f"{given.batch_size} x {given.seconds} s"
+    calls = {one.name: functools.partial(one.encode, waveform) for one in timed}
+    yield f"encode, {title}", measure(calls, **whole)
+    coded = {one.name: one.encode(waveform) for one in timed}
+    calls = {one.name: functools.partial(one.decode, coded[one.name]) for one in timed}
+    yield f"decode, {title}", measure(calls, **whole)
+    lengths = {one.name: one.samples_per_step / sample_rate for one in timed}
+    for task in ("encode_step", "decode_step"):
+        calls = {one.name: getattr(one, task) for one in timed if getattr(one, task)}
+        rows = measure(calls, rounds=given.step_rounds, seconds=0.0)
+        yield task, [dataclasses.replace(row, sound=lengths[row.name]) for row in rows]
 
 
 def _print(title: str, rows: Sequence[results.CodecTiming]) -> None:
-    print(
+    command.say(
         f"{title}: ms (quartiles; best), seconds of sound per second, times {rows[0].name} (quartiles)"
     )
     for row in rows:
         low, middle, high = (1000 * value for value in row.seconds)
         least, ratio, most = row.times_the_first
-        print(
+        command.say(
             f"  {row.name:16s} {middle:9.1f} ({low:.1f} to {high:.1f}; {1000 * row.best:.1f}) "
             f"{row.sound / row.seconds[1]:8.1f}  {ratio:.2f} ({least:.2f} to {most:.2f})"
         )
