@@ -170,19 +170,14 @@ def _fenced(language: str, lines: Sequence[str]) -> str:
 
 def _trained(facts: training_facts.Facts) -> str:
     """One run: how long, on which devices, on what."""
-    run, given = facts.run, facts.environment
-    versions = given.get("versions") if isinstance(given.get("versions"), dict) else {}
-    device = "unknown devices"
-    if given.get("device"):
-        device = f"{markdown.text(given.get('devices'))} x {markdown.text(given['device'])}"
+    run = facts.run
     amount = "an unknown amount of sound"
     if facts.seconds is not None:
         amount = f"{markdown.duration(facts.seconds)} of sound, what came again counted again"
     lines = [
         f"{run.step} of {run.config.num_steps} steps, {amount}; preset "
         f"{markdown.code(run.config.get('preset') or 'unknown')}, seed {run.config.seed}",
-        f"last started on {device}"
-        + (f" with jax {markdown.text(versions['jax'])}" if "jax" in versions else ""),
+        _started(facts.environment),
         *map(_set, facts.sets),
     ]
     if facts.why_unknown:
@@ -194,8 +189,25 @@ def _trained(facts: training_facts.Facts) -> str:
     if model := run.trained_on.get("language_model"):
         lines.append(f"on a frozen language model of fingerprint {markdown.code(model)}")
     if weights := run.trained_on.get(run_folder.WEIGHTS):
-        lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}")
+        alone = "; its decoder alone has learnt since" if run.config.get("train_only") else ""
+        lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}{alone}")
     return f"The {run.stage}:\n\n{markdown.items(lines)}"
+
+
+def _started(environment: Mapping[str, Any]) -> str:
+    """On what a run was last started, as it noted then."""
+    given = {name: environment.get(name) for name in ("device", "devices")}
+    line = "last started on unknown devices"
+    if all(given.values()):
+        line = (
+            f"last started on {markdown.text(given['devices'])} x {markdown.text(given['device'])}"
+        )
+    for name, field, key in (("jax", "versions", "jax"), ("f3tok_jax's commit", "git", "commit")):
+        section = environment.get(field)
+        if isinstance(section, dict) and key in section:
+            line += f", with {name} {markdown.text(section[key])}"
+            line += " and changes to it" if section.get("dirty") else ""
+    return line
 
 
 def _set(one: training_facts.HeardSet) -> str:

@@ -89,7 +89,8 @@ def test_it_has_the_numbers_of_the_run(root, tmp_path):
     assert "digit (0, 1, 2, 3, 4, 5, 6, 7, 8, 9), speaker (2 values)" in card
     assert "ada" not in card and "licences: unknown" in card and str(root) not in card
     environment = json.loads((root / "run" / "logs" / "environment.json").read_text())
-    assert f"{environment['devices']} x {environment['device']} with jax {jax.__version__}" in card
+    assert f"{environment['devices']} x {environment['device']}, with jax {jax.__version__}" in card
+    assert "git" not in environment or environment["git"]["commit"] in card
     assert "| 1.23 ± 0.056 |" in card and "4 held-out sounds, 7.5 s" in card
     assert "of step 2 and not of the exported 3" in card
     last = [line["eval/mel"] for line in metrics.read(root / "run") if "eval/mel" in line][-1]
