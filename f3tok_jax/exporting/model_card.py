@@ -222,10 +222,10 @@ def _set(one: training_facts.HeardSet) -> str:
     ]
     return (
         f"{name}, weight {one.weight:g}: {markdown.duration(found.seconds)} at "
-        f"{found.sample_rate} Hz, {found.num_used} of {found.num_sources} recordings that were offered, {refused} refused; "
-        f"from: {_origin(found.settings)}; labels: {', '.join(labels) or 'none'}; texts: "
-        f"{', '.join(texts) or 'none'}; licences: unknown, its manifest has none; fingerprint "
-        f"{markdown.code(found.fingerprint[:16])}"
+        f"{found.sample_rate} Hz, {found.num_used} of {found.num_sources} recordings that were "
+        f"offered, {refused} refused; from: {_origin(found.settings)}; labels: "
+        f"{', '.join(labels) or 'none'}; texts: {', '.join(texts) or 'none'}; licences: unknown, "
+        f"its manifest has none; fingerprint {markdown.code(found.fingerprint[:16])}"
     )
 
 
@@ -248,7 +248,7 @@ def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
     """What it does not know, as far as that follows from how it was trained."""
     first, rate = chain[0], config["sampling_rate"]
     crop = first.run.config.data.crop_frames / first.run.sound.latent_rate
-    yield f"Sound must be mono at {rate} Hz: resample others; what is above {rate / 2:g} Hz is lost."
+    yield f"Sound must be mono at {rate} Hz: resample others; above {rate / 2:g} Hz all is lost."
     yield f"The autoencoder has learnt from pieces of {crop:.3g} s."
     levels = [one.manifest.levels.get("rms_db") for one in first.sets]
     if levels and all(levels):

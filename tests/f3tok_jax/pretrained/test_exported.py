@@ -282,6 +282,19 @@ def test_a_folder_that_is_none_is_refused_in_one_sentence(copy, how, tmp_path, c
     assert not target.exists()
 
 
+def test_values_of_other_kinds_are_refused_and_raise_nothing_else(chain, tmp_path):
+    folder = shutil.copytree(chain["exported"], tmp_path / "model")
+    written, refused = json.loads((folder / "config.json").read_text()), 0
+    for name in written:
+        for value in (None, "x", -1, 10**30, [1], {"a": 1}):
+            (folder / "config.json").write_text(json.dumps(written | {name: value}))
+            try:
+                exported.open_run(str(folder))
+            except ValueError as error:
+                refused += "\n" not in str(error)
+    assert refused > 3 * len(written)  # What decides nothing here may be anything.
+
+
 def test_transformers_may_have_saved_it_in_parts_and_in_bfloat16(run, model, tmp_path):
     pytest.importorskip(
         "torch", reason="the way back from PyTorch needs torch, of the parity extra"
