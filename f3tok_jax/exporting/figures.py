@@ -86,7 +86,7 @@ def _probe(result: results_lib.Probe) -> str:
     rows = [
         [
             markdown.text(label),
-            markdown.text(test),
+            markdown.place(test),
             markdown.text(results_lib.TITLES.get(features, features)),
             _number(accuracy.linear.mean),
             _number(accuracy.neighbours),

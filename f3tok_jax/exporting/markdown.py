@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
+import pathlib
 import re
 from typing import Any
 
@@ -17,6 +18,11 @@ _ADDRESS = re.compile(r"(?i)\b(www)\.")
 def text(value: Any) -> str:
     """A string as what it says, wherever it stands in a line or in a table."""
     return _ADDRESS.sub(r"\1\\.", _SPECIAL.sub(r"\\\1", _on_one_line(value)))
+
+
+def place(path: Any) -> str:
+    """The end of a path: what stands before it is of a machine, and not for everybody."""
+    return text("/".join(pathlib.PurePath(str(path)).parts[-2:]))
 
 
 def code(value: Any) -> str:

@@ -212,7 +212,7 @@ def _started(environment: Mapping[str, Any]) -> str:
 
 def _set(one: training_facts.HeardSet) -> str:
     """A set of shards in a line."""
-    found, name = one.manifest, markdown.text(one.name)
+    found, name = one.manifest, markdown.place(one.name)
     refused = sum(found.refused.values())
     labels = [_label(label, values) for label, values in sorted(found.labels.items())]
     texts = [

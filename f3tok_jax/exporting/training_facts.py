@@ -21,7 +21,7 @@ from f3tok_jax.training import stage as stage_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeardSet:
-    """A set of shards that a run was trained on: the end of its path, its weight, what it holds."""
+    """A set of shards that a run was trained on: its path, its weight, what it holds."""
 
     name: str
     weight: float
@@ -95,7 +95,7 @@ def _why_unknown(run: lineage.Lineage, stage: stage_lib.Stage) -> str:
 def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
     return tuple(
         HeardSet(
-            name="/".join(pathlib.PurePath(name).parts[-2:]),
+            name=name,
             weight=weight,
             manifest=manifest_lib.read(name),
         )

@@ -98,6 +98,10 @@ def test_it_has_the_numbers_of_the_run(root, tmp_path):
     assert "| latents | 8 values at 25 Hz |" in card
 
 
+def test_paths_are_not_told_whole():
+    assert markdown.place("/home/somebody/data/my|shards/test") == "my\\|shards/test"
+
+
 def test_what_data_says_stays_text(root, tmp_path):
     shards = root / "sound" / "shards"
     content = json.loads((shards / "manifest.json").read_text())
