@@ -146,6 +146,7 @@ def _add_generation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
     parts.config["generation"] = describe_generator(model, float(weights["embedding_rms"])) | {
         "tasks": {name: text.instruction(name) for name in text.by_weight},
         "task_weights": text.weights,
+        "task": text.by_weight[0],
         "gap": text.gap,
         "max_tokens": text.max_tokens,
     }
@@ -170,6 +171,7 @@ def describe_generator(model: pretrained_generation.Model, embedding_rms: float)
     """config.json's "generation", but for the text."""
     generator, flow = model.generator, model.config.flow
     return {
+        "has_own_encoder": model.trains_encoder,
         "patch": generator.patch,
         "projector": generator.projector.kind,
         "embedding_rms": embedding_rms,

@@ -7,6 +7,7 @@ without JAX.
 """
 
 from collections.abc import Mapping, Sequence
+import itertools
 import json
 import os
 import pathlib
@@ -25,24 +26,61 @@ PARTS = {
     "representation": ("representation_encoder",),
     "generation": ("projector", "flow_head", "language_model"),
 }
-_KNOWN = (
-    *sum(PARTS.values(), ()),
-    "generation_encoder",
-)  # of a generation run that trained its own
+# The last of a generation run that has trained an encoder of its own.
+_KNOWN = (*sum(PARTS.values(), ()), "generation_encoder")
 
 _FILE_NAME = "config.json"
-_KINDS = {
-    "parts": list,
-    "step": int,
-    "latents_fingerprint": str,
-    "encoder_fingerprint": str,
+
+# What a value must be: a range of whole numbers, other numbers, names, a type, or a section. Sizes beyond
+# these are mistakes, and their memory would be asked for before a weight is looked at.
+_ABOVE_0, _AT_LEAST_0, _NAMES = "above 0", "at least 0", "names"
+_SIZE, _LAYERS = range(1, 2**24), range(1, 2**12)
+_TRANSFORMER = {
+    "num_layers": _LAYERS,
+    **dict.fromkeys(("width", "hidden_width", "num_heads", "num_kv_heads"), _SIZE),
+    "head_dim": range(1, 2**11 + 1),
+    **dict.fromkeys(("rope_theta", "norm_epsilon"), _ABOVE_0),
+    "qk_norm": bool,
     "compute_dtype": str,
-    **dict.fromkeys(("sampling_rate", "hop_length", "fold", "latent_dim"), int),
+}
+_MODEL = {
+    "parts": _NAMES,
+    "step": range(2**62),
+    **dict.fromkeys(("latents_fingerprint", "encoder_fingerprint", "compute_dtype"), str),
+    **dict.fromkeys(("sampling_rate", "hop_length", "fold", "latent_dim"), _SIZE),
     **dict.fromkeys(("strides", "encoder_channels", "decoder_channels"), list),
-    "compression": (float, int),
-    "decoder_lookahead": int,
+    "compression": _ABOVE_0,
+    "decoder_lookahead": range(2**12),
     "normalize": bool,
-    **dict.fromkeys(("epsilon", "gamma"), (float, int)),
+    "epsilon": _ABOVE_0,
+    "gamma": _AT_LEAST_0,
+}
+_SECTIONS = {
+    "autoencoder": {},
+    "representation": {
+        "representation": _TRANSFORMER | {"window": range(2**20), "latent_rms": _ABOVE_0}
+    },
+    "generation": {
+        "generation": {
+            "patch": range(1, 2**12),
+            "projector": str,
+            "embedding_rms": _ABOVE_0,
+            "has_own_encoder": bool,
+            "compute_dtype": str,
+            "flow_head": _TRANSFORMER
+            | {"history": range(2**10), "row": range(2**16), "use_token": bool},
+            "language_model": dict,
+            "sampling": {
+                "num_steps": range(1, 2**14),
+                "solver": str,
+                "renormalize": bool,
+                **dict.fromkeys(("guidance", "temperature"), _AT_LEAST_0),
+            },
+            "task_weights": dict,
+            "max_tokens": range(2, 2**20),
+            "crop_frames": _SIZE,
+        }
+    },
 }
 # What decides, with its weights, which latents an encoder makes.
 _OF_LATENTS = (
@@ -82,25 +120,58 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
             f"{path} must be of the format {FORMAT!r}, got {version!r:.80}: export the run again, "
             "or use the version of f3tok_jax that wrote it"
         )
-    for name, kind in _KINDS.items():
-        if not isinstance(value := found.get(name), kind):
-            raise ValueError(
-                f"{path} must say the {name} of the model as it was exported, got {value!r:.80}: "
-                "export the run again"
-            )
+    _check(found, _MODEL, path)
     parts = found["parts"]
-    if not set(PARTS["autoencoder"]) <= set(parts) or not set(parts) <= set(_KNOWN):
+    held = stages(found)
+    partial = [
+        stage for stage, own in PARTS.items() if stage not in held and not {*own}.isdisjoint(parts)
+    ]
+    if not held or partial or not set(parts) <= set(_KNOWN):
+        first = " and ".join(PARTS["autoencoder"])
         raise ValueError(
-            f"{path} must be of a model with {' and '.join(PARTS['autoencoder'])}, and perhaps "
-            f"others of {', '.join(_KNOWN)}, got the parts {parts!r:.200}: save it with all its parts"
+            f"{path} must be of a model with {first}, and all parts of a later stage with those before, "
+            f"of {', '.join(_KNOWN)}, got the parts {parts!r:.200}: save it with all its parts"
         )
+    for stage in held:
+        _check(found, _SECTIONS[stage], path)
     return found
+
+
+def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path, of: str = ""):
+    """Raises ValueError for the first value that is none of what it must be."""
+    for name, kind in wanted.items():
+        value, key = found.get(name), of + name
+        if isinstance(kind, Mapping):
+            if not isinstance(value, dict):
+                raise _wrong(path, key, value)
+            _check(value, kind, path, f"{key}.")
+        elif not _is(value, kind):
+            raise _wrong(path, key, value)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, range):
+        return type(value) is int and value in kind
+    if kind in (_ABOVE_0, _AT_LEAST_0):
+        is_number = type(value) in (int, float) and abs(value) < 1e30
+        return is_number and (value > 0 or (kind == _AT_LEAST_0 and value == 0))
+    if kind == _NAMES:
+        return type(value) is list and all(type(one) is str for one in value)
+    return type(value) is kind
+
+
+def _wrong(path: pathlib.Path, name: str, value: Any) -> ValueError:
+    return ValueError(
+        f"{path} must say the {name} of the model as it was exported, got {value!r:.80}: export the "
+        "run again"
+    )
 
 
 def stages(written: Mapping[str, Any]) -> Sequence[str]:
     """The stages whose runs a folder holds, from the first on."""
-    found = written.get("parts") or ()
-    return [stage for stage, parts in PARTS.items() if all(part in found for part in parts)]
+    parts = written.get("parts")
+    found = [one for one in parts if isinstance(one, str)] if isinstance(parts, list) else ()
+    return [*itertools.takewhile(lambda stage: set(PARTS[stage]) <= set(found), PARTS)]
 
 
 def config_of(written: Mapping[str, Any], stage: str) -> ml_collections.ConfigDict:

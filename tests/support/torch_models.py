@@ -69,10 +69,14 @@ def generator(
     return generator, weights | tiny_models.random_weights(shapes, seed=3)
 
 
-def generator_in_torch(generator: generator_lib.Generator, weights: Mapping[str, Any]):
+def generator_in_torch(
+    generator: generator_lib.Generator, weights: Mapping[str, Any], latent_rms: float = 1.0
+):
     """PyTorch, and a model that has the generator's parts; no autoencoder."""
-    config = describe(4, generator.encoder)
+    config = describe(4, generator.encoder, latent_rms)
+    config["eos_token_id"] = 3
     config["generation"] = {
+        "has_own_encoder": False,
         "patch": 2,
         "projector": generator.projector.kind,
         "embedding_rms": float(weights["embedding_rms"]),
@@ -81,7 +85,8 @@ def generator_in_torch(generator: generator_lib.Generator, weights: Mapping[str,
         "sampling": vars(sampler_lib.Sampler(num_steps=3)),
         "stop_weight": 1.0,
         "condition_drop": 0.1,
-        "tasks": {"transcription": [1, 2]},
+        "tasks": {"transcription": [1, 2], "caption": [4]},
+        "task": "transcription",
         "gap": " ",
         "max_tokens": 8,
     }

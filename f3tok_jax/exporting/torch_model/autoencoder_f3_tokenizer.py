@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """F3-Tokenizer's autoencoder in PyTorch: convolutions over the frames and bins of an STFT.
 
-The geometry is SpectroStream's (arXiv 2508.05207), the bottleneck F3-Tokenizer's (arXiv 2606.06357). Whatever it computes lies with channels last; with its
-weights so, too, by model.to(memory_format=torch.channels_last), a step of a stream is a fifth faster on
-a CPU.
+The geometry is SpectroStream's (arXiv 2508.05207), the bottleneck F3-Tokenizer's (arXiv 2606.06357).
+Whatever it computes lies with channels last; with its weights so, too, by
+model.to(memory_format=torch.channels_last), a step of a stream is a fifth faster on a CPU.
 """
 
 import math
@@ -70,6 +70,12 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _channels_together(x: torch.Tensor) -> torch.Tensor:
+    """[b, c, frames, bins] -> [b, frames, bins * c]."""
+    # A copy, small here: what is exported may find another layout than the one that it was traced in.
+    return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).flatten(2)
+
+
 def detached(x: torch.Tensor) -> torch.Tensor:
     """What a cache holds: no view of the caller's buffer, and no graph."""
     return x.detach().clone()
@@ -124,7 +130,7 @@ class _UpStage(nn.Module):
         return (x + beside[:, :, :, None, :, None]).flatten(4).flatten(2, 3)
 
 
-class _Product(nn.Module):
+class Product(nn.Module):
     """A product with a matrix that is no parameter: it follows from the config.
 
     In float32 always, under autocast too: in bfloat16 a spectrum is off by 0.4 %, which can be heard.
@@ -135,8 +141,10 @@ class _Product(nn.Module):
         self._matrix = matrix
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self._matrix.device != x.device:  # as where transformers has placed the weights
+            self._matrix = self._matrix.to(x.device)
         with torch.autocast(x.device.type, enabled=False):
-            return x @ self._matrix.to(x.device)
+            return x @ self._matrix
 
     def _apply(self, fn, recurse: bool = True):
         device = fn(torch.empty(0)).device  # Where the model moves to; its dtype is not ours.
@@ -159,7 +167,7 @@ class F3TokEncoder(nn.Module):
             for i, strides in enumerate(config.strides)
         )
         self.dense_pair = _DensePair(width, width, config.latent_dim)
-        self.analysis = _Product(_analysis_matrix(config.hop_length))
+        self.analysis = Product(_analysis_matrix(config.hop_length))
 
     def forward(self, waveform: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """[b, t * samples_per_latent + encoder_lookahead] float32 -> [b, t, latent_dim] float32."""
@@ -171,7 +179,7 @@ class F3TokEncoder(nn.Module):
         x = self.stem(x.to(self.stem.weight.dtype), cache)
         for stage in self.stages:
             x = stage(x, cache)
-        x = self.dense_pair(x.permute(0, 2, 3, 1).flatten(2)).float()
+        x = self.dense_pair(_channels_together(x)).float()
         if not config.normalize:
             return x
         centred = x - x.mean(dim=-1, keepdim=True)
@@ -193,7 +201,7 @@ class F3TokDecoder(nn.Module):
             for i, strides in enumerate(config.strides)
         )
         self.output = Conv(channels[0], 2 * config.fold, _edge_kernel(config.fold))
-        self.synthesis = _Product(_synthesis_matrix(config.hop_length))
+        self.synthesis = Product(_synthesis_matrix(config.hop_length))
 
     def forward(self, latents: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """[b, t, latent_dim] -> [b, t * samples_per_latent] float32."""
@@ -203,7 +211,7 @@ class F3TokDecoder(nn.Module):
         for stage in reversed(self.stages):
             x = stage(x, cache)
         x = self.output(F.elu(x), cache).float()
-        spectrum = x.permute(0, 2, 3, 1).flatten(2)
+        spectrum = _channels_together(x)
         spectrum = _scale_magnitudes(spectrum, 1 / config.compression - 1)
         frames = self.synthesis(spectrum)
         first, second = frames.split(config.hop_length, dim=-1)

@@ -34,8 +34,9 @@ class F3TokConfig(PreTrainedConfig):
         representation: of the representation encoder's transformer: see transformer.Transformer; and
             latent_rms, by which latents are divided; None without.
         generation: patch, projector, embedding_rms, stop_weight, condition_drop; flow_head, sampling and
-            language_model: configs; tasks: name -> token ids of what is asked; gap: before a text;
-            max_tokens: of a text. None without.
+            language_model: configs; tasks: name -> token ids of what is asked; task: the one of them
+            that was trained most; gap: before a text; max_tokens: of a text; has_own_encoder: whether
+            there is a generation_encoder. None without.
         eos_token_id: which ends a text.
     """
 

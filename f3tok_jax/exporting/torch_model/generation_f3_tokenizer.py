@@ -55,11 +55,29 @@ class Sampling:
                 "num_steps must be at least 1 and solver 'euler' or 'midpoint', got "
                 f"{self.num_steps} and {self.solver!r}"
             )
+        if not -1 <= self.sway <= 2 / (math.pi - 2):
+            raise ValueError(
+                f"sway must be in [-1, {2 / (math.pi - 2):.2f}], where time still rises, got {self.sway}"
+            )
         if not (self.guidance >= 0 and self.temperature >= 0):
             raise ValueError(
                 "guidance and temperature must be at least 0, got "
                 f"{self.guidance} and {self.temperature}"
             )
+
+    @classmethod
+    def of(cls, usual: Mapping, changes: Mapping, *, normalize: bool) -> "Sampling":
+        """The sampling of a config with what a call changes; `normalize`: of the autoencoder."""
+        if unknown := changes.keys() - vars(cls()).keys():
+            known = ", ".join(vars(cls()))
+            raise ValueError(f"sampling must be of {known}, got {min(unknown)!r}")
+        found = cls(**{**usual, **changes})
+        if found.renormalize and not normalize:
+            raise ValueError(
+                "sampling must leave latents as they are where the autoencoder does not normalise them, "
+                "got renormalize=True"
+            )
+        return found
 
     def times(self) -> list[float]:
         """num_steps + 1 times from 0 to 1."""
@@ -217,6 +235,7 @@ class Generator:
         language_model: of transformers, without its head.
         flow_head: states to patches.
         embedding_rms: of the language model's table, the scale of all that it reads.
+        latent_rms: by which latents are divided before anything reads them.
     """
 
     encoder: F3TokRepresentationEncoder
@@ -224,6 +243,7 @@ class Generator:
     language_model: nn.Module
     flow_head: F3TokFlowHead
     embedding_rms: float
+    latent_rms: float = 1.0
 
     def generate(
         self,
@@ -249,8 +269,8 @@ class Generator:
             sampling: of the flow head.
             noise: of the patch of an index, [b, patch, latent_dim].
         """
-        rms = self.encoder.latent_rms
-        speech = self._begin(input_ids, attention_mask, prompt / rms, prompt_mask)
+        prompt = prompt / self.latent_rms
+        speech = self._begin(input_ids, attention_mask, prompt, prompt_mask)
         survival = speech.state.new_zeros(speech.state.shape[0], dtype=torch.float32)
         goes_on, patches, masks = torch.ones_like(survival, dtype=torch.bool), [], []
         for index in range(max_patches):
@@ -266,7 +286,7 @@ class Generator:
             if not goes_on.any():
                 break
         mask = torch.stack(masks, dim=1).repeat_interleave(self.flow_head.patch, dim=1)
-        latents = torch.cat(patches, dim=1) * rms
+        latents = torch.cat(patches, dim=1) * self.latent_rms
         return torch.where(mask[..., None], latents, 0.0), mask
 
     def losses(
@@ -287,13 +307,9 @@ class Generator:
             mask: [b, t] bool, True from the front.
             condition_drop: share of patches without condition, which guidance needs.
         """
-        patch = self.flow_head.patch
-        count = latents.shape[1] // patch
-        latents, mask = (
-            latents[:, : count * patch] / self.encoder.latent_rms,
-            mask[:, : count * patch],
-        )
-        mask = mask.unflatten(1, (count, patch)).all(dim=-1)
+        patch, history_length = self.flow_head.patch, self.flow_head.history * self.flow_head.patch
+        latents, mask = whole_patches(latents / self.latent_rms, mask, patch)
+        mask, count = mask[:, ::patch], latents.shape[1] // patch
         tokens = self.projector(self.encoder(latents))
         x, read = self._read_text(input_ids, attention_mask)
         read = torch.cat([read, mask], dim=1)
@@ -301,10 +317,12 @@ class Generator:
         cache = DynamicCache(config=self.language_model.config)
         states = self._hidden(x, read, cache)[:, -count - 1 :]
         targets = latents.unflatten(1, (count, patch))
-        past = F.pad(latents, (0, 0, self.flow_head.history * patch, 0))
-        history = past.unfold(1, max(1, self.flow_head.history * patch), patch)[:, :count]
-        history = history.transpose(2, 3)[:, :, : self.flow_head.history * patch]
-        condition = self.flow_head.condition(states[:, :-1], F.pad(tokens, (0, 0, 1, 0))[:, :count])
+        past = F.pad(latents, (0, 0, history_length, 0))
+        history = past.unfold(1, max(1, history_length), patch)[:, :count]
+        history = history.transpose(2, 3)[:, :, :history_length]
+        # The encoder is taught by the language model alone, which reads it.
+        before = F.pad(tokens.detach(), (0, 0, 1, 0))[:, :count]
+        condition = self.flow_head.condition(states[:, :-1], before)
         keeps = torch.rand_like(condition[..., :1]) >= condition_drop
         time = torch.randn_like(targets[:, :, 0, 0]).sigmoid()
         noise = torch.randn_like(targets)
@@ -370,6 +388,17 @@ class Generator:
             use_cache=True,
             **{name: cache},
         ).last_hidden_state
+
+
+def whole_patches(
+    latents: torch.Tensor, mask: torch.Tensor, patch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[b, t, d] and [b, t] without what fills no patch; a patch is valid as a whole or not."""
+    count = latents.shape[1] // patch
+    if not count:
+        return latents[:, :0], mask[:, :0]
+    whole = mask[:, : count * patch].unflatten(1, (count, patch)).all(dim=-1)
+    return latents[:, : count * patch], whole.repeat_interleave(patch, dim=1)
 
 
 def _padded_before(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

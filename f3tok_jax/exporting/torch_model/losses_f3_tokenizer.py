@@ -7,47 +7,50 @@ around the sound and with a mask; mel scale and triangles of Slaney's Auditory T
 """
 
 from collections.abc import Sequence
-import functools
+import math
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+
+from .autoencoder_f3_tokenizer import Product
 
 _FLOOR = 1e-5  # of mel magnitudes
 _LEAST = 1e-14  # of squared magnitudes: below, no gradient
-_HZ_PER_MEL, _BREAK_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, 0.06875177742094912  # ln(6.4) / 27
+_HZ_PER_MEL, _BREAK_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, math.log(6.4) / 27.0
 
 
-def multi_scale_mel(
-    target: torch.Tensor,
-    output: torch.Tensor,
-    mask: torch.Tensor,
-    *,
-    sampling_rate: int,
-    windows: Sequence[int],
-    bands: Sequence[int],
-) -> torch.Tensor:
-    """L1 distance of log10 mel spectra, the mean over valid samples, summed over windows.
+class MelDistance(nn.Module):
+    """L1 distance of log10 mel spectra, the mean over valid samples, summed over windows."""
 
-    Args:
-        target: [b, n] in [-1, 1].
-        output: [b, n].
-        mask: [b, n] bool, True where valid.
-        sampling_rate: Hz.
-        windows: samples; the hop is a quarter.
-        bands: one number per window.
-    """
-    target, output = (torch.where(mask, x.float(), 0.0) for x in (target, output))
-    total = output.new_zeros(())
-    for window, num_bands in zip(windows, bands, strict=True):
-        filters = _filters(sampling_rate, window, num_bands).to(output.device)
-        one, other = (_log_mel(x, window, filters) for x in (target, output))
-        missing = -mask.shape[1] % (window // 4)
-        weight = F.pad(mask, (0, missing)).unflatten(1, (-1, window // 4)).sum(dim=-1)
-        total = total + ((one - other).abs().mean(dim=-1) * weight).sum()
-    return total / mask.sum().clamp(min=1)
+    def __init__(self, sampling_rate: int, windows: Sequence[int], bands: Sequence[int]):
+        """Args: Hz; samples, the hop is a quarter; and one number of bands per window."""
+        super().__init__()
+        self.windows = tuple(windows)
+        self.filters = nn.ModuleList(
+            Product(_filters(sampling_rate, window, num_bands))
+            for window, num_bands in zip(windows, bands, strict=True)
+        )
+
+    def forward(
+        self, target: torch.Tensor, output: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """The distance of sounds [b, n] in [-1, 1], of what is valid in `mask` [b, n] bool."""
+        if not mask.shape[1]:
+            raise ValueError(
+                "sound must be of at least one sample where a loss is wanted, got none"
+            )
+        target, output = (torch.where(mask, x.float(), 0.0) for x in (target, output))
+        total = output.new_zeros(())
+        for window, filters in zip(self.windows, self.filters):
+            one, other = (_log_mel(x, window, filters) for x in (target, output))
+            missing = -mask.shape[1] % (window // 4)
+            weight = F.pad(mask, (0, missing)).unflatten(1, (-1, window // 4)).sum(dim=-1)
+            total = total + ((one - other).abs().mean(dim=-1) * weight).sum()
+        return total / mask.sum().clamp(min=1)
 
 
-def _log_mel(waveform: torch.Tensor, window: int, filters: torch.Tensor) -> torch.Tensor:
+def _log_mel(waveform: torch.Tensor, window: int, filters: Product) -> torch.Tensor:
     """[b, n] -> [b, ceil(n / hop), bands]: frame i is centred on the i-th hop."""
     hop = window // 4
     left, count = (window - hop) // 2, -(-waveform.shape[1] // hop)
@@ -55,20 +58,19 @@ def _log_mel(waveform: torch.Tensor, window: int, filters: torch.Tensor) -> torc
     frames = F.pad(waveform, (left, right)).unfold(1, window, hop)
     spectrum = torch.fft.rfft(frames * torch.hann_window(window, device=frames.device))
     energy = spectrum.real.square() + spectrum.imag.square()
-    return (energy.clamp(min=_LEAST).sqrt() @ filters).clamp(min=_FLOOR).log10()
+    return filters(energy.clamp(min=_LEAST).sqrt()).clamp(min=_FLOOR).log10()
 
 
-@functools.lru_cache(maxsize=64)
 def _filters(sampling_rate: int, window: int, num_bands: int) -> torch.Tensor:
-    """[window // 2 + 1, bands]: triangles of area 1 over Hz, equally spaced in mel."""
-    break_mel, nyquist = _BREAK_HZ / _HZ_PER_MEL, torch.tensor(sampling_rate / 2).double()
-    highest = nyquist / _HZ_PER_MEL
-    if nyquist >= _BREAK_HZ:
-        highest = break_mel + (nyquist / _BREAK_HZ).log() / _LOG_STEP
-    mel = torch.linspace(0, 1, num_bands + 2, dtype=torch.float64) * highest
+    """[window // 2 + 1, bands] on the host: triangles of area 1 over Hz, equally spaced in mel."""
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    break_mel, highest = _BREAK_HZ / _HZ_PER_MEL, sampling_rate / 2 / _HZ_PER_MEL
+    if highest >= break_mel:
+        highest = break_mel + math.log(sampling_rate / 2 / _BREAK_HZ) / _LOG_STEP
+    mel = torch.linspace(0, 1, num_bands + 2, **exact) * highest
     above = _BREAK_HZ * (_LOG_STEP * (mel.clamp(min=break_mel) - break_mel)).exp()
     edges = torch.where(mel < break_mel, mel * _HZ_PER_MEL, above)
-    bins = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sampling_rate / window
+    bins = torch.arange(window // 2 + 1, **exact)[:, None] * sampling_rate / window
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
     return (triangles.clamp(min=0) * 2 / (high - low)).float()

@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import math
+import pathlib
+import shutil
 
 import torch
 from torch import nn
@@ -38,14 +40,29 @@ from .autoencoder_f3_tokenizer import F3TokDecoder
 from .autoencoder_f3_tokenizer import F3TokEncoder
 from .autoencoder_f3_tokenizer import TransposedConv
 from .autoencoder_f3_tokenizer import detached
+from .checks_f3_tokenizer import check_rows
+from .checks_f3_tokenizer import check_tensors
+from .checks_f3_tokenizer import checked_latents
+from .checks_f3_tokenizer import checked_mask
+from .checks_f3_tokenizer import checked_sound
+from .checks_f3_tokenizer import opened
+from .configuration_f3_tokenizer import AUTOENCODER
 from .configuration_f3_tokenizer import GENERATOR
 from .configuration_f3_tokenizer import F3TokConfig
 from .generation_f3_tokenizer import F3TokFlowHead
 from .generation_f3_tokenizer import F3TokProjector
 from .generation_f3_tokenizer import Generator
 from .generation_f3_tokenizer import Sampling
-from .losses_f3_tokenizer import multi_scale_mel
+from .generation_f3_tokenizer import whole_patches
+from .losses_f3_tokenizer import MelDistance
+from .text_f3_tokenizer import text_rows
 from .transformer_f3_tokenizer import F3TokRepresentationEncoder
+
+# Of an exported folder, what transformers does not save with a model.
+_BESIDE = (
+    *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("finetune_decoder.py", "xares_encoder.py"),
+)
 
 
 @dataclasses.dataclass
@@ -80,6 +97,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
     config_class = F3TokConfig
     base_model_prefix = "f3_tokenizer"
     main_input_name = "input_values"
+    _supports_sdpa = True
 
     def __init__(self, config: F3TokConfig):
         super().__init__(config)
@@ -88,12 +106,30 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             raise ValueError(f"parts must be of {', '.join(makers)}, got {unknown}")
         for part in config.parts:
             setattr(self, part, makers[part]())
+        if set(AUTOENCODER) <= set(config.parts):
+            scales = config.mel_windows, config.mel_bands
+            self.mel_distance = MelDistance(config.sampling_rate, *scales)
         absent = makers.keys() - set(config.parts)
         self._keys_to_ignore_on_load_unexpected = [rf"^{part}\." for part in sorted(absent)]
         for name, module in self.named_modules():
             if isinstance(module, (Conv, TransposedConv)):
                 module.cache_name = name
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, folder, *args, output_loading_info: bool = False, **options):
+        """See transformers; weights that are not those of the config are refused, not drawn."""
+        model, loaded = super().from_pretrained(folder, *args, output_loading_info=True, **options)
+        check_tensors(loaded["missing_keys"], loaded["unexpected_keys"])
+        return (model, loaded) if output_loading_info else model
+
+    def save_pretrained(self, save_directory, *args, **options):
+        """See transformers; what else a model of this kind needs is copied from where it was loaded."""
+        super().save_pretrained(save_directory, *args, **options)
+        source, target = pathlib.Path(self.config._name_or_path), pathlib.Path(save_directory)
+        for name in _BESIDE:
+            if (source / name).is_file() and source.resolve() != target.resolve():
+                shutil.copyfile(source / name, target / name)
 
     def part(self, name: str) -> nn.Module:
         """One of the parts.
@@ -129,11 +165,12 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             latents, their padding_mask, and with use_cache the padding_cache.
 
         Raises:
-            ValueError: for sound of several channels or in integers, a mask of another shape, or a
-                cache of decode or of another batch.
+            ValueError: for sound of several channels, in integers, not finite or far from [-1, 1], a
+                mask of another shape or with padding before what is valid, or a cache of decode or of
+                another batch.
         """
-        waveform, mask = _checked_sound(input_values, padding_mask)
-        cache = _opened(padding_cache, use_cache, "waveform", waveform.shape[0])
+        waveform, mask = checked_sound(input_values, padding_mask)
+        cache = opened(padding_cache, use_cache, "waveform", waveform.shape[0])
         if padding_cache is not None:
             waveform = torch.cat([padding_cache["waveform"], waveform], dim=1)
             mask = torch.cat([padding_cache["mask"], mask], dim=1)
@@ -178,8 +215,8 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             ValueError: for latents of another width, a mask of another shape, or a cache of encode or
                 of another batch.
         """
-        latents, mask = _checked_latents(latents, self.config.latent_dim, padding_mask)
-        cache = _opened(padding_cache, use_cache, "late", latents.shape[0])
+        latents, mask = checked_latents(latents, self.config.latent_dim, padding_mask)
+        cache = opened(padding_cache, use_cache, "late", latents.shape[0])
         hop, ahead = self.config.samples_per_latent, self.config.decoder_lookahead
         begins = not cache or "tail" not in cache
         if padding_cache is not None:
@@ -208,12 +245,12 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         use_cache: bool = False,
     ) -> F3TokOutput:
         """Representations of latents, one for each; arguments and errors are those of `decode`."""
-        latents, mask = _checked_latents(latents, self.config.latent_dim, padding_mask)
-        cache = _opened(padding_cache, use_cache, "representation.valid", latents.shape[0])
-        found = self.part("representation_encoder")(latents, cache)
-        return F3TokOutput(
-            representations=found, padding_mask=mask, padding_cache=cache if use_cache else None
-        )
+        latents, mask = checked_latents(latents, self.config.latent_dim, padding_mask)
+        cache = opened(padding_cache, use_cache, "representation.valid", latents.shape[0])
+        encoder = self.part("representation_encoder")
+        found = encoder(latents / self.config.representation["latent_rms"], cache)
+        kept = {name: detached(array) for name, array in cache.items()} if use_cache else None
+        return F3TokOutput(representations=found, padding_mask=mask, padding_cache=kept)
 
     def prepare_text(
         self, tokenizer, text: str | Sequence[str], task: str | None = None
@@ -223,29 +260,17 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         Args:
             tokenizer: PreTrainedTokenizerFast.from_pretrained of the same folder.
             text: what is said, or the caption of a sound; "" where a prompt is continued.
-            task: how it is meant, one of config.generation["tasks"]; default the first of them.
+            task: how it is meant, one of config.generation["tasks"]; default the one that was trained
+                most.
 
         Raises:
-            ValueError: for another task, or a text that is too long.
+            ValueError: for another task, or a text that is too long or has characters that the
+                tokenizer drops.
         """
-        fields, rows = self._generation, []
-        task = task or next(iter(fields["tasks"]))
-        if task not in fields["tasks"]:
-            raise ValueError(f"task must be one of {', '.join(fields['tasks'])}, got {task!r}")
-        for one in [text] if isinstance(text, str) else text:
-            # What is spelt like a special token is text.
-            options = dict(add_special_tokens=False, split_special_tokens=True)
-            ids = tokenizer(fields["gap"] + one, **options)["input_ids"]
-            rows.append([*fields["tasks"][task], *ids, self.config.eos_token_id] if one else [])
-        if (longest := max(map(len, rows))) > fields["max_tokens"]:
-            raise ValueError(
-                f"text must be of {fields['max_tokens']} tokens, got {longest}: cut it"
-            )
-        ids = torch.zeros(len(rows), longest, dtype=torch.long, device=self.device)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)], mask[index, : len(row)] = torch.tensor(row), 1
-        return {"input_ids": ids, "attention_mask": mask}
+        texts = [text] if isinstance(text, str) else list(text)
+        end = self.config.eos_token_id
+        ids, mask = text_rows(tokenizer, texts, task, self._generation, end)
+        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
 
     @torch.no_grad()
     def generate(
@@ -280,39 +305,35 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             their padding_mask.
 
         Raises:
-            ValueError: where all is longer than the language model reads.
+            ValueError: where all is longer than the language model reads, a row has neither text nor
+                prompt, or something is none of what it must be.
         """
-        fields, rate = self._generation, self.config.sampling_rate / self.config.samples_per_latent
-        patch, batch_size = fields["patch"], input_ids.shape[0]
-        most, least = (math.ceil(time * rate / patch) for time in (max_seconds, min_seconds))
+        fields, batch_size = self._generation, len(input_ids)
+        text_mask = checked_mask(attention_mask, input_ids, "attention_mask")
         if latents is None:
             latents = torch.zeros(batch_size, 0, self.config.latent_dim, device=self.device)
-        latents, mask = _checked_latents(latents, self.config.latent_dim, padding_mask)
-        whole = latents.shape[1] // patch
-        mask = (
-            mask[:, : whole * patch].unflatten(1, (whole, patch)).all(-1) if whole else mask[:, :0]
-        )
-        window = fields["language_model"]["max_position_embeddings"]
-        if most < 1 or (total := input_ids.shape[1] + 1 + whole + most) > window:
-            raise ValueError(
-                f"text, prompt and sound must be at least a patch and at most {window} positions of the "
-                f"language model, got {total if most else 0}: give another max_seconds"
-            )
-        shape = batch_size, patch, self.config.latent_dim
+        check_rows(batch_size, latents=latents, noise=noise)
+        latents, mask = checked_latents(latents, self.config.latent_dim, padding_mask)
+        latents, mask = whole_patches(latents, mask, fields["patch"])
+        if not (text_mask.any(1) | mask.any(1)).all():
+            raise ValueError("every row must have a text or a prompt, got one that has neither")
+        most, least = self._patches(max_seconds), self._patches(min_seconds, least=0)
+        self._check_room(input_ids.shape[1], latents.shape[1] // fields["patch"], most, noise)
 
         def drawn(index: int) -> torch.Tensor:
             if noise is not None:
                 return noise[:, index]
+            shape = batch_size, fields["patch"], self.config.latent_dim
             return torch.randn(shape, generator=generator, device=self.device)
 
         found, mask = self._generator().generate(
             input_ids,
-            _checked_mask(attention_mask, input_ids),
-            latents[:, : whole * patch],
-            mask.repeat_interleave(patch, dim=1),
+            text_mask,
+            latents,
+            mask,
             max_patches=most,
             min_patches=least,
-            sampling=Sampling(**{**fields["sampling"], **sampling}),
+            sampling=Sampling.of(fields["sampling"], sampling, normalize=self.config.normalize),
             noise=drawn,
         )
         if "decoder" not in self.config.parts:
@@ -320,6 +341,26 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         said = self.decode(found, mask)
         audio = said.audio.clamp(-1, 1)
         return F3TokOutput(latents=found, audio=audio, padding_mask=said.padding_mask)
+
+    def _patches(self, seconds: float, least: int = 1) -> int:
+        """Patches of so much sound, rounded up."""
+        rate = self.config.sampling_rate / self.config.samples_per_latent
+        if not 0 <= seconds < math.inf or (least and not seconds):
+            raise ValueError(f"seconds of sound must be above 0 and finite, got {seconds}")
+        return math.ceil(seconds * rate / self._generation["patch"])
+
+    def _check_room(self, text: int, prompt: int, most: int, noise: torch.Tensor | None) -> None:
+        """Raises ValueError where there are more positions than the language model reads."""
+        window = self._generation["language_model"]["max_position_embeddings"]
+        if (total := text + 1 + prompt + most) > window:
+            raise ValueError(
+                f"text, prompt and sound must be at most {window} positions of the language model, "
+                f"got {total}: give less max_seconds, or a shorter prompt"
+            )
+        if noise is not None and noise.shape[1] < most:
+            raise ValueError(
+                f"noise must be of {most} patches, as max_seconds, got {noise.shape[1]}"
+            )
 
     def forward(
         self,
@@ -335,7 +376,9 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             input_values: see `encode`.
             padding_mask: see `encode`.
             input_ids: [b, s] of `prepare_text`: what is said in whole recordings; then `loss` is that
-                of the flow head, and nothing is decoded.
+                of the flow head, and nothing is decoded. It is the error of the velocity and of the
+                end, with conditions dropped where the model trains; JAX, where a run is trained from
+                the beginning, disturbs histories and what the encoder hears, too.
             attention_mask: [b, s]; None for all.
             return_loss: whether `loss` is wanted: the log-mel distance of the reconstruction. Where
                 the model trains, noise is added to what the decoder hears, as it was in training.
@@ -345,7 +388,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             fields = self._generation
             flow, stop = self._generator().losses(
                 input_ids,
-                _checked_mask(attention_mask, input_ids),
+                checked_mask(attention_mask, input_ids, "attention_mask"),
                 encoded.latents.detach(),
                 encoded.padding_mask,
                 condition_drop=fields["condition_drop"] if self.training else 0.0,
@@ -361,10 +404,8 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             heard = heard + alpha * torch.randn_like(heard)
         audio = self.decode(heard, encoded.padding_mask).audio[..., : input_values.shape[-1]]
         if return_loss:
-            target, mask = _checked_sound(input_values, padding_mask)
-            scales = {"windows": self.config.mel_windows, "bands": self.config.mel_bands}
-            rate = self.config.sampling_rate
-            loss = multi_scale_mel(target, audio[:, 0], mask, sampling_rate=rate, **scales)
+            target, mask = checked_sound(input_values, padding_mask)
+            loss = self.mel_distance(target, audio[:, 0], mask)
         return F3TokOutput(
             loss=loss, audio=audio, latents=encoded.latents, padding_mask=encoded.padding_mask
         )
@@ -382,6 +423,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         return Generator(
             encoder=self.part("generation_encoder" if own else "representation_encoder"),
             embedding_rms=self._generation["embedding_rms"],
+            latent_rms=self.config.representation["latent_rms"],
             **{name: self.part(name) for name in GENERATOR},
         )
 
@@ -402,67 +444,15 @@ def _makers(config: F3TokConfig) -> dict[str, Callable[[], nn.Module]]:
         language_model = AutoConfig.for_model(**fields["language_model"])
         width, patch = language_model.hidden_size, fields["patch"]
         makers |= {
-            "generation_encoder": encoder,
+            **({"generation_encoder": encoder} if fields["has_own_encoder"] else {}),
             "projector": lambda: F3TokProjector(
                 config.representation["width"], patch, width, fields["projector"]
             ),
-            "language_model": lambda: AutoModel.from_config(language_model),
+            "language_model": lambda: AutoModel.from_config(
+                language_model, attn_implementation=config._attn_implementation
+            ),
             "flow_head": lambda: F3TokFlowHead(
                 config.latent_dim, patch, width, fields["flow_head"]
             ),
         }
     return makers
-
-
-def _checked_sound(
-    input_values: torch.Tensor, padding_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sound and mask, both [b, n]; the sound is zeros where it is not valid."""
-    if input_values.ndim == 3 and input_values.shape[1] == 1:
-        input_values = input_values[:, 0]
-    if input_values.ndim != 2:
-        raise ValueError(
-            f"input_values must be [b, 1, n] or [b, n], mono, got {tuple(input_values.shape)}: mix "
-            "its channels first"
-        )
-    if not input_values.is_floating_point():
-        raise ValueError(
-            f"input_values must be float in [-1, 1], got {input_values.dtype}: scale them"
-        )
-    mask = _checked_mask(padding_mask, input_values)
-    return torch.where(mask, input_values.float(), 0.0), mask
-
-
-def _checked_latents(
-    latents: torch.Tensor, latent_dim: int, padding_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents and mask [b, t]; the latents are zeros where they are not valid."""
-    if latents.ndim != 3 or latents.shape[2] != latent_dim:
-        raise ValueError(f"latents must be [b, t, {latent_dim}], got {tuple(latents.shape)}")
-    mask = _checked_mask(padding_mask, latents[..., 0])
-    return torch.where(mask[..., None], latents, 0.0), mask
-
-
-def _checked_mask(padding_mask: torch.Tensor | None, masked: torch.Tensor) -> torch.Tensor:
-    if padding_mask is None:
-        return torch.ones_like(masked, dtype=torch.bool)
-    if padding_mask.shape != masked.shape:
-        raise ValueError(
-            f"padding_mask must be {tuple(masked.shape)}, as what it masks, got "
-            f"{tuple(padding_mask.shape)}"
-        )
-    return padding_mask.bool()
-
-
-def _opened(
-    padding_cache: Mapping[str, torch.Tensor] | None, use_cache: bool, own: str, batch_size: int
-) -> Cache | None:
-    """A copy to write to; the caller's stays as it is. None for a sound that is no stream."""
-    if padding_cache is None:
-        return {} if use_cache else None
-    if own not in padding_cache or padding_cache[own].shape[0] != batch_size:
-        raise ValueError(
-            "padding_cache must be what the same method gave for the chunk before, of as many rows "
-            f"as here, {batch_size}; got {sorted(padding_cache)}"
-        )
-    return dict(padding_cache)

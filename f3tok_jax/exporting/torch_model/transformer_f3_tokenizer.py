@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# What a stream's next chunk needs of those before, by the name of whoever keeps it.
-Cache = dict[str, torch.Tensor]
+from .autoencoder_f3_tokenizer import Cache
 
 _PIECE = 1024  # positions that a whole sequence is read in at a time, where there is a window
 
@@ -55,16 +54,21 @@ class Transformer(nn.Module):
         rotation = self._rotation(positions)
         # Of these positions, among all that are remembered.
         own = torch.arange(before.shape[1], valid.shape[1], device=x.device)
-        allowed = self._allowed(own, valid) if self.causal else None
+        # Of whole sequences without a window nothing is asked that a kernel does not know by itself:
+        # no table of all pairs is made.
+        is_plain = not (self.window or before.shape[1]) and mask is None
+        allowed = self._allowed(own, valid) if self.causal and not is_plain else None
+        seen = allowed, self.causal and is_plain
         kept = min(valid.shape[1], self.window - 1) if self.window else valid.shape[1]
         for index, layer in enumerate(self.layers):
             names = [f"{self.name}.{index}.{what}" for what in ("key", "value")]
-            x, *found = layer(x, rotation, allowed, [past.get(name) for name in names])
+            memory = [past.get(name) for name in names]
+            x, *found = layer(x, rotation, seen, memory)
             if cache is not None:
                 for name, array in zip(names, found):
-                    cache[name] = array[:, :, array.shape[2] - kept :].detach().clone()
+                    cache[name] = array[:, :, array.shape[2] - kept :]
         if cache is not None:
-            cache[f"{self.name}.valid"] = valid[:, valid.shape[1] - kept :].clone()
+            cache[f"{self.name}.valid"] = valid[:, valid.shape[1] - kept :]
             cache[f"{self.name}.position"] = first + x.shape[1]
         return self.final_norm(x)
 
@@ -84,11 +88,10 @@ class Transformer(nn.Module):
 
 
 class F3TokRepresentationEncoder(nn.Module):
-    """Latents to representations at their rate; one sees no latent after its own."""
+    """Latents of rms 1 to representations at their rate; one sees no latent after its own."""
 
     def __init__(self, latent_dim: int, fields: Mapping, name: str = "representation"):
         super().__init__()
-        self.latent_rms = fields.get("latent_rms", 1.0)
         self.input = nn.Linear(latent_dim, fields["width"])
         self.transformer = Transformer(fields, name=name)
 
@@ -99,7 +102,7 @@ class F3TokRepresentationEncoder(nn.Module):
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """[b, t, latent_dim] -> [b, t, width]; `cache` and `mask` as of Transformer."""
-        x = (latents / self.latent_rms).to(self.input.weight.dtype)
+        x = latents.to(self.input.weight.dtype)
         if not self.transformer.window or x.shape[1] <= _PIECE:
             return self.transformer(self.input(x), cache, mask)
         # An hour at once would be attention of 90,000 positions to each other.
@@ -133,8 +136,8 @@ class _Block(nn.Module):
         self.feed_forward_norm = _RMSNorm(fields["width"], fields["norm_epsilon"])
         self.feed_forward = _FeedForward(fields)
 
-    def forward(self, x, rotation, allowed, past):
-        attended, key, value = self.attention(self.attention_norm(x), rotation, allowed, past)
+    def forward(self, x, rotation, seen, past):
+        attended, key, value = self.attention(self.attention_norm(x), rotation, seen, past)
         x = x + attended
         return x + self.feed_forward(self.feed_forward_norm(x)), key, value
 
@@ -151,7 +154,7 @@ class _Attention(nn.Module):
         norms = [_RMSNorm(size, fields["norm_epsilon"]) for _ in range(2)]
         self.query_norm, self.key_norm = norms if fields["qk_norm"] else (None, None)
 
-    def forward(self, x, rotation, allowed, past):
+    def forward(self, x, rotation, seen, past):
         """[b, t, width] and what is remembered -> [b, t, width], keys and values [b, g, s, d]."""
         layers = self.query, self.key, self.value
         query, key, value = (
@@ -164,7 +167,10 @@ class _Attention(nn.Module):
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         groups = query.shape[1] // key.shape[1]
         heads = (array.repeat_interleave(groups, dim=1) for array in (key, value))
-        attended = F.scaled_dot_product_attention(query, *heads, attn_mask=allowed)
+        allowed, is_causal = seen
+        attended = F.scaled_dot_product_attention(
+            query, *heads, attn_mask=allowed, is_causal=is_causal
+        )
         return self.output(attended.transpose(1, 2).flatten(2)), key, value
 
 

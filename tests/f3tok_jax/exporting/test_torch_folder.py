@@ -10,6 +10,7 @@ import wave
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax import export
 from f3tok_jax.exporting import parts
@@ -218,6 +219,8 @@ np.savez(
 )
 model.save_pretrained(folder + "_again")
 again = transformers.AutoModel.from_pretrained(folder + "_again", trust_remote_code=True)
+words = transformers.PreTrainedTokenizerFast.from_pretrained(folder + "_again")
+assert again.prepare_text(words, text)["input_ids"].equal(given["input_ids"])
 assert all(torch.equal(*pair) for pair in zip(model.parameters(), again.parameters(), strict=True))
 for part in ("decoder", "representation_encoder", "flow_head"):
     options = dict(parts=[part], trust_remote_code=True, output_loading_info=True)
@@ -259,6 +262,26 @@ def test_a_generation_run_is_exported_with_all_that_it_builds_on(more, tmp_path,
     (expected,), _ = ours.text_to_sound.generate([request], **options)
     np.testing.assert_allclose(found["latents"], expected, atol=10 * _LATENT_ATOL)
     _check_sound(found["sound"], np.clip(ours.codec.decode([expected])[0], -1, 1))
+
+
+@pytest.mark.parametrize("problem", ["lack", "have beyond it"])
+def test_weights_that_are_not_all_there_are_no_model(problem, tmp_path):
+    pytest.importorskip("torch", reason="parity needs torch, of the parity extra")
+    transformers = pytest.importorskip("transformers", reason="parity needs transformers")
+    folder = tmp_path / "model"
+    tiny_models.write_run(str(tmp_path / "run"))
+    assert export.main([f"--workdir={tmp_path}/run", f"--output={folder}"]) == 0
+    tensors = safetensors_numpy.load_file(folder / "model.safetensors")
+    name = "encoder.stem.weight" if problem == "lack" else "encoder.more.weight"
+    tensors = {**tensors, "encoder.more.weight": tensors["encoder.stem.weight"]}
+    del tensors["encoder.stem.weight" if problem == "lack" else "encoder.stem.bias"]
+    if problem == "lack":
+        del tensors["encoder.more.weight"]
+    else:
+        tensors["encoder.stem.bias"] = np.zeros(8, np.float32)
+    safetensors_numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"they {problem} {name}"):
+        transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
 
 
 def test_the_example_trains_a_decoder_on_a_folder_of_wavs_and_keeps_the_rest(tmp_path):

@@ -162,6 +162,46 @@ def test_representations_of_the_run_come_from_its_export_too(chain, tmp_path):
     assert exported.open_run(str(tmp_path / "model")).latent_rms == 2.0
 
 
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("parts",), [[1]]),
+        (("parts",), 5),
+        (("parts",), ["encoder", "decoder", "projector", "flow_head", "language_model"]),
+        (("step",), True),
+        (("epsilon",), float("nan")),
+        (("gamma",), float("inf")),
+        (("latent_dim",), 2**40),
+        (("representation",), "x"),
+        (("representation", "num_layers"), 10**8),
+        (("representation", "window"), 10**9),
+        (("representation", "latent_rms"), 0),
+        (("representation", "rope_theta"), 0),
+        (("generation", "embedding_rms"), "x"),
+        (("generation", "flow_head", "history"), 10**7),
+        (("generation", "flow_head", "row"), 10**12),
+        (("generation", "sampling", "num_steps"), 10**9),
+        (("generation", "max_tokens"), None),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_named_before_memory_is_taken(
+    chain, keys, value, tmp_path, capsys
+):
+    folder = shutil.copytree(chain["exported"], tmp_path / "model")
+    written = json.loads((folder / "config.json").read_text())
+    section = written
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    (folder / "config.json").write_text(json.dumps(written))
+    assert (
+        cli.main([f"--model={folder}", "generate", "--text=ab", f"--output={tmp_path}/b.wav"]) == 1
+    )
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and ".".join(keys) in said
+    assert not (tmp_path / "b.wav").exists()
+
+
 def test_an_answer_needs_the_run_and_so_it_says(chain, tmp_path, capsys):
     soundfile.write(tmp_path / "a.wav", _noise(4_000), 16_000)
     model, wav = f"--model={chain['exported']}", str(tmp_path / "a.wav")

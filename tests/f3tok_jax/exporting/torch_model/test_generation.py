@@ -65,7 +65,7 @@ def test_representations_are_those_of_jax_whole_and_in_a_stream(name):
     np.testing.assert_allclose(found[1, :9], expected[1, :9], atol=_ATOL)
 
 
-def test_what_is_long_is_read_in_pieces_with_the_same_numbers(monkeypatch):
+def test_what_is_long_is_read_in_pieces_with_the_same_numbers_and_gradients(monkeypatch):
     _, _, (torch, model) = _encoder()
     from f3tok_jax.exporting.torch_model import transformer_f3_tokenizer
 
@@ -74,6 +74,9 @@ def test_what_is_long_is_read_in_pieces_with_the_same_numbers(monkeypatch):
     monkeypatch.setattr(transformer_f3_tokenizer, "_PIECE", 7)
     found = model.represent(latents).representations
     np.testing.assert_allclose(found, expected, atol=_ATOL)
+    latents.requires_grad_(True)
+    model.represent(latents).representations[:, 7].sum().backward()
+    assert latents.grad[:, 6].abs().sum() > 0  # of the piece before
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
     kind, history, use_token, family, solver
 ):
     generator, weights = torch_models.generator(kind, history, use_token, family)
-    torch, model = torch_models.generator_in_torch(generator, weights)
+    torch, model = torch_models.generator_in_torch(generator, weights, latent_rms=2.0)
     text = np.array([[1, 2, 5, 3], [4, 3, 0, 0], [7, 0, 0, 0]])
     text_mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
     prompt = _latents(3, 3, 2, 4)
@@ -112,7 +115,7 @@ def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
     found = model.generate(
         torch.from_numpy(text),
         torch.from_numpy(text_mask),
-        latents=torch.from_numpy(prompt.reshape(3, 6, 4)),
+        latents=2 * torch.from_numpy(prompt.reshape(3, 6, 4)),
         padding_mask=torch.from_numpy(np.repeat(prompt_mask, 2, axis=1)),
         max_seconds=6 * 2 / 25,
         min_seconds=2 * 2 / 25,
@@ -122,7 +125,7 @@ def test_generated_latents_are_those_of_jax_of_texts_and_prompts_of_any_length(
     length = found.padding_mask.shape[1]
     np.testing.assert_array_equal(found.padding_mask, mask[:, :length])
     assert not mask[:, length:].any()
-    np.testing.assert_allclose(found.latents, expected[:, :length], atol=10 * _ATOL)
+    np.testing.assert_allclose(found.latents, 2 * expected[:, :length], atol=10 * _ATOL)
 
 
 def test_in_bfloat16_representations_are_near_and_sound_is_made():

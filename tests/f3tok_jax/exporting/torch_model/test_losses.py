@@ -85,3 +85,28 @@ def test_the_flow_heads_loss_is_that_of_jax_and_reaches_what_is_trained():
     (flow + stop).backward()
     assert model.flow_head.latents_in.weight.grad.abs().sum() > 0
     assert flow_head.patches_of(latents, 2).shape[1] == 4
+
+
+def test_a_loss_is_the_same_after_inference_and_where_it_is_compiled_or_exported():
+    *_, (torch, model) = _autoencoder("tiny")
+    waveform = torch.from_numpy(_sound(1, 4000))
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, waveform):
+            return self.model(waveform, return_loss=True).loss
+
+    with torch.inference_mode():
+        expected = Loss()(waveform).item()
+    exported = torch.export.export(Loss(), (waveform,)).module()(waveform)
+    compiled = torch.compile(Loss(), backend="eager", fullgraph=True)(waveform)
+    again = Loss()(waveform)
+    assert type(again) is torch.Tensor
+    for found in (exported, compiled, again):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    model.requires_grad_(True)
+    Loss()(waveform).backward()
+    assert model.decoder.output.weight.grad.abs().sum() > 0
