@@ -32,6 +32,7 @@ class F3TokXaresEncoder(nn.Module):
         self.sampling_rate = model.config.sampling_rate
         self.hop_size_in_ms = 1000 * model.config.samples_per_latent / self.sampling_rate
 
+    @torch.no_grad()
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         pieces = audio.split(_PIECE * self.sampling_rate, dim=-1)
         found, latents, read = [], None, None

@@ -194,12 +194,9 @@ def test_a_value_that_cannot_be_meant_is_named_before_memory_is_taken(
         section = section[key]
     section[keys[-1]] = value
     (folder / "config.json").write_text(json.dumps(written))
-    assert (
-        cli.main([f"--model={folder}", "generate", "--text=ab", f"--output={tmp_path}/b.wav"]) == 1
-    )
+    assert cli.main([f"--model={folder}", "info"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and ".".join(keys) in said
-    assert not (tmp_path / "b.wav").exists()
 
 
 def test_an_answer_needs_the_run_and_so_it_says(chain, tmp_path, capsys):
