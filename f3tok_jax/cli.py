@@ -91,7 +91,12 @@ def _parser() -> command.Parser:
     add = verb(_transcribe, "sound to text, on the console", f"recordings and folders: {_SOUND}")
     text = "what is asked: any task that the run was trained on, such as language"
     add("--task", default="transcription", help=text)
-    add = verb(_generate, "text to sound")
+    _add_generate(verb(_generate, "text to sound"), written)
+    return parser
+
+
+def _add_generate(add, written: str) -> None:
+    """Adds the flags of generate."""
     add("--text", default="", help="what to say, or the caption of a sound (see --task)")
     add("--output", required=True, type=command.path, help=f"{written}; - for a wav to a pipe")
     add("--force", action="store_true", help="replace an output that exists")
@@ -108,7 +113,6 @@ def _parser() -> command.Parser:
     add("--solver", choices=("euler", "midpoint"), help="default the run's")
     add("--temperature", type=float, help="standard deviation of the noise; default the run's")
     add("--stream", action="store_true", help="write sound while it is being made")
-    return parser
 
 
 def _add_model(parser: command.Parser, default) -> None:

@@ -8,6 +8,7 @@ import glob
 import os
 import pathlib
 import re
+import time
 from typing import Any
 import warnings
 
@@ -17,7 +18,7 @@ import jax
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"  # that a program to be kept took
 _MOST_BYTES = 2**30  # of what `keep_programs` lets lie in the user's cache
 # JAX's only words about an entry that it cannot read or write.
-_BROKEN = re.compile(r"Error \w+ persistent compilation cache entry for '([^']*)': (.*)")
+_BROKEN = re.compile(r"Error (\w+) persistent compilation cache entry for '([^']*)': (.*)")
 
 
 def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] | None:
@@ -66,7 +67,7 @@ def use_cache(folder: str | None, *, say: Callable[[str], None] = print) -> None
         return
     path = None
     try:
-        path = epath.Path(folder or _of_user())
+        path = epath.Path(folder or _own_folder())
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f"write_test_{os.getpid()}"
         probe.write_text("")
@@ -97,10 +98,7 @@ def keep_programs(*, say: Callable[[str], None] = print) -> None:
     """
     if jax.config.jax_compilation_cache_dir is None:
         try:
-            folder = _of_user()
-            # For the user alone: whoever can write there decides what is run.
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _trim(folder, _MOST_BYTES)
+            folder = _own_folder()
         except (OSError, RuntimeError) as error:  # RuntimeError: nobody knows the home
             say(f"compiled programs are not kept: {error}")
             return
@@ -109,6 +107,22 @@ def keep_programs(*, say: Callable[[str], None] = print) -> None:
         jax.config.update(_LEAST_SECONDS, 0.0)
     if not isinstance(warnings.showwarning, _Teller):
         warnings.showwarning = _Teller(warnings.showwarning, say)
+
+
+def _own_folder() -> pathlib.Path:
+    """Makes that of the user, for the user alone: whoever can write there decides what is run.
+
+    Raises:
+        OSError: where it cannot be, or is somebody else's.
+        RuntimeError: where nobody knows the home.
+    """
+    folder = _of_user()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise OSError(f"{folder} belongs to another user")
+    folder.chmod(0o700)
+    _trim(folder, _MOST_BYTES)
+    return folder
 
 
 def _of_user() -> pathlib.Path:
@@ -120,8 +134,11 @@ def _of_user() -> pathlib.Path:
 
 def _trim(folder: pathlib.Path, most: int) -> None:
     """Removes what was not used for longest where a cache has more bytes than `most`, to its half."""
+    found = []
     with os.scandir(folder) as entries:
-        found = [(entry.stat(), entry.path) for entry in entries if entry.is_file()]
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                found += [(entry.stat(), entry.path)] if entry.is_file() else []
     total = sum(stat.st_size for stat, _ in found)
     if total <= most:
         return
@@ -137,18 +154,29 @@ class _Teller:
 
     def __init__(self, otherwise: Callable[..., None], say: Callable[[str], None]):
         self._otherwise, self._say, self._has_told = otherwise, say, False
+        self._begun = time.time()
 
     def __call__(self, message, category, filename, lineno, file=None, line=None) -> None:
         broken = _BROKEN.match(str(message))
         if not broken:
             self._otherwise(message, category, filename, lineno, file, line)
             return
-        name, reason = broken.groups()
+        doing, name, reason = broken.groups()
         folder = jax.config.jax_compilation_cache_dir
-        # JAX replaces no entry: one that was cut short, by a full disk, would stay as it is.
-        for path in pathlib.Path(folder).glob(f"{glob.escape(name)}-*-cache"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        self._remove(pathlib.Path(folder), name, since=self._begun if doing == "writing" else 0.0)
         if not self._has_told:
             self._has_told = True
             self._say(f"compiled programs cannot be kept or read in {folder} ({reason})")
+
+    def _remove(self, folder: pathlib.Path, name: str, *, since: float) -> None:
+        """Removes entries of a program, made since a time: JAX replaces none, damaged or cut short.
+
+        It does not say which: of what could not be read all go, in the user's own folder alone.
+        """
+        with contextlib.suppress(OSError, RuntimeError):
+            if not since and folder != _of_user():
+                return
+        for path in folder.glob(f"{glob.escape(name)}-*-cache"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime >= since:
+                    path.unlink()

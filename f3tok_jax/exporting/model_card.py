@@ -19,7 +19,9 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 
 _MAX_VALUES = 12  # of a label, that are listed
-_PEOPLE = "speaker"  # a label whose values are counted and not named
+_PEOPLE = re.compile(
+    "speaker|client|user|person|author|name"
+)  # labels whose values are only counted
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # as in ISO 639, which a model's page may state
 
 _TITLES = {
@@ -29,10 +31,10 @@ _TITLES = {
 }
 _TASKS = {"generation": "text-to-audio"}
 _MAKES = {
-    "autoencoder": "Sound becomes {rate:g} latents of {dim} values per second, and sound again. "
-    "Both networks are causal and work in a stream, too.",
+    "autoencoder": "Sound becomes {rate:g} latents of {dim} values per second, and sound again, in a "
+    "stream, too: the encoder sees {ahead:g} ms ahead and the decoder {late:g}.",
     "representation": "A causal transformer makes a representation of every latent.",
-    "generation": "A frozen language model and a flow head make latents, and so sound, of text.",
+    "generation": "A language model{trained} and a flow head make latents, and so sound, of text.",
 }
 _USES = {
     "autoencoder": """\
@@ -121,9 +123,15 @@ def _languages(chain: Sequence[training_facts.Facts]) -> set[str] | None:
 
 def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
     sound = run.sound
-    makes = " ".join(_MAKES[stage] for stage in _TITLES if _holds(run, stage))
+    makes = " ".join(_MAKES[stage] for stage in _TITLES if _holds(run, stage)).format(
+        rate=sound.latent_rate,
+        dim=sound.latent_dim,
+        ahead=1000 * config["hop_length"] / sound.sample_rate,
+        late=1000 * config["decoder_lookahead"] / sound.latent_rate,
+        trained=", trained on," if _trains(run, "language_model") else "",
+    )
     return (
-        f"{makes.format(rate=sound.latent_rate, dim=sound.latent_dim)} Made after F3-Tokenizer "
+        f"{makes} Made after F3-Tokenizer "
         "([arXiv 2606.06357](https://arxiv.org/abs/2606.06357)) by f3tok_jax, an independent "
         "implementation in JAX, and exported from a run of it.\n\n"
         + markdown.items(
@@ -137,6 +145,12 @@ def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
             ]
         )
     )
+
+
+def _trains(run: lineage.Lineage, name: str) -> bool:
+    """Whether a run trains a model on which it was begun, as a generation run may."""
+    section = run.config.get(name, {})
+    return run.stage == "generation" and section.get("train", "nothing") != "nothing"
 
 
 def _holds(run: lineage.Lineage, stage: str) -> bool:
@@ -153,7 +167,8 @@ def _use(run: lineage.Lineage) -> str:
         'folder = "MODEL"  # this one',
         "model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()",
         "extractor = AutoFeatureExtractor.from_pretrained(folder)",
-        "rate = model.config.sampling_rate  # Hz, at which sounds must be: float [n] in [-1, 1]",
+        "rate = model.config.sampling_rate  # Hz, at which sounds must be",
+        "sounds = [0.1 * torch.randn(rate).numpy()]  # yours, each [n] in [-1, 1]",
         'inputs = extractor(sounds, sampling_rate=rate, return_tensors="pt")',
         *(_USES[stage] for stage in _TITLES if _holds(run, stage)),
     ]
@@ -173,7 +188,8 @@ def _trained(facts: training_facts.Facts) -> str:
     run = facts.run
     amount = "an unknown amount of sound"
     if facts.seconds is not None:
-        amount = f"{markdown.duration(facts.seconds)} of sound, what came again counted again"
+        most = "" if facts.is_measured else "at most "
+        amount = f"{most}{markdown.duration(facts.seconds)} of sound, what came again counted again"
     lines = [
         f"{run.step} of {run.config.num_steps} steps, {amount}; preset "
         f"{markdown.code(run.config.get('preset') or 'unknown')}, seed {run.config.seed}",
@@ -182,12 +198,15 @@ def _trained(facts: training_facts.Facts) -> str:
     ]
     if facts.why_unknown:
         lines.append(f"sources, speakers and licences: unknown; {markdown.text(facts.why_unknown)}")
-    for name, fingerprint in run.frozen_fingerprints().items():
-        lines.append(
-            f"on a frozen {name.replace('_', ' ')} of fingerprint {markdown.code(fingerprint)}"
-        )
+    below = run.frozen_fingerprints()
     if model := run.trained_on.get("language_model"):
-        lines.append(f"on a frozen language model of fingerprint {markdown.code(model)}")
+        below["language_model"] = model
+    for name, fingerprint in below.items():
+        kind, after = "a frozen", ""
+        if _trains(run, name):
+            kind, after = "a", f", which it trained on ({markdown.text(run.config[name].train)})"
+        what = f"{kind} {name.replace('_', ' ')} of fingerprint {markdown.code(fingerprint)}"
+        lines.append(f"on {what}{after}")
     if weights := run.trained_on.get(run_folder.WEIGHTS):
         alone = "; its decoder alone has learnt since" if run.config.get("train_only") else ""
         lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}{alone}")
@@ -239,7 +258,7 @@ def _origin(settings: Mapping[str, Any]) -> str:
 def _label(name: str, values: Sequence[str] | None) -> str:
     if values is None:
         return f"{markdown.text(name)} (too many values to be listed)"
-    if name == _PEOPLE or len(values) > _MAX_VALUES:
+    if _PEOPLE.search(name.lower()) or len(values) > _MAX_VALUES:
         return f"{markdown.text(name)} ({len(values)} values)"
     return f"{markdown.text(name)} ({', '.join(map(markdown.text, values))})"
 
@@ -290,8 +309,8 @@ def _configuration(
     rows = [
         ("latents", f"{sound.latent_dim} values at {sound.latent_rate:g} Hz"),
         ("samples per latent", f"{sound.samples_per_latent}"),
-        ("the encoder sees ahead", f"{config['hop_length']} samples"),
-        ("the decoder sees ahead", f"{config['decoder_lookahead']} latents"),
+        ("samples that the encoder sees ahead", f"{config['hop_length']}"),
+        ("latents that the decoder sees ahead", f"{config['decoder_lookahead']}"),
         ("latents of mean 0 and rms 1", "yes" if config["normalize"] else "no"),
         *((f"parameters of {markdown.text(part)}", f"{size:,}") for part, size in sizes.items()),
     ]

@@ -24,6 +24,7 @@ import time
 from typing import Any
 
 from data_pipelines import command
+from data_pipelines.records import atomic
 from f3tok_jax.runs import results
 
 _OTHERS = ("dac", "encodec", "mimi")
@@ -98,7 +99,7 @@ def _time(given: argparse.Namespace) -> None:
 
     torch.set_num_threads(given.threads)
     config = config_lib.read(given.config, given.overrides)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, atomic.passing(folder):
         autoencoder, params = _autoencoder(config)
         timed = codecs.ours(autoencoder, params, pathlib.Path(folder), given.threads)
         timed += codecs.of_transformers(given.others)

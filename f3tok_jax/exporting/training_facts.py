@@ -37,6 +37,7 @@ class Facts:
         sets: that it was trained on, to the last record; none where that is not known.
         why_unknown: why there are none.
         seconds: of sound in its batches up to the step; None where unknown.
+        is_measured: whether padding is left out of it; else it is that much at most.
         environment: of its last start: device, devices, versions; empty where unknown.
         history: curves and results; None where unknown.
     """
@@ -45,6 +46,7 @@ class Facts:
     sets: Sequence[HeardSet] = ()
     why_unknown: str = ""
     seconds: float | None = None
+    is_measured: bool = False
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     history: history_lib.RunHistory | None = None
 
@@ -58,16 +60,18 @@ def gather(run: lineage.Lineage) -> Facts:
     """Reads what a run and its data tell; what cannot be read is unknown, and no error."""
     try:
         stage = registry.of(run.stage).make(run.config, run)
-    except (ValueError, OSError) as error:
-        stage, why = None, str(error)
+    except (ValueError, OSError):  # whose words have the paths of this machine
+        stage, why = None, "a model that it was trained on is not where it was"
     else:
         why = _why_unknown(run, stage)
     history = _history(run.workdir)
+    filled = _filled(run, history)
     return Facts(
         run=run,
         sets=() if why else _sets(run),
         why_unknown=why,
-        seconds=_seconds(run, stage, history),
+        seconds=_seconds(run, stage, filled),
+        is_measured=filled is not None,
         environment=_environment(run.workdir),
         history=history,
     )
@@ -103,15 +107,22 @@ def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
     )
 
 
+def _filled(run: lineage.Lineage, history: history_lib.RunHistory | None) -> float | None:
+    """Share of its batches up to the step that was sound; None where the run has not measured it."""
+    curve = history and history.curves.get(stage_lib.FILLED)
+    if not curve:
+        return None
+    found = [value for step, value in zip(curve.steps, curve.values) if step <= run.step]
+    return sum(found) / len(found) if found else None
+
+
 def _seconds(
-    run: lineage.Lineage, stage: stage_lib.Stage | None, history: history_lib.RunHistory | None
+    run: lineage.Lineage, stage: stage_lib.Stage | None, filled: float | None
 ) -> float | None:
-    """Of sound in all batches, padding left out where the run has measured it."""
+    """Of sound in all batches, padding left out where it was measured."""
     if stage is None or stage.unit != stage_lib.AUDIO_SECONDS:
         return None
-    filled = history and history.curves.get(stage_lib.FILLED)
-    share = sum(filled.values) / len(filled.values) if filled else 1.0
-    return run.step * stage.per_batch * share
+    return run.step * stage.per_batch * (1.0 if filled is None else filled)
 
 
 def _history(workdir: str) -> history_lib.RunHistory | None:

@@ -15,6 +15,7 @@ import numpy as np
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
+from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import exported_generation
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
@@ -182,15 +183,7 @@ class TextToSound:
             ValueError: where a text has characters that the tokenizer lacks or does not fit, or
                 text, prompt and sound are together longer than the language model's window.
         """
-        if unknown := {*(sampler or {})} - {*vars(self.sampler)}:
-            known = ", ".join(vars(self.sampler))
-            raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
-        changed = dataclasses.replace(self.sampler, **(sampler or {}))
-        if changed.renormalize and not self._renormalizes:
-            raise ValueError(
-                "sampler must leave frames as they are for an autoencoder without "
-                "config.bottleneck.normalize, whose frames are of any scale, got renormalize=True"
-            )
+        changed = self._sampler(sampler or {})
         text, text_mask = self._text_rows(requests)
         prompt, prompt_mask = self._prompt_rows(requests)
         total = prompt.shape[1] + max_patches
@@ -219,6 +212,19 @@ class TextToSound:
             latents = np.asarray(flow_head.latents_of(patches), np.float32) * self._latent_rms
             counts = np.asarray(mask).sum(axis=1) * self.generator.patch
             yield [row[:count] for row, count in zip(latents, counts)]
+
+    def _sampler(self, changes: Mapping[str, Any]) -> sampler_lib.Sampler:
+        """The run's with what a call changes."""
+        if unknown := changes.keys() - vars(self.sampler).keys():
+            known = ", ".join(vars(self.sampler))
+            raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
+        changed = dataclasses.replace(self.sampler, **changes)
+        if changed.renormalize and not self._renormalizes:
+            raise ValueError(
+                "sampler must leave frames as they are for an autoencoder without "
+                "config.bottleneck.normalize, whose frames are of any scale, got renormalize=True"
+            )
+        return changed
 
     def generate(
         self,

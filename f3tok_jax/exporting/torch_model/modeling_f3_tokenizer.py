@@ -117,9 +117,9 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, folder, *args, output_loading_info: bool = False, **options):
+    def from_pretrained(cls, *args, output_loading_info: bool = False, **options):
         """See transformers; weights that are not those of the config are refused, not drawn."""
-        model, loaded = super().from_pretrained(folder, *args, output_loading_info=True, **options)
+        model, loaded = super().from_pretrained(*args, output_loading_info=True, **options)
         check_tensors(loaded["missing_keys"], loaded["unexpected_keys"])
         return (model, loaded) if output_loading_info else model
 

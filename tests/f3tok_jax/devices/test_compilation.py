@@ -131,6 +131,45 @@ def test_a_damaged_program_is_said_once_and_made_anew(kept):
     assert _compute() == 7.0 and keep() == [sentence]
 
 
+def test_a_program_that_could_not_be_written_takes_no_others_with_it(kept):
+    keep, folder = kept
+    keep(), _compute()
+    other = folder / "jit_kept_program-of_another_project-cache"
+    other.write_bytes(b"whole")
+    os.utime(other, (1e9, 1e9))
+    before = _entries(folder)
+    for name in before:  # as of a process before
+        os.utime(folder / name, (1e9, 1e9))
+    said = "Error writing persistent compilation cache entry for 'jit_kept_program': No space left"
+    warnings.showwarning(said, UserWarning, "", 0)
+    assert _entries(folder) == before
+
+
+def test_in_a_folder_that_is_shared_nothing_is_removed_that_was_there(kept, tmp_path):
+    keep, _ = kept
+    shared = tmp_path / "other"
+    jax.config.update("jax_compilation_cache_dir", str(shared))
+    keep(), _compute()
+    ((name, content),) = _entries(shared).items()
+    (shared / name).write_bytes(content[:100])
+    assert _compute() == 7.0 and len(keep()) == 1
+    assert _entries(shared) == {name: content[:100]}
+
+
+@pytest.mark.parametrize("use", [lambda: compilation.use_cache(None), compilation.keep_programs])
+def test_the_users_folder_is_the_users_alone_whoever_made_it(kept, use, monkeypatch):
+    _, folder = kept
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    use()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    jax.config.update("jax_compilation_cache_dir", None)
+    mine = os.geteuid()
+    monkeypatch.setattr(compilation.os, "geteuid", lambda: mine + 1)
+    use()
+    assert jax.config.jax_compilation_cache_dir is None
+
+
 def test_on_a_full_disk_all_is_compiled_and_it_is_said(kept):
     keep, folder = kept
     keep()

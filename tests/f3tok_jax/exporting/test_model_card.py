@@ -164,3 +164,12 @@ def test_every_run_of_a_chain_is_on_the_page(tmp_path):
         assert run.fingerprint in card
     assert "model.generate(" in card and "it has learnt the tasks transcription" in card
     assert "tokenizer\\:" not in card  # digits of a fingerprint are code
+    assert "at most 4.8 min of sound" in card  # it has measured nothing
+
+
+def test_a_model_that_is_lost_is_named_without_paths(tmp_path):
+    folders = tiny_runs.write_chain(tmp_path)
+    shutil.move(tmp_path / "text", tmp_path / "elsewhere")
+    card = _card(folders["representation"], tmp_path / "model")
+    assert "unknown; a model that it was trained on is not where it was" in card
+    assert str(tmp_path) not in card

@@ -240,6 +240,13 @@ def test_a_generation_run_is_exported_with_all_that_it_builds_on(more, tmp_path,
     run, folder = tiny_runs.write_chain(tmp_path, *more)["generation"], tmp_path / "model"
     assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
     capsys.readouterr()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert (
+        ("on a frozen language model" in card)
+        == ("on a frozen representation" in card)
+        == (not more)
+    )
+    assert str(tmp_path) not in card
     ours, waveform, text = tokenizer.F3Tokenizer.from_pretrained(run), _sound(4000), "a <b> c"
     np.save(tmp_path / "sound.npy", waveform)
     arguments = [str(folder), str(tmp_path / "sound.npy"), text, str(tmp_path / "found.npz")]
