@@ -33,6 +33,8 @@ _EXTRAS = {
         *("torch>=2.13", "transformers>=5.23"),
         *("onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"),
     ],
+    # export --stablehlo: how jax.export writes a function (30 kB).
+    "stablehlo": ["flatbuffers>=25.12"],
     # The benchmark of representations whose check an exported folder has to pass; likewise.
     "xares": ["xares>=0.1.3"],
 }

@@ -28,7 +28,8 @@ from f3tok_jax.runs import places
 # Further forms that an exported folder may hold.
 _FORMS = {
     "onnx": "the autoencoder in ONNX, too, in OUTPUT/onnx; needs the extra onnx",
-    "stablehlo": "and in StableHLO, for JAX without this package, in OUTPUT/stablehlo",
+    "stablehlo": "and in StableHLO, for JAX without this package, in OUTPUT/stablehlo; needs the "
+    "extra stablehlo",
 }
 
 

@@ -20,7 +20,7 @@ Form = Callable[[pathlib.Path, autoencoder_lib.Autoencoder, str], None]
 # Packages beyond those that the project requires.
 _PACKAGES = {
     "onnx": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
-    "stablehlo": (),
+    "stablehlo": ("flatbuffers",),
 }
 NAMES = tuple(_PACKAGES)
 FUNCTIONS = ("encode", "decode", "encode_step", "decode_step")

@@ -39,8 +39,8 @@ _README = """# F3-Tokenizer's autoencoder in StableHLO
 Each `.stablehlo` file is one function as `jax.export` serializes it, for {platforms}, by
 {version}: versions of JAX of half a year later read it, too. Later ones may need a new export.
 {rules}
-Each takes its weights first, a dict of tensors of `model.safetensors`; `functions.json` names them, and
-the geometry. Bound to the function before it is compiled, as here, they are laid out once and for all;
+They need `pip install jax flatbuffers safetensors`. Each takes its weights first, a dict of tensors of
+`model.safetensors`; `functions.json` names them, and the geometry. Bound to the function before it is compiled, as here, they are laid out once and for all;
 given as arguments they can be moved, sharded or changed, and are laid out anew in every call.
 
 ```python

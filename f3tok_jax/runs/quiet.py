@@ -7,14 +7,16 @@ A full disk is said in one sentence; Orbax would print a traceback for each of i
 
 import logging
 import os
+import re
 import sys
 from typing import Any
 
 from absl import logging as absl_logging
 
 _FROM = f"{os.sep}orbax{os.sep}"
-# Of TensorStore's writes: what one array meets is raised; the others of the save meet it, too.
-_UNASKED = "Future exception was never retrieved"
+# Of TensorStore's writes, one or several together: what one array meets is raised; the others of the
+# save meet it, too.
+_UNASKED = re.compile(r"\w*Future exception was never retrieved")
 _LATE = "Event loop is closed"  # for TensorStore, which answers when the read or write is given up
 
 
@@ -29,7 +31,7 @@ def keep_quiet() -> None:
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line is neither an error of Orbax's nor a task that it gave up for one."""
     said = record.getMessage()
-    given_up = record.name == "asyncio" and (_FROM in said or said.startswith(_UNASKED))
+    given_up = record.name == "asyncio" and (_FROM in said or _UNASKED.match(said))
     return not given_up and not (record.exc_info and _FROM in record.pathname)
 
 

@@ -106,7 +106,8 @@ def _tested(tree: pathlib.Path, tests: tuple[str, ...]) -> tuple[str, str]:
         done = subprocess.run(
             [*command, "-m", "not slow", "-p", "no:cacheprovider", *tests],
             cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree)},
+            # Bytecode of another text of one size, written in the same second, would be taken for it.
+            env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
             timeout=_SECONDS,

@@ -8,6 +8,8 @@ import logging
 import sys
 import types
 
+import pytest
+
 from f3tok_jax.runs import quiet
 
 
@@ -29,12 +31,16 @@ def test_what_a_read_gave_up_is_not_printed(monkeypatch):
     assert [str(one.exc_value) for one in printed] == ["a bug", "another"]
 
 
-def test_what_others_of_a_save_met_is_not_printed(caplog):
+@pytest.mark.parametrize("several", [False, True])
+def test_what_others_of_a_save_met_is_not_printed(several, caplog):
     quiet.keep_quiet()
 
     async def forget() -> None:
         future = asyncio.get_running_loop().create_future()
         future.set_exception(ValueError("No space left on device"))
+        if several:
+            asyncio.gather(future)
+            await asyncio.sleep(0)
 
     asyncio.run(forget())
     gc.collect()
