@@ -27,16 +27,13 @@ class Conv(nn.Conv2d):
     cache_name = ""
 
     def __init__(self, inputs: int, outputs: int, kernel, stride=(1, 1)):
-        below = (kernel[1] - 1) // 2  # bins
-        above = kernel[1] - stride[1] - below
-        is_even = below == above
-        super().__init__(inputs, outputs, kernel, stride, (0, below if is_even else 0))
-        self.past = kernel[0] - stride[0]  # frames
-        self.margins = None if is_even else (below, above)
+        super().__init__(inputs, outputs, kernel, stride)
+        self.past, below = kernel[0] - stride[0], (kernel[1] - 1) // 2
+        self.margins = (below, kernel[1] - stride[1] - below)  # bins, below and above
 
     def forward(self, x: torch.Tensor, cache: Cache | None) -> torch.Tensor:
         x = _with_past(x, self.past, cache, self.cache_name)
-        return super().forward(x if self.margins is None else F.pad(x, self.margins))
+        return super().forward(F.pad(x, self.margins))
 
 
 class TransposedConv(nn.ConvTranspose2d):
