@@ -21,7 +21,9 @@ _SHAPES = (
 )
 _STYLES = tuple((color, shape) for shape in _SHAPES for color in colors.SERIES[:-1])
 _GREY = (colors.SERIES[-1], _SHAPES[0])  # of rarer classes, together, and of clips without a label
-_OTHERS, _NONE = "others", "none"
+# Of those grey ones, which no label is: a clip may be of a class called "others", or "none".
+_OTHERS, _NONE = object(), object()
+_SAID = {_OTHERS: "(all rarer classes)", _NONE: "(clips without a label)"}
 
 
 class Class(NamedTuple):
@@ -75,6 +77,8 @@ def _map(title: str, plane: results.Plane, labels: Sequence[str]) -> Map:
         points[label if label in common else _OTHERS if label else _NONE].append(place)
     styles = dict(zip(common, _STYLES))
     classes = [
-        Class(name, *styles.get(name, _GREY), places) for name, places in points.items() if places
+        Class(_SAID.get(name, name), *styles.get(name, _GREY), places)
+        for name, places in points.items()
+        if places
     ]
     return Map(title, plane.shares, sum(map(len, points.values())), classes)

@@ -44,10 +44,22 @@ def test_classes_are_told_apart_and_rarer_ones_are_grey(tmp_path):
     labels = ["", ""] + [f"class {i:02d}" for i in range(20)] + ["class 19"] * 2
     drawn = _maps(tmp_path, labels, [float(i) for i in range(len(labels))])
     names = [one.name for one in drawn.classes]
-    assert names[0] == "class 19" and names[-2:] == ["others", "none"] and len(names) == 18 + 2
+    grey = ["(all rarer classes)", "(clips without a label)"]
+    assert names[0] == "class 19" and names[-2:] == grey and len(names) == 18 + 2
     styles = [(one.color, one.shape) for one in drawn.classes]
     assert len({*styles[:-2]}) == 18 and styles[-1] == styles[-2]
     assert styles[-1] not in styles[:-2]
+
+
+def test_classes_of_any_name_are_classes(tmp_path):
+    labels = ["none", "", "others", "none", "", ""] + [f"class {i:02d}" for i in range(20)] * 2
+    drawn = _maps(tmp_path, labels, [float(i) for i in range(len(labels))])
+    counts = {one.name: len(one.points) for one in drawn.classes}
+    assert len(counts) == len(drawn.classes) and counts["none"] == 2
+    assert counts["(clips without a label)"] == 3 and counts["(all rarer classes)"] == 7
+    few = _maps(tmp_path / "few", ["none", "", "others"], [0.0, 1.0, 2.0])
+    names = [one.name for one in few.classes]
+    assert names == ["none", "others", "(clips without a label)"]
 
 
 def test_a_file_whose_lists_differ_in_length_shows_what_fits(tmp_path):
