@@ -173,6 +173,23 @@ def test_a_key_shows_what_is_folded_away(open_page):
     assert page.locator("details[open]").count() == 1 and page.evaluate("heard") == []
 
 
+def test_keys_are_for_the_player_that_has_the_focus(open_page):
+    page = open_page()
+    player = page.locator(".player").first
+    player.get_by_role("button", name="Play").click()
+    _until(page, "heard.length == 1")
+    page.evaluate("document.activeElement.blur()")
+    for key in ("2", "ArrowRight", "Space"):
+        page.keyboard.press(key)
+    assert len(page.evaluate("heard")) == 1 and page.get_by_role("button", name="Pause").count()
+    assert page.locator(".player").first.locator("input[type=radio]").first.is_checked()
+    player.locator("h4").click()  # as in a browser that gives a clicked button no focus
+    page.keyboard.press("2")
+    _until(page, "heard.length == 2")
+    page.keyboard.press("Space")
+    assert page.get_by_role("button", name="Pause").count() == 0
+
+
 def _until(page, said: str) -> None:
     """Waits until it is so; wait_for_function is no script of the page and may not run there."""
     for _ in range(500):
