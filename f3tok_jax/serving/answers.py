@@ -24,6 +24,9 @@ from f3tok_jax.runs import lineage
 _NAME = "the sound"  # in messages: what is sent has no name here
 _BRIGHTEST = 0.995  # of the latents' sizes: the rest is as bright, so that one does not dim all
 
+# Stage -> what F3Tokenizer loads of a run of it.
+_PARTS = dict(autoencoder="codec", representation="representer", generation="text_to_sound")
+
 
 class TooMuch(ValueError):
     """More than the limits allow."""
@@ -73,7 +76,7 @@ class Answers:
         moved: Mapping[str, str],
         say: Callable[[str], None],
     ) -> "Answers":
-        """Opens a run and loads its autoencoder; see F3Tokenizer.from_pretrained.
+        """Opens a run and loads its autoencoder and its own part; see F3Tokenizer.from_pretrained.
 
         Args:
             folder: of the run.
@@ -93,17 +96,23 @@ class Answers:
 
         run = tokenizer_lib.F3Tokenizer.from_pretrained(folder, step, moved=moved, say=tell)
         answers = cls(run, limits)
-        run.codec
+        run.codec, answers._used()
         return answers
 
     def model(self) -> dict[str, Any]:
-        """What the run is and what it can do."""
+        """What the run is, at the step whose weights are used, and what it can do."""
         return dict(
-            **model_folder.describe(self.tokenizer.run),
+            **model_folder.describe(self._used()),
             questions=self.questions,
             kinds=self.kinds,
             limits=dataclasses.asdict(self.limits),
         )
+
+    def _used(self) -> lineage.Lineage:
+        """The run at the step that is loaded: an older one where the newest is damaged."""
+        run = self.tokenizer.run
+        step = getattr(self.tokenizer, _PARTS[run.stage]).step
+        return run if step == run.step else run.at(step)
 
     def reconstruct(self, sound: bytes) -> dict[str, Any]:
         """A sound through the tokenizer, its channels mixed, and its latents on the way.

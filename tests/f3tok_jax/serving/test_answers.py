@@ -12,6 +12,7 @@ import soundfile
 
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.serving import answers as answers_lib
+from tests.support import tiny_models
 from tests.support import tiny_runs
 
 _LIMITS = answers_lib.Limits(seconds=2.0, characters=5)
@@ -151,3 +152,11 @@ def test_it_says_what_it_is(answers, chain):
     assert model["model"] == chain["generation"] and model["latent_dim"] == 8
     assert model["limits"] == dict(seconds=2.0, num_bytes=32_000_000, characters=5, waiting=8)
     assert model["kinds"] == ["transcription"]
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "representation", "generation"])
+def test_it_names_the_step_that_it_uses(tmp_path_factory, stage):
+    run = tiny_runs.write_chain(tmp_path_factory.mktemp("damaged"))[stage]
+    tiny_models.add_damaged_step(run)
+    answers = _load(run, [])
+    assert answers.model()["step"] == 3 and answers.tokenizer.run.step == 5
