@@ -132,7 +132,7 @@ players.original.addEventListener("error", () => {
 });
 
 let asked = null; // the request that is answered
-let sent = null; // what the server was given
+let sent = null; // the sound that is shown, as the server was given it
 
 /** Sends a sound through the tokenizer and shows what becomes of it. */
 async function take(sound) {
@@ -142,13 +142,16 @@ async function take(sound) {
   Object.values(players).forEach((player) => player.pause());
   say("sound_status", "On its way through the tokenizer …");
   try {
-    sent = foreign.test(sound.name || "") ? await converted(sound) : sound;
-    if (sent.size > maxBytes) {
-      throw new Error(`A file must have at most ${maxBytes / 1e6} MB, this one has ${(sent.size / 1e6).toFixed(1)}.`);
+    const given = foreign.test(sound.name || "") ? await converted(sound) : sound;
+    mine.signal.throwIfAborted();
+    if (given.size > maxBytes) {
+      throw new Error(`A file must have at most ${maxBytes / 1e6} MB, this one has ${(given.size / 1e6).toFixed(1)}.`);
     }
-    const options = { body: sent, headers: { "Content-Type": "application/octet-stream" } };
+    const options = { body: given, headers: { "Content-Type": "application/octet-stream" } };
     const found = await ask("api/reconstruction", { ...options, signal: mine.signal });
+    mine.signal.throwIfAborted();
     const made = new Blob([bytesOf(found.sound)], { type: "audio/wav" });
+    sent = given;
     give(players.original, sent);
     give(players.made, made);
     $("save").href = players.made.src;
@@ -160,11 +163,11 @@ async function take(sound) {
     say("sound_status", [seconds, ...found.notes].join(" "));
     if ($("question")) await answer(mine.signal);
   } catch (error) {
-    if (error.name !== "AbortError") say("sound_status", error.message, true);
+    if (asked === mine) say("sound_status", error.message, true);
   }
 }
 
-/** What the language model answers about the sound that was sent. */
+/** What the language model answers about the sound that is shown, until another is taken. */
 async function answer(signal) {
   $("answer").hidden = true;
   $("ask").disabled = true;
@@ -173,19 +176,20 @@ async function answer(signal) {
     const task = encodeURIComponent($("question").value);
     const headers = { "Content-Type": "application/octet-stream" };
     const found = await ask(`api/transcript?task=${task}`, { body: sent, headers, signal });
+    signal.throwIfAborted();
     $("answer").textContent = found.text;
     $("answer").hidden = !found.text;
     say("answer_status", found.text ? "" : "It answers nothing.");
   } catch (error) {
-    if (error.name !== "AbortError") say("answer_status", error.message, true);
+    if (!signal.aborted) say("answer_status", error.message, true);
   } finally {
-    $("ask").disabled = false;
+    if (!signal.aborted) $("ask").disabled = false;
   }
 }
 
 if ($("question")) {
-  $("ask").addEventListener("click", () => answer());
-  $("question").addEventListener("change", () => answer());
+  $("ask").addEventListener("click", () => answer(asked.signal));
+  $("question").addEventListener("change", () => answer(asked.signal));
 }
 
 // A file is chosen or dropped.
@@ -206,13 +210,29 @@ for (const event of ["dragover", "dragleave", "drop"]) {
 // A recording, until it is stopped or as long as may be.
 let recording = null;
 
+/** Lets go of the microphone. */
+function close(stream, context) {
+  stream.getTracks().forEach((track) => track.stop());
+  context?.close();
+}
+
 async function begin() {
   Object.values(players).forEach((player) => player.pause());
   // As it sounds: browsers would take echo and noise away.
   const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio });
-  const context = new AudioContext();
-  await context.audioWorklet.addModule("recorder.js");
+  let context = null;
+  try {
+    context = new AudioContext();
+    await context.audioWorklet.addModule("recorder.js");
+    record(stream, context);
+  } catch (error) {
+    close(stream, context);
+    throw error;
+  }
+}
+
+function record(stream, context) {
   const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
   const blocks = [];
   let count = 0;
@@ -234,14 +254,12 @@ function finish() {
   const { stream, context, node, blocks } = recording;
   recording = null;
   node.port.onmessage = null;
-  stream.getTracks().forEach((track) => track.stop());
-  const rate = context.sampleRate;
-  context.close();
+  close(stream, context);
   $("record").textContent = "Record";
   $("recording").hidden = true;
   const samples = new Float32Array(blocks.reduce((total, block) => total + block.length, 0));
   blocks.reduce((at, block) => (samples.set(block, at), at + block.length), 0);
-  if (samples.length) take(wavOf(samples, rate));
+  if (samples.length) take(wavOf(samples, context.sampleRate));
   else say("sound_status", "Nothing was recorded.", true);
 }
 
