@@ -17,6 +17,7 @@ Exit codes: 0 finished, 1 wrong arguments or model, 130 Ctrl-C; stderr says whic
 
 import argparse
 from collections.abc import Sequence
+import math
 import sys
 
 from data_pipelines import command
@@ -34,13 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--host", default="127.0.0.1", help="name or address of this machine to be reached at")
     add("--port", type=command.at_least(0), default=8000, help="0 for any that is free")
     text = "of a sound at most, given or made"
-    add("--max_seconds", type=command.at_least(1, float), default=60.0, help=text)
+    add("--max_seconds", type=_seconds, default=60.0, help=text)
     text = "of a sound's file at most"
     add("--max_megabytes", type=command.at_least(1), default=32, help=text)
     add("--max_characters", type=command.at_least(1), default=500, help="of a text at most")
     return command.run(
         parser, _serve, arguments, interrupted=lambda given: command.EXIT_INTERRUPTED
     )
+
+
+def _seconds(text: str) -> float:
+    """Type of --max_seconds: without an end, one sound would keep the model from all others."""
+    seconds = command.at_least(1, float)(text)
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"must be finite, got {text!r}")
+    return seconds
 
 
 def _serve(given: argparse.Namespace) -> None:
@@ -69,8 +78,8 @@ def _serve(given: argparse.Namespace) -> None:
         )
         moved = dict(given.moved or ())
         run = answers.Answers.load(folder, given.step, limits, moved=moved, say=command.say)
-        hosts = {given.host.lower(), "localhost", "127.0.0.1", "[::1]"} if is_local else None
-        guarded = guard.Guard(app.App(run).starlette(), hosts)
+        hosts = guard.names(given.host, is_local=is_local)
+        guarded = guard.Guard(app.App(run).starlette(), hosts, by_address=not is_local)
         command.say(f"{server.address(listens, given.host)} serves {folder}; Ctrl-C ends it")
         server.of(guarded).run(sockets=[listens])
 

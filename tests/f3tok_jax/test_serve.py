@@ -21,6 +21,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
 from f3tok_jax import serve
+from f3tok_jax.serving import guard
 from f3tok_jax.serving import server
 from tests.support import page_server
 from tests.support import tiny_models
@@ -47,6 +48,8 @@ def test_what_is_wrong_is_one_sentence(run, monkeypatch, tmp_path, capsys):
             (run, f"--port={taken}"): "--host and --port must be free",
             (run, "--port=-1"): "--port: must be at least 0",
             (run, "--max_seconds=0"): "--max_seconds: must be at least 1",
+            (run, "--step=77", "--max_seconds=inf"): "--max_seconds: must be finite, got 'inf'",
+            (run, "--step=77", "--max_seconds=nan"): "--max_seconds: must be at least 1",
             (run, "--port=0", "--step=77"): "must hold a checkpoint of step 77",
         }
         for arguments, words in wrong.items():
@@ -106,7 +109,9 @@ def test_who_opens_it_to_others_is_told_so(run, monkeypatch, capsys):
     assert said.err == "note: all who can reach 0.0.0.0 can use the model: there is no password\n"
     assert serve.main([run, "--port=0"]) == 0
     assert capsys.readouterr().err == ""
-    assert [app._hosts for app in guarded] == [None, {"127.0.0.1", "localhost", "[::1]"}]
+    found = [(app._by_address, app._hosts) for app in guarded]
+    names = guard.names("0.0.0.0", is_local=False)
+    assert found == [(True, names), (False, {"127.0.0.1", "localhost", "[::1]"})]
 
 
 class _Ended:
