@@ -51,9 +51,23 @@ class _Turns:
         finally:
             self._here -= 1
 
-    async def take(self, work: Callable[..., Any], *given: Any, **options: Any) -> Any:
-        """Does blocking work in a thread, when it is its turn."""
+    async def take(
+        self, request: requests.Request, work: Callable[..., Any], *given: Any, **options: Any
+    ) -> Any:
+        """Does blocking work in a thread, when it is its turn.
+
+        Args:
+            request: whose body was read.
+            work: the function.
+            *given: to it.
+            **options: to it.
+
+        Raises:
+            HTTPException: where whoever asked has gone; nobody is told.
+        """
         async with self._lock:
+            if await request.is_disconnected():
+                raise exceptions.HTTPException(400, "an answer must be waited for")
             return await concurrency.run_in_threadpool(work, *given, **options)
 
 
@@ -98,21 +112,21 @@ class App:
     async def _reconstruct(self, request: requests.Request) -> responses.Response:
         async with self._turns.place():
             sound = await _body(request, self._limits.num_bytes)
-            found = await self._turns.take(self._answers.reconstruct, sound)
+            found = await self._turns.take(request, self._answers.reconstruct, sound)
         return responses.JSONResponse(found)
 
     async def _transcribe(self, request: requests.Request) -> responses.Response:
         task = request.query_params.get("task", next(iter(self._answers.questions), ""))
         async with self._turns.place():
             sound = await _body(request, self._limits.num_bytes)
-            found = await self._turns.take(self._answers.transcribe, sound, task)
+            found = await self._turns.take(request, self._answers.transcribe, sound, task)
         return responses.JSONResponse(found)
 
     async def _generate(self, request: requests.Request) -> responses.Response:
         given = _read(await _body(request, _JSON_BYTES))
         text, task = given.pop("text"), given.pop("task", next(iter(self._answers.kinds), ""))
         async with self._turns.place():
-            found = await self._turns.take(self._answers.generate, text, task, **given)
+            found = await self._turns.take(request, self._answers.generate, text, task, **given)
         return responses.JSONResponse(found)
 
 

@@ -6,6 +6,7 @@ import concurrent.futures
 import errno
 import io
 import json
+import socket
 import threading
 import time
 
@@ -123,6 +124,8 @@ def test_its_own_names_are_welcome_by_any_port(served, host):
         dict(origin="http://127.0.0.1:1"),
         dict(sec_fetch_site="cross-site"),
         dict(sec_fetch_site="same-site"),
+        dict(sec_fetch_site="same-site", sec_fetch_mode="navigate", sec_fetch_dest="document"),
+        dict(origin="http://["),
     ],
 )
 def test_pages_of_others_are_refused(served, sound, headers):
@@ -193,6 +196,28 @@ def test_one_request_of_the_model_at_a_time_and_so_many_wait():
         assert [one.result().found for one in asked] == [{"size": 3}] * 2
         assert served.ask("/api/reconstruction", b"abcd").found == {"size": 4}
     assert slow.most_at_once == 1
+
+
+def test_who_has_gone_is_not_answered():
+    slow = _Slow()
+    app = app_lib.App(slow)
+    with (
+        page_server.served(app.starlette()) as served,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        first = pool.submit(served.ask, "/api/reconstruction", b"abc")
+        assert slow.begun.acquire(timeout=60)
+        with socket.create_connection(("127.0.0.1", served.port)) as leaves:
+            leaves.sendall(
+                b"POST /api/transcript HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"
+            )
+            while app._turns._here < 2:
+                time.sleep(0.01)
+        time.sleep(0.2)  # until the server has heard of it
+        slow.goes_on.set()
+        assert first.result().code == 200
+        assert served.ask("/api/transcript", b"b").code == 200
+    assert slow.asked == [(b"b", "transcription")]
 
 
 @pytest.mark.parametrize(
