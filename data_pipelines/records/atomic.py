@@ -10,7 +10,9 @@ import contextlib
 import errno
 import os
 import pathlib
+import secrets
 import shutil
+import tempfile
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errno of a disk that has no room for a file
 
@@ -75,6 +77,21 @@ def passing(path: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         _partials.discard(path)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[pathlib.Path]:
+    """A folder for the user alone, among the system's temporary ones, that goes with the context.
+
+    Or with the process, where that is told to end: it is known before it is there.
+    """
+    path = pathlib.Path(tempfile.gettempdir(), f"f3tok_{secrets.token_hex(8)}")
+    with passing(path):
+        path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_partials() -> None:

@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 import os
-import pathlib
 import sys
-import tempfile
 import time
 from typing import Any
 
@@ -99,9 +97,9 @@ def _time(given: argparse.Namespace) -> None:
 
     torch.set_num_threads(given.threads)
     config = config_lib.read(given.config, given.overrides)
-    with tempfile.TemporaryDirectory() as folder, atomic.passing(folder):
+    with atomic.temporary_folder() as folder:
         autoencoder, params = _autoencoder(config)
-        timed = codecs.ours(autoencoder, params, pathlib.Path(folder), given.threads)
+        timed = codecs.ours(autoencoder, params, folder, given.threads)
         timed += codecs.of_transformers(given.others)
         tables = {}
         for title, rows in _tables(timed, given, autoencoder.sample_rate):

@@ -54,7 +54,7 @@ def writable(target: str, ending: str) -> Iterator[str]:
     kept = os.dup(_STDOUT)
     try:
         os.dup2(_STDERR, _STDOUT)
-        with tempfile.TemporaryDirectory(prefix="f3tok_") as folder, atomic.passing(folder):
+        with atomic.temporary_folder() as folder:
             place = os.path.join(folder, f"standard_output{ending}")
             yield place
             with open(place, "rb") as file, open(kept, "wb", closefd=False) as out:

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -169,7 +168,7 @@ class Answers:
             raise TooMuch(
                 f"seconds must be above 0 and up to {self.limits.seconds:g}, got {seconds:g}"
             )
-        with self._asked() as notes, _folder() as folder:
+        with self._asked() as notes, atomic.temporary_folder() as folder:
             options = dict(task=task, max_seconds=seconds, seed=seed)
             made = self.tokenizer.generate_file(text, folder / "made.wav", **options)
             return dict(
@@ -188,7 +187,7 @@ class Answers:
     @contextlib.contextmanager
     def _stored(self, sound: bytes) -> Iterator[pathlib.Path]:
         """A file with a sound that is not too long, for a while."""
-        with _folder() as folder:
+        with atomic.temporary_folder() as folder:
             path = folder / "given"
             path.write_bytes(sound)
             seconds = _seconds(path, self.limits.seconds)
@@ -222,13 +221,6 @@ def _check_task(task: str, known: list[str], what: str) -> None:
         raise ValueError(f"this needs a run that {what}, got one that does not")
     if task not in known:
         raise ValueError(f"task must be one of {', '.join(known)}, got {task!r}")
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[pathlib.Path]:
-    """A folder that goes with the context, or with the process."""
-    with tempfile.TemporaryDirectory(prefix="f3tok_") as folder, atomic.passing(folder):
-        yield pathlib.Path(folder)
 
 
 def _seconds(path: pathlib.Path, enough: float) -> float:

@@ -5,6 +5,7 @@
 import contextlib
 import errno
 import os
+import stat
 
 from etils import epath
 import pytest
@@ -73,3 +74,14 @@ def test_what_is_half_goes_with_the_process(tmp_path):
         partial.write_text("half")
         atomic.remove_partials()
         assert not os.listdir(tmp_path)
+
+
+def test_a_temporary_folder_goes_with_its_context_and_with_the_process():
+    with atomic.temporary_folder() as folder:
+        assert folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        (folder / "sound.wav").write_bytes(b"RIFF")
+    assert not folder.exists()
+    with atomic.temporary_folder() as folder:
+        (folder / "sound.wav").write_bytes(b"RIFF")
+        atomic.remove_partials()
+        assert not folder.exists()
