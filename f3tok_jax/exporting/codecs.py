@@ -97,9 +97,9 @@ _Made = tuple[Codec, Callable[[np.ndarray], Any], Callable[[np.ndarray], Any]]
 def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
     codec, variables = codec_lib.Codec(autoencoder, params), {"params": params}
 
-    def stepper(part: str) -> Callable[[np.ndarray], np.ndarray]:
-        step = jax.jit(functools.partial(autoencoder.apply, method=f"{part}_step"))
-        kept = [autoencoder.apply(variables, 1, method=f"{part}r_state")]
+    def stepper(name: str, state: str) -> Callable[[np.ndarray], np.ndarray]:
+        step = jax.jit(functools.partial(autoencoder.apply, method=name))
+        kept = [autoencoder.apply(variables, 1, method=state)]
 
         def call(chunk: np.ndarray) -> np.ndarray:
             kept[0], found = step(variables, kept[0], chunk)
@@ -112,7 +112,11 @@ def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
         encode=lambda waveform: codec.encode(list(waveform), batch_size=len(waveform)),
         decode=lambda latents: codec.decode(latents, batch_size=len(latents)),
     )
-    return made, stepper("encode"), stepper("decode")
+    return (
+        made,
+        stepper("encode_step", "encoder_state"),
+        stepper("decode_step", "decoder_state"),
+    )
 
 
 def _in_torch(model: Any) -> _Made:

@@ -22,7 +22,6 @@ _PACKAGES = {
     "onnx": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "stablehlo": ("flatbuffers",),
 }
-NAMES = tuple(_PACKAGES)
 FUNCTIONS = ("encode", "decode", "encode_step", "decode_step")
 
 

@@ -43,12 +43,14 @@ class Parts:
     """What an exported folder holds.
 
     Attributes:
+        autoencoder: whose latents all others read.
         config: of config.json.
         tensors: by name.
         step: of the run, after which they were saved.
         tokenizer: folder of the text tokenizer; "" where no text is read.
     """
 
+    autoencoder: autoencoder_lib.Autoencoder
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
     step: int
@@ -127,8 +129,8 @@ def _autoencoder(run: lineage.Lineage, say: Say) -> Parts:
         "mel_windows": losses.mel_windows,
         "mel_bands": losses.mel_bands,
     }
-    parts = Parts(config, {}, run.step)
-    for name in ("encoder", "decoder"):
+    parts = Parts(autoencoder, config, {}, run.step)
+    for name in exported_config.PARTS["autoencoder"]:
         parts.add(name, params[name])
     return parts
 
@@ -189,7 +191,7 @@ def language_tensors(model: language_model_lib.LanguageModel, params: Any) -> di
     """A language model without its head, which says no text here."""
     stored = pretrained_language_model.tensors(model, params).items()
     return {
-        name.replace("model.", "language_model.", 1): array
+        torch_weights.language_model_name(name): array
         for name, array in stored
         if name.startswith("model.")
     }

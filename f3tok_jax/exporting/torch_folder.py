@@ -23,11 +23,12 @@ from data_pipelines.records import atomic
 from f3tok_jax.exporting import forms
 from f3tok_jax.exporting import model_card
 from f3tok_jax.exporting import parts as parts_lib
-from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import lineage
 
 _MODEL = pathlib.Path(__file__).with_name("torch_model")
+# Whatever the language model's own class: what it does lies in tokenizer.json.
+_TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
 def write(
@@ -66,15 +67,9 @@ def write(
             _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
         for write_form in also:
-            heard_by = run if run.stage == "autoencoder" else run.ancestor("autoencoder")
-            autoencoder = pretrained_autoencoder.of_run(heard_by)
-            write_form(root, autoencoder, parts.config["latents_fingerprint"])
+            write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
         atomic.write_text(root / "README.md", card)
     return parts.step
-
-
-# Whatever the language model's own class: what it does lies in tokenizer.json.
-_TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
 def _describe_sound(config: Mapping[str, Any]) -> dict[str, Any]:

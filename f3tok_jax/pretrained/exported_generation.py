@@ -20,6 +20,7 @@ from f3tok_jax.pretrained import exported as exported_models
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
@@ -97,7 +98,7 @@ def _language_model(model: Generation, dtype: jnp.dtype) -> dict[str, Any]:
     """Parameters of the language model."""
     module, own = model.generator.language_model, "language_model"
     stored = pretrained_language_model.tensor_shapes(module)
-    names = {name: name.replace("model", own, 1) for name in stored}
+    names = {name: torch_weights.language_model_name(name) for name in stored}
     shapes = {names[name]: shape for name, shape in stored.items()}
     found = exported_models.tensors(model.run.workdir, model.run.written, shapes, (own,), dtype)
     tensors = {name: found[names[name]] for name in stored}

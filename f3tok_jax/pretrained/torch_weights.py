@@ -37,7 +37,7 @@ def shapes(like: Any) -> dict[str, tuple[int, ...]]:
     """Name -> shape, as stored, of what `tensors` makes of parameters of the shapes of `like`."""
     found = {}
     for path, leaf in zip(fingerprints.paths(like), jax.tree.leaves(like)):
-        for name, part in _parts(path, np.broadcast_to(np.int8(0), leaf.shape)):
+        for name, part in _parts(path, _empty(leaf.shape)):
             found[name] = part.transpose(_axes(path, part.ndim)).shape
     return found
 
@@ -55,36 +55,41 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     Raises:
         ValueError: where a tensor is missing, too many, or of another shape.
     """
-    leaves = dict(zip(fingerprints.paths(like), jax.tree.leaves(like)))
-    names = {
-        path: [name for name, _ in _parts(path, np.broadcast_to(np.int8(0), leaf.shape))]
-        for path, leaf in leaves.items()
-    }
-    wanted = {name for each in names.values() for name in each}
+    wanted = shapes(like)
     for problem, differing in (
-        ("lack", wanted - tensors.keys()),
-        ("have beyond them", tensors.keys() - wanted),
+        ("lack", wanted.keys() - tensors.keys()),
+        ("have beyond them", tensors.keys() - wanted.keys()),
     ):
         if differing:
             listed = checkpoint_meta.listed(sorted(differing))
             raise ValueError(f"the weights must be those of the config: they {problem} {listed}")
-    found = [_joined(path, names[path], leaf, tensors) for path, leaf in leaves.items()]
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"the tensor {name} must be of shape {shape}, got {tensors[name].shape}"
+            )
+    leaves = zip(fingerprints.paths(like), jax.tree.leaves(like), strict=True)
+    found = [_joined(path, leaf.shape, tensors) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
-def _joined(
-    path: str, names: list[str], leaf: Any, tensors: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def language_model_name(name: str) -> str:
+    """The name of a language model's tensor, in its own folder, where it is a part of a model."""
+    return name.replace("model.", "language_model.", 1)
+
+
+def _joined(path: str, shape: tuple[int, ...], tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     """One parameter of its tensors."""
-    shape = leaf.shape[1:] if _is_stacked(path) else leaf.shape
-    axes = _axes(path, len(shape))
     parts = []
-    for name in names:
-        array, stored = tensors[name], tuple(shape[axis] for axis in axes)
-        if array.shape != stored:
-            raise ValueError(f"the tensor {name} must be of shape {stored}, got {array.shape}")
-        parts.append(array.transpose(tuple(np.argsort(axes).tolist())))
+    for name, part in _parts(path, _empty(shape)):
+        axes = np.argsort(_axes(path, part.ndim)).tolist()
+        parts.append(tensors[name].transpose(tuple(axes)))
     return np.stack(parts) if _is_stacked(path) else parts[0]
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of a shape that takes no memory."""
+    return np.broadcast_to(np.int8(0), shape)
 
 
 def _parts(path: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
