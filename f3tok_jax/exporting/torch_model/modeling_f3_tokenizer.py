@@ -19,9 +19,8 @@ compute_dtype float32, within rounding; the geometry is SpectroStream's (arXiv 2
 F3-Tokenizer's (arXiv 2606.06357).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import math
 import pathlib
 import shutil
@@ -29,15 +28,11 @@ import shutil
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig
-from transformers import AutoModel
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
 from .autoencoder_f3_tokenizer import Cache
 from .autoencoder_f3_tokenizer import Conv
-from .autoencoder_f3_tokenizer import F3TokDecoder
-from .autoencoder_f3_tokenizer import F3TokEncoder
 from .autoencoder_f3_tokenizer import TransposedConv
 from .autoencoder_f3_tokenizer import detached
 from .checks_f3_tokenizer import check_rows
@@ -49,14 +44,12 @@ from .checks_f3_tokenizer import opened
 from .configuration_f3_tokenizer import AUTOENCODER
 from .configuration_f3_tokenizer import GENERATOR
 from .configuration_f3_tokenizer import F3TokConfig
-from .generation_f3_tokenizer import F3TokFlowHead
-from .generation_f3_tokenizer import F3TokProjector
 from .generation_f3_tokenizer import Generator
 from .generation_f3_tokenizer import Sampling
 from .generation_f3_tokenizer import whole_patches
 from .losses_f3_tokenizer import MelDistance
+from .parts_f3_tokenizer import makers
 from .text_f3_tokenizer import text_rows
-from .transformer_f3_tokenizer import F3TokRepresentationEncoder
 
 # Of an exported folder, what transformers does not save with a model.
 _BESIDE = (
@@ -101,15 +94,15 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
 
     def __init__(self, config: F3TokConfig):
         super().__init__(config)
-        makers = _makers(config)
-        if unknown := [part for part in config.parts if part not in makers]:
-            raise ValueError(f"parts must be of {', '.join(makers)}, got {unknown}")
+        known = makers(config)
+        if unknown := [part for part in config.parts if part not in known]:
+            raise ValueError(f"parts must be of {', '.join(known)}, got {unknown}")
         for part in config.parts:
-            setattr(self, part, makers[part]())
+            setattr(self, part, known[part]())
         if set(AUTOENCODER) <= set(config.parts):
             scales = config.mel_windows, config.mel_bands
             self.mel_distance = MelDistance(config.sampling_rate, *scales)
-        absent = makers.keys() - set(config.parts)
+        absent = known.keys() - set(config.parts)
         self._keys_to_ignore_on_load_unexpected = [rf"^{part}\." for part in sorted(absent)]
         for name, module in self.named_modules():
             if isinstance(module, (Conv, TransposedConv)):
@@ -426,33 +419,3 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             latent_rms=self.config.representation["latent_rms"],
             **{name: self.part(name) for name in GENERATOR},
         )
-
-
-def _makers(config: F3TokConfig) -> dict[str, Callable[[], nn.Module]]:
-    """Name -> how it is made, of every part that the config knows."""
-    encoder = functools.partial(
-        F3TokRepresentationEncoder, config.latent_dim, config.representation
-    )
-    makers = {
-        "encoder": lambda: F3TokEncoder(config),
-        "decoder": lambda: F3TokDecoder(config),
-    }
-    if config.representation:
-        makers["representation_encoder"] = encoder
-    if config.generation:
-        fields = config.generation
-        language_model = AutoConfig.for_model(**fields["language_model"])
-        width, patch = language_model.hidden_size, fields["patch"]
-        makers |= {
-            **({"generation_encoder": encoder} if fields["has_own_encoder"] else {}),
-            "projector": lambda: F3TokProjector(
-                config.representation["width"], patch, width, fields["projector"]
-            ),
-            "language_model": lambda: AutoModel.from_config(
-                language_model, attn_implementation=config._attn_implementation
-            ),
-            "flow_head": lambda: F3TokFlowHead(
-                config.latent_dim, patch, width, fields["flow_head"]
-            ),
-        }
-    return makers
