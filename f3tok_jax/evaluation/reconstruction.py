@@ -29,6 +29,7 @@ from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import sound as sound_lib
 
 NOISE_SEED = 0
 ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
@@ -132,7 +133,7 @@ def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(jax.random.normal(example, shape))
 
 
-def fit_pca(mixture: str, geometry: lineage.Sound) -> baselines.PcaCodec:
+def fit_pca(mixture: str, geometry: sound_lib.Sound) -> baselines.PcaCodec:
     """Fits the PCA reference on at most an hour of sound, evenly spaced over a mixture's parts."""
     names = [name for name, _ in mixtures.parse(mixture)]
     parts = [sources.open_sound(name, sample_rate=geometry.sample_rate) for name in names]

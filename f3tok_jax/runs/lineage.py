@@ -23,6 +23,7 @@ from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import saved_states
+from f3tok_jax.runs import sound as sound_lib
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
 LATENT_RMS = "latent_rms"  # among what a representation run has measured
@@ -38,35 +39,6 @@ _READ_LATER = {
     "autoencoder": ("generator/", ("",)),
     "representation": (f"{ENCODER}/", ("encoder/", "projector/")),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Sound:
-    """What latents are of: Hz, samples, channels."""
-
-    sample_rate: int
-    samples_per_latent: int
-    latent_dim: int
-
-    @property
-    def latent_rate(self) -> float:
-        """Latents per second, Hz."""
-        return self.sample_rate / self.samples_per_latent
-
-    def batch_spec(self, data: ml_collections.ConfigDict) -> dict[str, Any]:
-        """What a batch must have of it, by config.data: latents, or waveforms, their mask, and
-        whether they begin and end where a recording does; name -> jax.ShapeDtypeStruct."""
-        import jax
-        import jax.numpy as jnp
-
-        shape = (data.batch_size, data.crop_frames)
-        if data.get("latents"):
-            heard = {"latents": jax.ShapeDtypeStruct((*shape, self.latent_dim), jnp.float32)}
-        else:
-            shape = (data.batch_size, data.crop_frames * self.samples_per_latent)
-            heard = {"waveform": jax.ShapeDtypeStruct(shape, jnp.float32)}
-        shapes = {"mask": shape, "begins": shape[:1], "ends": shape[:1]}
-        return heard | {name: jax.ShapeDtypeStruct(one, jnp.bool_) for name, one in shapes.items()}
 
 
 class _Files(NamedTuple):
@@ -275,7 +247,7 @@ class Lineage:
         return next(filter(None, found), None)
 
     @functools.cached_property
-    def sound(self) -> Sound:
+    def sound(self) -> sound_lib.Sound:
         """Of the run's latents: from its autoencoder, or the config's own where it names none.
 
         Raises:
@@ -287,11 +259,11 @@ class Lineage:
                 raise ArithmeticError(str(sound))
             return sound
 
-    def _sound(self) -> Sound:
+    def _sound(self) -> sound_lib.Sound:
         config = self.config
         if config.stage == "autoencoder":
             samples = config.model.hop_length * math.prod(time for time, _ in config.model.strides)
-            return Sound(config.model.sample_rate, samples, config.model.latent_dim)
+            return sound_lib.Sound(config.model.sample_rate, samples, config.model.latent_dim)
         for parent in self.parents.values():
             return parent.sound
         if "representation" in config:

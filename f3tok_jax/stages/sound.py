@@ -15,6 +15,7 @@ from data_pipelines.reading import pipeline
 from data_pipelines.reading import suitability
 from data_pipelines.reading import tasks
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as sound_lib
 
 
 def derived(
@@ -40,12 +41,12 @@ def derived(
     }
 
 
-def crop_length(config: ml_collections.ConfigDict, sound: lineage.Sound) -> int:
+def crop_length(config: ml_collections.ConfigDict, sound: sound_lib.Sound) -> int:
     """Samples of an example."""
     return config.data.crop_frames * sound.samples_per_latent
 
 
-def seconds_per_batch(config: ml_collections.ConfigDict, sound: lineage.Sound) -> float:
+def seconds_per_batch(config: ml_collections.ConfigDict, sound: sound_lib.Sound) -> float:
     """Seconds of sound in a global batch."""
     return config.data.batch_size * crop_length(config, sound) / sound.sample_rate
 
@@ -54,7 +55,7 @@ def open_pipeline(
     names: str,
     *,
     config: ml_collections.ConfigDict,
-    sound: lineage.Sound,
+    sound: sound_lib.Sound,
     crops: Mapping[str, Any],
     check: Callable[[], None] = lambda: None,
     **hosts: Any,
@@ -95,7 +96,7 @@ def text_tasks(
 
 def shared_rows(
     config: ml_collections.ConfigDict,
-    sound: lineage.Sound,
+    sound: sound_lib.Sound,
     needs: Callable[[int, int], Mapping[str, int]],
     *,
     max_tokens: int,

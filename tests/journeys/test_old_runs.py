@@ -21,6 +21,7 @@ from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as sound_lib
 from f3tok_jax.stages import language_model as language_model_stage
 from f3tok_jax.training import session
 from tests.support import run_checks
@@ -50,7 +51,7 @@ def _read(stage: str) -> lineage.Lineage:
 def test_every_run_loads_with_the_runs_that_it_was_trained_on(runs):
     autoencoder, params, run = pretrained_autoencoder.load(_read("autoencoder"))
     assert fingerprint.autoencoder_fingerprint(params) == run.fingerprint
-    geometry = lineage.Sound(16_000, autoencoder.samples_per_latent, autoencoder.latent_dim)
+    geometry = sound_lib.Sound(16_000, autoencoder.samples_per_latent, autoencoder.latent_dim)
     representation = _read("representation")
     encoder, params, _ = pretrained_representation.load_encoder(representation)
     assert (

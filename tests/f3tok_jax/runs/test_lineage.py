@@ -23,6 +23,7 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import pins
+from f3tok_jax.runs import sound as sound_lib
 from f3tok_jax.stages import registry
 from tests.support import seals
 from tests.support import tiny_models
@@ -52,7 +53,7 @@ def test_a_run_knows_what_it_is_of(chain):
     assert (run.stage, run.step, list(run.parents)) == ("generation", 3, ["representation"])
     assert autoencoder is run.parents["representation"].parents["autoencoder"]
     assert run.ancestor("generation") is None and not autoencoder.parents
-    assert run.sound == autoencoder.sound == lineage.Sound(16_000, 640, 8)
+    assert run.sound == autoencoder.sound == sound_lib.Sound(16_000, 640, 8)
     assert run.sound.latent_rate == 25
     assert run.language_model_folder == run.parents["representation"].config.language_model.folder
     now = run.frozen_fingerprints(language_model=True)
@@ -295,7 +296,7 @@ def test_a_config_without_runs_has_the_sound_that_it_states():
     for stage in ("representation", "generation"):
         config = config_lib.read(f"{_ROOT}/configs/{stage}.py:base")
         run = lineage.Lineage(config=config)
-        assert run.sound == lineage.Sound(24_000, 960, 64) and not run.parents
+        assert run.sound == sound_lib.Sound(24_000, 960, 64) and not run.parents
     language_model = config_lib.read(f"{_ROOT}/configs/language_model.py:tiny")
     with pytest.raises(ValueError, match="the language_model stage has no latents"):
         lineage.Lineage(config=language_model).sound

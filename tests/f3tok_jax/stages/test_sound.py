@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.models import sequences
-from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as run_sound
 from f3tok_jax.stages import generation
 from f3tok_jax.stages import representation
 from f3tok_jax.stages import sound as sound_lib
@@ -45,7 +45,7 @@ def test_the_device_drops_nothing_of_what_the_host_has_arranged(stage, patch):
     needs = functools.partial(stage.row_needs, patch=patch)
     section = dict(examples=_EXAMPLES, frames=40, patches=48 // patch, positions=40 - 4 * patch)
     config = ml_collections.ConfigDict(dict(packing=section, data=dict(crop_frames=_FRAMES)))
-    sound = lineage.Sound(sample_rate=100, samples_per_latent=10, latent_dim=2)
+    sound = run_sound.Sound(sample_rate=100, samples_per_latent=10, latent_dim=2)
     rows = sound_lib.shared_rows(config, sound, needs, max_tokens=_TOKENS)
     assert rows.examples == _EXAMPLES and rows.samples_per_frame == 10
     assert rows.room["positions"] == min(
