@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.exporting import parts
+from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import language_model
 from f3tok_jax.models import projector
@@ -34,6 +35,14 @@ def made(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]):
     model = modeling.F3TokModel(configuration.F3TokConfig(**fields)).eval()
     model.load_state_dict({name: torch.tensor(array) for name, array in tensors.items()})
     return torch, model.requires_grad_(False)
+
+
+def autoencoder_in_torch(
+    autoencoder: autoencoder_lib.Autoencoder, variables: Mapping[str, Any], **changes: Any
+):
+    """PyTorch, and an autoencoder; `changes` of its config.json."""
+    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]} | changes
+    return made(config, torch_weights.tensors(variables["params"]))
 
 
 def describe(latent_dim: int, encoder, latent_rms: float = 1.0):

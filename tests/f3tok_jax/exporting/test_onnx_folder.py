@@ -3,10 +3,8 @@
 """An exported autoencoder in ONNX is the one in JAX: whole, padded, in a stream, and without both."""
 
 import copy
+import functools
 import json
-import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,9 +12,9 @@ import pytest
 
 from f3tok_jax import export
 from f3tok_jax.exporting import parts
-from f3tok_jax.inference import tokenizer
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.pretrained import weight_files
+from tests.support import exported_forms
 from tests.support import narrow_autoencoders
 from tests.support import tiny_models
 
@@ -25,9 +23,6 @@ for _package in ("torch", "transformers", "onnx", "onnxscript"):
 onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX is run by onnxruntime")
 
 from f3tok_jax.exporting import onnx_folder  # noqa: E402
-
-# Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and of the sound's peak.
-_LATENT_ATOL, _SOUND_ATOL = 1e-4, 1e-4
 
 
 @pytest.fixture(scope="module", params=sorted(narrow_autoencoders.GEOMETRIES.keys() - {"tiny"}))
@@ -48,29 +43,20 @@ def _run(folder, name, **inputs):
     return session.run(None, inputs)
 
 
-def _sound(*shape):
-    return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def _check_sound(found, expected):
-    scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(found, expected, rtol=0, atol=_SOUND_ATOL * scale)
-
-
 @pytest.mark.parametrize("rows, hops, odd", [(1, 0, 1), (3, 5, 333)])
 def test_whole_sounds_are_those_of_jax(made, rows, hops, odd):
     autoencoder, variables, folder = made
-    waveform = _sound(rows, hops * autoencoder.samples_per_latent + odd)
+    waveform = exported_forms.sound(rows, hops * autoencoder.samples_per_latent + odd)
     waveform[-1, 1000:] = 0.0  # Silence, digital.
     apply = jax.jit(autoencoder.apply, static_argnames="method")
     expected = apply(variables, waveform, method="waveform_to_latents")
     mask = np.ones(waveform.shape, bool)
     latents, mask = _run(folder, "encode", waveform=waveform, waveform_mask=mask)
-    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
+    np.testing.assert_allclose(latents, expected, atol=exported_forms.LATENT_ATOL)
     assert mask.shape == latents.shape[:2] and mask.all()
     sound, mask = _run(folder, "decode", latents=latents, latents_mask=mask)
     expected = apply(variables, expected, method="latents_to_waveform")
-    _check_sound(sound, np.asarray(expected))
+    exported_forms.check_sound(sound, np.asarray(expected))
     assert mask.shape == sound.shape and mask.all()
 
 
@@ -78,13 +64,17 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
     autoencoder, _, folder = made
     hop = autoencoder.samples_per_latent
     lengths = np.array([1, hop, 3 * hop + 7, 6 * hop - 1])
-    waveform = _sound(len(lengths), lengths.max())  # What is behind a row's end is noise, too.
+    waveform = exported_forms.sound(
+        len(lengths), lengths.max()
+    )  # What is behind a row's end is noise, too.
     latents, valid, sounds, audible = _both(folder, waveform, lengths)
     assert valid.sum(1).tolist() == [-(-n // hop) for n in lengths]
     for row, n in enumerate(lengths):
         alone = _both(folder, waveform[row : row + 1, :n], lengths[row : row + 1])
-        np.testing.assert_allclose(latents[row, valid[row]], alone[0][0], atol=_LATENT_ATOL)
-        _check_sound(sounds[row, audible[row]], alone[2][0])
+        np.testing.assert_allclose(
+            latents[row, valid[row]], alone[0][0], atol=exported_forms.LATENT_ATOL
+        )
+        exported_forms.check_sound(sounds[row, audible[row]], alone[2][0])
 
 
 def _both(folder, waveform, lengths):
@@ -97,29 +87,24 @@ def _both(folder, waveform, lengths):
 @pytest.mark.parametrize("rows, chunk", [(1, 1), (3, 1), (2, 2), (1, 5)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, _, folder = made
-    hop, ahead = autoencoder.samples_per_latent, autoencoder.encoder_lookahead
-    late, num_latents = autoencoder.decoder_lookahead, 10
-    waveform = _sound(rows, num_latents * hop - 90)
-    expected, _, sound, _ = _both(folder, waveform, np.full(rows, waveform.shape[1]))
-    padded = np.pad(waveform, ((0, 0), (0, 90 + ahead)))
-    starts = range(0, num_latents, chunk)
-    chunks = [padded[:, i * hop : (i + chunk) * hop + ahead] for i in starts]
-    latents = np.concatenate(list(_stream(folder, "encode_step", "waveform", chunks)), axis=1)
-    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
-    padded = np.pad(latents, ((0, 0), (0, chunk * late), (0, 0)))
-    chunks = np.split(padded, range(chunk, padded.shape[1], chunk), axis=1)
-    found = np.concatenate(list(_stream(folder, "decode_step", "latents", chunks)), axis=1)
-    _check_sound(found[:, late * hop :][:, : sound.shape[1]], sound)
+
+    def whole(waveform):
+        latents, _, sound, _ = _both(folder, waveform, np.full(rows, waveform.shape[1]))
+        return latents, sound
+
+    stream = functools.partial(_stream, folder)
+    exported_forms.check_stream(autoencoder, rows, chunk, stream=stream, whole=whole)
 
 
-def _stream(folder, name, given, chunks):
+def _stream(folder, name, chunks):
     step = onnxruntime.InferenceSession(folder / f"{name}.onnx")
-    shapes = {one.name: one.shape for one in step.get_inputs()[1:]}
+    given, *caches = step.get_inputs()
+    shapes = {one.name: one.shape for one in caches}
     cache = {
         name: np.zeros((len(chunks[0]), *shape[1:]), np.float32) for name, shape in shapes.items()
     }
     for chunk in chunks:
-        found, *after = step.run(None, {given: chunk} | cache)
+        found, *after = step.run(None, {given.name: chunk} | cache)
         cache = dict(zip(shapes, after, strict=True))
         yield found
 
@@ -167,19 +152,7 @@ np.savez("found.npz", latents=latents, sound=sound, latent=latent)
 
 
 def test_a_run_is_used_as_the_readme_says_where_there_is_no_torch_and_no_jax(tmp_path):
-    run, folder = tmp_path / "run", tmp_path / "model"
-    tiny_models.write_run(str(run))
-    assert export.main([f"--workdir={run}", f"--output={folder}", "--onnx"]) == 0
-    ours = tokenizer.F3Tokenizer.from_pretrained(str(run))
-    waveform = _sound(16_000)
-    np.save(folder / "sound.npy", waveform)
-    (program,) = re.findall(r"```python\n(.*?)```", (folder / "onnx/README.md").read_text(), re.S)
-    code = _ALONE.format(program=program)
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=300)
-    found, latents = np.load(folder / "found.npz"), ours.encode(waveform)
-    np.testing.assert_allclose(found["latents"][0], latents.values, atol=_LATENT_ATOL)
-    np.testing.assert_allclose(found["latent"][0, -1], latents.values[-1], atol=_LATENT_ATOL)
-    _check_sound(found["sound"][0], ours.decode(latents))
+    exported_forms.check_readme(tmp_path, "onnx", _ALONE)
 
 
 def test_a_file_that_gives_other_numbers_is_no_export(tmp_path, monkeypatch, capsys):

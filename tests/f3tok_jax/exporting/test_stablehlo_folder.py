@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An exported autoencoder in StableHLO: JAX alone gives the same numbers, of any lengths."""
 
+import functools
 import json
-import re
-import subprocess
-import sys
 
 import jax
 from jax import export as jax_export
@@ -14,14 +12,11 @@ import pytest
 
 from f3tok_jax import export
 from f3tok_jax.exporting import stablehlo_folder
-from f3tok_jax.inference import tokenizer
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.pretrained import weight_files
+from tests.support import exported_forms
 from tests.support import narrow_autoencoders
 from tests.support import tiny_models
-
-# Float32 sums in another order: of latents, whose rms is 1, and of the sound's peak.
-_LATENT_ATOL, _SOUND_ATOL = 1e-4, 1e-4
 
 
 @pytest.fixture(scope="module", params=sorted(narrow_autoencoders.GEOMETRIES.keys() - {"tiny"}))
@@ -38,28 +33,19 @@ def _exported(root, name):
     return jax_export.deserialize(bytearray((root / f"stablehlo/{name}.stablehlo").read_bytes()))
 
 
-def _sound(*shape):
-    return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def _check_sound(found, expected):
-    scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(found, expected, rtol=0, atol=_SOUND_ATOL * scale)
-
-
 @pytest.mark.parametrize("rows, hops, odd", [(1, 0, 1), (3, 5, 333)])
 def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, odd):
     autoencoder, variables, root = made
     encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
-    waveform = _sound(rows, hops * autoencoder.samples_per_latent + odd)
+    waveform = exported_forms.sound(rows, hops * autoencoder.samples_per_latent + odd)
     apply = jax.jit(autoencoder.apply, static_argnames="method")
     expected = apply(variables, waveform, method="waveform_to_latents")
     latents, mask = encode(waveform, np.ones(waveform.shape, bool))
-    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
+    np.testing.assert_allclose(latents, expected, atol=exported_forms.LATENT_ATOL)
     assert mask.shape == latents.shape[:2] and mask.all()
     sound, mask = decode(latents, mask)
     expected = apply(variables, expected, method="latents_to_waveform")
-    _check_sound(sound, np.asarray(expected))
+    exported_forms.check_sound(sound, np.asarray(expected))
     assert mask.shape == sound.shape and mask.all()
 
 
@@ -68,34 +54,29 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
     hop = autoencoder.samples_per_latent
     encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
     lengths = np.array([hop, 3 * hop + 7])
-    waveform = _sound(len(lengths), lengths.max())  # What is behind a row's end is noise, too.
+    waveform = exported_forms.sound(
+        len(lengths), lengths.max()
+    )  # What is behind a row's end is noise, too.
     latents, valid = encode(waveform, np.arange(lengths.max())[None] < lengths[:, None])
     sounds, audible = decode(latents, valid)
     assert valid.sum(1).tolist() == [-(-n // hop) for n in lengths]
     n = lengths[0]
     alone, mask = encode(waveform[:1, :n], np.ones((1, n), bool))
-    np.testing.assert_allclose(latents[0, valid[0]], alone[0], atol=_LATENT_ATOL)
-    _check_sound(sounds[0, audible[0]], np.asarray(decode(alone, mask)[0][0]))
+    np.testing.assert_allclose(latents[0, valid[0]], alone[0], atol=exported_forms.LATENT_ATOL)
+    exported_forms.check_sound(sounds[0, audible[0]], np.asarray(decode(alone, mask)[0][0]))
 
 
 @pytest.mark.parametrize("rows, chunk", [(3, 1), (1, 5)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, variables, root = made
-    hop, ahead = autoencoder.samples_per_latent, autoencoder.encoder_lookahead
-    late, num_latents = autoencoder.decoder_lookahead, 10
-    waveform = _sound(rows, num_latents * hop - 90)
     apply = jax.jit(autoencoder.apply, static_argnames="method")
-    expected = apply(variables, waveform, method="waveform_to_latents")
-    padded = np.pad(waveform, ((0, 0), (0, 90 + ahead)))
-    starts = range(0, num_latents, chunk)
-    chunks = [padded[:, i * hop : (i + chunk) * hop + ahead] for i in starts]
-    latents = np.concatenate(list(_stream(root, "encode_step", chunks)), axis=1)
-    np.testing.assert_allclose(latents, expected, atol=_LATENT_ATOL)
-    padded = np.pad(latents, ((0, 0), (0, chunk * late), (0, 0)))
-    chunks = np.split(padded, range(chunk, padded.shape[1], chunk), axis=1)
-    sound = np.concatenate(list(_stream(root, "decode_step", chunks)), axis=1)
-    expected = apply(variables, expected, method="latents_to_waveform")
-    _check_sound(sound[:, late * hop :][:, : expected.shape[1]], np.asarray(expected))
+
+    def whole(waveform):
+        latents = apply(variables, waveform, method="waveform_to_latents")
+        return latents, np.asarray(apply(variables, latents, method="latents_to_waveform"))
+
+    stream = functools.partial(_stream, root)
+    exported_forms.check_stream(autoencoder, rows, chunk, stream=stream, whole=whole)
 
 
 def _stream(root, name, chunks):
@@ -136,20 +117,7 @@ np.savez("found.npz", latents=latents, sound=sound, latent=latent)
 
 
 def test_a_run_is_used_as_the_readme_says_by_jax_alone(tmp_path):
-    run, folder = tmp_path / "run", tmp_path / "model"
-    tiny_models.write_run(str(run))
-    assert export.main([f"--workdir={run}", f"--output={folder}", "--stablehlo"]) == 0
-    ours = tokenizer.F3Tokenizer.from_pretrained(str(run))
-    waveform = _sound(16_000)
-    np.save(folder / "sound.npy", waveform)
-    text = (folder / "stablehlo/README.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    code = _ALONE.format(program=program)
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=300)
-    found, latents = np.load(folder / "found.npz"), ours.encode(waveform)
-    np.testing.assert_allclose(found["latents"][0], latents.values, atol=_LATENT_ATOL)
-    np.testing.assert_allclose(found["latent"][0, -1], latents.values[-1], atol=_LATENT_ATOL)
-    _check_sound(found["sound"][0], ours.decode(latents))
+    exported_forms.check_readme(tmp_path, "stablehlo", _ALONE)
 
 
 def test_a_file_that_gives_other_numbers_is_no_export(tmp_path, monkeypatch, capsys):

@@ -13,10 +13,8 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax import export
-from f3tok_jax.exporting import parts
 from f3tok_jax.exporting import torch_folder
 from f3tok_jax.inference import tokenizer
-from f3tok_jax.pretrained import torch_weights
 from tests.support import narrow_autoencoders
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -25,11 +23,6 @@ from tests.support import torch_models
 # Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and in units of the sound's
 # rms, whose peaks are ten times that.
 _LATENT_ATOL, _SOUND_ATOL = 1e-4, 1e-3
-
-
-def _in_torch(autoencoder, variables):
-    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]}
-    return torch_models.made(config, torch_weights.tensors(variables["params"]))
 
 
 def _sound(*shape):
@@ -45,7 +38,7 @@ def _check_sound(found, expected):
 @pytest.mark.parametrize("odd", [1, 333])
 def test_latents_and_sound_are_those_of_jax(preset, odd):
     autoencoder, variables = narrow_autoencoders.built(preset)
-    torch, model = _in_torch(autoencoder, variables)
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     waveform = _sound(2, 5 * autoencoder.samples_per_latent + odd)
     latents = autoencoder.apply(variables, waveform, method="waveform_to_latents")
     sound = autoencoder.apply(variables, latents, method="latents_to_waveform")
@@ -57,7 +50,7 @@ def test_latents_and_sound_are_those_of_jax(preset, odd):
 @pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])
 def test_every_row_of_a_padded_batch_is_what_it_is_alone(preset):
     autoencoder, variables = narrow_autoencoders.built(preset)
-    torch, model = _in_torch(autoencoder, variables)
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     hop = autoencoder.samples_per_latent
     lengths = [1, hop, 3 * hop + 7, 6 * hop - 1]
     waveform = _sound(len(lengths), max(lengths))  # What is behind a row's end is noise, too.
@@ -77,7 +70,7 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(preset):
 @pytest.mark.parametrize("chunk", [1, 160, 641, 2000])
 def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
     autoencoder, variables = narrow_autoencoders.built(preset)
-    torch, model = _in_torch(autoencoder, variables)
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     hop = autoencoder.samples_per_latent
     num_samples = 4 * hop + 90 if chunk > 1 else hop + 260
     waveform = torch.from_numpy(_sound(2, num_samples))
@@ -106,7 +99,7 @@ def test_a_stream_is_the_whole_also_of_rows_that_end_apart(preset, chunk):
 
 def test_in_bfloat16_spectra_stay_float32_and_latents_are_near():
     autoencoder, variables = narrow_autoencoders.built("tiny")
-    torch, model = _in_torch(autoencoder, variables)
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     waveform = torch.from_numpy(_sound(1, 8 * autoencoder.samples_per_latent))
     expected = model.encode(waveform).latents
     found = model.to(torch.bfloat16).encode(waveform.to(torch.bfloat16)).latents
@@ -117,7 +110,7 @@ def test_in_bfloat16_spectra_stay_float32_and_latents_are_near():
 
 def test_it_is_traced_whole_for_a_compiler_and_for_other_programs():
     autoencoder, variables = narrow_autoencoders.built("tiny")
-    torch, model = _in_torch(autoencoder, variables)
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     waveform = torch.from_numpy(_sound(2, 1, 3 * autoencoder.samples_per_latent + 5))
     expected = model(waveform)
     compiled = torch.compile(model, backend="eager", fullgraph=True)(waveform)
@@ -142,7 +135,7 @@ def test_a_file_that_reads_back_as_other_weights_is_no_export(tmp_path, monkeypa
 
 
 def test_what_cannot_be_coded_is_refused_in_one_sentence():
-    torch, model = _in_torch(*narrow_autoencoders.built("tiny"))
+    torch, model = torch_models.autoencoder_in_torch(*narrow_autoencoders.built("tiny"))
     with pytest.raises(ValueError, match=r"mono, got \(1, 2, 640\): mix its channels first"):
         model.encode(torch.zeros(1, 2, 640))
     with pytest.raises(ValueError, match=r"padding_mask must be \(1, 640\)"):

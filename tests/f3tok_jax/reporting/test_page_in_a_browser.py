@@ -9,19 +9,18 @@ Wants playwright's Python package, a Chromium ($CHROMIUM, or of the PATH) and ax
 import io
 import os
 import pathlib
-import shutil
 
 from matplotlib import image
 import pytest
 
 from f3tok_jax import report
+from tests.support import browser as browser_lib
 from tests.support import reported_runs
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 _PHONE = dict(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
 _DESK = dict(viewport={"width": 1280, "height": 800})
-_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 _OFFLINE = ("--disable-background-networking", "--disable-component-update")
 _SECONDS = 2.0
 # Notes what Web Audio is told to play: when on its clock, from where in the sound, and until when.
@@ -42,13 +41,8 @@ AudioBufferSourceNode.prototype.stop = function (when) {
 
 @pytest.fixture(scope="module")
 def browser():
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
-    if not program:
-        pytest.skip("there is no chromium on the PATH: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        options = dict(executable_path=program, args=[*_OPTIONS, *_OFFLINE])
-        with playwright.chromium.launch(**options) as found:
-            yield found
+    with browser_lib.started(*_OFFLINE) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

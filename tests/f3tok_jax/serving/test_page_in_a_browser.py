@@ -8,8 +8,6 @@ Wants playwright's Python package and a Chromium ($CHROMIUM, or of the PATH).
 import base64
 import contextlib
 import io
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -22,9 +20,9 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwr
 from f3tok_jax.serving import answers as answers_lib
 from f3tok_jax.serving import app as app_lib
 from f3tok_jax.serving import guard
+from tests.support import browser as browser_lib
 from tests.support import page_server
 
-_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
 _MICROPHONE = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 # Lets a test say when a file has been decoded, and keeps what the microphone gives.
 _HELD = """
@@ -70,13 +68,8 @@ class _Answers:
 
 @pytest.fixture(scope="module")
 def browser():
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
-    if not program:
-        pytest.skip("there is no chromium on the PATH: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        options = dict(executable_path=program, args=[*_OPTIONS, *_MICROPHONE])
-        with playwright.chromium.launch(**options) as found:
-            yield found
+    with browser_lib.started(*_MICROPHONE) as found:
+        yield found
 
 
 @pytest.fixture

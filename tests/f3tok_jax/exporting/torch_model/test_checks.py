@@ -5,16 +5,12 @@
 import numpy as np
 import pytest
 
-from f3tok_jax.exporting import parts
-from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
 from tests.support import torch_models
 
 
 def _autoencoder():
-    autoencoder, variables = tiny_models.built()
-    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]}
-    return torch_models.made(config, torch_weights.tensors(variables["params"]))
+    return torch_models.autoencoder_in_torch(*tiny_models.built())
 
 
 def _generator():

@@ -8,10 +8,8 @@ import optax
 import pytest
 
 from configs import autoencoder as recipe
-from f3tok_jax.exporting import parts
 from f3tok_jax.losses import reconstruction
 from f3tok_jax.models import flow_head
-from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
 from tests.support import torch_models
 
@@ -23,9 +21,8 @@ def _sound(*shape):
 def _autoencoder(preset: str, **changes):
     autoencoder, variables = tiny_models.built(preset)
     losses = recipe.get_config(preset).losses
-    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]} | changes
-    config |= {"mel_windows": losses.mel_windows, "mel_bands": losses.mel_bands}
-    made = torch_models.made(config, torch_weights.tensors(variables["params"]))
+    changes |= dict(mel_windows=losses.mel_windows, mel_bands=losses.mel_bands)
+    made = torch_models.autoencoder_in_torch(autoencoder, variables, **changes)
     return autoencoder, variables, losses, made
 
 
