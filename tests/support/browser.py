@@ -24,3 +24,12 @@ def started(*options: str) -> Iterator:
         given = dict(executable_path=program, args=[*_OPTIONS, *options])
         with playwright.chromium.launch(**given) as found:
             yield found
+
+
+def until(page, said: str) -> None:
+    """Waits until it is so; wait_for_function is no script of the page and may not run there."""
+    for _ in range(500):
+        if page.evaluate(said):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"not so after ten seconds: {said}")

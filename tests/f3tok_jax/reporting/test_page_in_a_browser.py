@@ -123,9 +123,9 @@ def test_another_take_goes_on_at_the_same_moment(open_page):
     page = open_page()
     player = page.locator(".player").first
     player.get_by_role("button", name="Play").click()
-    _until(page, "heard.length == 1 && document.querySelector('.seek').value > 0.3")
+    browser_lib.until(page, "heard.length == 1 && document.querySelector('.seek').value > 0.3")
     player.get_by_text("reconstruction: a/run").click()
-    _until(page, "document.querySelector('.seek').value > 0.6")
+    browser_lib.until(page, "document.querySelector('.seek').value > 0.6")
     page.keyboard.press("ArrowRight")  # on the chosen radio button
     page.keyboard.press("1")
     heard = page.evaluate("heard")
@@ -145,7 +145,7 @@ def test_one_sound_plays_on_the_whole_page(open_page):
     page = open_page()
     for place in (0, 1, 0):
         page.locator(".player").nth(place).get_by_role("button", name="Play").click()
-        _until(page, "heard.length && !('until' in heard.at(-1))")
+        browser_lib.until(page, "heard.length && !('until' in heard.at(-1))")
         page.wait_for_timeout(100)
         assert page.get_by_role("button", name="Pause").count() == 1
     page.keyboard.press("Space")  # on the button: it stops
@@ -171,7 +171,7 @@ def test_keys_are_for_the_player_that_has_the_focus(open_page):
     page = open_page()
     player = page.locator(".player").first
     player.get_by_role("button", name="Play").click()
-    _until(page, "heard.length == 1")
+    browser_lib.until(page, "heard.length == 1")
     page.evaluate("document.activeElement.blur()")
     for key in ("2", "ArrowRight", "Space"):
         page.keyboard.press(key)
@@ -179,18 +179,9 @@ def test_keys_are_for_the_player_that_has_the_focus(open_page):
     assert page.locator(".player").first.locator("input[type=radio]").first.is_checked()
     player.locator("h4").click()  # as in a browser that gives a clicked button no focus
     page.keyboard.press("2")
-    _until(page, "heard.length == 2")
+    browser_lib.until(page, "heard.length == 2")
     page.keyboard.press("Space")
     assert page.get_by_role("button", name="Pause").count() == 0
-
-
-def _until(page, said: str) -> None:
-    """Waits until it is so; wait_for_function is no script of the page and may not run there."""
-    for _ in range(500):
-        if page.evaluate(said):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(f"not so after ten seconds: {said}")
 
 
 def _assert_one_at_a_time(heard) -> None:
@@ -208,11 +199,11 @@ def test_a_clip_can_be_sought_looped_and_heard_to_its_end(open_page):
     loop.check()
     page.keyboard.press("Escape")
     player.get_by_role("button", name="Play").press("Enter")
-    _until(page, "heard.length == 2")
+    browser_lib.until(page, "heard.length == 2")
     heard = page.evaluate("heard")
     assert heard[0]["offset"] == pytest.approx(0.9 * _SECONDS, abs=0.02) and heard[1]["offset"] == 0
     loop.uncheck()
-    _until(page, "document.querySelector('.play').innerText.startsWith('Play')")
+    browser_lib.until(page, "document.querySelector('.play').innerText.startsWith('Play')")
     assert seek.input_value() == "0" and len(page.evaluate("heard")) == 2
 
 

@@ -89,19 +89,10 @@ def _give(page, name: str, sound: bytes) -> None:
     page.set_input_files("#file", dict(name=name, mimeType="audio/wav", buffer=sound))
 
 
-def _until(page, said: str) -> None:
-    """Waits until it is so; wait_for_function is no script of the page and may not run there."""
-    for _ in range(500):
-        if page.evaluate(said):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(f"not so after ten seconds: {said}")
-
-
 @pytest.mark.parametrize("late", [_wav(3_000), b"no sound"])
 def test_what_is_asked_about_is_what_is_shown(page, late):
     _give(page, "slow.m4a", late)  # which the browser converts
-    _until(page, "!!window.decoded")
+    browser_lib.until(page, "!!window.decoded")
     _give(page, "b.wav", _wav(16_000))
     answer = page.locator("#answer")
     sync_api.expect(answer).to_have_text("16000 samples")
@@ -145,7 +136,7 @@ def test_a_microphone_is_let_go_of_where_it_cannot_be_recorded(page):
 
 def test_a_recording_is_a_sound_and_the_microphone_is_let_go_of(page):
     page.locator("#record").click()
-    _until(page, "parseFloat(document.querySelector('#clock').textContent) > 0.3")
+    browser_lib.until(page, "parseFloat(document.querySelector('#clock').textContent) > 0.3")
     assert page.evaluate("stream.active")
     page.locator("#record").click()
     sync_api.expect(page.locator("#answer")).to_contain_text("samples")
