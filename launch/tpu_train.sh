@@ -31,6 +31,8 @@
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/environment.sh
+source "$REPO/launch/environment.sh"
 # shellcheck source=launch/tpu_generations.sh
 source "$REPO/launch/tpu_generations.sh"
 

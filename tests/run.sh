@@ -17,6 +17,8 @@
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../launch/common.sh"
+# shellcheck source=launch/environment.sh
+source "$REPO/launch/environment.sh"
 
 # A test that takes a quarter of an hour stands still: all stacks are written, and its process ends.
 selection=(-m "not slow" -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true)
@@ -30,7 +32,7 @@ done
 install_tpu_compiler() {
     local version folder="$VENV/tpu_compiler"
     if "$VENV/bin/python" -m pip show --quiet libtpu 2>/dev/null; then return 0; fi
-    version="$(grep '^libtpu==' "$REPO/launch/requirements_tpu.lock")"
+    version="libtpu==$(pinned libtpu)"
     if [[ ! -f "$folder/$version" ]]; then
         say "the TPU's compiler: $version"
         if ! narrate "$VENV/bin/python" -m pip --disable-pip-version-check install --no-deps \

@@ -2,10 +2,23 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
 # A Python for the tests of the launch scripts: makes environments of itself, installs nothing, and
-# "trains" by writing down its arguments and ending with the next line of ~/exit_codes (else 0).
+# "trains" by writing down its arguments and ending with the next line of ~/exit_codes (else 0). Called
+# python3 it is Python 3.10, which can only install uv: that is itself, too.
 set -euo pipefail
 case "$*" in
-    -c*) ;;
+    -c*) [[ "${0##*/}" != python3 ]] ;;
+    *"pip --version") [[ ! -f "$HOME/no_pip" ]] ;;
+    "-m ensurepip") exit 1 ;;
+    *"--target "*)
+        folder="$*" && folder="${folder#*--target }"
+        mkdir -p "${folder%% *}/bin"
+        cp "${BASH_SOURCE[0]}" "${folder%% *}/bin/uv"
+        ;;
+    *"python install"*)
+        mkdir -p "$UV_PYTHON_INSTALL_DIR/bin"
+        cp "${BASH_SOURCE[0]}" "$UV_PYTHON_INSTALL_DIR/bin/python3.11"
+        ;;
+    *"python find"*) echo "$UV_PYTHON_INSTALL_DIR/bin/python3.11" ;;
     "-m venv "*)
         mkdir -p "$3/bin"
         cp "${BASH_SOURCE[0]}" "$3/bin/python"

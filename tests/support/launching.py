@@ -5,7 +5,6 @@
 import json
 import os
 import pathlib
-import stat
 import subprocess
 import sys
 import time
@@ -48,9 +47,9 @@ class Cloud:
             "hostname": '#!/bin/sh\necho "t1v-n-0123-w-${FAKE_HOSTNAME##*-w-}"\n',
             "python3.11": (ROOT / "tests" / "support" / "fake_python.sh").read_text(),
         }
+        self._bin = bin_folder
         for name, text in fakes.items():
-            (bin_folder / name).write_text(text)
-            (bin_folder / name).chmod((bin_folder / name).stat().st_mode | stat.S_IXUSR)
+            self._program(name, text)
         self.environment = {
             "FAKE_CLOUD": str(self.folder),
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
@@ -59,6 +58,16 @@ class Cloud:
             "GRACE_SECONDS": "5",
             "TMPDIR": str(folder),
         }
+
+    def _program(self, name: str, text: str) -> None:
+        (self._bin / name).write_text(text)
+        (self._bin / name).chmod(0o755)
+
+    def has_python_3_10(self) -> None:
+        """From now on there is no other Python on the workers."""
+        for name in ("python3.11", "python3.12", "python3.13", "python"):
+            self._program(name, "#!/bin/sh\nexit 127\n")
+        self._program("python3", (ROOT / "tests" / "support" / "fake_python.sh").read_text())
 
     def launch(self, *arguments, script=SCRIPT, **more):
         return launch(*arguments, environment={**self.environment, **more}, script=script)
