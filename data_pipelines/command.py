@@ -164,6 +164,8 @@ def run(
 ) -> int:
     """Parses, works, and puts into one sentence what a user can mend; a bug keeps its traceback.
 
+    An error that has a `table` of several lines shows it before its sentence.
+
     A process that is told to leave takes along what it has not finished writing. It ends by the
     signal, as it would without, or with 42 if it resumes, even while a library holds the main
     thread.
@@ -199,10 +201,16 @@ def run(
         code = EXIT_FULL if full else EXIT_REFUSED
         code = error.code if isinstance(error, Refused) else code
         sentence = explain(error if is_refusal else full)
+        for line in getattr(error, "table", "").splitlines():
+            _complain(_printable(line))
     _abandon_console()
-    with contextlib.suppress(OSError):
-        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+    _complain(f"{name}: {sentence}")
     return code
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _told_to_leave(name: str, resumes: bool) -> dict[int, leaving.AtOnce]:
@@ -246,11 +254,15 @@ def explain(error: Exception) -> str:
         text = f"text must be in the encoding that is expected, got other: {text}"
     elif isinstance(error, ModuleNotFoundError):
         text = f"this needs the package {error.name!r}, which is not installed: {text}"
-    text = "".join(one if one.isprintable() else repr(one)[1:-1] for one in " ".join(text.split()))
+    text = _printable(" ".join(text.split()))
     if len(text) > _MAX_SENTENCE:  # A file may hold a value of any length.
         half = _MAX_SENTENCE // 2
         text = f"{text[:half]} [{len(text) - 2 * half} characters] {text[-half:]}"
     return text
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def say(text: str) -> None:

@@ -65,12 +65,13 @@ def _parser() -> command.Parser:
         help="whether to find the others: auto where --coordinator is given or there are TPU chips",
     )
     add("--coordinator", default="", help="host:port of process 0; not needed on a TPU slice")
-    add("--num_processes", type=int, default=0, help="of the run, with --coordinator")
+    text = "of the run, with --coordinator; without it, what the cluster must say"
+    add("--num_processes", type=int, default=0, help=text)
     add("--process_id", type=int, default=-1, help="of this process from 0, with --coordinator")
     text = "silence of a process after which the others abort"
     add("--heartbeat_seconds", type=int, default=100, help=text)
-    text = "in which all processes must have arrived"
-    add("--start_seconds", type=int, default=300, help=text)
+    text = "in which all processes must have arrived; then they are compared"
+    add("--start_seconds", type=int, default=60, help=text)
     return parser
 
 
@@ -110,7 +111,7 @@ def _train(given: argparse.Namespace) -> int:
             f"--workdir must be ASCII in a locale that is not UTF-8, got {given.workdir!r}: set "
             "PYTHONUTF8=1, or name another folder"  # Orbax writes no other names there
         )
-    _find_others(given)
+    _find_others(given, config)
     if jax.process_index() == 0:
         preset = config_lib.read(given.config)
         run = lineage.Lineage.trained_by(config, given.workdir, found)
@@ -124,21 +125,27 @@ def _train(given: argparse.Namespace) -> int:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
 
 
-def _find_others(given: argparse.Namespace) -> None:
-    """Connects this process to the others of its run."""
+def _find_others(given: argparse.Namespace, config: Any) -> None:
+    """Connects this process to the others of its run, which must start alike."""
     from f3tok_jax.devices import processes
     from f3tok_jax.devices import rendezvous
+    from f3tok_jax.runs import environment
     from f3tok_jax.training import watchdog
 
+    seat = processes.find_seat(
+        mode=given.distributed,
+        coordinator=given.coordinator,
+        num_processes=given.num_processes,
+        process_id=given.process_id,
+    )
+    if seat is None:
+        return
+    # The config has the overrides; the others say where a host has what it knows by other names.
+    own = ("overrides", "coordinator", "process_id", "moved", "compilation_cache")
+    flags = {f"--{name}": str(value) for name, value in vars(given).items() if name not in own}
+    limits = dict(heartbeat_seconds=given.heartbeat_seconds, start_seconds=given.start_seconds)
     try:
-        processes.initialize_distributed(
-            mode=given.distributed,
-            coordinator=given.coordinator,
-            num_processes=given.num_processes,
-            process_id=given.process_id,
-            heartbeat_seconds=given.heartbeat_seconds,
-            start_seconds=given.start_seconds,
-        )
+        processes.connect(seat, facts=flags | environment.facts(config), **limits)
     except rendezvous.Absent as error:
         raise command.Refused(error, watchdog.EXIT_STALLED) from error
 

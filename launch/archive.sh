@@ -7,7 +7,8 @@
 
 MAX_NAMED=8 # of the files that stay here
 
-in_checkout() { git -C "$REPO" ls-files --error-unmatch launch/tpu_train.sh >/dev/null 2>&1; }
+# shellcheck source=launch/provenance.sh
+source "$REPO/launch/provenance.sh"
 
 # Prints the files that may go, a NUL after each.
 sent() {
@@ -25,15 +26,6 @@ sent() {
 # Prints the files that stay though no .gitignore names them, a NUL after each.
 unknown() {
     if in_checkout; then git -C "$REPO" ls-files -z --others --exclude-standard --directory; fi
-}
-
-# Keys stay here even where somebody has added them.
-is_key() {
-    case "/$1" in
-        */.env | */.env.* | */.netrc | */.git-credentials | */.ssh/* | */.aws/* | */id_rsa* | */id_ecdsa* | \
-            */id_ed25519* | *.pem | *.key | *.p12 | *.pfx | *credentials*.json | *service_account*.json) ;;
-        *) return 1 ;;
-    esac
 }
 
 # Whether the recipe of --config will be on the workers; an absolute path is a matter of theirs.
@@ -63,12 +55,14 @@ list_files() {
     fi
 }
 
-# Makes $ARCHIVE. Times of files stay as they are: Python takes a module whose time and size are those
-# of before for unchanged.
+# Makes $ARCHIVE, with provenance.txt beside the files. Times of files stay as they are: Python takes a
+# module whose time and size are those of before for unchanged.
 make_archive() {
     make_private
     ARCHIVE="$PRIVATE/f3tok_jax.tar.gz"
     local names="$PRIVATE/names"
     if [[ "$DRY_RUN" == 1 ]]; then list_files /dev/null; else list_files "$names"; fi
-    run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" || die "the code could not be packed"
+    if [[ "$DRY_RUN" != 1 ]]; then provenance >"$PRIVATE/provenance.txt"; fi
+    run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" -C "$PRIVATE" ./provenance.txt ||
+        die "the code could not be packed"
 }

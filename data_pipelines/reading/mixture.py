@@ -14,6 +14,7 @@ import os
 
 import numpy as np
 
+from data_pipelines.reading import remote
 from data_pipelines.reading import staged
 
 _MAX_PERIOD = 2**16  # positions after which the interleaving of the sets repeats
@@ -59,7 +60,7 @@ def folders(text: str) -> list[str]:
 
 
 def _exists(name: str) -> bool:
-    return staged.is_set(name) if staged.is_remote(name) else os.path.exists(name)
+    return staged.is_set(name) if remote.is_remote(name) else os.path.exists(name)
 
 
 def _split(entry: str) -> tuple[str, float | None]:

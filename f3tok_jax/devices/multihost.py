@@ -4,10 +4,13 @@
 
 from collections.abc import Mapping, Sequence
 import json
+import socket
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+
+from f3tok_jax.devices import agreement
 
 _TEXT_BYTES = 8192
 
@@ -19,24 +22,13 @@ def check_agreement(facts: Mapping[str, str]) -> None:
         facts: name -> value, such as the hash of the config and the versions of libraries.
 
     Raises:
-        ValueError: naming each fact with the values and who has them.
+        agreement.Differing: naming each fact with the values and who has them.
     """
     if jax.process_count() == 1:
         return
-    everywhere = [json.loads(text) for text in gathered(json.dumps(dict(facts), sort_keys=True))]
-    rows = []
-    for name in sorted({name for there in everywhere for name in there}):
-        who: dict[str, list[int]] = {}
-        for process, there in enumerate(everywhere):
-            who.setdefault(str(there.get(name)), []).append(process)
-        if len(who) > 1:
-            values = [f"{value} in processes {where[:8]}" for value, where in who.items()]
-            rows.append(f"{name}: {', '.join(values)}")
-    if rows:
-        raise ValueError(
-            f"all processes of a run must start alike, got {'; '.join(rows)}; install the same "
-            "lock file and give the same command everywhere"
-        )
+    here = json.dumps(dict(host=socket.gethostname(), facts=dict(facts)))
+    everywhere = [agreement.Start(**json.loads(text)) for text in gathered(here)]
+    agreement.check(dict(enumerate(everywhere)))
 
 
 def gathered(here: str) -> list[str]:

@@ -2,60 +2,97 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a process finds the others of its run."""
 
+from collections.abc import Mapping
 import os
 import pathlib
 
 import jax
 
+from f3tok_jax.devices import cluster
 from f3tok_jax.devices import rendezvous
 
+_JAX_SECONDS = 300  # at least, for what JAX does once all are there
 
-def initialize_distributed(
-    *,
-    mode: str,
-    coordinator: str,
-    num_processes: int,
-    process_id: int,
-    heartbeat_seconds: int,
-    start_seconds: int,
-) -> None:
-    """Connects this process to the others of its run, where there are others.
+
+def find_seat(
+    *, mode: str, coordinator: str, num_processes: int, process_id: int
+) -> cluster.Seat | None:
+    """The seat of this process among the others of its run; None where it is alone.
 
     Args:
         mode: "auto": where a coordinator is given or this machine has TPU chips; "on"; "off".
         coordinator: host:port of process 0; "" asks the cluster, as on a TPU slice.
-        num_processes: of the run, with `coordinator`; 0 for not given.
+        num_processes: of the run; 0 for not given. Without `coordinator`, what the cluster must say.
         process_id: of this process from 0, with `coordinator`; -1 for not given.
-        heartbeat_seconds: silence of a process after which all others abort (exit 134).
-        start_seconds: in which all processes must have arrived.
 
     Raises:
-        ValueError: where only some of the three are given, or processes count differently.
-        rendezvous.Absent: where processes have not arrived in time; known with `coordinator` alone.
+        ValueError: where what is given is not whole, or other than what the cluster says.
     """
-    given = [bool(coordinator), num_processes > 0, process_id >= 0]
-    if any(given) and not all(given):
+    given = [bool(coordinator), process_id >= 0]
+    if any(given) and not (all(given) and num_processes > process_id):
         raise ValueError(
             f"--coordinator, --num_processes and --process_id go together, got {coordinator!r}, "
             f"{num_processes} and {process_id}; give all three, or none on a TPU slice"
         )
+    if coordinator and not coordinator.rpartition(":")[2].isdecimal():
+        raise ValueError(f"--coordinator must be host:port of process 0, got {coordinator!r}")
     if mode == "off":
-        return
+        return None
+    if coordinator:
+        return cluster.Seat(coordinator, num_processes, process_id)
+    seat = cluster.find() if mode == "on" or has_tpu_chips() else None
+    if mode == "on" and seat is None:
+        return cluster.Seat(num_processes=num_processes)  # Of a cluster that JAX may know.
+    found = seat.num_processes if seat else 1
+    if num_processes not in (0, found):
+        raise ValueError(
+            f"the run must have --num_processes={num_processes}, got {found} by what this machine "
+            "says of its cluster: start the same command on every host of the slices, or mend the "
+            "number"
+        )
+    return seat
+
+
+def connect(
+    seat: cluster.Seat, *, heartbeat_seconds: int, start_seconds: int, facts: Mapping[str, str]
+) -> None:
+    """Connects this process to the others of its run, once all are there and start alike.
+
+    Args:
+        seat: of this process.
+        heartbeat_seconds: silence of a process after which all others abort (exit 134).
+        start_seconds: in which all processes must have arrived.
+        facts: name -> value, which all must have alike.
+
+    Raises:
+        ValueError: where processes count differently; agreement.Differing where facts differ.
+        rendezvous.Absent: where processes have not arrived in time; where JAX alone can find them,
+            it aborts.
+    """
     # The processes of a run reach each other directly, never through an http_proxy of the machine:
     # gRPC would ask it for them, and abort. Empty means none, for gRPC alone.
     if os.environ.keys() & {"http_proxy", "https_proxy"}:
         os.environ.setdefault("grpc_proxy", "")
-    limits = dict(heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=start_seconds)
-    if coordinator:
-        rendezvous.meet(
-            coordinator, num_processes=num_processes, process_id=process_id, seconds=start_seconds
-        )
-        jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
-    elif mode == "on" or _has_tpu_chips():
+    limit = max(start_seconds, _JAX_SECONDS)
+    limits = dict(heartbeat_timeout_seconds=heartbeat_seconds, initialization_timeout=limit)
+    if not seat.coordinator:
         jax.distributed.initialize(**limits)
+        _check_count(seat.num_processes)
+        return
+    rendezvous.meet(seat, seconds=start_seconds, facts=facts)
+    # What was found is said: JAX would look for it by a way of its own.
+    jax.distributed.initialize(seat.coordinator, seat.num_processes, seat.process_id, **limits)
 
 
-def _has_tpu_chips() -> bool:
+def _check_count(wanted: int) -> None:
+    if wanted not in (0, jax.process_count()):
+        raise ValueError(
+            f"the run must have --num_processes={wanted}, got {jax.process_count()}: start the same "
+            "command on every host, or mend the number"
+        )
+
+
+def has_tpu_chips() -> bool:
     """Returns whether this machine has TPU chips, without starting a backend."""
     platforms = (jax.config.jax_platforms or "tpu").split(",")
     devices = pathlib.Path("/dev")

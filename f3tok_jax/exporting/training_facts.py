@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines.reading import mixture
-from data_pipelines.reading import staged
+from data_pipelines.reading import remote
 from data_pipelines.records import manifest as manifest_lib
 from data_pipelines.records import small_file
 from f3tok_jax.runs import folder as run_folder
@@ -87,7 +87,7 @@ def _why_unknown(run: lineage.Lineage, stage: stage_lib.Stage) -> str:
         return "the run does not say what it was trained on"
     try:
         place = run.places.mapped_mixture(given)
-        if any(staged.is_remote(name) for name, _ in mixture.parse(place)):
+        if any(remote.is_remote(name) for name, _ in mixture.parse(place)):
             return "its data lies in a bucket, which was not read for this page"
         hosts = dict(process_index=0, process_count=1)
         found = stage.open_data(place, train=True, **hosts).fingerprint

@@ -1,47 +1,80 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run was started with: command, versions, devices, commit."""
+"""What a run was started with: command, versions, devices, code; and what all hosts must have alike."""
 
+from collections.abc import Mapping
+import datetime
+import importlib.metadata
 import os
-import pathlib
-import subprocess
+import socket
 import sys
 from typing import Any
 
 import jax
+import ml_collections
 
 from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import code
+from f3tok_jax.runs import config as config_lib
+
+# What decides which program the compiler makes.
+_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")
 
 
-def environment() -> dict[str, Any]:
-    """Returns what this run was started with, ready for JSON; "git" where the code is a checkout."""
-    variables = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_PLATFORMS")
+def facts(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Name -> what every process of a run must have alike before it meets the others.
+
+    Args:
+        config: of the run, each of whose values is a fact.
+    """
+    found = {f"config.{key}": str(value) for key, value in config_lib.flatten(config).items()}
+    found |= {"python": sys.version.split()[0], "code": code.fingerprint()}
+    return found | _versions() | {name: os.environ.get(name, "") for name in _VARIABLES}
+
+
+def environment(fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Returns what this session of a run was started with, ready for JSON.
+
+    Args:
+        fingerprints: name -> of the data and the models that it begins with.
+
+    Returns:
+        "git" is there where it is known: its "diff" is what differs from its commit.
+    """
+    git = code.provenance()
     return {
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
         "command": sys.argv,
         "python": sys.version,
-        "versions": checkpoint_meta.versions(),
+        "versions": _versions(),
+        "locks": code.locks(),
+        "code": code.fingerprint(),
+        "fingerprints": dict(fingerprints or {}),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "variables": {name: os.environ[name] for name in variables if name in os.environ},
-        **_git_state(),
+        "slices": len({getattr(device, "slice_index", 0) for device in jax.devices()}),
+        "topology": _topology(),
+        "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        **({"git": git} if git else {}),
     }
 
 
-def _git_state() -> dict[str, Any]:
-    """The commit of the code and whether tracked files differ from it; {} outside a checkout."""
-    file = pathlib.Path(__file__)
+def _versions() -> dict[str, str]:
+    """Those of a checkpoint, and of TPUs' compiler, which may be absent."""
+    found = checkpoint_meta.versions()
+    for name in ("f3tok_jax", "libtpu"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
 
-    def ask(*arguments: str) -> str:
-        # Without the optional locks: another command of the user's may be at work there.
-        command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-        return done.stdout.strip()
 
-    try:
-        # A package installed inside somebody's repository is not of that repository.
-        ask("ls-files", "--error-unmatch", file.name)
-        changed = ask("status", "--porcelain", "--untracked-files=no")
-        return {"git": {"commit": ask("rev-parse", "HEAD"), "dirty": bool(changed)}}
-    except (OSError, subprocess.SubprocessError):
-        return {}
+def _topology() -> str:
+    """Chips along each axis of a slice, such as "4x4x1"; "" where devices have no place."""
+    places = [getattr(device, "coords", None) for device in jax.devices()]
+    if not all(places):
+        return ""
+    return "x".join(str(max(axis) - min(axis) + 1) for axis in zip(*places))

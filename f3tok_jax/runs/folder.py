@@ -94,7 +94,7 @@ def prepare(
     Args:
         config: of the run, already compared with what the folder holds.
         workdir: run folder, local or a bucket.
-        environment: what the run was started with, kept in logs/environment.json.
+        environment: what this session of the run was started with; see `_keep_environment`.
 
     Raises:
         ValueError: where the folder cannot be written, or some process does not see it.
@@ -104,8 +104,7 @@ def prepare(
     if jax.process_index() == 0:
         try:
             config_lib.save(config, workdir)
-            text = json.dumps(environment, indent=2) + "\n"
-            atomic.write_text(folder / "logs" / "environment.json", text)
+            _keep_environment(folder / "logs", environment)
             _reopen(folder)
         except OSError as error:
             failure = error
@@ -119,6 +118,22 @@ def prepare(
             f"--workdir must be one folder that all processes see, got {workdir}, which "
             "some do not; give a bucket or a shared disk"
         )
+
+
+def _keep_environment(logs: epath.Path, environment: Mapping[str, Any]) -> None:
+    """Writes sessions/0001.json and so on, one for each start, and environment.json, as the last.
+
+    Beside a session's file lies, as .diff, what its code differs from its commit by.
+    """
+    sessions = logs / "sessions"
+    before = [path.stem for path in sessions.iterdir()] if sessions.exists() else []
+    number = 1 + max((int(name) for name in before if name.isdecimal()), default=0)
+    git = dict(environment.get("git", {}))
+    if diff := git.pop("diff", ""):
+        atomic.write_text(sessions / f"{number:04d}.diff", diff)
+    said = dict(environment) | ({"git": git} if git else {})
+    for path in (sessions / f"{number:04d}.json", logs / "environment.json"):
+        atomic.write_text(path, json.dumps(said, indent=2) + "\n")
 
 
 def _reopen(folder: epath.Path) -> None:

@@ -233,7 +233,7 @@ def _open_folder(
     )
     stack.enter_context(run_folder.locked(workdir))
     run_folder.check_began_with(workdir, inputs.begins_with, moved=inputs.moved, say=say)
-    run_folder.prepare(config, workdir, environment_lib.environment())
+    run_folder.prepare(config, workdir, environment_lib.environment(inputs.begins_with))
     return checkpoint.Checkpointer(
         workdir,
         config_json=config_lib.to_json(config),

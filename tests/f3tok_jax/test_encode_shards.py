@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.reading import remote
 from data_pipelines.reading import sources
-from data_pipelines.reading import staged
 from data_pipelines.records import manifest
 from f3tok_jax import encode_shards
 from f3tok_jax.inference import codec
@@ -101,7 +101,7 @@ def test_sets_behind_a_url_are_copied_and_encoded(workdir, shards, tmp_path, mon
             np.zeros((-(-len(w) // 640), 8), np.float32) for w in waveforms
         ],
     )
-    monkeypatch.setenv(staged.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(remote.VARIABLE, str(tmp_path / "cache"))
     (tmp_path / "both").mkdir()
     for name in ("train", "test"):
         (tmp_path / "both" / name).symlink_to(shards)

@@ -4,7 +4,6 @@
 
 import json
 import pathlib
-import re
 import shutil
 import signal
 import socket
@@ -31,9 +30,12 @@ def single(shards, cache, tmp_path_factory) -> pathlib.Path:
 
 
 def _run(
-    shards, workdir, cache, *more, num_processes=2, each=({}, {})
+    shards, workdir, cache, *more, num_processes=2, each=({}, {}), on_gke=False
 ) -> list[subprocess.CompletedProcess]:
-    """Runs all processes to their end; `each` adds arguments and environment to one process."""
+    """Runs all processes to their end; `each` adds arguments and environment to one process.
+
+    They are told by flags who they are, or find it in their environment as on a slice of GKE.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,12 +43,17 @@ def _run(
     for index in range(num_processes):
         own = dict(each[index])
         distributed = [
-            f"--coordinator=127.0.0.1:{port}",
             f"--num_processes={num_processes}",
-            f"--process_id={index}",
             "--heartbeat_seconds=20",
             "--start_seconds=200",
         ]
+        if on_gke:
+            distributed.append("--distributed=on")
+            hosts = ",".join(["127.0.0.1"] * num_processes)
+            own |= dict(TPU_WORKER_HOSTNAMES=hosts, TPU_WORKER_ID=str(index))
+            own |= dict(TPU_SKIP_MDS_QUERY="true", JAX_COORDINATOR_PORT=str(port))
+        else:
+            distributed += [f"--coordinator=127.0.0.1:{port}", f"--process_id={index}"]
         flags = (*more, *(distributed if num_processes > 1 else ()), *own.pop("arguments", ()))
         command = toy_run.command(shards, workdir, cache, *flags, num_devices=4 // num_processes)
         own["TOY_HASHES"] = f"{workdir}/../hashes_{workdir.name}_{index}"
@@ -121,7 +128,7 @@ def test_a_damaged_shard_of_one_copy_is_named_by_both(shards, cache, tmp_path):
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    other = {"arguments": [f"--config.data.train={tmp_path / 'copy'}"]}
+    other = {"arguments": [f"--map={shards}={tmp_path / 'copy'}"]}
     results = _run(
         shards, tmp_path / "run", cache, "--verify_data", _NO_EVALUATION, each=({}, other)
     )
@@ -206,9 +213,21 @@ def test_a_peer_that_never_starts_is_named(shards, cache, tmp_path):
     for result in results:
         assert result.returncode == 124, result.stderr
         assert result.stderr.splitlines()[-1] == (
-            "f3tok_jax.train: processes 2 have not arrived in 5 s (--start_seconds)"
+            "f3tok_jax.train: processes 2 have not arrived in 5 s (--start_seconds), 2 of 3 have: "
+            "start the same command on every host"
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.reliability("R17")
+def test_a_run_that_is_started_on_one_host_of_sixteen_ends_in_its_limit(cache, tmp_path):
+    hosts = ",".join(["127.0.0.1", *(f"host-{index}" for index in range(1, 16))])
+    own = dict(TPU_WORKER_HOSTNAMES=hosts, TPU_WORKER_ID="0", TPU_SKIP_MDS_QUERY="true")
+    own["arguments"] = ["--distributed=on", "--start_seconds=1"]
+    (result,) = _run("none", tmp_path / "run", cache, num_processes=1, each=[own])
+    assert result.returncode == 124, result.stderr
+    assert "processes 1 (host-1), 2 (host-2), " in result.stderr.splitlines()[-1]
+    assert "1 of 16 have: start the same command on every host" in result.stderr.splitlines()[-1]
 
 
 def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_path):
@@ -217,7 +236,9 @@ def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_
     proxy = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
     proxy["TOY_STEP_SECONDS"] = "0.7"
     results = _run(
-        shards, workdir, cache, _NO_EVALUATION, each=(proxy, proxy | {"TOY_HANG_UP_AT": "5"})
+        *(shards, workdir, cache, _NO_EVALUATION),
+        each=(proxy, proxy | {"TOY_HANG_UP_AT": "5"}),
+        on_gke=True,
     )
     said = results[0].stderr + results[1].stderr
     assert [result.returncode for result in results] == [42, 42], results[0].stdout + said
@@ -250,10 +271,15 @@ def test_processes_that_differ_are_refused_with_a_table(shards, cache, tmp_path)
     assert [result.returncode for result in results] == [1, 1], (
         results[0].stderr + results[1].stderr
     )
+    host = socket.gethostname()
     for result in results:
-        assert re.search(
-            r"all processes of a run must start alike, got config: \w+ in processes \[0\], "
-            r"\w+ in processes \[1\]",
-            result.stderr,
-        ), result.stderr
+        *table, sentence = result.stderr.splitlines()[-4:]
+        assert [line.split() for line in table] == [
+            ["fact", "value", "processes"],
+            ["config.optimizer.ema_decay", "0.99", "0", f"({host})"],
+            ["config.optimizer.ema_decay", "0.5", "1", f"({host})"],
+        ]
+        assert sentence.startswith(
+            f"f3tok_jax.train: all processes of a run must start alike, got others in 1 ({host}) of 2"
+        )
     assert not (tmp_path / "run" / "config.json").exists()

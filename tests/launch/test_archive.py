@@ -16,7 +16,8 @@ _SETUP = ["setup", *launching.SLICE]
 
 
 def _git(tree: pathlib.Path, *arguments) -> str:
-    command = ["git", "-C", str(tree), *arguments]
+    identity = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(tree), *identity, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
@@ -30,6 +31,7 @@ def tree(tmp_path):
         shutil.copy(launching.ROOT / name, tree / name)
     _git(tree, "init", "-q")
     _git(tree, "add", ".")
+    _git(tree, "commit", "-q", "-m", "first")
     strangers = (".env", "key.pem", "runs/a/config.json", "SHARDS/train/manifest.json", "id_rsa")
     for name in (*strangers, "configs/.env", "configs/new.py", "notes.txt", "launch/shards/a.tar"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,8 @@ def test_what_git_knows_is_sent_as_it_is_here(cloud, tree):
     (tree / "link").symlink_to("/etc/passwd")
     _git(tree, "add", "--", "-C", "two words\nand a line", "link")
     sent, printed = _sent(cloud, tree)
-    assert sent == known - {"ruff.toml"} | {"-C", "two words\nand a line", "link"}
+    more = {"-C", "two words\nand a line", "link", "provenance.txt"}
+    assert sent == known - {"ruff.toml"} | more
     there = cloud.home(1) / "f3tok_jax"
     assert (there / "README.md").read_text() == "changed, not committed"
     assert (there / "link").is_symlink()
@@ -71,6 +74,17 @@ def test_what_git_knows_is_sent_as_it_is_here(cloud, tree):
     assert "configs/new.py" in line and "SHARDS/" in line and ".env" in line
     # A module that was changed and kept its size is compiled anew only if its time went along.
     assert abs((there / "setup.py").stat().st_mtime - (tree / "setup.py").stat().st_mtime) < 2
+
+
+def test_where_the_code_comes_from_goes_along_with_what_differs_from_its_commit(cloud, tree):
+    (tree / "README.md").write_text("changed, not committed")
+    (tree / "configs" / "key.pem").write_text("secret")
+    _git(tree, "add", "-f", "configs/key.pem")
+    _sent(cloud, tree)
+    text = (cloud.home(1) / "f3tok_jax" / "provenance.txt").read_text()
+    assert text.startswith(f"commit: {_git(tree, 'rev-parse', 'HEAD')}branch: ")
+    assert "\ndirty: yes\n\n" in text and "+changed, not committed" in text
+    assert "secret" not in text
 
 
 def test_keys_stay_even_where_git_knows_them(cloud, tree):
@@ -87,7 +101,7 @@ def test_without_git_the_projects_own_files_are_sent(cloud, tree):
     known = set(_git(tree, "ls-files", "-z").split("\0")) - {"", ".gitignore"}
     shutil.rmtree(tree / ".git")
     sent, printed = _sent(cloud, tree, environment={"GIT_CEILING_DIRECTORIES": str(tree.parent)})
-    assert sent == known | {"configs/new.py"}
+    assert sent == known | {"configs/new.py", "provenance.txt"}
     assert "no git checkout" in printed
 
 

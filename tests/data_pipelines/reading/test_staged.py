@@ -17,6 +17,7 @@ import pytest
 
 from data_pipelines.building import plan as build_plan
 from data_pipelines.reading import mixture
+from data_pipelines.reading import remote
 from data_pipelines.reading import sources
 from data_pipelines.reading import staged
 from data_pipelines.records import manifest
@@ -29,7 +30,7 @@ _ROOT = pathlib.Path(__file__).parents[3]
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> pathlib.Path:
     """The folder of copies, and a process that has asked for none yet."""
-    monkeypatch.setenv(staged.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(remote.VARIABLE, str(tmp_path / "cache"))
     staged._copy_of.cache_clear()
     yield tmp_path / "cache"
     staged._copy_of.cache_clear()
@@ -84,7 +85,7 @@ def test_a_set_on_a_bucket_is_copied_once_and_read_as_where_it_was_built(
     said = [record.message for record in caplog.records]
     assert said == [
         f"copying {len(names)} of the {len(names)} shards of {bucket}/train, {size:.1f} MB, to "
-        f"{cache} (${staged.VARIABLE} names another folder)"
+        f"{cache} (${remote.VARIABLE} names another folder)"
     ]
     _again()
     sources.ShardSet(f"{bucket}/train/", checksums=True)
@@ -128,7 +129,7 @@ def test_an_interrupted_copy_goes_on(bucket, shard_set, cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(memory.MemoryFileSystem, "get_file", cut)
-        patch.setattr(staged, "_STREAMS", 1)
+        patch.setattr(remote, "_STREAMS", 1)
         with pytest.raises(OSError, match=f"{shards[-1].name} cannot be read: .*the line is cut"):
             sources.ShardSet(f"{bucket}/train")
     assert not (cache / "sets").exists() and not list(cache.rglob("*.partial"))
@@ -183,7 +184,7 @@ def test_a_shard_that_differs_from_its_checksum_is_refused(bucket, shard_set, ca
 def test_a_disk_without_room_is_refused_before_anything_is_copied(bucket, cache, monkeypatch):
     names = _copied(monkeypatch)
     usage = shutil.disk_usage(cache.parent)._replace(free=10)
-    monkeypatch.setattr(staged.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(remote.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"needs 0.\d MB, 0.0 MB are free; free some, or") as raised:
         sources.ShardSet(f"{bucket}/train")
     assert raised.value.errno == errno.ENOSPC and not names

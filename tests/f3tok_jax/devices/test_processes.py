@@ -1,20 +1,23 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a program: which processes it looks for."""
+"""The start of a program: which processes it looks for, and how it meets them."""
 
 import jax
 import pytest
 
+from f3tok_jax.devices import cluster
 from f3tok_jax.devices import processes
 
-_NOTHING = dict(
-    mode="auto",
-    coordinator="",
-    num_processes=0,
-    process_id=-1,
-    heartbeat_seconds=10,
-    start_seconds=10,
-)
+_NOTHING = dict(mode="auto", coordinator="", num_processes=0, process_id=-1)
+_GIVEN = dict(coordinator="a:1", num_processes=2, process_id=1)
+_SLICE = cluster.Seat("h0:8482", 16, 3, tuple(f"h{host}" for host in range(16)))
+
+
+@pytest.fixture
+def slice_host(monkeypatch):
+    """A host of a slice of sixteen."""
+    monkeypatch.setattr(processes, "has_tpu_chips", lambda: True)
+    monkeypatch.setattr(cluster, "find", lambda: _SLICE)
 
 
 @pytest.mark.parametrize(
@@ -22,25 +25,56 @@ _NOTHING = dict(
     [
         dict(coordinator="localhost:1"),
         dict(coordinator="localhost:1", num_processes=2),
+        dict(coordinator="localhost:1", num_processes=2, process_id=2),
         dict(process_id=0),
     ],
 )
 def test_half_a_cluster_is_refused(given):
     with pytest.raises(ValueError, match="go together"):
-        processes.initialize_distributed(**_NOTHING | given)
+        processes.find_seat(**_NOTHING | given)
+    with pytest.raises(ValueError, match="--coordinator must be host:port"):
+        processes.find_seat(**_NOTHING | _GIVEN | dict(coordinator="localhost"))
 
 
-def test_which_processes_are_looked_for(monkeypatch):
+def test_a_process_alone_one_that_is_told_and_one_that_only_jax_can_place():
+    assert processes.find_seat(**_NOTHING) is None  # no TPU chips
+    assert processes.find_seat(**_NOTHING | _GIVEN | dict(mode="off")) is None
+    assert processes.find_seat(**_NOTHING | _GIVEN) == cluster.Seat("a:1", 2, 1)
+    assert processes.find_seat(**_NOTHING | dict(num_processes=1)) is None
+
+
+def test_on_a_slice_the_cluster_places_it(slice_host):
+    for given in (_NOTHING, _NOTHING | dict(num_processes=16), _NOTHING | dict(mode="on")):
+        assert processes.find_seat(**given) == _SLICE
+    assert processes.find_seat(**_NOTHING | _GIVEN) == cluster.Seat("a:1", 2, 1)
+
+
+def test_one_host_that_is_not_one_of_so_many_is_refused(slice_host, monkeypatch):
+    wanted = "must have --num_processes=4, got {} by what this machine says of its cluster: start"
+    with pytest.raises(ValueError, match=wanted.format(16)):
+        processes.find_seat(**_NOTHING | dict(num_processes=4))
+    monkeypatch.setattr(cluster, "find", lambda: None)
+    with pytest.raises(ValueError, match=wanted.format(1)):
+        processes.find_seat(**_NOTHING | dict(num_processes=4))
+    assert processes.find_seat(**_NOTHING) is None
+    only_jax = processes.find_seat(**_NOTHING | dict(num_processes=4, mode="on"))
+    assert only_jax == cluster.Seat(num_processes=4)
+
+
+def test_all_have_met_before_jax_is_told_where_they_are(slice_host, monkeypatch):
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: calls.append(args))
-    monkeypatch.setattr(processes.rendezvous, "meet", lambda *args, **kwargs: None)
-    processes.initialize_distributed(**_NOTHING)  # no TPU chips: alone
-    processes.initialize_distributed(
-        **_NOTHING | dict(mode="off", coordinator="a:1", num_processes=2, process_id=1)
-    )
-    assert calls == []
-    processes.initialize_distributed(
-        **_NOTHING | dict(coordinator="a:1", num_processes=2, process_id=1)
-    )
-    processes.initialize_distributed(**_NOTHING | dict(mode="on"))
-    assert calls == [("a:1", 2, 1), ()]
+    said = lambda *args, **named: calls.append((args, named))
+    monkeypatch.setattr(jax.distributed, "initialize", said)
+    monkeypatch.setattr(processes.rendezvous, "meet", said)
+    limits = dict(heartbeat_seconds=10, start_seconds=60)
+    processes.connect(_SLICE, facts={"jax": "1"}, **limits)
+    own = dict(heartbeat_timeout_seconds=10, initialization_timeout=300)
+    assert calls == [
+        ((_SLICE,), dict(seconds=60, facts={"jax": "1"})),
+        (("h0:8482", 16, 3), own),
+    ]
+    del calls[:]
+    processes.connect(cluster.Seat(num_processes=jax.process_count()), facts={}, **limits)
+    assert calls == [((), own)]
+    with pytest.raises(ValueError, match="must have --num_processes=7, got 1: start the same"):
+        processes.connect(cluster.Seat(num_processes=7), facts={}, **limits)

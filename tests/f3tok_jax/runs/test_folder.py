@@ -36,6 +36,19 @@ def test_prepare_writes_config_and_environment_and_reopens_a_finished_run(tmp_pa
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
+def test_every_session_keeps_its_own_environment_and_the_last_is_the_run_s(tmp_path):
+    logs = tmp_path / "run" / "logs"
+    git = dict(commit="c", dirty=True)
+    for number, diff in enumerate(("+a", ""), 1):
+        said = dict(session=number, git=git | dict(diff=diff))
+        run_folder.prepare(_CONFIG, str(tmp_path / "run"), said)
+    found = {path.name: path.read_text() for path in (logs / "sessions").iterdir()}
+    assert found.keys() == {"0001.json", "0001.diff", "0002.json"} and found["0001.diff"] == "+a"
+    first, second = (json.loads(found[f"000{number}.json"]) for number in (1, 2))
+    assert (first, second) == (dict(session=1, git=git), dict(session=2, git=git))
+    assert json.loads((logs / "environment.json").read_text()) == second
+
+
 @pytest.mark.reliability("R09")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
