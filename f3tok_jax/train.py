@@ -50,6 +50,8 @@ def _parser() -> command.Parser:
     add("--print_config", action="store_true", help=text)
     text = "compare every byte of the shards with their manifests' SHA-256 before the first step"
     add("--verify_data", action="store_true", help=text)
+    text = "dollars for an hour of a chip: log lines and the ledger say what the run has cost"
+    add("--price", type=command.at_least(0, float), help=text)
     add(
         "--compilation_cache",
         type=command.path,
@@ -88,6 +90,7 @@ def _train(given: argparse.Namespace) -> int:
     import jax
 
     from f3tok_jax.devices import compilation
+    from f3tok_jax.devices import processes
     from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import lineage
@@ -117,9 +120,15 @@ def _train(given: argparse.Namespace) -> int:
         run = lineage.Lineage.trained_by(config, given.workdir, found)
         command.say(config_lib.summary(config, preset, stage.derived(config, run)))
     compilation.use_cache(given.compilation_cache)
+    reports = session.Reports(started=processes.started(), price=given.price)
     try:
         return session.run(
-            config, given.workdir, stage=stage, places=found, verify_data=given.verify_data
+            config,
+            given.workdir,
+            stage=stage,
+            places=found,
+            verify_data=given.verify_data,
+            reports=reports,
         )
     except checkpoint.CheckpointError as error:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error

@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a process finds the others of its run."""
+"""How a process finds the others of its run, since when it runs, and on how many chips."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import os
 import pathlib
+import time
+from typing import Any
 
 import jax
 
@@ -12,6 +14,25 @@ from f3tok_jax.devices import cluster
 from f3tok_jax.devices import rendezvous
 
 _JAX_SECONDS = 300  # at least, for what JAX does once all are there
+_IMPORTED = time.time()
+
+
+def started() -> float:
+    """When this process began, in seconds since the epoch; where that is not told, was imported."""
+    try:
+        fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds since the machine did
+        return min(_IMPORTED, time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began))
+    except (OSError, ValueError, IndexError, AttributeError):  # no Linux
+        return _IMPORTED
+
+
+def num_chips(devices: Iterable[Any]) -> int:
+    """How many chips devices are of: some generations of TPUs have two devices per chip."""
+    places = {
+        (getattr(one, "slice_index", 0), *getattr(one, "coords", (one.id,))) for one in devices
+    }
+    return len(places)
 
 
 def find_seat(

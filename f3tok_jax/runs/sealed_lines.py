@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of JSON of which each says whether it is whole: metrics.jsonl and logs/*.jsonl.
+"""Lines of JSON of which each says whether it is whole: metrics.jsonl, ledger.jsonl, logs/*.jsonl.
 
 Behind all else an object has "sum", the first eight digits of `sealed.digest` of the rest. Lines of
 earlier versions have none, and are taken as they are.

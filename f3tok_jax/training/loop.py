@@ -24,7 +24,7 @@ from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import tally as tally_lib
-from f3tok_jax.training import watchdog as watchdog_lib
+from f3tok_jax.training import timekeeper as timekeeper_lib
 
 
 class Outcome(enum.Enum):
@@ -49,7 +49,7 @@ class Run:
         writer: of metrics and sounds.
         progress: for log lines.
         preemption: whether the run must leave.
-        watchdog: told what the loop is about to do.
+        clock: told at each turn what time goes to.
         tally: what the run has met since it began, and owes.
         health: which spikes and collapses its metrics show.
         say: where messages to the user go.
@@ -65,7 +65,7 @@ class Run:
     writer: metric_writer.MetricWriter
     progress: progress_lib.Progress
     preemption: preemption_lib.Preemption
-    watchdog: watchdog_lib.Watchdog
+    clock: timekeeper_lib.Timekeeper
     tally: tally_lib.Tally
     health: health_lib.Health
     say: Callable[[str], None]
@@ -89,16 +89,17 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
     Raises:
         checkpoint.CheckpointError: where a checkpoint cannot be written, or the last is not finite.
     """
-    config, watchdog = this.config, this.watchdog
+    config, clock = this.config, this.clock
+    clock.reached(step)
     this.preemption.begin()
     if this.tally.owed and _make_up(this, state, step):
         return _leave(this, step)
     batches = this.train_data.iterate(step)
     this.logged, unread = step, None
     while step < config.num_steps:
-        with this.progress.waiting_for_data():
-            _, local_batch = next(batches)
-        watchdog.beat("step")
+        clock.enter("data")
+        _, local_batch = next(batches)
+        clock.enter("step")
         batch = sharding.host_to_global(local_batch, this.programs.mesh)
         with jax.transfer_guard("disallow"):  # nothing else may travel by accident
             state, metrics = this.programs.train_step(state, this.programs.frozen, batch)
@@ -114,11 +115,9 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
             # Read first: the wait for the step itself is training time.
             _read(this, *unread, log=at_end or leaving)
             unread = None
-            with this.progress.aside():
-                leaving = _pause(this, state, step, at_end=at_end, leaving=leaving)
+            leaving = _pause(this, state, step, at_end=at_end, leaving=leaving)
             if leaving and (not at_end or this.tally.owed):
                 return _leave(this, step)
-        watchdog.beat("data")
     return _finish(this, step)
 
 
@@ -159,13 +158,14 @@ def _save(
     this: Run, state: Any, step: int, evaluated: dict[str, float] | None, *, is_last: bool
 ) -> None:
     """Starts to save the state, with its evaluation and all that the run has met."""
+    this.clock.enter("checkpoint")
     this.writer.settle()  # No line of these steps is lost once a checkpoint has them.
-    this.watchdog.beat("save")
     rows = multihost.gathered_numbers(this.train_data.replaced_before(step))
     tally = this.tally.with_rows(rows)
     if is_last and tally.replaced.count:
         this.say(f"note: since the first step {tally.replaced}")
     this.checkpointer.save(step, state, evaluated, seen=tally.as_json())
+    this.clock.saved(step)
 
 
 def _measure(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None, bool]:
@@ -176,13 +176,13 @@ def _measure(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None,
     """
     owed, evaluated = this.tally.owed, None
     if tally_lib.EVALUATION in owed:
-        this.watchdog.beat("evaluation")
+        this.clock.enter("evaluation")
         evaluated, leaving = _evaluate(this, state, step)
         if leaving:
             return None, True
         owed.remove(tally_lib.EVALUATION)
     if tally_lib.SAMPLES in owed:
-        this.watchdog.beat("samples")
+        this.clock.enter("samples")
         _write_samples(this, state, step)
         owed.remove(tally_lib.SAMPLES)
     return evaluated, False
@@ -191,6 +191,7 @@ def _measure(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None,
 def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False) -> None:
     """Fetches the metrics of one step, counts it if it was skipped, and logs at intervals."""
     fetched = jax.device_get(metrics)
+    this.clock.reached(step)
     is_finite = not fetched["train/nonfinite"][0]
     this.progress.add(fetched, is_finite=is_finite)
     if is_finite:
@@ -203,7 +204,7 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
         )
         _write_examples(this, "nonfinite.jsonl", step)
     if log or step % this.config.loop.log_every == 0:
-        values = this.progress.values()
+        values = this.progress.values(step)
         # Of this process since it started, and of all of them before.
         replaced = this.tally.replaced.count + this.train_data.replaced_before(step)[0]
         values["data/replaced"] = float(replaced)
@@ -240,7 +241,7 @@ def _evaluate(this: Run, state: Any, step: int) -> tuple[dict[str, float] | None
         batch = sharding.host_to_global(data.local_batch(index), this.programs.mesh)
         # Read one by one: on CPU, independent collectives in flight can deadlock.
         averages.add(jax.device_get(programs.eval_step(state, programs.frozen, batch)))
-        this.watchdog.beat("evaluation")
+        this.clock.enter("evaluation")
         if this.preemption.reached():
             return None, True
     values = averages.ratios()
@@ -281,7 +282,7 @@ def _leave(this: Run, step: int) -> Outcome:
 
 def _finish(this: Run, step: int) -> Outcome:
     """Waits for the last save and writes DONE."""
-    this.watchdog.beat("last save")
+    this.clock.enter("checkpoint")
     this.checkpointer.close()
     if saved_states.latest_step(this.workdir) != step:
         raise checkpoint.CheckpointError(

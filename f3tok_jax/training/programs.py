@@ -111,7 +111,9 @@ class CompiledStage:
         if wanted is None:
             return {}
         # Compiled first: a sign of life is expected from the first example on.
+        heard.enter("compile")
         self.compile("statistics")
+        heard.enter("start")
         frozen = wanted.load({name: self._frozen_shardings[name] for name in wanted.reads})
         return statistics_lib.measure(wanted, self.statistics, frozen, self.mesh, heard)
 

@@ -2,18 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run says about itself between two log lines: averages, speed, waiting and memory."""
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Mapping
+import datetime
 import math
 import pathlib
 import resource
+import statistics
 
 import jax
 import numpy as np
 
+from f3tok_jax.runs import ledger as ledger_lib
 from f3tok_jax.training import stage as stage_lib
+from f3tok_jax.training import timekeeper as timekeeper_lib
 
 _MEAN_SQUARE = "_mean_square"
+_TRAINING = ("data", "step")
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -52,48 +56,39 @@ def ratios(metrics: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, fl
 class Progress:
     """Collects the metrics and the times of steps, and describes them at intervals."""
 
-    def __init__(self, *, num_steps: int, per_batch: float, unit: str, clock: Callable[[], float]):
-        """Starts the clock.
+    def __init__(
+        self, clock: timekeeper_lib.Timekeeper, *, num_steps: int, per_batch: float, unit: str
+    ):
+        """Begins to count.
 
         Args:
+            clock: knows what time goes to.
             num_steps: of the run.
             per_batch: in a global batch, of `unit`, where it is full.
             unit: what speed is told in, such as "audio_seconds".
-            clock: seconds that never go back.
         """
+        self._clock = clock
         self._num_steps = num_steps
         self._per_batch, self._unit = per_batch, unit
-        self._clock = clock
-        self._started = clock()
+        self._before = clock.seconds()
         self._reset()
 
     def _reset(self) -> None:
         self._averages = Averages()
         self._batches = 0.0
         self._nonfinite = 0
-        self._wait = 0.0
-        self._aside = 0.0
-        self._since = self._clock()
-
-    @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        """Counts the time inside as waiting for the input pipeline."""
-        start = self._clock()
-        yield
-        self._wait += self._clock() - start
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Keeps the time inside (evaluation, saving, sounds) out of the training speed."""
-        start = self._clock()
-        yield
-        self._aside += self._clock() - start
+        self._waited = self._clock.seconds("data")
+        self._steps: list[float] = []  # seconds of each
+        self._trained = self._clock.seconds(*_TRAINING)
 
     def add(self, metrics: Mapping[str, tuple[np.ndarray, np.ndarray]], *, is_finite: bool) -> None:
         """Adds one step's metrics; those of a skipped step would spoil the averages: left out.
 
         Speed counts it, and of every batch what is no padding.
         """
+        trained = self._clock.seconds(*_TRAINING)
+        self._steps.append(trained - self._trained)
+        self._trained = trained
         valid, size = metrics.get(stage_lib.FILLED, (1.0, 1.0))
         self._batches += float(valid) / float(size)
         if is_finite:
@@ -101,25 +96,47 @@ class Progress:
         else:
             self._nonfinite += 1
 
-    def values(self) -> dict[str, float]:
-        """Returns averages since the last call, speed, waiting and memory, and starts anew."""
-        now = self._clock()
-        elapsed = max(now - self._since - self._aside, 1e-9)
+    def values(self, step: int) -> dict[str, float]:
+        """Averages since the last call, speed, waiting, what is left, and memory; starts anew."""
         values = {
             **self._averages.ratios(),
             "train/nonfinite": float(self._nonfinite),
-            "time/seconds": now - self._started,
-            f"time/{self._unit}_per_second": self._batches * self._per_batch / elapsed,
-            "time/data_wait_seconds": self._wait,
+            **self._times(step),
             **memory(),
         }
         self._reset()
         return values
 
+    def _times(self, step: int) -> dict[str, float]:
+        """How fast it went, and what the run has spent and still needs."""
+        clock, elapsed = self._clock, max(sum(self._steps), 1e-9)
+        waited = clock.seconds("data") - self._waited
+        # Evaluations and saves go on to take their share.
+        whole = clock.seconds(*ledger_lib.REPEATED) / max(clock.seconds(*_TRAINING), 1e-9)
+        left = (self._num_steps - step) * elapsed / max(len(self._steps), 1) * whole
+        times = {
+            "seconds": clock.seconds() - self._before,
+            f"{self._unit}_per_second": self._batches * self._per_batch / elapsed,
+            "step_seconds": statistics.median(self._steps or [0.0]),
+            "slowest_step_seconds": max(self._steps, default=0.0),
+            "data_wait_seconds": waited,
+            "data_wait_share": waited / elapsed,
+            "eta_seconds": left,
+        }
+        if ledger := clock.ledger():
+            times |= {"goodput": ledger.goodput, "chip_hours": ledger.chip_hours}
+            times |= {} if ledger.dollars is None else {"dollars": ledger.dollars}
+        return {f"time/{name}": value for name, value in times.items()}
+
     def line(self, step: int, values: Mapping[str, float]) -> str:
         """Returns one log line; names lose their first part, as they are unique without it."""
         parts = [f"step {step}/{self._num_steps}"]
-        parts += [f"{name.split('/', 1)[-1]} {value:.4g}" for name, value in values.items()]
+        for name, value in values.items():
+            short = name.split("/", 1)[-1]
+            said = f"{value:.4g}"
+            if short == "eta_seconds":
+                short, said = "eta", str(datetime.timedelta(seconds=round(value)))
+            parts.append(f"{short} {said}")
         return "  ".join(parts)
 
 

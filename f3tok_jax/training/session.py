@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -15,12 +16,14 @@ import ml_collections
 from data_pipelines import command
 from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
+from f3tok_jax.devices import processes
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import environment as environment_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import ledger
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import places as places_lib
@@ -32,6 +35,7 @@ from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import statistics as statistics_lib
 from f3tok_jax.training import tally as tally_lib
+from f3tok_jax.training import timekeeper as timekeeper_lib
 from f3tok_jax.training import validation
 from f3tok_jax.training import verification
 from f3tok_jax.training import watchdog as watchdog_lib
@@ -46,6 +50,19 @@ _EXIT_CODES = {
 _PROGRAMS = {"eval_step": "evaluation", "sample": "samples", "train_step": "the train step"}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What a run tells of itself that changes nothing of what it learns, and is in no config.
+
+    Attributes:
+        started: seconds since the epoch, when its process began; None for now.
+        price: dollars for a chip-hour, where it is known.
+    """
+
+    started: float | None = None
+    price: float | None = None
+
+
 def run(
     config: ml_collections.ConfigDict,
     workdir: str,
@@ -54,6 +71,7 @@ def run(
     devices: Sequence[Any] | None = None,
     places: places_lib.Places | None = None,
     verify_data: bool = False,
+    reports: Reports = Reports(),
 ) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
 
@@ -64,6 +82,7 @@ def run(
         devices: to train on; default all of them.
         places: where what the config names may lie; default the search path alone.
         verify_data: compare every byte of the shards with their checksums first.
+        reports: what the run tells beside what its config says.
 
     Returns:
         EXIT_DONE, EXIT_NONFINITE or EXIT_PREEMPTED.
@@ -90,7 +109,7 @@ def run(
             return _say_done(workdir, done_step, say)
         if verify_data:
             verification.verify(inputs.data, say=say)
-        return _EXIT_CODES[_train(workdir, made, mesh, inputs, preemption, say)]
+        return _EXIT_CODES[_train(workdir, made, mesh, inputs, preemption, reports, say)]
 
 
 def _say_done(workdir: str, step: int, say: Callable[[str], None]) -> int:
@@ -121,26 +140,30 @@ def _train(
     mesh: jax.sharding.Mesh,
     inputs: _Inputs,
     preemption: preemption_lib.Preemption,
+    reports: Reports,
     say: Callable[[str], None],
 ) -> loop.Outcome:
     """Opens all else that a run needs, compiles, and takes the steps."""
     config = inputs.run.config
     with contextlib.ExitStack() as stack:
         checkpointer = _open_folder(workdir, stage, inputs, say, stack)
-        watchdog = _start_watchdog(config, workdir, stack)
+        clock = _start_clock(config, workdir, mesh, reports, say, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
-        heard = statistics_lib.Heard(say=say, beat=watchdog.beat)
+        heard = statistics_lib.Heard(say=say, enter=clock.enter)
         measure = functools.partial(programs.measure, heard)
         measured = run_folder.settle_frozen(workdir, inputs.begins_with, measure)
-        watchdog.rest()  # What compiles gives no sign of life.
+        clock.enter("start")
         checkpointer.files = run_folder.digests(workdir)
         if jax.process_index() == 0:
             inputs.run.keep_places(workdir)
             inputs.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
+        clock.enter("restore")
         state, step = _first_state(inputs.run, workdir, programs, checkpointer, say)
+        clock.enter("compile")
         _compile(programs, inputs.heldout is not None, say)
+        clock.enter("start")
         writer = metric_writer.MetricWriter(
             workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
         )
@@ -154,14 +177,16 @@ def _train(
             programs=programs,
             checkpointer=checkpointer,
             writer=writer,
-            progress=progress_lib.Progress(**amounts, clock=time.monotonic),
+            progress=progress_lib.Progress(clock, **amounts),
             preemption=preemption,
-            watchdog=watchdog,
+            clock=clock,
             tally=tally_lib.Tally.read(checkpointer.restored, say=say),
             health=health_lib.Health(stage.watched, stage.signs),
             say=say,
         )
-        return loop.take_steps(this, state, step)
+        outcome = loop.take_steps(this, state, step)
+        clock.ended = outcome.name.lower()
+        return outcome
 
 
 def _open_inputs(
@@ -246,10 +271,15 @@ def _open_folder(
     )
 
 
-def _start_watchdog(
-    config: ml_collections.ConfigDict, workdir: str, stack: contextlib.ExitStack
-) -> watchdog_lib.Watchdog:
-    """Starts what notices that the run stands; `stack` ends it."""
+def _start_clock(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    mesh: jax.sharding.Mesh,
+    reports: Reports,
+    say: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> timekeeper_lib.Timekeeper:
+    """Starts what keeps the time and what notices that the run stands; `stack` ends both."""
     # Stacks are written locally or not at all: the watchdog must not wait for a bucket.
     stacks_path = os.path.join(workdir, "logs", f"stacks_{jax.process_index():04d}.txt")
     watchdog = watchdog_lib.Watchdog(
@@ -258,7 +288,15 @@ def _start_watchdog(
         stacks_path=None if "://" in workdir else stacks_path,
     )
     stack.callback(watchdog.close)
-    return watchdog
+    clock = timekeeper_lib.Timekeeper(
+        ledger.Book(workdir, is_writer=jax.process_index() == 0, say=say),
+        watchdog,
+        started=reports.started or time.time(),
+        chips=processes.num_chips(mesh.devices.flat),
+        device=mesh.devices.flat[0].device_kind,
+        price=reports.price,
+    )
+    return stack.enter_context(clock)
 
 
 def _first_state(

@@ -25,10 +25,10 @@ _SAY_EVERY = 20.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """Who hears how far it has come: the console, and the watchdog."""
+    """Who hears how far it has come: the console, and who keeps the time."""
 
     say: Callable[[str], None] = lambda message: None
-    beat: Callable[[str], None] = lambda phase: None
+    enter: Callable[[str], None] = lambda kind: None
 
 
 def batch_spec(
@@ -85,7 +85,7 @@ def measure(
         batch = batch | {_INDEX: np.arange(first, first + own, dtype=np.int32)}
         # Read one by one: on CPU, independent collectives in flight can deadlock.
         index, sums = jax.device_get(compiled(frozen, sharding.host_to_global(batch, mesh)))
-        heard.beat("statistics")
+        heard.enter("statistics")
         for row in np.argsort(index):
             if index[row] < count:  # The last batch may begin the data again.
                 one = [np.asarray(array[row], np.float64) for array in sums]

@@ -2,25 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averages and speeds, with a clock of our own."""
 
+import contextlib
 import pathlib
+import time
 
 import pytest
 
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import ledger
 from f3tok_jax.stages import registry
 from f3tok_jax.training import progress as progress_lib
+from f3tok_jax.training import timekeeper
+from f3tok_jax.training import watchdog
+from tests.support import clocks
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
 
-class _Clock:
-    """A clock that the test sets."""
+@pytest.fixture
+def clock():
+    return clocks.Clock()
 
-    def __init__(self):
-        self.now = 100.0
 
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def keeper(clock, tmp_path):
+    """Of a session that has just begun."""
+    book = ledger.Book(str(tmp_path), say=lambda message: None)
+    dog = watchdog.Watchdog(60.0, clock=clock)
+    with contextlib.closing(dog):
+        with timekeeper.Timekeeper(book, dog, started=time.time(), clock=clock, price=3.6) as made:
+            made.enter("step")
+            yield made
 
 
 def test_ratios_are_formed_after_the_sums():
@@ -30,55 +42,74 @@ def test_ratios_are_formed_after_the_sums():
     assert averages.ratios() == {"loss": 2.5, "latent_rms": 3.0}
 
 
-def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace():
-    clock = _Clock()
-    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="audio_seconds", clock=clock)
+def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace(clock, keeper):
+    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="audio_seconds")
+    clock.now += 0.4
     progress.add({"train/loss": (2.0, 1.0)}, is_finite=True)
+    keeper.enter("data")
+    clock.now += 0.5
+    keeper.enter("step")
+    clock.now += 1.1
     progress.add({"train/loss": (float("nan"), 1.0)}, is_finite=False)
-    with progress.waiting_for_data():
-        clock.now += 0.5
-    clock.now += 1.5
-    with progress.aside():
-        clock.now += 30.0
-    values = progress.values()
+    keeper.enter("evaluation")
+    clock.now += 30.0
+    keeper.enter("step")
+    values = progress.values(2)
     assert values["train/loss"] == 2.0 and values["train/nonfinite"] == 1.0
     assert values["time/audio_seconds_per_second"] == pytest.approx(2 * 8.0 / 2.0)
+    assert values["time/step_seconds"] == pytest.approx(1.0)
+    assert values["time/slowest_step_seconds"] == pytest.approx(1.6)
     assert values["time/data_wait_seconds"] == pytest.approx(0.5)
+    assert values["time/data_wait_share"] == pytest.approx(0.25)
+    # Eight steps of a second, and as long an evaluation for every two.
+    assert values["time/eta_seconds"] == pytest.approx(8 * 1.0 * 32.0 / 2.0)
     assert values["time/seconds"] == pytest.approx(32.0)
     assert values["memory/host_gb"] > 0.01
     clock.now += 1.0
-    again = progress.values()
+    progress.add({}, is_finite=True)
+    again = progress.values(3)
+    assert again["time/step_seconds"] == again["time/slowest_step_seconds"] == pytest.approx(1.0)
     assert "train/loss" not in again and again["train/nonfinite"] == 0.0
     assert again["time/seconds"] == pytest.approx(33.0)
 
 
-def test_speed_counts_what_is_no_padding():
-    clock = _Clock()
-    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="audio_seconds", clock=clock)
+def test_speed_counts_what_is_no_padding(clock, keeper):
+    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="audio_seconds")
+    clock.now += 2.0
     for valid, is_finite in ((50.0, True), (100.0, True), (25.0, False)):
         progress.add({"train/filled": (valid, 100.0)}, is_finite=is_finite)
-    clock.now += 2.0
-    values = progress.values()
+    values = progress.values(3)
     assert values["time/audio_seconds_per_second"] == pytest.approx(1.75 * 8.0 / 2.0)
     assert values["train/filled"] == pytest.approx(0.75)
 
 
-def test_a_line_has_the_step_first_and_short_names():
-    progress = progress_lib.Progress(num_steps=10, per_batch=8.0, unit="positions", clock=_Clock())
-    line = progress.line(3, {"train/loss": 1.23456, "time/seconds": 7.0})
-    assert line == "step 3/10  loss 1.235  seconds 7"
+def test_a_line_has_the_step_first_and_short_names(keeper):
+    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="positions")
+    values = {"train/loss": 1.23456, "time/seconds": 7.0, "time/eta_seconds": 93784.4}
+    assert progress.line(3, values) == "step 3/10  loss 1.235  seconds 7  eta 1 day, 2:03:04"
 
 
-def test_a_stage_without_sound_tells_its_speed_in_positions():
+def test_what_a_run_has_cost_so_far_is_of_all_its_sessions(clock, tmp_path, keeper):
+    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="positions")
+    clock.now += 3600.0
+    progress.add({}, is_finite=True)
+    before = ledger.Session(start=0.0, seconds={"start": 3600.0}, chips=2, price=1.0, ended="done")
+    keeper._book.before = [before]
+    values = progress.values(1)
+    assert values["time/chip_hours"] == pytest.approx(3.0, abs=1e-3)
+    assert values["time/dollars"] == pytest.approx(3.6 + 2.0, abs=1e-2)
+    assert values["time/goodput"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_stage_without_sound_tells_its_speed_in_positions(clock, keeper):
     config = config_lib.read(str(_ROOT / "configs" / "language_model.py") + ":tiny")
     stage = registry.of("language_model").make(config)
-    clock = _Clock()
     progress = progress_lib.Progress(
-        num_steps=10, per_batch=stage.per_batch, unit=stage.unit, clock=clock
+        keeper, num_steps=10, per_batch=stage.per_batch, unit=stage.unit
     )
-    progress.add({}, is_finite=True)
     clock.now += 2.0
-    values = progress.values()
+    progress.add({}, is_finite=True)
+    values = progress.values(1)
     assert "time/audio_seconds_per_second" not in values
     rate = config.data.batch_size * config.data.length / 2.0
     assert values["time/positions_per_second"] == pytest.approx(rate)

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from f3tok_jax import train
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import ledger
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
@@ -66,14 +68,35 @@ def test_a_run_leaves_what_its_folder_promises(whole, shards, capsys):
 
 @pytest.mark.reliability("R04", "R05")
 def test_killed_in_the_middle_and_resumed_is_bit_exact(shards, whole, tmp_path, cache):
-    killed = _program(shards, tmp_path, cache, TOY_KILL_AT="10")
+    began = time.time()
+    slow = {"TOY_STEP_SECONDS": "0.6"}
+    killed = _program(shards, tmp_path, cache, "--price=2", TOY_KILL_AT="11", **slow)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert saved_states.latest_step(str(tmp_path)) in (4, 8)
-    resumed = _program(shards, tmp_path, cache)
+    saved = saved_states.latest_step(str(tmp_path))
+    assert saved in (4, 8)
+    resumed = _program(shards, tmp_path, cache, "--price=2")
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming this run from its checkpoint of step" in resumed.stdout
     assert toy_run.fingerprints(tmp_path) == toy_run.fingerprints(whole)
     assert toy_run.losses(tmp_path) == toy_run.losses(whole)
+    _check_ledger(tmp_path, began, saved)
+
+
+def _check_ledger(workdir, began: float, saved: int) -> None:
+    """That of a run killed once, which went on from `saved`, adds up, from `began` to its end."""
+    found = ledger.read(str(workdir))
+    killed, resumed = found.sessions
+    assert (killed.first, killed.ended, resumed.first, resumed.last) == (0, "", saved, 12)
+    assert killed.last > saved and resumed.ended == "done"
+    # The steps behind the checkpoint, of which all but the last second had been written.
+    assert 0.6 * (killed.last - 1 - saved) < found.seconds["lost"] < killed.seconds["step"]
+    wall = (workdir / ledger.NAME).stat().st_mtime - began
+    assert found.wall_seconds == pytest.approx(wall, rel=0.02, abs=0.2)
+    # Of which nearly all is what the two processes did.
+    assert found.seconds["down"] < 2.0 + 0.25 * wall
+    assert found.dollars == pytest.approx(2 * found.chip_hours)
+    line = [line for line in metrics.read(workdir) if "train/error" in line][-1]
+    assert line["time/eta_seconds"] == 0.0 and 0 < line["time/goodput"] < 1
 
 
 @pytest.mark.reliability("R15")
