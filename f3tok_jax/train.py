@@ -46,6 +46,11 @@ def _parser() -> command.Parser:
     parser.add_config()
     add("--workdir", type=command.path, help="run folder, local or a bucket; the same one resumes")
     places.add_flag(add)
+    text = (
+        "folder on this host for copies of the shards and models that lie behind URLs; default "
+        "$F3TOK_CACHE, else a folder in the home"
+    )
+    add("--data_cache", type=command.path, help=text)
     text = "print the config and what follows from it, and end"
     add("--print_config", action="store_true", help=text)
     text = "compare every byte of the shards with their manifests' SHA-256 before the first step"
@@ -89,6 +94,7 @@ def _train(given: argparse.Namespace) -> int:
     from absl import logging
     import jax
 
+    from data_pipelines.reading import remote
     from f3tok_jax.devices import compilation
     from f3tok_jax.devices import processes
     from f3tok_jax.runs import checkpoint
@@ -98,6 +104,8 @@ def _train(given: argparse.Namespace) -> int:
     from f3tok_jax.training import session
     from f3tok_jax.training import validation
 
+    if given.data_cache:
+        os.environ[remote.VARIABLE] = given.data_cache  # The workers that read batches inherit it.
     logging.set_verbosity(logging.WARNING)  # Orbax tells about every save in 20 lines
     config = config_lib.read(given.config, given.overrides)
     stage = registry.of(config.stage)
@@ -150,7 +158,7 @@ def _find_others(given: argparse.Namespace, config: Any) -> None:
     if seat is None:
         return
     # The config has the overrides; the others say where a host has what it knows by other names.
-    own = ("overrides", "coordinator", "process_id", "moved", "compilation_cache")
+    own = ("overrides", "coordinator", "process_id", "moved", "compilation_cache", "data_cache")
     flags = {f"--{name}": str(value) for name, value in vars(given).items() if name not in own}
     limits = dict(heartbeat_seconds=given.heartbeat_seconds, start_seconds=given.start_seconds)
     try:

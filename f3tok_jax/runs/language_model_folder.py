@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 
 from data_pipelines.reading import end_of_text
+from data_pipelines.reading import remote
 from data_pipelines.reading import tasks
 from data_pipelines.records import git_lfs
 from data_pipelines.records import json_object
@@ -119,6 +120,30 @@ def _sampled(folder: str | os.PathLike) -> str:
                 file.seek(place)
                 digest.update(file.read(2**12))
     return digest.hexdigest()[:16]
+
+
+def local(place: str) -> str:
+    """The folder in which a model can be read: of one behind a URL that of its copy on this host.
+
+    Raises:
+        ValueError: where the URL leads to no folder, or the index of its weights is none.
+        OSError: where it cannot be read, or does not fit on the disk.
+        ImportError: naming the package that reads such URLs.
+    """
+    if not place or not remote.is_remote(place):
+        return place
+    names = weight_map(remote.folder(place, ["*.json"])) or {SINGLE_NAME: SINGLE_NAME}
+    return str(remote.folder(place, {*names.values()}))
+
+
+def local_tokenizer(place: str) -> str:
+    """A tokenizer.json, or the folder with one, in which it can be read; see `local`."""
+    if not remote.is_remote(place):
+        return place
+    folder, _, name = place.rstrip("/").rpartition("/")
+    if name.endswith(".json"):
+        return str(remote.folder(folder, ["*.json"]) / name)
+    return str(remote.folder(place, ["*.json"]))
 
 
 def paths(folder: str | os.PathLike) -> list[pathlib.Path]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 
+from data_pipelines.reading import remote
 from data_pipelines.reading import tasks
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
@@ -315,42 +316,69 @@ class Lineage:
 
     @functools.cached_property
     def language_model_folder(self) -> str:
-        """Where the frozen language model lies that the run, or its parent, was supervised by.
+        """Where the frozen language model can be read that the run, or its parent, was supervised by.
 
-        "" for none. It is the one that the run was trained on, to the last bit.
+        "" for none. It is the one that the run was trained on, to the last bit; of one on a bucket,
+        its copy on this host.
         """
-        if "supervision" not in self.config:
-            parent = self.parents.get("representation")
-            return parent.language_model_folder if parent else ""
+        if "supervision" in self.config:
+            return language_model_folder.local(self._language_model)
+        parent = self.parents.get("representation")
+        return parent.language_model_folder if parent else ""
+
+    @functools.cached_property
+    def _language_model(self) -> str:
+        """Where the run's own frozen language model lies; "" for none."""
         folder = self.config.language_model.folder
         if not folder or not self.config.supervision.weight:
             return ""
-        look = lambda place: language_model_folder.find(place, language_model_folder.CONFIG_NAME)
-        return self._folder("language_model", folder, look, language_model_folder.fingerprint)
+
+        def print_of(place: str, like: str | None) -> str | None:
+            language_model_folder.find(place, language_model_folder.CONFIG_NAME)
+            return like and language_model_folder.fingerprint(place, like)
+
+        return self._folder("language_model", folder, language_model_folder.local, print_of)
 
     @functools.cached_property
     def tokenizer(self) -> str:
-        """Where the tokenizer.json lies, or a folder with one, of a language model's run; or ""."""
+        """Where the tokenizer.json of a language model's run can be read, or a folder with one; or ""."""
+        return language_model_folder.local_tokenizer(self._tokenizer)
+
+    @functools.cached_property
+    def _tokenizer(self) -> str:
+        """Where it lies."""
         if not self.config.get("tokenizer"):
             return ""
-        of_file = lambda path, like: language_model_folder.tokenizer_fingerprint(path)
-        return self._folder("tokenizer", self.config.tokenizer, tasks.read_tokenizer, of_file)
+
+        def print_of(place: str, like: str | None) -> str | None:
+            tasks.read_tokenizer(place)
+            return like and language_model_folder.tokenizer_fingerprint(place)
+
+        local = language_model_folder.local_tokenizer
+        return self._folder("tokenizer", self.config.tokenizer, local, print_of)
 
     def _folder(
         self,
         name: str,
         given: str,
-        look: Callable[[str], Any],
-        fingerprint_of: Callable[[str, str], str],
+        local: Callable[[str], str],
+        print_of: Callable[[str, str | None], str | None],
     ) -> str:
-        """Where a folder or a file lies that is no run; `look` raises ValueError where it is none."""
+        """Where a folder or a file lies that is no run.
+
+        Args:
+            name: of the model.
+            given: its place in the config.
+            local: place -> where it can be read.
+            print_of: what can be read, and the fingerprint that it must have if any -> its
+                fingerprint then; raises ValueError where it is no such thing.
+        """
         bound = self.trained_on.get(name)
 
         def fits(place: str) -> str:
-            if bound and not os.path.exists(place):
+            if bound and not remote.is_remote(place) and not os.path.exists(place):
                 raise places_lib.Unfit("nothing")
-            look(place)
-            if bound and (found := fingerprint_of(place, bound)) != bound:
+            if (found := print_of(local(place), bound)) != bound:
                 files = language_model_folder.differing(bound, found)
                 others = f", {' and '.join(files)} differing" if files else ""
                 raise places_lib.Unfit(f"{found}{others}")
@@ -427,10 +455,10 @@ class Lineage:
     def named(self) -> dict[str, str]:
         """Name -> where it lies now, of each run, folder or file that the run itself builds on."""
         found = {name: parent.workdir for name, parent in self.parents.items()}
-        if "supervision" in self.config and self.language_model_folder:
-            found["language_model"] = self.language_model_folder
-        if tokenizer := self.tokenizer:
-            found["tokenizer"] = tokenizer
+        if "supervision" in self.config and self._language_model:
+            found["language_model"] = self._language_model
+        if self._tokenizer:
+            found["tokenizer"] = self._tokenizer
         return found
 
     def keep_places(self, workdir: str) -> None:

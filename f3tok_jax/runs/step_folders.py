@@ -15,8 +15,10 @@ _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
 
 
 def of(workdir: str) -> epath.Path:
-    """The folder of a run's checkpoints."""
-    return epath.Path(workdir).resolve() / CHECKPOINTS
+    """The folder of a run's checkpoints, from the root on."""
+    # A bucket's name begins there; `resolve` would put the current folder in front of it.
+    path = epath.Path(workdir)
+    return (path if "://" in workdir else path.resolve()) / CHECKPOINTS
 
 
 def steps(folder: epath.Path) -> list[int]:

@@ -7,8 +7,12 @@ import shutil
 
 import pytest
 
+from data_pipelines.reading import remote
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
+from tests.support import bucket
+from tests.support import seals
 from tests.support import tiny_models
 from tests.support import tiny_runs
 
@@ -75,3 +79,50 @@ def test_runs_that_went_apart_are_found_by_mapping_or_search_path(elsewhere, tmp
     assert f"at step 3 in {tmp_path}/of_autoencoder/v0; no run in {old['autoencoder']}; " in said
     assert f"no run in {tmp_path}/of_text/autoencoder" in said
     assert f"--map={old['autoencoder']}=PLACE" in said and "$F3TOK_PATH" in said
+
+
+@pytest.fixture
+def in_bucket(chain, tmp_path, monkeypatch) -> str:
+    """The URL of a chain of runs that know each other by their URLs."""
+    monkeypatch.setenv(remote.VARIABLE, str(tmp_path / "cache"))
+    root, there = pathlib.Path(chain["autoencoder"]).parent, bucket.serve() / tmp_path.name
+    shutil.copytree(root, there)
+    url = f"{bucket.URL}/{tmp_path.name}"
+    for stage in chain:
+        seals.replace(there / stage / "config.json", str(root), url)
+        (there / stage / "places.json").unlink(missing_ok=True)
+    return url
+
+
+def test_runs_in_a_bucket_read_their_parents_and_language_model_there(in_bucket, tmp_path):
+    run = tiny_runs.read_whole(f"{in_bucket}/generation")
+    parent = run.parents["representation"]
+    assert parent.workdir == f"{in_bucket}/representation"
+    assert parent.named["language_model"] == f"{in_bucket}/text/model"
+    folder = pathlib.Path(run.language_model_folder)
+    assert folder.is_relative_to(tmp_path / "cache") and (folder / "model.safetensors").is_file()
+    # The weights are read where they are, and only those that are wanted.
+    pretrained_autoencoder.load(run.ancestor("autoencoder"))
+    copies = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert copies == {path.name for path in folder.iterdir()} | {"lock"}
+
+
+def test_a_language_model_in_a_bucket_is_held_to_its_fingerprint(in_bucket):
+    path = bucket.serve() / in_bucket.rsplit("/", 1)[-1] / "text" / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(
+        ValueError, match="was trained on language model .*, weights differing in gs:"
+    ):
+        tiny_runs.read_whole(f"{in_bucket}/representation")
+
+
+def test_what_lies_elsewhere_in_a_bucket_is_found_by_mapping(in_bucket):
+    root = bucket.serve() / in_bucket.rsplit("/", 1)[-1]
+    (root / "text").rename(root / "words")
+    with pytest.raises(ValueError, match="--map="):
+        tiny_runs.read_whole(f"{in_bucket}/representation")
+    places = places_lib.Places({f"{in_bucket}/text": f"{in_bucket}/words"}, ())
+    run = tiny_runs.read_whole(f"{in_bucket}/representation", places=places)
+    assert run.named["language_model"] == f"{in_bucket}/words/model"
