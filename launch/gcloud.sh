@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # A TPU slice (or several) through gcloud queued resources. Sourced by tpu_train.sh, which sets TPU,
-# ZONE, PROJECT, ACCELERATOR, GENERATION, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR, the
+# ZONE, PROJECT, ACCELERATOR and what describe_slice says of it, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR, the
 # seconds and TRAIN_ARGUMENTS, all checked.
 
 REMOTE=f3tok_jax   # the tree on each worker, in the home
@@ -18,7 +18,13 @@ need() {
     for name in "$@"; do
         case "$name" in
             zone) [[ -n "$ZONE" ]] || die "--zone is missing (or the variable ZONE), for example --zone us-central1-a" ;;
-            accelerator) [[ -n "$ACCELERATOR" ]] || die "--accelerator is missing, for example --accelerator v5litepod-16" ;;
+            accelerator)
+                [[ -n "$ACCELERATOR" ]] || die "--accelerator is missing, for example --accelerator v5litepod-16"
+                [[ -n "$SLICE_TYPE" ]] ||
+                    die "no type of TPU VM has the shape of $TOPOLOGY; leave it to the cloud by a name such as v5p-128, or use a cluster (--cluster)"
+                [[ -n "${RUNTIME:-$RUNTIME_DEFAULT}" ]] ||
+                    die "there are no TPU VMs of $GENERATION; use a cluster (--cluster)"
+                ;;
             config)
                 [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
                 is_sent "${CONFIG%%:*}" ||
@@ -109,14 +115,14 @@ cloud_create() {
             ;;
     esac
     request=(gcloud compute tpus queued-resources create "$TPU" "${COMMON[@]}"
-        --accelerator-type "$ACCELERATOR" --runtime-version "${RUNTIME:-$(runtime_of "$GENERATION")}")
+        --accelerator-type "$SLICE_TYPE" --runtime-version "${RUNTIME:-$RUNTIME_DEFAULT}")
     if ((NUM_SLICES == 1)); then
         request+=(--node-id "$TPU")
     else
         request+=(--node-count "$NUM_SLICES" --node-prefix "$TPU")
     fi
     if [[ "$CAPACITY" != on-demand ]]; then request+=("--$CAPACITY"); fi
-    say "asking for $NUM_SLICES x $ACCELERATOR ($(chips_of "$ACCELERATOR") chips, $(workers_of "$ACCELERATOR") hosts each), $CAPACITY"
+    say "asking for $NUM_SLICES x $SLICE_TYPE ($TOPOLOGY: $CHIPS chips, $HOSTS hosts each), $CAPACITY"
     run "${request[@]}" || die "gcloud could not create $TPU; its message is above"
 }
 

@@ -14,7 +14,7 @@
 #       other. The same command resumes. Exit codes: those of `python -m f3tok_jax.train`.
 #
 #   bash launch/tpu_train.sh [COMMAND] --tpu NAME --zone ZONE --accelerator v5litepod-16 --config ... --workdir gs://...
-#       Through gcloud: creates the slice, copies this tree, installs, trains, restarts after
+#       (v5e-16 and v5e:4x4 are the same: python -m f3tok_jax.slices v5e-16 says what it is.) Through gcloud: creates the slice, copies this tree, installs, trains, restarts after
 #       preemption. COMMAND: create | wait | setup | run | status | logs | stop | delete | all (default:
 #       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you.
 #
@@ -22,23 +22,24 @@
 #       --project NAME      of the cloud (default: gcloud's own)
 #       --runtime VERSION   of the TPU software (default: that of the generation)
 #       --max_restarts N    after preemption, a lost worker or a stall (default 20)
+#       --price DOLLARS     per chip and hour (default: the list price, on demand)
 #       --spot | --reserved | --on-demand   kind of capacity (default --on-demand)
 #
 # --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
 # windowed, debug. --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. ZONE,
-# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES and MAX_RESTARTS may be variables. More in launch/README.md.
+# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, PRICE and MAX_RESTARTS may be variables. More in launch/README.md.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=launch/environment.sh
 source "$REPO/launch/environment.sh"
-# shellcheck source=launch/tpu_generations.sh
-source "$REPO/launch/tpu_generations.sh"
+# shellcheck source=launch/slices.sh
+source "$REPO/launch/slices.sh"
 
 COMMAND="" TPU="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
 ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="${RUNTIME:-}"
-NUM_SLICES="${NUM_SLICES:-1}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
+NUM_SLICES="${NUM_SLICES:-1}" PRICE="${PRICE:-}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
 POLL_SECONDS="${POLL_SECONDS:-30}" RETRY_SECONDS="${RETRY_SECONDS:-5}"
 GRACE_SECONDS="${GRACE_SECONDS:-120}" LINES_SHOWN="${LINES_SHOWN:-50}"
 TRAIN_ARGUMENTS=()
@@ -60,7 +61,7 @@ parse_arguments() {
         esac
         name="${1%%=*}"
         case "$name" in
-            --tpu | --zone | --project | --accelerator | --num_slices | --runtime | --flags | \
+            --tpu | --zone | --project | --accelerator | --num_slices | --runtime | --flags | --price | \
                 --max_restarts | --config | --workdir)
                 if [[ "$1" == *=* ]]; then
                     value="${1#*=}"
@@ -87,6 +88,7 @@ set_option() {
         --num_slices) NUM_SLICES="$2" ;;
         --runtime) RUNTIME="$2" ;;
         --flags) FLAGS="$2" ;;
+        --price) PRICE="$2" ;;
         --max_restarts) MAX_RESTARTS="$2" ;;
         --config) CONFIG="$2" ;;
         --workdir) WORKDIR="$2" ;;
@@ -104,9 +106,11 @@ check_arguments() {
     if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
     if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
     if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
+    if [[ -n "$PRICE" && ! "$PRICE" =~ ^[0-9]{1,6}(\.[0-9]{1,6})?$ ]]; then
+        die "--price must be dollars per chip and hour, such as 1.2, got '$PRICE'"
+    fi
     if [[ -n "$ACCELERATOR" ]]; then
-        GENERATION="$(generation_of "$ACCELERATOR")"
-        tpu_flags "$GENERATION" "$FLAGS" >/dev/null
+        describe_slice "$ACCELERATOR" "$NUM_SLICES"
     fi
 }
 
@@ -120,8 +124,7 @@ train_here() {
     # Orbax and Grain keep many files open.
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
     if [[ -n "$ACCELERATOR" && -z "${LIBTPU_INIT_ARGS:-}" ]]; then
-        LIBTPU_INIT_ARGS="$(tpu_flags "$GENERATION" "$FLAGS" | tr '\n' ' ')"
-        export LIBTPU_INIT_ARGS
+        export LIBTPU_INIT_ARGS="$COMPILER_FLAGS"
     fi
     if [[ "$DRY_RUN" == 1 ]]; then
         show "LIBTPU_INIT_ARGS=${LIBTPU_INIT_ARGS:-}" "$VENV/bin/python" -m f3tok_jax.train \

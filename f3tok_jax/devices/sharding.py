@@ -53,28 +53,35 @@ def make_mesh(
             not fit the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    slices = {getattr(device, "slice_index", 0) for device in devices}
-    sizes = [section[axis] for axis in MESH_AXES]
-    if sizes[0] == 1:
-        sizes[0] = len(slices)
-    shape = _fill(tuple(sizes), len(devices))
-    replicas = shape[0]
-    if len(slices) > 1 and replicas % len(slices):
-        raise ValueError(
-            f"config.mesh.replica={replicas} must be a multiple of {len(slices)}, the number of "
-            "slices: chips of different slices talk over the data-centre network; set "
-            f"config.mesh.replica to {len(slices)}"
-        )
-    if len(slices) > 1:
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    shape = mesh_shape(section, len(devices), num_slices)
+    if num_slices > 1:
         # The slices are the outermost part of the replica axis.
         grid = mesh_utils.create_hybrid_device_mesh(
-            (replicas // len(slices), *shape[1:]), (len(slices), 1, 1), devices=devices
+            (shape[0] // num_slices, *shape[1:]), (num_slices, 1, 1), devices=devices
         )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
     return jax.sharding.Mesh(
         grid, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(MESH_AXES)
     )
+
+
+def mesh_shape(
+    section: Mapping[str, Any], num_devices: int, num_slices: int = 1
+) -> tuple[int, ...]:
+    """Returns the sizes of MESH_AXES for so many devices, of all slices; raises as `make_mesh`."""
+    sizes = [section[axis] for axis in MESH_AXES]
+    if sizes[0] == 1:
+        sizes[0] = num_slices
+    shape = _fill(tuple(sizes), num_devices)
+    if shape[0] % num_slices:
+        raise ValueError(
+            f"config.mesh.replica={shape[0]} must be a multiple of {num_slices}, the number of "
+            "slices: chips of different slices talk over the data-centre network; set "
+            f"config.mesh.replica to {num_slices}"
+        )
+    return shape
 
 
 def _fill(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ hand."""
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import pathlib
 
@@ -56,19 +55,6 @@ _HELD = [
 ]
 # Compiles several times faster than what training uses, to about the same roofline.
 _QUICK = "--effort=-1"
-
-
-@pytest.fixture(scope="module")
-def tpu_compiler():
-    """The TPU compiler in this process, or a skipped test."""
-    if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed (extra tpu): nothing can be compiled for TPUs")
-    effort = jax.config.jax_exec_time_optimization_effort
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in compile_check.LIBTPU_ENVIRONMENT.items():
-            patch.setenv(name, value)
-        yield
-    jax.config.update("jax_exec_time_optimization_effort", effort)
 
 
 def _make_stage(config, width: int = _WIDTH, measures: int = 0) -> stage.Stage:

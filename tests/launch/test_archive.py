@@ -24,10 +24,8 @@ def _git(tree: pathlib.Path, *arguments) -> str:
 @pytest.fixture
 def tree(tmp_path):
     """A small checkout with what does not belong to it."""
-    tree = tmp_path / "tree"
-    for name in ("launch", "configs"):
-        shutil.copytree(launching.ROOT / name, tree / name, ignore=shutil.ignore_patterns("__py*"))
-    for name in ("setup.py", "README.md", "LICENSE", ".gitignore", "ruff.toml", "pytest.ini"):
+    tree = launching.copy_tree(tmp_path / "tree")
+    for name in ("README.md", "LICENSE", ".gitignore", "ruff.toml", "pytest.ini"):
         shutil.copy(launching.ROOT / name, tree / name)
     _git(tree, "init", "-q")
     _git(tree, "add", ".")

@@ -6,6 +6,7 @@
 # python3 it is Python 3.10, which can only install uv: that is itself, too.
 set -euo pipefail
 case "$*" in
+    "-S -m f3tok_jax.slices "*) exec "$REAL_PYTHON" "$@" ;;
     -c*) [[ "${0##*/}" != python3 ]] ;;
     *"pip --version") [[ ! -f "$HOME/no_pip" ]] ;;
     "-m ensurepip") exit 1 ;;

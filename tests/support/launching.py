@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +35,15 @@ def launch(*arguments, environment=None, timeout=120, script=SCRIPT):
     )
 
 
+def copy_tree(folder: pathlib.Path) -> pathlib.Path:
+    """A copy of what the launch scripts need, that a test may change."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("launch", "configs", "f3tok_jax", "data_pipelines"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "setup.py", folder)
+    return folder
+
+
 class Cloud:
     """A place where gcloud, python3.11 and hostname are the fakes."""
 
@@ -52,6 +62,7 @@ class Cloud:
             self._program(name, text)
         self.environment = {
             "FAKE_CLOUD": str(self.folder),
+            "REAL_PYTHON": sys.executable,
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "POLL_SECONDS": "0",
             "RETRY_SECONDS": "0",
