@@ -21,6 +21,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from f3tok_jax.models.transformer import layers
 from f3tok_jax.models.transformer import transformer as transformer_lib
 
 _TIME_FEATURES = 256  # sinusoids of the time
@@ -163,14 +164,12 @@ class FlowHead(nn.Module):
         init: Callable[..., jax.Array] | None = None,
     ) -> nn.Dense:
         """A layer into the transformer's width, or out of it."""
-        axes = (None, "embed") if into else ("embed", None)
-        init = init or nn.initializers.lecun_normal()
-        return nn.Dense(
+        return layers.dense(
             features,
+            (None, "embed") if into else ("embed", None),
+            compute_dtype=self.compute_dtype,
+            init=init or nn.initializers.lecun_normal(),
             use_bias=use_bias,
-            dtype=self.compute_dtype,
-            kernel_init=nn.with_logical_partitioning(init, axes),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
         )
 
 

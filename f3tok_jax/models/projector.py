@@ -13,6 +13,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from f3tok_jax.models.transformer import layers
+
 PROJECTORS = ("linear", "swiglu")
 
 _EPSILON = 1e-6  # of the mean square
@@ -65,10 +67,10 @@ class Projector(nn.Module):
         return self.boundaries
 
     def _dense(self, features: int, axes: tuple[str | None, ...]) -> nn.Dense:
-        init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-        return nn.Dense(
+        return layers.dense(
             features,
+            axes,
+            compute_dtype=self.compute_dtype,
+            init=nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal"),
             use_bias=False,
-            dtype=self.compute_dtype,
-            kernel_init=nn.with_logical_partitioning(init, axes),
         )

@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax
 
 from f3tok_jax.models import bottleneck
+from f3tok_jax.models.transformer import layers
 from f3tok_jax.models.transformer import transformer
 
 
@@ -36,12 +37,11 @@ class RepresentationEncoder(nn.Module):
         if self.input_noise < 0:
             name = "config.model.input_noise"
             raise ValueError(f"{name} must not be negative, got {self.input_noise}")
-        initializer = nn.initializers.lecun_normal()
-        self.input = nn.Dense(
+        self.input = layers.dense(
             self.width,
-            dtype=self.compute_dtype,
-            kernel_init=nn.with_logical_partitioning(initializer, (None, "embed")),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+            (None, "embed"),
+            compute_dtype=self.compute_dtype,
+            init=nn.initializers.lecun_normal(),
         )
         self.transformer = self._transformer()
 

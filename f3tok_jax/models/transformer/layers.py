@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of a transformer: products with gathered kernels, a norm, a rotation, and layouts."""
 
+from collections.abc import Callable
 import functools
 
 from flax import linen as nn
@@ -64,6 +65,41 @@ class FromHeads(Linear):
         kernel, bias = self._weights(num_heads * head_dim)
         kernel = kernel.reshape(num_heads, head_dim, -1)
         return jnp.einsum("bhtd,hdo->bto", x, kernel) + bias[None, None]
+
+
+def dense(
+    features: int,
+    axes: tuple[str | None, str | None],
+    *,
+    compute_dtype: str,
+    init: Callable[..., jax.Array],
+    use_bias: bool = True,
+) -> nn.Dense:
+    """nn.Dense, over any leading axes, whose kernel's parts are gathered first.
+
+    Left to itself, XLA may gather what goes into the product instead: all of a slice's, so that every
+    chip needs memory for it, and the more of it the more chips there are.
+
+    Args:
+        features: of the output.
+        axes: logical names of the kernel's in and out.
+        compute_dtype: of the product.
+        init: of the kernel.
+        use_bias: whether there is one, zero at first.
+    """
+
+    def promote(x, kernel, bias, **options):
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, **options)
+        return x, constrain(kernel, *axes), bias
+
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=compute_dtype,
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]),
+        promote_dtype=promote,
+    )
 
 
 class RMSNorm(nn.Module):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import compilation
+from f3tok_jax.devices import sharding
+from f3tok_jax.losses import flow as flow_loss
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import sampler as sampler_lib
 from tests.support import tiny_models
@@ -145,3 +147,29 @@ def test_sound_has_ended_where_that_is_more_likely_than_not():
     np.testing.assert_allclose(np.exp(survival), [0.7, 0.49, 0.343], rtol=1e-5)
     assert flow_head.has_ended(survival).tolist() == [False, True, True]
     assert flow_head.has_ended(jnp.log(jnp.array([0.51, 0.49]))).tolist() == [False, True]
+
+
+def test_each_chip_makes_the_times_of_its_own_patches_alone():
+    """Split by width, as the weights are, times of all patches would lie on every chip."""
+    head = tiny_models.head()
+    shapes = jax.eval_shape(head.init, jax.random.key(0), *tiny_models.head_inputs(head, 16))
+    mesh = sharding.make_mesh(dict(replica=2, fsdp=4, tensor=1))
+    places = sharding.state_shardings(shapes, mesh, min_shard_size=64)
+    states, _, target, history = (
+        jax.ShapeDtypeStruct((256, *x.shape[1:]), x.dtype) for x in _velocity_inputs()
+    )
+
+    def error(variables, states, target, history, key):
+        drawn, bound = flow_loss.draw(key, target), head.bind(variables)
+        condition = bound.condition(states, states)
+        velocity = bound.velocity(condition, drawn.time, drawn.noisy, history)
+        return jnp.mean(jnp.square(velocity - drawn.velocity))
+
+    batch = sharding.batch_sharding(mesh)
+    with sharding.use(mesh):
+        step = jax.jit(jax.grad(error), in_shardings=(places, *[batch] * 3, None))
+        arguments = sharding.unbox(shapes), states, target, history, jax.random.key(0)
+        text = step.lower(*arguments).compile().as_text()
+    assert "all-gather" in text and "all-to-all" not in text
+    # Of the patches of a chip and no others.
+    assert "[32,256]" in text and "[128,256]" not in text
