@@ -10,7 +10,8 @@
 #   bash tests/run.sh tests/f3tok_jax/test_x.py -k name    further arguments go to pytest
 #
 # The programs of tests/reliability, which kill runs, flip bits and fill disks for as long as they are
-# told to, are started by hand: python -m tests.reliability.kills --help, and flips and disks.
+# told to, and train with several processes, are started by hand: python -m tests.reliability.kills
+# --help, and flips, disks and processes.
 #
 # VENV=/path uses (and completes) another environment.
 

@@ -1,17 +1,19 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Kills the two processes that train a stage at random moments, until there are enough.
+r"""Kills the processes that train a stage at random moments, until there are enough.
 
-    python -m tests.reliability.kills --stage=autoencoder --kills=34 --folder=DIR
+    python -m tests.reliability.kills --stage=autoencoder --processes=2 --kills=34 --folder=DIR
     python -m tests.reliability.kills --summary --folder=DIR
 
 A run is started again by the same command until it is done; then every bit of its state, every
 figure of its steps and evaluations, and the steps that it keeps are compared with those of a run
-that nobody disturbed. Phases, signals and who gets them are drawn evenly, moments within a phase by
-its length. What happened is a line each in DIR/<stage>/log.jsonl; the same command goes on there.
+that nobody disturbed. Phases, signals and who gets them, one process or all, are drawn evenly, moments
+within a phase by its length. What happened is a line each in DIR/<stage>_<processes>/log.jsonl; the
+same command goes on there.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import shutil
@@ -29,7 +31,6 @@ from tests.reliability import runs
 from tests.support import heeding
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGKILL")
-TARGETS = ((0,), (1,), (0, 1))
 # Left, ended by SIGTERM before Python could be asked, another died, was killed, another never came.
 RESUMABLE = (42, 143, 134, 137, 124)
 _CALM = 0.2  # share of the starts that nobody disturbs, so that runs come to an end
@@ -41,17 +42,27 @@ _COLD = 0.3  # share of the kills while compiling at which nothing is compiled y
 class Kills:
     """The kills of one stage, below a folder."""
 
-    def __init__(self, folder: pathlib.Path, stage: str, *, heartbeat_seconds: int, bound: float):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        stage: str,
+        *,
+        num_processes: int = 2,
+        heartbeat_seconds: int,
+        bound: float,
+    ):
         """Opens the folder; builds what is trained on, and trains the undisturbed run, once.
 
         Args:
             folder: of all stages.
             stage: name of it.
+            num_processes: that train it, with a device each.
             heartbeat_seconds: of the runs.
             bound: seconds from a kill within which every process has to end.
         """
-        self._folder, self._stage, self._bound = folder / stage, stage, bound
-        self._heartbeat_seconds = heartbeat_seconds
+        self._folder = folder / f"{stage}_{num_processes}"
+        self._stage, self._num_processes = stage, num_processes
+        self._heartbeat_seconds, self._bound = heartbeat_seconds, bound
         self._inputs = runs.Inputs(folder / "inputs")
         self._diary = diary.Diary(self._folder)
         self._reference = self._folder / "reference"
@@ -63,7 +74,7 @@ class Kills:
                 workdir = self._folder / name
                 group = self._start(workdir, "reference")
                 durations, codes = group.durations(), group.end(1)
-                if codes != [0, 0]:
+                if any(codes):
                     raise RuntimeError(f"the undisturbed run must end, got {codes} in {workdir}")
             problems = runs.differences(self._folder / "warm", self._reference)
             if problems:
@@ -93,18 +104,19 @@ class Kills:
         if is_cold:
             shutil.rmtree(cache, ignore_errors=True)
         return phases.Group(
-            self._inputs,
-            self._stage,
+            functools.partial(self._inputs.command, self._stage, workdir, cache),
             workdir,
-            cache=cache,
             logs=self._folder / "said" / name,
+            num_processes=self._num_processes,
             heartbeat_seconds=self._heartbeat_seconds,
         )
 
     def _start_and_kill(self, rng: np.random.Generator, is_calm: bool) -> bool:
         """Starts the current run once and perhaps kills it; returns whether it came to its end."""
         phase = str(rng.choice(phases.PHASES))
-        number, targets = str(rng.choice(SIGNALS)), TARGETS[rng.integers(len(TARGETS))]
+        number, everyone = str(rng.choice(SIGNALS)), range(self._num_processes)
+        target = int(rng.integers(self._num_processes + 1))
+        targets = [target] if target in everyone else everyone
         step, moment = int(rng.integers(1, runs.NUM_STEPS + 1)), rng.random()
         is_cold = phase == "compile" and not is_calm and bool(rng.random() < _COLD)
         index, hit = len(self.entries("start")), []
@@ -132,13 +144,13 @@ class Kills:
                 seconds=round(seconds, 2),
                 problems=_problems(group, codes),
             )
-        elif codes != [0, 0]:  # a heartbeat that came too late on a busy machine, for one
+        elif any(codes):  # a heartbeat that came too late on a busy machine, for one
             words = [group.last_words(index) for index in range(len(codes))]
             problems = _problems(group, codes)
             self._write(kind="accident", start=index, codes=codes, words=words, problems=problems)
             if problems or len(self.entries("accident")) > _MAX_ACCIDENTS:
                 raise RuntimeError(f"a run that nobody disturbs must end, got {codes}: {words}")
-        return codes == [0, 0]
+        return not any(codes)
 
     def _compare(self) -> None:
         """Compares the current run with the undisturbed one; one that is equal is removed."""
@@ -200,6 +212,7 @@ def main() -> int:
     parser = diary.make_parser(__doc__)
     add = parser.add_argument
     add("--stage", choices=runs.STAGES, default="", help="that is trained")
+    add("--processes", type=int, default=2, help="that train it, with a device each")
     add("--kills", type=int, default=34, help="of the stage, those of before counted")
     add("--heartbeat_seconds", type=int, default=10, help="of the runs")
     add("--bound", type=float, default=240, help="seconds from a kill to the end of every process")
@@ -210,6 +223,7 @@ def main() -> int:
         kills = Kills(
             given.folder.absolute(),
             given.stage,
+            num_processes=given.processes,
             heartbeat_seconds=given.heartbeat_seconds,
             bound=given.bound,
         )

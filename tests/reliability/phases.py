@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one training run, started, watched from outside, hit, and ended."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import os
 import pathlib
@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from typing import Any
 
 from tests.reliability import runs
 
@@ -24,7 +25,6 @@ _SAID = (
     ("opening", re.compile(r"\S+:tiny, \d+ of \d+ values are not the recipe's")),
 )
 _POLL_SECONDS = 0.002
-_COUNT = 2
 _TEMPORARY = "orbax-checkpoint-tmp"
 
 
@@ -66,28 +66,27 @@ class Group:
 
     def __init__(
         self,
-        inputs: runs.Inputs,
-        stage: str,
+        command: Callable[..., dict[str, Any]],
         workdir: pathlib.Path,
         *,
-        cache: pathlib.Path,
         logs: pathlib.Path,
+        num_processes: int,
         heartbeat_seconds: int,
     ):
         """Starts them.
 
         Args:
-            inputs: that the stage trains on.
-            stage: name of it.
+            command: runs.Inputs.command, all but the flags of several processes given.
             workdir: run folder.
-            cache: folder of compiled programs.
-            logs: file names without their ending: what process i says goes to <logs>_<i>.txt.
+            logs: file names without their ending: what process i says goes to <logs>_<i>.txt, hashes
+                of its batches to <logs>_<i>.hashes.
+            num_processes: of the run.
             heartbeat_seconds: after which a process that lost another ends.
         """
         self.progress = Progress()
         self._checkpoints = workdir / "checkpoints"
         self._processes = []
-        self._paths = [logs.with_name(f"{logs.name}_{i}.txt") for i in range(_COUNT)]
+        self._paths = [logs.with_name(f"{logs.name}_{i}.txt") for i in range(num_processes)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -95,15 +94,16 @@ class Group:
             path.parent.mkdir(parents=True, exist_ok=True)
             flags = (
                 f"--coordinator=127.0.0.1:{port}",
-                f"--num_processes={_COUNT}",
+                f"--num_processes={num_processes}",
                 f"--process_id={index}",
                 f"--heartbeat_seconds={heartbeat_seconds}",
-                "--start_seconds=60",
+                f"--start_seconds={6 * heartbeat_seconds}",  # a busy machine is slow in both
             )
-            command = inputs.command(stage, workdir, cache, *flags)
+            program = command(*(flags if num_processes > 1 else ()))
+            program["env"]["RELIABILITY_HASHES"] = str(path.with_suffix(".hashes"))
             with path.open("wb") as out:
                 self._processes.append(
-                    subprocess.Popen(**command, stdout=out, stderr=subprocess.STDOUT)
+                    subprocess.Popen(**program, stdout=out, stderr=subprocess.STDOUT)
                 )
         self._start_of_line = ""
         self._out = self._paths[0].open(encoding="utf-8", errors="replace")

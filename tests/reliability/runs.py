@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The three stages at their smallest: what they train on, their commands, and what they leave."""
+"""The stages at their smallest: what they train on, their commands, and what they leave."""
 
 from collections.abc import Mapping
 import json
@@ -8,6 +8,8 @@ import os
 import pathlib
 import sys
 from typing import Any
+
+import ml_collections
 
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.runs import config as config_lib
@@ -48,6 +50,11 @@ _SMALL = dict(
         data=dict(batch_size=8, crop_frames=4),
         optimizer=dict(generator=dict(warmup_steps=2), discriminator=dict(start=2, warmup_steps=2)),
     ),
+    language_model=dict(
+        model=dict(shape=tiny_models.LANGUAGE_MODEL | dict(vocab_size=260)),
+        data=dict(batch_size=8, length=64, tasks=_TASKS),
+        optimizer=dict(language_model=dict(warmup_steps=2)),
+    ),
     representation=dict(
         model=tiny_models.SHAPE,
         rq=dict(codebook_size=8, num_codebooks=2, num_heads=2, statistics_frames=400),
@@ -82,7 +89,7 @@ class Inputs:
         self._latents = self.folder / "latents"
         self._autoencoder = self.folder / "autoencoder"
         self._representation = self.folder / "representation"
-        self._model = self.folder / "text" / "model"
+        self._text = self.folder / "text"
         if not (self.folder / "BUILT").exists():
             self._build()
             (self.folder / "BUILT").write_text("")
@@ -93,9 +100,8 @@ class Inputs:
         latent_shards.encode_shards(
             str(self._autoencoder), self.shards, self._latents, say=lambda line: None
         )
-        tiny_models.write_language_model(self.folder / "text")
-        config = config_lib.read(self.recipe("representation"), self.overrides("representation"))
-        tiny_runs.write(config, str(self._representation))
+        tiny_models.write_language_model(self._text)
+        tiny_runs.write(self.config("representation"), str(self._representation))
 
     @staticmethod
     def recipe(stage: str) -> str:
@@ -106,28 +112,38 @@ class Inputs:
         """The --config arguments of a stage, or of the toy."""
         if stage == "toy":
             return toy_run.arguments(self.shards, *more)
-        data = self.shards if stage == "autoencoder" else self._latents
+        data = self.shards if stage in ("autoencoder", "language_model") else self._latents
         places = {
             "autoencoder": {},
+            "language_model": dict(tokenizer=self._text / "tokenizer" / "tokenizer.json"),
             "representation": dict(
                 autoencoder=dict(workdir=self._autoencoder),
-                language_model=dict(folder=self._model),
+                language_model=dict(folder=self._text / "model"),
             ),
             "generation": dict(representation=dict(workdir=self._representation)),
         }
         changes = (_COMMON, _SMALL[stage], dict(data=dict(train=data, heldout=data)), places[stage])
         return [flag for part in changes for flag in tiny_models.overrides(**part)] + list(more)
 
+    def config(self, stage: str, *more: str) -> ml_collections.ConfigDict:
+        """The config of a stage."""
+        return config_lib.read(self.recipe(stage), self.overrides(stage, *more))
+
     def command(
-        self, stage: str, workdir: str | os.PathLike, cache: str | os.PathLike, *more: str
+        self,
+        stage: str,
+        workdir: str | os.PathLike,
+        cache: str | os.PathLike,
+        *more: str,
+        num_devices: int = 1,
     ) -> dict[str, Any]:
-        """Arguments of subprocess for the training program, on one device."""
+        """Arguments of subprocess for the training program, on so many devices."""
         if stage == "toy":
-            return toy_run.command(self.shards, workdir, str(cache), *more, num_devices=1)
+            return toy_run.command(self.shards, workdir, str(cache), *more, num_devices=num_devices)
         flags = [f"--config={self.recipe(stage)}", f"--workdir={workdir}"]
         environment = {
             "JAX_PLATFORMS": "cpu",
-            "JAX_NUM_CPU_DEVICES": "1",
+            "JAX_NUM_CPU_DEVICES": str(num_devices),
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "PYTHONPATH": f"{_ROOT}{os.pathsep}{_PLUGINS}",
             "PYTHONUNBUFFERED": "1",
