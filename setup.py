@@ -15,6 +15,8 @@ _EXTRAS = {
     "visqol": ["visqol-python>=3.8"],
     # TensorBoard event files without TensorFlow.
     "tensorboard": ["tensorboardX>=2.6"],
+    # train --logger=wandb, offline by default (80 MB with all that it brings).
+    "wandb": ["wandb>=0.31"],
     # The page to hear a run by: 5 MB with all that they bring (Gradio: 270 MB).
     "serve": ["starlette>=1.10", "uvicorn>=0.54"],
     # TPU hosts; also what compile_check needs on any machine.
@@ -73,6 +75,7 @@ setuptools.setup(
         # Parquet files with sound, when shards are built from them; tensorflow-datasets brings it.
         "pyarrow>=26.0",
         "soundfile>=0.13",
+        "tqdm>=4.70",  # the bar on a terminal, imported late; tensorflow-datasets brings it
         "soxr>=1.0",
         # Language models in Hugging Face's formats, without transformers: weights and tokenizers.
         "safetensors>=0.8",

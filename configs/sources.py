@@ -70,7 +70,7 @@ def _facts(config: ml_collections.ConfigDict) -> dict[str, str]:
         found["an example"] = f"{derived['crop_seconds']:g} s at most"
         found["a step"] = f"{data.batch_size:,} examples, {seconds:,.0f} s of sound at most"
         found["the run"] = (
-            f"{config.num_steps:,} steps, {derived['hours_of_training']:,.0f} h at most"
+            f"{config.num_steps:,} steps, {derived['hours_of_sound']:,.0f} h of sound at most"
         )
     else:
         found["a step"] = f"{data.batch_size:,} rows of {data.length:,} tokens"

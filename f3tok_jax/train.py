@@ -25,6 +25,7 @@ import argparse
 import atexit
 from collections.abc import Sequence
 import faulthandler
+import functools
 import os
 import sys
 from typing import Any
@@ -55,8 +56,6 @@ def _parser() -> command.Parser:
     add("--print_config", action="store_true", help=text)
     text = "compare every byte of the shards with their manifests' SHA-256 before the first step"
     add("--verify_data", action="store_true", help=text)
-    text = "dollars for an hour of a chip: log lines and the ledger say what the run has cost"
-    add("--price", type=command.at_least(0, float), help=text)
     add(
         "--compilation_cache",
         type=command.path,
@@ -64,6 +63,18 @@ def _parser() -> command.Parser:
         help="folder of compiled programs; default $JAX_COMPILATION_CACHE_DIR, else a folder in "
         "the home; '' for none",
     )
+    add = parser.add_argument_group("reports, which change nothing of what is learnt").add_argument
+    text = "dollars for an hour of a chip: log lines and the ledger say what the run has cost"
+    add("--price", type=command.at_least(0, float), help=text)
+    text = "a live line on standard error; auto where that is a terminal"
+    add("--bar", choices=("auto", "on", "off"), default="auto", help=text)
+    text = (
+        "wandb, offline unless $WANDB_MODE says otherwise, or MODULE:CLASS of your own, which hears "
+        "of all metrics as f3tok_jax.runs.loggers.Logger says; may be given again"
+    )
+    add("--logger", action="append", default=[], metavar="LOGGER", help=text)
+    text = "traces these steps for xprof into the profile/ of the work folder"
+    add("--profile_steps", metavar="FROM:TO", help=text)
     add = parser.add_argument_group("several processes").add_argument
     add(
         "--distributed",
@@ -96,7 +107,6 @@ def _train(given: argparse.Namespace) -> int:
 
     from data_pipelines.reading import remote
     from f3tok_jax.devices import compilation
-    from f3tok_jax.devices import processes
     from f3tok_jax.runs import checkpoint
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import lineage
@@ -110,7 +120,7 @@ def _train(given: argparse.Namespace) -> int:
     config = config_lib.read(given.config, given.overrides)
     stage = registry.of(config.stage)
     validation.validate(config, stage)
-    found = places.Places(dict(given.moved or ()))
+    found, reports = places.Places(dict(given.moved or ())), _reports(given, stage)
     if given.print_config:
         run = lineage.Lineage.trained_by(config, given.workdir, found)
         print(config_lib.describe(config, stage.derived(config, run)))
@@ -128,7 +138,6 @@ def _train(given: argparse.Namespace) -> int:
         run = lineage.Lineage.trained_by(config, given.workdir, found)
         command.say(config_lib.summary(config, preset, stage.derived(config, run)))
     compilation.use_cache(given.compilation_cache)
-    reports = session.Reports(started=processes.started(), price=given.price)
     try:
         return session.run(
             config,
@@ -140,6 +149,24 @@ def _train(given: argparse.Namespace) -> int:
         )
     except checkpoint.CheckpointError as error:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
+
+
+def _reports(given: argparse.Namespace, stage: Any) -> Any:
+    """What the flags say about what the run tells; refuses a logger that is not there."""
+    from f3tok_jax.cost import step
+    from f3tok_jax.devices import processes
+    from f3tok_jax.runs import loggers
+    from f3tok_jax.training import profiler
+    from f3tok_jax.training import reports
+
+    return reports.Reports(
+        started=processes.started(),
+        price=given.price,
+        bar=given.bar,
+        loggers={name: loggers.find(name) for name in given.logger},
+        profile_steps=profiler.parse(given.profile_steps) if given.profile_steps else None,
+        count_flops=functools.partial(step.own_flops, scopes=stage.scopes),
+    )
 
 
 def _find_others(given: argparse.Namespace, config: Any) -> None:

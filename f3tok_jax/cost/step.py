@@ -3,6 +3,7 @@
 """What a train step costs on a slice, and what comes before the first, from the programs that the
 TPU's compiler makes of them."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import re
 from typing import Any
@@ -183,7 +184,7 @@ def measure(
     cycles = sum(cost.cycles for cost in modules.values())
     products = sum(cost.flops for cost in modules.values())
     own = work.model_flops / target.num_chips
-    own = own or sum(modules[name].flops * chip.devices for name in scopes)
+    own = own or chip.devices * _own_flops(modules, scopes)
     compute_seconds = flops * chip.devices / chip.peak_flops
     memory_seconds = num_bytes * chip.devices / chip.bandwidth
     amount = work.per_batch / target.num_chips
@@ -222,6 +223,15 @@ def measure(
             for name, cost in list(program.operations().items())[:40]
         ],
     }
+
+
+def own_flops(compiled: jax.stages.Compiled, *, scopes: tuple[str, ...]) -> float:
+    """FLOPs of the model's own products in one run of a compiled step on one device."""
+    return _own_flops(hlo_cost.parse(compiled.as_text(), scopes).costs(), scopes)
+
+
+def _own_flops(modules: Mapping[str, hlo_cost.Cost], scopes: Sequence[str]) -> float:
+    return sum(modules[name].flops for name in scopes)
 
 
 def _memory(compiled: jax.stages.Compiled, chip: slices.Chip) -> dict[str, float]:

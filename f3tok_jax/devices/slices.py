@@ -303,6 +303,24 @@ def _products(chip: Chip) -> str:
     )
 
 
+# What JAX calls a device of each, and has called it.
+_KINDS = {
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The generation of a device that is there; None where it is not known."""
+    return CHIPS.get(_KINDS.get(device_kind, ""))
+
+
 def devices(target: Slice) -> Sequence[Any]:
     """Devices of slices that need not exist; for compiling only."""
     if importlib.util.find_spec("libtpu") is None:

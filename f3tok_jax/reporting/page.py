@@ -135,6 +135,7 @@ def _summary(run: history.RunHistory) -> dict[str, Any]:
     seconds = run.curves["time/seconds"].values if "time/seconds" in run.curves else ()
     # The clock of a run starts anew when it is resumed.
     parts = [value for value, after in zip(seconds, (*seconds[1:], 0.0)) if after < value]
+    spent = run.ledger if run.ledger.sessions else None
     speed = run.curves.get("time/audio_seconds_per_second")
     return {
         "name": run.name,
@@ -143,7 +144,8 @@ def _summary(run: history.RunHistory) -> dict[str, Any]:
         "step": step,
         "num_steps": num_steps if typed_json.is_number(num_steps) else step,
         "is_done": run.is_done,
-        "minutes": sum(parts) / 60 if seconds else None,
+        "minutes": spent.wall_seconds / 60 if spent else sum(parts) / 60 if seconds else None,
+        "ledger": spent,
         "speed": sorted(speed.values)[len(speed.values) // 2] if speed else None,
     }
 

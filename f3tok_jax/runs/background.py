@@ -28,9 +28,14 @@ class Background:
     thread: the console may stand still as well.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        """Has no thread before the first job; `say` is where it is said what is lost."""
-        self._say = say
+    def __init__(self, say: Callable[[str], None], *, taker: str = "their disk"):
+        """Has no thread before the first job.
+
+        Args:
+            say: where it is said what is lost.
+            taker: who takes what jobs write, for those sentences.
+        """
+        self._say, self._taker = say, taker
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # guards all that follows
         self._waiting: collections.deque[_Job] = collections.deque()  # the first is at work
@@ -52,7 +57,7 @@ class Background:
         with self._changed:
             room = len(self._waiting) < _MAX_WAITING and self._num_bytes + num_bytes <= _MAX_BYTES
             if not room:
-                self._lose(what, "their disk does not keep up")
+                self._lose(what, f"{self._taker} does not keep up")
             elif self._is_closed or not self._has_thread():
                 self._lose(what, "there is no thread that writes them")
             else:
@@ -87,7 +92,7 @@ class Background:
             self._wait(seconds)
             self._is_closed = True
             for job in self._waiting:
-                self._lose(job.what, "their disk stands still")
+                self._lose(job.what, f"{self._taker} stands still")
             self._waiting.clear()
             self._changed.notify_all()
             lost, self._lost = self._lost, {}

@@ -15,6 +15,7 @@ from data_pipelines.sound import audio_files
 from data_pipelines.sound import refusals
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import ledger as ledger_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import sealed_lines
@@ -46,6 +47,7 @@ class RunHistory:
     results: Mapping[str, results_lib.Result]  # file name -> what a program found out
     samples: Mapping[int, Mapping[int, Mapping[str, pathlib.Path]]]  # step, index, name -> sound
     is_done: bool
+    ledger: ledger_lib.Ledger  # what its time went to, empty of a run from before it was kept
     notes: Sequence[str]  # sentences
 
     def of(self, *kinds: type) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         results=results,
         samples=_find_samples(folder / "samples"),
         is_done=_is_done(folder, config, curves),
+        ledger=_read_ledger(folder, notes),
         notes=notes,
     )
 
@@ -177,6 +180,15 @@ def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
     if num_infinite:
         notes.append(f"{num_infinite} values in {path.name} are not finite and not drawn.")
     return {name: Curve(*zip(*sorted(values.items()))) for name, values in points.items()}
+
+
+def _read_ledger(folder: pathlib.Path, notes: list[str]) -> ledger_lib.Ledger:
+    """What its time went to, with a note where some of that is not known."""
+    found = ledger_lib.read(str(folder))
+    if found.num_damaged:
+        damaged = f"{found.num_damaged} lines of {ledger_lib.NAME} are damaged"
+        notes.append(f"{damaged}: the time that they tell of is missing.")
+    return found
 
 
 def _is_done(folder: pathlib.Path, config: Mapping[str, Any], curves: Mapping[str, Curve]) -> bool:

@@ -25,9 +25,9 @@ from f3tok_jax.runs import typed_json
 
 NAME = "ledger.jsonl"
 # What the time of a session goes to. "start": imports, opening data, agreement of the processes.
-BEFORE = ("start", "statistics", "restore", "compile")
+ONCE = ("start", "statistics", "restore", "compile", "profile")
 # What is done once more where it was done after the step from which a run goes on.
-REPEATED = ("data", "step", "evaluation", "samples", "checkpoint", "profile")
+REPEATED = ("data", "step", "evaluation", "samples", "checkpoint")
 # Of a whole run: what was done in vain, and what lies between two sessions.
 LOST, DOWN = "lost", "down"
 
@@ -112,7 +112,7 @@ class Ledger:
         between two sessions, in which a slice may have been gone, kept idle, or waited for; what a
         killed session had not written yet is in it.
         """
-        totals = dict.fromkeys((*BEFORE, *REPEATED, LOST, DOWN), 0.0)
+        totals = dict.fromkeys((*ONCE, *REPEATED, LOST, DOWN), 0.0)
         goes_on_from = [
             min(
                 (later.first for later in self.sessions[index + 1 :] if later.first >= 0),

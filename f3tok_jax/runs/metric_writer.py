@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a run reports: metrics.jsonl, samples/ and logs/ always, TensorBoard where installed."""
+"""What a run reports: metrics.jsonl, samples/ and logs/ always, TensorBoard where installed, and to
+whatever logger the user names."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import errno
 import functools
@@ -20,6 +21,7 @@ from data_pipelines.sound import audio_files
 from f3tok_jax.runs import appended_file
 from f3tok_jax.runs import background
 from f3tok_jax.runs import event_file
+from f3tok_jax.runs import loggers as loggers_lib
 from f3tok_jax.runs import sealed_lines
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.runs import typed_json
@@ -27,6 +29,9 @@ from f3tok_jax.signal import spectra
 
 _METRICS_NAME = "metrics.jsonl"
 _SETTLE_SECONDS = 5.0  # for what waits when a checkpoint is about to be saved
+_PUBLISH_SECONDS = (
+    30.0  # after which a bucket gets the lines of a run that neither saves nor evaluates
+)
 _CLOSE_SECONDS = 20.0  # the same when a run ends: a slow bucket gets its last lines
 _EVENTS = "TensorBoard events"
 
@@ -47,6 +52,7 @@ class MetricWriter:
         *,
         is_writer: bool = True,
         resume_step: int = 0,
+        loggers: Sequence[loggers_lib.Outlet] = (),
         say: Callable[[str], None] = print,
     ):
         """Opens the writer.
@@ -55,12 +61,15 @@ class MetricWriter:
             workdir: run folder, local or a bucket.
             is_writer: whether this process writes at all.
             resume_step: the restored step, 0 for a fresh run.
+            loggers: that hear of all values and sounds, too; closed with the writer.
             say: where messages to the user go.
         """
         self._is_writer = is_writer
         if not is_writer:
             return
         self._workdir = epath.Path(workdir)
+        self._loggers = loggers
+        self._published = time.monotonic()
         self._background = background.Background(say)
         self._metrics = _lines_file(self._workdir / _METRICS_NAME)
         self._logs: dict[str, appended_file.AppendedFile] = {}
@@ -87,6 +96,10 @@ class MetricWriter:
             if isinstance(value, (int, float)) and not isinstance(value, bool)
         }
         self._add_events("add_scalars", points, step=step)
+        for logger in self._loggers:
+            logger.write(step, points)
+        if time.monotonic() - self._published > _PUBLISH_SECONDS:
+            self.flush()
 
     def log(self, name: str, entry: Mapping[str, Any]) -> None:
         """Appends a line of JSON to logs/`name`."""
@@ -117,13 +130,17 @@ class MetricWriter:
         if not self._is_writer:
             return
         folder = summed_folder.SummedFolder(self._workdir / "samples" / f"{step:08d}")
+        cut: dict[str, np.ndarray] = {}
         for name, waveforms in sounds.items():
             for index, waveform in enumerate(np.asarray(waveforms, np.float32)):
                 if lengths is not None:
                     waveform = waveform[: int(lengths[index])]
                 waveform = np.clip(np.nan_to_num(waveform), -1.0, 1.0)
+                cut[f"{index}_{name}"] = waveform
                 self._write_sound(folder, step, f"{index}_{name}", waveform, sample_rate)
         self._background.add(f"files samples/*/{summed_folder.NAME}", folder.close)
+        for logger in self._loggers:
+            logger.write_sounds(step, cut, sample_rate)
 
     def _write_sound(
         self,
@@ -148,6 +165,7 @@ class MetricWriter:
         """Makes what was written visible, soon: buckets get whole files."""
         if not self._is_writer:
             return
+        self._published = time.monotonic()
         files = [self._metrics, *self._logs.values(), *([self._events] if self._events else [])]
         for file in files:
             self._background.add("copies to the bucket", file.publish)
@@ -168,6 +186,8 @@ class MetricWriter:
             return
         self.flush()
         self._background.close(_CLOSE_SECONDS)
+        for logger in self._loggers:
+            logger.close()
         self._is_writer = False
 
     def _append(

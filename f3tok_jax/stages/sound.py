@@ -37,7 +37,7 @@ def derived(
         "crop_samples": crop_length(config, sound),
         "crop_seconds": config.data.crop_frames / rate,
         "seconds_per_batch": seconds,
-        "hours_of_training": config.num_steps * seconds / 3600,
+        "hours_of_sound": config.num_steps * seconds / 3600,
     }
 
 

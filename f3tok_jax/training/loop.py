@@ -20,6 +20,7 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.training import health as health_lib
+from f3tok_jax.training import profiler as profiler_lib
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import stage as stage_lib
@@ -50,6 +51,7 @@ class Run:
         progress: for log lines.
         preemption: whether the run must leave.
         clock: told at each turn what time goes to.
+        profiler: traces the steps that the user has named.
         tally: what the run has met since it began, and owes.
         health: which spikes and collapses its metrics show.
         say: where messages to the user go.
@@ -66,6 +68,7 @@ class Run:
     progress: progress_lib.Progress
     preemption: preemption_lib.Preemption
     clock: timekeeper_lib.Timekeeper
+    profiler: profiler_lib.Profiler
     tally: tally_lib.Tally
     health: health_lib.Health
     say: Callable[[str], None]
@@ -101,7 +104,8 @@ def take_steps(this: Run, state: Any, step: int) -> Outcome:
         _, local_batch = next(batches)
         clock.enter("step")
         batch = sharding.host_to_global(local_batch, this.programs.mesh)
-        with jax.transfer_guard("disallow"):  # nothing else may travel by accident
+        # Nothing else may travel by accident.
+        with jax.transfer_guard("disallow"), this.profiler.step(step + 1):
             state, metrics = this.programs.train_step(state, this.programs.frozen, batch)
             step += 1
             if unread is not None:
@@ -192,6 +196,7 @@ def _read(this: Run, step: int, metrics: stage_lib.Metrics, *, log: bool = False
     """Fetches the metrics of one step, counts it if it was skipped, and logs at intervals."""
     fetched = jax.device_get(metrics)
     this.clock.reached(step)
+    this.profiler.finished(step)
     is_finite = not fetched["train/nonfinite"][0]
     this.progress.add(fetched, is_finite=is_finite)
     if is_finite:

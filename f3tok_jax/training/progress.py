@@ -13,11 +13,13 @@ import jax
 import numpy as np
 
 from f3tok_jax.runs import ledger as ledger_lib
+from f3tok_jax.training import bar as bar_lib
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import timekeeper as timekeeper_lib
 
 _MEAN_SQUARE = "_mean_square"
 _TRAINING = ("data", "step")
+_ON_BAR = ("time/step_seconds", "time/mfu", "time/goodput", "time/dollars", "time/eta_seconds")
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -57,19 +59,26 @@ class Progress:
     """Collects the metrics and the times of steps, and describes them at intervals."""
 
     def __init__(
-        self, clock: timekeeper_lib.Timekeeper, *, num_steps: int, per_batch: float, unit: str
+        self,
+        clock: timekeeper_lib.Timekeeper,
+        bar: bar_lib.Bar,
+        stage: stage_lib.Stage,
+        *,
+        num_steps: int,
+        peak_seconds: float | None = None,
     ):
         """Begins to count.
 
         Args:
             clock: knows what time goes to.
+            bar: shows how far it is.
+            stage: what a batch of it holds, and what its speed is told in.
             num_steps: of the run.
-            per_batch: in a global batch, of `unit`, where it is full.
-            unit: what speed is told in, such as "audio_seconds".
+            peak_seconds: of a step at the peak of its chips, where that is known.
         """
-        self._clock = clock
-        self._num_steps = num_steps
-        self._per_batch, self._unit = per_batch, unit
+        self._clock, self._bar = clock, bar
+        self._num_steps, self._peak_seconds = num_steps, peak_seconds
+        self._per_batch, self._unit = stage.per_batch, stage.unit
         self._before = clock.seconds()
         self._reset()
 
@@ -89,6 +98,7 @@ class Progress:
         trained = self._clock.seconds(*_TRAINING)
         self._steps.append(trained - self._trained)
         self._trained = trained
+        self._bar.advance()
         valid, size = metrics.get(stage_lib.FILLED, (1.0, 1.0))
         self._batches += float(valid) / float(size)
         if is_finite:
@@ -105,6 +115,7 @@ class Progress:
             **memory(),
         }
         self._reset()
+        self._bar.tell(_said({name: values[name] for name in _ON_BAR if name in values}))
         return values
 
     def _times(self, step: int) -> dict[str, float]:
@@ -123,6 +134,8 @@ class Progress:
             "data_wait_share": waited / elapsed,
             "eta_seconds": left,
         }
+        if self._peak_seconds:
+            times["mfu"] = self._peak_seconds * len(self._steps) / elapsed
         if ledger := clock.ledger():
             times |= {"goodput": ledger.goodput, "chip_hours": ledger.chip_hours}
             times |= {} if ledger.dollars is None else {"dollars": ledger.dollars}
@@ -130,14 +143,16 @@ class Progress:
 
     def line(self, step: int, values: Mapping[str, float]) -> str:
         """Returns one log line; names lose their first part, as they are unique without it."""
-        parts = [f"step {step}/{self._num_steps}"]
-        for name, value in values.items():
-            short = name.split("/", 1)[-1]
-            said = f"{value:.4g}"
-            if short == "eta_seconds":
-                short, said = "eta", str(datetime.timedelta(seconds=round(value)))
-            parts.append(f"{short} {said}")
-        return "  ".join(parts)
+        said = (" ".join(pair) for pair in _said(values).items())
+        return "  ".join([f"step {step}/{self._num_steps}", *said])
+
+
+def _said(values: Mapping[str, float]) -> dict[str, str]:
+    """Values as a line says them, by names without their first part."""
+    said = {name.split("/", 1)[-1]: f"{value:.4g}" for name, value in values.items()}
+    if said.pop("eta_seconds", None):
+        said["eta"] = str(datetime.timedelta(seconds=round(values["time/eta_seconds"])))
+    return said
 
 
 def memory() -> dict[str, float]:

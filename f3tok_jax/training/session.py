@@ -4,7 +4,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import dataclasses
 import functools
 import os
 import time
@@ -18,6 +17,7 @@ from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption as preemption_lib
 from f3tok_jax.devices import processes
 from f3tok_jax.devices import sharding
+from f3tok_jax.devices import slices
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
@@ -25,13 +25,17 @@ from f3tok_jax.runs import environment as environment_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import ledger
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import loggers
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.training import bar as bar_lib
 from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import initialization
 from f3tok_jax.training import loop
+from f3tok_jax.training import profiler as profiler_lib
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import progress as progress_lib
+from f3tok_jax.training import reports as reports_lib
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import statistics as statistics_lib
 from f3tok_jax.training import tally as tally_lib
@@ -50,19 +54,6 @@ _EXIT_CODES = {
 _PROGRAMS = {"eval_step": "evaluation", "sample": "samples", "train_step": "the train step"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reports:
-    """What a run tells of itself that changes nothing of what it learns, and is in no config.
-
-    Attributes:
-        started: seconds since the epoch, when its process began; None for now.
-        price: dollars for a chip-hour, where it is known.
-    """
-
-    started: float | None = None
-    price: float | None = None
-
-
 def run(
     config: ml_collections.ConfigDict,
     workdir: str,
@@ -71,7 +62,7 @@ def run(
     devices: Sequence[Any] | None = None,
     places: places_lib.Places | None = None,
     verify_data: bool = False,
-    reports: Reports = Reports(),
+    reports: reports_lib.Reports = reports_lib.Reports(),
 ) -> int:
     """Trains to config.num_steps, from the newest checkpoint in `workdir` if there is one.
 
@@ -91,8 +82,10 @@ def run(
         ValueError: before anything compiles, for a config, data or folder that does not fit.
         checkpoint.CheckpointError: where a checkpoint cannot be written, or none can be read.
     """
-    with contextlib.closing(preemption_lib.Preemption()) as preemption:
-        say = command.say if jax.process_index() == 0 else lambda message: None
+    is_first = jax.process_index() == 0
+    bar = bar_lib.Bar(command.say, mode=reports.bar) if is_first else bar_lib.Bar(lambda text: None)
+    with contextlib.closing(preemption_lib.Preemption()) as preemption, bar:
+        say = bar.say
         validation.validate(config, stage)
         mesh = programs_lib.make_mesh(config, devices)
         is_new = not config_lib.exists(workdir)
@@ -109,7 +102,7 @@ def run(
             return _say_done(workdir, done_step, say)
         if verify_data:
             verification.verify(inputs.data, say=say)
-        return _EXIT_CODES[_train(workdir, made, mesh, inputs, preemption, reports, say)]
+        return _EXIT_CODES[_train(workdir, mesh, inputs, preemption, reports, bar)]
 
 
 def _say_done(workdir: str, step: int, say: Callable[[str], None]) -> int:
@@ -121,6 +114,7 @@ class _Inputs(NamedTuple):
     """What a run reads, and what it must have begun with, wherever that lies."""
 
     run: lineage.Lineage  # as its folder tells so far
+    stage: stage_lib.Stage
     data: Mapping[str, stage_lib.Data]  # by the key of the config that names it
     begins_with: Mapping[str, str]  # as run_folder.check_began_with takes it
     moved: Sequence[str]  # keys of the config that name other places than before
@@ -136,17 +130,16 @@ class _Inputs(NamedTuple):
 
 def _train(
     workdir: str,
-    stage: stage_lib.Stage,
     mesh: jax.sharding.Mesh,
     inputs: _Inputs,
     preemption: preemption_lib.Preemption,
-    reports: Reports,
-    say: Callable[[str], None],
+    reports: reports_lib.Reports,
+    bar: bar_lib.Bar,
 ) -> loop.Outcome:
     """Opens all else that a run needs, compiles, and takes the steps."""
-    config = inputs.run.config
+    config, stage, say = inputs.run.config, inputs.stage, bar.say
     with contextlib.ExitStack() as stack:
-        checkpointer = _open_folder(workdir, stage, inputs, say, stack)
+        checkpointer = _open_folder(workdir, inputs, say, stack)
         clock = _start_clock(config, workdir, mesh, reports, say, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
@@ -164,11 +157,16 @@ def _train(
         clock.enter("compile")
         _compile(programs, inputs.heldout is not None, say)
         clock.enter("start")
-        writer = metric_writer.MetricWriter(
-            workdir, is_writer=jax.process_index() == 0, resume_step=step, say=say
-        )
+        writer = _open_writer(config, workdir, step, reports, say)
         stack.callback(writer.close)
-        amounts = dict(num_steps=config.num_steps, per_batch=stage.per_batch, unit=stage.unit)
+        peak_seconds = _peak_seconds(programs, reports, say)
+        profiler = profiler_lib.Profiler(
+            reports.profile_steps if jax.process_index() == 0 else None,
+            workdir,
+            clock=clock,
+            say=say,
+        )
+        bar.begin(step, config.num_steps)
         this = loop.Run(
             config=config,
             workdir=workdir,
@@ -177,9 +175,12 @@ def _train(
             programs=programs,
             checkpointer=checkpointer,
             writer=writer,
-            progress=progress_lib.Progress(clock, **amounts),
+            progress=progress_lib.Progress(
+                clock, bar, stage, num_steps=config.num_steps, peak_seconds=peak_seconds
+            ),
             preemption=preemption,
             clock=clock,
+            profiler=stack.enter_context(profiler),
             tally=tally_lib.Tally.read(checkpointer.restored, say=say),
             health=health_lib.Health(stage.watched, stage.signs),
             say=say,
@@ -220,7 +221,7 @@ def _open_inputs(
             source, config, stage.frozen_fingerprints, say=say
         )
         begins_with |= initialization.kept_latents(source, config)
-    return _Inputs(run, data, begins_with, moved)
+    return _Inputs(run, stage, data, begins_with, moved)
 
 
 def _check_batches(data: stage_lib.Data, stage: stage_lib.Stage) -> None:
@@ -237,7 +238,6 @@ def _check_batches(data: stage_lib.Data, stage: stage_lib.Stage) -> None:
 
 def _open_folder(
     workdir: str,
-    stage: stage_lib.Stage,
     inputs: _Inputs,
     say: Callable[[str], None],
     stack: contextlib.ExitStack,
@@ -263,8 +263,8 @@ def _open_folder(
         workdir,
         config_json=config_lib.to_json(config),
         data_fingerprint=inputs.train.fingerprint,
-        best_metric=stage.best_metric,
-        best_from=stage.best_from,
+        best_metric=inputs.stage.best_metric,
+        best_from=inputs.stage.best_from,
         keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best,
         say=say,
@@ -275,7 +275,7 @@ def _start_clock(
     config: ml_collections.ConfigDict,
     workdir: str,
     mesh: jax.sharding.Mesh,
-    reports: Reports,
+    reports: reports_lib.Reports,
     say: Callable[[str], None],
     stack: contextlib.ExitStack,
 ) -> timekeeper_lib.Timekeeper:
@@ -297,6 +297,40 @@ def _start_clock(
         price=reports.price,
     )
     return stack.enter_context(clock)
+
+
+def _open_writer(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    step: int,
+    reports: reports_lib.Reports,
+    say: Callable[[str], None],
+) -> metric_writer.MetricWriter:
+    """Opens what hears of metrics and sounds; process 0 alone has loggers."""
+    is_first, tree = jax.process_index() == 0, config.to_dict()
+    outlets = [
+        loggers.Outlet(name, make, workdir, tree, say)
+        for name, make in reports.loggers.items()
+        if is_first
+    ]
+    return metric_writer.MetricWriter(
+        workdir, is_writer=is_first, resume_step=step, loggers=outlets, say=say
+    )
+
+
+def _peak_seconds(
+    programs: programs_lib.CompiledStage, reports: reports_lib.Reports, say: Callable[[str], None]
+) -> float | None:
+    """What a step would take at the peak of its chips; None where that, or its work, is not known."""
+    devices, flops = programs.mesh.devices, programs.stage.model_flops
+    chip = slices.chip_of(devices.flat[0].device_kind)
+    if chip is None or jax.process_index():
+        return None
+    try:
+        flops = flops or devices.size * reports.count_flops(programs.train_step)
+    except Exception as error:  # What a compiler has written is read: no run depends on it.
+        say(f"note: log lines tell no MFU: {command.explain(error)}")
+    return flops / (processes.num_chips(devices.flat) * chip.peak_flops) or None
 
 
 def _first_state(

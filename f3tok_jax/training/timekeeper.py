@@ -10,13 +10,13 @@ from f3tok_jax.runs import ledger as ledger_lib
 from f3tok_jax.training import watchdog as watchdog_lib
 
 # In which signs of life are not expected: a library compiles, reads or waits for its own reasons.
-_UNWATCHED = (*(kind for kind in ledger_lib.BEFORE if kind != "statistics"), "profile")
+_UNWATCHED = [kind for kind in ledger_lib.ONCE if kind != "statistics"]
 _TELL_SECONDS = 5.0  # after which the ledger hears of a session in which nothing turns
 _MOST_MARKS = 64  # of a session
 
 
 class Timekeeper:
-    """Time goes to one kind of ledger.BEFORE and ledger.REPEATED at any moment, and so adds up.
+    """Time goes to one kind of ledger.ONCE and ledger.REPEATED at any moment, and so adds up.
 
     A context: at its end the ledger hears why.
 
@@ -49,7 +49,7 @@ class Timekeeper:
         self.ended = ""
         self._book, self._watchdog, self._clock = book, watchdog, clock
         self._facts = dict(start=started, chips=chips, device=device, price=price)
-        self._kind, self._since = ledger_lib.BEFORE[0], clock()
+        self._kind, self._since = ledger_lib.ONCE[0], clock()
         self._seconds = {self._kind: max(0.0, time.time() - started)}
         self._first = self._last = -1
         self._saved: list[ledger_lib.Mark] = []

@@ -46,6 +46,7 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import loop
 from f3tok_jax.training import players
 from f3tok_jax.training import programs
+from f3tok_jax.training import reports as reports_lib
 from f3tok_jax.training import session
 from f3tok_jax.training import stage as stage_lib
 from f3tok_jax.training import state as train_state
@@ -111,6 +112,7 @@ def train(
     *more: str,
     num_devices: int = 2,
     stage: stage_lib.Definition | None = None,
+    reports: reports_lib.Reports = reports_lib.Reports(),
 ) -> int:
     """Runs the toy stage, or another in its place, to its end in this process; the exit code."""
     return session.run(
@@ -118,6 +120,7 @@ def train(
         str(workdir),
         stage=stage or STAGE,
         devices=jax.devices()[:num_devices],
+        reports=reports,
     )
 
 

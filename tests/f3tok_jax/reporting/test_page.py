@@ -7,6 +7,7 @@ import json
 import pytest
 
 from f3tok_jax import report
+from f3tok_jax.runs import ledger
 from tests.support import html_page
 from tests.support import reported_runs
 
@@ -44,6 +45,24 @@ def test_representation_runs_show_their_curves_and_probes(tmp_path):
     best = [i for i, (tag, a) in enumerate(page.tags) if tag == "td" and a.get("class") == "best"]
     assert len(best) == 2
     assert "No results" not in said and "/data/set" not in said
+
+
+def test_what_a_run_has_cost_stands_beside_its_steps(tmp_path):
+    runs = [reported_runs.write_representation(tmp_path / name, 0.8) for name in ("a", "b")]
+    mark = ledger.Mark(20, {"step": 800.0})
+    for start, first, saved in ((1e9, 0, (mark,)), (1e9 + 3600.0, 20, ())):
+        book = ledger.Book(runs[0])
+        seconds = {"start": 600.0, "step": 1200.0}
+        options = dict(last=first + 30, saved=saved, chips=4, price=1.5)
+        book.write(ledger.Session(start=start, seconds=seconds, first=first, **options))
+        book.close()
+    said = "".join(_write_page(tmp_path, runs).said)
+    # 5400 s with half an hour between the two; 2000 of 3600 s are steps that stay.
+    assert "90.0 min" in said and "55.6%2 starts" in said and "6.7 min4.00$6.00" in said
+    with open(tmp_path / "a" / ledger.NAME, "a") as file:
+        file.write('{"start": "<b>"}\n')
+    said = "".join(_write_page(tmp_path, runs).said)
+    assert f"1 lines of {ledger.NAME} are damaged" in said and "90.0 min" in said
 
 
 def test_probes_on_other_data_have_a_table_of_their_own(tmp_path):

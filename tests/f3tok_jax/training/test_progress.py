@@ -5,18 +5,27 @@
 import contextlib
 import pathlib
 import time
+import types
 
 import pytest
 
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import ledger
 from f3tok_jax.stages import registry
+from f3tok_jax.training import bar
 from f3tok_jax.training import progress as progress_lib
 from f3tok_jax.training import timekeeper
 from f3tok_jax.training import watchdog
 from tests.support import clocks
 
 _ROOT = pathlib.Path(__file__).parents[3]
+
+
+def _progress(keeper, num_steps: int = 10, **options) -> progress_lib.Progress:
+    """Of a stage with eight seconds of sound in a batch."""
+    stage = types.SimpleNamespace(per_batch=8.0, unit="audio_seconds")
+    hidden = bar.Bar(print)
+    return progress_lib.Progress(keeper, hidden, stage, num_steps=num_steps, **options)
 
 
 @pytest.fixture
@@ -43,7 +52,7 @@ def test_ratios_are_formed_after_the_sums():
 
 
 def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace(clock, keeper):
-    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="audio_seconds")
+    progress = _progress(keeper)
     clock.now += 0.4
     progress.add({"train/loss": (2.0, 1.0)}, is_finite=True)
     keeper.enter("data")
@@ -74,7 +83,7 @@ def test_speed_leaves_out_what_is_not_training_and_skipped_steps_leave_no_trace(
 
 
 def test_speed_counts_what_is_no_padding(clock, keeper):
-    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="audio_seconds")
+    progress = _progress(keeper)
     clock.now += 2.0
     for valid, is_finite in ((50.0, True), (100.0, True), (25.0, False)):
         progress.add({"train/filled": (valid, 100.0)}, is_finite=is_finite)
@@ -84,13 +93,13 @@ def test_speed_counts_what_is_no_padding(clock, keeper):
 
 
 def test_a_line_has_the_step_first_and_short_names(keeper):
-    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="positions")
+    progress = _progress(keeper)
     values = {"train/loss": 1.23456, "time/seconds": 7.0, "time/eta_seconds": 93784.4}
     assert progress.line(3, values) == "step 3/10  loss 1.235  seconds 7  eta 1 day, 2:03:04"
 
 
 def test_what_a_run_has_cost_so_far_is_of_all_its_sessions(clock, tmp_path, keeper):
-    progress = progress_lib.Progress(keeper, num_steps=10, per_batch=8.0, unit="positions")
+    progress = _progress(keeper)
     clock.now += 3600.0
     progress.add({}, is_finite=True)
     before = ledger.Session(start=0.0, seconds={"start": 3600.0}, chips=2, price=1.0, ended="done")
@@ -104,12 +113,20 @@ def test_what_a_run_has_cost_so_far_is_of_all_its_sessions(clock, tmp_path, keep
 def test_a_stage_without_sound_tells_its_speed_in_positions(clock, keeper):
     config = config_lib.read(str(_ROOT / "configs" / "language_model.py") + ":tiny")
     stage = registry.of("language_model").make(config)
-    progress = progress_lib.Progress(
-        keeper, num_steps=10, per_batch=stage.per_batch, unit=stage.unit
-    )
+    progress = progress_lib.Progress(keeper, bar.Bar(print), stage, num_steps=10)
     clock.now += 2.0
     progress.add({}, is_finite=True)
     values = progress.values(1)
     assert "time/audio_seconds_per_second" not in values
     rate = config.data.batch_size * config.data.length / 2.0
     assert values["time/positions_per_second"] == pytest.approx(rate)
+
+
+def test_the_share_of_the_peak_is_of_all_steps_and_told_where_the_chip_is_known(clock, keeper):
+    known, unknown = _progress(keeper, peak_seconds=0.5), _progress(keeper)
+    for seconds in (1.0, 3.0):
+        clock.now += seconds
+        known.add({}, is_finite=True)
+        unknown.add({}, is_finite=True)
+    assert known.values(2)["time/mfu"] == pytest.approx(2 * 0.5 / 4.0)
+    assert "time/mfu" not in unknown.values(2)

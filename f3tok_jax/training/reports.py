@@ -1,0 +1,32 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the user wants to hear of a run, and how: nothing here changes what it learns."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+
+import jax
+
+from f3tok_jax.runs import loggers as loggers_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What a run tells beside what its config says; it is in no config, and may differ next time.
+
+    Attributes:
+        started: seconds since the epoch, when its process began; None for now.
+        price: dollars for a chip-hour, where it is known.
+        bar: one of bar.MODES.
+        loggers: by the name that the user gave.
+        profile_steps: the first and the last step of a trace; None for none.
+        count_flops: compiled train step -> FLOPs of the model's own in a step on one device; for a
+            stage that does not say them.
+    """
+
+    started: float | None = None
+    price: float | None = None
+    bar: str = "off"
+    loggers: Mapping[str, loggers_lib.Maker] = dataclasses.field(default_factory=dict)
+    profile_steps: tuple[int, int] | None = None
+    count_flops: Callable[[jax.stages.Compiled], float] = lambda compiled: 0.0
