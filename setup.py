@@ -37,6 +37,8 @@ _EXTRAS = {
     ],
     # export --stablehlo: how jax.export writes a function (30 kB).
     "stablehlo": ["flatbuffers>=25.12"],
+    # Successive halving of sweeps (sweep --prune): 42 MB, most of it SQLAlchemy, which is not loaded.
+    "sweeps": ["optuna>=5.0"],
     # The benchmark of representations whose check an exported folder has to pass; likewise.
     "xares": ["xares>=0.1.3"],
 }
@@ -49,7 +51,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=setuptools.find_packages(include=["f3tok_jax*", "data_pipelines*", "configs"]),
+    packages=setuptools.find_packages(include=["f3tok_jax*", "data_pipelines*", "configs*"]),
     package_data={
         "data_pipelines.embedded.music": ["*.toml"],
         "data_pipelines.embedded.speech": ["languages/*.toml"],

@@ -82,6 +82,10 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--config", required=True, type=path, help=text)
         self.set_defaults(overrides=())
 
+    def add_others(self) -> None:
+        """Keeps as `others`, in order, flags that are not the program's own but another one's."""
+        self.set_defaults(others=())
+
 
 def make_parser(program: str, doc: str) -> Parser:
     """The parser of `program`, with its docstring as help: what it does, the flags, the rest."""
@@ -292,11 +296,14 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 
 
 def _parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if parser.get_default("overrides") is None:
-        return parser.parse_args(arguments)
-    overrides, rest = split_overrides(arguments)
-    return parser.parse_args(rest, argparse.Namespace(overrides=overrides))
+    rest = sys.argv[1:] if arguments is None else list(arguments)
+    given = argparse.Namespace()
+    if parser.get_default("overrides") is not None:
+        given.overrides, rest = split_overrides(rest)
+    if parser.get_default("others") is None:
+        return parser.parse_args(rest, given)
+    given, given.others = parser.parse_known_args(rest, given)
+    return given
 
 
 def _steady_console() -> None:

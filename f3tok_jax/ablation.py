@@ -9,11 +9,12 @@ r"""Trains the representation stage in several ways, and probes what comes out.
         --output=runs/ablation/ablation.json
 
 Arms are, by --arms, the stage with and without each of its losses ("losses"), or RQ-MTP alone with
-each kind of target ("targets", which need no language model), or single ones of these by name.
+each kind of target ("targets", which need no language model), single ones of these by name, or those
+of the file of any sweep of this stage, such as configs/sweeps/rq_mtp.py:tiny.
 
 Every arm and seed is an ordinary run of f3tok_jax.train in its folder below --workdir, with the same
-data and steps. The same command goes on where it was stopped. More arms, each a change of the config,
-come by
+data and steps, trained as f3tok_jax.sweep does: the same command goes on where it was stopped. More
+arms, each a change of the config, come by
 
     ... --arm="eight layers: model.num_layers=8" --arm="two codebooks: rq.num_codebooks=2"
 
@@ -42,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "NAME=DIR[,NAME=DIR] that they are tested on"
     add("--test_shards", required=True, type=command.path, help=text)
     add("--seeds", default="0", help="of the training, with commas")
-    add("--arms", default="losses", type=command.values(), help="losses, targets, or names of arms")
+    add(
+        "--arms",
+        default="losses",
+        type=command.values(),
+        help="losses, targets, names of arms, files",
+    )
     text = "NAME: KEY=VALUE [KEY=VALUE], one more arm; repeatable"
     add("--arm", action="append", default=[], help=text)
     text = "NAME=DIR[,NAME=DIR] of speech to transcribe"
@@ -56,11 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ablate(given: argparse.Namespace) -> None:
     from f3tok_jax.evaluation import transcription
     from f3tok_jax.probing import ablation as ablation_lib
-    from f3tok_jax.probing import ablation_runs
     from f3tok_jax.probing import arms
 
     moved = dict(given.moved or ())
-    runs = ablation_runs.plan(
+    runs = ablation_lib.plan(
         given.config,
         given.overrides,
         arms=(*arms.named(given.arms), *map(arms.parse, given.arm)),
@@ -85,7 +90,7 @@ def _ablate(given: argparse.Namespace) -> None:
             moved=moved,
             say=command.say,
         )
-    except ablation_runs.TrainingStopped as error:
+    except ablation_lib.TrainingStopped as error:
         raise command.Refused(error, max(error.code, command.EXIT_REFUSED)) from error
     print(ablation_lib.format_table(results))
     print(given.output)

@@ -28,7 +28,7 @@ _FLOORS = (
     ("f3tok_jax/training",),
     ("f3tok_jax/pretrained",),
     ("f3tok_jax/stages",),
-    ("f3tok_jax/inference",),
+    ("f3tok_jax/inference", "f3tok_jax/sweeping"),
     (
         *("f3tok_jax/probing", "f3tok_jax/evaluation", "f3tok_jax/cost", "f3tok_jax/reporting"),
         *("f3tok_jax/exporting", "f3tok_jax/serving"),
@@ -149,6 +149,7 @@ def test_only_what_it_is_for_knows_a_library():
         "starlette": {f"f3tok_jax/serving/{name}.py" for name in ("app", "guard", "server")},
         "uvicorn": {"f3tok_jax/serving/server.py"},
         "pyarrow": {"data_pipelines/inputs/parquet.py"},
+        "optuna": {"f3tok_jax/sweeping/pruning.py"},
     }
     for file in _files("f3tok_jax", "data_pipelines"):
         for library in _packages(file) & owners.keys():
@@ -208,7 +209,7 @@ def test_no_folder_has_one_file_and_no_file_is_a_drawer():
     "folder",
     [
         *("data_pipelines/containers", "data_pipelines/inputs", "f3tok_jax/inference"),
-        "f3tok_jax/serving",
+        *("f3tok_jax/serving", "f3tok_jax/sweeping"),
     ],
 )
 def test_a_folder_that_says_how_to_read_it_leaves_no_file_out(folder):

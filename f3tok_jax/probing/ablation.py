@@ -5,24 +5,82 @@
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import os
 import pathlib
 import types
 
 from data_pipelines.reading import mixture
 from data_pipelines.reading import sources
 from f3tok_jax.inference import tokenizer as tokenizer_lib
-from f3tok_jax.probing import ablation_runs
+from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.probing import features
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.sweeping import driver as driver_lib
+from f3tok_jax.sweeping import job
+from f3tok_jax.sweeping import places as places_lib
+from f3tok_jax.sweeping import plan as plan_lib
+from f3tok_jax.sweeping import space
 
+_FULL = space.Arm("full")
 _TASK = "transcription"  # what is asked of an arm's language model
 
 
+class TrainingStopped(Exception):
+    """A run ended before its last step; `code` is train's."""
+
+    def __init__(self, workdir: str, record: job.Record):
+        super().__init__(
+            f"training in {workdir} ended with exit code {record.code} ({record.words}): mend that, "
+            "then run the same command again"
+        )
+        self.code = record.code
+
+
+def plan(
+    recipe: str,
+    overrides: Sequence[str],
+    *,
+    arms: Sequence[space.Arm],
+    seeds: Sequence[int],
+    workdir: str,
+    moved: Mapping[str, str] = types.MappingProxyType({}),
+) -> list[plan_lib.Run]:
+    """The runs of an ablation, all checked before the first starts; see `sweeping.plan.runs`.
+
+    Raises:
+        ValueError: as there, for a recipe of another stage, and for a full arm that is not.
+    """
+    config = arms_lib.read_config(recipe, overrides)
+    if _FULL in arms and not (config.rq.weight and config.supervision.weight):
+        raise ValueError(
+            f"the full arm must have both losses, got config.rq.weight={config.rq.weight} and "
+            f"config.supervision.weight={config.supervision.weight}"
+        )
+    options = dict(arms=arms, seeds=seeds, workdir=workdir, moved=moved)
+    return plan_lib.runs(recipe, overrides, **options)
+
+
+def train(runs: Sequence[plan_lib.Run], workdir: str, *, say: Callable[[str], None]) -> None:
+    """Trains runs to their ends, those that are there already left out, one after the other.
+
+    Raises:
+        TrainingStopped: if one ended otherwise.
+        ValueError: where something else trains in `workdir`.
+    """
+    with driver_lib.alone(workdir):
+        ended = driver_lib.Driver(places_lib.Place(kind="local"), say=say).train(runs)
+    for run in runs:
+        if run.name in ended and ended[run.name].state != job.DONE:
+            raise TrainingStopped(run.workdir, ended[run.name])
+    if len(ended) < len(runs):
+        raise TrainingStopped(workdir, job.Record(state=job.STOPPED, code=job.LEFT[0]))
+
+
 def load_models(
-    runs: Sequence[ablation_runs.Run],
+    runs: Sequence[plan_lib.Run],
     *,
     moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
@@ -43,7 +101,7 @@ def load_models(
 
 
 def summarize(
-    measured: results_lib.ProbedLabel, runs: Sequence[ablation_runs.Run]
+    measured: results_lib.ProbedLabel, runs: Sequence[plan_lib.Run]
 ) -> results_lib.ProbedLabel:
     """What `probes.measure` found, with the runs of an arm in one row.
 
@@ -75,7 +133,7 @@ def summarize(
 
 
 def transcribe(
-    runs: Sequence[ablation_runs.Run],
+    runs: Sequence[plan_lib.Run],
     shards: Mapping[str, str],
     measure: Callable[[str, str], results_lib.Transcripts],
 ) -> dict[str, results_lib.TranscribedSet]:
@@ -106,13 +164,13 @@ def transcribe(
     return results
 
 
-def _transcribes(run: ablation_runs.Run) -> bool:
+def _transcribes(run: plan_lib.Run) -> bool:
     section = run.config.supervision
     return bool(section.weight and section.tasks[_TASK])
 
 
 def ablate(
-    runs: Sequence[ablation_runs.Run],
+    runs: Sequence[plan_lib.Run],
     shards: str,
     test_shards: Mapping[str, str],
     output: pathlib.Path,
@@ -126,7 +184,7 @@ def ablate(
     """Trains what is not trained yet, probes every run, writes `output`.
 
     Args:
-        runs: see `ablation_runs.plan`.
+        runs: see `plan`.
         shards: sets that probes learn from, with commas between.
         test_shards: name -> set that they are tested on.
         output: JSON file to write.
@@ -149,8 +207,7 @@ def ablate(
     sound = lineage.Lineage(config=runs[0].config, places=places.Places(moved or {})).sound
     for folders in (mixture.folders(shards), *([folder] for folder in test_shards.values())):
         _check_labels(folders, options.labels, sound.sample_rate)
-    for run in runs:
-        ablation_runs.train(run, say=say)
+    train(runs, os.path.dirname(runs[0].workdir), say=say)
     models = load_models(runs, moved=moved, say=say)
     learnt, tested = probes.read_examples(shards, test_shards, models, options=options, say=say)
     measure = functools.partial(

@@ -29,6 +29,7 @@ from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import representation
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import rq_targets
+from f3tok_jax.sweeping import space
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,14 +37,14 @@ class Options:
     """What is compared.
 
     Attributes:
-        arms: whose targets; see arms.TARGETS.
+        arms: whose targets; see configs/sweeps/targets.py.
         seeds: of the codebooks.
         num_sounds: of each set, evenly spaced; 0 for all.
         batch_size: sounds at a time.
         disturbances: name -> how a sound is heard otherwise.
     """
 
-    arms: Sequence[arms_lib.Arm] = arms_lib.TARGETS
+    arms: Sequence[space.Arm]
     seeds: Sequence[int] = (0, 1, 2)
     num_sounds: int = 500
     batch_size: int = 16
@@ -212,7 +213,7 @@ def measure(
     """
     rq = arms_lib.read_config(recipe, overrides).rq
 
-    def make(arm: arms_lib.Arm, seed: int, workdir: str) -> rq_targets.Targets:
+    def make(arm: space.Arm, seed: int, workdir: str) -> rq_targets.Targets:
         config = arms_lib.read_config(recipe, [*overrides, *arm.arguments(seed)])
         return make_targets(config, workdir, moved=moved)
 

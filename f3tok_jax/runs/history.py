@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import os
 import pathlib
 import re
 from typing import Any
@@ -84,7 +85,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         raise ValueError(f"--runs must name run folders, got {folder}, which is not a folder")
     notes: list[str] = []
     config = _read_config(folder / "config.json", notes)
-    curves = _read_curves(folder / "metrics.jsonl", notes)
+    curves = read_curves(folder / "metrics.jsonl", notes)
     results = {}
     for path in (path for pattern in _RESULTS for path in sorted(folder.glob(pattern))):
         try:
@@ -150,15 +151,20 @@ def _read_config(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
-    """The finite numbers of metrics.jsonl by name; a step taken twice counts the second time."""
-    if not path.is_file():
+def read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
+    """The finite numbers of metrics.jsonl by name; a step taken twice counts the second time.
+
+    Args:
+        path: of the file, on a disk or (epath.Path) in a bucket.
+        notes: gets a sentence for all that is missing or damaged.
+    """
+    if not path.exists() or ("://" not in str(path) and not os.path.isfile(path)):
         notes.append(f"No {path.name}.")
         return {}
     points: dict[str, dict[float, float]] = {}
     num_damaged = num_infinite = 0
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             for line in sealed_lines.read(file):
                 values = line.content or {}
                 step = values.pop("step", None)

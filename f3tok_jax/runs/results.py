@@ -379,6 +379,39 @@ class CodecSpeed:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SweptRun:
+    """One run of a sweep, as its folder tells it; what it has not said is None."""
+
+    name: str
+    changes: tuple[str, ...]  # of the recipe, "key=value"
+    state: str  # waiting, running, done, failed, stopped, pruned
+    code: int = 0  # that a failed one ended with
+    words: str = ""  # its last ones, where it failed; why, where it was pruned
+    step: int
+    num_steps: int
+    eta_seconds: float | None = None
+    wall_seconds: float | None = None
+    goodput: float | None = None
+    chip_hours: float | None = None
+    dollars: float | None = None
+    value: float | None = None  # of the metric, the newest
+    best: float | None = None
+    best_step: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """How far the runs of a sweep are, best first."""
+
+    FORMAT: ClassVar[str] = "f3tok sweep 1"
+    workdir: str
+    recipe: str
+    metric: str
+    goal: str  # minimize, maximize
+    rows: tuple[SweptRun, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a compiled step costs; `figures` stand beside the other fields on disk."""
 
@@ -399,6 +432,7 @@ Result = (
     | Transcripts
     | Speed
     | CodecSpeed
+    | Sweep
     | Cost
 )
 KINDS = {kind.FORMAT: kind for kind in typing.get_args(Result)}

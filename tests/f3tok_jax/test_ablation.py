@@ -4,8 +4,7 @@
 
 import json
 import pathlib
-import signal
-import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from f3tok_jax import ablation
 from f3tok_jax.evaluation import transcription
 from f3tok_jax.inference import codec
 from f3tok_jax.probing import ablation as ablation_lib
-from f3tok_jax.probing import ablation_runs
 from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.sweeping import job
 from tests.support import sounds
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -59,20 +58,25 @@ def _encode(self, waveforms, **options):
     return [np.abs(np.fft.rfft(w))[:, 4:12].astype(np.float32) for w in padded]
 
 
+def _ended(code: int) -> types.SimpleNamespace:
+    """A process that has ended."""
+    return types.SimpleNamespace(poll=lambda: code, pid=1)
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Runs that are done at once, with random weights; what was asked for."""
     commands = []
 
-    def run(command):
-        assert command[1:3] == ["-m", "f3tok_jax.train"]
+    def run(command, workdir, environment):
+        assert command[1:3] == ["-m", "f3tok_jax.train"] and environment["PYTHONPATH"]
         commands.append(command[3:])
-        recipe, *overrides, workdir = command[3:]
-        config = config_lib.read(recipe.removeprefix("--config="), overrides)
-        _write_run(config, workdir.removeprefix("--workdir="))
-        return 0
+        recipe, *overrides, given = command[3:]
+        assert given == f"--workdir={workdir}"
+        _write_run(config_lib.read(recipe.removeprefix("--config="), overrides), workdir)
+        return _ended(0)
 
-    monkeypatch.setattr(ablation_runs, "_wait_for", run)
+    monkeypatch.setattr(job, "start", run)
     return commands
 
 
@@ -83,7 +87,12 @@ def _write_run(config, workdir: str) -> None:
 
 def _plan(overrides, tmp_path, **changes):
     arguments = dict(seeds=(0, 1), workdir=str(tmp_path / "runs")) | changes
-    return ablation_runs.plan(_RECIPE, overrides, **arguments)
+    arguments.setdefault("arms", arms_lib.named(["losses"]))
+    return ablation_lib.plan(_RECIPE, overrides, **arguments)
+
+
+def _train(runs):
+    ablation_lib.train(runs, str(pathlib.Path(runs[0].workdir).parent), say=print)
 
 
 def test_arms_differ_in_their_losses_alone(overrides, tmp_path):
@@ -150,7 +159,8 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         "speaker"
     ]
     test = results["labels"]["speaker"]["tests"]["again"]
-    names = ["log_mel", "latents", *(arm.name for arm in arms_lib.LOSSES)]
+    losses = arms_lib.named(["losses"])
+    names = ["log_mel", "latents", *(arm.name for arm in losses)]
     assert [row["name"] for row in test["rows"]] == names
     encoders = [row["linear"]["values"] for row in test["rows"][2:]]
     assert all(np.shape(values) == (1, 2) for values in encoders)
@@ -167,8 +177,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
     assert "raw latents" in said and "without RQ-MTP" in said
     # The same command again leaves the runs alone.
     overrides = [*overrides, "--config.supervision.tasks.transcription=0.5"]
-    for again in _plan(overrides, tmp_path, seeds=(0,)):
-        ablation_runs.train(again)
+    _train(_plan(overrides, tmp_path, seeds=(0,)))
     assert len(trained) == 3
 
 
@@ -184,15 +193,14 @@ def test_runs_whose_autoencoder_moved_are_probed_where_it_lies_now(
         *(f"--shards={shards}", f"--test_shards=again={shards}", "--label=speaker"),
         *("--num_seeds=1", "--num_epochs=1", f"--output={tmp_path / 'a.json'}"),
     ]
-    for run in _plan(overrides, tmp_path, seeds=[0]):
-        ablation_runs.train(run)
+    _train(_plan(overrides, tmp_path, seeds=[0]))
     old.rename(new)
     assert ablation.main(arguments) == 1
     assert f"{old} must be the work folder of a run" in capsys.readouterr().err
     assert ablation.main([*arguments, f"--map={old}={new}"]) == 0
     (tmp_path / "runs" / "full_0" / "DONE").unlink()
     commands = []
-    monkeypatch.setattr(ablation_runs, "_wait_for", lambda command: commands.append(command) or 3)
+    monkeypatch.setattr(job, "start", lambda given, *_, **__: commands.append(given) or _ended(3))
     assert ablation.main([*arguments, f"--map={old}={new}"]) == 3
     assert commands[0][-1] == f"--map={old}={new}"
 
@@ -222,7 +230,7 @@ def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
 
 def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
     arm = arms_lib.parse("two layers: model.num_layers=2 rq.num_heads=3")
-    *_, run = _plan(overrides, tmp_path, arms=(*arms_lib.LOSSES, arm))
+    *_, run = _plan(overrides, tmp_path, arms=(*arms_lib.named(["losses"]), arm))
     assert run.name == "two_layers_1"
     assert (run.config.model.num_layers, run.config.rq.num_heads) == (2, 3)
     for text in ("two layers", ": a=1", "two: layers", "a: seed=3", "a: autoencoder.workdir=b"):
@@ -233,25 +241,9 @@ def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
 def test_a_run_that_stops_stops_the_program_with_its_code(
     overrides, shards, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(ablation_runs, "_wait_for", lambda command: 42)
+    monkeypatch.setattr(job, "start", lambda *_, **__: _ended(42))
     assert ablation.main(_arguments(overrides, shards, tmp_path)) == 42
     assert "full_0 ended with exit code 42" in capsys.readouterr().err
-
-
-def test_training_is_a_process_of_its_own_that_is_told_to_leave():
-    code = "import f3tok_jax, sys; sys.exit(7)"
-    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 7
-    # It tells the program to leave, which tells it to save.
-    code = (
-        "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
-        "time.sleep(1.0)\n"  # until the program listens
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(30.0)\n"
-    )
-    before = signal.getsignal(signal.SIGTERM)
-    assert ablation_runs._wait_for([sys.executable, "-c", code]) == 42
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def _arguments(overrides, shards, tmp_path) -> list[str]:
@@ -271,6 +263,7 @@ def _arguments(overrides, shards, tmp_path) -> list[str]:
         ("--config.rq.weight=0.0", "the full arm must have both losses"),
         ("--config.rq.wieght=0.0", "did you mean --config.rq.weight?"),
         ("--arms=target", "--arms must be of full, without RQ-MTP, without language model, whit"),
+        ("--arms=target.py", "there is no file 'target.py'"),
         ("--arms=targets,leading", "arms must have different names"),
         ("--arm=log_mel: rq.target=log_mel", "--arm must have a name of its own, got that of a"),
         ("--arm=full: rq.weight=0.5", "arms must have different names"),
@@ -301,10 +294,10 @@ def test_a_folder_with_a_run_of_another_config_is_refused(overrides, trained, tm
 
 def test_an_arm_that_is_done_is_held_to_data_that_lies_elsewhere(overrides, trained, tmp_path):
     (run, *_) = _plan(overrides, tmp_path, seeds=(0,))
-    ablation_runs.train(run)
+    _train([run])
     assert len(trained) == 1
     (again, *_) = _plan([*overrides, "--config.data.train=/other"], tmp_path, seeds=(0,))
-    ablation_runs.train(again)
+    _train([again])
     assert len(trained) == 2 and "--config.data.train=/other" in trained[-1]
 
 

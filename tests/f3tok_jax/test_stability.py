@@ -55,7 +55,9 @@ def _arguments(folders, tmp_path, *more: str) -> list[str]:
 
 
 def _measure(folders, tmp_path, **kinds):
-    options = stability_lib.Options(seeds=(0, 1), batch_size=3, disturbances=kinds)
+    options = stability_lib.Options(
+        arms=arms_lib.named(["targets"]), seeds=(0, 1), batch_size=3, disturbances=kinds
+    )
     workdirs = [folders["autoencoder"] + seed for seed in "01"]
     shards = folders["shards"]
     return stability_lib.measure(
@@ -78,7 +80,7 @@ def test_labels_follow_the_sound_and_nothing_else(folders, tmp_path):
         faint=noise(-90.0),
         loud=noise(-10.0),
     )
-    assert [row.name for row in results.rows] == [arm.name for arm in arms_lib.TARGETS]
+    assert [row.name for row in results.rows] == [arm.name for arm in arms_lib.named(["targets"])]
     for row in results.rows:
         for name in ("nothing", "unmoved", "unchanged"):
             assert row.kept[name].mean == 1.0 and row.kept[name].std == 0.0

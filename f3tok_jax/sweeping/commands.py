@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the program of sweeps does with its flags: train, show, stop."""
+
+import argparse
+from collections.abc import Collection, Sequence
+import pathlib
+import shlex
+
+from data_pipelines import command
+from f3tok_jax.runs import results as results_lib
+from f3tok_jax.sweeping import driver as driver_lib
+from f3tok_jax.sweeping import job
+from f3tok_jax.sweeping import places
+from f3tok_jax.sweeping import plan as plan_lib
+from f3tok_jax.sweeping import pruning
+from f3tok_jax.sweeping import space
+from f3tok_jax.sweeping import status
+from f3tok_jax.sweeping import stopping
+from f3tok_jax.sweeping import sweep_file
+
+
+def train(given: argparse.Namespace) -> int:
+    """Trains what the flags name and is not trained yet; the exit code."""
+    plan, runs, halving = _planned(given)
+    place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
+    chosen = plan_lib.chosen(given.only, runs)
+    if given.dry_run:
+        for run, slot in zip(chosen, _slots(place, chosen)):
+            print(f"+ {shlex.join(place.command(run, place.name_of(run, slot)))}")
+        print(f"{len(chosen)} runs; nothing was begun")
+        return command.EXIT_DONE
+    judge = _Judge(plan, runs, halving) if halving else None
+    with driver_lib.alone(given.workdir):
+        plan_lib.settle(plan, given.workdir, say=command.say)
+        driver = driver_lib.Driver(place, judge, command.say)
+        ended = driver.train([run for run in chosen if given.only or not _is_pruned(run)])
+    show(given.workdir, top=given.top, output=given.output)
+    if driver.told or any(one.state == job.STOPPED for one in ended.values()):
+        raise command.Refused("told to leave: run the same command again", job.LEFT[0])
+    failed = {name: one for name, one in ended.items() if one.state == job.FAILED}
+    if failed:
+        (name, one), *_ = failed.items()
+        raise ValueError(
+            f"{len(failed)} of {len(chosen)} runs have failed, {name} first, with exit code "
+            f"{one.code} ({one.words}): mend that and run the same command again"
+        )
+    return command.EXIT_DONE
+
+
+def show(workdir: str, *, top: int = 0, output: pathlib.Path | None = None) -> int:
+    """Prints how far a sweep is, and writes it where that is wanted; the exit code."""
+    found = status.read(workdir)
+    print(status.format_table(found, top))
+    if output:
+        results_lib.write(output, found)
+        print(output)
+    return command.EXIT_DONE
+
+
+def stop(given: argparse.Namespace) -> int:
+    """Asks the runs that the flags name to save and leave; the exit code."""
+    if given.backend == "local":
+        names = list(plan_lib.read(given.workdir).runs)
+        is_well = stopping.here(given.workdir, names, say=command.say)
+    else:
+        _, runs, _ = _planned(given)
+        place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
+        chosen = plan_lib.chosen(given.only, runs)
+        is_well = stopping.elsewhere(place, chosen, say=command.say)
+    if not is_well:
+        raise ValueError("some runs could not be asked to leave: see above")
+    return command.EXIT_DONE
+
+
+class _Judge:
+    """Names the runs of a sweep that are to be stopped early."""
+
+    def __init__(self, plan: plan_lib.Plan, runs: Sequence[plan_lib.Run], halving: space.Halving):
+        pruning.library()  # or a sentence, before the first run begins
+        self._plan, self._halving = plan, halving
+        self._folders = {run.name: run.workdir for run in runs}
+
+    def __call__(self, at_work: Collection[plan_lib.Run]) -> dict[str, str]:
+        """Name -> why, of those of the runs at work that are to be stopped."""
+        curves = status.curves(self._folders, self._plan.metric)
+        options = dict(halving=self._halving, goal=self._plan.goal)
+        names = [run.name for run in at_work if run.name in curves]
+        return {
+            name: f"{self._plan.metric} is {curves[name].values[-1]:.4g} at step "
+            f"{curves[name].steps[-1]:.0f}, and better in others"
+            for name in names
+            if pruning.is_worse(name, curves, **options)
+        }
+
+
+def _planned(
+    given: argparse.Namespace,
+) -> tuple[plan_lib.Plan, list[plan_lib.Run], space.Halving | None]:
+    """The plan, its runs, and by what they are pruned."""
+    if not given.sweep:
+        raise ValueError("--sweep must be FILE.py or FILE.py:PRESET, got none; see --help")
+    sweep = sweep_file.read(given.sweep)
+    plan = plan_lib.of(sweep, given.overrides)
+    runs = plan_lib.runs(
+        sweep.recipe,
+        plan.overrides,
+        arms=sweep.arms,
+        seeds=sweep.seeds,
+        workdir=given.workdir,
+        moved=dict(given.moved or ()),
+        looks=not (given.dry_run and "://" in given.workdir),  # It needs no key to a bucket.
+    )
+    halving = sweep.halving
+    if given.prune == "halving":
+        halving = halving or pruning.by_default(min(run.config.num_steps for run in runs))
+    if given.prune == "none" or given.only:
+        halving = None
+    return plan, runs, halving
+
+
+def _is_pruned(run: plan_lib.Run) -> bool:
+    record = job.read_record(run.workdir)
+    return bool(record and record.state == job.PRUNED)
+
+
+def _slots(place: places.Place, runs: Sequence[plan_lib.Run]) -> list[str]:
+    """The slot that each run would have if all took as long."""
+    slots = place.slots(runs)
+    return [slots[index % len(slots)] for index in range(len(runs))]
