@@ -4,8 +4,10 @@
 
 import argparse
 from collections.abc import Collection, Sequence
+import itertools
 import pathlib
 import shlex
+import subprocess
 
 from data_pipelines import command
 from f3tok_jax.runs import results as results_lib
@@ -26,12 +28,18 @@ def train(given: argparse.Namespace) -> int:
     place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
     chosen = plan_lib.chosen(given.only, runs)
     if given.dry_run:
-        for run, slot in zip(chosen, _slots(place, chosen)):
-            print(f"+ {shlex.join(place.command(run, place.name_of(run, slot)))}")
+        slots = itertools.cycle(place.slots(len(chosen)))
+        for arguments in (place.setup_command, *map(place.command, chosen, slots)):
+            if arguments:
+                print(f"+ {shlex.join(arguments)}")
         print(f"{len(chosen)} runs; nothing was begun")
         return command.EXIT_DONE
     judge = _Judge(plan, runs, halving) if halving else None
     with driver_lib.alone(given.workdir):
+        if setup := place.setup_command:
+            command.say(f"+ {shlex.join(setup)}")
+            if subprocess.run(setup, env=place.environment, check=False).returncode:
+                raise ValueError(f"no run was begun, as {shlex.join(setup)} has failed: see above")
         plan_lib.settle(plan, given.workdir, say=command.say)
         driver = driver_lib.Driver(place, judge, command.say)
         ended = driver.train([run for run in chosen if given.only or not _is_pruned(run)])
@@ -67,7 +75,8 @@ def stop(given: argparse.Namespace) -> int:
         _, runs, _ = _planned(given)
         place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
         chosen = plan_lib.chosen(given.only, runs)
-        is_well = stopping.elsewhere(place, chosen, say=command.say)
+        is_well = stopping.here(given.workdir, (), say=command.say)
+        is_well &= stopping.elsewhere(place, chosen, say=command.say)
     if not is_well:
         raise ValueError("some runs could not be asked to leave: see above")
     return command.EXIT_DONE
@@ -122,9 +131,3 @@ def _planned(
 def _is_pruned(run: plan_lib.Run) -> bool:
     record = job.read_record(run.workdir)
     return bool(record and record.state == job.PRUNED)
-
-
-def _slots(place: places.Place, runs: Sequence[plan_lib.Run]) -> list[str]:
-    """The slot that each run would have if all took as long."""
-    slots = place.slots(runs)
-    return [slots[index % len(slots)] for index in range(len(runs))]

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import time
 
+from data_pipelines import command
 from data_pipelines import leaving
 from f3tok_jax.sweeping import job
 from f3tok_jax.sweeping import places
 from f3tok_jax.sweeping import plan
 
 _POLL_SECONDS = 0.2
-_JUDGE_SECONDS = 5.0  # between two looks at the metrics
+_JUDGE_SECONDS = {True: 5.0, False: 60.0}  # between two looks at the metrics, here and elsewhere
 _ATTEMPTS = 5  # at the lock of a sweep, which whoever looks for its holder takes for a moment
 
 # Of the runs that are at work, the names of those that are to be stopped, with why.
@@ -30,7 +31,6 @@ class _Work:
     run: plan.Run
     process: subprocess.Popen
     slot: str
-    name: str
     pruned: str = ""
 
 
@@ -56,6 +56,7 @@ class Driver:
     _at_work: list[_Work] = dataclasses.field(default_factory=list)
     _waited_for: set[str] = dataclasses.field(default_factory=set)
     _asked: set[str] = dataclasses.field(default_factory=set)
+    _homes: dict[str, str] = dataclasses.field(default_factory=dict)
     _judged: float = 0.0  # when, by time.monotonic
 
     def train(self, runs: Sequence[plan.Run]) -> dict[str, job.Record]:
@@ -65,13 +66,28 @@ class Driver:
         if done:
             self.say(f"{len(done)} of {len(runs)} runs are done: they have all their steps")
         waiting = [run for run in runs if run.name not in self._ended]
-        slots = self.place.slots(runs)
+        slots = self.place.slots(len(runs))
+        self._homes = self._find_homes(waiting, slots)
         again = leaving.AtOnce(lambda number: self._leave())
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with leaving.handling(dict.fromkeys(numbers, again)):
             while self._step(waiting, slots, len(runs)):
                 time.sleep(_POLL_SECONDS)
         return self._ended
+
+    def _find_homes(self, runs: Sequence[plan.Run], slots: Sequence[str]) -> dict[str, str]:
+        """Name of a run -> the slice on which it may still be trained, though what began it is gone."""
+        if self.place.kind != "tpu":
+            return {}
+        records = {run.name: job.read_record(run.workdir) for run in runs}
+        homes = {name: one.place for name, one in records.items() if one and one.is_running}
+        for name, home in homes.items():
+            if home not in slots:
+                raise ValueError(
+                    f"{name} was begun on the slice {home}, got the slices {', '.join(slots)}: give "
+                    "--tpu and --max_parallel as before, or --stop it with those"
+                )
+        return homes
 
     def _leave(self) -> None:
         """Asks all runs to save and leave; may be called in any thread, and more than once."""
@@ -89,16 +105,25 @@ class Driver:
         if self.told:
             return bool(self._at_work or [run for run in held if self._is_asked(run)])
         for run in [run for run in waiting if run not in held]:
-            if not slots or len(self._at_work) + len(held) >= (self.place.num or num):
-                break
             if run.name in self._waited_for and run.done_step is not None:
                 waiting.remove(run)
                 self._keep(run, job.Record(state=job.DONE), num)
-            elif self._begin(run, slots[0]):
+            elif len(self._at_work) + len(held) >= (self.place.num or num):
+                break
+            elif (slot := self._slot(run, slots)) is not None and self._begin(run, slot):
                 waiting.remove(run)
-                slots.pop(0)
+                slots.remove(slot)
+                self._homes.pop(run.name, None)
         self._prune()
         return bool(self._at_work or waiting)
+
+    def _slot(self, run: plan.Run, slots: Sequence[str]) -> str | None:
+        """Where a run may begin: where it was before, else where none may still be at work."""
+        home = self._homes.get(run.name)
+        if home is not None:
+            return home if home in slots else None
+        taken = set(self._homes.values())
+        return next((slot for slot in slots if slot not in taken), None)
 
     def _held(self, waiting: Sequence[plan.Run]) -> list[plan.Run]:
         """Those that another process trains, which is said once."""
@@ -128,14 +153,13 @@ class Driver:
 
     def _begin(self, run: plan.Run, slot: str) -> bool:
         """Starts a run; returns False where somebody was quicker."""
-        name = self.place.name_of(run, slot)
-        arguments = self.place.command(run, name)
+        arguments = self.place.command(run, slot)
         process = job.start(arguments, run.workdir, environment=self.place.environment)
         if process is None:
             return False
-        job.write_record(run.workdir, job.Record(state=job.RUNNING, place=name))
-        self._at_work.append(_Work(run, process, slot, name))
-        where = f" on {name}" if name else ""
+        self._write(run, job.Record(state=job.RUNNING, place=slot))
+        self._at_work.append(_Work(run, process, slot))
+        where = f" on {slot}" if slot else ""
         console = job.logs_of(run.workdir) / job.CONSOLE
         self.say(f"{run.name}: begun{where}, process {process.pid}, {console}")
         if self.told:  # meanwhile
@@ -144,31 +168,48 @@ class Driver:
 
     def _end(self, work: _Work, num: int) -> None:
         """Keeps what became of a run, and says it."""
-        code, run = job.exit_code(work.process), work.run
+        code, run, is_here = job.exit_code(work.process), work.run, self.place.is_here
         state, words = job.FAILED, job.last_words(run.workdir)
         if code == 0:
             state, words = job.DONE, ""
+        elif work.pruned and (code in job.LEFT or not is_here):
+            state, words = job.PRUNED, work.pruned
         elif code in job.LEFT:
-            state, words = (job.PRUNED, work.pruned) if work.pruned else (job.STOPPED, "")
-        self._keep(run, job.Record(state=state, code=code, words=words, place=work.name), num)
+            # Elsewhere a run goes on without what began it.
+            is_left = self.told and not is_here and code != job.LEFT[-1]
+            state, words = job.RUNNING if is_left else job.STOPPED, ""
+        self._keep(run, job.Record(state=state, code=code, words=words, place=work.slot), num)
+
+    def _write(self, run: plan.Run, record: job.Record) -> None:
+        """Writes down what a run does; where that cannot be, the runs go on."""
+        try:
+            job.write_record(run.workdir, record)
+        except OSError as error:
+            self.say(f"{run.name}: nothing is written down of it: {command.explain(error)}")
 
     def _keep(self, run: plan.Run, record: job.Record, num: int) -> None:
-        job.write_record(run.workdir, record)
+        self._write(run, record)
         self._ended[run.name] = record
-        said = (
-            f"failed with exit code {record.code}" if record.state == job.FAILED else record.state
-        )
+        said = record.state + f" with exit code {record.code}" * (record.state == job.FAILED)
         words = f": {record.words}" if record.words else ""
-        self.say(f"{run.name}: {said}{words} ({len(self._ended)} of {num} have ended)")
+        so_far = f"({len(self._ended)} of {num} have ended)"
+        if record.is_running:
+            said, so_far = "goes on", f"on {record.place}"
+        self.say(f"{run.name}: {said}{words} {so_far}")
 
     def _prune(self) -> None:
         """Tells runs to leave that the judge does not let go on."""
-        if not self.judge or time.monotonic() < self._judged + _JUDGE_SECONDS:
+        if not self.judge or time.monotonic() < self._judged + _JUDGE_SECONDS[self.place.is_here]:
             return
         judged = {work.run.name: work for work in self._at_work if not work.pruned}
         for name, why in self.judge([work.run for work in judged.values()]).items():
-            judged[name].pruned = why
-            judged[name].process.terminate()
+            work = judged[name]
+            work.pruned = why
+            if self.place.is_here:
+                work.process.terminate()
+            else:
+                stop = self.place.stop_command(work.run, work.slot)
+                subprocess.run(stop, env=self.place.environment, check=False)
         self._judged = time.monotonic()
 
 

@@ -52,6 +52,10 @@ class Record:
     words: str = ""
     place: str = ""
 
+    @property
+    def is_running(self) -> bool:
+        return self.state == RUNNING
+
 
 class Holder(NamedTuple):
     """The process that holds a lock; 0 and "" where it is not known."""

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the runs of a sweep are trained: here, on slices of TPUs, or as workloads of a cluster.
 
-Who comes first is not decided here: on a cluster every run is a workload at once and Kueue has them
+Who comes first is not decided here: on a cluster every run is a workload at once, and Kueue has them
 wait; a slice takes one run after the other.
 """
 
 from collections.abc import Sequence
 import dataclasses
-import hashlib
 import os
 import pathlib
 import re
@@ -20,18 +19,17 @@ KINDS = ("local", "tpu", "xpk")
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TRAIN = (sys.executable, "-m", "f3tok_jax.train")
 _LAUNCH = ("bash", "launch/tpu_train.sh")
-_MAX_NAME = 40  # characters of a workload's name, of which xpk makes others
 _NAME = "--tpu"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Of one kind: what a run is trained by.
+    """Of one kind, and what a run is trained by there.
 
     Attributes:
         kind: one of KINDS.
-        name: of the slices, or what the workloads' names begin with; of no use for "local".
-        num: runs at a time; 0 for as many as there are, of "xpk" alone.
+        name: of the slices, of "tpu" alone: workloads have those of their folders.
+        num: runs at a time; 0 for as many as there are.
         flags: further ones, of f3tok_jax.train or of launch/tpu_train.sh.
     """
 
@@ -40,26 +38,35 @@ class Place:
     num: int = 1
     flags: tuple[str, ...] = ()
 
-    def slots(self, runs: Sequence[plan.Run]) -> list[str]:
-        """The names of what is free to begin with: a slice's each, of workloads none yet."""
-        num = min(self.num or len(runs), len(runs))
-        if self.kind == "tpu" and num > 1:
-            return [f"{self.name}-{index}" for index in range(num)]
-        return [self.name if self.kind == "tpu" else ""] * num
+    @property
+    def is_here(self) -> bool:
+        """Whether runs are processes of this machine, and end with what began them."""
+        return self.kind == "local"
 
-    def name_of(self, run: plan.Run, slot: str) -> str:
-        """The name under which a run is trained; "" on this machine."""
-        return slot if self.kind != "xpk" else workload(self.name, run.name)
+    def slots(self, num_runs: int) -> list[str]:
+        """The names of the places for a run that there are: a slice's each; "" on this machine."""
+        num = min(self.num or num_runs, num_runs)
+        if self.kind == "tpu":
+            return [f"{self.name}-{index}" for index in range(num)] if num > 1 else [self.name]
+        return ["" if self.is_here else self.kind] * num
 
-    def command(self, run: plan.Run, name: str) -> list[str]:
+    def command(self, run: plan.Run, slot: str) -> list[str]:
         """The arguments of the process that trains a run."""
-        if self.kind == "local":
+        if self.is_here:
             return [*_TRAIN, *run.arguments, *self.flags]
-        return [*_LAUNCH, _NAME, name, *self.flags, *run.arguments]
+        return [*_LAUNCH, *self._named(slot), *run.arguments]
 
-    def stop_command(self, run: plan.Run, name: str) -> list[str]:
+    def stop_command(self, run: plan.Run, slot: str) -> list[str]:
         """The arguments of what tells a run elsewhere to save and leave."""
-        return [*_LAUNCH, "stop", _NAME, name, *self.flags, f"--workdir={run.workdir}"]
+        return [*_LAUNCH, "stop", *self._named(slot), f"--workdir={run.workdir}"]
+
+    @property
+    def setup_command(self) -> list[str]:
+        """The arguments of what all runs need to have been done first, once; [] for nothing."""
+        return [*_LAUNCH, "setup", *self.flags] if self.kind == "xpk" else []
+
+    def _named(self, slot: str) -> list[str]:
+        return [*([f"{_NAME}={slot}"] if self.kind == "tpu" else []), *self.flags]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -79,7 +86,7 @@ def of(kind: str, workdir: str, num: int | None, flags: Sequence[str]) -> Place:
         kind: one of KINDS.
         workdir: of the sweep.
         num: runs at a time; None for the kind's own, one, or all of them on a cluster.
-        flags: further ones; --tpu NAME among them names slices and workloads, else the sweep does.
+        flags: further ones; --tpu NAME among them names slices, else the sweep does.
 
     Raises:
         ValueError: where a run elsewhere could not reach its folder, or a name is missing.
@@ -102,18 +109,10 @@ def of(kind: str, workdir: str, num: int | None, flags: Sequence[str]) -> Place:
         if flag not in given and not os.environ.get(flag.strip("-").upper()):
             raise ValueError(f"--backend={kind} needs {flag}, for launch/tpu_train.sh, got none")
     rest, name = _without_name(flags)
+    if kind == "xpk":
+        return Place(kind=kind, num=num or 0, flags=tuple(flags))
     name = name or _lower(workdir.rstrip("/").rpartition("/")[2])
-    return Place(kind=kind, name=name, num=num or (kind == "tpu"), flags=tuple(rest))
-
-
-def workload(sweep: str, run: str) -> str:
-    """A name for a run in a cluster, as Kubernetes has them: short, and of no other run."""
-    whole = f"{sweep}-{run}"
-    name = _lower(whole)
-    if name == whole and len(name) <= _MAX_NAME:
-        return name
-    tail = hashlib.sha256(whole.encode()).hexdigest()[:6]
-    return f"{name[: _MAX_NAME - 7].rstrip('-')}-{tail}"
+    return Place(kind=kind, name=name, num=num or 1, flags=tuple(rest))
 
 
 def _lower(name: str) -> str:

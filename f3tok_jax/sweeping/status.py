@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the runs of a sweep are, from their folders alone: on disks and in buckets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 import dataclasses
 import os
+import time
 from typing import Any
 
 from etils import epath
@@ -12,6 +14,7 @@ from etils import epath
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import history
+from f3tok_jax.runs import ledger
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import saved_states
 from f3tok_jax.sweeping import job
@@ -19,6 +22,8 @@ from f3tok_jax.sweeping import plan
 
 WAITING = "waiting"
 _ETA = "time/eta_seconds"
+_NUM_THREADS = 16  # that read folders: those of buckets answer late
+_SILENT_SECONDS = 600.0  # of a run elsewhere whose ledger is written every half minute
 
 
 def read(workdir: str) -> results_lib.Sweep:
@@ -32,10 +37,13 @@ def read(workdir: str) -> results_lib.Sweep:
     """
     planned = plan.read(workdir)
     better = min if planned.goal == "minimize" else max
-    rows = [
-        _row(os.path.join(workdir, name), name, changes, planned.metric, better)
-        for name, changes in planned.runs.items()
-    ]
+
+    def row(name: str) -> results_lib.SweptRun:
+        folder = os.path.join(workdir, name)
+        return _row(folder, planned.runs[name], planned.metric, better)
+
+    with futures.ThreadPoolExecutor(_NUM_THREADS) as threads:
+        rows = list(threads.map(row, planned.runs))
     sign = 1.0 if better is min else -1.0
     rows.sort(key=lambda row: (row.best is None, sign * (row.best or 0.0)))
     return results_lib.Sweep(
@@ -58,21 +66,22 @@ def _curves(workdir: str) -> dict[str, history.Curve]:
 
 
 def _row(
-    workdir: str, name: str, changes: Sequence[str], metric: str, better: Any
+    workdir: str, changes: Sequence[str], metric: str, better: Callable[..., Any]
 ) -> results_lib.SweptRun:
     found, num_steps = _curves(workdir), _num_steps(workdir)
     record = _state(workdir, num_steps)
     step = max((int(curve.steps[-1]) for curve in found.values()), default=0)
     row = results_lib.SweptRun(
-        name=name,
+        name=os.path.basename(workdir),
         changes=tuple(changes),
         state=record.state,
         code=record.code if record.state == job.FAILED else 0,
         words=record.words,
         step=max([step, *saved_states.steps(workdir)]),
         num_steps=num_steps,
+        **_spent(workdir),
     )
-    if _ETA in found and record.state == job.RUNNING:
+    if _ETA in found and record.is_running:
         row = dataclasses.replace(row, eta_seconds=found[_ETA].values[-1])
     if metric not in found:
         return row
@@ -98,12 +107,27 @@ def _state(workdir: str, num_steps: int) -> job.Record:
         return job.Record(state=job.DONE)
     if job.holder(workdir):
         return job.Record(state=job.RUNNING)
-    if record is None or (record.state == job.RUNNING and not num_steps):
+    if record is None or (record.is_running and not num_steps):
         return job.Record(state=job.STOPPED if num_steps else WAITING)
     if record.state in (job.RUNNING, job.DONE) and not record.place:
         # Killed with its driver, which would have said what became of it.
         return job.Record(state=job.STOPPED)
+    if record.is_running and _is_silent(workdir):
+        return job.Record(state=WAITING)  # for chips, or to be started again
     return record
+
+
+def _is_silent(workdir: str) -> bool:
+    """Whether a run elsewhere has not said for long that it goes on."""
+    sessions = ledger.read(workdir).sessions
+    return bool(sessions) and sessions[-1].end < time.time() - _SILENT_SECONDS
+
+
+def _spent(workdir: str) -> dict[str, float | None]:
+    """What a run has cost, by its ledger; nothing where it has none."""
+    spent = ledger.read(workdir)
+    names = ("wall_seconds", "goodput", "chip_hours", "dollars")
+    return {name: getattr(spent, name) for name in names} if spent.sessions else {}
 
 
 def format_table(found: results_lib.Sweep, top: int = 0) -> str:

@@ -242,26 +242,66 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(tmp_path, capsys):
     assert sweep.main([*flags, "--backend=tpu", "--max_parallel=2"]) == 0
     first, second, third, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(
-        "+ bash launch/tpu_train.sh --tpu my-sweep-0 --zone zone-a --accelerator=v5litepod-8 "
+        "+ bash launch/tpu_train.sh --tpu=my-sweep-0 --zone zone-a --accelerator=v5litepod-8 "
         "--spot --config=configs/autoencoder.py:tiny --config.num_steps=6 "
     )
     assert first.endswith("--workdir=gs://bucket/My_sweep/clip_norm-1_0")
-    assert "--tpu my-sweep-1 " in second and "--tpu my-sweep-0 " in third
+    assert "--tpu=my-sweep-1 " in second and "--tpu=my-sweep-0 " in third
     assert sweep.main([*flags, "--backend=xpk"]) == 1
     assert "--backend=xpk needs --cluster" in capsys.readouterr().err
-    assert sweep.main([*flags, "--backend=xpk", "--cluster=c", "--tpu=try"]) == 0
-    names = [line.split()[4] for line in capsys.readouterr().out.splitlines()[:3]]
-    assert len(set(names)) == 3 and all(name.startswith("try-clip-norm-") for name in names)
+    assert sweep.main([*flags, "--backend=xpk", "--cluster=c"]) == 0
+    setup, *lines, _ = capsys.readouterr().out.splitlines()
+    begin = "+ bash launch/tpu_train.sh "
+    assert setup.startswith(f"{begin}setup --zone zone-a --accelerator=v5litepod-8 --spot --clu")
+    assert len(lines) == 3 and all("--tpu" not in line for line in lines)
+    assert lines[2].startswith(f"{begin}--zone zone-a --accelerator=v5litepod-8 --spot --cluster=c")
+    assert lines[2].endswith("--workdir=gs://bucket/My_sweep/clip_norm-3_0")
     assert not list(tmp_path.glob("s")) and not pathlib.Path("My_sweep").exists()
 
 
-def test_names_of_workloads_are_short_and_of_one_run():
-    long = "num_heads-3_num_codebooks-4_codebook_size-256_"
-    names = [places.workload("sweep", f"{long}{seed}") for seed in range(20)]
-    assert len(set(names)) == 20
-    assert all(len(name) <= 40 and name == name.lower() and "_" not in name for name in names)
-    assert places.workload("a", "b-1") == "a-b-1"
-    assert places.workload("a", "b_1") != places.workload("a", "b.1")
+_LAUNCHER = """
+import os, sys
+with open(sys.argv[1], "a") as file:
+    file.write(" ".join(sys.argv[3:]) + "\\n")
+if sys.argv[3] not in ("setup", "stop"):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def test_slices_take_one_run_after_the_other_and_the_one_that_they_had(
+    tmp_path, monkeypatch, capsys
+):
+    launcher, calls = tmp_path / "launcher.py", tmp_path / "calls"
+    launcher.write_text(_LAUNCHER)
+    begin = (sys.executable, str(launcher), str(calls), str(swept.QUICK))
+    monkeypatch.setattr(places, "_LAUNCH", begin)
+    flags = ["--backend=tpu", "--tpu=pod", "--zone=z", "--accelerator=v5e-8"]
+    arguments = _arguments(tmp_path, 4, *flags, "--max_parallel=2")
+    # A driver that is gone, machine and all, had begun these.
+    for index, slot in ((3, "pod-1"), (4, "pod-7")):
+        job.write_record(str(_run(tmp_path, index)), job.Record(state=job.RUNNING, place=slot))
+    assert sweep.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "clip_norm-4_0 was begun on the slice pod-7, got the slices pod-0, pod-1" in error
+    job.write_record(str(_run(tmp_path, 4)), job.Record(state=job.STOPPED, place="pod-7"))
+    assert sweep.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "4 runs: 4 done" in said and "clip_norm-3_0: begun on pod-1, " in said
+    lines = [line.split() for line in calls.read_text().splitlines()]
+    on = {line[-1].rpartition("/")[2]: line[0] for line in lines}
+    assert len(lines) == 4 and on["clip_norm-3_0"] == "--tpu=pod-1" and "--zone=z" in lines[0]
+    assert on["clip_norm-1_0"] == "--tpu=pod-0" and set(on.values()) == {
+        "--tpu=pod-0",
+        "--tpu=pod-1",
+    }
+    # Asked to stop, runs that have not ended are told where they are.
+    record = job.Record(state=job.RUNNING, place="pod-1")
+    job.write_record(str(_run(tmp_path, 2)), record)
+    (_run(tmp_path, 2) / "DONE").unlink()
+    assert sweep.main([*arguments, "--stop"]) == 0
+    stopped = calls.read_text().splitlines()[4:]
+    expected = f"stop --tpu=pod-1 --zone=z --accelerator=v5e-8 --workdir={_run(tmp_path, 2)}"
+    assert stopped == [expected]
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def use(trainer: str | os.PathLike = QUICK, patch=setattr) -> None:
     """Has runs be trained by another program, and looked at more often."""
     patch(places, "_TRAIN", (sys.executable, str(trainer)))
     patch(driver, "_POLL_SECONDS", 0.05)
-    patch(driver, "_JUDGE_SECONDS", 0.0)
+    patch(driver, "_JUDGE_SECONDS", {True: 0.0, False: 0.0})
 
 
 if __name__ == "__main__":

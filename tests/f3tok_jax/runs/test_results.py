@@ -96,6 +96,17 @@ _ALL = (
             ),
         ),
     ),
+    results.Sweep(
+        workdir="s",
+        recipe="configs/autoencoder.py:tiny",
+        metric="eval/mel",
+        goal="minimize",
+        rows=(
+            results.SweptRun(
+                name="gamma-1_0", changes=("gamma=1",), state="running", step=3, num_steps=9
+            ),
+        ),
+    ),
     results.Ablation(
         exclude=(),
         only=(),
