@@ -23,6 +23,8 @@
 #       --runtime VERSION   of the TPU software (default: that of the generation)
 #       --max_restarts N    after preemption, a lost worker or a stall (default 20)
 #       --price DOLLARS     per chip and hour (default: the list price, on demand)
+#       --stage DIR         of shards or of a language model, here: copied into the work folder's bucket,
+#                           where the workers find it by the same name; may be given more than once
 #       --spot | --reserved | --on-demand   kind of capacity (default --on-demand)
 #
 # --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
@@ -34,6 +36,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=launch/environment.sh
 source "$REPO/launch/environment.sh"
+# shellcheck source=launch/stage.sh
+source "$REPO/launch/stage.sh"
 # shellcheck source=launch/slices.sh
 source "$REPO/launch/slices.sh"
 
@@ -62,7 +66,7 @@ parse_arguments() {
         name="${1%%=*}"
         case "$name" in
             --tpu | --zone | --project | --accelerator | --num_slices | --runtime | --flags | --price | \
-                --max_restarts | --config | --workdir)
+                --max_restarts | --config | --workdir | --stage)
                 if [[ "$1" == *=* ]]; then
                     value="${1#*=}"
                 else
@@ -92,6 +96,7 @@ set_option() {
         --max_restarts) MAX_RESTARTS="$2" ;;
         --config) CONFIG="$2" ;;
         --workdir) WORKDIR="$2" ;;
+        --stage) take_stage "$2" ;;
     esac
 }
 
@@ -118,6 +123,7 @@ check_arguments() {
 train_here() {
     [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
     [[ -n "$WORKDIR" ]] || die "--workdir is missing: the folder or bucket path of this run"
+    ((${#STAGE[@]} == 0)) || die "--stage goes with --tpu; to have copies of gs://... in a folder here, give --data_cache"
     install
     cd "$REPO"
     export PYTHONUNBUFFERED=1
@@ -144,6 +150,7 @@ if (($# == 0)) || [[ "$*" == --dry-run || "$*" == --dry_run ]]; then
 elif [[ -n "$TPU" ]]; then
     # shellcheck source=launch/gcloud.sh
     source "$REPO/launch/gcloud.sh"
+    case "${COMMAND:-all}" in all | run) stage ;; esac
     "cloud_${COMMAND:-all}"
 elif [[ "$COMMAND" == install ]]; then
     install
