@@ -19,7 +19,7 @@ sent() {
             f3tok_jax launch \( -name '.*' -o -name __pycache__ -o -name '*.egg-info' \) -prune -o \
             -type f \( -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name '*.ini' -o -name '*.txt' \
             -o -name '*.toml' -o -name '*.lock' -o -name '*.jinja' -o -name '*.css' \
-            -o -name '*.js' -o -name '*.svg' -o -name LICENSE \) -print0)
+            -o -name '*.js' -o -name '*.svg' -o -name '*.yaml' -o -name Dockerfile -o -name LICENSE \) -print0)
     fi
 }
 
@@ -37,16 +37,19 @@ is_sent() {
     [[ "$1" == /* ]]
 }
 
-# Writes the names to the file $1 and says what stays.
+# Prints the names of what goes, a NUL after each.
 list_files() {
+    local name
+    while IFS= read -r -d '' name; do
+        if ! is_key "$name" && [[ -f "$REPO/$name" || -L "$REPO/$name" ]]; then printf './%s\0' "$name"; fi
+    done < <(sent)
+}
+
+say_what_stays() {
     local name stay=()
     while IFS= read -r -d '' name; do
-        if is_key "$name"; then
-            stay+=("$name")
-        elif [[ -f "$REPO/$name" || -L "$REPO/$name" ]]; then
-            printf './%s\0' "$name"
-        fi
-    done < <(sent) >"$1"
+        if is_key "$name"; then stay+=("$name"); fi
+    done < <(sent)
     while IFS= read -r -d '' name; do stay+=("$name"); done < <(unknown)
     in_checkout || say "packing: this is no git checkout, so the project's own files alone"
     if ((${#stay[@]})); then
@@ -61,8 +64,11 @@ make_archive() {
     make_private
     ARCHIVE="$PRIVATE/f3tok_jax.tar.gz"
     local names="$PRIVATE/names"
-    if [[ "$DRY_RUN" == 1 ]]; then list_files /dev/null; else list_files "$names"; fi
-    if [[ "$DRY_RUN" != 1 ]]; then provenance >"$PRIVATE/provenance.txt"; fi
+    say_what_stays
+    if [[ "$DRY_RUN" != 1 ]]; then
+        list_files >"$names"
+        provenance >"$PRIVATE/provenance.txt"
+    fi
     run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" -C "$PRIVATE" ./provenance.txt ||
         die "the code could not be packed"
 }

@@ -15,6 +15,9 @@
 #
 # Restarts are bounded by --max_restarts; every one resumes from the newest whole checkpoint.
 
+# shellcheck disable=SC2034
+RESTARTED="42 124 129 130 134 137 143" # of these, which a cluster is told, and pod.sh
+
 # One run per work folder: its name decides where its log and exit code are on the workers.
 job_name() {
     local LC_ALL=C name="${WORKDIR:-run}"

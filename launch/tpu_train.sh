@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Trains. Three ways, by the arguments:
+# Trains. Four ways, by the arguments:
 #
 #   bash launch/tpu_train.sh
 #       The whole main job at tiny scale on whatever device is here: environment, embedded corpora,
@@ -25,11 +25,25 @@
 #       --price DOLLARS     per chip and hour (default: the list price, on demand)
 #       --stage DIR         of shards or of a language model, here: copied into the work folder's bucket,
 #                           where the workers find it by the same name; may be given more than once
-#       --spot | --reserved | --on-demand   kind of capacity (default --on-demand)
+#       --spot | --reserved | --flex | --on-demand   kind of capacity (default --on-demand; on a
+#                           cluster what that has)
 #
+#   bash launch/tpu_train.sh [COMMAND] --cluster NAME --zone ZONE --accelerator v5e-16 --config ... --workdir gs://...
+#       On a GKE cluster through xpk: a JobSet that Kueue queues and that is started again up to
+#       --max_restarts times, with nothing of this machine. COMMAND: setup (the image) | run | wait |
+#       status | logs | stop | delete | all (default: setup, run, wait).
+#
+#       --image_repository R   where this tree's image is kept, such as us-docker.pkg.dev/PROJECT/REPO
+#       --docker-image IMAGE   that exists, instead
+#       --priority P        very-low, low, medium, high or very-high
+#       --reservation NAME  of --reserved
+#       --storage NAME      that xpk knows and mounts, for a --workdir that is no bucket's; repeats
+#
+# --backend local | tpu | xpk says which of these it is (default: xpk with --cluster, tpu with --tpu).
 # --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
 # windowed, debug. --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. ZONE,
-# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, PRICE and MAX_RESTARTS may be variables. More in launch/README.md.
+# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, PRICE, MAX_RESTARTS and IMAGE_REPOSITORY may be variables. More
+# in launch/README.md.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -41,7 +55,8 @@ source "$REPO/launch/stage.sh"
 # shellcheck source=launch/slices.sh
 source "$REPO/launch/slices.sh"
 
-COMMAND="" TPU="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
+COMMAND="" BACKEND="" TPU="" CLUSTER="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
+IMAGE_REPOSITORY="${IMAGE_REPOSITORY:-}" DOCKER_IMAGE="" PRIORITY="" RESERVATION="" STORAGES=()
 ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="${RUNTIME:-}"
 NUM_SLICES="${NUM_SLICES:-1}" PRICE="${PRICE:-}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
 POLL_SECONDS="${POLL_SECONDS:-30}" RETRY_SECONDS="${RETRY_SECONDS:-5}"
@@ -60,13 +75,14 @@ parse_arguments() {
                 continue
                 ;;
             --dry-run | --dry_run) DRY_RUN=1 && shift && continue ;;
-            --spot | --reserved | --on-demand) CAPACITY="${1#--}" && shift && continue ;;
+            --spot | --reserved | --flex | --on-demand) CAPACITY="${1#--}" && shift && continue ;;
             -h | --help) sed -n '5,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
         esac
         name="${1%%=*}"
         case "$name" in
-            --tpu | --zone | --project | --accelerator | --num_slices | --runtime | --flags | --price | \
-                --max_restarts | --config | --workdir | --stage)
+            --backend | --tpu | --cluster | --zone | --project | --accelerator | --num_slices | --runtime | \
+                --flags | --price | --image_repository | --docker-image | --docker_image | --priority | \
+                --reservation | --storage | --max_restarts | --config | --workdir | --stage)
                 if [[ "$1" == *=* ]]; then
                     value="${1#*=}"
                 else
@@ -85,7 +101,18 @@ parse_arguments() {
 
 set_option() {
     case "$1" in
+        --backend) BACKEND="$2" ;;
         --tpu) TPU="$2" ;;
+        --cluster) CLUSTER="$2" ;;
+        --image_repository) IMAGE_REPOSITORY="$2" ;;
+        --docker-image | --docker_image) DOCKER_IMAGE="$2" ;;
+        --priority) PRIORITY="$2" ;;
+        --reservation) RESERVATION="$2" ;;
+        --storage)
+            STORAGE="$2"
+            take_name STORAGE --storage
+            STORAGES+=(--storage "$STORAGE")
+            ;;
         --zone) ZONE="$2" ;;
         --project) PROJECT="$2" ;;
         --accelerator) ACCELERATOR="$2" ;;
@@ -108,6 +135,20 @@ check_arguments() {
     take_number GRACE_SECONDS GRACE_SECONDS 1 86400
     take_number LINES_SHOWN LINES_SHOWN 1 1000000
     if [[ -n "$TPU" ]]; then take_name TPU --tpu; fi
+    if [[ -n "$CLUSTER" ]]; then take_name CLUSTER --cluster; fi
+    if [[ -n "$IMAGE_REPOSITORY" ]]; then take_name IMAGE_REPOSITORY --image_repository :/; fi
+    if [[ -n "$RESERVATION" ]]; then take_name RESERVATION --reservation /; fi
+    if [[ -n "$DOCKER_IMAGE" && ! "$DOCKER_IMAGE" =~ ^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,400}$ ]]; then
+        die "--docker-image must be the name of an image, got '$DOCKER_IMAGE'"
+    fi
+    case "$PRIORITY" in
+        "" | very-low | low | medium | high | very-high) ;;
+        *) die "--priority must be very-low, low, medium, high or very-high, got '$PRIORITY'" ;;
+    esac
+    if [[ -z "$BACKEND" ]]; then
+        [[ -z "$TPU" || -z "$CLUSTER" ]] || die "--tpu and --cluster are two ways to train: give one, or --backend"
+        if [[ -n "$CLUSTER" ]]; then BACKEND=xpk; elif [[ -n "$TPU" ]]; then BACKEND=tpu; else BACKEND=local; fi
+    fi
     if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
     if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
     if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
@@ -123,7 +164,7 @@ check_arguments() {
 train_here() {
     [[ -n "$CONFIG" ]] || die "--config is missing, for example --config configs/autoencoder.py:base"
     [[ -n "$WORKDIR" ]] || die "--workdir is missing: the folder or bucket path of this run"
-    ((${#STAGE[@]} == 0)) || die "--stage goes with --tpu; to have copies of gs://... in a folder here, give --data_cache"
+    ((${#STAGE[@]} == 0)) || die "--stage goes with --tpu or --cluster; to have copies of gs://... in a folder here, give --data_cache"
     install
     cd "$REPO"
     export PYTHONUNBUFFERED=1
@@ -147,15 +188,26 @@ if (($# == 0)) || [[ "$*" == --dry-run || "$*" == --dry_run ]]; then
     # shellcheck source=launch/local.sh
     source "$REPO/launch/local.sh"
     main_job
-elif [[ -n "$TPU" ]]; then
-    # shellcheck source=launch/gcloud.sh
-    source "$REPO/launch/gcloud.sh"
-    case "${COMMAND:-all}" in all | run) stage ;; esac
-    "cloud_${COMMAND:-all}"
 elif [[ "$COMMAND" == install ]]; then
     install
-elif [[ -n "$COMMAND" ]]; then
-    die "--tpu is missing: '$COMMAND' needs the name of a TPU"
 else
-    train_here
+    case "$BACKEND" in
+        tpu)
+            [[ -n "$TPU" ]] || die "--tpu is missing: the name of the TPU that trains, or is made"
+            # shellcheck source=launch/gcloud.sh
+            source "$REPO/launch/gcloud.sh"
+            case "${COMMAND:-all}" in all | run) stage ;; esac
+            "cloud_${COMMAND:-all}"
+            ;;
+        xpk)
+            # shellcheck source=launch/xpk.sh
+            source "$REPO/launch/xpk.sh"
+            "xpk_${COMMAND:-all}"
+            ;;
+        local)
+            [[ -z "$COMMAND" ]] || die "--tpu is missing: '$COMMAND' needs the name of a TPU, or --cluster that of a cluster"
+            train_here
+            ;;
+        *) die "--backend must be local, tpu or xpk, got '$BACKEND'" ;;
+    esac
 fi

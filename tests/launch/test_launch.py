@@ -18,6 +18,7 @@ from f3tok_jax.devices import slices
 from tests.support import launching
 
 _GOLDEN = launching.ROOT / "tests" / "golden"
+_SPOT = ["--accelerator=v5e-16", "--spot"]
 _SCRIPTS = sorted(
     [
         *launching.ROOT.glob("launch/*.sh"),
@@ -44,7 +45,12 @@ def test_help_names_every_flag_and_every_command():
     assert result.returncode == 0
     script = (launching.ROOT / "launch" / "tpu_train.sh").read_text(encoding="utf-8")
     parsed = script[script.index("parse_arguments() {") : script.index("set_option() {")]
-    words = set(re.findall(r"--[a-z_-]{2,}", parsed)) - {"--dry_run", "--name", "--help"}
+    words = set(re.findall(r"--[a-z_-]{2,}", parsed)) - {
+        "--dry_run",
+        "--docker_image",
+        "--name",
+        "--help",
+    }
     words |= set(re.findall(r"^ +(create .*)\)$", parsed, re.MULTILINE)[0].split(" | "))
     assert len(words) > 20
     missing = {
@@ -75,6 +81,19 @@ def test_help_names_every_flag_and_every_command():
         ("setup", ["setup", *launching.SLICE]),
         ("stop", ["stop", *launching.SLICE, *launching.RUN]),
         ("delete", ["delete", *launching.SLICE]),
+        ("xpk", [*launching.CLUSTER, *launching.IMAGE, *launching.RUN, *_SPOT]),
+        (
+            "xpk_two_slices",
+            [
+                *launching.CLUSTER,
+                f"--image_repository={launching.REPOSITORY}",
+                *launching.RUN,
+                *("--accelerator=v5p-128", "--num_slices=2", "--priority=high", "--storage=shards"),
+                *("--reserved", "--reservation=ours", '--config.note=it\'s $HOME\n"and" $(HOME)'),
+            ],
+        ),
+        ("xpk_logs", ["logs", *launching.CLUSTER, *launching.RUN]),
+        ("xpk_delete", ["delete", *launching.CLUSTER, *launching.RUN]),
     ],
 )
 def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
@@ -84,13 +103,18 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     trap.chmod(0o755)
     result = launching.launch(
         *arguments,
-        environment={"DRY_RUN": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        environment={
+            "DRY_RUN": "1",
+            "BUILDER": "docker",
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        },
     )
     assert result.returncode == 0, result.stdout
     assert not (tmp_path / "touched").exists()
     printed = result.stdout.replace(str(launching.ROOT), "ROOT")
     printed = re.sub(r"^packing: .*\n", "", printed, flags=re.MULTILINE)  # what lies here today
     printed = re.sub(r"^\d\d:\d\d:\d\d", "TIME", printed, flags=re.MULTILINE)
+    printed = re.sub(r"f3tok_jax:[0-9a-f]{16}\b", "f3tok_jax:CONTENT", printed)
     golden = _GOLDEN / f"launch_{name}.txt"
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(printed, encoding="utf-8")
@@ -134,6 +158,7 @@ def test_what_is_missing_is_said_by_name(arguments, message):
             [command, *launching.SLICE, *launching.RUN]
             for command in "create wait setup run status logs stop delete all".split()
         ),
+        [*launching.CLUSTER, *launching.RUN, *_SPOT, f"--image_repository={launching.REPOSITORY}"],
     ],
     ids=lambda arguments: "-".join(arguments[:1]) or "none",
 )

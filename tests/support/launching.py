@@ -13,6 +13,9 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "launch" / "tpu_train.sh"
 SLICE = ["--tpu", "demo", "--zone", "zone-a", "--accelerator", "v5litepod-8"]
+CLUSTER = ["--cluster", "pods", "--zone", "zone-a", "--project", "some-project"]
+IMAGE = ["--docker-image", "us-docker.pkg.dev/some-project/repository/f3tok_jax:abc"]
+REPOSITORY = "us-docker.pkg.dev/some-project/repository"
 RUN = ["--config", "configs/autoencoder.py:base", "--workdir", "gs://bucket/a run"]
 
 
@@ -59,7 +62,7 @@ class Cloud:
         }
         self._bin = bin_folder
         for name, text in fakes.items():
-            self._program(name, text)
+            self.program(name, text)
         self.environment = {
             "FAKE_CLOUD": str(self.folder),
             "REAL_PYTHON": sys.executable,
@@ -70,15 +73,15 @@ class Cloud:
             "TMPDIR": str(folder),
         }
 
-    def _program(self, name: str, text: str) -> None:
+    def program(self, name: str, text: str) -> None:
         (self._bin / name).write_text(text)
         (self._bin / name).chmod(0o755)
 
     def has_python_3_10(self) -> None:
         """From now on there is no other Python on the workers."""
         for name in ("python3.11", "python3.12", "python3.13", "python"):
-            self._program(name, "#!/bin/sh\nexit 127\n")
-        self._program("python3", (ROOT / "tests" / "support" / "fake_python.sh").read_text())
+            self.program(name, "#!/bin/sh\nexit 127\n")
+        self.program("python3", (ROOT / "tests" / "support" / "fake_python.sh").read_text())
 
     def launch(self, *arguments, script=SCRIPT, **more):
         return launch(*arguments, environment={**self.environment, **more}, script=script)
