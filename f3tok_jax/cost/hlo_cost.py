@@ -28,7 +28,8 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CONSTANT = re.compile(r"^\s+(?:ROOT )?\S+ = s32\[\][^ ]* constant\((\d+)\)", re.MULTILINE)
+_CONSTANT = re.compile(r"^\s+(?:ROOT )?%?(\S+) = [su]32\[\][^ ]* constant\((\d+)\)", re.MULTILINE)
+_INDEX = re.compile(r"\bindex=(\d+)")
 _COLLECTIVES = (
     "all-gather all-reduce reduce-scatter all-to-all collective-permute collective-broadcast "
     "ragged-all-to-all send"  # every send has its recv
@@ -168,8 +169,26 @@ class Program:
         if known:
             return called["body"], int(known.group(1))
         # A counted loop compares its counter with the only large constant of its condition.
-        limits = [int(value) for value in _CONSTANT.findall(self.text.lines[called["condition"]])]
-        return called["body"], max(limits, default=1)
+        limits = self._constants(called["condition"]).values()
+        return called["body"], -(-max(limits, default=1) // self._stride(**called))
+
+    def _stride(self, condition: str, body: str) -> int:
+        """By how much a loop's counter grows: by 2 where XLA takes two steps of a ring in one."""
+        read = self.text.computations[condition].values()
+        counters = [one for one in read if one.opcode == "get-tuple-element"]
+        *others, root = self.text.computations[body].values()
+        if len(counters) != 1 or root.opcode != "tuple":
+            return 1
+        index = int(_INDEX.search(counters[0].text).group(1))
+        grown = {one.name: one for one in others}.get(root.operands[index])
+        if grown is None or grown.opcode != "add":
+            return 1
+        constants = self._constants(body)
+        return max((constants.get(name, 1) for name in grown.operands), default=1)
+
+    def _constants(self, computation: str) -> dict[str, int]:
+        found = _CONSTANT.findall(self.text.lines[computation])
+        return {name: int(value) for name, value in found}
 
     def _dearest(self, instruction: hlo_text.Instruction) -> str:
         branches = _BRANCHES.search(instruction.text)

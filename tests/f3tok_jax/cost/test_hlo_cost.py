@@ -71,6 +71,22 @@ def test_cycles_go_to_the_scope_loops_and_branches_included(program):
     }
 
 
+def test_a_counter_that_grows_by_two_counts_half_as_often():
+    """As XLA writes the ring in which a product is summed or gathered over chips."""
+    counted = _PROGRAM.replace(
+        "%constant.1 = s32[]{:T(128)} constant(1)",
+        "%counter.2 = u32[]{:T(128)} get-tuple-element(%arg.2), index=0",
+    ).replace("compare(%constant.1, ", "compare(%counter.2, ")
+    counted = counted.replace("%constant.2 = s32[]", "%constant.2 = u32[]").replace(
+        "  ROOT %tuple.1 = (s32[], f32[8,128]{1,0:T(8,128)}) tuple(%state.1, ",
+        "  %counter.1 = u32[]{:T(128)} get-tuple-element(%arg.1), index=0\n"
+        "  %constant.3 = u32[]{:T(128)} constant(2)\n"
+        "  %add.1 = u32[]{:T(128)} add(%counter.1, %constant.3)\n"
+        "  ROOT %tuple.1 = (u32[], f32[8,128]{1,0:T(8,128)}) tuple(%add.1, ",
+    )
+    assert hlo_cost.parse(counted, _SCOPES).costs()["optimizer"].cycles == 6 * 100
+
+
 def test_flops_are_those_of_the_product_inside_the_fusion(program):
     costs = program.costs()
     assert costs["encoder"].flops == 2 * 6 * 380 * 768 * 512
