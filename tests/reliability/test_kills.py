@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Real stages, trained by two processes that are killed at random moments, end bit-equal."""
+"""Real stages, trained by processes that are killed at random moments, end bit-equal."""
 
 import os
 import pathlib
@@ -14,11 +14,15 @@ from tests.reliability import runs
 
 @pytest.mark.slow
 @pytest.mark.reliability("R04")
-@pytest.mark.parametrize("stage", runs.STAGES)
-def test_runs_that_are_killed_anywhere_end_as_if_nobody_had(stage, tmp_path):
+@pytest.mark.parametrize(
+    "stage, num_processes, count",
+    [*((stage, 2, 34) for stage in runs.STAGES), ("autoencoder", 4, 20)],
+)
+def test_runs_that_are_killed_anywhere_end_as_if_nobody_had(stage, num_processes, count, tmp_path):
     """Below $F3TOK_RELIABILITY, where it is set, it goes on from where it stopped."""
     folder = pathlib.Path(os.environ.get("F3TOK_RELIABILITY", tmp_path)) / "kills"
-    kills.Kills(folder, stage, heartbeat_seconds=20, bound=300).go_on(34)
+    options = dict(num_processes=num_processes, heartbeat_seconds=20, bound=300)
+    kills.Kills(folder, stage, **options).go_on(count)
     told, is_good = kills.summary(folder)
     assert is_good, told
 
