@@ -16,15 +16,21 @@ source "$REPO/launch/gcloud.sh"
 # shellcheck source=launch/image.sh
 source "$REPO/launch/image.sh"
 
-# What all commands need: the program, the cluster's flags, the workload's name.
+# What all commands need: the program and the cluster's flags.
 prepare() {
-    need zone workdir
+    need zone
     [[ -n "$CLUSTER" ]] || die "--cluster is missing: the name of the GKE cluster that runs it"
     if [[ "$DRY_RUN" != 1 ]] && ! command -v "$XPK" >/dev/null; then
         die "xpk is not installed: pip install xpk==$XPK_VERSION into an environment of its own (it pins what we pin otherwise) and set XPK=/path/to/xpk; it needs gcloud and kubectl, too"
     fi
     common_flags
     COMMON+=(--cluster "$CLUSTER")
+}
+
+# What commands about a run need, too: the name of its workload.
+prepare_run() {
+    prepare
+    need workdir
     NAME="$(workload_name)"
 }
 
@@ -98,13 +104,14 @@ capacity_flags() {
 
 # Builds the image where this tree has none yet.
 xpk_setup() {
+    prepare
     make_image
     say "image: $IMAGE"
 }
 
 # Creates the workload, or says that it is there.
 xpk_run() {
-    prepare
+    prepare_run
     need config
     [[ -n "$ACCELERATOR" ]] || die "--accelerator is missing, for example --accelerator v5e-16"
     case "$XPK_TYPE" in
@@ -142,7 +149,7 @@ xpk_run() {
 
 # Waits for its end, however often it is started again; this may be interrupted, and asked for once more.
 xpk_wait() {
-    prepare
+    prepare_run
     local code=0
     ask_xpk list --wait-for-job-completion "$NAME" || code=$?
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
@@ -155,13 +162,13 @@ xpk_wait() {
 }
 
 xpk_status() {
-    prepare
+    prepare_run
     ask_xpk list --filter-by-job "$NAME" || die "xpk cannot list the workloads of $CLUSTER; its message is above"
 }
 
 # What all pods printed last, oldest first, pod by line.
 xpk_logs() {
-    prepare
+    prepare_run
     run gcloud logging read "resource.type=k8s_container AND resource.labels.cluster_name=$CLUSTER AND resource.labels.pod_name:$NAME-slice-job-" \
         --limit "$LINES_SHOWN" --order desc --format "value(resource.labels.pod_name,textPayload)" \
         ${PROJECT:+--project "$PROJECT"} || die "gcloud could not read the logs of $NAME; its message is above"
@@ -169,7 +176,7 @@ xpk_logs() {
 
 # Its pods are told to leave and save, within GRACE_SECONDS; the same command continues the run.
 xpk_delete() {
-    prepare
+    prepare_run
     ask_xpk delete --workload "$NAME" || die "xpk could not delete $NAME; its message is above"
 }
 

@@ -104,7 +104,10 @@ def test_an_image_that_cannot_be_asked_for_is_not_built(cloud, tree):
     cloud.program("docker", _BUILDER)
     cloud.program("gcloud", "#!/bin/sh\necho no active account\nexit 1\n")
     result = cloud.launch(
-        *_SETUP, f"--image_repository={_REPOSITORY}", script=tree / "launch" / "tpu_train.sh"
+        *_SETUP,
+        f"--image_repository={_REPOSITORY}",
+        script=tree / "launch" / "tpu_train.sh",
+        XPK="true",
     )
     assert result.returncode == 1
     assert "cannot be told: no active account" in result.stdout
