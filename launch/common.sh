@@ -9,13 +9,25 @@ VENV="${VENV:-$REPO/.venv}"
 [[ "$VENV" == /* ]] || VENV="$PWD/$VENV" # the folder changes later
 DRY_RUN="${DRY_RUN:-0}"
 PRIVATE="" # folder of this run's temporary files, once make_private has been called
+AT_EXIT=() # functions that are called, in this order, however this script ends
 
 say() { printf '%s\n' "$*"; }
 
-die() {
+fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
+    return 1
 }
+
+die() { fail "$@" || exit 1; }
+
+leave() {
+    trap '' HUP INT TERM PIPE # nothing cuts this short
+    set +e
+    local task
+    for task in ${AT_EXIT[@]+"${AT_EXIT[@]}"}; do "$task"; done
+    if [[ -n "$PRIVATE" && "$DRY_RUN" != 1 ]]; then rm -rf -- "$PRIVATE"; fi
+}
+trap leave EXIT
 
 [[ "$DRY_RUN" == [01] ]] || die "DRY_RUN must be 0 or 1, got '$DRY_RUN'"
 
@@ -34,6 +46,11 @@ take_name() {
     local LC_ALL=C
     [[ "${!1}" =~ ^[A-Za-z0-9_][A-Za-z0-9._${3:-}-]{0,127}$ ]] ||
         die "$2 must be letters, digits, _ . ${3:-}- and begin with a letter, a digit or _, got '${!1}'"
+}
+
+# take_duration VARIABLE WORDS: what gcloud takes for a length of time; empty is none.
+take_duration() {
+    [[ "${!1}" =~ ^([1-9][0-9]{0,6}[smhd])?$ ]] || die "$2 must be a number with s, m, h or d, such as 12h, got '${!1}'"
 }
 
 # Prints words as they could be pasted into a shell.
@@ -57,7 +74,6 @@ make_private() {
         PRIVATE="${TMPDIR:-/tmp}/tmp.XXXXXXXXXX"
     elif [[ -z "$PRIVATE" ]]; then
         PRIVATE="$(mktemp -d)" || die "no temporary folder could be made in ${TMPDIR:-/tmp}"
-        trap 'rm -rf -- "$PRIVATE"' EXIT
     fi
 }
 

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # A TPU slice (or several) through gcloud queued resources. Sourced by tpu_train.sh, which sets TPU,
-# ZONE, PROJECT, ACCELERATOR and what describe_slice says of it, NUM_SLICES, RUNTIME, CAPACITY, CONFIG, WORKDIR, the
-# seconds and TRAIN_ARGUMENTS, all checked.
+# ZONE, PROJECT, ACCELERATOR and what describe_slice says of it, NUM_SLICES, RUNTIME, CAPACITY, CONFIG,
+# WORKDIR, the seconds and TRAIN_ARGUMENTS, all checked.
 
-REMOTE=f3tok_jax   # the tree on each worker, in the home
 MAX_SILENT_POLLS=5 # answers of gcloud or of the workers that may fail in a row
+STATE="" # of the queued resource, as it was last seen: ABSENT where there is none
 
-# shellcheck source=launch/archive.sh
-source "$REPO/launch/archive.sh"
+# shellcheck source=launch/bill.sh
+source "$REPO/launch/bill.sh"
+# shellcheck source=launch/workers.sh
+source "$REPO/launch/workers.sh"
 # shellcheck source=launch/supervise.sh
 source "$REPO/launch/supervise.sh"
 
@@ -54,156 +56,115 @@ nodes() {
     fi
 }
 
-# Prints the state of the queued resource: ABSENT where there is none, UNKNOWN where gcloud fails.
-state() {
+# What every command does that may leave something behind which costs money.
+begin() {
+    common_flags
+    watch_costs
+}
+
+# Sets STATE: UNKNOWN where gcloud fails.
+look() {
     local answer
     if [[ "$DRY_RUN" == 1 ]]; then
-        show gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" "--format=value(state.state)" >&2
-        echo "${DRY_STATE:-ABSENT}"
+        show gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" "--format=value(state.state)"
+        STATE="${DRY_STATE:-ABSENT}"
     elif answer="$(gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" \
         "--format=value(state.state)" 2>&1)"; then
-        printf '%s\n' "${answer##*$'\n'}"
+        STATE="${answer##*$'\n'}"
     elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
-        echo ABSENT
+        STATE=ABSENT
     else
         say "gcloud cannot tell the state of $TPU: $answer" >&2
-        echo UNKNOWN
+        STATE=UNKNOWN
     fi
-}
-
-# on_workers MAKE [WORD ...]: runs on every worker of every slice what MAKE SLICE [WORD ...] prints.
-on_workers() {
-    local make="$1" node slice=0
-    shift
-    for node in $(nodes); do
-        run gcloud compute tpus tpu-vm ssh "$node" "${COMMON[@]}" --worker=all --quiet \
-            "--command=$("$make" "$slice" "$@")" || return $?
-        slice=$((slice + 1))
-    done
-}
-
-# What on_workers can make: a command that is the same everywhere, and job.sh's ACTION [WORD ...].
-everywhere() { printf '%s' "$2"; }
-job() { quoted bash "$REMOTE/launch/job.sh" "$2" "$(job_name)" "$1" "${@:3}"; }
-
-# Runs a command up to five times: copying to many workers at once fails now and then.
-retry() {
-    local attempt
-    for attempt in 1 2 3 4 5; do
-        if run "$@"; then return 0; fi
-        say "attempt $attempt of 5 failed: $1 $2 ..." >&2
-        sleep $((attempt * RETRY_SECONDS))
-    done
-    return 1
 }
 
 cloud_create() {
     need zone accelerator
-    common_flags
-    local request now
-    now="$(state)"
-    case "$now" in
+    begin
+    look
+    case "$STATE" in
         ABSENT) ;;
-        UNKNOWN) die "$TPU is not asked for while gcloud cannot tell whether it is there" ;;
+        UNKNOWN) fail "$TPU is not asked for while gcloud cannot tell whether it is there" || return ;;
         FAILED | SUSPENDED)
-            say "$TPU is $now; it cannot be restarted: deleting it and asking again"
-            delete_and_wait
+            say "$TPU is $STATE; it cannot be restarted: deleting it and asking again"
+            delete_and_wait || return
             ;;
         *)
-            say "$TPU exists already: $now"
+            say "$TPU exists already: $STATE"
             return 0
             ;;
     esac
-    request=(gcloud compute tpus queued-resources create "$TPU" "${COMMON[@]}"
-        --accelerator-type "$SLICE_TYPE" --runtime-version "${RUNTIME:-$RUNTIME_DEFAULT}")
-    if ((NUM_SLICES == 1)); then
-        request+=(--node-id "$TPU")
-    else
-        request+=(--node-count "$NUM_SLICES" --node-prefix "$TPU")
+    say "asking for $NUM_SLICES x $SLICE_TYPE ($TOPOLOGY: $CHIPS chips, $HOSTS hosts each), $CAPACITY: $(price)"
+    make_request
+    STATE="" # until gcloud has answered
+    if ! run "${REQUEST[@]}"; then
+        look
+        fail "gcloud could not create $TPU; its message is above" || return
     fi
-    if [[ "$CAPACITY" != on-demand ]]; then request+=("--$CAPACITY"); fi
-    say "asking for $NUM_SLICES x $SLICE_TYPE ($TOPOLOGY: $CHIPS chips, $HOSTS hosts each), $CAPACITY"
-    run "${request[@]}" || die "gcloud could not create $TPU; its message is above"
+    STATE=ACCEPTED
+}
+
+# Sets REQUEST: gcloud's words for the slices. Flex-start is known to its alpha commands alone.
+make_request() {
+    REQUEST=(gcloud compute tpus queued-resources create)
+    if [[ "$CAPACITY" == flex ]]; then REQUEST=(gcloud alpha compute tpus queued-resources create); fi
+    REQUEST+=("$TPU" "${COMMON[@]}" --accelerator-type "$SLICE_TYPE"
+        --runtime-version "${RUNTIME:-$RUNTIME_DEFAULT}")
+    if ((NUM_SLICES == 1)); then
+        REQUEST+=(--node-id "$TPU")
+    else
+        REQUEST+=(--node-count "$NUM_SLICES" --node-prefix "$TPU")
+    fi
+    case "$CAPACITY" in
+        flex) REQUEST+=(--provisioning-model flex-start --max-run-duration "${MAX_RUN_DURATION:-7d}") ;;
+        spot | reserved) REQUEST+=("--$CAPACITY") ;;
+    esac
+    if [[ -n "$VALID_UNTIL" ]]; then REQUEST+=(--valid-until-duration "$VALID_UNTIL"); fi
 }
 
 cloud_wait() {
     need zone
-    common_flags
-    local now before="" silent=0
+    begin
+    local before="" silent=0
     if [[ "$DRY_RUN" == 1 ]]; then DRY_STATE=ACTIVE; fi
     while :; do
-        now="$(state)"
-        if [[ "$now" != "$before" ]]; then say "$(date +%H:%M:%S) $TPU is $now"; fi
-        before="$now"
-        case "$now" in
+        look
+        if [[ "$STATE" != "$before" ]]; then say "$(date +%H:%M:%S) $TPU is $STATE"; fi
+        before="$STATE"
+        case "$STATE" in
             ACTIVE) return 0 ;;
             UNKNOWN)
                 silent=$((silent + 1))
-                ((silent < MAX_SILENT_POLLS)) || die "gcloud has failed $silent times in a row"
+                ((silent < MAX_SILENT_POLLS)) || fail "gcloud has failed $silent times in a row" || return
                 ;;
             FAILED | SUSPENDED | ABSENT)
                 run gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" >&2 || true
-                die "$TPU is $now and will not become active; 'create' asks again"
+                fail "$TPU is $STATE and will not become active; 'create' asks again" || return
                 ;;
+            *) silent=0 ;;
         esac
+        beat
         sleep "$POLL_SECONDS"
     done
 }
 
-# Copies the code to every worker and makes the environment there.
-cloud_setup() {
-    need zone
-    common_flags
-    local node answer different
-    make_archive
-    for node in $(nodes); do
-        retry gcloud compute tpus tpu-vm scp "$ARCHIVE" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
-            --worker=all --quiet || die "could not copy the code to the workers of $node"
-    done
-    on_workers everywhere "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE && bash $REMOTE/launch/tpu_train.sh install" ||
-        die "the environment could not be made on every worker of $TPU"
-    # All hosts must run the same program: compare what is installed and the code itself.
-    answer="$(on_workers everywhere "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||
-        die "a worker of $TPU did not answer after the installation"
-    if [[ "$DRY_RUN" == 1 ]]; then
-        say "$answer"
-        return 0
-    fi
-    different="$(grep '^workers ' <<<"$answer" | sort -u | wc -l)"
-    ((different == 1)) || die "the workers of $TPU do not have the same packages and code: $answer"
-    say "$(grep -c '^workers ' <<<"$answer") workers, all with the same packages and code"
-}
-
-cloud_status() {
-    need zone
-    common_flags
-    say "$TPU: $(state)"
-    on_workers job status
-}
-
-cloud_logs() {
-    need zone
-    common_flags
-    on_workers job tail "$LINES_SHOWN"
-}
-
-cloud_stop() {
-    need zone
-    common_flags
-    on_workers job stop "$GRACE_SECONDS"
-}
-
 delete_and_wait() {
     run gcloud compute tpus queued-resources delete "$TPU" "${COMMON[@]}" --force --quiet ||
-        die "gcloud could not delete $TPU; its message is above"
+        fail "gcloud could not delete $TPU; its message is above" || return
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
-    while [[ "$(state)" != ABSENT ]]; do sleep "$POLL_SECONDS"; done
+    look
+    while [[ "$STATE" != ABSENT ]]; do
+        sleep "$POLL_SECONDS"
+        look
+    done
 }
 
 cloud_delete() {
     need zone
     common_flags
-    if [[ "$DRY_RUN" != 1 && "$(state)" == ABSENT ]]; then
+    if [[ "$DRY_RUN" != 1 ]]; then look; fi
+    if [[ "$STATE" == ABSENT ]]; then
         say "$TPU does not exist"
         return 0
     fi
@@ -212,12 +173,11 @@ cloud_delete() {
 
 cloud_all() {
     need zone accelerator config workdir
+    begin
+    claim
+    keep_record || no_access
     cloud_create
     cloud_wait
     cloud_setup
-    local code=0
-    cloud_run || code=$?
-    say "$TPU is still there and costs money until:"
-    show bash launch/tpu_train.sh delete --tpu "$TPU" "${COMMON[@]}"
-    return "$code"
+    supervise
 }

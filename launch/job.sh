@@ -5,10 +5,13 @@
 # One detached job on this worker, so that training outlives the ssh session. gcloud.sh calls it on
 # every worker; it can be used by hand there.
 #
-#   job.sh start NAME SLICE COMMAND [ARGUMENT ...]    does nothing if the job is running
-#   job.sh status NAME SLICE                          one line: job WORKER running|absent|exit=CODE
+#   job.sh start NAME SLICE [--logs=FOLDER] COMMAND [ARGUMENT ...]   does nothing if the job is running
+#   job.sh status NAME SLICE             one line: job WORKER running|absent|exit=CODE SECONDS
 #   job.sh tail NAME SLICE [LINES]
 #   job.sh stop NAME SLICE [GRACE_SECONDS]            asks, asks again at half time, then kills
+#
+# With --logs the log and the exit code are copied to that folder or bucket, every COPY_SECONDS (60) and
+# at the end. SECONDS is the time of the end, since the epoch.
 #
 # ~/f3tok_jobs/NAME/ holds slice_SSSS_worker_WWWW.{log,pid,exit}. A job is stopped by its recorded
 # process group, never by name.
@@ -16,7 +19,10 @@
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=launch/bucket.sh
+source "$REPO/launch/bucket.sh"
 
+COPY_SECONDS="${COPY_SECONDS:-60}"
 action="${1:?start, status, tail or stop}" name="${2:?name of the job}" slice="${3:?number of the slice}"
 shift 3
 take_name name "the name of the job"
@@ -50,12 +56,62 @@ kill_members() {
 
 running() { [[ ! -f "$file.exit" && -n "$(members)" ]]; }
 
+# Prints running, absent or exit=CODE, with the time of the end where that is known.
+answer() {
+    local code
+    if [[ -f "$file.exit" ]]; then
+        code="$(cat "$file.exit")"
+        [[ "$code" =~ ^[0-9]{1,3}$ ]] || code=unreadable
+        echo "exit=$code $(stat -c %Y "$file.exit")"
+    elif running; then
+        echo running
+    elif [[ -f "$file.stopped" ]]; then
+        echo exit=43
+    elif [[ -f "$file.pid" ]]; then
+        echo exit=137 # gone without a word: killed, or the machine was restarted
+    else
+        echo absent
+    fi
+}
+
+# Copies the log to a folder while the job runs, and its end: the last lines, before a preemption, are the
+# ones that are asked for.
+copy_log() {
+    local waited attempt
+    for ((waited = 1; ; waited++)); do
+        if [[ "$(answer)" != running ]]; then break; fi
+        if ((waited % COPY_SECONDS == 0)); then bucket_write "$1/$worker.log" <"$file.log" || true; fi
+        sleep 1
+    done
+    for attempt in 1 2 3 4 5; do
+        if bucket_write "$1/$worker.log" <"$file.log" &&
+            answer | sed 's/^exit=//' | bucket_write "$1/$worker.exit"; then
+            break
+        fi
+        sleep "$attempt"
+    done
+    rm -f "$file.copier"
+}
+
+# The next start of the job is not before the last one's end has been copied.
+await_copier() {
+    local attempt copier
+    for attempt in {1..100}; do
+        copier="$(cat "$file.copier" 2>/dev/null || true)"
+        if [[ ! "$copier" =~ ^[1-9][0-9]{0,8}$ ]] || ! kill -0 "$copier" 2>/dev/null; then break; fi
+        sleep 0.2
+    done
+}
+
 case "$action" in
     start)
         if running; then
             echo "job $worker runs already"
             exit 0
         fi
+        logs=""
+        if [[ "${1:-}" == --logs=* ]]; then logs="${1#--logs=}" && shift; fi
+        await_copier
         kill_members # what has outlived the last job would hold the chips
         mkdir -p "${file%/*}"
         rm -f "$file.exit" "$file.stopped" "$file.pid"
@@ -77,23 +133,17 @@ case "$action" in
             if [[ -s "$file.pid" ]]; then break; fi
             sleep 0.2
         done
+        if [[ -n "$logs" ]]; then
+            (
+                trap '' HUP INT TERM # a machine that shuts down leaves some seconds for the last lines
+                exec setsid bash "${BASH_SOURCE[0]}" copy "$name" "$slice" "$logs"
+            ) >"$file.copies" 2>&1 </dev/null &
+            echo "$!" >"$file.copier"
+        fi
         echo "job $worker started"
         ;;
-    status)
-        if [[ -f "$file.exit" ]]; then
-            code="$(cat "$file.exit")"
-            [[ "$code" =~ ^[0-9]{1,3}$ ]] || code=unreadable
-            echo "job $worker exit=$code"
-        elif running; then
-            echo "job $worker running"
-        elif [[ -f "$file.stopped" ]]; then
-            echo "job $worker exit=43"
-        elif [[ -f "$file.pid" ]]; then
-            echo "job $worker exit=137" # gone without a word: killed, or the machine was restarted
-        else
-            echo "job $worker absent"
-        fi
-        ;;
+    copy) copy_log "${1:?the folder of the copies}" ;;
+    status) echo "job $worker $(answer)" ;;
     tail)
         lines="${1:-20}"
         take_number lines "the number of lines" 1 1000000

@@ -17,6 +17,8 @@
 
 # shellcheck disable=SC2034
 RESTARTED="42 124 129 130 134 137 143" # of these, which a cluster is told, and pod.sh
+NO_SLICE=75       # in place of an exit code: none could be had, or set up
+STARTS="launched_" # folders of logs, one for each start of the jobs
 
 # One run per work folder: its name decides where its log and exit code are on the workers.
 job_name() {
@@ -27,58 +29,82 @@ job_name() {
 
 cloud_run() {
     need zone accelerator config workdir
-    common_flags
-    local restarts=0 code
-    while :; do
-        code=0
-        start_and_watch || code=$?
-        case "$code" in
-            0)
-                [[ "$DRY_RUN" == 1 ]] || say "finished: $WORKDIR"
-                return 0
-                ;;
-            42) say "preempted and saved" ;;
-            129 | 130 | 143) say "told to leave before there was anything to save" ;;
-            124) say "the watchdog ended a run in which nothing moved" ;;
-            134) say "a worker died and the others ended with it" ;;
-            137) say "a worker was killed; often its host was out of memory" ;;
-            255) say "the slice is gone, or does not answer" ;;
-            43)
-                say "stopped; the same command continues it"
-                return 43
-                ;;
-            4)
-                say "the disk is full, or no checkpoint is whole; with room, the same command continues"
-                return 4
-                ;;
-            *)
-                say "training ended with exit code $code; a restart would end the same way"
-                return "$code"
-                ;;
-        esac
-        restarts=$((restarts + 1))
-        if ((restarts > MAX_RESTARTS)); then
-            say "$MAX_RESTARTS restarts are used up (--max_restarts)"
-            return "$code"
-        fi
-        say "restart $restarts of at most $MAX_RESTARTS"
-        make_active
-    done
+    begin
+    claim
+    keep_record || no_access
+    look
+    supervise
 }
 
-# A preempted spot slice cannot be restarted: ask for a new one and set it up.
+# Goes on with a run from its record, on this machine: with the jobs that run, or on a new slice.
+cloud_resume() {
+    need workdir zone accelerator config
+    begin
+    look
+    if [[ "$OUTCOME" == finished ]]; then
+        say "finished: $WORKDIR"
+        return 0
+    fi
+    claim
+    OUTCOME=""
+    keep_record || no_access
+    make_active
+    supervise
+}
+
+# Starts the training and starts it again as long as that helps.
+supervise() {
+    local code=0
+    start_and_watch || code=$?
+    while restart_helps "$code"; do
+        if ((RESTARTS >= MAX_RESTARTS)); then
+            say "$MAX_RESTARTS restarts are used up (--max_restarts)"
+            break
+        fi
+        if ((code == NO_SLICE)); then sleep $((RETRY_SECONDS * (RESTARTS < 60 ? RESTARTS : 60))); fi
+        RESTARTS=$((RESTARTS + 1))
+        say "restart $RESTARTS of at most $MAX_RESTARTS"
+        keep_record || true # a bucket that is away for a while is no reason to give up
+        code=0
+        if make_active; then start_and_watch || code=$?; else code=$NO_SLICE; fi
+    done
+    if ((code == 0)); then OUTCOME=finished; else OUTCOME="ended with exit code $code"; fi
+    [[ "$DRY_RUN" == 1 ]] || keep_record || true
+    return "$code"
+}
+
+# Says what an exit code means; returns whether to start again.
+restart_helps() {
+    case "$1" in
+        0) [[ "$DRY_RUN" == 1 ]] || say "finished: $WORKDIR" ;;
+        42) say "preempted and saved" && return 0 ;;
+        129 | 130 | 143) say "told to leave before there was anything to save" && return 0 ;;
+        124) say "the watchdog ended a run in which nothing moved" && return 0 ;;
+        134) say "a worker died and the others ended with it" && return 0 ;;
+        137) say "a worker was killed; often its host was out of memory" && return 0 ;;
+        "$NO_SLICE") say "there are no workers to go on with; asking again" && return 0 ;;
+        255) say "the slice is gone, or does not answer" && return 0 ;;
+        43) say "stopped; the same command continues it" ;;
+        4) say "the disk is full, or no checkpoint is whole; with room, the same command continues" ;;
+        *) say "training ended with exit code $1; a restart would end the same way" ;;
+    esac
+    return 1
+}
+
+# Workers that are ready: those that are there, else a new slice. A preempted one cannot be restarted.
 make_active() {
-    if [[ "$(state)" == ACTIVE ]]; then return 0; fi
-    cloud_create
-    cloud_wait
+    look
+    if [[ "$STATE" == ACTIVE ]] && are_set_up; then return 0; fi
+    if [[ "$STATE" != ACTIVE ]]; then
+        cloud_create || return
+        cloud_wait || return
+    fi
     cloud_setup
 }
 
 start_and_watch() {
-    local answer now silent=0
-    on_workers job start bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR" \
-        "--accelerator=$ACCELERATOR" "--flags=$FLAGS" \
-        ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"} || return 255
+    local answer silent=0
+    start_jobs || return 255
     if [[ "$DRY_RUN" == 1 ]]; then
         on_workers job status
         on_workers job tail 1
@@ -86,10 +112,11 @@ start_and_watch() {
         return 0
     fi
     while :; do
+        beat
         sleep "$POLL_SECONDS"
         if ! answer="$(on_workers job status 2>&1)" || ! grep -q '^job slice_' <<<"$answer"; then
-            now="$(state)"
-            if [[ "$now" != ACTIVE && "$now" != UNKNOWN ]]; then return 255; fi
+            look
+            if [[ "$STATE" != ACTIVE && "$STATE" != UNKNOWN ]]; then return 255; fi
             silent=$((silent + 1))
             say "no answer from the workers ($silent of $MAX_SILENT_POLLS)"
             if ((silent >= MAX_SILENT_POLLS)); then return 255; fi
@@ -101,34 +128,56 @@ start_and_watch() {
     done
 }
 
+# Every start has its own folder of logs: those of a slice that is gone stay. What is compiled lies in
+# the work folder, too: the next slice loads it.
+start_jobs() {
+    local arguments=("--config=$CONFIG" "--workdir=$WORKDIR" "--accelerator=$ACCELERATOR" "--flags=$FLAGS")
+    if [[ " ${TRAIN_ARGUMENTS[*]:-}" != *" --compilation_cache"* ]]; then
+        arguments+=("--compilation_cache=$WORKDIR/compiled")
+    fi
+    on_workers job start "--logs=$WORKDIR/logs/$STARTS$(date -u +%Y%m%dT%H%M%SZ)" \
+        bash "$REMOTE/launch/tpu_train.sh" "${arguments[@]}" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}
+}
+
 # Looks at the workers' status lines. Returns the code to act on if one failed, else 0.
 decide() {
-    local found code
+    local found worker code
     found="$(cause "$1")"
     if [[ -z "$found" ]]; then
-        if grep -q '^job .* absent$' <<<"$1"; then return 255; fi
+        if grep -q '^job .* absent$' <<<"$1"; then
+            on_workers job stop "$GRACE_SECONDS" >/dev/null || true # they wait for it in vain
+            return 255
+        fi
         on_workers job tail 1 2>/dev/null | grep -v '^==' | head -n 1 || true
         return 0
     fi
-    code="${found#* }"
+    worker="${found%% *}" code="${found#* }"
     if [[ "$code" =~ ^[1-9][0-9]{0,2}$ ]] && ((code < 256)); then
-        say "${found%% *} ended with exit code $code; the ends of all logs:"
+        say "$worker ended with exit code $code; the ends of all logs, this one first:"
     else
-        say "${found%% *} ended, but its exit code cannot be read (got '$code'); the ends of all logs:"
+        say "$worker ended, but its exit code cannot be read (got '$code'); the ends of all logs, this one first:"
         code=1
     fi
-    on_workers job tail 15 || true
+    on_workers job tail 15 | first "$worker" || true
     # On preemption the others are saving the same step: they end by themselves, within the grace.
     on_workers job stop "$GRACE_SECONDS" >/dev/null || true
     return "$code"
 }
 
+# Of blocks that begin with "== WORKER", puts one worker's in front.
+first() {
+    awk -v wanted="== $1" '/^== / { ours = $0 == wanted } { if (ours) print; else rest = rest $0 "\n" }
+        END { printf "%s", rest }'
+}
+
 # Prints "WORKER CODE" of the worker to blame, nothing if none failed. What cannot be helped by a
-# restart is the cause of the rest: peers of a worker that failed hang, are killed or abort.
+# restart is the cause of the rest: peers of a worker that failed hang, are killed or abort. Of equals
+# it is the one that ended first.
 cause() {
-    local word worker answer rank best=9 found=""
-    while read -r word worker answer; do
+    local word worker answer when rank best=9 earliest=0 found=""
+    while read -r word worker answer when; do
         if [[ "$word $answer" != "job exit="* ]]; then continue; fi
+        [[ "$when" =~ ^[1-9][0-9]{0,11}$ ]] || when=999999999999
         case "${answer#exit=}" in
             0) continue ;;
             134) rank=4 ;;
@@ -137,7 +186,9 @@ cause() {
             43) rank=1 ;;
             *) rank=0 ;;
         esac
-        if ((rank < best)); then best=$rank found="$worker ${answer#exit=}"; fi
+        if ((rank < best || (rank == best && when < earliest))); then
+            best=$rank earliest=$when found="$worker ${answer#exit=}"
+        fi
     done <<<"$1"
     printf '%s' "$found"
 }

@@ -14,9 +14,11 @@
 #       other. The same command resumes. Exit codes: those of `python -m f3tok_jax.train`.
 #
 #   bash launch/tpu_train.sh [COMMAND] --tpu NAME --zone ZONE --accelerator v5litepod-16 --config ... --workdir gs://...
-#       (v5e-16 and v5e:4x4 are the same: python -m f3tok_jax.slices v5e-16 says what it is.) Through gcloud: creates the slice, copies this tree, installs, trains, restarts after
-#       preemption. COMMAND: create | wait | setup | run | status | logs | stop | delete | all (default:
-#       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you.
+#       (v5e-16 and v5e:4x4 are the same: python -m f3tok_jax.slices v5e-16 says what it is.) Through
+#       gcloud: creates the slice, copies this tree, installs, trains, restarts after preemption.
+#       COMMAND: create | wait | setup | run | status | logs | stop | resume | delete | all (default:
+#       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you;
+#       however this ends, its last words are what that costs and how it is deleted.
 #
 #       --num_slices N      slices, joined by the data-centre network (default 1)
 #       --project NAME      of the cloud (default: gcloud's own)
@@ -27,11 +29,17 @@
 #                           where the workers find it by the same name; may be given more than once
 #       --spot | --reserved | --flex | --on-demand   kind of capacity (default --on-demand; on a
 #                           cluster what that has)
+#       --max_run_duration TIME   of --flex, after which the slice goes (default 7d, which is the most)
+#       --valid_until TIME  from now, after which slices that were not to be had are not waited for
+#
+#   bash launch/tpu_train.sh status | logs | stop | resume | delete --workdir gs://BUCKET/RUN
+#       From any machine: what that run was launched with lies in its work folder. `resume` looks after
+#       it from here on, and asks for the slice again if that is gone.
 #
 #   bash launch/tpu_train.sh [COMMAND] --cluster NAME --zone ZONE --accelerator v5e-16 --config ... --workdir gs://...
 #       On a GKE cluster through xpk: a JobSet that Kueue queues and that is started again up to
 #       --max_restarts times, with nothing of this machine. COMMAND: setup (the image) | run | wait |
-#       status | logs | stop | delete | all (default: setup, run, wait).
+#       status | logs | stop | resume | delete | all (default: setup, run, wait).
 #
 #       --image_repository R   where this tree's image is kept, such as us-docker.pkg.dev/PROJECT/REPO
 #       --docker-image IMAGE   that exists, instead
@@ -61,28 +69,36 @@ ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="
 NUM_SLICES="${NUM_SLICES:-1}" PRICE="${PRICE:-}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
 POLL_SECONDS="${POLL_SECONDS:-30}" RETRY_SECONDS="${RETRY_SECONDS:-5}"
 GRACE_SECONDS="${GRACE_SECONDS:-120}" LINES_SHOWN="${LINES_SHOWN:-50}"
+VALID_UNTIL="" MAX_RUN_DURATION=""
 TRAIN_ARGUMENTS=()
+# shellcheck source=launch/record.sh
+source "$REPO/launch/record.sh"
 
 # `--name value` and `--name=value` are the same.
 parse_arguments() {
     local name value
     while (($#)); do
         case "$1" in
-            create | wait | setup | run | status | logs | stop | delete | all | install)
+            create | wait | setup | run | resume | status | logs | stop | delete | all | install)
                 [[ -z "$COMMAND" ]] || die "one command at a time, got '$COMMAND' and '$1'"
                 COMMAND="$1"
                 shift
                 continue
                 ;;
             --dry-run | --dry_run) DRY_RUN=1 && shift && continue ;;
-            --spot | --reserved | --flex | --on-demand) CAPACITY="${1#--}" && shift && continue ;;
+            --spot | --reserved | --flex | --on-demand)
+                CAPACITY="${1#--}" GIVEN+="CAPACITY "
+                shift
+                continue
+                ;;
             -h | --help) sed -n '5,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 0 ;;
         esac
         name="${1%%=*}"
         case "$name" in
             --backend | --tpu | --cluster | --zone | --project | --accelerator | --num_slices | --runtime | \
                 --flags | --price | --image_repository | --docker-image | --docker_image | --priority | \
-                --reservation | --storage | --max_restarts | --config | --workdir | --stage)
+                --reservation | --storage | --max_restarts | --valid_until | --max_run_duration | \
+                --config | --workdir | --stage)
                 if [[ "$1" == *=* ]]; then
                     value="${1#*=}"
                 else
@@ -93,13 +109,15 @@ parse_arguments() {
                 shift
                 set_option "$name" "$value"
                 ;;
-            --*) TRAIN_ARGUMENTS+=("$1") && shift ;;
+            --*) TRAIN_ARGUMENTS+=("$1") && GIVEN+="$name " && shift ;;
             *) die "unknown argument '$1'; see --help" ;;
         esac
     done
 }
 
 set_option() {
+    local name="${1#--}"
+    GIVEN+="$(tr '[:lower:]' '[:upper:]' <<<"$name") "
     case "$1" in
         --backend) BACKEND="$2" ;;
         --tpu) TPU="$2" ;;
@@ -120,6 +138,8 @@ set_option() {
         --runtime) RUNTIME="$2" ;;
         --flags) FLAGS="$2" ;;
         --price) PRICE="$2" ;;
+        --valid_until) VALID_UNTIL="$2" ;;
+        --max_run_duration) MAX_RUN_DURATION="$2" ;;
         --max_restarts) MAX_RESTARTS="$2" ;;
         --config) CONFIG="$2" ;;
         --workdir) WORKDIR="$2" ;;
@@ -130,10 +150,14 @@ set_option() {
 check_arguments() {
     take_number NUM_SLICES --num_slices 1 1000
     take_number MAX_RESTARTS --max_restarts 0 1000000
+    take_number RESTARTS "the number of restarts" 0 1000000
     take_number POLL_SECONDS POLL_SECONDS 0 86400
     take_number RETRY_SECONDS RETRY_SECONDS 0 86400
     take_number GRACE_SECONDS GRACE_SECONDS 1 86400
     take_number LINES_SHOWN LINES_SHOWN 1 1000000
+    take_duration VALID_UNTIL --valid_until
+    take_duration MAX_RUN_DURATION --max_run_duration
+    [[ "$CAPACITY" =~ ^(on-demand|spot|reserved|flex)$ ]] || die "the kind of capacity must be on-demand, spot, reserved or flex, got '$CAPACITY'"
     if [[ -n "$TPU" ]]; then take_name TPU --tpu; fi
     if [[ -n "$CLUSTER" ]]; then take_name CLUSTER --cluster; fi
     if [[ -n "$IMAGE_REPOSITORY" ]]; then take_name IMAGE_REPOSITORY --image_repository :/; fi
@@ -183,6 +207,11 @@ train_here() {
 }
 
 parse_arguments "$@"
+# A run that was launched is known by its work folder, wherever it is asked about.
+case "$COMMAND" in
+    resume) if [[ -n "$WORKDIR" ]]; then read_record; fi ;;
+    status | logs | stop | delete) if [[ -n "$WORKDIR" && -z "$TPU$CLUSTER" ]]; then read_record; fi ;;
+esac
 check_arguments
 if (($# == 0)) || [[ "$*" == --dry-run || "$*" == --dry_run ]]; then
     # shellcheck source=launch/local.sh
@@ -205,7 +234,7 @@ else
             "xpk_${COMMAND:-all}"
             ;;
         local)
-            [[ -z "$COMMAND" ]] || die "--tpu is missing: '$COMMAND' needs the name of a TPU, or --cluster that of a cluster"
+            [[ -z "$COMMAND" ]] || die "--tpu is missing: '$COMMAND' needs the name of a TPU, --cluster that of a cluster, or --workdir of a run that was launched"
             train_here
             ;;
         *) die "--backend must be local, tpu or xpk, got '$BACKEND'" ;;

@@ -137,6 +137,7 @@ xpk_run() {
         *) die "$NAME is not asked for while xpk cannot tell whether it is there; its message is above" ;;
     esac
     stage
+    if [[ "$WORKDIR" == gs://* ]]; then keep_record || no_access; fi
     make_image
     say "asking for $NUM_SLICES x $XPK_TYPE ($CHIPS chips each) in $CLUSTER: $NAME"
     ask_xpk create --workload "$NAME" --tpu-type "$XPK_TYPE" --num-slices "$NUM_SLICES" \
@@ -182,7 +183,9 @@ xpk_delete() {
 
 xpk_stop() { xpk_delete; }
 
-xpk_create() { die "a cluster is there before its runs (xpk cluster create); commands with --cluster: setup, run, wait, status, logs, stop, delete, all"; }
+xpk_resume() { xpk_all; } # JobSet is what looks after the run
+
+xpk_create() { die "a cluster is there before its runs (xpk cluster create); commands with --cluster: setup, run, wait, status, logs, stop, resume, delete, all"; }
 
 show_delete() { show bash launch/tpu_train.sh delete "${COMMON[@]}" --workdir "$WORKDIR"; }
 

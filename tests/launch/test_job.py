@@ -18,10 +18,10 @@ class _Worker:
     def __init__(self, home: pathlib.Path):
         self.home = home
 
-    def job(self, *arguments):
+    def job(self, *arguments, **more):
         return subprocess.run(
             ["bash", str(launching.ROOT / "launch" / "job.sh"), *arguments],
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **more},
             capture_output=True,
             text=True,
             timeout=60,
@@ -37,11 +37,8 @@ class _Worker:
         return self.home / "f3tok_jobs" / "run" / f"slice_0000_worker_0000.{kind}"
 
     def status(self) -> str:
-        return (
-            self.job("status", "run", "0")
-            .stdout.strip()
-            .removeprefix("job slice_0000_worker_0000 ")
-        )
+        """ "running", "absent" or "exit=CODE", without the time of the end."""
+        return self.job("status", "run", "0").stdout.split()[2]
 
 
 @pytest.fixture
@@ -162,3 +159,41 @@ def test_an_unreadable_exit_code_is_called_so(content, worker):
     worker.file("exit").parent.mkdir(parents=True)
     worker.file("exit").write_text(content)
     assert worker.status() == "exit=unreadable"
+
+
+def test_the_log_and_the_end_are_copied_while_the_job_runs_and_after(worker, tmp_path):
+    copies = tmp_path / "run" / "logs" / "launched"
+    log, end = (copies / f"slice_0000_worker_0000.{kind}" for kind in ("log", "exit"))
+    go = tmp_path / "go"
+    program = f"echo begun; until [[ -e {go} ]]; do sleep 0.1; done; echo over; exit 3"
+    result = worker.job(
+        *("start", "run", "0", f"--logs={copies}", "bash", "-c", program), COPY_SECONDS="1"
+    )
+    assert result.returncode == 0
+    launching.until(lambda: log.exists() and log.read_text() == "begun\n")
+    assert not end.exists()
+    go.touch()
+    launching.until(end.exists)
+    assert log.read_text() == "begun\nover\n"
+    assert end.read_text().split()[0] == "3"
+    assert worker.status() == "exit=3"
+
+
+def test_a_job_that_is_killed_leaves_a_copy_of_its_log(worker, tmp_path):
+    """As when a machine shuts down: every process is asked, then killed."""
+    copies = tmp_path / "copies"
+    worker.job("start", "run", "0", f"--logs={copies}", "bash", "-c", _waits(deaf=9))
+    launching.until(lambda: "begun" in _log(worker))
+    copier = int(worker.file("copier").read_text())
+    os.kill(copier, signal.SIGTERM)
+    os.killpg(int(worker.file("pid").read_text()), signal.SIGKILL)
+    launching.until((copies / "slice_0000_worker_0000.exit").exists)
+    assert (copies / "slice_0000_worker_0000.exit").read_text() == "137\n"
+    assert "begun" in (copies / "slice_0000_worker_0000.log").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_no_concern_of_the_job(worker, tmp_path):
+    (tmp_path / "file").touch()
+    worker.job("start", "run", "0", f"--logs={tmp_path}/file/logs", "bash", "-c", "echo done")
+    launching.until(lambda: worker.status() == "exit=0")
+    assert _log(worker) == "done\n"

@@ -94,6 +94,11 @@ def test_help_names_every_flag_and_every_command():
         ),
         ("xpk_logs", ["logs", *launching.CLUSTER, *launching.RUN]),
         ("xpk_delete", ["delete", *launching.CLUSTER, *launching.RUN]),
+        (
+            "flex",
+            ["create", *launching.SLICE, "--flex", "--max_run_duration=12h", "--valid_until=1d"],
+        ),
+        ("resume", ["resume", *launching.SLICE, *launching.RUN]),
     ],
 )
 def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
@@ -113,8 +118,8 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     assert not (tmp_path / "touched").exists()
     printed = result.stdout.replace(str(launching.ROOT), "ROOT")
     printed = re.sub(r"^packing: .*\n", "", printed, flags=re.MULTILINE)  # what lies here today
-    printed = re.sub(r"^\d\d:\d\d:\d\d", "TIME", printed, flags=re.MULTILINE)
     printed = re.sub(r"f3tok_jax:[0-9a-f]{16}\b", "f3tok_jax:CONTENT", printed)
+    printed = re.sub(r"^\d\d:\d\d:\d\d|\d{8}T\d{6}Z", "TIME", printed, flags=re.MULTILINE)
     golden = _GOLDEN / f"launch_{name}.txt"
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(printed, encoding="utf-8")
@@ -138,6 +143,7 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
         ([*launching.SLICE, *launching.RUN, "--zone"], "--zone needs a value"),
         (["create", "delete", *launching.SLICE], "one command at a time"),
         (["creat", *launching.SLICE], "unknown argument 'creat'"),
+        (["create", *launching.SLICE, "--valid_until=soon"], "--valid_until must be a number with"),
     ],
 )
 def test_what_is_missing_is_said_by_name(arguments, message):
@@ -156,7 +162,7 @@ def test_what_is_missing_is_said_by_name(arguments, message):
         ["install"],
         *(
             [command, *launching.SLICE, *launching.RUN]
-            for command in "create wait setup run status logs stop delete all".split()
+            for command in "create wait setup run resume status logs stop delete all".split()
         ),
         [*launching.CLUSTER, *launching.RUN, *_SPOT, f"--image_repository={launching.REPOSITORY}"],
     ],

@@ -6,8 +6,8 @@
 # python3 it is Python 3.10, which can only install uv: that is itself, too.
 set -euo pipefail
 case "$*" in
-    "-S -m f3tok_jax.slices "*) exec "$REAL_PYTHON" "$@" ;;
     -c*) [[ "${0##*/}" != python3 || "$*" == *"(3, 10)"* ]] ;;
+    "-S "*) exec "$REAL_PYTHON" "$@" ;;
     *"pip --version") [[ ! -f "$HOME/no_pip" ]] ;;
     "-m ensurepip") exit 1 ;;
     *"--target "*)
@@ -32,6 +32,12 @@ case "$*" in
         if [[ -f "$HOME/sleep" ]]; then
             trap 'echo "saved"; exit 42' TERM
             for _ in {1..600}; do sleep 0.1; done
+        fi
+        left="$(cat "$FAKE_CLOUD/preemptions" 2>/dev/null || echo 0)"
+        if ((left)) && [[ "$HOME" == *-w-0 ]]; then
+            echo $((left - 1)) >"$FAKE_CLOUD/preemptions"
+            echo SUSPENDED >"$FAKE_CLOUD/state"
+            exit 42
         fi
         code=0
         if [[ -s "$HOME/exit_codes" ]]; then

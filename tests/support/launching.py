@@ -56,7 +56,11 @@ class Cloud:
         bin_folder = folder / "bin"
         bin_folder.mkdir()
         fakes = {
-            "gcloud": f'#!/bin/sh\nexec "{sys.executable}" -S "{ROOT}/tests/support/fake_gcloud.py" "$@"\n',
+            "gcloud": (
+                f'#!/bin/sh\ncd "{ROOT}/tests/support"\n'
+                'if [ "$1" = storage ]; then exec sh fake_storage.sh "$@"; fi\n'
+                f'exec "{sys.executable}" -S fake_gcloud.py "$@"\n'
+            ),
             "hostname": '#!/bin/sh\necho "t1v-n-0123-w-${FAKE_HOSTNAME##*-w-}"\n',
             "python3.11": (ROOT / "tests" / "support" / "fake_python.sh").read_text(),
         }
@@ -89,7 +93,12 @@ class Cloud:
     def calls(self, verb: str) -> list[list[str]]:
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [call for call in map(json.loads, lines) if call[3] == verb]
+        calls = [call[call[0] == "alpha" :] for call in map(json.loads, lines)]
+        return [call for call in calls if call[0] == "compute" and call[3] == verb]
+
+    def bucket(self, path: str = "bucket/a run") -> pathlib.Path:
+        """The folder that stands for gs://PATH."""
+        return self.folder / "buckets" / path
 
     def home(self, worker: int, node: str = "demo") -> pathlib.Path:
         home = self.folder / f"{node}-w-{worker}"
