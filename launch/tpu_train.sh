@@ -24,7 +24,8 @@
 #       --project NAME      of the cloud (default: gcloud's own)
 #       --runtime VERSION   of the TPU software (default: that of the generation)
 #       --max_restarts N    after preemption, a lost worker or a stall (default 20)
-#       --price DOLLARS     per chip and hour (default: the list price, on demand)
+#       --price DOLLARS     per chip and hour (default: the list price, on demand); one that
+#                           is given training adds up, too
 #       --stage DIR         of shards or of a language model, here: copied into the work folder's bucket,
 #                           where the workers find it by the same name; may be given more than once
 #       --spot | --reserved | --flex | --on-demand   kind of capacity (default --on-demand; on a
@@ -176,8 +177,10 @@ check_arguments() {
     if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
     if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
     if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
-    if [[ -n "$PRICE" && ! "$PRICE" =~ ^[0-9]{1,6}(\.[0-9]{1,6})?$ ]]; then
-        die "--price must be dollars per chip and hour, such as 1.2, got '$PRICE'"
+    if [[ -n "$PRICE" ]]; then
+        [[ "$PRICE" =~ ^[0-9]{1,6}(\.[0-9]{1,6})?$ ]] ||
+            die "--price must be dollars per chip and hour, such as 1.2, got '$PRICE'"
+        TRAIN_ARGUMENTS+=("--price=$PRICE")
     fi
     if [[ -n "$ACCELERATOR" ]]; then
         describe_slice "$ACCELERATOR" "$NUM_SLICES"

@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the time of a run went to, over all its restarts: ledger.jsonl, a line per session.
 
-A session is one process of the run's first host, from its start to its end. Its line is written anew
-every few seconds, so a kill takes no more than those. What is damaged or missing costs the sessions
-that it told of, and never the run.
+A session is one process of the run's first host, from its start until its work is done. Its line is
+written anew every half second, in buckets every half minute, and a kill takes no more than that. What
+is damaged or missing costs the sessions that it told of, and never the run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import errno
 import functools
 import io
 import itertools
+import math
 import time
 
 from etils import epath
@@ -31,7 +33,7 @@ REPEATED = ("data", "step", "evaluation", "samples", "checkpoint")
 # Of a whole run: what was done in vain, and what lies between two sessions.
 LOST, DOWN = "lost", "down"
 
-_LEAST_SECONDS = {False: 1.0, True: 30.0}  # from one writing to the next, on disks and in buckets
+_LEAST_SECONDS = {False: 0.5, True: 30.0}  # from one writing to the next, on disks and in buckets
 _CLOSE_SECONDS = 20.0  # for the last line
 _WHAT = f"states of {NAME}"
 
@@ -110,7 +112,7 @@ class Ledger:
 
         LOST is what was done after the step from which a later session went on. DOWN is the time
         between two sessions, in which a slice may have been gone, kept idle, or waited for; what a
-        killed session had not written yet is in it.
+        killed session had not written yet, and the end of a process behind its work, are in it.
         """
         totals = dict.fromkeys((*ONCE, *REPEATED, LOST, DOWN), 0.0)
         goes_on_from = [
@@ -193,9 +195,11 @@ class Book:
         self.before: Sequence[Session] | None = None  # earlier sessions, once they are read
         self._path = epath.Path(workdir) / NAME
         self._data = b""  # of their lines
+        self._newest: Session | None = None  # that is not written yet
         self._background = background.Background(say) if is_writer else None
-        self._least = _LEAST_SECONDS["://" in workdir]
-        self._written = -self._least
+        self._is_remote = "://" in workdir
+        self._least = _LEAST_SECONDS[self._is_remote]
+        self._written = -math.inf
         if is_writer:
             self._background.add(_WHAT, self._open)
 
@@ -206,8 +210,8 @@ class Book:
     def write(self, session: Session) -> None:
         """Writes the session in the place of what was written of it before."""
         if self._background:
-            self._written = time.monotonic()
-            self._background.add(_WHAT, lambda: self._write(session))
+            self._written, self._newest = time.monotonic(), session
+            self._background.add(_WHAT, self._write)
 
     def close(self) -> None:
         """Waits, not for ever, until all is written."""
@@ -216,10 +220,10 @@ class Book:
             self._background = None
 
     def _open(self) -> None:
-        """Keeps the lines that are whole; nothing that lies there refuses the run."""
+        """Keeps the lines that are whole; a disk that cannot be read now is asked again."""
         try:
             lines = list(_lines(self._path))
-        except (OSError, ValueError) as error:
+        except ValueError as error:  # It is no file.
             self._background.note(f"{NAME} begins anew: {error}")
             lines = []
         whole = [(data, session) for data, session in lines if session]
@@ -228,6 +232,12 @@ class Book:
         self._data = b"".join(data for data, _ in whole)
         self.before = [session for _, session in whole]
 
-    def _write(self, session: Session) -> None:
-        line = sealed_lines.make(typed_json.write(session))
-        atomic.write_bytes(self._path, self._data + line)
+    def _write(self) -> None:
+        if self.before is None:
+            self._open()
+        if not self._path.parent.exists() and not self._is_remote:
+            raise FileNotFoundError(errno.ENOENT, "it was moved or removed", self._path.parent)
+        session, self._newest = self._newest, None
+        if session:  # A disk that was behind gets the newest state alone.
+            line = sealed_lines.make(typed_json.write(session))
+            atomic.write_bytes(self._path, self._data + line)

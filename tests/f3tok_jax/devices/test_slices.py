@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from f3tok_jax.devices import processes
 from f3tok_jax.devices import slices
 
 # Names of one slice, its chips and hosts.
@@ -89,7 +90,10 @@ def test_the_compiler_sees_the_devices_of_the_table(tpu_compiler):
         shape = "2x2" if chip.num_axes == 2 else "2x2x1"
         for num_slices in (1, 2):
             target = slices.parse(f"{name}:{shape}", num_slices)
-            assert len(slices.devices(target)) == target.num_devices
+            devices = slices.devices(target)
+            assert len(devices) == target.num_devices
+            assert processes.num_chips(devices) == target.num_chips
+            assert slices.chip_of(devices[0].device_kind) is target.chip
 
 
 def test_flags_of_a_set_are_those_of_all_and_of_the_generation():
@@ -98,6 +102,10 @@ def test_flags_of_a_set_are_those_of_all_and_of_the_generation():
     assert slices.flags("v6e", "overlap")[:-1] == slices.flags("v5e", "overlap")
     with pytest.raises(ValueError, match="--flags must be one of: default overlap .*'fast'"):
         slices.flags("v5e", "fast")
+
+
+def test_a_device_that_is_no_tpu_has_no_peak():
+    assert slices.chip_of("cpu") is slices.chip_of("NVIDIA H100 80GB HBM3") is None
 
 
 def test_chips_have_plausible_figures():

@@ -4,10 +4,12 @@
 
 import errno
 import os
+import threading
 
 import pytest
 
 from data_pipelines.records import atomic
+from data_pipelines.records import small_file
 from f3tok_jax.runs import ledger
 
 
@@ -123,6 +125,50 @@ def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     book = ledger.Book(str(tmp_path), say=said.append)
     for _ in range(5):
         book.write(_session(0.0, first=0, last=1))
+        book._background.drain(10.0)
     book.close()
     assert len([line for line in said if "being lost" in line]) == 1
     assert said[-1].startswith(f"5 states of {ledger.NAME} were lost: ")
+
+
+def test_a_disk_that_was_behind_gets_the_newest_state_alone(tmp_path, monkeypatch):
+    free, write, written = threading.Event(), atomic.write_bytes, []
+
+    def slow(path, data):
+        free.wait(300)
+        written.append(data)
+        write(path, data)
+
+    monkeypatch.setattr(atomic, "write_bytes", slow)
+    book = ledger.Book(str(tmp_path))
+    for last in range(1, 101):
+        book.write(_session(0.0, first=0, last=last))
+    free.set()
+    book.close()
+    assert len(written) <= 2
+    assert [one.last for one in ledger.read(str(tmp_path)).sessions] == [100]
+
+
+def test_a_disk_that_cannot_be_read_for_a_while_keeps_its_sessions(tmp_path, monkeypatch):
+    _write(tmp_path, _session(0.0, first=0, last=1))
+    read, failures = small_file.read_bytes, [OSError(errno.EIO, "I/O error")] * 2
+
+    def broken(path):
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(small_file, "read_bytes", broken)
+    book = ledger.Book(str(tmp_path), say=lambda message: None)
+    for last in (2, 3):
+        book.write(_session(100.0, first=1, last=last))
+    book.close()
+    assert [one.last for one in ledger.read(str(tmp_path)).sessions] == [1, 3]
+
+
+def test_a_folder_that_was_moved_is_not_made_again(tmp_path):
+    said = []
+    book = ledger.Book(str(tmp_path / "run"), say=said.append)
+    book.write(_session(0.0, first=0, last=1))
+    book.close()
+    assert not (tmp_path / "run").exists() and "moved or removed" in said[-1]
