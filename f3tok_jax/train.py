@@ -86,6 +86,9 @@ def _parser() -> command.Parser:
     text = "of the run, with --coordinator; without it, what the cluster must say"
     add("--num_processes", type=int, default=0, help=text)
     add("--process_id", type=int, default=-1, help="of this process from 0, with --coordinator")
+    text = "slice that must be here, such as v5e-16: another number of devices is refused"
+    add("--accelerator", default="", help=text)
+    add("--num_slices", type=int, default=1, help="of --accelerator, joined by the network")
     text = "silence of a process after which the others abort"
     add("--heartbeat_seconds", type=int, default=100, help=text)
     text = "in which all processes must have arrived; then they are compared"
@@ -172,18 +175,30 @@ def _reports(given: argparse.Namespace, stage: Any) -> Any:
 def _find_others(given: argparse.Namespace, config: Any) -> None:
     """Connects this process to the others of its run, which must start alike."""
     from f3tok_jax.devices import processes
-    from f3tok_jax.devices import rendezvous
-    from f3tok_jax.runs import environment
-    from f3tok_jax.training import watchdog
+    from f3tok_jax.devices import slices
 
+    wanted = None
+    if given.accelerator:
+        wanted = slices.parse(given.accelerator, given.num_slices, flag="--accelerator")
     seat = processes.find_seat(
         mode=given.distributed,
         coordinator=given.coordinator,
         num_processes=given.num_processes,
         process_id=given.process_id,
     )
-    if seat is None:
-        return
+    if seat is not None:
+        _meet(seat, given, config)
+    if wanted:
+        processes.check_devices(wanted)
+
+
+def _meet(seat: Any, given: argparse.Namespace, config: Any) -> None:
+    """Waits for the other processes and compares how they start, then connects to them."""
+    from f3tok_jax.devices import processes
+    from f3tok_jax.devices import rendezvous
+    from f3tok_jax.runs import environment
+    from f3tok_jax.training import watchdog
+
     # The config has the overrides; the others say where a host has what it knows by other names.
     own = ("overrides", "coordinator", "process_id", "moved", "compilation_cache", "data_cache")
     flags = {f"--{name}": str(value) for name, value in vars(given).items() if name not in own}

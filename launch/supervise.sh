@@ -131,7 +131,8 @@ start_and_watch() {
 # Every start has its own folder of logs: those of a slice that is gone stay. What is compiled lies in
 # the work folder, too: the next slice loads it.
 start_jobs() {
-    local arguments=("--config=$CONFIG" "--workdir=$WORKDIR" "--accelerator=$ACCELERATOR" "--flags=$FLAGS")
+    local arguments=("--config=$CONFIG" "--workdir=$WORKDIR" "--accelerator=$ACCELERATOR"
+        "--num_slices=$NUM_SLICES" "--flags=$FLAGS")
     if [[ " ${TRAIN_ARGUMENTS[*]:-}" != *" --compilation_cache"* ]]; then
         arguments+=("--compilation_cache=$WORKDIR/compiled")
     fi

@@ -197,6 +197,10 @@ train_here() {
     export PYTHONUNBUFFERED=1
     # Orbax and Grain keep many files open.
     ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+    if [[ -n "$ACCELERATOR" ]]; then
+        TRAIN_ARGUMENTS=("--accelerator=$ACCELERATOR" "--num_slices=$NUM_SLICES"
+            ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"})
+    fi
     if [[ -n "$ACCELERATOR" && -z "${LIBTPU_INIT_ARGS:-}" ]]; then
         export LIBTPU_INIT_ARGS="$COMPILER_FLAGS"
     fi

@@ -12,6 +12,7 @@ import jax
 
 from f3tok_jax.devices import cluster
 from f3tok_jax.devices import rendezvous
+from f3tok_jax.devices import slices
 
 _JAX_SECONDS = 300  # at least, for what JAX does once all are there
 _IMPORTED = time.time()
@@ -103,6 +104,22 @@ def connect(
     rendezvous.meet(seat, seconds=start_seconds, facts=facts)
     # What was found is said: JAX would look for it by a way of its own.
     jax.distributed.initialize(seat.coordinator, seat.num_processes, seat.process_id, **limits)
+
+
+def check_devices(wanted: slices.Slice) -> None:
+    """Refuses other devices than those of a slice, or of several: one chip may be missing.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    found = jax.devices()
+    counts = len(found), len({getattr(device, "slice_index", 0) for device in found})
+    if found[0].platform != "tpu" or counts != (wanted.num_devices, wanted.num_slices):
+        raise ValueError(
+            f"--accelerator must be what the run has, {wanted} with {wanted.num_devices} devices, got "
+            f"{counts[0]} {found[0].device_kind} devices of {counts[1]} slices: start on every host, "
+            "name the slice that is here, or have it repaired"
+        )
 
 
 def _check_count(wanted: int) -> None:

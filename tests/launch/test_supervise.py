@@ -27,6 +27,8 @@ def test_whole_course_hands_over_arguments_exactly(cloud):
             "f3tok_jax.train",
             "--config=configs/autoencoder.py:base",
             "--workdir=gs://bucket/a run",
+            "--accelerator=v5litepod-8",
+            "--num_slices=1",
             "--compilation_cache=gs://bucket/a run/compiled",
             *awkward,
         ]

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a program: which processes it looks for, and how it meets them."""
 
+import types
+
 import jax
 import pytest
 
 from f3tok_jax.devices import cluster
 from f3tok_jax.devices import processes
+from f3tok_jax.devices import slices
 
 _NOTHING = dict(mode="auto", coordinator="", num_processes=0, process_id=-1)
 _GIVEN = dict(coordinator="a:1", num_processes=2, process_id=1)
@@ -59,6 +62,33 @@ def test_one_host_that_is_not_one_of_so_many_is_refused(slice_host, monkeypatch)
     assert processes.find_seat(**_NOTHING) is None
     only_jax = processes.find_seat(**_NOTHING | dict(num_processes=4, mode="on"))
     assert only_jax == cluster.Seat(num_processes=4)
+
+
+@pytest.mark.parametrize(
+    "name, num_slices, missing, platform, is_whole",
+    [
+        ("v5litepod-16", 1, 0, "tpu", True),
+        ("v5e:4x4", 2, 0, "tpu", True),
+        ("tpu7x-16", 1, 0, "tpu", True),
+        ("v5e-16", 1, 1, "tpu", False),
+        ("v5e-16", 2, 16, "tpu", False),
+        ("v5e-16", 1, 0, "cpu", False),
+    ],
+)
+def test_a_slice_with_a_missing_chip_is_refused(
+    name, num_slices, missing, platform, is_whole, monkeypatch
+):
+    wanted = slices.parse(name, num_slices)
+    each = wanted.num_devices // num_slices
+    devices = [
+        types.SimpleNamespace(platform=platform, device_kind="TPU", slice_index=number // each)
+        for number in range(wanted.num_devices - missing)
+    ]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    if is_whole:
+        return processes.check_devices(wanted)
+    with pytest.raises(ValueError, match=f"--accelerator must be .*, got {len(devices)} TPU dev"):
+        processes.check_devices(wanted)
 
 
 def test_all_have_met_before_jax_is_told_where_they_are(slice_host, monkeypatch):
