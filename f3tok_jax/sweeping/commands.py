@@ -119,6 +119,7 @@ def _planned(
         workdir=given.workdir,
         moved=dict(given.moved or ()),
         looks=not (given.dry_run and "://" in given.workdir),  # It needs no key to a bucket.
+        makes=given.backend == "local" and not given.stop,  # What workers see is theirs to check.
     )
     halving = sweep.halving
     if given.prune == "halving":

@@ -17,6 +17,8 @@ from data_pipelines.records import sealed
 from data_pipelines.records import small_file
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places
 from f3tok_jax.runs import typed_json
 from f3tok_jax.stages import registry
 from f3tok_jax.sweeping import space
@@ -95,6 +97,7 @@ def runs(
     workdir: str,
     moved: Mapping[str, str] = types.MappingProxyType({}),
     looks: bool = True,
+    makes: bool = False,
 ) -> list[Run]:
     """The runs of some arms, each with each seed.
 
@@ -106,6 +109,7 @@ def runs(
         workdir: folder of the runs' folders, local or a bucket.
         moved: where what the config names lies now; see F3Tokenizer.from_pretrained.
         looks: at what is in the folders.
+        makes: what is trained, on the models that the config names, which must be there.
 
     Returns:
         One run per arm and seed, in that order.
@@ -125,13 +129,15 @@ def runs(
     for arm in arms:
         for seed in seeds:
             changes, name = arm.arguments(seed), name_of(arm, seed)
+            folder = os.path.join(workdir, name)
             config = _config(recipe, [*overrides, *changes], name)
+            if makes:
+                _make(config, folder, name, moved)
             twin = hashes.setdefault(config_lib.hash_of(config), name)
             if twin != name:
                 raise ValueError(
                     f"arms must have different configs, got one for {twin} and {name}: leave out one"
                 )
-            folder = os.path.join(workdir, name)
             is_moved = looks and config_lib.exists(folder) and _check_there(config, folder)
             arguments = (f"--config={recipe}", *overrides, *changes, f"--workdir={folder}", *maps)
             of_run = dict(arm=arm, seed=seed, workdir=folder, arguments=arguments, config=config)
@@ -147,6 +153,17 @@ def _config(recipe: str, arguments: Sequence[str], name: str) -> ml_collections.
     except ValueError as error:
         raise ValueError(f"{name} cannot be trained: {error}") from error
     return config
+
+
+def _make(
+    config: ml_collections.ConfigDict, folder: str, name: str, moved: Mapping[str, str]
+) -> None:
+    """Refuses a config that its stage, or a model that it names, does not go with."""
+    run = lineage.Lineage.trained_by(config, folder, places.Places(dict(moved)))
+    try:
+        registry.of(config.stage).make(config, run)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be trained: {error}") from error
 
 
 def _check_there(config: ml_collections.ConfigDict, folder: str) -> bool:

@@ -5,6 +5,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from f3tok_jax import sweep
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import job
 from f3tok_jax.sweeping import places
+from tests.support import bucket
 from tests.support import launching
 from tests.support import swept
 from tests.support import toy_run
@@ -182,8 +184,9 @@ def test_a_sweep_that_was_changed_says_what_it_leaves_and_what_is_new(tmp_path, 
 def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys):
     arguments = _arguments(tmp_path, 1)
     folder = _run(tmp_path, 1)
-    flags = [f"--config={swept.RECIPE}:tiny", "--config.num_steps=6"]
-    flags += ["--config.optimizer.generator.clip_norm=1.0", f"--workdir={folder}"]
+    changes = ("num_steps=6", *swept.SHORT, "optimizer.generator.clip_norm=1.0")
+    flags = [f"--config={swept.RECIPE}:tiny", *(f"--config.{change}" for change in changes)]
+    flags += [f"--workdir={folder}"]
     environment = {**os.environ, "PYTHONPATH": str(swept.ROOT), "QUICK_SECONDS": "0.3"}
     run = subprocess.Popen([sys.executable, str(swept.QUICK), *flags], env=environment)
     launching.until(lambda: swept.steps_of(folder), _SLOW)
@@ -199,6 +202,7 @@ def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys):
         ("--only=clip_norm-7", "--only must name arms or runs of the sweep, got 'clip_norm-7'"),
         ("--config.num_step=3", "did you mean --config.num_steps?"),
         ("--config.optimizer.ema_decay=2.0", "clip_norm-1_0 cannot be trained: config.optimizer.e"),
+        ("--config.num_steps=1", "clip_norm-1_0 cannot be trained: optimizer warmup_steps=1 must "),
         ("--config.seed=3", "--seeds says which seeds are trained"),
         ("--max_parallel=0", "must be at least 1"),
         ("--backend=tpu", "--workdir must be a place that every worker sees"),
@@ -257,6 +261,20 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(tmp_path, capsys):
     assert lines[2].startswith(f"{begin}--zone zone-a --accelerator=v5litepod-8 --spot --cluster=c")
     assert lines[2].endswith("--workdir=gs://bucket/My_sweep/clip_norm-3_0")
     assert not list(tmp_path.glob("s")) and not pathlib.Path("My_sweep").exists()
+
+
+def test_the_table_of_a_bucket_is_that_of_its_folders(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))  # where locks of what is in buckets lie
+    assert sweep.main(_arguments(tmp_path, 2, "--max_parallel=2")) == 0
+    table = capsys.readouterr().out.splitlines()[-4:]
+    shutil.copytree(tmp_path / "s", bucket.serve() / "s")
+    assert sweep.main([f"--workdir={bucket.URL}/s", "--status"]) == 0
+    assert capsys.readouterr().out.splitlines() == table and "2 runs: 2 done" in table[-1]
+    # What is there is not trained again from elsewhere either.
+    again = [f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={bucket.URL}/s", "--backend=tpu"]
+    flags = ["--zone=z", "--accelerator=v5e-8"]
+    assert sweep.main([*again, *flags]) == 0
+    assert "2 of 2 runs are done" in capsys.readouterr().out
 
 
 _LAUNCHER = """

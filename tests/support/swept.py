@@ -22,6 +22,9 @@ ROOT = _SUPPORT.parents[1]
 RECIPE = ROOT / "configs" / "autoencoder.py"
 QUICK = _SUPPORT / "quick_train.py"
 
+# Of every run, so that it may be of few steps.
+SHORT = tuple(f"optimizer.{one}.warmup_steps=1" for one in ("generator", "discriminator"))
+
 _FILE = """
 from f3tok_jax.sweeping import space
 
@@ -30,7 +33,7 @@ def get_sweep(preset="tiny"):
         recipe={recipe!r},
         arms=space.grid({{"optimizer.generator.clip_norm": {values}}}),
         metric="eval/mel",
-        overrides=("num_steps={num_steps}",),
+        overrides=("num_steps={num_steps}", *{short}),
         {more}
     )
 """
@@ -41,7 +44,7 @@ def write_sweep(folder: pathlib.Path, num_arms: int, num_steps: int = 6, more: s
     path = folder / "sweep.py"
     values = tuple(float(value) for value in range(1, num_arms + 1))
     fields = dict(recipe=f"{RECIPE}:tiny", values=values, num_steps=num_steps, more=more)
-    path.write_text(_FILE.format(**fields))
+    path.write_text(_FILE.format(short=SHORT, **fields))
     return str(path)
 
 

@@ -84,6 +84,16 @@ def test_every_run_of_a_shipped_sweep_is_valid(name, preset, tmp_path):
     }
 
 
+def test_the_table_of_shipped_sweeps_has_their_sizes():
+    said = (swept.ROOT / "configs" / "README.md").read_text(encoding="utf-8")
+    for name, path in sweep_file.shipped().items():
+        made = [sweep_file.read(f"{path}:{preset}") for preset in ("tiny", "base")]
+        first, second = (len(one.arms) * len(one.seeds) for one in made)
+        (row,) = [line for line in said.splitlines() if line.startswith(f"| `{name}` | ")]
+        assert f" | {first}, {second} | " in row
+        assert row.split("|")[-2].strip(" `") in (made[0].metric, "f3tok_jax.ablation")
+
+
 def test_what_is_no_sweep_is_one_sentence(tmp_path):
     def refusal(text: str) -> str:
         path = tmp_path / "sweep.py"
