@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from data_pipelines import command
 from f3tok_jax import sweep
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import job
@@ -38,11 +39,15 @@ def _arguments(folder: pathlib.Path, num_arms: int, *more: str, **options) -> li
     return [f"--sweep={path}", f"--workdir={folder / 's'}", *more]
 
 
-def _states(workdir: pathlib.Path, tmp_path: pathlib.Path) -> dict[str, str]:
-    """Name -> state of each run, best first, by --status --output."""
-    output = tmp_path / "status.json"
-    assert sweep.main([f"--workdir={workdir}", "--status", f"--output={output}"]) == 0
-    return {row.name: row.state for row in results_lib.read(output).rows}
+def _rows(folder: pathlib.Path) -> tuple[results_lib.SweptRun, ...]:
+    """The runs, best first, by --status --output."""
+    output = folder / "status.json"
+    assert sweep.main([f"--workdir={folder / 's'}", "--status", f"--output={output}"]) == 0
+    return results_lib.read(output).rows
+
+
+def _states(folder: pathlib.Path) -> dict[str, str]:
+    return {row.name: row.state for row in _rows(folder)}
 
 
 def _run(folder: pathlib.Path, index: int) -> pathlib.Path:
@@ -85,25 +90,49 @@ def _kill_all(driver: subprocess.Popen, workdir: pathlib.Path, num: int) -> None
         holder.tell(signal.SIGKILL)
 
 
-def test_a_killed_driver_leaves_runs_that_the_next_one_waits_for(tmp_path, capsys):
+@pytest.fixture
+def go_when_waited_for(monkeypatch):
+    """Lets runs below a folder go on once it is said that one of them is waited for."""
+
+    def watch(folder: pathlib.Path) -> None:
+        say = command.say
+
+        def heard(text: str) -> None:
+            say(text)
+            if "is waited for" in text:
+                (folder / "s" / text.partition(":")[0] / "go").touch()
+
+        monkeypatch.setattr(command, "say", heard)
+
+    return watch
+
+
+def test_a_killed_driver_leaves_runs_that_the_next_one_waits_for(
+    tmp_path, capsys, go_when_waited_for
+):
     arguments = _arguments(tmp_path, 3, "--max_parallel=2")
-    driver = _start(arguments, QUICK_SLOW="clip_norm-1_0", QUICK_SECONDS="0.05")
-    launching.until(lambda: swept.steps_of(_run(tmp_path, 1)), _SLOW)
+    driver = _start(arguments, QUICK_HOLD="3")
+    launching.until(lambda: all(len(swept.steps_of(_run(tmp_path, n))) > 1 for n in (1, 2)), _SLOW)
     driver.kill()  # its runs go on
     driver.communicate()
     orphan = job.holder(str(_run(tmp_path, 1)))
-    assert orphan.pid and _states(tmp_path / "s", tmp_path)["clip_norm-1_0"] == "running"
+    first, *_, last = _rows(tmp_path)
+    assert orphan.pid and (first.name, first.state, last.state) == (
+        *("clip_norm-1_0", "running", "waiting"),
+    )
+    assert (first.step, first.num_steps, first.eta_seconds, first.best) == (2, 6, 4.0, 1.5)
+    go_when_waited_for(tmp_path)
     assert sweep.main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"clip_norm-1_0: is trained by {orphan}, which is waited for" in printed
     assert all(swept.steps_of(_run(tmp_path, n)) == [1, 2, 3, 4, 5, 6] for n in (1, 2, 3))
-    assert set(_states(tmp_path / "s", tmp_path).values()) == {"done"}
+    assert {row.state for row in _rows(tmp_path)} == {"done"}
 
 
 def test_runs_are_stopped_from_elsewhere_and_go_on(tmp_path, capsys):
     arguments = _arguments(tmp_path, 3, "--max_parallel=2", num_steps=9)
-    driver = _start(arguments, QUICK_SECONDS="0.3")
-    launching.until(lambda: len(swept.steps_of(_run(tmp_path, 2))) > 2, _SLOW)
+    driver = _start(arguments, QUICK_HOLD="3")
+    launching.until(lambda: all(len(swept.steps_of(_run(tmp_path, n))) > 1 for n in (1, 2)), _SLOW)
     assert sweep.main(arguments) == 1  # one driver at a time
     assert f"which process {driver.pid} on " in capsys.readouterr().err
     assert sweep.main([f"--workdir={tmp_path / 's'}", "--stop"]) == 0
@@ -126,8 +155,8 @@ def _check_left(driver: subprocess.Popen) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_what_asks_it_to_leave_is_passed_on_to_the_runs_that_save(number, tmp_path):
     arguments = _arguments(tmp_path, 3, "--max_parallel=2", num_steps=9)
-    driver = _start(arguments, QUICK_SECONDS="0.3")
-    launching.until(lambda: len(swept.steps_of(_run(tmp_path, 2))) > 2, _SLOW)
+    driver = _start(arguments, QUICK_HOLD="3")
+    launching.until(lambda: all(len(swept.steps_of(_run(tmp_path, n))) > 1 for n in (1, 2)), _SLOW)
     driver.send_signal(number)
     _check_left(driver)
     assert len(swept.steps_of(_run(tmp_path, 1))) < 9
@@ -137,19 +166,22 @@ def test_worse_runs_are_pruned_and_go_on_by_name(tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna", reason="Optuna is not installed: the extra sweeps")
     halving = "halving=space.Halving(2, 2),"
     arguments = _arguments(tmp_path, 4, num_steps=8, more=halving)
-    monkeypatch.setenv("QUICK_SECONDS", "0.2")
+    monkeypatch.setenv("QUICK_HOLD", "3")
+    _run(tmp_path, 1).mkdir(parents=True)
+    (_run(tmp_path, 1) / "go").touch()
     assert sweep.main(arguments) == 0
-    states = _states(tmp_path / "s", tmp_path)
+    states = _states(tmp_path)
     assert states == {"clip_norm-1_0": "done"} | {f"clip_norm-{n}_0": "pruned" for n in (2, 3, 4)}
     printed = capsys.readouterr().out
     assert "clip_norm-2_0: pruned: eval/mel is " in printed and "better in others" in printed
     few = [len(swept.steps_of(_run(tmp_path, n))) for n in (2, 3, 4)]
-    assert all(2 <= num < 8 for num in few)
+    assert set(few) <= {2, 3}
     assert sweep.main(arguments) == 0  # They stay as they are.
     assert [len(swept.steps_of(_run(tmp_path, n))) for n in (2, 3, 4)] == few
+    monkeypatch.delenv("QUICK_HOLD")
     assert sweep.main([*arguments, "--only=clip_norm-3"]) == 0
     assert swept.steps_of(_run(tmp_path, 3)) == list(range(1, 9))
-    assert _states(tmp_path / "s", tmp_path)["clip_norm-3_0"] == "done"
+    assert _states(tmp_path)["clip_norm-3_0"] == "done"
 
 
 def test_pruning_without_its_library_is_refused_before_anything_begins(
@@ -181,15 +213,16 @@ def test_a_sweep_that_was_changed_says_what_it_leaves_and_what_is_new(tmp_path, 
     assert "must have the seal" in capsys.readouterr().err
 
 
-def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys):
+def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys, go_when_waited_for):
     arguments = _arguments(tmp_path, 1)
     folder = _run(tmp_path, 1)
     changes = ("num_steps=6", *swept.SHORT, "optimizer.generator.clip_norm=1.0")
     flags = [f"--config={swept.RECIPE}:tiny", *(f"--config.{change}" for change in changes)]
     flags += [f"--workdir={folder}"]
-    environment = {**os.environ, "PYTHONPATH": str(swept.ROOT), "QUICK_SECONDS": "0.3"}
+    environment = {**os.environ, "PYTHONPATH": str(swept.ROOT), "QUICK_HOLD": "3"}
     run = subprocess.Popen([sys.executable, str(swept.QUICK), *flags], env=environment)
     launching.until(lambda: swept.steps_of(folder), _SLOW)
+    go_when_waited_for(tmp_path)
     assert sweep.main(arguments) == 0 and run.wait(_SLOW) == 0
     assert "is trained by another process, which is waited for" in capsys.readouterr().out
     assert swept.steps_of(folder) == [1, 2, 3, 4, 5, 6]
@@ -326,7 +359,8 @@ def test_slices_take_one_run_after_the_other_and_the_one_that_they_had(
 def test_twelve_runs_killed_twice_are_trained_once(tmp_path):
     """Real training loops of the toy stage; python -m pytest -m slow with this file."""
     shards = toy_run.build_data(tmp_path)
-    arguments = _arguments(tmp_path, 12, "--max_parallel=2", num_steps=12)
+    options = dict(num_steps=12, metric="eval/error")
+    arguments = _arguments(tmp_path, 12, "--max_parallel=2", **options)
     flags = [one for one in toy_run.arguments(shards) if "num_steps" not in one]
     environment = {
         "SWEPT_BY": toy_run.__file__,

@@ -1,15 +1,20 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""launch/sweep.sh: what its dry run prints, and that it is the program of sweeps with an environment.
+"""launch/sweep.sh: what its dry run prints, which every run's own dry run and the real xpk accept.
 
-REWRITE_GOLDEN=1 rewrites tests/golden/launch_sweep.txt.
+REWRITE_GOLDEN=1 rewrites tests/golden/launch_sweep.txt; for the real xpk see test_xpk.py.
 """
 
 import os
 import pathlib
 import re
+import shlex
 import sys
 
+import pytest
+import yaml
+
+from f3tok_jax import sweep
 from tests.support import launching
 
 _SCRIPT = launching.ROOT / "launch" / "sweep.sh"
@@ -51,3 +56,49 @@ def test_dry_run_prints_the_stored_commands(tmp_path):
         _GOLDEN.write_text(printed, encoding="utf-8")
     assert printed == _GOLDEN.read_text(encoding="utf-8")
     assert sorted(path.name for path in pathlib.Path(venv).iterdir()) == ["bin", "installed"]
+
+
+def _commands(capsys, name: str) -> list[list[str]]:
+    """The arguments of tpu_train.sh for each run of a sweep on a cluster, its image's setup first."""
+    flags = [*launching.CLUSTER, *launching.IMAGE, "--accelerator=v5e-16", "--dry_run"]
+    place = ["--workdir=gs://bucket/a sweep", "--backend=xpk", *flags]
+    assert sweep.main([f"--sweep=configs/sweeps/{name}.py:base", *place]) == 0
+    *lines, said = capsys.readouterr().out.splitlines()
+    assert said == f"{len(lines) - 1} runs; nothing was begun"
+    words = [shlex.split(line) for line in lines]
+    assert all(line[:3] == ["+", "bash", "launch/tpu_train.sh"] for line in words)
+    return [line[3:] for line in words]
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    monkeypatch.chdir(launching.ROOT)
+
+
+def test_every_run_of_a_cluster_is_a_workload_of_its_own(at_root, capsys):
+    setup, *runs = _commands(capsys, "losses")
+    assert setup[0] == "setup" and launching.launch(*setup, "--dry-run").returncode == 0
+    names = []
+    for run in runs:
+        result = launching.launch(*run, "--dry-run")
+        assert result.returncode == 0, result.stdout
+        names += re.findall(r"workload create --workload (\S+)", result.stdout)
+    assert len(set(names)) == len(runs) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("R28")
+def test_the_real_xpk_accepts_every_run_of_a_sweep(at_root, real_xpk, capsys):
+    _, *runs = _commands(capsys, "flow_head")
+    assert len(runs) == 12
+    names = set()
+    for run in runs:
+        result = launching.launch("run", *run, environment={"XPK": str(real_xpk)})
+        assert result.returncode == 0, result.stdout
+        manifest = yaml.safe_load((real_xpk.parent / "manifest.yaml").read_text())
+        names.add(manifest["metadata"]["name"])
+        labels = manifest["metadata"]["labels"]
+        assert labels["kueue.x-k8s.io/queue-name"]  # Kueue decides when.
+        text = (real_xpk.parent / "manifest.yaml").read_text()
+        assert run[-1].rpartition("/")[2] in text.replace("\n", "").replace(" ", "")
+    assert len(names) == 12

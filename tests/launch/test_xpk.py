@@ -9,10 +9,8 @@ makes it, or by hand:
     F3TOK_XPK=/tmp/xpk/bin/xpk pytest tests/launch/test_xpk.py
 """
 
-import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 
@@ -203,26 +201,6 @@ def test_a_cluster_restarts_what_the_table_says():
 
 
 # The real xpk.
-
-
-@pytest.fixture
-def real_xpk(tmp_path):
-    """A program that asks the real xpk for a dry run, and keeps the manifest."""
-    found = os.environ.get("F3TOK_XPK") or shutil.which("xpk")
-    if found is None:
-        pytest.skip("xpk is not installed (see the top of this file)")
-    (tmp_path / "empty").mkdir()
-    program = tmp_path / "real_xpk"
-    # Without a home and without gcloud: a dry run needs neither, and changes nothing.
-    program.write_text(
-        "#!/bin/bash\n"
-        'if [[ "$2" != create ]]; then exit 0; fi\n'
-        f'exec env -i HOME="{tmp_path}/empty" PATH="{tmp_path}/empty" TELEMETRY_ENABLED="$TELEMETRY_ENABLED" '
-        f'"{pathlib.Path(found).absolute().parent}/python" "{found}" "$@" --dry-run '
-        f'--output-manifest-file="{tmp_path}/manifest.yaml"\n'
-    )
-    program.chmod(0o755)
-    return program
 
 
 def _manifest(real_xpk, *arguments) -> dict:

@@ -5,9 +5,8 @@
     python tests/support/quick_train.py --config=... --workdir=...       like python -m f3tok_jax.train
 
 It evaluates and saves every other step; logs/steps gets a line for each step that it takes. Environment:
-    QUICK_SECONDS   for a step
-    QUICK_FAIL      folder whose run ends with code 3 and a sentence
-    QUICK_SLOW      folder whose run takes ten times as long for a step
+    QUICK_FAIL   folder whose run ends with code 3 and a sentence
+    QUICK_HOLD   step before which a run waits until it is told to leave, or `go` is in its folder
 """
 
 import fcntl
@@ -64,17 +63,20 @@ def main() -> int:
 
 def _train(config, workdir: pathlib.Path, told: list) -> int:
     saved = [int(path.name) for path in workdir.glob("checkpoints/*")]
+    hold = int(os.environ.get("QUICK_HOLD", "0"))
     for step in range(max(saved, default=0) + 1, config.num_steps + 1):
         if workdir.name == os.environ.get("QUICK_FAIL"):
             print(f"{__file__}: step {step} is not finite\n", file=sys.stderr)
             return 3
-        slow = 10 if workdir.name == os.environ.get("QUICK_SLOW") else 1
-        time.sleep(slow * float(os.environ.get("QUICK_SECONDS", "0.01")))
+        while step == hold and not told and not (workdir / "go").exists():
+            time.sleep(0.02)
         with open(workdir / "logs" / "steps", "a", encoding="utf-8") as file:
             file.write(f"{step}\n")
         if told or step % 2 == 0:
             with open(workdir / "metrics.jsonl", "ab") as file:
-                file.write(sealed_lines.make({"step": step, METRIC: value_of(config, step)}))
+                left = float(config.num_steps - step)
+                line = {"step": step, METRIC: value_of(config, step), "time/eta_seconds": left}
+                file.write(sealed_lines.make(line))
             _save(config, workdir, step)
         if told and step < config.num_steps:
             return 42

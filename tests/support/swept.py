@@ -32,18 +32,25 @@ def get_sweep(preset="tiny"):
     return space.Sweep(
         recipe={recipe!r},
         arms=space.grid({{"optimizer.generator.clip_norm": {values}}}),
-        metric="eval/mel",
+        metric={metric!r},
         overrides=("num_steps={num_steps}", *{short}),
         {more}
     )
 """
 
 
-def write_sweep(folder: pathlib.Path, num_arms: int, num_steps: int = 6, more: str = "") -> str:
+def write_sweep(
+    folder: pathlib.Path,
+    num_arms: int,
+    num_steps: int = 6,
+    metric: str = "eval/mel",
+    more: str = "",
+) -> str:
     """Writes a sweep of arms clip_norm-1_0, clip_norm-2_0, ..., the first the best; its file."""
     path = folder / "sweep.py"
     values = tuple(float(value) for value in range(1, num_arms + 1))
     fields = dict(recipe=f"{RECIPE}:tiny", values=values, num_steps=num_steps, more=more)
+    fields |= dict(metric=metric)
     path.write_text(_FILE.format(short=SHORT, **fields))
     return str(path)
 
