@@ -109,7 +109,9 @@ one's, or over the slowest network where that takes longer: with all communicati
 
 
 def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
-    share = f"{one['work']:,.1f} s" if one["unit"] == "audio_seconds" else f"{one['work']:,.0f} tokens"
+    share = (
+        f"{one['work']:,.1f} s" if one["unit"] == "audio_seconds" else f"{one['work']:,.0f} tokens"
+    )
     return (
         share,
         f"{one['memory'] / _GIB:.2f} of {one['limit'] / _GIB:.2f} GiB",

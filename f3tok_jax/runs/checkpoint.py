@@ -62,6 +62,7 @@ class Checkpointer:
         best_from: int = 0,
         keep_last: int = 2,
         keep_best: int = 1,
+        may_write: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = print,
     ):
         """Opens the run's checkpoints, removes what killed saves left behind, and tries the folder.
@@ -74,6 +75,7 @@ class Checkpointer:
             best_from: step after which it counts.
             keep_last: newest steps kept.
             keep_best: best steps kept.
+            may_write: raises ValueError where the folder is another run's by now.
             say: where messages to the user go.
 
         Raises:
@@ -85,6 +87,7 @@ class Checkpointer:
         self._best_metric, self._best_from = best_metric, best_from
         self._keep_last = keep_last
         self._keep_best = keep_best
+        self._may_write = may_write
         self._say = say
         self._pending_step: int | None = None
         quiet.keep_quiet()
@@ -170,6 +173,7 @@ class Checkpointer:
                 "values; the last checkpoint stays"
             )
             return False
+        self._may_write()
         self._check_space(step, state)
         self._make_way(step)
         meta = checkpoint_meta.made(

@@ -19,6 +19,7 @@ from data_pipelines.records import small_file
 from f3tok_jax.devices import multihost
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import frozen_file
+from f3tok_jax.runs import lease
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import saved_states
 
@@ -58,32 +59,46 @@ def mark_done(workdir: str, step: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(workdir: str) -> Iterator[None]:
+def locked(workdir: str, say: Callable[[str], None] = print) -> Iterator[Callable[[], None]]:
     """Keeps a second run out of the folder; all processes of a run enter together.
 
-    The system frees the lock of a process that dies. Buckets have no locks, and get none.
+    The system frees the lock of a process that dies. Buckets have no locks: there it is a lease.
+
+    Args:
+        workdir: of the run.
+        say: where it is said what is waited for.
+
+    Yields:
+        What raises ValueError once another run has taken the folder all the same.
 
     Raises:
         ValueError: where another run is at work in the folder.
     """
-    handle, is_free = None, True
-    if jax.process_index() == 0 and "://" not in workdir:
+    handle, held, taken = None, None, ""
+    if jax.process_index() == 0:
         try:
-            handle = lock.take(os.path.join(workdir, "logs", "lock"))
+            if "://" in workdir:
+                held = lease.Lease(epath.Path(workdir) / "logs", say=say)
+            else:
+                handle = lock.take(os.path.join(workdir, "logs", "lock"))
         except BlockingIOError:
-            is_free = False
-        except OSError:
-            pass  # A folder that cannot be written is refused by `prepare`.
-    try:
-        if not multihost.all_agree(is_free):
-            raise ValueError(
+            taken = (
                 f"--workdir must not be in use, got {workdir}, in which another process trains; "
                 "end that one first, or give another folder"
             )
-        yield
+        except lease.Taken as error:
+            taken = str(error)
+        except OSError:
+            pass  # A folder that cannot be written is refused by `prepare`.
+    try:
+        if not multihost.all_agree(not taken):
+            raise ValueError(taken or f"--workdir must not be in use, got {workdir}")
+        yield held.check if held else lambda: None
     finally:
         if handle:
             handle.close()
+        if held:
+            held.give_back()
 
 
 def prepare(

@@ -256,13 +256,14 @@ def _open_folder(
             **checkpoint_meta.versions(),
         }
     )
-    stack.enter_context(run_folder.locked(workdir))
+    may_write = stack.enter_context(run_folder.locked(workdir, say))
     run_folder.check_began_with(workdir, inputs.begins_with, moved=inputs.moved, say=say)
     run_folder.prepare(config, workdir, environment_lib.environment(inputs.begins_with))
     return checkpoint.Checkpointer(
         workdir,
         config_json=config_lib.to_json(config),
         data_fingerprint=inputs.train.fingerprint,
+        may_write=may_write,
         best_metric=inputs.stage.best_metric,
         best_from=inputs.stage.best_from,
         keep_last=config.checkpoint.keep_last,
