@@ -190,7 +190,7 @@ def run(
     name = parser.prog.removeprefix("python -m ")
     try:
         with leaving.listening(), leaving.handling(_told_to_leave(name, resumes)):
-            given = _parse(parser, arguments)
+            given = parse(parser, arguments)
             with leaving.handling(_on_ctrl_c(name, given, interrupted)):
                 code = work(given) or EXIT_DONE
                 ended(code)
@@ -295,7 +295,8 @@ def _full_disk(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The flags that were given; raises ValueError for wrong ones."""
     rest = sys.argv[1:] if arguments is None else list(arguments)
     given = argparse.Namespace()
     if parser.get_default("overrides") is not None:

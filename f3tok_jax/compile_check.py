@@ -21,17 +21,9 @@ import sys
 import time
 
 from data_pipelines import command
+from f3tok_jax.devices import slices
 
-EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, 2
-
-# Without these libtpu asks the machine which TPU it is, and two processes lock each other out.
-LIBTPU_ENVIRONMENT = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_ID": "0",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
+EXIT_FITS, EXIT_REFUSED, EXIT_DOES_NOT_FIT = 0, 1, slices.EXIT_DOES_NOT_FIT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +56,6 @@ def _check(given: argparse.Namespace) -> None:
     import jax
 
     from f3tok_jax.cost import step as cost_step
-    from f3tok_jax.devices import slices
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import results
     from f3tok_jax.stages import registry
@@ -112,5 +103,5 @@ def _check(given: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     # JAX reads JAX_PLATFORMS when it is imported; libtpu the rest when it is loaded.
-    os.environ.update(LIBTPU_ENVIRONMENT, JAX_PLATFORMS="cpu")
+    os.environ.update(slices.COMPILER_ENVIRONMENT, JAX_PLATFORMS="cpu")
     sys.exit(main())

@@ -7,7 +7,7 @@ r"""Says what a slice is, by any of its names: chips, hosts, memory, image, flag
 
 Needs nothing but Python 3.10: launch/ asks it before anything is installed.
 
-Exit codes: 0; 1 for what no product is, with what there is.
+Exit codes: 0 said, 1 no product has that name (one sentence says what there is).
 """
 
 import argparse

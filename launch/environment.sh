@@ -89,6 +89,25 @@ install() {
     if [[ "$DRY_RUN" != 1 ]]; then printf '%s\n' "$stamp" >"$VENV/installed"; fi
 }
 
+# install_tpu_compiler PYTHON OTHERWISE: the TPU's compiler, which needs no TPU. Beside the environment and
+# not in it, where it would have every program look for TPUs. 213 MB to fetch, for Linux on x86-64 only:
+# elsewhere it says what OTHERWISE is.
+install_tpu_compiler() {
+    local version folder="$VENV/tpu_compiler"
+    if "$1" -m pip show --quiet libtpu 2>/dev/null; then return 0; fi
+    version="libtpu==$(pinned libtpu)"
+    if [[ ! -f "$folder/$version" ]]; then
+        say "the TPU's compiler: $version"
+        if ! narrate "$1" -m pip --disable-pip-version-check install --no-deps \
+            --progress-bar off --only-binary :all: --upgrade --target "$folder" "$version"; then
+            say "there is no $version for this machine: $2"
+            return 0
+        fi
+        touch "$folder/$version"
+    fi
+    export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}"
+}
+
 # Some systems split ensurepip off; the pip that is here can then fill the environment.
 make_venv() {
     if run "$1" -m venv "$VENV"; then return 0; fi

@@ -12,6 +12,8 @@ STATE="" # of the queued resource, as it was last seen: ABSENT where there is no
 source "$REPO/launch/bill.sh"
 # shellcheck source=launch/workers.sh
 source "$REPO/launch/workers.sh"
+# shellcheck source=launch/check.sh
+source "$REPO/launch/check.sh"
 # shellcheck source=launch/supervise.sh
 source "$REPO/launch/supervise.sh"
 

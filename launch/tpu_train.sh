@@ -14,16 +14,19 @@
 #       other. The same command resumes. Exit codes: those of `python -m f3tok_jax.train`.
 #
 #   bash launch/tpu_train.sh [COMMAND] --tpu NAME --zone ZONE --accelerator v5litepod-16 --config ... --workdir gs://...
-#       (v5e-16 and v5e:4x4 are the same: python -m f3tok_jax.slices v5e-16 says what it is.) Through
-#       gcloud: creates the slice, copies this tree, installs, trains, restarts after preemption.
-#       COMMAND: create | wait | setup | run | status | logs | stop | resume | delete | all (default:
-#       create, wait, setup, run). The slice costs money until `delete`: nothing deletes it for you;
-#       however this ends, its last words are what that costs and how it is deleted.
+#       Through gcloud: checks everything here first, then creates the slice, copies this tree,
+#       installs, trains, restarts after preemption. v5e-16 and v5e:4x4 are the same slice (what one
+#       is: python -m f3tok_jax.slices v5e-16). COMMAND: create | wait | setup | run | status | logs |
+#       stop | resume | delete | all (default: create, wait, setup, run). The slice costs money until
+#       `delete`: nothing deletes it for you; however this ends, its last words are what that costs and
+#       how it is deleted.
 #
 #       --num_slices N      slices, joined by the data-centre network (default 1)
 #       --project NAME      of the cloud (default: gcloud's own)
 #       --runtime VERSION   of the TPU software (default: that of the generation)
 #       --max_restarts N    after preemption, a lost worker or a stall (default 20)
+#       --rehearse WHETHER  to compile the step for that slice before: auto, yes or no (default auto:
+#                           a launch does, fetching the compiler; a dry run where it is installed)
 #       --price DOLLARS     per chip and hour (default: the list price, on demand); one that
 #                           is given training adds up, too
 #       --stage DIR         of shards or of a language model, here: copied into the work folder's bucket,
@@ -50,9 +53,9 @@
 #
 # --backend local | tpu | xpk says which of these it is (default: xpk with --cluster, tpu with --tpu).
 # --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
-# windowed, debug. --dry-run (or DRY_RUN=1) prints the exact commands and touches nothing. ZONE,
-# PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, PRICE, MAX_RESTARTS and IMAGE_REPOSITORY may be variables. More
-# in launch/README.md.
+# windowed, debug. --dry-run (or DRY_RUN=1) checks all of it, prints the exact commands and touches
+# nothing. ZONE, PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, REHEARSE, PRICE, MAX_RESTARTS and
+# IMAGE_REPOSITORY may be variables. More in launch/README.md.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -67,7 +70,7 @@ source "$REPO/launch/slices.sh"
 COMMAND="" BACKEND="" TPU="" CLUSTER="" WORKDIR="" CONFIG="" FLAGS="default" CAPACITY=on-demand
 IMAGE_REPOSITORY="${IMAGE_REPOSITORY:-}" DOCKER_IMAGE="" PRIORITY="" RESERVATION="" STORAGES=()
 ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" ACCELERATOR="${ACCELERATOR:-}" RUNTIME="${RUNTIME:-}"
-NUM_SLICES="${NUM_SLICES:-1}" PRICE="${PRICE:-}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
+NUM_SLICES="${NUM_SLICES:-1}" REHEARSE="${REHEARSE:-auto}" PRICE="${PRICE:-}" MAX_RESTARTS="${MAX_RESTARTS:-20}"
 POLL_SECONDS="${POLL_SECONDS:-30}" RETRY_SECONDS="${RETRY_SECONDS:-5}"
 GRACE_SECONDS="${GRACE_SECONDS:-120}" LINES_SHOWN="${LINES_SHOWN:-50}"
 VALID_UNTIL="" MAX_RUN_DURATION=""
@@ -97,7 +100,7 @@ parse_arguments() {
         name="${1%%=*}"
         case "$name" in
             --backend | --tpu | --cluster | --zone | --project | --accelerator | --num_slices | --runtime | \
-                --flags | --price | --image_repository | --docker-image | --docker_image | --priority | \
+                --flags | --price | --rehearse | --image_repository | --docker-image | --docker_image | --priority | \
                 --reservation | --storage | --max_restarts | --valid_until | --max_run_duration | \
                 --config | --workdir | --stage)
                 if [[ "$1" == *=* ]]; then
@@ -141,6 +144,7 @@ set_option() {
         --price) PRICE="$2" ;;
         --valid_until) VALID_UNTIL="$2" ;;
         --max_run_duration) MAX_RUN_DURATION="$2" ;;
+        --rehearse) REHEARSE="$2" ;;
         --max_restarts) MAX_RESTARTS="$2" ;;
         --config) CONFIG="$2" ;;
         --workdir) WORKDIR="$2" ;;
@@ -177,14 +181,17 @@ check_arguments() {
     if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
     if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
     if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
+    # What launch/ does not know is training's, which a launch without a config never asks.
+    if [[ -n "$COMMAND" && -z "$CONFIG" && ${#TRAIN_ARGUMENTS[@]} -gt 0 ]]; then
+        die "unknown argument '${TRAIN_ARGUMENTS[0]}' of '$COMMAND'; see --help"
+    fi
     if [[ -n "$PRICE" ]]; then
         [[ "$PRICE" =~ ^[0-9]{1,6}(\.[0-9]{1,6})?$ ]] ||
             die "--price must be dollars per chip and hour, such as 1.2, got '$PRICE'"
         TRAIN_ARGUMENTS+=("--price=$PRICE")
     fi
-    if [[ -n "$ACCELERATOR" ]]; then
-        describe_slice "$ACCELERATOR" "$NUM_SLICES"
-    fi
+    [[ "$REHEARSE" =~ ^(auto|yes|no)$ ]] || die "--rehearse must be auto, yes or no, got '$REHEARSE'"
+    if [[ -n "$ACCELERATOR" ]]; then describe_slice "$ACCELERATOR" "$NUM_SLICES"; fi
 }
 
 # Trains on this worker. The environment is made if it is not there.
@@ -232,7 +239,14 @@ else
             [[ -n "$TPU" ]] || die "--tpu is missing: the name of the TPU that trains, or is made"
             # shellcheck source=launch/gcloud.sh
             source "$REPO/launch/gcloud.sh"
-            case "${COMMAND:-all}" in all | run) stage ;; esac
+            case "${COMMAND:-all}" in
+                all | run)
+                    need zone accelerator config workdir
+                    check_launch
+                    stage
+                    ;;
+                create) if [[ -n "$CONFIG" ]]; then check_launch; fi ;;
+            esac
             "cloud_${COMMAND:-all}"
             ;;
         xpk)

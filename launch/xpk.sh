@@ -136,6 +136,7 @@ xpk_run() {
             ;;
         *) die "$NAME is not asked for while xpk cannot tell whether it is there; its message is above" ;;
     esac
+    check_launch
     stage
     if [[ "$WORKDIR" == gs://* ]]; then keep_record || no_access; fi
     make_image

@@ -28,24 +28,6 @@ for argument in "$@"; do
     if [[ "$argument" == --slow ]]; then selection=(); else arguments+=("$argument"); fi
 done
 
-# The TPU's compiler, for the tests of compile_check: it needs no TPU. Beside the environment and not
-# in it, where it would have every program look for TPUs. 213 MB to fetch, for Linux on x86-64 only.
-install_tpu_compiler() {
-    local version folder="$VENV/tpu_compiler"
-    if "$VENV/bin/python" -m pip show --quiet libtpu 2>/dev/null; then return 0; fi
-    version="libtpu==$(pinned libtpu)"
-    if [[ ! -f "$folder/$version" ]]; then
-        say "the TPU's compiler: $version"
-        if ! narrate "$VENV/bin/python" -m pip --disable-pip-version-check install --no-deps \
-            --progress-bar off --only-binary :all: --upgrade --target "$folder" "$version"; then
-            say "there is no $version for this machine: tests that compile for TPUs are skipped"
-            return 0
-        fi
-        touch "$folder/$version"
-    fi
-    export PYTHONPATH="$folder${PYTHONPATH:+:$PYTHONPATH}"
-}
-
 # The real xpk, for the tests of what a cluster is asked for: in an environment of its own, since it pins
 # what our lock pins otherwise. 380 MB.
 install_xpk() {
@@ -65,7 +47,7 @@ install_xpk() {
 }
 
 install
-install_tpu_compiler
+install_tpu_compiler "$VENV/bin/python" "tests that compile for TPUs are skipped"
 if ((${#selection[@]} == 0)); then install_xpk; fi
 cd "$REPO"
 # One process per core; a file's tests share what they compile, so they stay together, in the order

@@ -54,7 +54,7 @@ def make_mesh(
     """
     devices = list(jax.devices() if devices is None else devices)
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
-    shape = mesh_shape(section, len(devices), num_slices)
+    shape = tuple(mesh_shape(section, len(devices), num_slices).values())
     if num_slices > 1:
         # The slices are the outermost part of the replica axis.
         grid = mesh_utils.create_hybrid_device_mesh(
@@ -67,10 +67,8 @@ def make_mesh(
     )
 
 
-def mesh_shape(
-    section: Mapping[str, Any], num_devices: int, num_slices: int = 1
-) -> tuple[int, ...]:
-    """Returns the sizes of MESH_AXES for so many devices, of all slices; raises as `make_mesh`."""
+def mesh_shape(section: Mapping[str, Any], num_devices: int, num_slices: int = 1) -> dict[str, int]:
+    """Returns the size of each of MESH_AXES for so many devices, of all slices; raises as `make_mesh`."""
     sizes = [section[axis] for axis in MESH_AXES]
     if sizes[0] == 1:
         sizes[0] = num_slices
@@ -81,7 +79,7 @@ def mesh_shape(
             "slices: chips of different slices talk over the data-centre network; set "
             f"config.mesh.replica to {num_slices}"
         )
-    return shape
+    return dict(zip(MESH_AXES, shape))
 
 
 def _fill(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
@@ -103,7 +101,11 @@ def _fill(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:
 
 def describe(mesh: jax.sharding.Mesh) -> str:
     """Returns the mesh as text, such as {replica: 1, fsdp: 8, tensor: 1}."""
-    return "{" + ", ".join(f"{axis}: {size}" for axis, size in mesh.shape.items()) + "}"
+    return _describe(mesh.shape)
+
+
+def _describe(sizes: Mapping[str, int]) -> str:
+    return "{" + ", ".join(f"{axis}: {size}" for axis, size in sizes.items()) + "}"
 
 
 def num_data_shards(mesh: jax.sharding.Mesh) -> int:
@@ -322,18 +324,23 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, source: str) -> None:
         mesh: of the program.
         source: where the batch size came from, for the message.
     """
-    shards = num_data_shards(mesh)
-    if batch_size % shards:
-        raise ValueError(
-            f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
-            f"data shards on mesh {describe(mesh)}"
-        )
+    check_rows(batch_size, mesh.shape, source)
     # A host reads rows of its own: no other host may hold a part of the same rows.
     shards = (shard for row in mesh.devices for shard in row)
     if any(len({chip.process_index for chip in shard}) > 1 for shard in shards):
         raise ValueError(
             f"config.mesh.tensor={mesh.shape['tensor']} must leave the chips of a data shard on one "
             f"host, got mesh {describe(mesh)}; lower config.mesh.tensor"
+        )
+
+
+def check_rows(batch_size: int, sizes: Mapping[str, int], source: str) -> None:
+    """Refuses a global batch that does not divide over a mesh of such sizes, as `check_batch`."""
+    shards = math.prod(sizes[axis] for axis in BATCH_AXES)
+    if batch_size % shards:
+        raise ValueError(
+            f"batch_size={batch_size} ({source}) must be a multiple of {shards}, the number of "
+            f"data shards on mesh {_describe(sizes)}"
         )
 
 

@@ -170,6 +170,17 @@ FLAGS = {
     },
 }
 
+EXIT_DOES_NOT_FIT = 2  # of programs that compile for a slice
+
+# Without these libtpu asks the machine which TPU it is, and two processes lock each other out.
+COMPILER_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
 
 def flags(name: str, flag_set: str) -> tuple[str, ...]:
     """The flags of a set for a generation of CHIPS; raises ValueError for another set."""

@@ -32,13 +32,20 @@ def make_mesh(
             batch, of as many examples as are packed into one, do not divide.
     """
     mesh = sharding.make_mesh(config.mesh, devices)
-    examples = config.packing.examples if "packing" in config else 1
-    sharding.check_batch(
-        config.data.batch_size // examples,
-        mesh,
-        f"rows of config.data.batch_size of {validation.source(config)}",
-    )
+    sharding.check_batch(*_rows(config, mesh))
     return mesh
+
+
+def check_rows(config: ml_collections.ConfigDict, sizes: Mapping[str, int]) -> None:
+    """Refuses a batch that does not divide over a mesh of such sizes, by axis, as `make_mesh`."""
+    sharding.check_rows(*_rows(config, sizes))
+
+
+def _rows(config: ml_collections.ConfigDict, over: Any) -> tuple[int, Any, str]:
+    """Rows of a batch, over what they must divide, and where their number comes from."""
+    examples = config.packing.examples if "packing" in config else 1
+    source = f"rows of config.data.batch_size of {validation.source(config)}"
+    return config.data.batch_size // examples, over, source
 
 
 class CompiledStage:

@@ -7,7 +7,7 @@ import importlib.util
 import jax
 import pytest
 
-from f3tok_jax import compile_check
+from f3tok_jax.devices import slices
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def tpu_compiler():
         pytest.skip("libtpu is not installed (extra tpu): nothing can be compiled for TPUs")
     effort = jax.config.jax_exec_time_optimization_effort
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in compile_check.LIBTPU_ENVIRONMENT.items():
+        for name, value in slices.COMPILER_ENVIRONMENT.items():
             patch.setenv(name, value)
         yield
     jax.config.update("jax_exec_time_optimization_effort", effort)

@@ -106,17 +106,19 @@ def test_dry_run_prints_the_stored_commands(name, arguments, tmp_path):
     trap = tmp_path / "bin" / "gcloud"
     trap.write_text("#!/bin/sh\ntouch " + str(tmp_path / "touched") + "\n")
     trap.chmod(0o755)
+    venv = launching.make_venv(tmp_path)
     result = launching.launch(
         *arguments,
         environment={
             "DRY_RUN": "1",
             "BUILDER": "docker",
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "VENV": str(venv),
         },
     )
     assert result.returncode == 0, result.stdout
     assert not (tmp_path / "touched").exists()
-    printed = result.stdout.replace(str(launching.ROOT), "ROOT")
+    printed = result.stdout.replace(str(venv), "ROOT/.venv").replace(str(launching.ROOT), "ROOT")
     printed = re.sub(r"^packing: .*\n", "", printed, flags=re.MULTILINE)  # what lies here today
     printed = re.sub(r"f3tok_jax:[0-9a-f]{16}\b", "f3tok_jax:CONTENT", printed)
     printed = re.sub(r"^\d\d:\d\d:\d\d|\d{8}T\d{6}Z", "TIME", printed, flags=re.MULTILINE)
@@ -177,8 +179,9 @@ def test_a_price_goes_to_whoever_adds_up_what_the_run_costs(where):
 )
 def test_a_dry_run_leaves_no_trace(arguments, tmp_path):
     tree = launching.copy_tree(tmp_path / "tree")
-    copied = {path for path in tmp_path.rglob("*")}
     (tmp_path / "home").mkdir()
+    environment = {"VENV": str(launching.make_venv(tmp_path))}
+    there = set(tmp_path.rglob("*"))
     result = launching.launch(
         *arguments,
         "--dry-run",
@@ -188,12 +191,13 @@ def test_a_dry_run_leaves_no_trace(arguments, tmp_path):
             "TMPDIR": "/nowhere",
             "GIT_CEILING_DIRECTORIES": str(tmp_path),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
         },
     )
     assert result.returncode == 0, result.stdout
     assert "+ " in result.stdout
     assert "nowhere" not in result.stdout.replace("/nowhere/tmp.XXXXXXXXXX", "")
-    assert set(tmp_path.rglob("*")) - copied == {tmp_path / "home"}
+    assert set(tmp_path.rglob("*")) == there
 
 
 def test_an_installation_tells_what_it_fetches_and_why_it_failed():

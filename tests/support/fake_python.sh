@@ -20,6 +20,7 @@ case "$*" in
         cp "${BASH_SOURCE[0]}" "$UV_PYTHON_INSTALL_DIR/bin/python3.11"
         ;;
     *"python find"*) echo "$UV_PYTHON_INSTALL_DIR/bin/python3.11" ;;
+    "-m f3tok_jax.launch_check "*) [[ ! -e "${FAKE_CLOUD:-}/check_refuses" ]] ;;
     "-m venv "*)
         mkdir -p "$3/bin"
         cp "${BASH_SOURCE[0]}" "$3/bin/python"

@@ -25,6 +25,7 @@ def launch(*arguments, environment=None, timeout=120, script=SCRIPT):
         "PATH": os.environ["PATH"],
         "HOME": os.environ.get("HOME", "/"),
         "DEVICE": "cpu",
+        "REHEARSE": "no",  # a compilation of minutes
         "TMPDIR": "/tmp",
     }
     return subprocess.run(
@@ -45,6 +46,21 @@ def copy_tree(folder: pathlib.Path) -> pathlib.Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "setup.py", folder)
     return folder
+
+
+def make_venv(folder: pathlib.Path) -> pathlib.Path:
+    """An environment of the fake Python, to which every launch is well."""
+    venv = folder / "fake_venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    # The one module that is really asked needs no environment.
+    python.write_text(
+        f'#!/bin/sh\nexport REAL_PYTHON="{sys.executable}"\n'
+        f'exec bash "{ROOT}/tests/support/fake_python.sh" "$@"\n'
+    )
+    python.chmod(0o755)
+    (venv / "installed").touch()
+    return venv
 
 
 class Cloud:

@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The train step compiled for a slice that is not there yet: whether it fits, and what it costs."""
+
+from collections.abc import Mapping, Sequence
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from data_pipelines.records import atomic
+from f3tok_jax.cost import step as cost_step
+from f3tok_jax.devices import slices
+from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.stages import registry
+
+_EFFORT = -1.0  # of XLA: several times faster than training's, to about the same memory
+
+
+def can_compile() -> bool:
+    """Whether the TPU's compiler is installed."""
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def rehearse(
+    config: ml_collections.ConfigDict, target: slices.Slice, flags: Sequence[str]
+) -> Mapping[str, Any]:
+    """Compiles the train step of a config for a slice; what is known from before is not compiled.
+
+    Args:
+        config: of the run.
+        target: slices to compile for.
+        flags: of the compiler, which has them in its environment.
+
+    Returns:
+        "memory" and "limit", bytes per device; "seconds" of a step as the compiler estimates it.
+
+    Raises:
+        cost_step.MemoryDoesNotFitError: with what it needs and what there is.
+        ValueError: where config and slices do not fit together.
+    """
+    kept = _kept(config, target, flags)
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    jax.config.update("jax_exec_time_optimization_effort", _EFFORT)
+    compiled, work = cost_step.compile_part(config, target)
+    cost = cost_step.measure(compiled, work, target, scopes=registry.of(config.stage).scopes)
+    memory = cost["memory_bytes"]
+    found = {
+        "memory": memory["peak"],
+        "limit": memory["limit"],
+        "seconds": max(cost["roofline"]["seconds"], cost["estimated"]["seconds"]),
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(kept, json.dumps(found))
+    return found
+
+
+def _kept(
+    config: ml_collections.ConfigDict, target: slices.Slice, flags: Sequence[str]
+) -> pathlib.Path:
+    """Where what was found is kept: by all that it follows from, this code included."""
+    code = hashlib.sha256()
+    root = pathlib.Path(__file__).parents[1]
+    for path in sorted(root.rglob("*.py")):
+        code.update(path.read_bytes())
+    facts = [
+        config_lib.to_json(config),
+        str(target),
+        *flags,
+        json.dumps(checkpoint_meta.versions(), sort_keys=True),
+        code.hexdigest(),
+    ]
+    name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    return cache / "f3tok_jax" / "rehearsals" / f"{name}.json"
+
+
+def in_words(found: Mapping[str, Any], target: slices.Slice, num_steps: int) -> str:
+    """What a rehearsal has found, on one line."""
+    gigabytes = [f"{found[key] / 2**30:.2f}" for key in ("memory", "limit")]
+    hours = found["seconds"] * num_steps / 3600
+    return (
+        f"rehearsed on {target}: {gigabytes[0]} of {gigabytes[1]} GiB per device, "
+        f"{1e3 * found['seconds']:.0f} ms a step as the compiler estimates it at its least effort, "
+        f"{hours:,.1f} hours for {num_steps:,} steps"
+    )
