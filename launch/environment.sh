@@ -28,7 +28,8 @@ find_python() {
 }
 
 # Prints a Python beside $VENV. TPU images have 3.10: its pip brings uv, and uv a build of CPython whose
-# checksum it knows. $UV_PYTHON_INSTALL_MIRROR is uv's, for networks that have their own.
+# checksum it knows. $UV_PYTHON_INSTALL_MIRROR is uv's, for networks that have their own; it goes along to
+# the workers.
 fetch_python() {
     local name python="" folder="$VENV-python"
     for name in python3 python; do

@@ -54,7 +54,8 @@ read_record() {
         die "$WORKDIR/launch/run.json is no record of a run; its fault is above"
     while IFS= read -r -d '' name && IFS= read -r -d '' value; do
         if [[ "$name" == TRAIN_ARGUMENTS ]]; then
-            if [[ "$GIVEN" != *" ${value%%=*} "* ]]; then kept+=("$value"); fi
+            # --price is an option of the launcher, too, and comes again from there.
+            if [[ "$GIVEN --price " != *" ${value%%=*} "* ]]; then kept+=("$value"); fi
         elif [[ " ${RECORDED//$'\n'/ } " == *" $name "* && "$GIVEN" != *" $name "* ]]; then
             printf -v "$name" '%s' "$value"
         fi

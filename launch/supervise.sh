@@ -128,16 +128,21 @@ start_and_watch() {
     done
 }
 
-# Every start has its own folder of logs: those of a slice that is gone stay. What is compiled lies in
-# the work folder, too: the next slice loads it.
+# Every start has its own folder of logs: those of a slice that is gone stay.
 start_jobs() {
-    local arguments=("--config=$CONFIG" "--workdir=$WORKDIR" "--accelerator=$ACCELERATOR"
-        "--num_slices=$NUM_SLICES" "--flags=$FLAGS")
-    if [[ " ${TRAIN_ARGUMENTS[*]:-}" != *" --compilation_cache"* ]]; then
-        arguments+=("--compilation_cache=$WORKDIR/compiled")
-    fi
+    keep_compiled
     on_workers job start "--logs=$WORKDIR/logs/$STARTS$(date -u +%Y%m%dT%H%M%SZ)" \
-        bash "$REMOTE/launch/tpu_train.sh" "${arguments[@]}" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}
+        bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR" \
+        "--accelerator=$ACCELERATOR" "--num_slices=$NUM_SLICES" "--flags=$FLAGS" \
+        ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}
+}
+
+# Compiled programs lie in the work folder unless the command line has another place: the next slice
+# loads what this one compiles.
+keep_compiled() {
+    if [[ " ${TRAIN_ARGUMENTS[*]:-}" != *" --compilation_cache"* ]]; then
+        TRAIN_ARGUMENTS+=("--compilation_cache=$WORKDIR/compiled")
+    fi
 }
 
 # Looks at the workers' status lines. Returns the code to act on if one failed, else 0.

@@ -48,14 +48,14 @@ retry() {
 cloud_setup() {
     need zone
     begin
-    local node answer different
+    local node answer different mirror="${UV_PYTHON_INSTALL_MIRROR:-}"
     if [[ -z "$STATE" ]]; then look; fi
     make_archive
     for node in $(nodes); do
         retry gcloud compute tpus tpu-vm scp "$ARCHIVE" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
             --worker=all --quiet || fail "could not copy the code to the workers of $node" || return
     done
-    on_workers everywhere "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE && bash $REMOTE/launch/tpu_train.sh install" ||
+    on_workers everywhere "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE &&${mirror:+ $(quoted export "UV_PYTHON_INSTALL_MIRROR=$mirror") &&} bash $REMOTE/launch/tpu_train.sh install" ||
         fail "the environment could not be made on every worker of $TPU" || return
     # All hosts must run the same program: compare what is installed and the code itself.
     answer="$(on_workers everywhere "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||

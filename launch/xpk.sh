@@ -138,6 +138,7 @@ xpk_run() {
     esac
     check_launch
     stage
+    keep_compiled
     if [[ "$WORKDIR" == gs://* ]]; then keep_record || no_access; fi
     make_image
     say "asking for $NUM_SLICES x $XPK_TYPE ($CHIPS chips each) in $CLUSTER: $NAME"

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def test_workers_with_python_3_10_bring_their_own(cloud):
         folder = cloud.home(worker) / "f3tok_jax"
         assert (folder / ".venv-python" / "builds" / "bin" / "python3.11").exists()
         assert (folder / ".venv" / "installed").exists()
+
+
+def test_a_mirror_goes_along_to_the_workers(cloud):
+    mirror = "https://mirror/it's $HOME"
+    result = cloud.launch(*_TPU_SETUP, "--dry-run", UV_PYTHON_INSTALL_MIRROR=mirror)
+    line = next(line for line in result.stdout.splitlines() if "tpu_train.sh install" in line)
+    command = next(word for word in shlex.split(line) if word.startswith("--command="))
+    assert f"UV_PYTHON_INSTALL_MIRROR={mirror}" in shlex.split(command.removeprefix("--command="))
 
 
 @pytest.mark.reliability("R29")

@@ -29,8 +29,8 @@ def test_whole_course_hands_over_arguments_exactly(cloud):
             "--workdir=gs://bucket/a run",
             "--accelerator=v5litepod-8",
             "--num_slices=1",
-            "--compilation_cache=gs://bucket/a run/compiled",
             *awkward,
+            "--compilation_cache=gs://bucket/a run/compiled",
         ]
         log = (
             cloud.home(worker)

@@ -8,9 +8,12 @@ import warnings
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+import jax.monitoring
+import numpy as np
 import pytest
 
 from f3tok_jax.devices import compilation
+from tests.support import bucket
 from tests.support import disks
 
 
@@ -34,6 +37,33 @@ def test_the_cache_folder_is_tried_before_it_is_used(tmp_path):
     compilation.use_cache(str(tmp_path / "cache"))
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_bucket_keeps_programs_for_the_next_start():
+    """As --compilation_cache=gs://BUCKET/RUN/compiled, which the launcher gives to every slice."""
+    kept = bucket.serve() / "a run" / "compiled"
+    jax.config.update("jax_enable_compilation_cache", True)
+    events = []
+
+    def listen(event: str, **_) -> None:
+        events.append(event)
+
+    def start() -> int:
+        """Compiles as a new process does; returns how many programs were loaded instead."""
+        events.clear()
+        jax.clear_caches()
+        compilation_cache.reset_cache()
+        compilation.use_cache(f"{bucket.URL}/a run/compiled")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.jit(lambda x: x @ x + 3)(np.ones((8, 8))).block_until_ready()
+        return events.count("/jax/compilation_cache/cache_hits")
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        assert start() == 0 and list(kept.glob("*-cache"))
+        assert start() == 1
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
 
 
 def test_a_cache_folder_that_was_asked_for_must_be_writable(tmp_path):
