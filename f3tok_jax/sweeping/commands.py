@@ -9,6 +9,8 @@ import pathlib
 import shlex
 import subprocess
 
+import jax
+
 from data_pipelines import command
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import driver as driver_lib
@@ -24,6 +26,8 @@ from f3tok_jax.sweeping import sweep_file
 
 def train(given: argparse.Namespace) -> int:
     """Trains what the flags name and is not trained yet; the exit code."""
+    # A run's accelerator is not held here; in the environment, which the runs inherit, all stays.
+    jax.config.update("jax_platforms", "cpu")
     plan, runs, halving = _planned(given)
     place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
     chosen = plan_lib.chosen(given.only, runs)

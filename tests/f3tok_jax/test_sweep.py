@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from data_pipelines import command
@@ -308,6 +309,17 @@ def test_the_table_of_a_bucket_is_that_of_its_folders(tmp_path, monkeypatch, cap
     flags = ["--zone=z", "--accelerator=v5e-8"]
     assert sweep.main([*again, *flags]) == 0
     assert "2 of 2 runs are done" in capsys.readouterr().out
+
+
+def test_accelerators_are_left_to_the_runs(tmp_path):
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "cuda,cpu")
+    try:
+        assert sweep.main(_arguments(tmp_path, 1, "--dry_run")) == 0
+        assert jax.config.jax_platforms == "cpu"
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert places.Place(kind="local").environment["JAX_PLATFORMS"] == os.environ["JAX_PLATFORMS"]
 
 
 _LAUNCHER = """

@@ -80,7 +80,8 @@ def _generation(folder: pathlib.Path) -> list[str]:
 def test_two_arms_of_a_shipped_sweep_train(name, prepare, shards, tmp_path, capsys):
     file = f"{sweep_file.shipped()[name]}:tiny"
     found = sweep_file.read(file)
-    arms = [found.arms[0].folder, found.arms[-1].folder]
+    # Its last arms whiten spectra, of which there is too little here.
+    arms = [found.arms[0].folder, found.arms[3 if name == "targets" else -1].folder]
     data = tiny_models.overrides(data=dict(train=shards, heldout=shards))
     arguments = [f"--sweep={file}", f"--workdir={tmp_path / 's'}", f"--only={','.join(arms)}"]
     output = tmp_path / "table.json"
