@@ -46,7 +46,11 @@ def train(given: argparse.Namespace) -> int:
                 raise ValueError(f"no run was begun, as {shlex.join(setup)} has failed: see above")
         plan_lib.settle(plan, given.workdir, say=command.say)
         driver = driver_lib.Driver(place, judge, command.say)
-        ended = driver.train([run for run in chosen if given.only or not _is_pruned(run)])
+        try:
+            ended = driver.train([run for run in chosen if given.only or not _is_pruned(run)])
+        finally:
+            for line in place.bill(len(chosen)):
+                command.say(line)
     show(given.workdir, top=given.top, output=given.output)
     if driver.told or any(one.state == job.STOPPED for one in ended.values()):
         raise command.Refused("told to leave: run the same command again", job.LEFT[0])

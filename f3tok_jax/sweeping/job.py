@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ CONSOLE = "console.log"
 _LOCK, _RECORD = "sweep.lock", "sweep.json"
 _TRAINS = "lock"  # that train itself holds, whoever began it
 _MAX_WORDS = 300  # characters of the last words of a run
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 8192
+# How a program of ours, or Python, says what was wrong: a launcher says something else after that.
+_CAUSE = re.compile(r"(f3tok_jax\.\w+|\w+\.sh|[\w.]*(Error|Exception)): ")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,7 +166,7 @@ def exit_code(process: subprocess.Popen) -> int | None:
 
 
 def last_words(workdir: str) -> str:
-    """The last line that a run has said."""
+    """The line by which a run has said what was wrong, or else its last."""
     try:
         with open(logs_of(workdir) / CONSOLE, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -171,6 +174,7 @@ def last_words(workdir: str) -> str:
     except OSError:
         return ""
     said = [line.strip() for line in lines if line.strip()]
+    said = list(filter(_CAUSE.match, said)) or said
     return command.explain(ValueError(said[-1][:_MAX_WORDS])) if said else ""
 
 

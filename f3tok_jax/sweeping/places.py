@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shlex
 import sys
 
 from f3tok_jax.sweeping import plan
@@ -64,6 +65,18 @@ class Place:
     def setup_command(self) -> list[str]:
         """The arguments of what all runs need to have been done first, once; [] for nothing."""
         return [*_LAUNCH, "setup", *self.flags] if self.kind == "xpk" else []
+
+    def bill(self, num_runs: int) -> list[str]:
+        """What is to be said of what costs money when no run is followed any more, line by line."""
+        if self.kind == "tpu":
+            return [
+                f"{slot} costs money, if it is there, until:\n+ "
+                + shlex.join([*_LAUNCH, "delete", *self._named(slot)])
+                for slot in self.slots(num_runs)
+            ]
+        return (
+            [] if self.is_here else ["workloads that go on cost money until their ends or --stop"]
+        )
 
     def _named(self, slot: str) -> list[str]:
         return [*([f"{_NAME}={slot}"] if self.kind == "tpu" else []), *self.flags]

@@ -322,6 +322,21 @@ def test_accelerators_are_left_to_the_runs(tmp_path):
     assert places.Place(kind="local").environment["JAX_PLATFORMS"] == os.environ["JAX_PLATFORMS"]
 
 
+def test_the_last_words_are_those_that_say_the_cause(tmp_path):
+    console = tmp_path / "logs" / job.CONSOLE
+    assert job.last_words(str(tmp_path)) == ""
+    console.parent.mkdir()
+    console.write_text("step 1\n\nkilled\n\n")
+    assert job.last_words(str(tmp_path)) == "killed"
+    cause = "f3tok_jax.train: config.data.train must name a folder of shards, got ''"
+    console.write_text(
+        f"data.train: a\n{cause}\npod is still there and costs money until:\n+ bash a"
+    )
+    assert job.last_words(str(tmp_path)) == cause
+    console.write_text("Traceback\n  File a\nValueError: " + "x" * 1000)
+    assert len(job.last_words(str(tmp_path))) == 300
+
+
 _LAUNCHER = """
 import os, sys
 with open(sys.argv[1], "a") as file:
@@ -350,6 +365,9 @@ def test_slices_take_one_run_after_the_other_and_the_one_that_they_had(
     assert sweep.main(arguments) == 0
     said = capsys.readouterr().out
     assert "4 runs: 4 done" in said and "clip_norm-3_0: begun on pod-1, " in said
+    for slot in ("pod-0", "pod-1"):
+        delete = f"delete --tpu={slot} --zone=z --accelerator=v5e-8\n"
+        assert f"{slot} costs money, if it is there, until:\n+ " in said and delete in said
     lines = [line.split() for line in calls.read_text().splitlines()]
     on = {line[-1].rpartition("/")[2]: line[0] for line in lines}
     assert len(lines) == 4 and on["clip_norm-3_0"] == "--tpu=pod-1" and "--zone=z" in lines[0]
