@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two real processes with two devices each against one with four: batches, losses, ends."""
+"""Real processes that share four devices against one with four: batches, losses, ends."""
 
 import json
 import pathlib
@@ -18,6 +18,7 @@ from tests.support import toy_run
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _NO_EVALUATION = "--config.data.heldout="  # a program less to compile
+_BY_SLICE = "--config.mesh.replica=2"  # as if half of the processes were a slice
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,15 @@ def single(shards, cache, tmp_path_factory) -> pathlib.Path:
     return workdir
 
 
+@pytest.fixture(scope="module")
+def pair(shards, cache, tmp_path_factory) -> tuple[pathlib.Path, list]:
+    """The run of two processes with two devices each, and what they said."""
+    workdir = tmp_path_factory.mktemp("pair")
+    return workdir, _run(shards, workdir, cache, "--verify_data", _BY_SLICE)
+
+
 def _run(
-    shards, workdir, cache, *more, num_processes=2, each=({}, {}), on_gke=False
+    shards, workdir, cache, *more, num_processes=2, each=({},) * 4, on_gke=False
 ) -> list[subprocess.CompletedProcess]:
     """Runs all processes to their end; `each` adds arguments and environment to one process.
 
@@ -92,22 +100,32 @@ def _losses(workdir) -> list[float]:
 
 
 @pytest.mark.reliability("R25")
-def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache, single, tmp_path):
-    workdir = tmp_path / "two"
-    first, second = _run(shards, workdir, cache, "--verify_data")
-    assert first.returncode == 0, first.stderr
-    assert second.returncode == 0, second.stderr
-    assert "SHA-256" in first.stdout and "2 processes share them" in first.stdout
-    # The same global batches: process 0 has the first rows of each, process 1 the others.
-    whole, parts = _hashes(single, 0), [_hashes(workdir, index) for index in range(2)]
+@pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_of_two_slices_hear_the_batches_and_have_the_losses_of_one(
+    shards, cache, single, pair, tmp_path, num_processes
+):
+    workdir, results = pair
+    if num_processes != 2:
+        workdir = tmp_path / "several"
+        results = _run(
+            shards, workdir, cache, "--verify_data", _BY_SLICE, num_processes=num_processes
+        )
+    for result in results:
+        assert result.returncode == 0, result.stderr
+    first, *others = results
+    assert "SHA-256" in first.stdout and f"{num_processes} processes share them" in first.stdout
+    # The same global batches: process 0 has the first rows of each, the others follow.
+    everyone = range(num_processes)
+    whole, parts = _hashes(single, 0), [_hashes(workdir, index) for index in everyone]
     for step in range(12):
-        assert parts[0][step] + parts[1][step] == whole[step]
-        assert len(parts[0][step]) == len(parts[1][step]) == 4
+        assert [row for part in parts for row in part[step]] == whole[step]
+        assert {len(part[step]) for part in parts} == {8 // num_processes}
     # What is measured before is the same to the last bit, and each has read its share for it.
     kept = [json.loads((folder / "frozen.json").read_text()) for folder in (single, workdir)]
     assert kept[0] == kept[1] and kept[0]["measured"]["count"] > 0
     assert _rows_of_statistics(single, 0) == [4, 4, 4, 4]
-    assert [_rows_of_statistics(workdir, index) for index in range(2)] == [[2, 2, 2, 2]] * 2
+    shares = [_rows_of_statistics(workdir, index) for index in everyone]
+    assert shares == [[4 // num_processes] * 4] * num_processes
     # The same losses: sums over four devices in both, only the collectives are others.
     assert len(_losses(workdir)) == 12
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
@@ -118,7 +136,8 @@ def test_two_processes_hear_the_batches_and_have_the_losses_of_one(shards, cache
     np.testing.assert_allclose(*evaluations, rtol=1e-5)
     # One checkpoint, one DONE, one console.
     assert saved_states.latest_step(str(workdir)) == 12 and (workdir / "DONE").exists()
-    assert "step 12/12" in first.stdout and "step 12/12" not in second.stdout
+    assert "step 12/12" in first.stdout
+    assert not any("step 12/12" in other.stdout for other in others)
 
 
 @pytest.mark.reliability("R23")
@@ -165,31 +184,35 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
 @pytest.mark.parametrize(
     "fault",
     [
-        "SIGTERM:compile:1",
         "SIGTERM:statistics:2",
         *(
             pytest.param(fault, marks=pytest.mark.slow)
             for fault in (
-                *("SIGHUP:open:1", "SIGINT:folder:1", "SIGTERM:restore:1", "SIGHUP:compile:2"),
+                # Of one process, test_leaving.py shows them.
+                *(
+                    "SIGTERM:compile:1",
+                    "SIGHUP:open:1",
+                    "SIGINT:folder:1",
+                    "SIGTERM:restore:1",
+                    "SIGHUP:compile:2",
+                ),
                 *("SIGTERM:evaluation:1", "SIGHUP:evaluation:1", "SIGTERM:save:1"),
             )
         ),
     ],
 )
 def test_told_to_one_both_leave_wherever_they_are_and_the_rerun_ends_as_undisturbed(
-    fault, shards, cache, tmp_path
+    fault, shards, cache, pair, tmp_path
 ):
-    workdir = tmp_path / "run"
+    workdir, (undisturbed, _) = tmp_path / "run", pair
     slow = {"TOY_STEP_SECONDS": "0.5"}
-    results = _run(shards, workdir, cache, each=(slow, slow | {"TOY_SIGNAL": fault}))
+    results = _run(shards, workdir, cache, _BY_SLICE, each=(slow, slow | {"TOY_SIGNAL": fault}))
     said = results[0].stderr + results[1].stderr
     assert [result.returncode for result in results] == [42, 42], results[0].stdout + said
     if fault.split(":")[1] not in ("evaluation", "save"):
         assert said.count("told to leave before the first step: run the same command again") == 2
-    undisturbed = tmp_path / "undisturbed"
-    for folder in (workdir, undisturbed):
-        results = _run(shards, folder, cache)
-        assert [result.returncode for result in results] == [0, 0], results[0].stderr
+    results = _run(shards, workdir, cache, _BY_SLICE)
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr
     assert toy_run.fingerprints(workdir) == toy_run.fingerprints(undisturbed)
 
 
@@ -257,6 +280,29 @@ def test_a_killed_peer_ends_the_other_in_bounded_time_and_one_process_resumes(
     assert saved_states.latest_step(str(workdir)) in (4, 8)
     (resumed,) = _run(shards, workdir, cache, _NO_EVALUATION, num_processes=1)
     assert resumed.returncode == 0, resumed.stderr
+    np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.reliability("R11")
+def test_a_run_goes_on_with_another_number_of_processes_and_slices(shards, cache, single, tmp_path):
+    """One process leaves, four in two slices go on and leave, two end it: half a minute of CPU."""
+    workdir = tmp_path / "run"
+    slow = {"TOY_STEP_SECONDS": "0.7"}
+    ends = []
+    for num_processes, num_slices, leave_at in ((1, 1, 3), (4, 2, 6), (2, 1, 0)):
+        told = slow | ({"TOY_TERM_AT": str(leave_at)} if leave_at else {})
+        results = _run(
+            *(shards, workdir, cache, _NO_EVALUATION, f"--config.mesh.replica={num_slices}"),
+            num_processes=num_processes,
+            each=(told, *[slow] * (num_processes - 1)),
+        )
+        codes = [result.returncode for result in results]
+        assert codes == [42 if leave_at else 0] * num_processes, results[0].stderr
+        if ends:
+            assert f"from its checkpoint of step {ends[-1]}" in results[0].stdout
+        ends.append(saved_states.latest_step(str(workdir)))
+    assert 3 <= ends[0] < ends[1] < ends[2] == 12
     np.testing.assert_allclose(_losses(workdir), _losses(single), rtol=1e-5)
 
 

@@ -35,7 +35,12 @@ def _is_whole(workdir) -> bool:
     return saved_states.latest_step(str(workdir)) == 8 and (workdir / "DONE").exists()
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-", "| true"])
+def _slow(*values: str) -> list:
+    """A run each, of what another parameter shows as well: all at once, or from another side."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "| true", *_slow(">&-", ">&- 2>&-")])
 def test_a_run_needs_nobody_who_listens(closed, shards, cache, tmp_path):
     command = _toy(shards, tmp_path / "run", cache)
     shell = ["bash", "-c", f'set -o pipefail; "$0" "$@" {closed}']
@@ -102,7 +107,7 @@ def namespace():
     return words
 
 
-@pytest.mark.parametrize("options", ["ro", "size=4k,nr_inodes=1"])
+@pytest.mark.parametrize("options", ["size=4k,nr_inodes=1", *_slow("ro")])
 def test_shared_memory_is_not_needed(options, namespace, shards, cache, tmp_path):
     shell = f'mount -t tmpfs -o {options} none /dev/shm && exec "$0" "$@"'
     ended = _run(_toy(shards, tmp_path, cache), *namespace, shell)
