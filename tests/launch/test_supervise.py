@@ -107,6 +107,8 @@ def test_a_mistake_is_not_repeated(cloud):
     _ready(cloud)
     (cloud.home(0) / "exit_codes").write_text("134\n")
     (cloud.home(1) / "exit_codes").write_text("3\n")
+    end = cloud.home(1) / "f3tok_jobs" / "bucket_a_run" / "slice_0000_worker_0001.exit"
+    (cloud.home(0) / "waits_for").write_text(str(end))
     result = cloud.launch("run", *launching.SLICE, *launching.RUN)
     assert result.returncode == 3
     # The worker that was the cause is named, not the one that lost its peer.

@@ -40,6 +40,9 @@ case "$*" in
             echo SUSPENDED >"$FAKE_CLOUD/state"
             exit 42
         fi
+        if [[ -f "$HOME/waits_for" ]]; then # as a worker does that loses its peer
+            until [[ -e "$(cat "$HOME/waits_for")" ]]; do sleep 0.1; done
+        fi
         code=0
         if [[ -s "$HOME/exit_codes" ]]; then
             code="$(head -n 1 "$HOME/exit_codes")"
