@@ -13,6 +13,8 @@ from f3tok_jax.runs import results
 from f3tok_jax.training import stage as stage_lib
 
 _MAX_CHARTS = 150
+# What only grows or shrinks with the steps: the table of runs says what it comes to.
+_NOT_DRAWN = {f"time/{name}" for name in ("seconds", "eta_seconds", "chip_hours", "dollars")}
 _NOISE = re.compile(r"model(?:_alpha_(\d{1,9}(?:\.\d{1,9})?))?")
 
 
@@ -32,7 +34,7 @@ def training(
     together = {name: said for words in stages for name, said in words.together.items()}
     quantities: dict[str, list[tuple[history.RunHistory, str]]] = {}
     for run in runs:
-        for name in run.curves:
+        for name in (name for name in run.curves if name not in _NOT_DRAWN):
             part, _, quantity = name.partition("/")
             quantity = quantity if part in ("train", "eval") else name
             if family(quantity) in together:

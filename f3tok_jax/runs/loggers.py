@@ -35,7 +35,10 @@ Maker = Callable[[str, Mapping[str, Any]], Logger]
 
 
 class WandB:
-    """Weights & Biases, offline unless $WANDB_MODE says otherwise; `wandb sync` sends it later."""
+    """Weights & Biases, offline unless $WANDB_MODE says otherwise; `wandb sync` sends it later.
+
+    Of a step that comes again after a restart, W&B keeps what it heard first.
+    """
 
     def __init__(self, workdir: str, config: Mapping[str, Any]):
         """Goes on with the W&B run of this work folder, if there is one.

@@ -41,7 +41,7 @@ def make_parser(program: str, doc: str) -> command.Parser:
         "of all metrics as f3tok_jax.runs.loggers.Logger says; may be given again"
     )
     add("--logger", action="append", default=[], metavar="LOGGER", help=text)
-    text = "traces these steps for xprof into the profile/ of the work folder"
+    text = "process 0 traces these steps for xprof, into the profile/ of the work folder"
     add("--profile_steps", metavar="FROM:TO", help=text)
     add = parser.add_argument_group("several processes").add_argument
     add(

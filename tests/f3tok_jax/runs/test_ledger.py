@@ -63,6 +63,13 @@ def test_between_marks_a_share_is_lost(step, lost):
     assert seconds["start"] == 25.0
 
 
+def test_a_clock_that_went_back_between_two_hosts_takes_no_time_away():
+    first, second = _session(1000.0, first=0, last=4), _session(900.0, first=4, last=8)
+    found = ledger.Ledger(sessions=[first, second])
+    assert found.seconds["down"] == 0.0
+    assert found.wall_seconds == first.wall_seconds + second.wall_seconds
+
+
 def test_chips_and_money_are_of_the_time_that_sessions_ran(tmp_path):
     one = _session(0.0, first=0, last=10, ended="preempted", chips=8, price=2.0)
     two = _session(5000.0, first=10, last=20, chips=16, price=1.0)

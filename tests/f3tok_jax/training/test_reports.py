@@ -5,16 +5,19 @@
 import errno
 import threading
 import time
+import types
 
 import jax
 import pytest
 
+from f3tok_jax.devices import slices
 from f3tok_jax.runs import appended_file
 from f3tok_jax.runs import event_file
 from f3tok_jax.runs import metric_writer
 from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import summed_folder
 from f3tok_jax.training import progress
+from f3tok_jax.training import reports
 from f3tok_jax.training import session
 from tests.support import heeding
 from tests.support import metrics
@@ -128,3 +131,28 @@ def test_a_byte_in_metrics_never_stops_a_run_that_is_resumed(shards, tmp_path, b
     assert "of metrics.jsonl were not whole, and are left out" in capsys.readouterr().out
     steps = [line["step"] for line in metrics.read(tmp_path) if "train/error" in line]
     assert steps == [2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_chip_whose_peak_is_known_tells_the_share_that_was_used(
+    shards, tmp_path, monkeypatch, capsys, is_counted
+):
+    def count_flops(compiled):
+        if not is_counted:
+            raise KeyError("an operation that nobody knows")
+        return 1e9
+
+    # Two devices that have 4 TFLOP/s together, and need 2 GFLOP for a step.
+    chip = types.SimpleNamespace(peak_flops=2e12)
+    monkeypatch.setattr(slices, "chip_of", lambda device_kind: chip)
+    flags = ("--config.num_steps=4", "--config.data.heldout=")
+    wanted = reports.Reports(count_flops=count_flops, price=3.0)
+    assert toy_run.train(shards, tmp_path, *flags, reports=wanted) == session.EXIT_DONE
+    lines = metrics.read(tmp_path)
+    assert len(lines) == 4 and all(("time/mfu" in line) == is_counted for line in lines)
+    said = capsys.readouterr().out
+    assert ("log lines tell no MFU: 'an operation that nobody knows'" in said) != is_counted
+    if is_counted:
+        # A step per line: the share is that of the step's own time.
+        for line in lines:
+            assert line["time/mfu"] == pytest.approx(5e-4 / line["time/step_seconds"])
