@@ -38,17 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     parser.set_defaults(overrides=())
     parser.add_others()
-    add(
-        "--workdir",
-        required=True,
-        type=command.path,
-        help="folder of the runs' folders, or a bucket",
-    )
+    text = "folder of the runs' folders, or a bucket"
+    add("--workdir", required=True, type=command.path, help=text)
     text = "FILE.py or FILE.py:PRESET, as in configs/sweeps; not needed by --status and --stop"
     add("--sweep", type=command.path, default="", help=text)
-    add(
-        "--backend", choices=("local", "tpu", "xpk"), default="local", help="where runs are trained"
-    )
+    add("--backend", choices=("local", "tpu", "xpk"), default="local", help="where they train")
     text = "runs at a time; default 1, of xpk all"
     add("--max_parallel", type=command.at_least(1), help=text)
     text = "names of arms or runs, with commas: these alone, pruned ones too"
@@ -69,7 +63,11 @@ def _sweep(given: argparse.Namespace) -> int:
 
     if given.status:
         return commands.show(given.workdir, top=given.top, output=given.output)
-    return commands.stop(given) if given.stop else commands.train(given)
+    if given.stop:
+        return commands.stop(given)
+    from f3tok_jax.launching import launches
+
+    return commands.train(given, launches.check)
 
 
 if __name__ == "__main__":

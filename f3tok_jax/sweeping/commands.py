@@ -3,7 +3,7 @@
 """What the program of sweeps does with its flags: train, show, stop."""
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 import itertools
 import pathlib
 import shlex
@@ -22,15 +22,31 @@ from f3tok_jax.sweeping import space
 from f3tok_jax.sweeping import status
 from f3tok_jax.sweeping import stopping
 from f3tok_jax.sweeping import sweep_file
+from f3tok_jax.training import flags as training_flags
 
 
-def train(given: argparse.Namespace) -> int:
-    """Trains what the flags name and is not trained yet; the exit code."""
+def train(given: argparse.Namespace, check_launches: Callable[..., None]) -> int:
+    """Trains what the flags name and is not trained yet.
+
+    Args:
+        given: flags of the program.
+        check_launches: launching.launches.check, which lies above.
+
+    Returns:
+        The exit code.
+    """
     # A run's accelerator is not held here; in the environment, which the runs inherit, all stays.
     jax.config.update("jax_platforms", "cpu")
     plan, runs, halving = _planned(given)
     place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
     chosen = plan_lib.chosen(given.only, runs)
+    if place.is_here:
+        first, *_ = chosen
+        parser = training_flags.make_parser("f3tok_jax.train", "")
+        command.parse(parser, [*first.arguments, *place.flags])
+    else:
+        moved = dict(given.moved or ())
+        check_launches(chosen, given.others, moved=moved, is_offline=given.dry_run)
     if given.dry_run:
         slots = itertools.cycle(place.slots(len(chosen)))
         for arguments in (place.setup_command, *map(place.command, chosen, slots)):

@@ -239,6 +239,7 @@ def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys, go_when_wa
         ("--config.num_steps=1", "clip_norm-1_0 cannot be trained: optimizer warmup_steps=1 must "),
         ("--config.seed=3", "--seeds says which seeds are trained"),
         ("--max_parallel=0", "must be at least 1"),
+        ("--onyl=clip_norm-1", "unrecognized arguments: --onyl=clip_norm-1; see --help"),
         ("--backend=tpu", "--workdir must be a place that every worker sees"),
         ("--status", "has no sweep.json: begin one with --sweep"),
         ("--stop", "has no sweep.json: begin one with --sweep"),
@@ -277,6 +278,15 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(tmp_path, capsys):
     sent = f"--sweep={swept.write_sweep(tmp_path, 3)}"
     flags = [sent, "--workdir=gs://bucket/My_sweep", "--dry_run", "--zone", "zone-a"]
     flags += ["--accelerator=v5litepod-8", "--spot"]
+    for data, message in {
+        "": "must name the shards to train on",
+        "here": "got the local folder 'here'",
+    }.items():
+        wrong = [*flags, "--backend=tpu", f"--config.data.train={data}"]
+        assert sweep.main(wrong) == 1
+        error = capsys.readouterr().err
+        assert "clip_norm-1_0 cannot be launched: " in error and message in error
+    flags += ["--config.data.train=gs://bucket/shards"]
     assert sweep.main([*flags, "--backend=tpu", "--max_parallel=2"]) == 0
     first, second, third, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(
@@ -299,15 +309,17 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(tmp_path, capsys):
 
 def test_the_table_of_a_bucket_is_that_of_its_folders(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))  # where locks of what is in buckets lie
-    assert sweep.main(_arguments(tmp_path, 2, "--max_parallel=2")) == 0
+    (bucket.serve() / "shards").mkdir()
+    (bucket.serve() / "shards" / "manifest.json").touch()
+    data = f"--config.data.train={bucket.URL}/shards"
+    assert sweep.main(_arguments(tmp_path, 2, "--max_parallel=2", data)) == 0
     table = capsys.readouterr().out.splitlines()[-4:]
     shutil.copytree(tmp_path / "s", bucket.serve() / "s")
     assert sweep.main([f"--workdir={bucket.URL}/s", "--status"]) == 0
     assert capsys.readouterr().out.splitlines() == table and "2 runs: 2 done" in table[-1]
     # What is there is not trained again from elsewhere either.
     again = [f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={bucket.URL}/s", "--backend=tpu"]
-    flags = ["--zone=z", "--accelerator=v5e-8"]
-    assert sweep.main([*again, *flags]) == 0
+    assert sweep.main([*again, "--zone=z", "--accelerator=v5e-8", data]) == 0
     assert "2 of 2 runs are done" in capsys.readouterr().out
 
 
@@ -353,7 +365,10 @@ def test_slices_take_one_run_after_the_other_and_the_one_that_they_had(
     launcher.write_text(_LAUNCHER)
     begin = (sys.executable, str(launcher), str(calls), str(swept.QUICK))
     monkeypatch.setattr(places, "_LAUNCH", begin)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "manifest.json").touch()
     flags = ["--backend=tpu", "--tpu=pod", "--zone=z", "--accelerator=v5e-8"]
+    flags += [f"--config.data.train={tmp_path / 'shards'}"]
     arguments = _arguments(tmp_path, 4, *flags, "--max_parallel=2")
     # A driver that is gone, machine and all, had begun these.
     for index, slot in ((3, "pod-1"), (4, "pod-7")):

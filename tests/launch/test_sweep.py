@@ -20,6 +20,7 @@ from tests.support import launching
 _SCRIPT = launching.ROOT / "launch" / "sweep.sh"
 _GOLDEN = launching.ROOT / "tests" / "golden" / "launch_sweep.txt"
 _SWEEP = ["--sweep", "configs/sweeps/losses.py:base", "--workdir", "gs://bucket/a sweep"]
+_SWEEP += ["--config.data.train=gs://bucket/shards"]
 _PLACE = ["--backend", "tpu", "--tpu", "pod", "--zone", "zone-a", "--accelerator", "v5litepod-8"]
 
 
@@ -58,10 +59,11 @@ def test_dry_run_prints_the_stored_commands(tmp_path):
     assert sorted(path.name for path in pathlib.Path(venv).iterdir()) == ["bin", "installed"]
 
 
-def _commands(capsys, name: str) -> list[list[str]]:
+def _commands(capsys, name: str, *more: str) -> list[list[str]]:
     """The arguments of tpu_train.sh for each run of a sweep on a cluster, its image's setup first."""
     flags = [*launching.CLUSTER, *launching.IMAGE, "--accelerator=v5e-16", "--dry_run"]
-    place = ["--workdir=gs://bucket/a sweep", "--backend=xpk", *flags]
+    place = ["--workdir=gs://bucket/a sweep", "--backend=xpk", *flags, *more]
+    place += ["--config.data.train=gs://bucket/shards"]
     assert sweep.main([f"--sweep=configs/sweeps/{name}.py:base", *place]) == 0
     *lines, said = capsys.readouterr().out.splitlines()
     assert said == f"{len(lines) - 1} runs; nothing was begun"
@@ -75,25 +77,27 @@ def at_root(monkeypatch):
     monkeypatch.chdir(launching.ROOT)
 
 
+@pytest.mark.slow  # Each dry run checks its launch: 20 s.
 def test_every_run_of_a_cluster_is_a_workload_of_its_own(at_root, capsys):
-    setup, *runs = _commands(capsys, "losses")
+    setup, *runs = _commands(capsys, "bottleneck", "--only=gamma-0_normalize-true_latent_dim-32")
+    runs += _commands(capsys, "learning_rates", "--only=width-128_learning_rate-3e-05")[1:]
     assert setup[0] == "setup" and launching.launch(*setup, "--dry-run").returncode == 0
     names = []
     for run in runs:
         result = launching.launch(*run, "--dry-run")
         assert result.returncode == 0, result.stdout
         names += re.findall(r"workload create --workload (\S+)", result.stdout)
-    assert len(set(names)) == len(runs) == 3
+    assert len(set(names)) == len(runs) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.reliability("R28")
 def test_the_real_xpk_accepts_every_run_of_a_sweep(at_root, real_xpk, capsys):
-    _, *runs = _commands(capsys, "flow_head")
-    assert len(runs) == 12
+    _, *runs = _commands(capsys, "learning_rates")
+    assert len(runs) == 15
     names = set()
     for run in runs:
-        result = launching.launch("run", *run, environment={"XPK": str(real_xpk)})
+        result = launching.launch("run", *run, "--rehearse=no", environment={"XPK": str(real_xpk)})
         assert result.returncode == 0, result.stdout
         manifest = yaml.safe_load((real_xpk.parent / "manifest.yaml").read_text())
         names.add(manifest["metadata"]["name"])
@@ -101,4 +105,4 @@ def test_the_real_xpk_accepts_every_run_of_a_sweep(at_root, real_xpk, capsys):
         assert labels["kueue.x-k8s.io/queue-name"]  # Kueue decides when.
         text = (real_xpk.parent / "manifest.yaml").read_text()
         assert run[-1].rpartition("/")[2] in text.replace("\n", "").replace(" ", "")
-    assert len(names) == 12
+    assert len(names) == 15
