@@ -207,6 +207,9 @@ def test_an_absent_package_is_named(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ImportError, match="gs://bucket/train cannot be read without .*gcsfs"):
         sources.open_source("gs://bucket/train", sample_rate=None)
+    # A launcher without it still reads what the workers are to open.
+    parsed = mixture.parse("gs://bucket/a=0.7,gs://bucket/b=0.3")
+    assert parsed == (("gs://bucket/a", 0.7), ("gs://bucket/b", 0.3))
 
 
 def test_a_manifest_does_not_lead_out_of_the_cache(bucket, shard_set, cache):
