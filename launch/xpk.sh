@@ -121,7 +121,7 @@ xpk_run() {
     case "$(workload_state)" in
         ABSENT) ;;
         THERE)
-            say "$NAME exists already in $CLUSTER, for $WORKDIR"
+            say "$NAME exists already in $CLUSTER, for $WORKDIR, as it was first asked for; delete it to change that"
             return 0
             ;;
         FINISHED)
