@@ -19,7 +19,7 @@ while kill -0 "$training" 2>/dev/null; do wait "$training" || true; done
 code=0
 wait "$training" || code=$?
 # xpk starts again after 42 and everything from 127 on: it can be told of more codes, not of fewer.
-if ((code >= 127)) && [[ " $RESTARTED " != *" $code "* ]]; then
+if ((code >= 127)) && ! training_may_restart "$code"; then
     say "ended with exit code $code, after which a restart would end the same way: 1 for the cluster"
     code=1
 fi

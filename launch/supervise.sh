@@ -15,8 +15,6 @@
 #
 # Restarts are bounded by --max_restarts; every one resumes from the newest whole checkpoint.
 
-# shellcheck disable=SC2034
-RESTARTED="42 124 129 130 134 137 143" # of these, which a cluster is told, and pod.sh
 NO_SLICE=75       # in place of an exit code: none could be had, or set up
 STARTS="launched_" # folders of logs, one for each start of the jobs
 
@@ -90,6 +88,9 @@ restart_helps() {
     esac
     return 1
 }
+
+# The same of an exit code of the training itself, without a word: two are the launcher's own.
+training_may_restart() { (($1 != NO_SLICE && $1 != 255)) && restart_helps "$1" >/dev/null; }
 
 # Workers that are ready: those that are there, else a new slice. A preempted one cannot be restarted.
 make_active() {

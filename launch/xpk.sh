@@ -83,6 +83,15 @@ container_words() {
     printf '%s' "${line# }"
 }
 
+# Prints the exit codes that a new start can help, with commas.
+restarted() {
+    local code codes=""
+    for ((code = 1; code < 256; code++)); do
+        if training_may_restart "$code"; then codes+=",$code"; fi
+    done
+    printf '%s' "${codes#,}"
+}
+
 # `exec`, so that the process to which xpk sends SIGTERM is pod.sh, and no shell around it.
 pod_command() {
     container_words exec bash launch/pod.sh "--config=$CONFIG" "--workdir=$WORKDIR" \
@@ -145,7 +154,7 @@ xpk_run() {
     ask_xpk create --workload "$NAME" --tpu-type "$XPK_TYPE" --num-slices "$NUM_SLICES" \
         ${CAPACITY_FLAGS[@]+"${CAPACITY_FLAGS[@]}"} --docker-image "$IMAGE" \
         ${PRIORITY:+--priority "$PRIORITY"} ${STORAGES[@]+"${STORAGES[@]}"} --max-restarts "$MAX_RESTARTS" \
-        --restart-on-exit-codes "${RESTARTED// /,}" --termination-grace-period-seconds "$GRACE_SECONDS" \
+        --restart-on-exit-codes "$(restarted)" --termination-grace-period-seconds "$GRACE_SECONDS" \
         --skip-validation "--command=$(pod_command)" ||
         die "xpk could not create $NAME; its message is above (gcloud auth login, if it is about credentials)"
 }
