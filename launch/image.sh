@@ -6,12 +6,16 @@
 
 BUILDER="${BUILDER:-}" # docker, podman, buildah or gcloud (Cloud Build); default: the first that is here
 
+need_image() {
+    [[ -n "$DOCKER_IMAGE$IMAGE_REPOSITORY" ]] ||
+        die "--image_repository is missing: where this tree's image is kept, for example --image_repository us-docker.pkg.dev/PROJECT/REPOSITORY; or name an image that exists by --docker-image"
+}
+
 # Sets IMAGE: that of --docker-image, or one that is built of this tree where there is none of its content.
 make_image() {
     IMAGE="$DOCKER_IMAGE"
     if [[ -n "$IMAGE" ]]; then return 0; fi
-    [[ -n "$IMAGE_REPOSITORY" ]] ||
-        die "--image_repository is missing: where this tree's image is kept, for example --image_repository us-docker.pkg.dev/PROJECT/REPOSITORY; or name an image that exists by --docker-image"
+    need_image
     find_builder
     IMAGE="${IMAGE_REPOSITORY%/}/f3tok_jax:$(content)" || die "the files of the image could not be read"
     if image_exists; then

@@ -127,8 +127,11 @@ xpk_run() {
         v5litepod-1x1 | v5litepod-2x2) die "xpk has no $XPK_TYPE; the smallest slice of v5e on a cluster is v5e-8" ;;
     esac
     capacity_flags
-    case "$(workload_state)" in
-        ABSENT) ;;
+    need_image
+    local state
+    state="$(workload_state)"
+    case "$state" in
+        ABSENT | FAILED) ;;
         THERE)
             say "$NAME exists already in $CLUSTER, for $WORKDIR, as it was first asked for; delete it to change that"
             return 0
@@ -139,13 +142,13 @@ xpk_run() {
             show_delete
             return 0
             ;;
-        FAILED)
-            say "$NAME has failed; deleting it and asking again"
-            xpk_delete
-            ;;
         *) die "$NAME is not asked for while xpk cannot tell whether it is there; its message is above" ;;
     esac
     check_launch
+    if [[ "$state" == FAILED ]]; then
+        say "$NAME has failed; deleting it and asking again"
+        xpk_delete
+    fi
     stage
     keep_compiled
     if [[ "$WORKDIR" == gs://* ]]; then keep_record || no_access; fi

@@ -157,8 +157,8 @@ def test_what_is_missing_is_said_by_name(arguments, message):
 
 @pytest.mark.reliability("R28")
 @pytest.mark.parametrize("where", [[], launching.SLICE])
-def test_a_price_goes_to_whoever_adds_up_what_the_run_costs(where):
-    result = launching.launch(*where, *launching.RUN, "--price", "1.25", "--dry-run")
+def test_a_price_goes_to_whoever_adds_up_what_the_run_costs(where, cloud):
+    result = cloud.launch(*where, *launching.RUN, "--price", "1.25", "--dry-run")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("--price=1.25") == 1, result.stdout
 
