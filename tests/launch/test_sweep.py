@@ -92,12 +92,12 @@ def test_every_run_of_a_cluster_is_a_workload_of_its_own(at_root, capsys):
 
 @pytest.mark.slow
 @pytest.mark.reliability("R28")
-def test_the_real_xpk_accepts_every_run_of_a_sweep(at_root, real_xpk, capsys):
+def test_the_real_xpk_accepts_every_run_of_a_sweep(at_root, cloud, real_xpk, capsys):
     _, *runs = _commands(capsys, "learning_rates")
     assert len(runs) == 15
     names = set()
     for run in runs:
-        result = launching.launch("run", *run, "--rehearse=no", environment={"XPK": str(real_xpk)})
+        result = cloud.launch("run", *run, XPK=str(real_xpk))
         assert result.returncode == 0, result.stdout
         manifest = yaml.safe_load((real_xpk.parent / "manifest.yaml").read_text())
         names.add(manifest["metadata"]["name"])
