@@ -19,6 +19,7 @@ from typing import Any
 
 from configs import page
 from configs import slices
+from f3tok_jax.devices import slices as device_slices
 from f3tok_jax.runs import results
 
 PATH = pathlib.Path(__file__).with_name("costs.jsonl")
@@ -28,7 +29,8 @@ BEGIN, END = "<!-- made by `python -m configs.costs` -->", "<!-- until here -->"
 # Bytes/s that a chip of v5e sends. Source: "System architecture" of cloud.google.com/tpu/docs/v5e: 1,600
 # Gbit/s between the chips of a slice; 6.4 Tbit/s from a pod of 256 to the data centre.
 _NETWORKS = {"ICI": 1600e9 / 8, "DCN": 6.4e12 / 8 / 256}
-_SCALED = ("autoencoder:base", "representation:base", "generation:base")
+# Of which weak scaling is shown.
+SCALED = ("autoencoder:base", "representation:base", "generation:base")
 _GIB = 2**30
 _NAMED = re.compile(r"configs/(\w+)\.py:(\w+) \((\w+)\)")
 _KEY = ("recipe", "part", "topology", "work")
@@ -84,8 +86,8 @@ def advertised() -> Iterator[tuple[str, str]]:
     """Recipe and preset, and name of a slice that it is for."""
     for stage, presets in slices.ALL.items():
         for preset, targets in presets.items():
-            for topology, count in targets:
-                yield f"{stage}:{preset}", slices.name(topology, count)
+            for target in targets:
+                yield f"{stage}:{preset}", str(device_slices.parse(*target))
 
 
 def make(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -97,15 +99,16 @@ def make(rows: Sequence[Mapping[str, Any]]) -> str:
         one = whole.get((recipe, topology))
         cells = _cells(one) if one else ("not compiled yet", *[""] * 5)
         matrix.append((f"`{recipe}`", topology, *cells))
-    parts = [page.table(head, matrix), _SCALING, _scaling(rows)]
+    parts = [page.table(head, matrix), _WORDS, _scaling(rows)]
     return "\n\n".join(parts)
 
 
-_SCALING = """\
-Weak scaling, with as much sound per chip on every slice (effort -0.5). Bytes are those that a chip sends and receives in a
-step, by network: between chips of a slice (ICI) and between slices (DCN). Their seconds are at the data sheet's 200
-and 3.1 GB/s of v5e's chip, an all-reduce counted twice; efficiency is the roofline of the smallest slice over this
-one's, or over the slowest network where that takes longer: with all communication hidden, and with none."""
+_WORDS = """\
+Weak scaling, with as much sound per chip on every slice (effort -0.5). Bytes are those that a chip
+sends and receives in a step, by network: between chips of a slice (ICI) and between slices (DCN).
+Their seconds are at the data sheet's 200 and 3.1 GB/s of v5e's chip, an all-reduce counted twice;
+efficiency is the roofline of the smallest slice over this one's, or over the slowest network where
+that takes longer: with all communication hidden, and with none."""
 
 
 def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -132,7 +135,7 @@ def _scaling(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ("preset", "chips", "slice", "TFLOP", "against the first", "memory")
     head += ("ICI", "DCN", "most of it", "roofline", "efficiency, hidden", "not hidden")
     lines = []
-    for recipe in _SCALED:
+    for recipe in SCALED:
         found = scaled(rows, recipe)
         for one in found:
             lines.append((f"`{recipe}`", f"{one['num_chips']:,}", *_scaled_cells(one, found[0])))

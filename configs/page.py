@@ -78,8 +78,8 @@ def make(recipes: Mapping[types.ModuleType, Sequence[str]] = _RECIPES) -> str:
     parts = [_HEAD.format(links=" · ".join(links))]
     parts += [part for page in pages for part in page.text(leave_out=shared)]
     rows = [_plain(row) for row in pages[0].rows() if _plain(row) in shared]
-    parts += [f"## {_SHARED}", _table(("key", "value", "what it is", "from"), rows)]
-    parts += ["## Sources", _table(("in the tables", "what it is"), names)]
+    parts += [f"## {_SHARED}", table(("key", "value", "what it is", "from"), rows)]
+    parts += ["## Sources", table(("in the tables", "what it is"), names)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -118,9 +118,9 @@ class _Recipe:
 
     def text(self, leave_out: Set[tuple[str, ...]]) -> list[str]:
         """Headline, what follows from the values, their table, and the presets without a column."""
-        parts = [f"## configs/{self.name}", _table(*sources.facts(self.configs, self.columns))]
+        parts = [f"## configs/{self.name}", table(*sources.facts(self.configs, self.columns))]
         rows = [row for row in self.rows() if _plain(row) not in leave_out]
-        parts.append(_table(("key", *self.columns, "what it is", "from"), rows))
+        parts.append(table(("key", *self.columns, "what it is", "from"), rows))
         return parts + [self._other(preset) for preset in self.others]
 
     def _paths(self, presets: Sequence[str]) -> list[comments.Path]:
@@ -186,7 +186,8 @@ def _leaves(
             yield here, value
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
