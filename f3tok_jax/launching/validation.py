@@ -3,6 +3,7 @@
 """What a launch must have for its run to begin on every worker: a mesh, data, models, a folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import os
 
@@ -20,6 +21,7 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import programs
 from f3tok_jax.training import validation
 
+_MODEL = "a run or a model's folder"
 _TFDS = "tfds:"  # a mixture's names of what tensorflow-datasets finds
 
 
@@ -79,10 +81,18 @@ def check_mesh(config: ml_collections.ConfigDict, target: slices.Slice) -> Mappi
 
 def is_reachable(launch: Launch) -> bool:
     """Whether every run and model that the config names can be read from here."""
-    return all(os.path.exists(place) or remote.is_remote(place) for _, place, _ in _models(launch))
+    return all(_is_reachable(launch, place) for _, place, _ in _models(launch))
 
 
-# Key, place, and the file without which what the key needs does not lie there.
+def _is_reachable(launch: Launch, place: str) -> bool:
+    if not remote.is_remote(place):
+        return os.path.exists(place)
+    with contextlib.suppress(ImportError):
+        return not launch.is_offline and bool(remote.opened(place))
+    return False
+
+
+# Key, place, and the file below it without which what the key needs is not there, "" for itself.
 _Named = tuple[str, str, str]
 
 
@@ -100,6 +110,8 @@ def _models(launch: Launch) -> Iterator[_Named]:
         for key in ("workdir", "folder"):
             if key in section and section[key]:
                 yield f"{name}.{key}", places.mapped(section[key]), "config.json"
+    if "tokenizer" in config and config.tokenizer:
+        yield "tokenizer", places.mapped(config.tokenizer), ""
 
 
 def _exists(path: str) -> bool:
@@ -130,14 +142,14 @@ def _look(launch: Launch, key: str, place: str, file: str) -> str:
     if is_remote and launch.is_offline:
         return f"config.{key}={place} is not looked into by a dry run"
     try:
-        there = _exists(f"{place.rstrip('/')}/{file}")
+        there = _exists(f"{place.rstrip('/')}/{file}".rstrip("/"))
     except ImportError as error:
         return f"config.{key}={place} is not looked into from here: {error}"
     if there:
         shared = is_remote or is_staged
         return "" if shared else f"config.{key}={place} must lie on every worker, as it does here"
     if is_remote or is_staged or os.path.exists(place):
-        wanted = "a finished shard set" if key.startswith("data.") else "a run or a model's folder"
+        wanted = {manifest.FILE_NAME: "a finished shard set", "": "a file"}.get(file, _MODEL)
         raise ValueError(f"config.{key} must be {wanted}, got {place}, which is none")
     return f"config.{key}={place} is not here: it must lie on every worker"
 

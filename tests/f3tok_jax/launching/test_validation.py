@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a launch must have, and what is said about what cannot be seen from here."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -150,3 +151,28 @@ def test_models_must_be_there_too(tmp_path):
         accelerator="v5e-1",
     )
     assert not validation.is_reachable(gone)
+
+
+def test_a_bucket_that_nothing_here_reads_is_not_reachable(monkeypatch):
+    launch = _launch(
+        _SHARDS,
+        "--config.language_model.folder=gs://bucket/model",
+        recipe="representation.py:tiny",
+        accelerator="v5e-1",
+    )
+    monkeypatch.setattr(validation.remote, "opened", lambda path: ("files", "bucket/model"))
+    assert validation.is_reachable(launch)
+    assert not validation.is_reachable(dataclasses.replace(launch, is_offline=True))
+    monkeypatch.setattr(validation.remote, "opened", _absent)
+    assert not validation.is_reachable(launch)
+
+
+def test_a_tokenizer_must_be_where_the_workers_are(tmp_path):
+    tokenizer = tmp_path / "tokenizer.json"
+    options = dict(recipe="language_model.py:tiny", accelerator="v5e-1")
+    with pytest.raises(ValueError, match="config.tokenizer must be a place .* 'tokenizer.json'"):
+        validation.check(_launch(_SHARDS, "--config.tokenizer=tokenizer.json", **options))
+    launch = _launch(_SHARDS, f"--config.tokenizer={tokenizer}", **options)
+    assert f"config.tokenizer={tokenizer} is not here" in validation.check(launch)[-1]
+    tokenizer.touch()
+    assert f"config.tokenizer={tokenizer} must lie on every" in validation.check(launch)[-1]
