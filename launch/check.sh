@@ -6,10 +6,10 @@
 
 # Also in a dry run, which asks no cloud: what a bucket holds is then not looked into.
 check_launch() {
-    local python stage words=()
+    local python folder words=()
     python="$(checker)"
     if rehearses; then install_tpu_compiler "$python" "the launch is not rehearsed"; fi
-    for stage in ${STAGE[@]+"${STAGE[@]}"}; do words+=("--stage=$stage"); done
+    for folder in ${STAGE[@]+"${STAGE[@]}"}; do words+=("--stage=$folder"); done
     if [[ "$DRY_RUN" == 1 ]]; then words+=(--offline); fi
     say "checking the launch on this machine"
     (cd "$REPO" && "$python" -m f3tok_jax.launch_check "--accelerator=$ACCELERATOR" \

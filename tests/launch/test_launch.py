@@ -43,7 +43,7 @@ def test_scripts_pass_shellcheck(script):
 def test_help_names_every_flag_and_every_command():
     result = launching.launch("--help")
     assert result.returncode == 0
-    script = (launching.ROOT / "launch" / "tpu_train.sh").read_text(encoding="utf-8")
+    script = (launching.ROOT / "launch" / "arguments.sh").read_text(encoding="utf-8")
     parsed = script[script.index("parse_arguments() {") : script.index("set_option() {")]
     words = set(re.findall(r"--[a-z_-]{2,}", parsed)) - {
         "--dry_run",
@@ -158,7 +158,8 @@ def test_what_is_missing_is_said_by_name(arguments, message):
 @pytest.mark.reliability("R28")
 @pytest.mark.parametrize("where", [[], launching.SLICE])
 def test_a_price_goes_to_whoever_adds_up_what_the_run_costs(where, cloud):
-    result = cloud.launch(*where, *launching.RUN, "--price", "1.25", "--dry-run")
+    data = "--config.data.train=gs://bucket/train"
+    result = cloud.launch(*where, *launching.RUN, data, "--price", "1.25", "--dry-run")
     assert result.returncode == 0, result.stdout
     assert result.stdout.count("--price=1.25") == 1, result.stdout
 
