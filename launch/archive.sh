@@ -59,7 +59,7 @@ say_what_stays() {
 }
 
 # Makes $ARCHIVE, with provenance.txt beside the files. Times of files stay as they are: Python takes a
-# module whose time and size are those of before for unchanged.
+# module whose time and size are those of before for unchanged. A Mac adds nothing of its own.
 make_archive() {
     make_private
     ARCHIVE="$PRIVATE/f3tok_jax.tar.gz"
@@ -69,6 +69,6 @@ make_archive() {
         list_files >"$names"
         provenance >"$PRIVATE/provenance.txt"
     fi
-    run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" -C "$PRIVATE" ./provenance.txt ||
+    COPYFILE_DISABLE=1 run tar -czf "$ARCHIVE" -C "$REPO" --null -T "$names" -C "$PRIVATE" ./provenance.txt ||
         die "the code could not be packed"
 }

@@ -114,6 +114,10 @@ check_arguments() {
         [[ -z "$TPU" || -z "$CLUSTER" ]] || die "--tpu and --cluster are two ways to train: give one, or --backend"
         if [[ -n "$CLUSTER" ]]; then BACKEND=xpk; elif [[ -n "$TPU" ]]; then BACKEND=tpu; else BACKEND=local; fi
     fi
+    case "$BACKEND" in
+        tpu) refuse_others "a slice of --tpu" docker-image "$DOCKER_IMAGE" priority "$PRIORITY" reservation "$RESERVATION" storage "${STORAGES[*]:-}" ;;
+        xpk) refuse_others "a cluster" valid_until "$VALID_UNTIL" max_run_duration "$MAX_RUN_DURATION" ;;
+    esac
     if [[ -n "$ZONE" ]]; then take_name ZONE --zone; fi
     if [[ -n "$PROJECT" ]]; then take_name PROJECT --project :; fi
     if [[ -n "$RUNTIME" ]]; then take_name RUNTIME --runtime; fi
@@ -128,4 +132,14 @@ check_arguments() {
     fi
     [[ "$REHEARSE" =~ ^(auto|yes|no)$ ]] || die "--rehearse must be auto, yes or no, got '$REHEARSE'"
     if [[ -n "$ACCELERATOR" ]]; then describe_slice "$ACCELERATOR" "$NUM_SLICES"; fi
+}
+
+# refuse_others WAY OPTION VALUE ...: what another way to train heeds would be ignored by this one.
+refuse_others() {
+    local way="$1"
+    shift
+    while (($#)); do
+        [[ -z "$2" ]] || die "--$1 is not of $way, got '$2': leave it out"
+        shift 2
+    done
 }

@@ -6,13 +6,13 @@
 
 # Also in a dry run, which asks no cloud: what a bucket holds is then not looked into.
 check_launch() {
-    local python folder words=()
-    python="$(checker)"
-    if rehearses; then install_tpu_compiler "$python" "the launch is not rehearsed"; fi
+    local folder words=()
+    find_checker
+    if rehearses; then install_tpu_compiler "$CHECKER" "the launch is not rehearsed"; fi
     for folder in ${STAGE[@]+"${STAGE[@]}"}; do words+=("--stage=$folder"); done
     if [[ "$DRY_RUN" == 1 ]]; then words+=(--offline); fi
     say "checking the launch on this machine"
-    (cd "$REPO" && "$python" -m f3tok_jax.launch_check "--accelerator=$ACCELERATOR" \
+    (cd "$REPO" && "$CHECKER" -m f3tok_jax.launch_check "--accelerator=$ACCELERATOR" \
         "--num_slices=$NUM_SLICES" "--flags=$FLAGS" "--rehearse=$REHEARSE" ${words[@]+"${words[@]}"} -- \
         "--config=$CONFIG" "--workdir=$WORKDIR" ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}) || exit $?
 }
@@ -20,22 +20,19 @@ check_launch() {
 # A launch fetches the compiler for its rehearsal; a dry run uses it where it is.
 rehearses() { [[ "$REHEARSE" == yes || ("$REHEARSE" == auto && "$DRY_RUN" != 1) ]]; }
 
-# Prints a Python with all that reads a config: the environment's, else this machine's, else one that is
-# made now, in a dry run as well.
-checker() {
+# Sets CHECKER, a Python with all that reads a config: the environment's, else this machine's, else one
+# that is made now, in a dry run as well. Not in $(...), where bash goes on after what has failed.
+find_checker() {
     local name needs="jax flax optax orbax.checkpoint grain ml_collections array_record sequence_layers"
-    if [[ -f "$VENV/installed" ]]; then
-        printf '%s\n' "$VENV/bin/python"
-        return 0
-    fi
+    CHECKER="$VENV/bin/python"
+    if [[ -f "$VENV/installed" ]]; then return 0; fi
     for name in ${PYTHON:+"$PYTHON"} python3.11 python3 python; do
         if "$name" -c "import importlib.util, sys
 sys.exit(sys.version_info < (3, 11) or not all(map(importlib.util.find_spec, '$needs'.split())))" 2>/dev/null; then
-            printf '%s\n' "$name"
+            CHECKER="$name"
             return 0
         fi
     done
-    say "the checks need the environment:" >&2
-    DRY_RUN=0 install >&2
-    printf '%s\n' "$VENV/bin/python"
+    say "the checks need the environment, which is made now:"
+    DRY_RUN=0 install
 }

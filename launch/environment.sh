@@ -8,7 +8,7 @@ LOCK="$REPO/launch/requirements.lock"
 PYTHON_VERSION=3.11.18 # of the build that uv fetches where there is no Python 3.11
 
 # Prints a section of the lock: core, tpu or python.
-locked() { sed -n "/^# \\[$1\\]/,/^# \\[/{/^#/!p}" "$LOCK"; }
+locked() { sed -n "/^# \\[$1\\]/,/^# \\[/{/^#/!p;}" "$LOCK"; }
 
 # Prints the version of a package in the lock.
 pinned() { sed -n "s/^$1==\\([^ ]*\\).*/\\1/p" "$LOCK"; }

@@ -45,7 +45,7 @@ find_builder() {
 
 # Prints what distinguishes these files, of this commit, from all others.
 content() {
-    (cd "$REPO" && { provenance && list_files | xargs -0 wc -c && list_files | xargs -0 cat; }) | sha256 | cut -c 1-16
+    (cd "$REPO" && { provenance && list_files | xargs -0 wc -c | tr -d ' ' && list_files | xargs -0 cat; }) | sha256 | cut -c 1-16
 }
 
 # What cannot be told is said now, and not after an image was built that cannot be pushed.

@@ -53,8 +53,8 @@
 #
 # --backend local | tpu | xpk says which of these it is (default: xpk with --cluster, tpu with --tpu).
 # --flags NAME is a set of the compiler's flags for --accelerator: default, overlap, data_parallel,
-# windowed, debug. --dry-run (or DRY_RUN=1) checks all of it, prints the exact commands and touches
-# nothing. ZONE, PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, REHEARSE, PRICE, MAX_RESTARTS and
+# windowed, debug. --dry-run (or DRY_RUN=1) checks all of it, prints the exact commands and asks
+# no cloud; its checks need the environment, which is made where it is not there. ZONE, PROJECT, ACCELERATOR, RUNTIME, NUM_SLICES, REHEARSE, PRICE, MAX_RESTARTS and
 # IMAGE_REPOSITORY may be variables. More in launch/README.md.
 
 set -euo pipefail
@@ -118,6 +118,12 @@ else
             source "$REPO/launch/gcloud.sh"
             case "${COMMAND:-all}" in
                 all | run)
+                    need zone accelerator config workdir
+                    check_launch
+                    stage
+                    ;;
+                resume)
+                    if [[ "$REHEARSE" == auto ]]; then REHEARSE=no; fi # it was, when it was launched
                     need zone accelerator config workdir
                     check_launch
                     stage

@@ -8,6 +8,7 @@
 
 XPK_VERSION=1.16.0 # that this was tried with
 XPK="${XPK:-xpk}"  # the program
+FINISHED=0         # whether the workload's end was seen
 START_SECONDS=900  # for the last pod of a run to arrive: some nodes still fetch the image
 NAME_LETTERS=19    # of the work folder's name; with the rest 28, xpk's limit where slices are joined
 
@@ -153,6 +154,7 @@ xpk_run() {
     keep_compiled
     if [[ "$WORKDIR" == gs://* ]]; then keep_record || no_access; fi
     make_image
+    watch_workload
     say "asking for $NUM_SLICES x $XPK_TYPE ($CHIPS chips each) in $CLUSTER: $NAME"
     ask_xpk create --workload "$NAME" --tpu-type "$XPK_TYPE" --num-slices "$NUM_SLICES" \
         ${CAPACITY_FLAGS[@]+"${CAPACITY_FLAGS[@]}"} --docker-image "$IMAGE" \
@@ -169,8 +171,8 @@ xpk_wait() {
     ask_xpk list --wait-for-job-completion "$NAME" || code=$?
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
     case "$code" in
-        0) say "finished: $WORKDIR" ;;
-        125) say "$NAME has failed, or its restarts are used up (--max_restarts); 'logs' shows why, the same command starts it again" ;;
+        0) FINISHED=1 && say "finished: $WORKDIR" ;;
+        125) FINISHED=1 && say "$NAME has failed, or its restarts are used up (--max_restarts); 'logs' shows why, the same command starts it again" ;;
         *) say "xpk cannot follow $NAME; its message is above" ;;
     esac
     return "$code"
@@ -203,11 +205,22 @@ xpk_create() { die "a cluster is there before its runs (xpk cluster create); com
 
 show_delete() { show bash launch/tpu_train.sh delete "${COMMON[@]}" --workdir "$WORKDIR"; }
 
-xpk_all() {
-    FINISHED=0
-    xpk_run
+# What is asked for trains on without this launcher: unless its end was seen, the last words say so.
+watch_workload() {
+    if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
+    AT_EXIT+=(say_workload)
+    trap 'exit 130' INT
+}
+
+say_workload() {
     if ((FINISHED)); then return 0; fi
     say "$NAME waits for chips and trains by itself${PRICE_HOUR:+, at $PRICE_HOUR dollars an hour while it does}, until its end or:"
     show_delete
+}
+
+xpk_all() {
+    xpk_run
+    if ((FINISHED)); then return 0; fi
+    say_workload
     xpk_wait
 }

@@ -71,3 +71,37 @@ def test_a_launch_that_is_refused_asks_the_cloud_for_nothing(cloud):
     result = cloud.launch(*launching.SLICE, *launching.RUN)
     assert result.returncode == 1, result.stdout
     assert not (cloud.folder / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*launching.SLICE, "--priority=high"],
+        [*launching.SLICE, "--storage=disk"],
+        [*launching.SLICE, "--reserved", "--reservation=name"],
+        [*launching.SLICE, "--docker-image=image"],
+        ["--cluster=c", "--zone=z", "--accelerator=v5e-16", "--valid_until=2h"],
+    ],
+)
+def test_what_another_way_to_train_heeds_is_refused(arguments):
+    result = _dry_run(*arguments, *launching.RUN)
+    assert result.returncode == 1
+    assert "leave it out" in result.stdout and "+ " not in result.stdout
+
+
+def test_an_environment_that_cannot_be_made_ends_the_launch(cloud, tmp_path):
+    """What fails while the checks' environment is made is no environment, the next time either."""
+    bare = cloud.folder.parent / "bin" / "python3.11"
+    bare.write_text(
+        '#!/bin/sh\ncase "$*" in *find_spec*) exit 1 ;; *"pip "*) echo broken; exit 1 ;; esac\n'
+        f'exec bash "{launching.ROOT}/tests/support/fake_python.sh" "$@"\n'
+    )
+    venv = tmp_path / "venv"
+    for name in ("python3", "python"):
+        (bare.parent / name).write_text("#!/bin/sh\nexit 1\n")
+        (bare.parent / name).chmod(0o755)
+    (tmp_path / "python").write_text("")
+    result = cloud.launch(*launching.SLICE, *launching.RUN, VENV=str(venv))
+    assert result.returncode != 0, result.stdout
+    assert not (venv / "installed").exists()
+    assert not cloud.calls("create")
