@@ -4,6 +4,7 @@
 
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +48,34 @@ def test_a_training_that_is_told_to_leave_saves_before_its_pod_ends(cloud):
     output, _ = pod.communicate(timeout=60)
     assert "saved" in output
     assert pod.returncode == 42, output
+
+
+def test_what_a_pod_prints_is_kept_in_the_work_folder(cloud, tmp_path):
+    home, workdir = cloud.home(0), tmp_path / "a run"
+    venv = launching.make_venv(tmp_path)
+    (home / "exit_codes").write_text("3\n")
+    run = ["--config=configs/autoencoder.py:base", f"--workdir={workdir}"]
+    done = subprocess.run(
+        ["bash", str(launching.ROOT / "launch" / "pod.sh"), *run],
+        env={**cloud.environment, "HOME": str(home), "VENV": str(venv), "DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "ends with 3" in done.stdout
+    (log,) = (workdir / "logs" / "pods").iterdir()
+    assert log.name.endswith(".log") and "ends with 3" in log.read_text()
+
+
+def test_a_log_that_cannot_be_kept_stops_nothing(tmp_path):
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, launching.ROOT / "launch" / "keep_log.py", tmp_path / "file" / "x.log"],
+        input="line\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0 and done.stdout == "line\n"
+    assert done.stderr.count("the log is not kept in") == 1

@@ -21,6 +21,7 @@ case "$*" in
         ;;
     *"python find"*) echo "$UV_PYTHON_INSTALL_DIR/bin/python3.11" ;;
     "-m f3tok_jax.launch_check "*) [[ ! -e "${FAKE_CLOUD:-}/check_refuses" ]] ;;
+    */keep_log.py\ *) exec "$REAL_PYTHON" "$@" ;;
     "-m venv "*)
         mkdir -p "$3/bin"
         cp "${BASH_SOURCE[0]}" "$3/bin/python"
