@@ -125,11 +125,13 @@ def convolution_flops(attributes: str, lhs: str, rhs: str, result: str) -> float
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     orders = zip(labels.groups(), (lhs, rhs, result))
     sizes = [dict(zip(order, dimensions(shape))) for order, shape in orders]
-    spatial = [label for label in labels.group(3) if label.isdigit()]
+    # The window names its sizes by the axes' numbers, whose order in an array is the layout's.
+    spatial = sorted(int(label) for label in labels.group(3) if label.isdigit())
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(item.split("=") for item in window.group(1).split()) if window else {}
     products = 2.0 * sizes[2]["b"] * sizes[2]["f"] * sizes[1]["i"]
-    for axis, label in enumerate(spatial):
+    for axis in spatial:
+        label = str(axis)
 
         def field(name: str, default: str) -> str:
             return fields[name].split("x")[axis] if name in fields else default

@@ -58,6 +58,23 @@ def test_convolutions_count_products_with_real_inputs(window, sizes, products):
     assert hlo_text.convolution_flops(attributes, *shapes) == 2 * products
 
 
+@pytest.mark.parametrize(
+    "window, labels",
+    [
+        ("2x5x16 stride=1x4x1 pad=1_1x0_0x0_0 lhs_dilate=1x5x1", "12fb0_12i0o->1b0f2"),
+        ("5x2x16 stride=4x1x1 pad=0_0x1_1x0_0 lhs_dilate=5x1x1", "02fb1_02i1o->0b1f2"),
+        ("5x16x2 stride=4x1x1 pad=0_0x0_0x1_1 lhs_dilate=5x1x1", "01fb2_01i2o->0b2f1"),
+        ("16x2x5 stride=1x1x4 pad=0_0x1_1x0_0 lhs_dilate=1x1x5", "20fb1_20i1o->2b1f0"),
+    ],
+)
+def test_a_convolution_counts_the_same_however_its_axes_are_numbered(window, labels):
+    """A gradient in a ring of XLA's: 5 layers' weights of 12 x 2 x 8, over 16 rows of 7 positions."""
+    attributes = f", window={{size={window}}}, dim_labels={labels}"
+    shapes = ("bf16[5,16,7,12,1]", "bf16[5,16,7,2,8]", "bf16[5,12,2,8,1]")
+    products = 5 * 16 * 7 * 12 * 2 * 8
+    assert hlo_text.convolution_flops(attributes, *shapes) == 2 * products
+
+
 def test_text_without_entry_is_refused():
     with pytest.raises(ValueError, match="ENTRY computation"):
         hlo_text.parse("HloModule nothing\n")
