@@ -87,7 +87,7 @@ class Checkpointer:
         self._best_metric, self._best_from = best_metric, best_from
         self._keep_last = keep_last
         self._keep_best = keep_best
-        self._may_write = may_write
+        self.may_write = may_write
         self._say = say
         self._pending_step: int | None = None
         quiet.keep_quiet()
@@ -173,7 +173,7 @@ class Checkpointer:
                 "values; the last checkpoint stays"
             )
             return False
-        self._may_write()
+        self.may_write()
         self._check_space(step, state)
         self._make_way(step)
         meta = checkpoint_meta.made(

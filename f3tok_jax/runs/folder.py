@@ -12,6 +12,7 @@ from etils import epath
 import jax
 import ml_collections
 
+from data_pipelines import command
 from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from data_pipelines.records import sealed
@@ -51,9 +52,10 @@ def _kept(workdir: str) -> Mapping[str, Any]:
         return {}
 
 
-def mark_done(workdir: str, step: int) -> None:
-    """Process 0 writes DONE; all processes must call it."""
+def mark_done(workdir: str, step: int, may_write: Callable[[], None] = lambda: None) -> None:
+    """Process 0 writes DONE, if it `may_write`, as `locked` tells; all processes must call it."""
     if jax.process_index() == 0:
+        may_write()
         atomic.write_text(epath.Path(workdir) / _DONE, json.dumps({"step": step}) + "\n")
     multihost.barrier("run_folder_done")
 
@@ -72,7 +74,7 @@ def locked(workdir: str, say: Callable[[str], None] = print) -> Iterator[Callabl
         What raises ValueError once another run has taken the folder all the same.
 
     Raises:
-        ValueError: where another run is at work in the folder.
+        ValueError: where another run is at work in the folder, or that cannot be told.
     """
     handle, held, taken = None, None, ""
     if jax.process_index() == 0:
@@ -88,8 +90,8 @@ def locked(workdir: str, say: Callable[[str], None] = print) -> Iterator[Callabl
             )
         except lease.Taken as error:
             taken = str(error)
-        except OSError:
-            pass  # A folder that cannot be written is refused by `prepare`.
+        except Exception as error:  # Libraries of buckets raise errors of their own.
+            taken = _unwritable(workdir, command.explain(error))
     try:
         if not multihost.all_agree(not taken):
             raise ValueError(taken or f"--workdir must not be in use, got {workdir}")
@@ -124,15 +126,19 @@ def prepare(
         except OSError as error:
             failure = error
     if not multihost.all_agree(failure is None):
-        raise ValueError(
-            f"--workdir must be a folder that can be written, got {workdir}: "
-            f"{failure or 'process 0 cannot'}; mend that or give another"
-        ) from failure
+        raise ValueError(_unwritable(workdir, failure or "process 0 cannot")) from failure
     if not multihost.all_agree(config_lib.exists(workdir)):
         raise ValueError(
             f"--workdir must be one folder that all processes see, got {workdir}, which "
             "some do not; give a bucket or a shared disk"
         )
+
+
+def _unwritable(workdir: str, reason: Exception | str) -> str:
+    return (
+        f"--workdir must be a folder that can be written, got {workdir}: {reason}; mend that or give "
+        "another"
+    )
 
 
 def _keep_environment(logs: epath.Path, environment: Mapping[str, Any]) -> None:

@@ -184,20 +184,28 @@ class Book:
     or waits for longer than is said.
     """
 
-    def __init__(self, workdir: str, *, is_writer: bool = True, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        is_writer: bool = True,
+        may_write: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = print,
+    ):
         """Reads what is there, in the background.
 
         Args:
             workdir: run folder, local or a bucket.
             is_writer: whether this process writes at all.
+            may_write: raises where the folder is another run's by now.
             say: where messages to the user go.
         """
         self.before: Sequence[Session] | None = None  # earlier sessions, once they are read
         self._path = epath.Path(workdir) / NAME
         self._data = b""  # of their lines
-        self._newest: Session | None = None  # that is not written yet
+        self._newest: Session | None = None  # that was handed over
         self._background = background.Background(say) if is_writer else None
-        self._is_remote = "://" in workdir
+        self._may_write, self._is_remote = may_write, "://" in workdir
         self._least = _LEAST_SECONDS[self._is_remote]
         self._written = -math.inf
         if is_writer:
@@ -211,7 +219,7 @@ class Book:
         """Writes the session in the place of what was written of it before."""
         if self._background:
             self._written, self._newest = time.monotonic(), session
-            self._background.add(_WHAT, self._write)
+            self._background.add(_WHAT, functools.partial(self._write, session))
 
     def close(self) -> None:
         """Waits, not for ever, until all is written."""
@@ -232,12 +240,12 @@ class Book:
         self._data = b"".join(data for data, _ in whole)
         self.before = [session for _, session in whole]
 
-    def _write(self) -> None:
+    def _write(self, session: Session) -> None:
         if self.before is None:
             self._open()
         if not self._path.parent.exists() and not self._is_remote:
             raise FileNotFoundError(errno.ENOENT, "it was moved or removed", self._path.parent)
-        session, self._newest = self._newest, None
-        if session:  # A disk that was behind gets the newest state alone.
+        if session is self._newest:  # A disk that was behind gets the newest state alone.
+            self._may_write()
             line = sealed_lines.make(typed_json.write(session))
             atomic.write_bytes(self._path, self._data + line)

@@ -53,6 +53,7 @@ class MetricWriter:
         is_writer: bool = True,
         resume_step: int = 0,
         loggers: Sequence[loggers_lib.Outlet] = (),
+        may_write: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = print,
     ):
         """Opens the writer.
@@ -62,13 +63,14 @@ class MetricWriter:
             is_writer: whether this process writes at all.
             resume_step: the restored step, 0 for a fresh run.
             loggers: that hear of all values and sounds, too; closed with the writer.
+            may_write: raises where the folder is another run's by now.
             say: where messages to the user go.
         """
         self._is_writer = is_writer
         if not is_writer:
             return
         self._workdir = epath.Path(workdir)
-        self._loggers = loggers
+        self._loggers, self._may_write = loggers, may_write
         self._published = time.monotonic()
         self._background = background.Background(say)
         self._metrics = _lines_file(self._workdir / _METRICS_NAME)
@@ -151,6 +153,7 @@ class MetricWriter:
         sample_rate: int,
     ) -> None:
         def write() -> None:
+            self._may_write()
             folder.write(f"{name}.wav", audio_files.wav(waveform, sample_rate))
 
         self._background.add("sounds of samples/", write, num_bytes=waveform.nbytes)
@@ -168,7 +171,11 @@ class MetricWriter:
         self._published = time.monotonic()
         files = [self._metrics, *self._logs.values(), *([self._events] if self._events else [])]
         for file in files:
-            self._background.add("copies to the bucket", file.publish)
+            self._background.add("copies to the bucket", functools.partial(self._publish, file))
+
+    def _publish(self, file: appended_file.AppendedFile | event_file.EventFile) -> None:
+        self._may_write()
+        file.publish()
 
     def settle(self) -> None:
         """Waits, though not long, until what was written is there: a kill cannot take it any more.

@@ -295,7 +295,7 @@ def _finish(this: Run, step: int) -> Outcome:
             "are not finite, or the folder was moved meanwhile; what is there is good"
         )
     try:
-        run_folder.mark_done(this.workdir, step)
+        run_folder.mark_done(this.workdir, step, this.checkpointer.may_write)
     except OSError as error:
         raise checkpoint.CheckpointError(
             f"all {step} steps are taken and saved, but {command.explain(error)}: mend that, and "

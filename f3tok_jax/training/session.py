@@ -140,7 +140,9 @@ def _train(
     config, stage, say = inputs.run.config, inputs.stage, bar.say
     with contextlib.ExitStack() as stack:
         checkpointer = _open_folder(workdir, inputs, say, stack)
-        clock = _start_clock(config, workdir, mesh, reports, say, stack)
+        may_write, is_first = checkpointer.may_write, jax.process_index() == 0
+        book = ledger.Book(workdir, is_writer=is_first, may_write=may_write, say=say)
+        clock = _start_clock(config, workdir, mesh, reports, book, stack)
         stack.enter_context(sharding.use(mesh))
         programs = programs_lib.CompiledStage(stage, config, mesh)
         heard = statistics_lib.Heard(say=say, enter=clock.enter)
@@ -148,7 +150,7 @@ def _train(
         measured = run_folder.settle_frozen(workdir, inputs.begins_with, measure)
         clock.enter("start")
         checkpointer.files = run_folder.digests(workdir)
-        if jax.process_index() == 0:
+        if is_first:
             inputs.run.keep_places(workdir)
             inputs.run.pin_ancestors(workdir, say)
         programs.load_frozen(measured)
@@ -157,11 +159,11 @@ def _train(
         clock.enter("compile")
         _compile(programs, inputs.heldout is not None, say)
         clock.enter("start")
-        writer = _open_writer(config, workdir, step, reports, say)
+        writer = _open_writer(config, workdir, step, reports, may_write, say)
         stack.callback(writer.close)
         peak_seconds = _peak_seconds(programs, reports, say)
         profiler = profiler_lib.Profiler(
-            reports.profile_steps if jax.process_index() == 0 else None,
+            reports.profile_steps if is_first else None,
             workdir,
             clock=clock,
             say=say,
@@ -277,7 +279,7 @@ def _start_clock(
     workdir: str,
     mesh: jax.sharding.Mesh,
     reports: reports_lib.Reports,
-    say: Callable[[str], None],
+    book: ledger.Book,
     stack: contextlib.ExitStack,
 ) -> timekeeper_lib.Timekeeper:
     """Starts what keeps the time and what notices that the run stands; `stack` ends both."""
@@ -290,7 +292,7 @@ def _start_clock(
     )
     stack.callback(watchdog.close)
     clock = timekeeper_lib.Timekeeper(
-        ledger.Book(workdir, is_writer=jax.process_index() == 0, say=say),
+        book,
         watchdog,
         started=reports.started or time.time(),
         chips=processes.num_chips(mesh.devices.flat),
@@ -305,6 +307,7 @@ def _open_writer(
     workdir: str,
     step: int,
     reports: reports_lib.Reports,
+    may_write: Callable[[], None],
     say: Callable[[str], None],
 ) -> metric_writer.MetricWriter:
     """Opens what hears of metrics and sounds; process 0 alone has loggers."""
@@ -315,7 +318,12 @@ def _open_writer(
         if is_first
     ]
     return metric_writer.MetricWriter(
-        workdir, is_writer=is_first, resume_step=step, loggers=outlets, say=say
+        workdir,
+        is_writer=is_first,
+        resume_step=step,
+        loggers=outlets,
+        may_write=may_write,
+        say=say,
     )
 
 

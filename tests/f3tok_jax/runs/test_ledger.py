@@ -156,6 +156,30 @@ def test_a_disk_that_was_behind_gets_the_newest_state_alone(tmp_path, monkeypatc
     assert [one.last for one in ledger.read(str(tmp_path)).sessions] == [100]
 
 
+def test_a_session_that_comes_while_another_is_taken_up_is_written(tmp_path):
+    last, later = _session(0.0, first=0, last=9, ended="done"), []
+
+    class Busy(ledger.Book):
+        @property
+        def _newest(self):
+            """What it was, while the last session comes from another thread."""
+            newest = self.__dict__["newest"]
+            if newest and not later:
+                later.append(last)
+                self.write(last)
+            return newest
+
+        @_newest.setter
+        def _newest(self, session):
+            self.__dict__["newest"] = session
+
+    book = Busy(str(tmp_path))
+    book.write(_session(0.0, first=0, last=8))
+    book._background.drain(10.0)
+    book.close()
+    assert later and ledger.read(str(tmp_path)).sessions == [last]
+
+
 def test_a_disk_that_cannot_be_read_for_a_while_keeps_its_sessions(tmp_path, monkeypatch):
     _write(tmp_path, _session(0.0, first=0, last=1))
     read, failures = small_file.read_bytes, [OSError(errno.EIO, "I/O error")] * 2

@@ -192,7 +192,7 @@ def test_a_folder_that_is_moved_away_is_not_taken_for_a_wrong_flag(
 def test_done_that_finds_no_disk_is_written_when_the_command_is_run_again(
     shards, whole, tmp_path, monkeypatch
 ):
-    def full(workdir, step):
+    def full(workdir, step, may_write):
         raise OSError(errno.EIO, "Input/output error", f"{workdir}/DONE")
 
     run = shutil.copytree(whole, tmp_path / "run")
