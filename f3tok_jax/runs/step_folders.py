@@ -3,8 +3,10 @@
 """Which folders among a run's checkpoints are its own; what is a stranger's stays as it is."""
 
 from collections.abc import Callable
+import errno
 import os
 import re
+import time
 
 from etils import epath
 
@@ -12,6 +14,7 @@ CHECKPOINTS, REFUSED = "checkpoints", "refused_checkpoints"  # in a run's folder
 _NAME = re.compile(r"0|[1-9][0-9]{0,9}")  # of a step: a state counts them in 32 bits
 _CONTENT = {"state", "meta", "_CHECKPOINT_METADATA"}
 _TEMPORARY_MARK = ".orbax-checkpoint-tmp"
+_PAUSES = [0.05 * 2**attempt for attempt in range(8)]  # seconds, 13 in all
 
 
 def of(workdir: str) -> epath.Path:
@@ -61,12 +64,30 @@ def prepare(folder: epath.Path, say: Callable[[str], None]) -> None:
     for path in folder.iterdir():
         if _TEMPORARY_MARK in path.name and path.is_dir():
             say(f"removing {path.name}, a save that was killed before it was whole")
-            path.rmtree()
+            _sweep(path)
     if names := strangers(folder):
         say(f"passing over {', '.join(names)} in {folder}, which {_no_checkpoints(len(names))}")
     probe = folder / "write_test"
     probe.write_text("")
     probe.unlink()
+
+
+def _sweep(path: epath.Path) -> None:
+    """Removes what a save left that is over.
+
+    Orbax ends a save at its first error and awaits none of its other writers: what they had begun
+    may still arrive while the folder is emptied.
+    """
+    for pause in _PAUSES:
+        try:
+            return path.rmtree()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        if not path.exists():
+            return None
+        time.sleep(pause)
+    return path.rmtree()
 
 
 def _no_checkpoints(count: int) -> str:

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of steps: what is none among them is named, passed over and never deleted."""
 
+import os
 import pathlib
 
+from etils import epath
 import pytest
 
 from f3tok_jax.runs import saved_states
+from f3tok_jax.runs import step_folders
 from tests.support import states
 
 
@@ -89,3 +92,21 @@ def test_what_a_killed_save_left_is_swept_and_said(tmp_path):
     assert not (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").exists()
     assert "3.orbax-checkpoint-tmp" in said[0]
     states.assert_equal(checkpointer.restore_latest(states.abstract()), states.state(2))
+
+
+@pytest.mark.reliability("R08")
+def test_a_failed_save_is_removed_though_a_writer_of_it_is_not_done(tmp_path, monkeypatch):
+    """Orbax awaits none of the others once one has failed: they write into what is being emptied."""
+    failed = tmp_path / "2.orbax-checkpoint-tmp"
+    failed.mkdir()
+    (failed / "written").write_text("in time")
+    rmdir, late = os.rmdir, ["first", "second"]
+
+    def rmdir_of_what_is_written_to(path, **kwargs):
+        if late:
+            (failed / late.pop()).write_text("late")
+        rmdir(path, **kwargs)
+
+    monkeypatch.setattr(os, "rmdir", rmdir_of_what_is_written_to)
+    step_folders.prepare(epath.Path(tmp_path), [].append)
+    assert not late and not failed.exists()
