@@ -17,8 +17,9 @@ takes one run after the other, with --max_parallel=N NAME-0 to NAME-(N-1) do; th
 they are deleted. In a cluster (xpk) every run is a workload at once, and Kueue says when.
 
 --prune=halving stops the runs that are worse than the best third of all that have come as far, at a
-ninth and a third of their steps or where the sweep says; they have saved, and --only=RUN goes on with
-one of them. It is decided by this program, from metrics.jsonl of the runs' folders.
+ninth and a third of their steps or where the sweep says, and those that are not finite there; above
+half of its steps no run is stopped. They have saved, and --only=RUN goes on with one of them. It is
+decided by this program, from metrics.jsonl of the runs' folders.
 
 Exit codes: 0 all runs are done or pruned, 1 wrong arguments, sweep or folder, or a run has failed
 (one sentence on stderr says which), 4 a full disk, 42 told to leave: run the same command again.
@@ -67,7 +68,8 @@ def _sweep(given: argparse.Namespace) -> int:
         return commands.stop(given)
     from f3tok_jax.launching import launches
 
-    return commands.train(given, launches.check)
+    checks = dict(check_launches=launches.check, check_here=launches.check_here)
+    return commands.train(given, **checks)
 
 
 if __name__ == "__main__":

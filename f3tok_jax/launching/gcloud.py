@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 _SECONDS = 60.0  # for an answer
-_NOTHING = ("matched no objects", "not found", "does not exist", "404")
+_NOTHING = ("matched no objects", "httperror 404", "not found: 404")  # the last of whole buckets
 
 
 def can_ask(path: str) -> bool:
@@ -28,7 +28,8 @@ def exists(path: str) -> bool:
     if done.returncode == 0:
         return True
     words = done.stderr.strip().splitlines()
-    if any(words_of_nothing in done.stderr.lower() for words_of_nothing in _NOTHING):
+    said = done.stderr.replace(path, "").lower()  # A path may be of any words.
+    if any(words_of_nothing in said for words_of_nothing in _NOTHING):
         return False
     raise ValueError(
         f"{path} must be readable from here, got {' '.join(words[-1:]) or 'no word'!r} of gcloud: run "

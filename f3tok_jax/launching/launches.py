@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launches of a sweep: all are checked before the first, as each will once more check its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import os
 
 from data_pipelines import command
@@ -40,7 +41,23 @@ def check(
     places = places_lib.Places(moved)
     for run in runs:
         about = (run.config, run.workdir, target, places, given.stage, is_offline)
-        try:
+        with _named(run):
             validation.check(validation.Launch(*about))
-        except ValueError as error:
-            raise ValueError(f"{run.name} cannot be launched: {error}") from error
+
+
+def check_here(runs: Sequence[plan.Run], *, moved: Mapping[str, str], is_offline: bool) -> None:
+    """Refuses a run of this machine whose data is not where it is said to be; otherwise as `check`."""
+    looked: set[str] = set()
+    for run in runs:
+        if (data := repr(run.config.data)) not in looked:
+            with _named(run):
+                validation.check_here(run.config, places_lib.Places(moved), is_offline=is_offline)
+        looked.add(data)
+
+
+@contextlib.contextmanager
+def _named(run: plan.Run) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{run.name} cannot be launched: {error}") from error

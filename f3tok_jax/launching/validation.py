@@ -63,13 +63,40 @@ def check(launch: Launch) -> list[str]:
             "--workdir must be a place that every worker sees (gs://... or a shared /...), got "
             f"{launch.workdir!r}"
         )
-    if not launch.config.data.train:
+    _check_named(launch.config, "gs://BUCKET/SHARDS/train")
+    data = _data(launch.config, launch.places)
+    notes = [_look(launch, *named) for named in (*data, *_models(launch))]
+    return list(dict.fromkeys(filter(None, notes)))
+
+
+def check_here(
+    config: ml_collections.ConfigDict, places: places_lib.Places, *, is_offline: bool = False
+) -> None:
+    """Refuses a run on this machine whose data is missing or is no shard set.
+
+    Args:
+        config: of the run.
+        places: where what it names lies.
+        is_offline: whether no bucket is asked.
+
+    Raises:
+        ValueError: one sentence with the key, its value and what to change.
+        OSError: where a bucket refuses, likewise.
+    """
+    _check_named(config, "SHARDS/train")
+    for key, place, file in _data(config, places):
+        if not (place.startswith(_TFDS) or (is_offline and remote.is_remote(place))):
+            with contextlib.suppress(ImportError):  # Training says which package it needs.
+                if not _exists(f"{place.rstrip('/')}/{file}"):
+                    raise _no_such(key, place, file)
+
+
+def _check_named(config: ml_collections.ConfigDict, example: str) -> None:
+    if not config.data.train:
         raise ValueError(
             "--config.data.train must name the shards to train on, got none: give "
-            "--config.data.train=gs://BUCKET/SHARDS/train"
+            f"--config.data.train={example}"
         )
-    notes = [_look(launch, *named) for named in (*_data(launch), *_models(launch))]
-    return list(dict.fromkeys(filter(None, notes)))
 
 
 def check_mesh(config: ml_collections.ConfigDict, target: slices.Slice) -> Mapping[str, int]:
@@ -96,11 +123,11 @@ def _is_reachable(launch: Launch, place: str) -> bool:
 _Named = tuple[str, str, str]
 
 
-def _data(launch: Launch) -> Iterator[_Named]:
-    section = launch.config.data
+def _data(config: ml_collections.ConfigDict, places: places_lib.Places) -> Iterator[_Named]:
+    section = config.data
     for key in ("train", "heldout"):
         for name, _ in mixture.parse(section[key]) if section[key] else ():
-            yield f"data.{key}", launch.places.mapped(name), manifest.FILE_NAME
+            yield f"data.{key}", places.mapped(name), manifest.FILE_NAME
 
 
 def _models(launch: Launch) -> Iterator[_Named]:
@@ -149,9 +176,13 @@ def _look(launch: Launch, key: str, place: str, file: str) -> str:
         shared = is_remote or is_staged
         return "" if shared else f"config.{key}={place} must lie on every worker, as it does here"
     if is_remote or is_staged or os.path.exists(place):
-        wanted = {manifest.FILE_NAME: "a finished shard set", "": "a file"}.get(file, _MODEL)
-        raise ValueError(f"config.{key} must be {wanted}, got {place}, which is none")
+        raise _no_such(key, place, file)
     return f"config.{key}={place} is not here: it must lie on every worker"
+
+
+def _no_such(key: str, place: str, file: str) -> ValueError:
+    wanted = {manifest.FILE_NAME: "a finished shard set", "": "a file"}.get(file, _MODEL)
+    return ValueError(f"config.{key} must be {wanted}, got {place}, which is none")
 
 
 def _is_staged(place: str, staged: Sequence[str]) -> bool:

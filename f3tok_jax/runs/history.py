@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -31,7 +32,10 @@ _SAMPLE_RATES = range(1_000, 768_001)  # Hz, of sounds that are shown
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The values of one metric: steps and values of one length, in order, all finite."""
+    """The values of one metric: steps and values of one length, in order, all finite.
+
+    Of `read_curves` with gaps, a value that was not finite is NaN.
+    """
 
     steps: tuple[float, ...]
     values: tuple[float, ...]
@@ -151,12 +155,13 @@ def _read_config(path: pathlib.Path, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
+def read_curves(path: pathlib.Path, notes: list[str], *, gaps: bool = False) -> dict[str, Curve]:
     """The finite numbers of metrics.jsonl by name; a step taken twice counts the second time.
 
     Args:
         path: of the file, on a disk or (epath.Path) in a bucket.
         notes: gets a sentence for all that is missing or damaged.
+        gaps: whether what was not finite, null in the file, is NaN instead of left out.
     """
     if not path.exists() or ("://" not in str(path) and not os.path.isfile(path)):
         notes.append(f"No {path.name}.")
@@ -174,6 +179,8 @@ def read_curves(path: pathlib.Path, notes: list[str]) -> dict[str, Curve]:
                 for name, value in values.items():
                     if typed_json.is_number(value):
                         points.setdefault(name, {})[float(step)] = float(value)
+                    elif gaps and (value is None or isinstance(value, float)):
+                        points.setdefault(name, {})[float(step)] = math.nan
                     elif isinstance(value, (int, float)):
                         num_infinite += 1
     except OSError as error:

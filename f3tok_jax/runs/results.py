@@ -386,7 +386,7 @@ class SweptRun:
     changes: tuple[str, ...]  # of the recipe, "key=value"
     state: str  # waiting, running, done, failed, stopped, pruned
     code: int = 0  # that a failed one ended with
-    words: str = ""  # its last ones, where it failed; why, where it was pruned
+    words: str = ""  # its last ones, where it failed; why, where it was pruned or is not ranked
     step: int
     num_steps: int
     eta_seconds: float | None = None
@@ -394,7 +394,7 @@ class SweptRun:
     goodput: float | None = None
     chip_hours: float | None = None
     dollars: float | None = None
-    value: float | None = None  # of the metric, the newest
+    value: float | None = None  # of the metric, the newest; None where that is not finite
     best: float | None = None
     best_step: int | None = None
 

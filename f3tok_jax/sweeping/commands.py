@@ -5,6 +5,7 @@
 import argparse
 from collections.abc import Callable, Collection, Sequence
 import itertools
+import math
 import pathlib
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ import subprocess
 import jax
 
 from data_pipelines import command
+from f3tok_jax.runs import history
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import driver as driver_lib
 from f3tok_jax.sweeping import job
@@ -24,29 +26,45 @@ from f3tok_jax.sweeping import stopping
 from f3tok_jax.sweeping import sweep_file
 from f3tok_jax.training import flags as training_flags
 
+# Flags of train and of launch/tpu_train.sh with which they end at once, and well.
+_WITHOUT_TRAINING = ("--print_config", "--dry-run")
 
-def train(given: argparse.Namespace, check_launches: Callable[..., None]) -> int:
+
+def train(
+    given: argparse.Namespace,
+    *,
+    check_launches: Callable[..., None],
+    check_here: Callable[..., None],
+) -> int:
     """Trains what the flags name and is not trained yet.
 
     Args:
         given: flags of the program.
         check_launches: launching.launches.check, which lies above.
+        check_here: launching.launches.check_here, likewise.
 
     Returns:
         The exit code.
     """
     # A run's accelerator is not held here; in the environment, which the runs inherit, all stays.
     jax.config.update("jax_platforms", "cpu")
+    for flag in given.others:
+        if flag in _WITHOUT_TRAINING:
+            raise ValueError(
+                f"{flag} must not go to a sweep's runs, which would end with nothing trained: leave "
+                "it out; --dry_run prints what every run would be given"
+            )
     plan, runs, halving = _planned(given)
     place = places.of(given.backend, given.workdir, given.max_parallel, given.others)
     chosen = plan_lib.chosen(given.only, runs)
+    asked = dict(moved=dict(given.moved or ()), is_offline=given.dry_run)
     if place.is_here:
         first, *_ = chosen
         parser = training_flags.make_parser("f3tok_jax.train", "")
         command.parse(parser, [*first.arguments, *place.flags])
+        check_here([run for run in chosen if run.done_step is None], **asked)
     else:
-        moved = dict(given.moved or ())
-        check_launches(chosen, given.others, moved=moved, is_offline=given.dry_run)
+        check_launches(chosen, given.others, **asked)
     if given.dry_run:
         slots = itertools.cycle(place.slots(len(chosen)))
         for arguments in (place.setup_command, *map(place.command, chosen, slots)):
@@ -63,7 +81,9 @@ def train(given: argparse.Namespace, check_launches: Callable[..., None]) -> int
         plan_lib.settle(plan, given.workdir, say=command.say)
         driver = driver_lib.Driver(place, judge, command.say)
         try:
-            ended = driver.train([run for run in chosen if given.only or not _is_pruned(run)])
+            begun = {run.name: run for run in chosen if given.only or not _is_pruned(run)}
+            others = [run for run in runs if run.name not in begun]
+            ended = driver.train(list(begun.values()), others)
         finally:
             for line in place.bill(len(chosen)):
                 command.say(line)
@@ -102,7 +122,7 @@ def stop(given: argparse.Namespace) -> int:
         is_well = stopping.here(given.workdir, (), say=command.say)
         is_well &= stopping.elsewhere(place, chosen, say=command.say)
     if not is_well:
-        raise ValueError("some runs could not be asked to leave: see above")
+        raise ValueError("some runs have not left, or could not be asked to: see above")
     return command.EXIT_DONE
 
 
@@ -113,6 +133,7 @@ class _Judge:
         pruning.library()  # or a sentence, before the first run begins
         self._plan, self._halving = plan, halving
         self._folders = {run.name: run.workdir for run in runs}
+        self._num_steps = {run.name: run.config.num_steps for run in runs}
 
     def __call__(self, at_work: Collection[plan_lib.Run]) -> dict[str, str]:
         """Name -> why, of those of the runs at work that are to be stopped."""
@@ -120,11 +141,16 @@ class _Judge:
         options = dict(halving=self._halving, goal=self._plan.goal)
         names = [run.name for run in at_work if run.name in curves]
         return {
-            name: f"{self._plan.metric} is {curves[name].values[-1]:.4g} at step "
-            f"{curves[name].steps[-1]:.0f}, and better in others"
+            name: self._why(curves[name])
             for name in names
-            if pruning.is_worse(name, curves, **options)
+            if pruning.is_worse(name, curves, num_steps=self._num_steps[name], **options)
         }
+
+    def _why(self, curve: history.Curve) -> str:
+        value, step = curve.values[-1], curve.steps[-1]
+        is_finite = math.isfinite(value)
+        said = f"is {value:.4g}, and better in others," if is_finite else "is not finite"
+        return f"{self._plan.metric} {said} at step {step:.0f}"
 
 
 def _planned(
@@ -150,6 +176,8 @@ def _planned(
         halving = halving or pruning.by_default(min(run.config.num_steps for run in runs))
     if given.prune == "none" or given.only:
         halving = None
+    if halving:
+        pruning.check(halving, min(run.config.num_steps for run in runs))
     return plan, runs, halving
 
 

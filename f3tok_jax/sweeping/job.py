@@ -8,6 +8,7 @@ after a driver that was killed neither trains a run a second time nor has to gue
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -33,6 +34,7 @@ LEFT += (128 + int(signal.SIGTERM), 43)  # 43: by `launch/tpu_train.sh stop`
 CONSOLE = "console.log"
 _LOCK, _RECORD = "sweep.lock", "sweep.json"
 _TRAINS = "lock"  # that train itself holds, whoever began it
+_MAX_NAME = 200  # characters of a folder's, of which a disk takes 255
 _MAX_WORDS = 300  # characters of the last words of a run
 _TAIL_BYTES = 8192
 # How a program of ours, or Python, says what was wrong: a launcher says something else after that.
@@ -81,11 +83,16 @@ class Holder(NamedTuple):
 
 
 def logs_of(workdir: str) -> pathlib.Path:
-    """Where locks and console of a folder lie: in it or, for a bucket, in the home, as job.sh's."""
+    """Where locks and console of a folder lie: in it or, for a bucket, in the home, as job.sh's.
+
+    Of a bucket's folder the name is for the eye; a part of a digest tells it from others.
+    """
     if "://" not in workdir:
         return pathlib.Path(workdir) / "logs"
+    workdir = workdir.rstrip("/")
     name = "".join(one if one.isalnum() or one in "_.-" else "_" for one in workdir.split("://")[1])
-    return pathlib.Path.home() / "f3tok_jobs" / name
+    digest = hashlib.sha256(workdir.encode()).hexdigest()[:8]
+    return pathlib.Path.home() / "f3tok_jobs" / f"{name[:_MAX_NAME]}-{digest}"
 
 
 def take(workdir: str) -> IO[str] | None:
@@ -185,9 +192,15 @@ def write_record(workdir: str, record: Record) -> None:
 
 
 def read_record(workdir: str) -> Record | None:
-    """What `write_record` wrote; None where there is nothing that can be read."""
+    """What `write_record` wrote; None where there is none, or one that was not written so.
+
+    Raises:
+        OSError: where it cannot be told whether there is one, or what it says.
+    """
     try:
         content = json.loads(small_file.read_text(epath.Path(workdir) / "logs" / _RECORD))
         return typed_json.read(content, Record)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -46,10 +46,10 @@ class Place:
 
     def slots(self, num_runs: int) -> list[str]:
         """The names of the places for a run that there are: a slice's each; "" on this machine."""
-        num = min(self.num or num_runs, num_runs)
-        if self.kind == "tpu":
-            return [f"{self.name}-{index}" for index in range(num)] if num > 1 else [self.name]
-        return ["" if self.is_here else self.kind] * num
+        if self.kind == "tpu":  # However many runs are left, a slice keeps its name.
+            several = [f"{self.name}-{index}" for index in range(self.num)]
+            return several if self.num > 1 else [self.name]
+        return ["" if self.is_here else self.kind] * min(self.num or num_runs, num_runs)
 
     def command(self, run: plan.Run, slot: str) -> list[str]:
         """The arguments of the process that trains a run."""

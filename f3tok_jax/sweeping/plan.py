@@ -48,7 +48,12 @@ class Run:
     def done_step(self) -> int | None:
         """The step at which it is finished; None where it is not, or has yet to be compared."""
         # What lies elsewhere is compared by training, which says itself that it is done.
-        return None if self.moved else run_folder.done_step(self.workdir, self.config.num_steps)
+        return None if self.moved else self.finished_step
+
+    @property
+    def finished_step(self) -> int | None:
+        """The step at which it is finished by what its folder holds, whatever it was trained on."""
+        return run_folder.done_step(self.workdir, self.config.num_steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,9 @@
 
 The decision follows from the runs' metrics alone. A run goes on while, on every rung that it has come
 to, it is among the best of all that have come there, whenever they did; who comes late may so still
-end one that came early.
+end one that came early. There are rungs in the first half of a run alone: to stop one that has less
+left than it has cost saves little, and would come in its last save. Who is not finite on a rung is
+among the best of none.
 """
 
 from collections.abc import Mapping
@@ -38,26 +40,46 @@ def by_default(num_steps: int) -> space.Halving:
     return space.Halving(first_step=max(1, num_steps // 9))
 
 
+def check(halving: space.Halving, num_steps: int) -> None:
+    """Refuses a first rung on which a run of so many steps would never be judged."""
+    if 2 * halving.first_step >= num_steps:
+        raise ValueError(
+            f"first_step of halving must be below half of config.num_steps={num_steps}, got "
+            f"{halving.first_step}: no run would be judged; name an earlier one, or --prune=none"
+        )
+
+
 def is_worse(
-    name: str, curves: Mapping[str, history.Curve], *, halving: space.Halving, goal: str
+    name: str,
+    curves: Mapping[str, history.Curve],
+    *,
+    halving: space.Halving,
+    goal: str,
+    num_steps: int,
 ) -> bool:
     """Whether a run is to be stopped.
 
     Args:
         name: of the run.
-        curves: name -> the ranking metric of every run that has one, it among them.
+        curves: name -> the ranking metric of every run that has one, it among them; NaN where it
+            was not finite.
         halving: when and how many go on.
         goal: "minimize" or "maximize".
+        num_steps: that it is to take.
     """
     optuna = library()
     pruner = optuna.pruners.SuccessiveHalvingPruner(
         min_resource=halving.first_step, reduction_factor=halving.factor
     )
     study = optuna.create_study(direction=goal, pruner=pruner)
+    end = halving.first_step  # the first rung that is none
+    while 2 * end < num_steps:
+        end *= halving.factor
     # It last: the pruner compares with who has come to a rung before.
     for other in sorted(curves, key=lambda other: (other == name, other)):
         trial, worse = study.ask(), False
         for step, value in zip(curves[other].steps, curves[other].values):
-            trial.report(value, int(step))
-            worse |= trial.should_prune()
+            if step < end:
+                trial.report(value, int(step))
+                worse |= trial.should_prune()
     return worse

@@ -52,7 +52,8 @@ class Halving:
     """Successive halving: of the runs that come to a rung, one in `factor` goes on.
 
     Attributes:
-        first_step: of the first rung; each later one is at `factor` times as many steps.
+        first_step: of the first rung; each later one is at `factor` times as many steps, and the
+            last below half of a run's.
         factor: at least 2.
     """
 

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
+import math
 import os
 import time
 from typing import Any
@@ -56,13 +57,13 @@ def read(workdir: str) -> results_lib.Sweep:
 
 
 def curves(workdirs: Mapping[str, str], metric: str) -> dict[str, history.Curve]:
-    """Name -> one metric of each run that has it, by the runs' folders."""
+    """Name -> one metric of each run that has it, by the runs' folders; NaN where not finite."""
     found = {name: _curves(workdir).get(metric) for name, workdir in workdirs.items()}
     return {name: curve for name, curve in found.items() if curve}
 
 
 def _curves(workdir: str) -> dict[str, history.Curve]:
-    return history.read_curves(epath.Path(workdir) / "metrics.jsonl", [])
+    return history.read_curves(epath.Path(workdir) / "metrics.jsonl", [], gaps=True)
 
 
 def _row(
@@ -81,14 +82,18 @@ def _row(
         num_steps=num_steps,
         **_spent(workdir),
     )
-    if _ETA in found and record.is_running:
+    if _ETA in found and record.is_running and math.isfinite(found[_ETA].values[-1]):
         row = dataclasses.replace(row, eta_seconds=found[_ETA].values[-1])
     if metric not in found:
         return row
+    value, step = found[metric].values[-1], found[metric].steps[-1]
+    if not math.isfinite(value):  # What was good before is lost: it is not ranked by that.
+        said = f"{metric} is not finite at step {step:.0f}"
+        return dataclasses.replace(row, words=record.words or said)
+    read = zip(found[metric].values, found[metric].steps)
     best, best_step = better(
-        zip(found[metric].values, found[metric].steps), key=lambda pair: pair[0]
+        (pair for pair in read if math.isfinite(pair[0])), key=lambda pair: pair[0]
     )
-    value = found[metric].values[-1]
     return dataclasses.replace(row, value=value, best=best, best_step=int(best_step))
 
 

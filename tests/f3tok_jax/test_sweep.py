@@ -218,6 +218,7 @@ def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys, go_when_wa
     arguments = _arguments(tmp_path, 1)
     folder = _run(tmp_path, 1)
     changes = ("num_steps=6", *swept.SHORT, "optimizer.generator.clip_norm=1.0")
+    changes += (f"data.train={swept.write_shards(tmp_path)}",)
     flags = [f"--config={swept.RECIPE}:tiny", *(f"--config.{change}" for change in changes)]
     flags += [f"--workdir={folder}"]
     environment = {**os.environ, "PYTHONPATH": str(swept.ROOT), "QUICK_HOLD": "3"}
@@ -239,6 +240,10 @@ def test_a_run_that_was_begun_by_hand_is_waited_for(tmp_path, capsys, go_when_wa
         ("--config.num_steps=1", "clip_norm-1_0 cannot be trained: optimizer warmup_steps=1 must "),
         ("--config.seed=3", "--seeds says which seeds are trained"),
         ("--max_parallel=0", "must be at least 1"),
+        ("--print_config", "--print_config must not go to a sweep's runs, which would end"),
+        ("--config.data.train=", "clip_norm-1_0 cannot be launched: --config.data.train must name"),
+        ("--config.data.train=none", "config.data.train must be a finished shard set, got none"),
+        ("--config.data.heldout=none", "config.data.heldout must be a finished shard set, got n"),
         ("--onyl=clip_norm-1", "unrecognized arguments: --onyl=clip_norm-1; see --help"),
         ("--backend=tpu", "--workdir must be a place that every worker sees"),
         ("--status", "has no sweep.json: begin one with --sweep"),
@@ -269,12 +274,14 @@ def test_arms_that_are_alike_are_refused(tmp_path, capsys):
 
 
 def test_a_dry_run_prints_every_command_and_touches_nothing(tmp_path, capsys):
-    arguments = _arguments(tmp_path, 3, "--dry_run", "--verify_data", "--config.data.train=DIR")
+    arguments = _arguments(
+        tmp_path, 3, "--dry_run", "--verify_data", "--config.data.train=gs://B/D"
+    )
     assert sweep.main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines] == ["+", "+", "+", "3"]
     expected = f"--workdir={_run(tmp_path, 2)} --verify_data"
-    assert "--config.data.train=DIR" in lines[1] and lines[1].endswith(expected)
+    assert "--config.data.train=gs://B/D" in lines[1] and lines[1].endswith(expected)
     sent = f"--sweep={swept.write_sweep(tmp_path, 3)}"
     flags = [sent, "--workdir=gs://bucket/My_sweep", "--dry_run", "--zone", "zone-a"]
     flags += ["--accelerator=v5litepod-8", "--spot"]
@@ -365,10 +372,7 @@ def test_slices_take_one_run_after_the_other_and_the_one_that_they_had(
     launcher.write_text(_LAUNCHER)
     begin = (sys.executable, str(launcher), str(calls), str(swept.QUICK))
     monkeypatch.setattr(places, "_LAUNCH", begin)
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "manifest.json").touch()
     flags = ["--backend=tpu", "--tpu=pod", "--zone=z", "--accelerator=v5e-8"]
-    flags += [f"--config.data.train={tmp_path / 'shards'}"]
     arguments = _arguments(tmp_path, 4, *flags, "--max_parallel=2")
     # A driver that is gone, machine and all, had begun these.
     for index, slot in ((3, "pod-1"), (4, "pod-7")):

@@ -4,8 +4,9 @@
 
     python tests/support/quick_train.py --config=... --workdir=...       like python -m f3tok_jax.train
 
-It evaluates and saves every other step; logs/steps gets a line for each step that it takes. Environment:
+It evaluates and saves every other step and the last; logs/steps gets a line for each step that it takes. Environment:
     QUICK_FAIL   folder whose run ends with code 3 and a sentence
+    QUICK_NAN    folder whose readings are not finite
     QUICK_HOLD   step before which a run waits until it is told to leave, or `go` is in its folder
 """
 
@@ -72,10 +73,12 @@ def _train(config, workdir: pathlib.Path, told: list) -> int:
             time.sleep(0.02)
         with open(workdir / "logs" / "steps", "a", encoding="utf-8") as file:
             file.write(f"{step}\n")
-        if told or step % 2 == 0:
+        if told or step % 2 == 0 or step == config.num_steps:
             with open(workdir / "metrics.jsonl", "ab") as file:
                 left = float(config.num_steps - step)
-                line = {"step": step, METRIC: value_of(config, step), "time/eta_seconds": left}
+                value = value_of(config, step)
+                value = None if workdir.name == os.environ.get("QUICK_NAN") else value
+                line = {"step": step, METRIC: value, "time/eta_seconds": left}
                 file.write(sealed_lines.make(line))
             _save(config, workdir, step)
         if told and step < config.num_steps:

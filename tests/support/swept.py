@@ -33,10 +33,20 @@ def get_sweep(preset="tiny"):
         recipe={recipe!r},
         arms=space.grid({{"optimizer.generator.clip_norm": {values}}}),
         metric={metric!r},
-        overrides=("num_steps={num_steps}", *{short}),
+        overrides=("num_steps={num_steps}", "data.train={shards}", *{short}),
         {more}
     )
 """
+
+
+SHARDS = "shards"
+
+
+def write_shards(folder: pathlib.Path) -> str:
+    """Makes what looks like a shard set, below the folder of a sweep's file; its place."""
+    (folder / SHARDS).mkdir(exist_ok=True)
+    (folder / SHARDS / "manifest.json").touch()
+    return str(folder / SHARDS)
 
 
 def write_sweep(
@@ -48,9 +58,10 @@ def write_sweep(
 ) -> str:
     """Writes a sweep of arms clip_norm-1_0, clip_norm-2_0, ..., the first the best; its file."""
     path = folder / "sweep.py"
+    write_shards(folder)
     values = tuple(float(value) for value in range(1, num_arms + 1))
     fields = dict(recipe=f"{RECIPE}:tiny", values=values, num_steps=num_steps, more=more)
-    fields |= dict(metric=metric)
+    fields |= dict(metric=metric, shards=folder / SHARDS)
     path.write_text(_FILE.format(short=SHORT, **fields))
     return str(path)
 

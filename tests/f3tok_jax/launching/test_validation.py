@@ -121,6 +121,13 @@ def test_buckets_are_asked_unless_nothing_may_be(tmp_path, monkeypatch):
     gcloud_says("ERROR: One or more URLs matched no objects.", 1)
     with pytest.raises(ValueError, match="config.data.train must be a finished shard set, got gs:"):
         validation.check(_launch(data))
+    gcloud_says("ERROR: (gcloud.storage.ls) HTTPError 404: The specified bucket does not exist.", 1)
+    with pytest.raises(ValueError, match="config.data.train must be a finished shard set, got gs:"):
+        validation.check(_launch(data))
+    odd = "gs://bucket/404 not found: 404"  # A path may be of any words.
+    gcloud_says(f"ERROR: {odd}/manifest.json: invalid_grant", 1)
+    with pytest.raises(ValueError, match="invalid_grant' of gcloud: run gcloud auth"):
+        validation.check(_launch(f"--config.data.train={odd}"))
     gcloud_says("ERROR: You do not currently have an active account selected.", 1)
     with pytest.raises(ValueError, match="active account selected.' of gcloud: run gcloud auth"):
         validation.check(_launch(data))
