@@ -48,6 +48,7 @@ def _check(given: argparse.Namespace) -> None:
     from f3tok_jax.launching import rehearsal
     from f3tok_jax.launching import validation
     from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.runs import lineage
     from f3tok_jax.runs import places
 
     config = config_lib.read(run.config, run.overrides)
@@ -62,7 +63,8 @@ def _check(given: argparse.Namespace) -> None:
         command.say("not rehearsed: the runs that the config names cannot be read from here")
     else:
         try:
-            cost = rehearsal.rehearse(config, target, flags)
+            launched = lineage.Lineage.trained_by(config, places=found)
+            cost = rehearsal.rehearse(launched, target, flags)
         except cost_step.MemoryDoesNotFitError as error:
             raise command.Refused(error, slices.EXIT_DOES_NOT_FIT) from error
         command.say(rehearsal.in_words(cost, target, config.num_steps))

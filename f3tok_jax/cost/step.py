@@ -15,6 +15,7 @@ from f3tok_jax.cost import hlo_cost
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.devices import slices
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
 from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import stage as stage_lib
@@ -83,7 +84,11 @@ def _check_part(part: str, definition: stage_lib.Definition) -> None:
 
 
 def compile_part(
-    config: ml_collections.ConfigDict, target: slices.Slice, part: str = ALL
+    config: ml_collections.ConfigDict,
+    target: slices.Slice,
+    part: str = ALL,
+    *,
+    run: lineage.Lineage | None = None,
 ) -> tuple[jax.stages.Compiled, stage_lib.Stage | stage_lib.Program]:
     """Compiles the train step of a config as training does, or a program of its finished runs.
 
@@ -91,6 +96,7 @@ def compile_part(
         config: from `fit_config`.
         target: slices to compile for.
         part: that `config` was fitted for.
+        run: of the config, where what it names may have moved; as the stage's `make` takes it.
 
     Returns:
         The compiled program, and what it does.
@@ -105,7 +111,7 @@ def compile_part(
         if part in definition.programs:
             return _compile_program(config, target, part)
         mesh = programs_lib.make_mesh(config, slices.devices(target))
-        stage = definition.make(config)
+        stage = definition.make(config, run)
         with sharding.use(mesh):
             compiled = programs_lib.CompiledStage(stage, config, mesh)
             compiled.compile("train_step")

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The train step compiled for a slice that is not there yet: whether it fits, and what it costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,13 +12,14 @@ import pathlib
 from typing import Any
 
 import jax
-import ml_collections
 
 from data_pipelines.records import atomic
 from f3tok_jax.cost import step as cost_step
 from f3tok_jax.devices import slices
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import language_model_folder
+from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
 
 _EFFORT = -1.0  # of XLA: several times faster than training's, to about the same memory
@@ -28,13 +30,11 @@ def can_compile() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def rehearse(
-    config: ml_collections.ConfigDict, target: slices.Slice, flags: Sequence[str]
-) -> Mapping[str, Any]:
-    """Compiles the train step of a config for a slice; what is known from before is not compiled.
+def rehearse(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -> Mapping[str, Any]:
+    """Compiles the train step of a run for a slice; what is known from before is not compiled.
 
     Args:
-        config: of the run.
+        run: with its config, and where what that names lies.
         target: slices to compile for.
         flags: of the compiler, which has them in its environment.
 
@@ -45,11 +45,11 @@ def rehearse(
         cost_step.MemoryDoesNotFitError: with what it needs and what there is.
         ValueError: where config and slices do not fit together.
     """
-    kept = _kept(config, target, flags)
+    kept, config = _kept(run, target, flags), run.config
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     jax.config.update("jax_exec_time_optimization_effort", _EFFORT)
-    compiled, work = cost_step.compile_part(config, target)
+    compiled, work = cost_step.compile_part(config, target, run=run)
     cost = cost_step.measure(compiled, work, target, scopes=registry.of(config.stage).scopes)
     memory = cost["memory_bytes"]
     found = {
@@ -62,24 +62,40 @@ def rehearse(
     return found
 
 
-def _kept(
-    config: ml_collections.ConfigDict, target: slices.Slice, flags: Sequence[str]
-) -> pathlib.Path:
+def _kept(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -> pathlib.Path:
     """Where what was found is kept: by all that it follows from, this code included."""
     code = hashlib.sha256()
-    root = pathlib.Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        code.update(path.read_bytes())
+    root = pathlib.Path(__file__).parents[2]
+    for package in ("data_pipelines", "f3tok_jax"):
+        for path in sorted((root / package).rglob("*.py")):
+            code.update(path.read_bytes())
+    places = [sorted(run.places.moved.items()), run.places.path]
     facts = [
-        config_lib.to_json(config),
+        *_ancestry(run),
         str(target),
         *flags,
+        os.environ.get("XLA_FLAGS", ""),
+        os.getcwd(),  # from which the config's relative places are seen
+        json.dumps(places),
         json.dumps(checkpoint_meta.versions(), sort_keys=True),
+        importlib.metadata.version("libtpu") if can_compile() else "",
         code.hexdigest(),
     ]
     name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     return cache / "f3tok_jax" / "rehearsals" / f"{name}.json"
+
+
+def _ancestry(run: lineage.Lineage) -> Iterator[str]:
+    """What the configs of a run and of the models that it names say now, wherever they lie."""
+    yield config_lib.to_json(run.config)
+    for _, parent in sorted(run.parents.items()):
+        yield from _ancestry(parent)
+    if "supervision" in run.config and (folder := run.language_model_folder):
+        found = language_model_folder.find(folder, language_model_folder.CONFIG_NAME)
+        yield found.read_text(encoding="utf-8")
+    if run.tokenizer:
+        yield language_model_folder.tokenizer_fingerprint(run.tokenizer)
 
 
 def in_words(found: Mapping[str, Any], target: slices.Slice, num_steps: int) -> str:

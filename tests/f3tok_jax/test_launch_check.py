@@ -2,15 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The door that checks a launch, and its rehearsal."""
 
+import dataclasses
 import os
 import pathlib
 import re
+import shutil
 
+import jax
 import pytest
 
 from f3tok_jax import launch_check
+from f3tok_jax.cost import step as cost_step
 from f3tok_jax.devices import slices
 from f3tok_jax.launching import rehearsal
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import lineage
+from f3tok_jax.runs import places
+from f3tok_jax.stages import registry
+from tests.support import tiny_models
 
 _RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "autoencoder.py")
 _RUN = [
@@ -63,8 +72,8 @@ def compiled(monkeypatch) -> list:
     memory = {"peak": 2**30, "limit": 2**31}
     cost = {"memory_bytes": memory, "roofline": {"seconds": 0.1}, "estimated": {"seconds": 0.5}}
 
-    def compile_part(*given):
-        calls.append(given)
+    def compile_part(*given, run):
+        calls.append((*given, run))
         return None, None
 
     monkeypatch.setattr(rehearsal.cost_step, "compile_part", compile_part)
@@ -84,7 +93,7 @@ def test_a_rehearsal_is_remembered_and_refuses_what_does_not_fit(
     assert len(compiled) == 1
     assert len(list((tmp_path / "cache").rglob("*.json"))) == 1
 
-    def refuse(*given):
+    def refuse(*given, run):
         raise rehearsal.cost_step.MemoryDoesNotFitError("43 GiB of 15.75")
 
     monkeypatch.setattr(rehearsal.cost_step, "compile_part", refuse)
@@ -99,16 +108,80 @@ def test_a_rehearsal_compiles_for_that_slice(tpu_compiler, capsys):
     assert "of 15.75 GiB per device" in capsys.readouterr().out
 
 
-def test_kept_rehearsals_are_of_one_config_slice_and_flags():
-    from f3tok_jax.runs import config as config_lib
+def test_kept_rehearsals_are_of_one_config_slice_and_environment(tmp_path, monkeypatch):
+    def kept(*overrides, target="v5e-4", num_slices=1, flags=(), moved=None):
+        config = config_lib.read(f"{_RECIPE}:tiny", [f"--config.{one}" for one in overrides])
+        run = lineage.Lineage.trained_by(config, places=places.Places(moved or {}))
+        return rehearsal._kept(run, slices.parse(target, num_slices), flags)
 
+    names = [kept(), kept("seed=1"), kept(num_slices=2), kept(flags=["--flag"])]
+    names += [kept(moved={"a": "b"})]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=1")
+    names += [kept()]
+    monkeypatch.setattr(rehearsal, "can_compile", lambda: True)
+    for version in ("1", "2"):
+        monkeypatch.setattr(rehearsal.importlib.metadata, "version", lambda _, said=version: said)
+        names += [kept()]
+    monkeypatch.chdir(tmp_path)
+    names += [kept()]
+    assert len(set(names)) == len(names) and kept() == names[-1]
+
+
+@pytest.fixture
+def ancestors(tmp_path) -> dict[str, str]:
+    """What a representation run names."""
+    tiny_models.write_run(tmp_path / "autoencoder")
+    model = tiny_models.write_language_model(tmp_path)
+    return {"autoencoder.workdir": str(tmp_path / "autoencoder"), "language_model.folder": model}
+
+
+def test_what_ancestors_say_now_is_of_a_kept_rehearsal(ancestors, tmp_path):
+    recipe = _RECIPE.replace("autoencoder", "representation")
+    config = config_lib.read(
+        f"{recipe}:tiny", [f"--config.{key}={place}" for key, place in ancestors.items()]
+    )
+
+    def kept():
+        run = lineage.Lineage.trained_by(config)
+        return rehearsal._kept(run, slices.parse("v5e-4"), ())
+
+    first = kept()
+    assert kept() == first
+    path = pathlib.Path(ancestors["language_model.folder"]) / "config.json"
+    path.write_text(path.read_text().replace("}", ', "another": 1}', 1))
+    second = kept()
+    assert second != first
+    tiny_models.write_run(tmp_path / "other", train="others")
+    shutil.rmtree(ancestors["autoencoder.workdir"])
+    (tmp_path / "other").rename(ancestors["autoencoder.workdir"])
+    assert kept() not in (first, second)
+
+
+@pytest.mark.reliability("R31")
+def test_what_has_moved_is_rehearsed_where_it_lies_now(ancestors, compiled, capsys):
+    recipe = _RECIPE.replace("autoencoder", "representation")
+    train = ["--", f"--config={recipe}:tiny", "--workdir=/shared/run"]
+    train += ["--config.data.train=/shared/set", "--config.data.batch_size=16"]
+    for key, place in ancestors.items():
+        train += [f"--config.{key}=/gone/{key}", f"--map=/gone/{key}={place}"]
+    assert launch_check.main(["--accelerator=v5e-1", "--rehearse=yes", *train]) == 0
+    assert "rehearsed on v5e:1x1" in capsys.readouterr().out
+    ((config, _, run),) = compiled
+    assert run.parents["autoencoder"].workdir == ancestors["autoencoder.workdir"]
+    assert run.language_model_folder == ancestors["language_model.folder"]
+
+
+def test_the_step_is_compiled_of_the_run_that_says_where_its_models_lie(monkeypatch):
     config = config_lib.read(f"{_RECIPE}:tiny")
-    other = config_lib.read(f"{_RECIPE}:tiny", ["--config.seed=1"])
-    target = slices.parse("v5e-4")
-    names = {
-        rehearsal._kept(config, target, ()),
-        rehearsal._kept(other, target, ()),
-        rehearsal._kept(config, slices.parse("v5e-4", 2), ()),
-        rehearsal._kept(config, target, ("--flag",)),
-    }
-    assert len(names) == 4
+    run, made = lineage.Lineage.trained_by(config), []
+
+    def make(*given):
+        made.append(given)
+        raise ValueError("as far as this")
+
+    definition = dataclasses.replace(registry.of(config.stage), make=make)
+    monkeypatch.setattr(cost_step.registry, "of", lambda stage: definition)
+    monkeypatch.setattr(cost_step.slices, "devices", lambda target: jax.devices()[:1])
+    with pytest.raises(ValueError, match="as far as this"):
+        cost_step.compile_part(config, slices.parse("v5e-1"), run=run)
+    assert made == [(config, run)]
