@@ -32,5 +32,5 @@ say_costs() {
         "" | UNKNOWN) say "$TPU may be there; if it is, it costs $(price) until:" ;;
         *) say "$TPU is still there and costs $(price) until:" ;;
     esac
-    show bash launch/tpu_train.sh delete --tpu "$TPU" "${COMMON[@]}"
+    show bash launch/tpu_train.sh delete --tpu "$TPU" "${COMMON[@]}" ${WORKDIR:+--workdir "$WORKDIR"}
 }

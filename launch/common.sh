@@ -77,6 +77,22 @@ make_private() {
     fi
 }
 
+# Runs a command for its answer alone: what it says beside that (news of updates, warnings) is shown
+# only if it fails.
+ask() {
+    local said code=0
+    said="$(mktemp "${PRIVATE:-${TMPDIR:-/tmp}}/said.XXXXXX")" || return
+    "$@" 2>"$said" || code=$?
+    if ((code)); then cat "$said" >&2; fi
+    rm -f -- "$said"
+    return "$code"
+}
+
+need_gcloud() {
+    if [[ "$DRY_RUN" == 1 ]] || command -v gcloud >/dev/null; then return 0; fi
+    die "gcloud is not on PATH here: install the Google Cloud CLI, then log in with 'gcloud auth login'"
+}
+
 # Runs a command; in a dry run prints it and does nothing.
 run() {
     if [[ "$DRY_RUN" == 1 ]]; then show "$@"; else "$@"; fi

@@ -7,6 +7,7 @@
 
 MAX_SILENT_POLLS=5 # answers of gcloud or of the workers that may fail in a row
 STATE="" # of the queued resource, as it was last seen: ABSENT where there is none
+WAS_ACTIVE="" # whether this launcher has seen it at work
 
 # shellcheck source=launch/bill.sh
 source "$REPO/launch/bill.sh"
@@ -43,7 +44,18 @@ need() {
     done
 }
 
+# Sets COMMON. The project is gcloud's own of this machine where none is given, and then the record's: on
+# another machine gcloud's own may be another.
 common_flags() {
+    if [[ "$DRY_RUN" != 1 ]]; then
+        need_gcloud
+        make_private
+        if [[ -z "$PROJECT" ]]; then
+            PROJECT="$(ask gcloud config get-value project)" && [[ -n "$PROJECT" && "$PROJECT" != "(unset)" ]] ||
+                die "gcloud has no project of its own: give --project, or set one with 'gcloud config set project NAME'"
+            take_name PROJECT "gcloud's own project" :
+        fi
+    fi
     COMMON=(--zone "$ZONE")
     if [[ -n "$PROJECT" ]]; then COMMON+=(--project "$PROJECT"); fi
 }
@@ -64,16 +76,18 @@ begin() {
     watch_costs
 }
 
-# Sets STATE: UNKNOWN where gcloud fails.
+# Sets STATE: UNKNOWN where gcloud fails or says what is none. Much else may be "not found" (an account, a
+# zone, a program): only this very resource is ABSENT.
 look() {
-    local answer
+    local answer letters='[^A-Za-z0-9._-]'
     if [[ "$DRY_RUN" == 1 ]]; then
         show gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" "--format=value(state.state)"
         STATE="${DRY_STATE:-ABSENT}"
-    elif answer="$(gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" \
-        "--format=value(state.state)" 2>&1)"; then
-        STATE="${answer##*$'\n'}"
-    elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
+    elif answer="$(ask gcloud compute tpus queued-resources describe "$TPU" "${COMMON[@]}" \
+        "--format=value(state.state)" 2>&1)" && [[ "$answer" =~ ^[A-Z_]+$ ]]; then
+        STATE="$answer"
+        if [[ "$STATE" == ACTIVE ]]; then WAS_ACTIVE=1; fi
+    elif [[ "$answer" == *NOT_FOUND* && "$answer" =~ $letters"$TPU"($letters|$) ]]; then
         STATE=ABSENT
     else
         say "gcloud cannot tell the state of $TPU: $answer" >&2
@@ -99,6 +113,7 @@ cloud_create() {
     esac
     say "asking for $NUM_SLICES x $SLICE_TYPE ($TOPOLOGY: $CHIPS chips, $HOSTS hosts each), $CAPACITY: $(price)"
     make_request
+    hold || fail "$TPU is not asked for while it cannot be told whether the run is still this launcher's" || return
     STATE="" # until gcloud has answered
     if ! run "${REQUEST[@]}"; then
         look
@@ -146,25 +161,52 @@ cloud_wait() {
                 ;;
             *) silent=0 ;;
         esac
-        beat
-        sleep "$POLL_SECONDS"
+        pause "$POLL_SECONDS"
     done
 }
 
 delete_and_wait() {
+    local silent=0
+    hold || fail "$TPU is not deleted while it cannot be told whether the run is still this launcher's" || return
+    WAS_ACTIVE=""
     run gcloud compute tpus queued-resources delete "$TPU" "${COMMON[@]}" --force --quiet ||
         fail "gcloud could not delete $TPU; its message is above" || return
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi
     look
     while [[ "$STATE" != ABSENT ]]; do
-        sleep "$POLL_SECONDS"
+        if [[ "$STATE" == UNKNOWN ]]; then silent=$((silent + 1)); else silent=0; fi
+        ((silent < MAX_SILENT_POLLS)) || fail "gcloud has failed $silent times in a row; whether $TPU is gone is not known" || return
+        pause "$POLL_SECONDS"
         look
     done
 }
 
+# Prints the state of another queued resource.
+state_of() {
+    local STATE="" WAS_ACTIVE="" TPU="$1" COMMON=(--zone "$2" --project "$3")
+    look >/dev/null
+    printf '%s\n' "$STATE"
+}
+
+# A work folder knows one slice: another is not bought while that of its record may be there.
+refuse_another() {
+    local tpu zone project words state
+    if [[ "$DRY_RUN" == 1 ]] || ! fetch_record; then return 0; fi
+    tpu="$(recorded TPU)" zone="$(recorded ZONE)" project="$(recorded PROJECT)"
+    project="${project:-$PROJECT}"
+    if [[ -z "$tpu" || "$tpu $zone $project" == "$TPU $ZONE $PROJECT" ]]; then return 0; fi
+    state="$(state_of "$tpu" "$zone" "$project")"
+    if [[ "$state" == ABSENT ]]; then return 0; fi
+    words="$(quoted --tpu "$tpu" --zone "$zone" --project "$project" --workdir "$WORKDIR")"
+    STATE=ABSENT # nothing of this command's costs
+    die "$WORKDIR has a slice already, $tpu in $zone of $project, which is $state: go on with it by" \
+        "'bash launch/tpu_train.sh resume $words', or delete it first by 'bash launch/tpu_train.sh delete $words'"
+}
+
 cloud_delete() {
     need zone
-    common_flags
+    begin
+    if [[ -n "$WORKDIR" ]]; then let_go; fi
     if [[ "$DRY_RUN" != 1 ]]; then look; fi
     if [[ "$STATE" == ABSENT ]]; then
         say "$TPU does not exist"
@@ -173,9 +215,20 @@ cloud_delete() {
     delete_and_wait
 }
 
+# A launcher that still looks after the run would ask for the slice again: the run is taken from it, and
+# the record says why. A slice can be deleted though its bucket cannot be read.
+let_go() {
+    bucket_read "$WORKDIR/launch/run.json" >/dev/null || return 0
+    fetch_record || return 0
+    if [[ "$(recorded TPU) $(recorded ZONE)" != "$TPU $ZONE" ]]; then return 0; fi
+    claim
+    keep_outcome deleted || true
+}
+
 cloud_all() {
     need zone accelerator config workdir
     begin
+    refuse_another
     claim
     keep_record || no_access
     cloud_create

@@ -80,12 +80,12 @@ copy_log() {
     local waited attempt
     for ((waited = 1; ; waited++)); do
         if [[ "$(answer)" != running ]]; then break; fi
-        if ((waited % COPY_SECONDS == 0)); then bucket_write "$1/$worker.log" <"$file.log" || true; fi
+        if ((waited % COPY_SECONDS == 0)); then bucket_put "$1/$worker.log" <"$file.log" || true; fi
         sleep 1
     done
     for attempt in 1 2 3 4 5; do
-        if bucket_write "$1/$worker.log" <"$file.log" &&
-            answer | sed 's/^exit=//' | bucket_write "$1/$worker.exit"; then
+        if bucket_put "$1/$worker.log" <"$file.log" &&
+            answer | sed 's/^exit=//' | bucket_put "$1/$worker.exit"; then
             break
         fi
         sleep "$attempt"

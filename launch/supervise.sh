@@ -28,6 +28,7 @@ job_name() {
 cloud_run() {
     need zone accelerator config workdir
     begin
+    refuse_another
     claim
     keep_record || no_access
     look
@@ -38,6 +39,7 @@ cloud_run() {
 cloud_resume() {
     need workdir zone accelerator config
     begin
+    refuse_another
     look
     if [[ "$OUTCOME" == finished ]]; then
         say "finished: $WORKDIR"
@@ -59,7 +61,7 @@ supervise() {
             say "$MAX_RESTARTS restarts are used up (--max_restarts)"
             break
         fi
-        if ((code == NO_SLICE)); then sleep $((RETRY_SECONDS * (RESTARTS < 60 ? RESTARTS : 60))); fi
+        if ((code == NO_SLICE)); then pause $((RETRY_SECONDS * (RESTARTS < 60 ? RESTARTS : 60))); fi
         RESTARTS=$((RESTARTS + 1))
         say "restart $RESTARTS of at most $MAX_RESTARTS"
         keep_record || true # a bucket that is away for a while is no reason to give up
@@ -96,6 +98,12 @@ training_may_restart() { (($1 != NO_SLICE && $1 != 255)) && restart_helps "$1" >
 make_active() {
     look
     if [[ "$STATE" == ACTIVE ]] && are_set_up; then return 0; fi
+    # What was preempted is SUSPENDED, until it is deleted. What is flex-start's ends by itself.
+    if [[ -n "$WAS_ACTIVE" && "$CAPACITY" != flex && ("$STATE" == ABSENT || "$STATE" == DELETING) ]]; then
+        OUTCOME=deleted
+        keep_record || true
+        die "$TPU was deleted from elsewhere: this launcher asks for no other; 'resume' would"
+    fi
     if [[ "$STATE" != ACTIVE ]]; then
         cloud_create || return
         cloud_wait || return
@@ -113,8 +121,7 @@ start_and_watch() {
         return 0
     fi
     while :; do
-        beat
-        sleep "$POLL_SECONDS"
+        pause "$POLL_SECONDS"
         if ! answer="$(on_workers job status 2>&1)" || ! grep -q '^job slice_' <<<"$answer"; then
             look
             if [[ "$STATE" != ACTIVE && "$STATE" != UNKNOWN ]]; then return 255; fi
@@ -152,6 +159,7 @@ decide() {
     found="$(cause "$1")"
     if [[ -z "$found" ]]; then
         if grep -q '^job .* absent$' <<<"$1"; then
+            hold || true
             on_workers job stop "$GRACE_SECONDS" >/dev/null || true # they wait for it in vain
             return 255
         fi
@@ -166,6 +174,7 @@ decide() {
         code=1
     fi
     on_workers job tail 15 | first "$worker" || true
+    hold || true
     # On preemption the others are saving the same step: they end by themselves, within the grace.
     on_workers job stop "$GRACE_SECONDS" >/dev/null || true
     return "$code"

@@ -124,7 +124,7 @@ else
                     ;;
                 resume)
                     if [[ "$REHEARSE" == auto ]]; then REHEARSE=no; fi # it was, when it was launched
-                    need zone accelerator config workdir
+                    need workdir zone accelerator config
                     check_launch
                     stage
                     ;;

@@ -39,7 +39,7 @@ retry() {
     for attempt in 1 2 3 4 5; do
         if run "$@"; then return 0; fi
         say "attempt $attempt of 5 failed: $1 $2 ..." >&2
-        sleep $((attempt * RETRY_SECONDS))
+        pause $((attempt * RETRY_SECONDS))
     done
     return 1
 }

@@ -10,13 +10,13 @@ import pytest
 
 from tests.support import launching
 
-_DELETE = "+ bash launch/tpu_train.sh delete --tpu demo --zone zone-a"
+_DELETE = "+ bash launch/tpu_train.sh delete --tpu demo --zone zone-a --project some-project"
 
 
 def _costs(printed: str) -> list[str]:
     """The words about costs, which must be the last, with the command that ends them."""
     lines = printed.splitlines()
-    found = [number for number, line in enumerate(lines) if line == _DELETE]
+    found = [number for number, line in enumerate(lines) if line.startswith(_DELETE)]
     assert not found or found == [len(lines) - 1], printed
     return lines[found[0] - 1 :] if found else []
 

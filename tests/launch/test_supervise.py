@@ -265,7 +265,8 @@ def _decided(*answers: str) -> tuple[int, str]:
     """Exit code and words of the supervisor for the status lines of workers 0, 1, ..."""
     lines = [f"job slice_0000_worker_000{i} {answer}" for i, answer in enumerate(answers)]
     program = (
-        f'source "{launching.ROOT}/launch/common.sh"; source "{launching.ROOT}/launch/supervise.sh"; '
+        f'source "{launching.ROOT}/launch/common.sh"; source "{launching.ROOT}/launch/record.sh"; '
+        f'source "{launching.ROOT}/launch/supervise.sh"; '
         'on_workers() { :; }; GRACE_SECONDS=1; decide "$1"'
     )
     result = subprocess.run(
