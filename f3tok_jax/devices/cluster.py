@@ -10,13 +10,18 @@ nothing of who is missing.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
+import http.client
+import ipaddress
 import os
+import socket
+import time
 import urllib.error
 import urllib.request
 
 _PORT = "8482"  # of jax.distributed; $JAX_COORDINATOR_PORT is another
 _METADATA = "metadata.google.internal"
 _SECONDS = 5.0  # for an answer of the metadata server
+_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds, after each of which it is asked again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +51,20 @@ class Seat:
         return f"{process} ({host})" if host else str(process)
 
 
-def find(environment: Mapping[str, str] = os.environ) -> Seat | None:
+def find(
+    environment: Mapping[str, str] = os.environ, *, has_tpu_chips: bool = False
+) -> Seat | None:
     """The seat of this process; None where it is in no TPU cluster that says so.
 
     Args:
         environment: of the process.
+        has_tpu_chips: whether this machine has some, and so must know of its cluster.
 
     Raises:
-        ValueError: where what the cluster says makes no sense.
+        ValueError: where what the cluster says makes no sense, or it does not answer a machine that
+            has TPU chips.
     """
-    ask = functools.cache(functools.partial(_metadata, environment))
+    ask = functools.cache(functools.partial(_metadata, environment, has_tpu_chips))
     named = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if named and environment.get("TPU_WORKER_ID"):
         workers, worker = named.split(","), environment["TPU_WORKER_ID"]
@@ -63,7 +72,7 @@ def find(environment: Mapping[str, str] = os.environ) -> Seat | None:
         return None
     else:
         workers = [_address(worker) for worker in ask("worker-network-endpoints").split(",")]
-    workers = [worker.partition(":")[0] for worker in workers]
+    workers = [_host(worker.strip()) for worker in workers]
     return _seat(workers, worker, functools.partial(_told, environment, ask), environment)
 
 
@@ -72,7 +81,7 @@ def _seat(
 ) -> Seat:
     """The seat of a worker of a slice, which may be one of several."""
     texts = [worker, told("MEGASCALE_NUM_SLICES") or "1", told("MEGASCALE_SLICE_ID") or "0"]
-    first = told("MEGASCALE_COORDINATOR_ADDRESS").partition(":")[0]
+    first = _host(told("MEGASCALE_COORDINATOR_ADDRESS"))
     try:
         index, num_slices, slice_id = map(int, texts)
         if not (0 <= index < len(workers) and 0 <= slice_id < num_slices and all(workers)):
@@ -85,8 +94,10 @@ def _seat(
             f"{', '.join(map(repr, texts))}, first worker {first!r} and {len(workers)} workers of "
             "the slice: give --coordinator, --num_processes and --process_id"
         ) from None
+    first = first or workers[0]
+    host = f"[{first}]" if ":" in first else first
     return Seat(
-        coordinator=f"{first or workers[0]}:{environment.get('JAX_COORDINATOR_PORT') or _PORT}",
+        coordinator=f"{host}:{environment.get('JAX_COORDINATOR_PORT') or _PORT}",
         num_processes=len(workers) * num_slices,
         process_id=index + slice_id * len(workers),
         workers=tuple(workers),
@@ -102,26 +113,53 @@ def _told(environment: Mapping[str, str], ask: Callable[[str], str], name: str) 
     return next((value.strip(" '") for key, _, value in lines if key.strip() == name), "")
 
 
+def _host(address: str) -> str:
+    """Of host, host:port or [host]:port; several colons without brackets are of IPv6 alone."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
 def _address(endpoint: str) -> str:
     """Of a worker: its host alone, or name:id:address as earlier."""
-    parts = endpoint.strip().split(":")
-    return parts[2] if len(parts) == 3 else parts[0]
+    endpoint = endpoint.strip()
+    try:
+        return str(ipaddress.ip_address(endpoint))
+    except ValueError:
+        parts = endpoint.split(":", 2)
+        return parts[2] if len(parts) == 3 else parts[0]
 
 
-def _metadata(environment: Mapping[str, str], key: str) -> str:
+def _metadata(environment: Mapping[str, str], has_tpu_chips: bool, key: str) -> str:
     """An attribute of this machine; "" where it has none, or there is no metadata server."""
     host = environment.get("GCE_METADATA_HOST") or environment.get("GCE_METADATA_IP") or _METADATA
     url = f"http://{host}/computeMetadata/v1/instance/attributes/{key}"
     request = urllib.request.Request(url, headers={"Metadata-Flavor": "Google"})
     # A proxy of the machine knows nothing of it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for _ in range(3):
+    for pause in (*_PAUSES, None):
         try:
             with opener.open(request, timeout=_SECONDS) as answer:
                 return answer.read(2**20).decode(errors="replace").strip()
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
+        except (OSError, http.client.HTTPException) as error:
+            if _says_none(error):
                 return ""
-        except OSError:
-            continue
-    return ""
+            failure = error
+        if pause is not None:
+            time.sleep(pause)
+    if not has_tpu_chips:
+        return ""
+    # Taken for alone, each host would train the whole run by itself.
+    raise ValueError(
+        f"the metadata server must tell a machine with TPU chips its {key}, got {failure} from {url} "
+        f"in {len(_PAUSES) + 1} tries: start again once it answers, or give --coordinator, "
+        "--num_processes and --process_id"
+    ) from failure
+
+
+def _says_none(error: Exception) -> bool:
+    """Whether there is no such attribute, or no host of that name; all else may pass."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code == 404
+    reason = getattr(error, "reason", None)
+    return isinstance(reason, socket.gaierror) and reason.errno != socket.EAI_AGAIN

@@ -62,7 +62,8 @@ def find_seat(
         return None
     if coordinator:
         return cluster.Seat(coordinator, num_processes, process_id)
-    seat = cluster.find() if mode == "on" or has_tpu_chips() else None
+    has_chips = has_tpu_chips()
+    seat = cluster.find(has_tpu_chips=has_chips) if mode == "on" or has_chips else None
     if mode == "on" and seat is None:
         return cluster.Seat(num_processes=num_processes)  # Of a cluster that JAX may know.
     found = seat.num_processes if seat else 1

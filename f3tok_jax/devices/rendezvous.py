@@ -14,9 +14,9 @@ from typing import Any
 
 from f3tok_jax.devices import agreement
 from f3tok_jax.devices import cluster
+from f3tok_jax.devices import reception
 
-_LONGEST = 2**20  # bytes of a line; what is longer is not of a process of this run
-_PATIENCE = 2.0  # seconds for a line of somebody who has connected
+_CONNECTING = 2.0  # seconds
 _AGAIN = 0.2  # seconds until the coordinator is tried again
 _MOST_NAMED = 8
 
@@ -67,25 +67,18 @@ def _receive(
     clock: Callable[[], float],
 ) -> Exception | None:
     """Process 0: hears who arrives and tells all of them the same."""
-    starts = {0: agreement.Start(socket.gethostname(), facts)}
-    peers: dict[int, socket.socket] = {}
-    error = None
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listener(seat.coordinator))
-        while not error and len(starts) < seat.num_processes:
-            listener.settimeout(max(min(deadline - clock(), 1.0), 0.01))
-            try:
-                peer = stack.enter_context(listener.accept()[0])
-                error = _admit(_read_line(peer), peer, peers, starts, seat)
-            except TimeoutError:
-                if clock() >= deadline:
-                    break
-        told = [*peers.values(), *([peer] if error else [])]  # Whoever is wrong hears it as well.
-        error = error or _verdict(starts, seat, seconds)
-        for peer in dict.fromkeys(told):
-            with contextlib.suppress(OSError):
-                peer.settimeout(_PATIENCE)
-                peer.sendall(_written(error) + b"\n")
+    here = {0: agreement.Start(socket.gethostname(), facts)}
+    with (
+        _listener(seat.coordinator) as listener,
+        contextlib.closing(reception.Reception(listener, seat, clock)) as hall,
+    ):
+        while not (hall.error or hall.is_complete):
+            left = deadline - clock()
+            if left <= 0 and not hall.is_full:
+                break
+            hall.serve(max(left, 0.1))  # Who has arrived in time has its time to answer.
+        error = hall.error or _verdict(here | hall.starts, seat, seconds)
+        hall.tell(_written(error) + b"\n")
     return error
 
 
@@ -106,34 +99,6 @@ def _verdict(
         f"processes {names}{more} have not arrived in {seconds:g} s (--start_seconds), "
         f"{len(starts)} of {seat.num_processes} have: start the same command on every host"
     )
-
-
-def _admit(
-    line: str,
-    peer: socket.socket,
-    peers: dict[int, socket.socket],
-    starts: dict[int, agreement.Start],
-    seat: cluster.Seat,
-) -> ValueError | None:
-    """Notes who has arrived; returns what is wrong with it."""
-    try:
-        told = json.loads(line)
-        number, count, host, facts = (told[key] for key in ("process", "count", "host", "facts"))
-        if not (type(number) is type(count) is int and type(host) is str and type(facts) is dict):
-            return None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None  # Somebody else, who tries ports.
-    if count != seat.num_processes or not 0 < number < count:
-        return ValueError(
-            f"--num_processes must be one everywhere, got {seat.num_processes} in process 0 and "
-            f"{count} in process {number} ({host})"
-        )
-    # Who was restarted arrives again: the one that waits now is answered.
-    if number in peers and _is_waiting(peers[number]):
-        hosts = f"on {starts[number].host} and {host}"
-        return ValueError(f"--process_id must differ, got two processes {number}, {hosts}")
-    peers[number], starts[number] = peer, agreement.Start(host, facts)
-    return None
 
 
 def _written(error: Exception | None) -> bytes:
@@ -158,15 +123,34 @@ def _arrive(
     host, _, port = address.rpartition(":")
     while clock() < deadline:
         with contextlib.suppress(OSError, ValueError):
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as peer:
+            where = host.strip("[]"), int(port)
+            with socket.create_connection(where, timeout=_CONNECTING) as peer:
                 peer.sendall(f"{line}\n".encode())
-                # Its verdict comes a moment after its own deadline.
-                peer.settimeout(max(deadline - clock(), 0.0) + _PATIENCE)
-                told = json.loads(_read_line(peer, wait=None))
+                told = json.loads(_last_line(peer, clock))
                 if isinstance(told, dict) and told.keys() == {"kind", "text", "table"}:
                     return told
         time.sleep(_AGAIN)
     return None
+
+
+def _last_line(peer: socket.socket, clock: Callable[[], float]) -> bytes:
+    """What process 0 says once it asks no more, for however long that is; "" where it goes silent."""
+    # Process 0 must be the first to give up: who leaves it unseen would miss the verdict.
+    silence = 3 * reception.SILENCE
+    data, until = b"", clock() + silence
+    while (left := until - clock()) > 0 and len(data) <= reception.LONGEST:
+        peer.settimeout(left)
+        more = peer.recv(2**16)
+        if not more:
+            break
+        data += more
+        while data.startswith(reception.PING):
+            data, until = data.removeprefix(reception.PING), clock() + silence
+            peer.sendall(reception.PONG)
+        line, end, _ = data.partition(b"\n")
+        if end:
+            return line
+    return b""
 
 
 def _listener(address: str) -> socket.socket:
@@ -174,32 +158,12 @@ def _listener(address: str) -> socket.socket:
         port = int(address.rpartition(":")[2])
         if socket.has_dualstack_ipv6():
             return socket.create_server(
-                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
+                ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096
             )
-        return socket.create_server(("", port), backlog=1024)
+        return socket.create_server(("", port), backlog=4096)
     except OSError as error:
         raise ValueError(
             f"process 0 must be able to listen at the coordinator's address, got {address}: "
             f"{error.strerror}; end what uses it, or give another port by --coordinator or "
             "$JAX_COORDINATOR_PORT"
         ) from error
-
-
-def _read_line(peer: socket.socket, wait: float | None = _PATIENCE) -> str:
-    """A line of at most _LONGEST bytes; "" where none comes. `wait`: seconds, None for its own."""
-    if wait is not None:
-        peer.settimeout(wait)
-    with contextlib.suppress(OSError), peer.makefile("rb") as file:
-        return file.readline(_LONGEST).decode(errors="replace").strip()
-    return ""
-
-
-def _is_waiting(peer: socket.socket) -> bool:
-    """Whether somebody still waits at the other end."""
-    peer.setblocking(False)
-    try:
-        return peer.recv(1) != b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False

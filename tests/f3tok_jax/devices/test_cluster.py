@@ -3,6 +3,7 @@
 """The seat of a process as GKE's environment and a metadata server tell it; a local one stands for that."""
 
 import http.server
+import socket
 import threading
 
 import pytest
@@ -14,14 +15,21 @@ _PATH = "/computeMetadata/v1/instance/attributes/"
 
 @pytest.fixture
 def metadata(monkeypatch):
-    """Key -> what the metadata server answers; the environment leads to it, and through no proxy."""
-    answers: dict[str, str] = {}
+    """Key -> what the metadata server answers; the environment leads to it, and through no proxy.
+
+    A list answers with its numbers first, which are HTTP's, one after another.
+    """
+    answers: dict[str, str | list] = {}
+    monkeypatch.setattr(cluster, "_PAUSES", (0.0,) * 3)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             known = self.headers["Metadata-Flavor"] == "Google" and self.path.startswith(_PATH)
             answer = answers.get(self.path.removeprefix(_PATH)) if known else None
-            self.send_response(404 if answer is None else 200)
+            code = 404 if answer is None else 200
+            if isinstance(answer, list):
+                code, answer = (answer.pop(0), "") if len(answer) > 1 else (200, answer[0])
+            self.send_response(code)
             self.end_headers()
             self.wfile.write((answer or "").encode())
 
@@ -77,6 +85,56 @@ def test_elsewhere_there_is_no_seat(metadata):
     metadata["agent-worker-number"] = "0"
     assert _find(metadata, TPU_SKIP_MDS_QUERY="1") is None
     assert cluster.find({"GCE_METADATA_HOST": "127.0.0.1:9"}) is None
+
+
+@pytest.mark.parametrize("code", [403, 429, 500, 503])
+def test_a_metadata_server_that_fails_is_asked_again_and_never_taken_for_none(metadata, code):
+    metadata |= {"agent-worker-number": [code, code, "1"], "worker-network-endpoints": "a,b"}
+    metadata["tpu-env"] = [code, code, "MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\n"]
+    metadata["tpu-env"][-1] += "MEGASCALE_COORDINATOR_ADDRESS: 'c'"
+    here = {"GCE_METADATA_HOST": metadata["host"]}
+    seat = cluster.find(here, has_tpu_chips=True)
+    assert (seat.num_processes, seat.process_id) == (4, 3)
+    # A slice that is not told of the others is not the whole run.
+    metadata["tpu-env"] = [code] * 4 + [""]
+    with pytest.raises(ValueError, match=f"tell a machine .* its tpu-env, got .*{code}.* 4 tries"):
+        cluster.find(here, has_tpu_chips=True)
+    metadata["agent-worker-number"] = [code] * 4 + ["1"]
+    with pytest.raises(ValueError, match="its agent-worker-number, got"):
+        cluster.find(here, has_tpu_chips=True)
+
+
+def test_a_machine_with_chips_and_no_metadata_server_is_alone(metadata, monkeypatch):
+    assert cluster.find({"GCE_METADATA_HOST": metadata["host"]}, has_tpu_chips=True) is None
+    refused = {"GCE_METADATA_HOST": "127.0.0.1:9"}
+    with pytest.raises(ValueError, match="must tell a machine with TPU chips its agent-worker-n"):
+        cluster.find(refused, has_tpu_chips=True)
+
+    def unknown(*arguments, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert cluster.find({"GCE_METADATA_HOST": "nowhere.invalid"}, has_tpu_chips=True) is None
+
+
+@pytest.mark.parametrize(
+    "endpoints", ["fd00::1, fd00::2", "fe80::1,fe80::2", "unknown:unknown:fd00::1,u:u:fd00::2"]
+)
+def test_workers_of_ipv6_keep_their_addresses(metadata, endpoints):
+    metadata |= {"agent-worker-number": "1", "worker-network-endpoints": endpoints}
+    prefix = "fe80" if "fe80" in endpoints else "fd00"
+    workers = (f"{prefix}::1", f"{prefix}::2")
+    assert _find(metadata) == cluster.Seat(f"[{prefix}::1]:8482", 2, 1, workers)
+
+
+def test_ports_and_brackets_are_not_of_a_host(metadata):
+    given = dict(TPU_WORKER_ID="0", TPU_SKIP_MDS_QUERY="1")
+    for named, host in (("[fd00::1]:8476,[fd00::2]:8476", "fd00::1"), ("h:1,h:2", "h")):
+        seat = _find(metadata, TPU_PROCESS_ADDRESSES=named, **given)
+        assert seat.workers[0] == host and len(seat.workers) == 2
+    several = dict(MEGASCALE_NUM_SLICES="2", MEGASCALE_COORDINATOR_ADDRESS="[fd00::9]:8080")
+    seat = _find(metadata, TPU_WORKER_HOSTNAMES="fd00::1,fd00::2", **given, **several)
+    assert (seat.coordinator, seat.workers[1]) == ("[fd00::9]:8482", "fd00::2")
 
 
 @pytest.mark.parametrize(

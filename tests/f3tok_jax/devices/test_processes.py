@@ -20,7 +20,7 @@ _SLICE = cluster.Seat("h0:8482", 16, 3, tuple(f"h{host}" for host in range(16)))
 def slice_host(monkeypatch):
     """A host of a slice of sixteen."""
     monkeypatch.setattr(processes, "has_tpu_chips", lambda: True)
-    monkeypatch.setattr(cluster, "find", lambda: _SLICE)
+    monkeypatch.setattr(cluster, "find", lambda has_tpu_chips: _SLICE)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_one_host_that_is_not_one_of_so_many_is_refused(slice_host, monkeypatch)
     wanted = "must have --num_processes=4, got {} by what this machine says of its cluster: start"
     with pytest.raises(ValueError, match=wanted.format(16)):
         processes.find_seat(**_NOTHING | dict(num_processes=4))
-    monkeypatch.setattr(cluster, "find", lambda: None)
+    monkeypatch.setattr(cluster, "find", lambda has_tpu_chips: None)
     with pytest.raises(ValueError, match=wanted.format(1)):
         processes.find_seat(**_NOTHING | dict(num_processes=4))
     assert processes.find_seat(**_NOTHING) is None
