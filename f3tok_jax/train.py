@@ -111,7 +111,7 @@ def _reports(given: argparse.Namespace, stage: Any) -> Any:
     from f3tok_jax.training import reports
 
     return reports.Reports(
-        started=processes.started(),
+        age=processes.age,
         price=given.price,
         bar=given.bar,
         loggers={name: loggers.find(name) for name in given.logger},

@@ -15,17 +15,20 @@ from f3tok_jax.devices import rendezvous
 from f3tok_jax.devices import slices
 
 _JAX_SECONDS = 300  # at least, for what JAX does once all are there
-_IMPORTED = time.time()
+_IMPORTED = time.monotonic()
 
 
-def started() -> float:
-    """When this process began, in seconds since the epoch; where that is not told, was imported."""
+def age() -> float:
+    """Seconds since this process began, or was imported where that is not told.
+
+    By clocks that nobody sets: that of a new machine may be set by hours while it starts.
+    """
     try:
         fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         began = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # seconds since the machine did
-        return min(_IMPORTED, time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - began))
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
     except (OSError, ValueError, IndexError, AttributeError):  # no Linux
-        return _IMPORTED
+        return time.monotonic() - _IMPORTED
 
 
 def num_chips(devices: Iterable[Any]) -> int:

@@ -113,6 +113,8 @@ class Ledger:
         LOST is what was done after the step from which a later session went on. DOWN is the time
         between two sessions, in which a slice may have been gone, kept idle, or waited for; what a
         killed session had not written yet, and the end of a process behind its work, are in it.
+        A session that went on when the next had begun counts until then: it was cut off, and what
+        does not stay of it is lost.
         """
         totals = dict.fromkeys((*ONCE, *REPEATED, LOST, DOWN), 0.0)
         goes_on_from = [
@@ -122,12 +124,17 @@ class Ledger:
             )
             for index in range(len(self.sessions))
         ]
-        for session, step in zip(self.sessions, goes_on_from):
+        nexts = [*self.sessions[1:], None]
+        for session, after, step in zip(self.sessions, nexts, goes_on_from):
             kept = session.kept(step) if step >= 0 else session.seconds
-            for kind, spent in session.seconds.items():
-                stays = kept.get(kind, spent)
-                totals[kind] = totals.get(kind, 0.0) + stays
-                totals[LOST] += spent - stays
+            stays = {kind: kept.get(kind, spent) for kind, spent in session.seconds.items()}
+            wall = session.wall_seconds
+            if after and after.start >= session.start:  # Clocks of two hosts may differ.
+                wall = min(wall, after.start - session.start)
+            fits = min(1.0, wall / (sum(stays.values()) or 1.0))
+            for kind, spent in stays.items():
+                totals[kind] = totals.get(kind, 0.0) + fits * spent
+            totals[LOST] += wall - fits * sum(stays.values())
         for before, after in itertools.pairwise(self.sessions):
             totals[DOWN] += max(0.0, after.start - before.end)  # Clocks of two hosts may differ.
         return totals

@@ -5,12 +5,15 @@
 from collections.abc import Callable, Mapping
 import importlib
 import os
+import secrets
 import tempfile
 from typing import Any, Protocol
 
+from etils import epath
 import numpy as np
 
-from data_pipelines.records import sealed
+from data_pipelines.records import atomic
+from data_pipelines.records import small_file
 from f3tok_jax.runs import background
 
 _CLOSE_SECONDS = 20.0  # for a logger to send what it has
@@ -53,7 +56,7 @@ class WandB:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "f3tok_jax"),
             name=os.path.basename(workdir.rstrip("/")),
-            id=sealed.digest({"workdir": workdir})[:16],
+            id=_kept_id(workdir),
             resume="allow",
             mode=os.environ.get("WANDB_MODE", "offline"),
             dir=tempfile.mkdtemp(prefix="f3tok_wandb_") if "://" in workdir else workdir,
@@ -71,6 +74,16 @@ class WandB:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _kept_id(workdir: str) -> str:
+    """The id of a folder's W&B run, made by chance: another folder may have the same path."""
+    path = epath.Path(workdir) / "logs" / "wandb_id"
+    if path.exists() and (kept := small_file.read_text(path).strip()):
+        return kept
+    made = secrets.token_hex(8)
+    atomic.write_text(path, f"{made}\n")
+    return made
 
 
 def find(name: str) -> Maker:

@@ -15,7 +15,7 @@ class Reports:
     """What a run tells beside what its config says; it is in no config, and may differ next time.
 
     Attributes:
-        started: seconds since the epoch, when its process began; None for now.
+        age: seconds since its process began.
         price: dollars for a chip-hour, where it is known.
         bar: one of bar.MODES.
         loggers: by the name that the user gave.
@@ -24,7 +24,7 @@ class Reports:
             stage that does not say them.
     """
 
-    started: float | None = None
+    age: Callable[[], float] = lambda: 0.0
     price: float | None = None
     bar: str = "off"
     loggers: Mapping[str, loggers_lib.Maker] = dataclasses.field(default_factory=dict)

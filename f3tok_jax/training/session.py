@@ -294,7 +294,7 @@ def _start_clock(
     clock = timekeeper_lib.Timekeeper(
         book,
         watchdog,
-        started=reports.started or time.time(),
+        age=reports.age(),
         chips=processes.num_chips(mesh.devices.flat),
         device=mesh.devices.flat[0].device_kind,
         price=reports.price,

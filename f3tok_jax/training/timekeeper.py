@@ -29,18 +29,18 @@ class Timekeeper:
         book: ledger_lib.Book,
         watchdog: watchdog_lib.Watchdog,
         *,
-        started: float,
+        age: float = 0.0,
         chips: int = 1,
         device: str = "",
         price: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Counts what has passed since `started` as start.
+        """Counts the process' `age` as start.
 
         Args:
             book: that the session is written to.
             watchdog: that hears of signs of life.
-            started: seconds since the epoch, at which the process began.
+            age: seconds since the process began.
             chips: that are trained on.
             device: what kind they are.
             price: dollars for a chip-hour, where it is known.
@@ -48,9 +48,9 @@ class Timekeeper:
         """
         self.ended = ""
         self._book, self._watchdog, self._clock = book, watchdog, clock
-        self._facts = dict(start=started, chips=chips, device=device, price=price)
+        self._facts = dict(start=time.time() - age, chips=chips, device=device, price=price)
         self._kind, self._since = ledger_lib.ONCE[0], clock()
-        self._seconds = {self._kind: max(0.0, time.time() - started)}
+        self._seconds = {self._kind: age}
         self._first = self._last = -1
         self._saved: list[ledger_lib.Mark] = []
         self._lock = threading.Lock()  # guards all that the thread reads

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a program: which processes it looks for, and how it meets them."""
 
+import time
 import types
 
 import jax
@@ -108,3 +109,9 @@ def test_all_have_met_before_jax_is_told_where_they_are(slice_host, monkeypatch)
     assert calls == [((), own)]
     with pytest.raises(ValueError, match="must have --num_processes=7, got 1: start the same"):
         processes.connect(cluster.Seat(num_processes=7), facts={}, **limits)
+
+
+def test_a_clock_that_is_set_while_a_machine_starts_adds_no_age(monkeypatch):
+    before = processes.age()
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert 0.0 < before <= processes.age() < before + 600.0

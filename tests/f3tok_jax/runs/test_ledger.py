@@ -70,6 +70,18 @@ def test_a_clock_that_went_back_between_two_hosts_takes_no_time_away():
     assert found.wall_seconds == first.wall_seconds + second.wall_seconds
 
 
+@pytest.mark.parametrize("step", [0, 40, 75, -1])
+def test_a_session_that_overlaps_the_next_counts_until_that_began(step):
+    cut = ledger.Session(start=0.0, seconds={"start": 10.0, "step": 188.0}, first=0, last=94)
+    after = ledger.Session(start=100.0, seconds={"step": 110.0}, first=step, last=step + 55)
+    found = ledger.Ledger(sessions=[cut, after])
+    assert found.wall_seconds == pytest.approx(210.0) and found.seconds["down"] == 0.0
+    stays = {0: 0.0, 40: 80.0}.get(step, 100.0 * (1 - found.seconds["start"] / 100.0))
+    assert found.seconds["step"] == pytest.approx(110.0 + stays)
+    assert found.seconds["lost"] == pytest.approx(100.0 - found.seconds["start"] - stays)
+    assert found.chip_hours == pytest.approx((198.0 + 110.0) / 3600)  # Both had their chips.
+
+
 def test_chips_and_money_are_of_the_time_that_sessions_ran(tmp_path):
     one = _session(0.0, first=0, last=10, ended="preempted", chips=8, price=2.0)
     two = _session(5000.0, first=10, last=20, chips=16, price=1.0)

@@ -3,6 +3,7 @@
 """W&B, by a stand-in for its package, and loggers of the user's own, good and bad."""
 
 import json
+import shutil
 import sys
 import threading
 import types
@@ -107,6 +108,15 @@ def test_wandb_goes_on_with_the_run_of_a_folder_and_goes_online_where_it_is_told
     first, second = (call for call in wandb.calls if isinstance(call, dict))
     assert first["id"] == second["id"] and first["resume"] == second["resume"] == "allow"
     assert (first["mode"], second["mode"]) == ("offline", "online")
+
+
+def test_a_folder_that_is_begun_anew_is_another_run_of_wandb(tmp_path, wandb):
+    for _ in range(2):
+        (tmp_path / "run").mkdir()
+        _write(tmp_path / "run", "wandb")
+        shutil.rmtree(tmp_path / "run")
+    first, second = (call for call in wandb.calls if isinstance(call, dict))
+    assert first["name"] == second["name"] and first["id"] != second["id"]
 
 
 def test_a_class_of_the_users_own_hears_all_values(tmp_path, own):

@@ -4,7 +4,6 @@
 
 import contextlib
 import pathlib
-import time
 import types
 
 import pytest
@@ -39,7 +38,7 @@ def keeper(clock, tmp_path):
     book = ledger.Book(str(tmp_path), say=lambda message: None)
     dog = watchdog.Watchdog(60.0, clock=clock)
     with contextlib.closing(dog):
-        with timekeeper.Timekeeper(book, dog, started=time.time(), clock=clock, price=3.6) as made:
+        with timekeeper.Timekeeper(book, dog, clock=clock, price=3.6) as made:
             made.enter("step")
             yield made
 
