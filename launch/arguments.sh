@@ -83,7 +83,10 @@ set_option() {
         --rehearse) REHEARSE="$2" ;;
         --max_restarts) MAX_RESTARTS="$2" ;;
         --config) CONFIG="$2" ;;
-        --workdir) WORKDIR="$2" ;;
+        --workdir) # gs://B/RUN/ and gs://B/RUN are one run
+            WORKDIR="$2"
+            while [[ "$WORKDIR" == ?*/ && "$WORKDIR" != *:// ]]; do WORKDIR="${WORKDIR%/}"; done
+            ;;
         --stage) take_stage "$2" ;;
     esac
 }

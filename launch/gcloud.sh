@@ -162,6 +162,10 @@ cloud_wait() {
             *) silent=0 ;;
         esac
         pause "$POLL_SECONDS"
+        if [[ -n "$BEATING" ]] && stop_is_wanted; then
+            say "stopped before it began"
+            return 43
+        fi
     done
 }
 
@@ -230,6 +234,7 @@ cloud_all() {
     begin
     refuse_another
     claim
+    withdraw_stop
     keep_record || no_access
     cloud_create
     cloud_wait

@@ -5,7 +5,8 @@
 # One detached job on this worker, so that training outlives the ssh session. gcloud.sh calls it on
 # every worker; it can be used by hand there.
 #
-#   job.sh start NAME SLICE [--logs=FOLDER] COMMAND [ARGUMENT ...]   does nothing if the job is running
+#   job.sh start NAME SLICE [--logs=FOLDER] COMMAND [ARGUMENT ...]   does nothing if that is running;
+#                                                     refuses if the job runs another command
 #   job.sh status NAME SLICE             one line: job WORKER running|absent|exit=CODE SECONDS
 #   job.sh tail NAME SLICE [LINES]
 #   job.sh stop NAME SLICE [GRACE_SECONDS]            asks, asks again at half time, then kills
@@ -13,7 +14,7 @@
 # With --logs the log and the exit code are copied to that folder or bucket, every COPY_SECONDS (60) and
 # at the end. SECONDS is the time of the end, since the epoch.
 #
-# ~/f3tok_jobs/NAME/ holds slice_SSSS_worker_WWWW.{log,pid,exit}. A job is stopped by its recorded
+# ~/f3tok_jobs/NAME/ holds slice_SSSS_worker_WWWW.{log,pid,exit,command}. A job is stopped by its recorded
 # process group, never by name.
 
 set -euo pipefail
@@ -23,6 +24,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$REPO/launch/bucket.sh"
 
 COPY_SECONDS="${COPY_SECONDS:-60}"
+take_number COPY_SECONDS COPY_SECONDS 1 86400
 action="${1:?start, status, tail or stop}" name="${2:?name of the job}" slice="${3:?number of the slice}"
 shift 3
 take_name name "the name of the job"
@@ -53,6 +55,9 @@ kill_members() {
         sleep 0.2
     done
 }
+
+# The words of a command in one order, as a launcher that was resumed gives them in another.
+command_words() { printf '%s\0' "$@" | sort -z | cksum; }
 
 running() { [[ ! -f "$file.exit" && -n "$(members)" ]]; }
 
@@ -105,16 +110,19 @@ await_copier() {
 
 case "$action" in
     start)
+        logs=""
+        if [[ "${1:-}" == --logs=* ]]; then logs="${1#--logs=}" && shift; fi
         if running; then
+            [[ ! -f "$file.command" || "$(cat "$file.command")" == "$(command_words "$@")" ]] ||
+                die "job $worker runs already with other arguments: stop it first, or give the same"
             echo "job $worker runs already"
             exit 0
         fi
-        logs=""
-        if [[ "${1:-}" == --logs=* ]]; then logs="${1#--logs=}" && shift; fi
         await_copier
         kill_members # what has outlived the last job would hold the chips
         mkdir -p "${file%/*}"
         rm -f "$file.exit" "$file.stopped" "$file.pid"
+        command_words "$@" >"$file.command"
         # A group of its own: everything that the job starts is stopped with it. Its shell outlives a
         # signal to the group, to write the exit code.
         # shellcheck disable=SC2016
@@ -129,10 +137,7 @@ case "$action" in
             echo "$code" >"$file.exit.new"
             mv "$file.exit.new" "$file.exit"
         ' _ "$file" "$@" >/dev/null 2>&1 </dev/null &
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
-            if [[ -s "$file.pid" ]]; then break; fi
-            sleep 0.2
-        done
+        until [[ -s "$file.pid" ]] || ! kill -0 "$!" 2>/dev/null; do sleep 0.1; done
         if [[ -n "$logs" ]]; then
             (
                 trap '' HUP INT TERM # a machine that shuts down leaves some seconds for the last lines
@@ -153,6 +158,10 @@ case "$action" in
     stop)
         grace="${1:-120}"
         take_number grace "the grace in seconds" 1 86400
+        if [[ "$(answer)" == absent ]]; then
+            echo "job $worker absent"
+            exit 0
+        fi
         if running; then touch "$file.stopped"; fi
         for ((waited = 0; waited < grace; waited++)); do
             if [[ -z "$(members)" ]]; then break; fi
@@ -164,7 +173,7 @@ case "$action" in
             sleep 1
         done
         # jax.distributed swallows SIGTERM while a peer is stuck; only this ends it.
-        if running; then echo 43 >"$file.exit"; fi
+        if running; then echo 43 >"$file.exit.new" && mv "$file.exit.new" "$file.exit"; fi
         kill_members
         echo "job $worker stopped"
         ;;

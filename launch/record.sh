@@ -5,6 +5,7 @@
 #
 #   WORKDIR/launch/run.json      what was asked for, and how far it got
 #   WORKDIR/launch/supervisor    who looks after the run, and when that was last so: "SECONDS WHO"
+#   WORKDIR/launch/stop          that `stop` was asked for since `run` or `resume`
 
 # shellcheck source=launch/bucket.sh
 source "$REPO/launch/bucket.sh"
@@ -18,6 +19,7 @@ STARTED="" RESTARTS=0 OUTCOME=""
 HEARTBEAT_SECONDS="${HEARTBEAT_SECONDS:-60}" # between two signs of life; after three it is dead
 take_number HEARTBEAT_SECONDS HEARTBEAT_SECONDS 1 86400
 WHO="$(id -un)@$(hostname) (process $$)"
+CHANGED="" # whether the training is given what the record has not
 BEATING="" # the process that gives the signs of life, once this launcher has claimed the run
 
 # Writes the record, before anything is asked for and whenever there is news.
@@ -80,6 +82,7 @@ recorded() {
     done <"$PRIVATE/record"
 }
 
+# shellcheck disable=SC2034 # CHANGED is read by supervise.sh
 # Takes what the command line does not say from the record of $WORKDIR.
 read_record() {
     local name value kept=()
@@ -95,8 +98,26 @@ read_record() {
             printf -v "$name" '%s' "$value"
         fi
     done <"$PRIVATE/record"
+    if [[ "$CONFIG" != "$(recorded CONFIG)" ]]; then CHANGED=1; fi
+    for value in ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}; do
+        has_argument "$value" || CHANGED=1
+    done
     TRAIN_ARGUMENTS=(${kept[@]+"${kept[@]}"} ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"})
 }
+
+# Whether the fetched record has this argument of the training.
+has_argument() {
+    local name value
+    while IFS= read -r -d '' name && IFS= read -r -d '' value; do
+        if [[ "$name" == TRAIN_ARGUMENTS && "$value" == "$1" ]]; then return 0; fi
+    done <"$PRIVATE/record"
+    return 1
+}
+
+# The wish of `stop`, which finds no jobs while a launcher waits for a slice or sets it up.
+wish_to_stop() { bucket_write "$WORKDIR/launch/stop" "$(date +%s) $WHO"; }
+stop_is_wanted() { [[ "$DRY_RUN" != 1 ]] && bucket_read "$WORKDIR/launch/stop" >/dev/null; }
+withdraw_stop() { if stop_is_wanted; then bucket_remove "$WORKDIR/launch/stop"; fi; }
 
 # Sets SEEN (seconds since the epoch) and SUPERVISOR to what stands in the work folder, or to nothing.
 see_supervisor() {

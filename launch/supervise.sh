@@ -16,13 +16,15 @@
 # Restarts are bounded by --max_restarts; every one resumes from the newest whole checkpoint.
 
 NO_SLICE=75       # in place of an exit code: none could be had, or set up
+REFUSED=64        # likewise: a worker's job.sh does not take the job
 STARTS="launched_" # folders of logs, one for each start of the jobs
 
-# One run per work folder: its name decides where its log and exit code are on the workers.
+# One run per work folder: its name decides where its log and exit code are on the workers. Words to read,
+# and a digest, as gs://a/b_c and gs://a/b/c are two runs.
 job_name() {
-    local LC_ALL=C name="${WORKDIR:-run}"
-    name="${name#gs://}"
-    printf '%s' "${name//[^A-Za-z0-9_.-]/_}"
+    local LC_ALL=C name="${WORKDIR#gs://}"
+    name="${name//[^A-Za-z0-9_.-]/_}" name="${name:0:40}"
+    printf '%s-%.8s' "$name" "$(printf '%s' "$WORKDIR" | sha256)"
 }
 
 cloud_run() {
@@ -30,6 +32,7 @@ cloud_run() {
     begin
     refuse_another
     claim
+    withdraw_stop
     keep_record || no_access
     look
     supervise
@@ -41,11 +44,12 @@ cloud_resume() {
     begin
     refuse_another
     look
-    if [[ "$OUTCOME" == finished ]]; then
+    if [[ "$OUTCOME" == finished && -z "$CHANGED" ]]; then
         say "finished: $WORKDIR"
         return 0
     fi
     claim
+    withdraw_stop
     OUTCOME=""
     keep_record || no_access
     make_active
@@ -62,11 +66,16 @@ supervise() {
             break
         fi
         if ((code == NO_SLICE)); then pause $((RETRY_SECONDS * (RESTARTS < 60 ? RESTARTS : 60))); fi
+        if stop_is_wanted; then
+            code=43
+            break
+        fi
         RESTARTS=$((RESTARTS + 1))
         say "restart $RESTARTS of at most $MAX_RESTARTS"
         keep_record || true # a bucket that is away for a while is no reason to give up
         code=0
         if make_active; then start_and_watch || code=$?; else code=$NO_SLICE; fi
+        if ((code == NO_SLICE)) && stop_is_wanted; then code=43; fi
     done
     if ((code == 0)); then OUTCOME=finished; else OUTCOME="ended with exit code $code"; fi
     [[ "$DRY_RUN" == 1 ]] || keep_record || true
@@ -83,6 +92,7 @@ restart_helps() {
         134) say "a worker died and the others ended with it" && return 0 ;;
         137) say "a worker was killed; often its host was out of memory" && return 0 ;;
         "$NO_SLICE") say "there are no workers to go on with; asking again" && return 0 ;;
+        "$REFUSED") say "a worker does not take the job; its message is above" ;;
         255) say "the slice is gone, or does not answer" && return 0 ;;
         43) say "stopped; the same command continues it" ;;
         4) say "the disk is full, or no checkpoint is whole; with room, the same command continues" ;;
@@ -113,7 +123,12 @@ make_active() {
 
 start_and_watch() {
     local answer silent=0
-    start_jobs || return 255
+    if stop_is_wanted; then
+        say "stopped before it began"
+        return 43
+    fi
+    start_jobs || return
+    if stop_is_wanted; then on_workers job stop "$GRACE_SECONDS" || true; fi # it came in between
     if [[ "$DRY_RUN" == 1 ]]; then
         on_workers job status
         on_workers job tail 1
@@ -122,7 +137,7 @@ start_and_watch() {
     fi
     while :; do
         pause "$POLL_SECONDS"
-        if ! answer="$(on_workers job status 2>&1)" || ! grep -q '^job slice_' <<<"$answer"; then
+        if ! answer="$(on_workers job status 2>&1)" || ! are_all '^job slice_' "$answer"; then
             look
             if [[ "$STATE" != ACTIVE && "$STATE" != UNKNOWN ]]; then return 255; fi
             silent=$((silent + 1))
@@ -136,9 +151,24 @@ start_and_watch() {
     done
 }
 
-# Every start has its own folder of logs: those of a slice that is gone stay.
+# Every start has its own folder of logs: those of a slice that is gone stay. Returns REFUSED where a
+# worker answers but does not take the job, else 255 for what cannot be reached.
 start_jobs() {
+    local answer code=0
     keep_compiled
+    hold || true
+    if [[ "$DRY_RUN" == 1 ]]; then
+        ask_start
+        return
+    fi
+    answer="$(ask_start 2>&1)" || code=$?
+    printf '%s\n' "$answer"
+    ((code)) || return 0
+    if grep -q '^job[.]sh: ' <<<"$answer"; then return "$REFUSED"; fi
+    return 255
+}
+
+ask_start() {
     on_workers job start "--logs=$WORKDIR/logs/$STARTS$(date -u +%Y%m%dT%H%M%SZ)" \
         bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR" \
         "--accelerator=$ACCELERATOR" "--num_slices=$NUM_SLICES" "--flags=$FLAGS" \

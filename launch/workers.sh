@@ -44,6 +44,14 @@ retry() {
     return 1
 }
 
+# Prints the command that puts the archive in the place of the tree: what is not in it goes, but for the
+# environment.
+unpack() {
+    printf '%s' "rm -rf $REMOTE.new $REMOTE.old && mkdir -p $REMOTE $REMOTE.new && tar -xzf $REMOTE.tar.gz -C $REMOTE.new &&" \
+        " mv $REMOTE $REMOTE.old && { for kept in $REMOTE.old/.venv*; do [ ! -e \"\$kept\" ] || mv \"\$kept\" $REMOTE.new/; done; } &&" \
+        " mv $REMOTE.new $REMOTE && rm -rf $REMOTE.old"
+}
+
 # Copies the code to every worker and makes the environment there.
 cloud_setup() {
     need zone
@@ -55,7 +63,7 @@ cloud_setup() {
         retry gcloud compute tpus tpu-vm scp "$ARCHIVE" "$node:$REMOTE.tar.gz" "${COMMON[@]}" \
             --worker=all --quiet || fail "could not copy the code to the workers of $node" || return
     done
-    on_workers everywhere "mkdir -p $REMOTE && tar -xzf $REMOTE.tar.gz -C $REMOTE &&${mirror:+ $(quoted export "UV_PYTHON_INSTALL_MIRROR=$mirror") &&} bash $REMOTE/launch/tpu_train.sh install" ||
+    on_workers everywhere "$(unpack) &&${mirror:+ $(quoted export "UV_PYTHON_INSTALL_MIRROR=$mirror") &&} bash $REMOTE/launch/tpu_train.sh install" ||
         fail "the environment could not be made on every worker of $TPU" || return
     # All hosts must run the same program: compare what is installed and the code itself.
     answer="$(on_workers everywhere "echo \"workers \$($REMOTE/.venv/bin/python -m pip freeze | cksum) \$(cksum < $REMOTE.tar.gz)\"")" ||
@@ -64,10 +72,20 @@ cloud_setup() {
         say "$answer"
         return 0
     fi
+    are_all '^workers ' "$answer" ||
+        fail "of $((HOSTS * NUM_SLICES)) workers of $TPU $(grep -c '^workers ' <<<"$answer") have answered after the installation" || return
     different="$(grep '^workers ' <<<"$answer" | sort -u | wc -l)"
     ((different == 1)) ||
         fail "the workers of $TPU do not have the same packages and code: $answer" || return
     say "$(grep -c '^workers ' <<<"$answer") workers, all with the same packages and code"
+}
+
+# are_all PATTERN ANSWER: whether every worker has answered with such a line; some, where --accelerator is
+# not given, which says how many there are.
+are_all() {
+    local answered
+    answered="$(grep -c "$1" <<<"$2")"
+    ((answered > 0 && (${HOSTS:-0} == 0 || answered == HOSTS * NUM_SLICES)))
 }
 
 # Whether every worker has been set up: a new one, or one that was replaced, has not.
@@ -82,11 +100,17 @@ cloud_status() {
         say "run of $STARTED, $RESTARTS restarts, ${OUTCOME:-not ended}: $WORKDIR"
         see_supervisor && say "looked after by ${SUPERVISOR:-nobody}${SUPERVISOR:+, $(($(date +%s) - SEEN)) s ago}"
     fi
-    if [[ "$STATE" == ACTIVE || "$DRY_RUN" == 1 ]]; then on_workers job status; else kept_status; fi
+    if [[ -z "$WORKDIR" ]]; then
+        say "its jobs are those of a run: --workdir says of which"
+    elif [[ "$STATE" == ACTIVE || "$DRY_RUN" == 1 ]]; then
+        on_workers job status
+    else
+        kept_status
+    fi
 }
 
 cloud_logs() {
-    need zone
+    need zone workdir
     common_flags
     if [[ -n "$STARTED" ]]; then look; else STATE=ACTIVE; fi
     if [[ "$STATE" == ACTIVE || "$DRY_RUN" == 1 ]]; then
@@ -96,11 +120,30 @@ cloud_logs() {
     fi
 }
 
+# Stops the jobs, and a launcher that has none yet. The wish lies there before the jobs are asked: a
+# launcher that starts them now looks for it afterwards.
 cloud_stop() {
-    need zone
+    local answer="" code=0
+    need zone workdir
     begin
+    if [[ "$DRY_RUN" != 1 ]]; then see_supervisor || no_access; fi # it may be gone in a moment
+    wish_to_stop || no_access
     look
-    on_workers job stop "$GRACE_SECONDS"
+    if [[ "$DRY_RUN" == 1 ]]; then
+        on_workers job stop "$GRACE_SECONDS"
+        return
+    fi
+    if [[ "$STATE" == ACTIVE ]]; then
+        answer="$(on_workers job stop "$GRACE_SECONDS")" || code=$?
+        if [[ -n "$answer" ]]; then say "$answer"; fi
+    fi
+    ((code == 0)) || return "$code"
+    if grep -q '^job .* stopped$' <<<"$answer"; then return 0; fi
+    if other_lives; then
+        say "no job of $WORKDIR runs yet; $SUPERVISOR, who looks after it, will start none"
+        return 0
+    fi
+    fail "there is nothing to stop: no job of $WORKDIR on $TPU, which is $STATE"
 }
 
 # Prints the newest folder of logs in the work folder; each start of the jobs has its own.

@@ -139,7 +139,7 @@ def test_what_outlives_its_shell_is_still_the_job(worker):
     launching.until(lambda: "begun" in _log(worker))
     os.kill(group, signal.SIGKILL)
     assert worker.status() == "running"
-    assert "runs already" in worker.job("start", "run", "0", "true").stdout
+    assert "runs already" in worker.job("start", "run", "0", "true").stderr  # and another does not
     assert worker.job("stop", "run", "0", "4").returncode == 0
     assert "asked" in _log(worker)
     assert worker.status() == "exit=43"
@@ -197,3 +197,15 @@ def test_a_folder_that_cannot_be_written_is_no_concern_of_the_job(worker, tmp_pa
     worker.job("start", "run", "0", f"--logs={tmp_path}/file/logs", "bash", "-c", "echo done")
     launching.until(lambda: worker.status() == "exit=0")
     assert _log(worker) == "done\n"
+
+
+def test_copies_are_made_every_so_many_seconds_and_no_others(worker, tmp_path):
+    arguments = ("start", "run", "0", f"--logs={tmp_path}/copies", "true")
+    for number in ("0", "x", "1e1"):
+        result = worker.job(*arguments, COPY_SECONDS=number)
+        assert result.returncode == 1 and "COPY_SECONDS must be a whole number" in result.stderr
+    assert not worker.file("pid").exists()
+
+
+def test_a_job_that_is_not_there_is_not_stopped(worker):
+    assert worker.job("stop", "run", "0", "1").stdout == "job slice_0000_worker_0000 absent\n"

@@ -55,7 +55,7 @@ def test_a_record_that_is_none_is_refused(text, cloud, tmp_path):
 
 @pytest.mark.parametrize("name", ["TPU", "ZONE", "NUM_SLICES", "CAPACITY", "RESTARTS", "RUNTIME"])
 def test_a_record_is_checked_like_a_command_line(name, cloud, tmp_path):
-    record = dict(tpu="demo", zone="zone-a", accelerator="v5litepod-8", num_slices="1")
+    record = dict(tpu="demo", zone="zone-a", accelerator="v4-16", num_slices="1")
     record |= {
         "capacity": "spot",
         "train_arguments": [],

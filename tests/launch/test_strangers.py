@@ -86,7 +86,7 @@ def test_free_text_arrives_on_every_worker_as_it_was_given(cloud, tmp_path):
     assert result.returncode == 0, result.stdout
     for node in ("demo-0", "demo-1"):
         text = (cloud.home(1, node) / "train_arguments").read_text()
-        slices = ["--accelerator=v5litepod-8", "--num_slices=2"]
+        slices = ["--accelerator=v4-16", "--num_slices=2"]
         compiled = f"--compilation_cache=gs://bucket/{payloads[-1]}/compiled"
         wanted = ["-m", "f3tok_jax.train", *given[:2], *slices, *given[2:], compiled]
         assert text.split("\0")[:-1] == wanted

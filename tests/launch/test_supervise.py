@@ -27,7 +27,7 @@ def test_whole_course_hands_over_arguments_exactly(cloud):
             "f3tok_jax.train",
             "--config=configs/autoencoder.py:base",
             "--workdir=gs://bucket/a run",
-            "--accelerator=v5litepod-8",
+            "--accelerator=v4-16",
             "--num_slices=1",
             *awkward,
             "--compilation_cache=gs://bucket/a run/compiled",
@@ -35,7 +35,7 @@ def test_whole_course_hands_over_arguments_exactly(cloud):
         log = (
             cloud.home(worker)
             / "f3tok_jobs"
-            / "bucket_a_run"
+            / "bucket_a_run-c05262a5"
             / f"slice_0000_worker_000{worker}.log"
         )
         assert "ends with 0" in log.read_text()
@@ -107,7 +107,7 @@ def test_a_mistake_is_not_repeated(cloud):
     _ready(cloud)
     (cloud.home(0) / "exit_codes").write_text("134\n")
     (cloud.home(1) / "exit_codes").write_text("3\n")
-    end = cloud.home(1) / "f3tok_jobs" / "bucket_a_run" / "slice_0000_worker_0001.exit"
+    end = cloud.home(1) / "f3tok_jobs" / "bucket_a_run-c05262a5" / "slice_0000_worker_0001.exit"
     (cloud.home(0) / "waits_for").write_text(str(end))
     result = cloud.launch("run", *launching.SLICE, *launching.RUN)
     assert result.returncode == 3
@@ -206,7 +206,10 @@ def test_stop_saves_and_is_not_restarted(cloud):
         text=True,
     )
     logs = [
-        cloud.home(worker) / "f3tok_jobs" / "bucket_a_run" / f"slice_0000_worker_000{worker}.log"
+        cloud.home(worker)
+        / "f3tok_jobs"
+        / "bucket_a_run-c05262a5"
+        / f"slice_0000_worker_000{worker}.log"
         for worker in (0, 1)
     ]
     launching.until(lambda: all(log.exists() and "step 1" in log.read_text() for log in logs))
@@ -228,7 +231,7 @@ def test_two_slices_know_their_numbers(cloud):
         log = (
             cloud.home(1, f"demo-{number}")
             / "f3tok_jobs"
-            / "bucket_a_run"
+            / "bucket_a_run-c05262a5"
             / f"slice_000{number}_worker_0001.log"
         )
         assert "ends with 0" in log.read_text()

@@ -12,7 +12,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "launch" / "tpu_train.sh"
-SLICE = ["--tpu", "demo", "--zone", "zone-a", "--accelerator", "v5litepod-8"]
+SLICE = ["--tpu", "demo", "--zone", "zone-a", "--accelerator", "v4-16"]
 CLUSTER = ["--cluster", "pods", "--zone", "zone-a", "--project", "some-project"]
 IMAGE = ["--docker-image", "us-docker.pkg.dev/some-project/repository/f3tok_jax:abc"]
 REPOSITORY = "us-docker.pkg.dev/some-project/repository"
