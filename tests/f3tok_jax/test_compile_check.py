@@ -195,10 +195,10 @@ def test_too_little_memory_is_an_error_by_name(tpu_compiler, monkeypatch, capsys
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--topology=v7x:2x2"], "--topology must be a generation of"),
-        (["--topology=v5e"], "--topology must be a generation of"),
-        (["--topology=v5e:16x32"], "(512 chips"),
-        (["--topology=v6e:3x3"], "a slice of v6e must be one of"),
+        (["--topology=v7x:2x2"], "--topology must be a slice of v4, v5e"),
+        (["--topology=v5e"], "--topology must be a slice of v4, v5e"),
+        (["--topology=v5e:16x32"], "--topology must be a slice that exists, v5litepod-"),
+        (["--topology=v6e:3x3"], "--topology must be a slice that exists, v6e-"),
         (["--topology=v5p:16x20x32"], "at most 8960 chips"),
         (["--topology=v5e:2x2", "--num_slices=0"], "--num_slices must be at least 1"),
         (["--topology=v5e:2x2", "--config.model.stride=3"], "did you mean"),
