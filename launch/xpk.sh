@@ -8,6 +8,7 @@
 
 XPK_VERSION=1.16.0 # that this was tried with
 XPK="${XPK:-xpk}"  # the program
+CREATED=0          # whether xpk said that the workload is there
 FINISHED=0         # whether the workload's end was seen
 START_SECONDS=900  # for the last pod of a run to arrive: some nodes still fetch the image
 NAME_LETTERS=19    # of the work folder's name; with the rest 28, xpk's limit where slices are joined
@@ -134,6 +135,7 @@ xpk_run() {
     case "$state" in
         ABSENT | FAILED) ;;
         THERE)
+            CREATED=1
             say "$NAME exists already in $CLUSTER, for $WORKDIR, as it was first asked for; delete it to change that"
             return 0
             ;;
@@ -162,6 +164,7 @@ xpk_run() {
         --restart-on-exit-codes "$(restarted)" --termination-grace-period-seconds "$GRACE_SECONDS" \
         --skip-validation "--command=$(pod_command)" ||
         die "xpk could not create $NAME; its message is above (gcloud auth login, if it is about credentials)"
+    CREATED=1
 }
 
 # Waits for its end, however often it is started again; this may be interrupted, and asked for once more.
@@ -214,6 +217,7 @@ watch_workload() {
 
 say_workload() {
     if ((FINISHED)); then return 0; fi
+    if [[ "$CREATED$DRY_RUN" == 00 ]]; then say "$NAME may be there; if it is:"; fi
     say "$NAME waits for chips and trains by itself${PRICE_HOUR:+, at $PRICE_HOUR dollars an hour while it does}, until its end or:"
     show_delete
 }
