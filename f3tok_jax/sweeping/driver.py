@@ -67,6 +67,8 @@ class Driver:
     _waited_for: set[str] = dataclasses.field(default_factory=set)
     _asked: set[str] = dataclasses.field(default_factory=set)
     _homes: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Name -> the slice that a run which has ended, but not at its last step, was launched on.
+    _before: dict[str, str] = dataclasses.field(default_factory=dict)
     # Name -> what went wrong with it last, and since when something does.
     _troubles: dict[str, tuple[str, float]] = dataclasses.field(default_factory=dict)
     _judged: float = 0.0  # when, by time.monotonic
@@ -118,6 +120,13 @@ class Driver:
                     "give --tpu and --max_parallel as before, or --stop it with those"
                 )
         taken = {homes[run.name]: run.name for run in others if run.name in homes}
+        # A work folder is launched on one slice, as long as that is there.
+        ended = {run.name: records[run.name] for run in runs if run.name not in homes}
+        self._before = {
+            name: one.place
+            for name, one in ended.items()
+            if one and one.place in slots and one.place not in taken
+        }
         if runs and taken.keys() >= set(slots):
             names = ", ".join(f"{taken[slot]} on {slot}" for slot in slots)
             raise ValueError(
@@ -180,10 +189,10 @@ class Driver:
 
     def _slot(self, run: plan.Run, slots: Sequence[str]) -> str | None:
         """Where a run may begin: where it was before, else where none may still be at work."""
-        home = self._homes.get(run.name)
+        taken = {home for name, home in self._homes.items() if name != run.name}
+        home = self._homes.get(run.name) or self._before.get(run.name)
         if home is not None:
-            return home if home in slots else None
-        taken = set(self._homes.values())
+            return home if home in slots and home not in taken else None
         return next((slot for slot in slots if slot not in taken), None)
 
     def _held(self, waiting: Sequence[plan.Run]) -> list[plan.Run]:

@@ -78,6 +78,16 @@ def test_a_slice_keeps_its_name_however_few_runs_are_left(tmp_path):
     assert driver_lib.Driver(_pod()).train([run])["b_0"].place == "pod-1"
 
 
+def test_a_run_that_has_failed_goes_on_where_it_was_launched(tmp_path):
+    """The launcher gives a work folder one slice, as long as that is there."""
+    runs = [_run(tmp_path, name) for name in "abc"]
+    _begun(runs[0], "pod-1", job.FAILED)
+    _begun(runs[1], "pod-1", job.STOPPED)
+    ended = driver_lib.Driver(_pod()).train(runs)
+    assert {one.state for one in ended.values()} == {job.DONE}
+    assert ended["a_0"].place == ended["b_0"].place == "pod-1"
+
+
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_run_that_ends_well_without_its_last_step_has_failed(moved, tmp_path):
     ended = driver_lib.Driver(_pod(script="true")).train([_run(tmp_path, "a", moved=moved)])
