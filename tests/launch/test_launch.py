@@ -67,6 +67,10 @@ def test_help_names_every_flag_and_every_command():
         ("main_job", []),
         ("worker", [*launching.RUN, "--accelerator=v4-32", '--config.note=it\'s "two words"']),
         ("slice", [*launching.SLICE, *launching.RUN, "--spot", "--project=some-project"]),
+        *(
+            (f"slice_{name}", [*launching.SLICE, f"--accelerator={accelerator}", *launching.RUN])
+            for name, accelerator in (("v4", "v4-32"), ("v5p", "v5p:4x4x4"), ("v6e", "v6e-16"))
+        ),
         (
             "two_slices",
             [
