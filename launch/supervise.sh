@@ -20,7 +20,7 @@ REFUSED=64        # likewise: a worker's job.sh does not take the job
 STARTS="launched_" # folders of logs, one for each start of the jobs
 
 # One run per work folder: its name decides where its log and exit code are on the workers. Words to read,
-# and a digest, as gs://a/b_c and gs://a/b/c are two runs.
+# and a digest, as BUCKET/a_b and BUCKET/a/b are two runs.
 job_name() {
     local LC_ALL=C name="${WORKDIR#gs://}"
     name="${name//[^A-Za-z0-9_.-]/_}" name="${name:0:40}"

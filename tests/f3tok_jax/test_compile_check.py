@@ -57,7 +57,7 @@ _HELD = [
 _QUICK = "--effort=-1"
 
 
-def _make_stage(config, width: int = _WIDTH, measures: int = 0) -> stage.Stage:
+def _make_stage(config, run=None, *, width: int = _WIDTH, measures: int = 0) -> stage.Stage:
     """An "encoder" and a "decoder" of one product each; the width is the only size.
 
     Before its first step it multiplies every channel with each of `measures`, where that is not 0.

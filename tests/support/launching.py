@@ -86,7 +86,9 @@ class Cloud:
         self.environment = {
             "FAKE_CLOUD": str(self.folder),
             "REAL_PYTHON": sys.executable,
-            "VENV": str(make_venv(self.folder)),  # not that of this checkout, which would look closely
+            "VENV": str(
+                make_venv(self.folder)
+            ),  # not that of this checkout, which would look closely
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "POLL_SECONDS": "0",
             "RETRY_SECONDS": "0",

@@ -108,10 +108,11 @@ def test_each_process_reads_its_share_and_no_more_than_was_asked(folders, monkey
     assert len(set(sum(shares, []))) == 16
     read.clear()
     lines, beats = [], []
-    heard = statistics.Heard(say=lines.append, beat=beats.append)
+    heard = statistics.Heard(say=lines.append, enter=beats.append)
     run_checks.measured(config, num_devices=8, heard=heard)
     assert len(read) == 16  # of two batches of 8 devices, for 14 examples
-    assert beats == ["statistics"] * 2 and "statistics of 14 examples" in lines[-1]
+    assert beats == ["compile", "start", "statistics", "statistics"]
+    assert "statistics of 14 examples" in lines[-1]
 
 
 def test_memory_is_that_of_one_example_whatever_the_batch(folders):
