@@ -139,11 +139,12 @@ case "$action" in
         ' _ "$file" "$@" >/dev/null 2>&1 </dev/null &
         until [[ -s "$file.pid" ]] || ! kill -0 "$!" 2>/dev/null; do sleep 0.1; done
         if [[ -n "$logs" ]]; then
-            (
-                trap '' HUP INT TERM # a machine that shuts down leaves some seconds for the last lines
-                exec setsid bash "${BASH_SOURCE[0]}" copy "$name" "$slice" "$logs"
-            ) >"$file.copies" 2>&1 </dev/null &
+            # Inherited from its first moment: a machine that shuts down leaves some seconds for the last
+            # lines.
+            trap '' HUP INT TERM
+            setsid bash "${BASH_SOURCE[0]}" copy "$name" "$slice" "$logs" >"$file.copies" 2>&1 </dev/null &
             echo "$!" >"$file.copier"
+            trap - HUP INT TERM
         fi
         echo "job $worker started"
         ;;

@@ -169,7 +169,7 @@ start_jobs() {
 }
 
 ask_start() {
-    on_workers job start "--logs=$WORKDIR/logs/$STARTS$(date -u +%Y%m%dT%H%M%SZ)" \
+    on_workers job start "--logs=$WORKDIR/logs/$STARTS$(date -u +%Y%m%dT%H%M%SZ)_$(printf %04d "$RESTARTS")" \
         bash "$REMOTE/launch/tpu_train.sh" "--config=$CONFIG" "--workdir=$WORKDIR" \
         "--accelerator=$ACCELERATOR" "--num_slices=$NUM_SLICES" "--flags=$FLAGS" \
         ${TRAIN_ARGUMENTS[@]+"${TRAIN_ARGUMENTS[@]}"}

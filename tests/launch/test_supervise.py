@@ -113,7 +113,8 @@ def test_a_mistake_is_not_repeated(cloud):
     assert result.returncode == 3
     # The worker that was the cause is named, not the one that lost its peer.
     assert "slice_0000_worker_0001 ended with exit code 3" in result.stdout
-    assert 0 < result.stdout.index("ends with 3") < result.stdout.index("ends with 134")
+    logs = result.stdout[result.stdout.index("ended with exit code 3") :]
+    assert 0 < logs.index("ends with 3") < logs.index("ends with 134")
     assert "restart 1" not in result.stdout
 
 
