@@ -23,16 +23,15 @@ rehearses() { [[ "$REHEARSE" == yes || ("$REHEARSE" == auto && "$DRY_RUN" != 1) 
 # Sets CHECKER, a Python with all that reads a config: the environment's, else this machine's, else one
 # that is made now, in a dry run as well. Not in $(...), where bash goes on after what has failed.
 find_checker() {
-    local name needs="jax flax optax orbax.checkpoint grain ml_collections array_record sequence_layers"
+    local needs="jax flax optax orbax.checkpoint grain ml_collections array_record sequence_layers"
+    if [[ -f "$VENV/installed" ]]; then
+        CHECKER="$VENV/bin/python"
+        return 0
+    fi
+    if CHECKER="$(first_python "import importlib.util, sys
+sys.exit(sys.version_info < (3, 11) or not all(map(importlib.util.find_spec, '$needs'.split())))" \
+        ${PYTHON:+"$PYTHON"} python3.11 python3 python)"; then return 0; fi
     CHECKER="$VENV/bin/python"
-    if [[ -f "$VENV/installed" ]]; then return 0; fi
-    for name in ${PYTHON:+"$PYTHON"} python3.11 python3 python; do
-        if "$name" -c "import importlib.util, sys
-sys.exit(sys.version_info < (3, 11) or not all(map(importlib.util.find_spec, '$needs'.split())))" 2>/dev/null; then
-            CHECKER="$name"
-            return 0
-        fi
-    done
     say "the checks need the environment, which is made now:"
     DRY_RUN=0 install
 }

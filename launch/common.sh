@@ -66,6 +66,23 @@ quoted() {
     printf '%s' "${line# }"
 }
 
+# Prints the digest of standard input; a Mac has another program for it.
+sha256() {
+    if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
+}
+
+# first_python CODE [NAME ...]: prints the first of these Pythons that runs the code well.
+first_python() {
+    local name
+    for name in "${@:2}"; do
+        if "$name" -c "$1" 2>/dev/null; then
+            printf '%s\n' "$name"
+            return 0
+        fi
+    done
+    return 1
+}
+
 show() { printf '+ %s\n' "$(quoted "$@")"; }
 
 # Makes $PRIVATE, which nobody else can enter or foresee; it goes however this script ends.

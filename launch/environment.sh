@@ -15,14 +15,9 @@ pinned() { sed -n "s/^$1==\\([^ ]*\\).*/\\1/p" "$LOCK"; }
 
 # Prints a Python that is new enough: this machine's, else one that is fetched.
 find_python() {
-    local name names=(python3.11 python3.12 python3.13 python3 python)
+    local names=(python3.11 python3.12 python3.13 python3 python)
     if [[ -n "${PYTHON:-}" ]]; then names=("$PYTHON"); fi
-    for name in "${names[@]}"; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            printf '%s\n' "$name"
-            return 0
-        fi
-    done
+    if first_python 'import sys; sys.exit(sys.version_info < (3, 11))' "${names[@]}"; then return 0; fi
     [[ -z "${PYTHON:-}" ]] || die "PYTHON must be Python 3.11 or later, got '$PYTHON'"
     fetch_python
 }

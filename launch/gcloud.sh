@@ -230,12 +230,9 @@ let_go() {
 }
 
 cloud_all() {
-    need zone accelerator config workdir
     begin
     refuse_another
-    claim
-    withdraw_stop
-    keep_record || no_access
+    take_run
     cloud_create
     cloud_wait
     cloud_setup

@@ -23,12 +23,7 @@ describe_slice() {
 
 # Any Python that can read the table: the environment's, else one that is here.
 any_python() {
-    local name
-    for name in "$VENV/bin/python" ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-            printf '%s\n' "$name"
-            return 0
-        fi
-    done
-    die "Python 3.10 or later is needed and there is none; set PYTHON=/path/to/python3"
+    first_python 'import sys; sys.exit(sys.version_info < (3, 10))' \
+        "$VENV/bin/python" ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 ||
+        die "Python 3.10 or later is needed and there is none; set PYTHON=/path/to/python3"
 }

@@ -28,10 +28,6 @@ staged_name() {
     printf '%s-%s' "${name//[^A-Za-z0-9_.-]/_}" "${digest:0:16}"
 }
 
-sha256() {
-    if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
-}
-
 # Copies every folder of --stage that is not there yet. Manifests go last: what has one is whole.
 stage() {
     local folder url what hidden='(^|.*/)\..*' manifests='(^|.*/)manifest\.json$'

@@ -27,20 +27,24 @@ job_name() {
     printf '%s-%.8s' "$name" "$(printf '%s' "$WORKDIR" | sha256)"
 }
 
-cloud_run() {
-    need zone accelerator config workdir
-    begin
-    refuse_another
+# Makes the run this launcher's, from here on.
+take_run() {
     claim
     withdraw_stop
     keep_record || no_access
+}
+
+# This, cloud_resume and cloud_all are begun by tpu_train.sh, which has checked what they need.
+cloud_run() {
+    begin
+    refuse_another
+    take_run
     look
     supervise
 }
 
 # Goes on with a run from its record, on this machine: with the jobs that run, or on a new slice.
 cloud_resume() {
-    need workdir zone accelerator config
     begin
     refuse_another
     look
@@ -48,10 +52,8 @@ cloud_resume() {
         say "finished: $WORKDIR"
         return 0
     fi
-    claim
-    withdraw_stop
     OUTCOME=""
-    keep_record || no_access
+    take_run
     make_active
     supervise
 }

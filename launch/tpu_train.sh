@@ -117,14 +117,12 @@ else
             # shellcheck source=launch/gcloud.sh
             source "$REPO/launch/gcloud.sh"
             case "${COMMAND:-all}" in
-                all | run)
+                all | run | resume)
+                    if [[ "$COMMAND" == resume ]]; then
+                        need workdir
+                        if [[ "$REHEARSE" == auto ]]; then REHEARSE=no; fi # it was, at the launch
+                    fi
                     need zone accelerator config workdir
-                    check_launch
-                    stage
-                    ;;
-                resume)
-                    if [[ "$REHEARSE" == auto ]]; then REHEARSE=no; fi # it was, when it was launched
-                    need workdir zone accelerator config
                     check_launch
                     stage
                     ;;
