@@ -97,10 +97,10 @@ def test_of_launchers_that_come_at_once_one_has_the_run(place, cloud, tmp_path):
         if version is None:
             version = _shell(cloud, 'bucket_version "$1"', path).stdout.strip()
             assert version != "0"
+        # Signs of life name who gives them and when: no two of them are the same text.
+        texts = [f"{version} me {i}" for i in range(8)]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            calls = [
-                pool.submit(_shell, cloud, program, path, version, f"me {i}") for i in range(8)
-            ]
+            calls = [pool.submit(_shell, cloud, program, path, version, text) for text in texts]
             codes = sorted(call.result().returncode for call in calls)
         assert codes == [0] + [1] * 7
 
