@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Hugging Face folder of a language model: which files it has, and whose they are."""
 
+from collections.abc import Callable
 import concurrent.futures
 import functools
 import hashlib
@@ -17,6 +18,7 @@ from data_pipelines.reading import tasks
 from data_pipelines.records import git_lfs
 from data_pipelines.records import json_object
 from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import places as places_lib
 
 CONFIG_NAME = "config.json"
 SINGLE_NAME = "model.safetensors"
@@ -144,6 +146,48 @@ def local_tokenizer(place: str) -> str:
     if name.endswith(".json"):
         return str(remote.folder(folder, ["*.json"]) / name)
     return str(remote.folder(place, ["*.json"]))
+
+
+def find_kept(
+    place: str,
+    bound: str | None,
+    *,
+    read: Callable[[str], str],
+    print_of: Callable[[str, str], str],
+) -> str:
+    """The place, if what a run was trained on lies there, to the last bit.
+
+    Args:
+        place: of a folder or a file, also behind a URL.
+        bound: the fingerprint of what the run was trained on; None for a run that is about to begin.
+        read: place -> where what lies there can be read; raises ValueError where it is no such thing.
+        print_of: where it can be read, and a fingerprint like which it is to be -> its fingerprint.
+
+    Raises:
+        places.Unfit: where something else lies there.
+    """
+    if bound and not remote.is_remote(place) and not os.path.exists(place):
+        raise places_lib.Unfit("nothing")
+    path = read(place)
+    if bound and (found := print_of(path, bound)) != bound:
+        files = differing(bound, found)
+        others = f", {' and '.join(files)} differing" if files else ""
+        raise places_lib.Unfit(f"{found}{others}")
+    return place
+
+
+def read_model(place: str) -> str:
+    """`local`, of what is a model's folder."""
+    path = local(place)
+    find(path, CONFIG_NAME)
+    return path
+
+
+def read_tokenizer(place: str) -> str:
+    """`local_tokenizer`, of what has a tokenizer."""
+    path = local_tokenizer(place)
+    tasks.read_tokenizer(path)
+    return path
 
 
 def paths(folder: str | os.PathLike) -> list[pathlib.Path]:

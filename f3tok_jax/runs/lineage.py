@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
-import os
 from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
 
-from data_pipelines.reading import remote
-from data_pipelines.reading import tasks
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import fingerprint
@@ -332,12 +329,13 @@ class Lineage:
         folder = self.config.language_model.folder
         if not folder or not self.config.supervision.weight:
             return ""
-
-        def print_of(place: str, like: str | None) -> str | None:
-            language_model_folder.find(place, language_model_folder.CONFIG_NAME)
-            return like and language_model_folder.fingerprint(place, like)
-
-        return self._folder("language_model", folder, language_model_folder.local, print_of)
+        fits = functools.partial(
+            language_model_folder.find_kept,
+            bound=self.trained_on.get("language_model"),
+            read=language_model_folder.read_model,
+            print_of=language_model_folder.fingerprint,
+        )
+        return self._find("language_model", folder, fits)
 
     @functools.cached_property
     def tokenizer(self) -> str:
@@ -349,42 +347,13 @@ class Lineage:
         """Where it lies."""
         if not self.config.get("tokenizer"):
             return ""
-
-        def print_of(place: str, like: str | None) -> str | None:
-            tasks.read_tokenizer(place)
-            return like and language_model_folder.tokenizer_fingerprint(place)
-
-        local = language_model_folder.local_tokenizer
-        return self._folder("tokenizer", self.config.tokenizer, local, print_of)
-
-    def _folder(
-        self,
-        name: str,
-        given: str,
-        local: Callable[[str], str],
-        print_of: Callable[[str, str | None], str | None],
-    ) -> str:
-        """Where a folder or a file lies that is no run.
-
-        Args:
-            name: of the model.
-            given: its place in the config.
-            local: place -> where it can be read.
-            print_of: what can be read, and the fingerprint that it must have if any -> its
-                fingerprint then; raises ValueError where it is no such thing.
-        """
-        bound = self.trained_on.get(name)
-
-        def fits(place: str) -> str:
-            if bound and not remote.is_remote(place) and not os.path.exists(place):
-                raise places_lib.Unfit("nothing")
-            if (found := print_of(local(place), bound)) != bound:
-                files = language_model_folder.differing(bound, found)
-                others = f", {' and '.join(files)} differing" if files else ""
-                raise places_lib.Unfit(f"{found}{others}")
-            return place
-
-        return self._find(name, given, fits)
+        fits = functools.partial(
+            language_model_folder.find_kept,
+            bound=self.trained_on.get("tokenizer"),
+            read=language_model_folder.read_tokenizer,
+            print_of=lambda path, like: language_model_folder.tokenizer_fingerprint(path),
+        )
+        return self._find("tokenizer", self.config.tokenizer, fits)
 
     @functools.cached_property
     def trained_on(self) -> Mapping[str, str]:
