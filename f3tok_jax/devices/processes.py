@@ -117,7 +117,7 @@ def check_devices(wanted: slices.Slice) -> None:
         ValueError: with both numbers.
     """
     found = jax.devices()
-    counts = len(found), len({getattr(device, "slice_index", 0) for device in found})
+    counts = len(found), slices.count(found)
     if found[0].platform != "tpu" or counts != (wanted.num_devices, wanted.num_slices):
         raise ValueError(
             f"--accelerator must be what the run has, {wanted} with {wanted.num_devices} devices, got "

@@ -20,6 +20,8 @@ import jax
 from jax.experimental import mesh_utils
 import numpy as np
 
+from f3tok_jax.devices import slices
+
 MESH_AXES = ("replica", "fsdp", "tensor")
 BATCH_AXES = ("replica", "fsdp")
 
@@ -53,7 +55,7 @@ def make_mesh(
             not fit the slices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    num_slices = slices.count(devices)
     shape = tuple(mesh_shape(section, len(devices), num_slices).values())
     if num_slices > 1:
         # The slices are the outermost part of the replica axis.

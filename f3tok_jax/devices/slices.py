@@ -5,7 +5,7 @@
 Needs nothing but Python, so that a launcher reads it before anything is installed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import importlib.util
 import math
@@ -330,6 +330,11 @@ _KINDS = {
 def chip_of(device_kind: str) -> Chip | None:
     """The generation of a device that is there; None where it is not known."""
     return CHIPS.get(_KINDS.get(device_kind, ""))
+
+
+def count(found: Iterable[Any]) -> int:
+    """Of how many slices devices are: those of one machine, or of no TPU, of one."""
+    return len({getattr(device, "slice_index", 0) for device in found})
 
 
 def devices(target: Slice) -> Sequence[Any]:

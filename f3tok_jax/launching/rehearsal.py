@@ -4,7 +4,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -15,9 +14,11 @@ import jax
 
 from data_pipelines.records import atomic
 from f3tok_jax.cost import step as cost_step
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import slices
-from f3tok_jax.runs import checkpoint_meta
+from f3tok_jax.runs import code
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import environment
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
@@ -64,11 +65,6 @@ def rehearse(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -
 
 def _kept(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -> pathlib.Path:
     """Where what was found is kept: by all that it follows from, this code included."""
-    code = hashlib.sha256()
-    root = pathlib.Path(__file__).parents[2]
-    for package in ("data_pipelines", "f3tok_jax"):
-        for path in sorted((root / package).rglob("*.py")):
-            code.update(path.read_bytes())
     places = [sorted(run.places.moved.items()), run.places.path]
     facts = [
         *_ancestry(run),
@@ -77,13 +73,11 @@ def _kept(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -> p
         os.environ.get("XLA_FLAGS", ""),
         os.getcwd(),  # from which the config's relative places are seen
         json.dumps(places),
-        json.dumps(checkpoint_meta.versions(), sort_keys=True),
-        importlib.metadata.version("libtpu") if can_compile() else "",
-        code.hexdigest(),
+        json.dumps(environment.versions(), sort_keys=True),
+        code.fingerprint(),
     ]
     name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return cache / "f3tok_jax" / "rehearsals" / f"{name}.json"
+    return compilation.user_folder("rehearsals") / f"{name}.json"
 
 
 def _ancestry(run: lineage.Lineage) -> Iterator[str]:

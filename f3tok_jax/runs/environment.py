@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from f3tok_jax.devices import slices
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import code
 from f3tok_jax.runs import config as config_lib
@@ -29,7 +30,7 @@ def facts(config: ml_collections.ConfigDict) -> dict[str, str]:
     """
     found = {f"config.{key}": str(value) for key, value in config_lib.flatten(config).items()}
     found |= {"python": sys.version.split()[0], "code": code.fingerprint()}
-    return found | _versions() | {name: os.environ.get(name, "") for name in _VARIABLES}
+    return found | versions() | {name: os.environ.get(name, "") for name in _VARIABLES}
 
 
 def environment(fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -47,22 +48,22 @@ def environment(fingerprints: Mapping[str, str] | None = None) -> dict[str, Any]
         "host": socket.gethostname(),
         "command": sys.argv,
         "python": sys.version,
-        "versions": _versions(),
+        "versions": versions(),
         "locks": code.locks(),
         "code": code.fingerprint(),
         "fingerprints": dict(fingerprints or {}),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "slices": len({getattr(device, "slice_index", 0) for device in jax.devices()}),
+        "slices": slices.count(jax.devices()),
         "topology": _topology(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         **({"git": git} if git else {}),
     }
 
 
-def _versions() -> dict[str, str]:
-    """Those of a checkpoint, and of TPUs' compiler, which may be absent."""
+def versions() -> dict[str, str]:
+    """Those of a checkpoint, of this package, and of TPUs' compiler, "" where that is absent."""
     found = checkpoint_meta.versions()
     for name in ("f3tok_jax", "libtpu"):
         try:
