@@ -145,6 +145,7 @@ def test_modules_and_losses_are_pure(file):
 def test_only_what_it_is_for_knows_a_library():
     owners = {
         "orbax": {"f3tok_jax/runs/checkpoint.py", "f3tok_jax/runs/saved_states.py"},
+        "sequence_layers": {"f3tok_jax/models/streaming_layers.py"},
         "matplotlib": {"f3tok_jax/reporting/charts.py"},
         "jinja2": {"f3tok_jax/reporting/page.py", "f3tok_jax/serving/page.py"},
         "starlette": {f"f3tok_jax/serving/{name}.py" for name in ("app", "guard", "server")},

@@ -8,9 +8,9 @@ import math
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import sequence_layers.jax as sl
 
 from f3tok_jax.models import bottleneck as bottleneck_lib
+from f3tok_jax.models import streaming_layers as sl
 from f3tok_jax.models import upsampling
 from f3tok_jax.signal import stft
 

@@ -11,7 +11,8 @@ import math
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import sequence_layers.jax as sl
+
+from f3tok_jax.models import streaming_layers as sl
 
 FORMULATIONS = ("auto", "transposed", "subpixel")
 
