@@ -23,6 +23,7 @@ from f3tok_jax.exporting import parts as parts_lib
 from f3tok_jax.exporting import stablehlo_folder
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.pretrained import weight_files
 
@@ -95,6 +96,7 @@ _Made = tuple[Codec, Callable[[np.ndarray], Any], Callable[[np.ndarray], Any]]
 
 
 def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
+    autoencoder = pretrained_autoencoder.for_use(autoencoder)
     codec, variables = codec_lib.Codec(autoencoder, params), {"params": params}
 
     def stepper(name: str, state: str) -> Callable[[np.ndarray], np.ndarray]:

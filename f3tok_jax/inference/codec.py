@@ -79,6 +79,7 @@ class Codec:
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
         autoencoder, params, found = pretrained_autoencoder.load(run, say=say)
+        autoencoder = pretrained_autoencoder.for_use(autoencoder)
         return cls(autoencoder, params, step=found.step, fingerprint=found.latents_fingerprint)
 
     @functools.cached_property

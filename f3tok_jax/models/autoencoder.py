@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from f3tok_jax.models import bottleneck as bottleneck_lib
+from f3tok_jax.models import short_filters
 from f3tok_jax.models import streaming_layers as sl
 from f3tok_jax.models import upsampling
 from f3tok_jax.signal import stft
@@ -47,6 +48,7 @@ class Autoencoder(nn.Module):
     upsampling: str  # formulation of the decoder's transposed convolutions
     compute_dtype: str  # of the convolutions; STFT, normalisation and parameters are float32
     bottleneck: bottleneck_lib.Bottleneck
+    spare_products: bool = False  # on CPUs, where they take the time: see short_filters
 
     def setup(self):
         check_geometry(self)
@@ -226,6 +228,9 @@ def check_geometry(model) -> None:
 
 def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
     conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
+    same = functools.partial(
+        conv, kernel_size=_SAME_KERNEL, spare_products=model.spare_products, name="same"
+    )
     widths = (*model.encoder_channels, model.encoder_channels[-1])
     layers = [
         sl.Reshape.Config((model.hop_length // model.fold, 2 * model.fold)),
@@ -239,7 +244,7 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
             shortcut.append(conv(widths[i + 1], (1, 1), name="shortcut"))
         block = [
             sl.Elu.Config(),
-            conv(widths[i], _SAME_KERNEL, name="same"),
+            same(widths[i]),
             sl.Elu.Config(),
             conv(widths[i + 1], _kernel(strides), strides=strides, name="down"),
         ]
@@ -253,6 +258,9 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
 
 def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
     conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
+    same = functools.partial(
+        conv, kernel_size=_SAME_KERNEL, spare_products=model.spare_products, name="same"
+    )
     widths = (*model.decoder_channels, model.decoder_channels[-1])
     bottom = _bottom_width(model, widths[-1])
     layers = [
@@ -273,7 +281,7 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
             compute_dtype=jnp.dtype(model.compute_dtype),
             name="up",
         )
-        block = [sl.Elu.Config(), up, sl.Elu.Config(), conv(widths[i], _SAME_KERNEL, name="same")]
+        block = [sl.Elu.Config(), up, sl.Elu.Config(), same(widths[i])]
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
         sl.Elu.Config(),
@@ -287,9 +295,17 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
 
 
 def _conv(
-    filters, kernel_size, *, strides=(1, 1), init_scale=1.0, compute_dtype, name
+    filters,
+    kernel_size,
+    *,
+    strides=(1, 1),
+    init_scale=1.0,
+    spare_products=False,
+    compute_dtype,
+    name,
 ) -> sl.Conv2D.Config:
-    return sl.Conv2D.Config(
+    layer = short_filters.Conv2D if spare_products else sl.Conv2D
+    return layer.Config(
         filters,
         kernel_size,
         strides,
