@@ -298,12 +298,17 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 def parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags that were given; raises ValueError for wrong ones."""
     rest = sys.argv[1:] if arguments is None else list(arguments)
-    given = argparse.Namespace()
+    overrides: list[str] = []
     if parser.get_default("overrides") is not None:
-        given.overrides, rest = split_overrides(rest)
+        overrides, rest = split_overrides(rest)
     if parser.get_default("others") is None:
-        return parser.parse_args(rest, given)
-    given, given.others = parser.parse_known_args(rest, given)
+        given = parser.parse_args(rest)
+    else:
+        given, others = parser.parse_known_args(rest)
+        given.others = others
+    if overrides and "config" not in given:  # of a verb that takes none
+        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+    given.overrides = overrides
     return given
 
 

@@ -339,43 +339,24 @@ class LanguageModel:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Seconds that `seconds` of sound take to be made: the first piece, in all, and for each."""
-
-    seconds: float
-    num_patches: int
-    first_piece: float
-    total: float
-    per_second: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Speed:
-    """How fast a run makes sound."""
-
-    FORMAT: ClassVar[str] = "f3tok speed 1"
-    workdir: str
-    rows: tuple[Timing, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecTiming:
-    """What `sound` seconds of sound cost a codec: quartiles and the best of all rounds."""
+    """How long a call takes that makes `amount` of `unit`: quartiles and the best of all rounds."""
 
     name: str
-    sound: float
+    amount: float
+    unit: str
     seconds: tuple[float, ...]
     best: float
-    times_the_first: tuple[float, ...]  # of the same round, by the codec that the others follow
+    times_the_first: tuple[float, ...]  # of the same round, by the call that the others follow
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodecSpeed:
-    """How fast an autoencoder is in each of its forms, beside others."""
+class Benchmark:
+    """How fast things are on a machine, beside what they are compared with."""
 
-    FORMAT: ClassVar[str] = "f3tok codec speed 1"
-    config: str
-    threads: int
-    tables: Mapping[str, tuple[CodecTiming, ...]]
+    FORMAT: ClassVar[str] = "f3tok benchmark 1"
+    name: str
+    machine: Mapping[str, Any]  # device, devices, cores, versions
+    tables: Mapping[str, tuple[Timing, ...]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -430,8 +411,7 @@ Result = (
     | Ablation
     | Stability
     | Transcripts
-    | Speed
-    | CodecSpeed
+    | Benchmark
     | Sweep
     | Cost
 )

@@ -142,20 +142,15 @@ _ALL = (
         words=1.0,
         examples=(results.Transcript(key="a", reference="one", hypothesis="on"),),
     ),
-    results.Speed(
-        workdir="RUN",
-        rows=(
-            results.Timing(seconds=1.0, num_patches=5, first_piece=0.1, total=2.0, per_second=2.0),
-        ),
-    ),
-    results.CodecSpeed(
-        config="configs/autoencoder.py:tiny",
-        threads=2,
+    results.Benchmark(
+        name="codec",
+        machine={"cores": 2},
         tables={
             "encode": (
-                results.CodecTiming(
+                results.Timing(
                     name="f3tok jax",
-                    sound=10.0,
+                    amount=10.0,
+                    unit="audio_seconds",
                     seconds=(0.9, 1.0, 1.2),
                     best=0.8,
                     times_the_first=(1.0, 1.0, 1.0),

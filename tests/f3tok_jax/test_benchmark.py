@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks: what each times, writes and refuses."""
+
+import json
+
+import pytest
+
+from configs import autoencoder as recipe
+from f3tok_jax import benchmark
+from f3tok_jax.benchmarking import start
+from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import results
+from tests.support import tiny_models
+
+_FORMS = ["f3tok jax", "f3tok torch", "f3tok onnx", "f3tok stablehlo"]
+_TINY = "--config=configs/autoencoder.py:tiny"
+
+
+def _small() -> list[str]:
+    """Changes that make the tiny recipe compile in seconds."""
+    whole, small = recipe.get_config("tiny"), tiny_models.config()
+    small.discriminators.update(dict(periods=(2,), stft_windows=(256,)))
+    whole, small = config_lib.flatten(whole), config_lib.flatten(small)
+    return [f"--config.{key}={value}" for key, value in small.items() if whole[key] != value]
+
+
+def _needs_onnx() -> None:
+    for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="the benchmark needs the packages of the onnx extra")
+
+
+def test_every_form_is_timed_whole_and_in_steps(tmp_path, capsys):
+    _needs_onnx()
+    output = tmp_path / "benchmark.json"
+    few = ["--seconds=1", "--rounds=1", "--step_rounds=1", "--threads=1", "--others="]
+    assert benchmark.main(["codec", _TINY, *_small(), *few, f"--output={output}"]) == 0
+    tables, said = results.read(output).tables, capsys.readouterr().out
+    titles = [f"{task}, 1 x 1 s" for task in ("encode", "decode", "encode and decode")]
+    assert list(tables) == [*titles, "encode_step", "decode_step"]
+    for title, rows in tables.items():
+        assert title in said
+        assert [row.name for row in rows] == _FORMS
+        assert {row.amount for row in rows} == {0.04 if "step" in title else 1.0}
+        assert all(0 < row.best <= row.seconds[1] for row in rows)
+    machine = json.loads(output.read_text())["machine"]
+    assert machine["cores"] >= 1 and machine["versions"]["jax"]
+
+
+def test_a_codec_that_is_none_is_refused_in_one_sentence(capsys):
+    _needs_onnx()
+    assert benchmark.main(["codec", _TINY, "--others=opus,mimi"]) == 1
+    said = capsys.readouterr().err
+    assert "--others must be of dac, encodec, mimi, got opus" in said and said.count("\n") == 1
+
+
+def test_train_steps_are_timed(tmp_path):
+    output = tmp_path / "benchmark.json"
+    arguments = [_TINY, *_small(), "--rounds=2", f"--output={output}"]
+    assert benchmark.main(["step", *arguments]) == 0
+    ((title, (row,)),) = results.read(output).tables.items()
+    assert title.startswith("train step on 8 x cpu") and row.unit == "audio_seconds"
+    assert row.amount == pytest.approx(8 * 2 * 0.04) and row.best > 0
+
+
+def test_flags_of_a_config_are_for_those_that_have_one(capsys):
+    assert benchmark.main(["start", "--model=RUN", "--config.seed=1"]) == 1
+    assert "unrecognized arguments: --config.seed=1" in capsys.readouterr().err
+
+
+def test_programs_are_timed_from_start_to_end(tmp_path, monkeypatch):
+    program = "import sys, soundfile; soundfile.read(sys.argv[1])"
+    monkeypatch.setattr(start, "_others", lambda: {"another": program})
+    run = tmp_path / "run"
+    tiny_models.write_run(run)
+    output = tmp_path / "benchmark.json"
+    assert benchmark.main(["start", f"--model={run}", "--rounds=1", f"--output={output}"]) == 0
+    (rows,) = results.read(output).tables.values()
+    names = ["f3tok info", "f3tok encode", "f3tok decode", "another"]
+    assert [row.name for row in rows] == names
+    info, encode, *_ = rows
+    assert info.amount == 0 and encode.amount == 1
+
+
+def test_a_program_that_fails_is_said(tmp_path, capsys):
+    assert benchmark.main(["start", f"--model={tmp_path}/none"]) == 1
+    assert "must end with 0, got 1" in capsys.readouterr().err
