@@ -139,7 +139,6 @@ def _run(folder: pathlib.Path, command: str) -> None:
         "PYTHONPATH": str(_ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
-        "XLA_FLAGS": "",  # as users run them
     }
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

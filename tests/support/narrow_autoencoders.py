@@ -7,6 +7,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from configs import autoencoder as recipe
 from tests.support import tiny_models
@@ -19,6 +20,12 @@ GEOMETRIES = {
     "base_48khz": dict(compression=1.0),
     "spectrostream": {},
 }
+
+# For forms whose making takes long: one by default, with --slow those that are deeper, too.
+PARAMETERS = [
+    "tiny_24khz",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("base_48khz", "spectrostream")),
+]
 
 
 @functools.cache

@@ -25,7 +25,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX is run by onnxrunt
 from f3tok_jax.exporting import onnx_folder  # noqa: E402
 
 
-@pytest.fixture(scope="module", params=sorted(narrow_autoencoders.GEOMETRIES.keys() - {"tiny"}))
+@pytest.fixture(scope="module", params=narrow_autoencoders.PARAMETERS)
 def made(request, tmp_path_factory):
     """An autoencoder, its variables, and the folder with it in PyTorch and ONNX."""
     autoencoder, variables = narrow_autoencoders.built(request.param)

@@ -19,7 +19,7 @@ from tests.support import narrow_autoencoders
 from tests.support import tiny_models
 
 
-@pytest.fixture(scope="module", params=sorted(narrow_autoencoders.GEOMETRIES.keys() - {"tiny"}))
+@pytest.fixture(scope="module", params=narrow_autoencoders.PARAMETERS)
 def made(request, tmp_path_factory):
     """An autoencoder, its variables, and the functions of the folder that is made of it."""
     autoencoder, variables = narrow_autoencoders.built(request.param)
