@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=command.file, help="JSON file to write")
     add("--hlo", type=command.file, help="file for the text of the compiled program")
     text = (
+        "file of a program that was compiled before by the same command, which is then only measured "
+        "again; where there is none, what is compiled is kept there"
+    )
+    add("--kept", type=command.file, help=text)
+    text = (
         "all; generator: the step before the discriminators join; patch: one step of generating, "
         "on one chip"
     )
@@ -55,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(given: argparse.Namespace) -> None:
     import jax
 
+    from f3tok_jax.cost import kept as kept_lib
+    from f3tok_jax.cost import schedule
     from f3tok_jax.cost import step as cost_step
+    from f3tok_jax.cost import table
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.runs import results
     from f3tok_jax.stages import registry
@@ -72,33 +80,43 @@ def _check(given: argparse.Namespace) -> None:
     )
     jax.config.update("jax_exec_time_optimization_effort", given.effort)
 
-    def timed(name, compile_, *arguments):
-        """What `compile_` gives, and its cost."""
+    def figures(name, kept, work):
+        scopes = registry.of(config.stage).scopes
+        named = {"config": f"{given.config} ({name})", "effort": given.effort}
+        return named | cost_step.measure(kept, work, target, scopes=scopes)
+
+    def timed(recorder, compile_, *arguments):
+        """What `compile_` gives, and what is kept of it."""
         wall, cpu = time.monotonic(), time.process_time()
         made = compile_(config, target, *arguments)
         if made is None:
-            return None, {}
-        scopes, seconds = registry.of(config.stage).scopes, time.monotonic() - wall
-        figures = cost_step.measure(*made[:2], target, scopes=scopes, compile_seconds=seconds)
-        figures["compile_cpu_seconds"] = time.process_time() - cpu
-        return made, {"config": f"{given.config} ({name})", "effort": given.effort, **figures}
+            return None, None
+        seconds = time.monotonic() - wall, time.process_time() - cpu
+        return made, kept_lib.of(made[0], recorder.collect(), seconds)
 
-    try:
-        first = None
-        if given.part == cost_step.ALL:
-            first, statistics = timed(cost_step.STATISTICS, cost_step.compile_statistics)
-        (compiled, _), cost = timed(given.part, cost_step.compile_part, given.part)
-    except cost_step.MemoryDoesNotFitError as error:
-        write({}, fits=False, error=str(error))
-        raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
-    cost["batch_size"] = config.data.batch_size
+    first = None
+    if given.kept is not None and given.kept.exists():
+        kept, work = kept_lib.read(given.kept), cost_step.work_of(config, target, given.part)
+    else:
+        try:
+            with schedule.recording() as recorder:
+                if given.part == cost_step.ALL:
+                    first, before = timed(recorder, cost_step.compile_statistics)
+                (_, work), kept = timed(recorder, cost_step.compile_part, given.part)
+        except cost_step.MemoryDoesNotFitError as error:
+            write({}, fits=False, error=str(error))
+            raise command.Refused(error, EXIT_DOES_NOT_FIT) from error
+        if given.kept is not None:
+            kept.write(given.kept)
+    cost = figures(given.part, kept, work) | {"batch_size": config.data.batch_size}
     if first is not None:
+        statistics = figures(cost_step.STATISTICS, before, first[1])
         cost[cost_step.STATISTICS] = statistics | {"steps": first[2]}
-        print(cost_step.format_table(statistics))
+        print(table.format_table(statistics))
     write(cost, fits=True)
     if given.hlo is not None:
-        given.hlo.write_text(compiled.as_text(), encoding="utf-8")
-    print(cost_step.format_table(cost))
+        given.hlo.write_text(kept.text, encoding="utf-8")
+    print(table.format_table(cost))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import argparse
 import atexit
 from collections.abc import Sequence
 import faulthandler
-import functools
 import os
 import sys
 from typing import Any
@@ -71,7 +70,7 @@ def _train(given: argparse.Namespace) -> int:
     config = config_lib.read(given.config, given.overrides)
     stage = registry.of(config.stage)
     validation.validate(config, stage)
-    found, reports = places.Places(dict(given.moved or ())), _reports(given, stage)
+    found, reports = places.Places(dict(given.moved or ())), _reports(given)
     if given.print_config:
         run = lineage.Lineage.trained_by(config, given.workdir, found)
         print(config_lib.describe(config, stage.derived(config, run)))
@@ -102,9 +101,8 @@ def _train(given: argparse.Namespace) -> int:
         raise command.Refused(error, session.EXIT_CHECKPOINT) from error
 
 
-def _reports(given: argparse.Namespace, stage: Any) -> Any:
+def _reports(given: argparse.Namespace) -> Any:
     """What the flags say about what the run tells; refuses a logger that is not there."""
-    from f3tok_jax.cost import step
     from f3tok_jax.devices import processes
     from f3tok_jax.runs import loggers
     from f3tok_jax.training import profiler
@@ -116,7 +114,6 @@ def _reports(given: argparse.Namespace, stage: Any) -> Any:
         bar=given.bar,
         loggers={name: loggers.find(name) for name in given.logger},
         profile_steps=profiler.parse(given.profile_steps) if given.profile_steps else None,
-        count_flops=functools.partial(step.own_flops, scopes=stage.scopes),
     )
 
 

@@ -3,12 +3,13 @@
 """Compiled HLO as text: computations, instructions, shapes, device groups, convolutions."""
 
 import dataclasses
+import functools
 import re
 
 import numpy as np
 
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5, "token": 0}
-_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
+_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{[^{}]*?S\((\d+)\)\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
@@ -51,6 +52,12 @@ class Text:
     computations: dict[str, dict[str, Instruction]]
     entry: str
     lines: dict[str, str]
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, str]:
+        """Name of an instruction -> text of its result's shape."""
+        computations = self.computations.values()
+        return {one.name: one.shape for found in computations for one in found.values()}
 
 
 def parse(text: str) -> Text:
@@ -101,10 +108,28 @@ def shape_bytes(shape: str) -> float:
 def dtype_bytes(shape: str) -> dict[str, float]:
     """The bytes of `shape_bytes` by the type of an element, such as "bf16"."""
     found: dict[str, float] = {}
-    for dtype, sizes in _SHAPE.findall(shape):
-        num_bytes = float(_element_bytes(dtype) * np.prod(numbers(sizes)))
-        found[dtype] = found.get(dtype, 0.0) + num_bytes
+    for dtype, sizes, _ in _SHAPE.findall(shape):
+        found[dtype] = found.get(dtype, 0.0) + _array_bytes(dtype, sizes)
     return found
+
+
+def arrays(shape: str) -> list[str]:
+    """Texts of the arrays in the text of a shape, layouts left out but for the memory's number."""
+    found = _SHAPE.findall(shape)
+    return [
+        f"{name}[{sizes}]" + (f"{{S({space})}}" if space else "") for name, sizes, space in found
+    ]
+
+
+def hbm_bytes(shape: str) -> float:
+    """The bytes of `shape_bytes` that lie in a chip's main memory.
+
+    A layout that names a memory, as in "{1,0:T(8,128)S(1)}", names another: 1 is the vector memory
+    (VMEM) beside the cores, 2 that of scalars and semaphores, 5 the host's.
+    """
+    return sum(
+        _array_bytes(name, sizes) for name, sizes, space in _SHAPE.findall(shape) if not space
+    )
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
@@ -210,6 +235,10 @@ def _valid_positions(*, size, window, outputs, stride, low, lhs_dilation, rhs_di
         reached = np.add.outer(np.arange(outputs) * stride, part)
         count += int(np.sum((reached >= 0) & (reached < extent) & (reached % lhs_dilation == 0)))
     return count
+
+
+def _array_bytes(dtype: str, sizes: str) -> float:
+    return float(_element_bytes(dtype) * np.prod(numbers(sizes)))
 
 
 def _element_bytes(dtype: str) -> float:

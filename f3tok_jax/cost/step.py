@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import ml_collections
 
+from f3tok_jax.cost import communication
 from f3tok_jax.cost import hlo_cost
+from f3tok_jax.cost import kept as kept_lib
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.devices import slices
@@ -149,6 +151,17 @@ def compile_statistics(
     return compiled.statistics, work, -(-stage.statistics.num_examples // rows)
 
 
+def work_of(
+    config: ml_collections.ConfigDict, target: slices.Slice, part: str = ALL
+) -> stage_lib.Stage | stage_lib.Program:
+    """What `compile_part` would say of the same: what the program does, without compiling it."""
+    definition = registry.of(config.stage)
+    if part in definition.programs:
+        (device,) = slices.devices(target)
+        return definition.programs[part](config, device)
+    return definition.make(config, None)
+
+
 def _compile_program(
     config: ml_collections.ConfigDict, target: slices.Slice, part: str
 ) -> tuple[jax.stages.Compiled, stage_lib.Program]:
@@ -163,168 +176,110 @@ def _compile_program(
 
 
 def measure(
-    compiled: jax.stages.Compiled,
+    kept: kept_lib.Kept,
     work: stage_lib.Stage | stage_lib.Program,
     target: slices.Slice,
     *,
     scopes: tuple[str, ...],
-    compile_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """What the compiled step costs, per chip unless its name says otherwise.
 
     Args:
-        compiled: of `compile_part`.
+        kept: of what `compile_part` compiled.
         work: what it does, of the same.
         target: it was compiled for.
         scopes: of the stage's definition.
-        compile_seconds: to be reported with it.
+
+    Raises:
+        ValueError: where the model would need more than its program does, or than the chip can do:
+            then one of the figures is wrong.
     """
-    chip, program = target.chip, hlo_cost.parse(compiled.as_text(), scopes)
-    totals, repeated = compiled.cost_analysis(), program.repeated()
-    flops = totals["flops"] + repeated.flops
-    # XLA counts a loop's body once, and of a stack that it slices layer by layer the whole.
+    chip, program = target.chip, hlo_cost.parse(kept.text, scopes, kept.schedules)
+    repeated, kernels, unpriced = program.repeated(), program.kernels(), program.unpriced()
     modules = program.costs()
-    num_bytes = totals["bytes accessed"]
-    if repeated.bytes:
-        num_bytes = sum(cost.bytes for cost in modules.values())
-    cycles = sum(cost.cycles for cost in modules.values())
-    products = sum(cost.flops for cost in modules.values())
+    whole = hlo_cost.Cost()
+    for cost in modules.values():
+        whole.add(cost)
+    # XLA counts what is no product, too, and a loop's body once.
+    flops = chip.devices * max(kept.flops + repeated.flops + kernels.flops, whole.flops)
+    num_bytes = chip.devices * whole.bytes
     own = work.model_flops / target.num_chips
-    own = own or chip.devices * _own_flops(modules, scopes)
-    compute_seconds = flops * chip.devices / chip.peak_flops
-    memory_seconds = num_bytes * chip.devices / chip.bandwidth
+    compute_seconds, memory_seconds = flops / chip.peak_flops, num_bytes / chip.bandwidth
+    seconds = whole.cycles / chip.clock
+    sent = communication.by_kind(program, target)
+    networks = communication.by_network(sent)
     amount = work.per_batch / target.num_chips
 
     def rate(seconds: float) -> dict[str, float]:
         per_second = amount / seconds if seconds else 0.0
         return {"seconds": seconds, f"{work.unit}_per_chip_second": per_second}
 
-    def seconds_and_work(cost: hlo_cost.Cost) -> dict[str, float]:
-        seconds = cost.cycles / chip.clock
-        return {"estimated_seconds": seconds, "flops": cost.flops, "bytes": cost.bytes}
-
-    return {
+    figures = {
         "topology": str(target),
         "num_chips": target.num_chips,
         "unit": work.unit,
         work.unit: amount,
-        "compile_seconds": compile_seconds,
-        "memory_bytes": _memory(compiled, chip),
-        "flops": flops * chip.devices,
-        "bytes_accessed": num_bytes * chip.devices,
-        "model_flops_share": own / (max(flops, products) * chip.devices),
-        "estimated_mfu": own * chip.clock / (cycles * chip.peak_flops) if cycles else 0.0,
+        "compile_seconds": kept.seconds[0],
+        "compile_cpu_seconds": kept.seconds[1],
+        "memory_bytes": {"limit": chip.memory * 2**30} | dict(kept.memory),
+        "flops": flops,
+        "bytes_accessed": num_bytes,
+        "model_flops": own,
+        "model_flops_share": own / flops if own and not program.uncounted() else None,
         "roofline": rate(max(compute_seconds, memory_seconds))
         | {"bound_by": "flops" if compute_seconds > memory_seconds else "bytes"},
-        "estimated": rate(cycles / chip.clock) | {"cycles": cycles},
-        "modules": {
-            name: seconds_and_work(cost) | {"estimated_share": cost.cycles / (cycles or 1.0)}
-            for name, cost in modules.items()
-            if cost.flops or cost.bytes
-        },
-        "collectives": _collectives(program, target),
-        "backward_sums": _backward_sums(program),
+        "estimated": rate(seconds) | {"cycles": whole.cycles},
+        "kernels": {"seconds": kernels.cycles / chip.clock, "unpriced": unpriced},
+        "communication": networks,
+        "modules": _modules(modules, chip),
+        "collectives": sent,
+        "backward_sums": communication.backward_sums(program),
         "dearest_operations": [
-            {"op_name": name} | seconds_and_work(cost)
+            {"op_name": name} | _seconds_and_work(cost, chip)
             for name, cost in list(program.operations().items())[:40]
         ],
-    }
+    } | _utilization(own / chip.peak_flops, seconds, networks, unpriced)
+    _check_shares(figures)
+    return figures
 
 
-def own_flops(compiled: jax.stages.Compiled, *, scopes: tuple[str, ...]) -> float:
-    """FLOPs of the model's own products in one run of a compiled step on one device."""
-    return _own_flops(hlo_cost.parse(compiled.as_text(), scopes).costs(), scopes)
-
-
-def _own_flops(modules: Mapping[str, hlo_cost.Cost], scopes: Sequence[str]) -> float:
-    return sum(modules[name].flops for name in scopes)
-
-
-def _memory(compiled: jax.stages.Compiled, chip: slices.Chip) -> dict[str, float]:
-    memory = compiled.memory_analysis()
+def _utilization(
+    peak_seconds: float, seconds: float, networks: Mapping[str, Any], unpriced: Sequence[str]
+) -> dict[str, float | None]:
+    """The share of the chip's peak that are the model's own FLOPs, with all communication hidden
+    behind the cycles, and with none; None where it is not known."""
+    if unpriced or not seconds or not peak_seconds:
+        return {"estimated_mfu": None, "estimated_mfu_exposed": None}
+    of_networks = [network["seconds"] for network in networks.values()]
     return {
-        "limit": chip.memory * 2**30,
-        "peak": memory.peak_memory_in_bytes,
-        "arguments": memory.argument_size_in_bytes,
-        "outputs": memory.output_size_in_bytes,
-        "donated": memory.alias_size_in_bytes,
-        "temporary": memory.temp_size_in_bytes,
-        "code": memory.generated_code_size_in_bytes,
+        "estimated_mfu": peak_seconds / max(seconds, *of_networks),
+        "estimated_mfu_exposed": peak_seconds / (seconds + sum(of_networks)),
     }
 
 
-def format_table(cost: dict[str, Any]) -> str:
-    """The figures of `measure` for a console."""
-    memory, roofline, estimated = cost["memory_bytes"], cost["roofline"], cost["estimated"]
-    unit = cost["unit"].replace("_", "-")
-    rate = f"{cost['unit']}_per_chip_second"
-    lines = [
-        f"{cost['config']} on {cost['topology']}, {cost['num_chips']} chips, "
-        f"{cost[cost['unit']]:,.2f} {unit} per chip and step",
-        f"  fits             {memory['peak'] / 2**30:.2f} GiB of {memory['limit'] / 2**30:.2f}",
-        f"  FLOPs            {cost['flops'] / 1e12:.3f} T, {100 * cost['model_flops_share']:.0f} % "
-        f"of them the model's own",
-        f"  bytes accessed   {cost['bytes_accessed'] / 1e9:.2f} GB",
-        f"  roofline         {1e3 * roofline['seconds']:.2f} ms ({roofline['bound_by']}), "
-        f"{roofline[rate]:.0f} {unit} per chip-second",
-        f"  XLA's estimate   {1e3 * estimated['seconds']:.2f} ms, "
-        f"{estimated[rate]:.0f} {unit} per chip-second, "
-        f"{100 * cost['estimated_mfu']:.0f} % of the chip's peak are the model's own FLOPs",
-        f"  compiled in      {cost['compile_seconds']:.0f} s "
-        f"({cost['compile_cpu_seconds']:.0f} s of CPU)",
-        f"  {'':16} {'GFLOP':>9} {'GB':>7} {'XLA ms':>8} {'share':>6}",
-    ]
-    for name, part in cost["modules"].items():
-        lines.append(
-            f"  {name:16} {part['flops'] / 1e9:9.1f} {part['bytes'] / 1e9:7.2f} "
-            f"{1e3 * part['estimated_seconds']:8.2f} {100 * part['estimated_share']:5.1f}%"
-        )
-    for kind in cost["collectives"]:
-        lines.append(
-            f"  {kind['opcode']:16} {kind['count']:4d} x  {kind['bytes'] / 1e6:9.2f} MB over "
-            f"{kind['network']}: {_by_dtype(kind['dtypes'])}"
-        )
-    if cost["backward_sums"]:
-        lines.append(f"  gradients are summed over chips: MB {_by_dtype(cost['backward_sums'])}")
-    return "\n".join(lines)
+def _check_shares(figures: Mapping[str, Any]) -> None:
+    for name, whole in (("model_flops_share", "FLOPs"), ("estimated_mfu", "peak")):
+        if (figures[name] or 0.0) > 1.0:
+            raise ValueError(
+                f"the model's own FLOPs must be at most all of the program's {whole}, got "
+                f"{figures['model_flops']:.4g} own, {figures['flops']:.4g} compiled and "
+                f"{figures['estimated']['seconds']:.4g} s, a share of {figures[name]:.3f}: correct "
+                "the stage's model_flops or the count of the program"
+            )
 
 
-def _by_dtype(num_bytes: dict[str, float]) -> str:
-    """Megabytes by type of element, the most first."""
-    most_first = sorted(num_bytes.items(), key=lambda item: -item[1])
-    return ", ".join(f"{number / 1e6:.2f} in {dtype}" for dtype, number in most_first)
+def _modules(modules: Mapping[str, hlo_cost.Cost], chip: slices.Chip) -> dict[str, Any]:
+    cycles = sum(cost.cycles for cost in modules.values())
+    return {
+        name: _seconds_and_work(cost, chip) | {"estimated_share": cost.cycles / (cycles or 1.0)}
+        for name, cost in modules.items()
+        if cost.flops or cost.bytes
+    }
 
 
-def _backward_sums(program: hlo_cost.Program) -> dict[str, float]:
-    """Bytes per chip and step that the backward pass sums over chips, by the type that it sums in.
-
-    Gradients of weights, and of activations where weights are split among chips.
-    """
-    sums: dict[str, float] = {}
-    for found in program.collectives():
-        if found.opcode in ("all-reduce", "reduce-scatter") and "transpose(" in found.op_name:
-            if any(len(group) > 1 for group in found.groups or ((0, 1),)):
-                for dtype, num_bytes in found.bytes_by_dtype.items():
-                    sums[dtype] = sums.get(dtype, 0.0) + found.times * num_bytes
-    return sums
-
-
-def _collectives(program: hlo_cost.Program, target: slices.Slice) -> list[dict[str, Any]]:
-    """Communication by kind and network: bytes per chip and step, in all and by type of element."""
-    per_slice = target.num_chips * target.chip.devices // target.num_slices
-    kinds: dict[tuple[str, str], dict[str, Any]] = {}
-    for found in program.collectives():
-        crosses = found.leaves_slice or any(
-            len({device // per_slice for device in group}) > 1 for group in found.groups
-        )
-        network = "DCN" if crosses else "ICI"
-        named = {"opcode": found.opcode, "network": network, "count": 0, "bytes": 0.0, "dtypes": {}}
-        total = kinds.setdefault((found.opcode, network), named)
-        total["count"] += int(found.times)
-        total["bytes"] += found.times * found.num_bytes
-        for dtype, num_bytes in found.bytes_by_dtype.items():
-            total["dtypes"][dtype] = total["dtypes"].get(dtype, 0.0) + found.times * num_bytes
-    return [total for _, total in sorted(kinds.items())]
+def _seconds_and_work(cost: hlo_cost.Cost, chip: slices.Chip) -> dict[str, float]:
+    seconds = cost.cycles / chip.clock
+    return {"estimated_seconds": seconds, "flops": cost.flops, "bytes": cost.bytes}
 
 
 def _explained(

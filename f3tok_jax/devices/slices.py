@@ -5,7 +5,7 @@
 Needs nothing but Python, so that a launcher reads it before anything is installed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import importlib.util
 import math
@@ -23,6 +23,7 @@ class Chip:
         counts_cores: whether the number of a type is that of cores; else it is that of chips.
         peak_flops: bfloat16 FLOP/s.
         bandwidth: of its memory, bytes/s.
+        networks: bytes/s that a chip sends, "ICI" to the chips of its slice, "DCN" to other slices.
         memory: GiB that the compiler lets a program have, per device; not the data sheet's.
         clock: Hz, to turn XLA's estimated cycles into seconds; not on the data sheets, assumed.
         max_chips: of the largest slice.
@@ -38,6 +39,7 @@ class Chip:
     counts_cores: bool
     peak_flops: float
     bandwidth: float
+    networks: Mapping[str, float]
     memory: float
     clock: float
     max_chips: int
@@ -53,8 +55,15 @@ class Chip:
         return self.cores if self.counts_cores else 1
 
 
+def _networks(*, ici: float, dcn: float) -> Mapping[str, float]:
+    """Of a chip, given in Gbit/s."""
+    return {"ICI": ici * 1e9 / 8, "DCN": dcn * 1e9 / 8}
+
+
 # Sources: "System architecture" tables of cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, its
-# runtime versions, and cloud.google.com/tpu/pricing as of 2025: what is billed may differ.
+# runtime versions, and cloud.google.com/tpu/pricing as of 2025: what is billed may differ. Where the
+# tables give a network both ways, half of it; where they give a pod's of 256 chips, a chip's share; of
+# v4's DCN they say nothing: v5e's is assumed.
 CHIPS = {
     "v4": Chip(
         type_name="v4",
@@ -62,6 +71,7 @@ CHIPS = {
         counts_cores=True,
         peak_flops=275e12,
         bandwidth=1228e9,
+        networks=_networks(ici=2400, dcn=25),
         memory=30.75,
         clock=1.05e9,
         max_chips=4096,
@@ -76,6 +86,7 @@ CHIPS = {
         counts_cores=False,
         peak_flops=197e12,
         bandwidth=819e9,
+        networks=_networks(ici=1600, dcn=25),
         memory=15.75,
         clock=1.5e9,
         max_chips=256,
@@ -89,6 +100,7 @@ CHIPS = {
         counts_cores=True,
         peak_flops=459e12,
         bandwidth=2765e9,
+        networks=_networks(ici=4800, dcn=50),
         memory=95.74,
         clock=1.75e9,
         max_chips=8960,
@@ -102,6 +114,7 @@ CHIPS = {
         counts_cores=False,
         peak_flops=918e12,
         bandwidth=1640e9,
+        networks=_networks(ici=3200, dcn=100),
         memory=31.25,
         clock=1.75e9,
         max_chips=256,
@@ -115,6 +128,7 @@ CHIPS = {
         counts_cores=True,
         peak_flops=2307e12,
         bandwidth=7380e9,
+        networks=_networks(ici=4800, dcn=100),
         memory=94.75,
         clock=1.9e9,
         max_chips=9216,

@@ -20,7 +20,7 @@ _ALLOWED = {
     "upsampling": upsampling.FORMULATIONS,
     "compute_dtype": ("bfloat16", "float32"),
 }
-_SAME_KERNEL = (3, 3)  # of a stage's convolution without stride
+SAME_KERNEL = (3, 3)  # of a stage's convolution without stride
 
 
 class Autoencoder(nn.Module):
@@ -79,8 +79,8 @@ class Autoencoder(nn.Module):
         hops = 0  # in units of a stage's output, from the last to the first
         for time, frequency in reversed(self.strides):
             # What a kernel is longer than its stride lies before; a stage has one without stride.
-            hops = hops * time + _kernel((time, frequency))[0] - time + _SAME_KERNEL[0] - 1
-        return (hops + _edge_kernel(self.fold)[0] - 1) * self.hop_length
+            hops = hops * time + kernel_of((time, frequency))[0] - time + SAME_KERNEL[0] - 1
+        return (hops + edge_kernel(self.fold)[0] - 1) * self.hop_length
 
     def __call__(
         self,
@@ -229,12 +229,12 @@ def check_geometry(model) -> None:
 def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
     conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
     same = functools.partial(
-        conv, kernel_size=_SAME_KERNEL, spare_products=model.spare_products, name="same"
+        conv, kernel_size=SAME_KERNEL, spare_products=model.spare_products, name="same"
     )
     widths = (*model.encoder_channels, model.encoder_channels[-1])
     layers = [
         sl.Reshape.Config((model.hop_length // model.fold, 2 * model.fold)),
-        conv(widths[0], _edge_kernel(model.fold), name="stem"),
+        conv(widths[0], edge_kernel(model.fold), name="stem"),
     ]
     for i, strides in enumerate(model.strides):
         shortcut = []
@@ -246,7 +246,7 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
             sl.Elu.Config(),
             same(widths[i]),
             sl.Elu.Config(),
-            conv(widths[i + 1], _kernel(strides), strides=strides, name="down"),
+            conv(widths[i + 1], kernel_of(strides), strides=strides, name="down"),
         ]
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
@@ -259,7 +259,7 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
 def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
     conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
     same = functools.partial(
-        conv, kernel_size=_SAME_KERNEL, spare_products=model.spare_products, name="same"
+        conv, kernel_size=SAME_KERNEL, spare_products=model.spare_products, name="same"
     )
     widths = (*model.decoder_channels, model.decoder_channels[-1])
     bottom = _bottom_width(model, widths[-1])
@@ -275,7 +275,7 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
             shortcut.append(sl.Upsample2D.Config(strides))
         up = upsampling.CausalConv2DTranspose.Config(
             widths[i],
-            _kernel(strides),
+            kernel_of(strides),
             strides,
             formulation=model.upsampling,
             compute_dtype=jnp.dtype(model.compute_dtype),
@@ -287,7 +287,7 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
         sl.Elu.Config(),
         # Sound has an rms near 0.1: a decoder that begins quiet need not unlearn its own noise
         # first.
-        conv(2 * model.fold, _edge_kernel(model.fold), init_scale=0.01, name="output"),
+        conv(2 * model.fold, edge_kernel(model.fold), init_scale=0.01, name="output"),
         sl.Flatten.Config(),
         sl.Cast.Config(jnp.float32),
     ]
@@ -326,11 +326,12 @@ def _dense_pair(width: int, hidden: int, model: Autoencoder) -> sl.Residual.Conf
     return sl.Residual.Config(layers, [dense(width, name="linear")], name="dense_pair")
 
 
-def _kernel(strides: tuple[int, int]) -> tuple[int, int]:
+def kernel_of(strides: tuple[int, int]) -> tuple[int, int]:
+    """Of the convolution that strides, or of the transposed one that mirrors it."""
     return tuple(max(3, 2 * stride) for stride in strides)
 
 
-def _edge_kernel(fold: int) -> tuple[int, int]:
+def edge_kernel(fold: int) -> tuple[int, int]:
     """Of the first and last convolution: the published 7 x 7 spans fewer bins than 3 folded
     groups."""
     return (7, 7) if fold == 1 else (3, 3)

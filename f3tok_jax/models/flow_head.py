@@ -57,6 +57,11 @@ class FlowHead(nn.Module):
         """0: every position sees all others; for transformer.forward_flops."""
         return 0
 
+    @property
+    def attention(self) -> str:
+        """As `window`."""
+        return "bidirectional"
+
     def setup(self):
         if self.patch < 1 or self.history < 0 or self.latent_dim < 1:
             raise ValueError(
@@ -72,7 +77,7 @@ class FlowHead(nn.Module):
         self.latents_in = self._dense(self.width)
         normal = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "embed"))
         self.roles = self.param("roles", normal, (2, self.width), jnp.float32)
-        self.transformer = transformer_lib.of_fields(self, attention="bidirectional")
+        self.transformer = transformer_lib.of_fields(self, attention=self.attention)
         # The first velocity is 0, its loss the variance of x - e.
         self.latents_out = self._dense(self.latent_dim, into=False, init=nn.initializers.zeros)
         self.stop_hidden = self._dense(self.width)

@@ -62,6 +62,15 @@ class Projector(nn.Module):
         x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
         return x * self.gain[None, None]
 
+    @nn.nowrap
+    def forward_flops(self, frames: int, width: int) -> float:
+        """Multiplications and additions of `frames` representations of `width`."""
+        joined, hidden = self.patch * width, 2 * self.width
+        weights = joined * self.width
+        if self.kind == "swiglu":
+            weights = 2 * joined * hidden + hidden * self.width
+        return 2.0 * weights * frames / self.patch
+
     def start_and_end(self) -> jax.Array:
         """Embeddings [2, width] of "audio starts" and "audio ends", learned, of rms 1 at first."""
         return self.boundaries

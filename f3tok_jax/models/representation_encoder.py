@@ -31,6 +31,11 @@ class RepresentationEncoder(nn.Module):
     remat: str  # one of transformer.REMATS
     compute_dtype: str  # one of transformer.COMPUTE_DTYPES
 
+    @property
+    def attention(self) -> str:
+        """For transformer.forward_flops."""
+        return "causal"
+
     def setup(self):
         if self.latent_dim < 1:
             raise ValueError(f"latent_dim must be at least 1, got {self.latent_dim}")

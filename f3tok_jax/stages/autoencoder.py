@@ -15,6 +15,7 @@ import ml_collections
 from f3tok_jax.devices import sharding
 from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import flops
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
@@ -156,7 +157,29 @@ def make_stage(
         best_from=players.last_start(optimizers),
         sample_rate=config.model.sample_rate,
         per_batch=sound_lib.seconds_per_batch(config, sound),
+        model_flops=model_flops(model),
     )
+
+
+def model_flops(model: Model) -> float:
+    """Multiplications and additions of a step's products with weights, as models.flops counts them.
+
+    Of what is trained three passes' worth, two where no gradient need go further back. The
+    discriminators hear both sounds: each goes forward, and back to the weights and through the layers;
+    the generated one goes back once more, to the generator.
+    """
+    config, latents = model.config, model.config.data.crop_frames
+    encoder = flops.encoder(model.autoencoder, latents)
+    decoder = flops.decoder(model.autoencoder, latents)
+    if config.train_only:
+        total = encoder.total + 2.0 * decoder.first + 3.0 * decoder.others
+    else:
+        total = 2.0 * encoder.first + 3.0 * (encoder.others + decoder.total)
+    if model.discriminators is not None:
+        crop = latents * model.autoencoder.samples_per_latent
+        heard = flops.discriminators(config.discriminators, config.losses.adversarial_crop or crop)
+        total += 5.0 * heard.first + 7.0 * heard.others
+    return config.data.batch_size * total
 
 
 def init_state(

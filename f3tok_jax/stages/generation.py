@@ -98,22 +98,27 @@ def model_flops(model: pretrained_generation.Model) -> float:
     """Multiplications and additions of a step's products that no implementation can do without.
 
     Two per weight and position of the encoder and the language model that stay as they are, four
-    where a gradient passes through them, six of what is trained. Frozen autoencoder not counted.
+    where a gradient passes through them, six of what is trained. Frozen autoencoder not counted. Rows
+    are taken to be full, of as many examples as share one, of one length.
     """
     config, generator = model.config, model.generator
-    examples, frames = config.packing.examples, config.data.crop_frames
+    examples, crop = config.packing.examples, config.data.crop_frames
     rows = config.data.batch_size // examples
-    num_patches = examples * (frames // generator.patch)
+    num_patches = examples * (crop // generator.patch)
     num_patches = min(config.packing.patches or num_patches, num_patches)
     head = generator.head
     sequence = 1 + (head.history + 1) * head.patch
     total = 3.0 * num_patches * config.flow.draws * sum(transformer.forward_flops(head, sequence))
     passes = 3.0 if model.trains_encoder else 1.0
-    total += passes * examples * sum(transformer.forward_flops(generator.encoder, frames))
+    frames = num_patches * generator.patch
+    heard = transformer.forward_flops(generator.encoder, frames, segments=examples)
+    total += passes * sum(heard)
     tokens = config.text.max_tokens
-    length = examples * sequences.num_positions(frames, tokens, patch=generator.patch)
+    length = examples * sequences.num_positions(crop, tokens, patch=generator.patch)
     length = min(config.packing.positions or length, length)
-    dense, attended = transformer.forward_flops(generator.language_model.transformer, length)
+    dense, attended = transformer.forward_flops(
+        generator.language_model.transformer, length, segments=examples
+    )
     passes = (2.0, 3.0) if model.trains_encoder else (1.0, 1.0)
     if model.trains_language_model:
         passes = (3.0, 3.0)

@@ -99,7 +99,9 @@ def make_stage(
         per_batch=float(data.batch_size * data.length),
         unit="positions",
         valid=lambda batch: batch["segments"] > 0,
-        model_flops=model_flops(model, data.batch_size, data.length),
+        model_flops=model_flops(
+            model, data.batch_size, data.length, documents=data.documents_per_row
+        ),
     )
 
 
@@ -109,11 +111,14 @@ def _fingerprints(run: lineage.Lineage) -> dict[str, str]:
     return {"tokenizer": language_model_folder.tokenizer_fingerprint(path)} if path else {}
 
 
-def model_flops(model: language_model_lib.LanguageModel, batch_size: int, length: int) -> float:
+def model_flops(
+    model: language_model_lib.LanguageModel, batch_size: int, length: int, *, documents: int = 1
+) -> float:
     """Multiplications and additions of a step's products: six per weight and position, twelve per
-    pair of attention."""
+    pair of attention. Rows are taken to be full, of so many documents of one length."""
     logits = 2.0 * length * model.vocabulary_size * model.width
-    return 3.0 * batch_size * (sum(transformer.forward_flops(model.transformer, length)) + logits)
+    forward = transformer.forward_flops(model.transformer, length, segments=documents)
+    return 3.0 * batch_size * (sum(forward) + logits)
 
 
 def open_data(

@@ -153,13 +153,16 @@ def model_flops(model: representation_loss.Model) -> float:
     """Multiplications and additions of a step's products that no implementation can do without.
 
     Six per weight and position that is trained, four per weight of the frozen language model (no
-    gradient of its weights), twelve per pair of attention. Frozen autoencoder not counted.
+    gradient of its weights), twelve per pair of attention. Frozen autoencoder not counted. Rows are
+    taken to be full, of as many examples as share one, of one length: what of the language model's
+    positions is neither audio nor its edges is text, and that alone has logits.
     """
     config = model.config
-    rows = config.data.batch_size // config.packing.examples
-    frames = config.packing.examples * config.data.crop_frames
+    examples = config.packing.examples
+    rows = config.data.batch_size // examples
+    frames = examples * config.data.crop_frames
     frames = min(config.packing.frames or frames, frames)
-    total = 3.0 * sum(transformer.forward_flops(model.encoder, frames))
+    total = 3.0 * sum(transformer.forward_flops(model.encoder, frames, segments=examples))
     if model.heads is not None:
         rq = config.rq
         labels = rq.num_codebooks * rq.codebook_size
@@ -170,14 +173,18 @@ def model_flops(model: representation_loss.Model) -> float:
     if model.projector is None:
         return rows * total
     section, language_model = config.supervision, model.frozen.language_model
-    length = config.packing.examples * sequences_lib.num_positions(
+    total += 3.0 * model.projector.forward_flops(frames, config.model.width)
+    length = examples * sequences_lib.num_positions(
         config.data.crop_frames, section.max_tokens, patch=section.patch
     )
     length = min(config.packing.positions or length, length)
     # Forward, and backward through activations: attention's two products have two gradients each.
-    dense, attended = transformer.forward_flops(language_model.transformer, length)
+    dense, attended = transformer.forward_flops(
+        language_model.transformer, length, segments=examples
+    )
     total += 2.0 * dense + 3.0 * attended
-    scored = config.packing.examples * section.max_tokens
+    heard = examples * sequences_lib.num_positions(frames // examples, 0, patch=section.patch)
+    scored = max(0, min(examples * section.max_tokens, length - heard))
     total += 4.0 * scored * language_model.vocabulary_size * language_model.width
     return rows * total
 

@@ -5,8 +5,6 @@
 from collections.abc import Callable, Mapping
 import dataclasses
 
-import jax
-
 from f3tok_jax.runs import loggers as loggers_lib
 
 
@@ -20,8 +18,6 @@ class Reports:
         bar: one of bar.MODES.
         loggers: by the name that the user gave.
         profile_steps: the first and the last step of a trace; None for none.
-        count_flops: compiled train step -> FLOPs of the model's own in a step on one device; for a
-            stage that does not say them.
     """
 
     age: Callable[[], float] = lambda: 0.0
@@ -29,4 +25,3 @@ class Reports:
     bar: str = "off"
     loggers: Mapping[str, loggers_lib.Maker] = dataclasses.field(default_factory=dict)
     profile_steps: tuple[int, int] | None = None
-    count_flops: Callable[[jax.stages.Compiled], float] = lambda compiled: 0.0

@@ -161,7 +161,7 @@ def _train(
         clock.enter("start")
         writer = _open_writer(config, workdir, step, reports, may_write, say)
         stack.callback(writer.close)
-        peak_seconds = _peak_seconds(programs, reports, say)
+        peak_seconds = _peak_seconds(programs)
         profiler = profiler_lib.Profiler(
             reports.profile_steps if is_first else None,
             workdir,
@@ -327,18 +327,12 @@ def _open_writer(
     )
 
 
-def _peak_seconds(
-    programs: programs_lib.CompiledStage, reports: reports_lib.Reports, say: Callable[[str], None]
-) -> float | None:
+def _peak_seconds(programs: programs_lib.CompiledStage) -> float | None:
     """What a step would take at the peak of its chips; None where that, or its work, is not known."""
     devices, flops = programs.mesh.devices, programs.stage.model_flops
     chip = slices.chip_of(devices.flat[0].device_kind)
     if chip is None or jax.process_index():
         return None
-    try:
-        flops = flops or devices.size * reports.count_flops(programs.train_step)
-    except Exception as error:  # What a compiler has written is read: no run depends on it.
-        say(f"note: log lines tell no MFU: {command.explain(error)}")
     return flops / (processes.num_chips(devices.flat) * chip.peak_flops) or None
 
 

@@ -160,8 +160,8 @@ class Stage:
         per_batch: in a global batch, of `unit`, where it is full.
         unit: what speed is told in.
         valid: batch -> bool array, True where it is no padding; speed counts that alone.
-        model_flops: of the products that a step needs, nothing computed twice; 0 where they are
-            counted in the compiled program, in Definition.scopes.
+        model_flops: of the products that no implementation of a step can do without: nothing twice,
+            no pair that is not allowed, no padding; 0 where they are not known.
     """
 
     batch_spec: Mapping[str, jax.ShapeDtypeStruct]

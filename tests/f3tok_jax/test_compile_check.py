@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +101,8 @@ def _make_stage(config, run=None, *, width: int = _WIDTH, measures: int = 0) -> 
         best_metric="eval/loss",
         sample_rate=16_000,
         per_batch=config.data.batch_size * 1.0,
+        # Both products forward, and back to both weights and one input.
+        model_flops=5 * 2.0 * config.data.batch_size * width * width,
         valid=lambda batch: jnp.ones(batch["waveform"].shape, bool),
     )
 
@@ -152,6 +155,10 @@ def test_cost_of_a_step_is_counted_credited_and_written(
     assert roofline["seconds"] == max(cost["flops"] / 197e12, cost["bytes_accessed"] / 819e9)
     assert roofline["audio_seconds_per_chip_second"] == 1024 / roofline["seconds"]
     assert cost["estimated"]["seconds"] > 0
+    assert 0 < cost["estimated_mfu_exposed"] < cost["estimated_mfu"] <= 1.0
+    sent = cost["communication"]["ICI"]
+    assert sent["seconds"] == pytest.approx(sum(kind["seconds"] for kind in cost["collectives"]))
+    assert 0.0 <= sent["synchronous_seconds"] <= sent["seconds"]
     # Two gradients of 512 x 512 are summed over the chips.
     assert sum(kind["bytes"] for kind in cost["collectives"]) >= 2 * _WIDTH * _WIDTH * 2
     assert {kind["network"] for kind in cost["collectives"]} == {"ICI"}
@@ -160,6 +167,43 @@ def test_cost_of_a_step_is_counted_credited_and_written(
     assert cost["backward_sums"] == {"bf16": 2 * _WIDTH * _WIDTH * 2}
     for word in ("roofline", "encoder", "decoder", "GiB", "v5e:2x2", "gradients are summed"):
         assert word in console.out
+    assert "with all communication hidden (ICI" in console.out
+
+
+def test_a_program_that_was_kept_is_measured_again_without_compiling_it(
+    tpu_compiler, monkeypatch, capsys, tmp_path
+):
+    costs = []
+    for name in ("first.json", "again.json"):
+        code, console = _run(
+            monkeypatch,
+            capsys,
+            "--topology=v5e:2x2",
+            f"--output={tmp_path / name}",
+            f"--kept={tmp_path / 'kept.gz'}",
+            "--config.data.batch_size=64",
+            "--config.mesh.min_shard_size=1024",
+        )
+        assert code == compile_check.EXIT_FITS, console.err
+        costs.append(json.loads((tmp_path / name).read_text(encoding="utf-8")))
+        monkeypatch.setattr(cost_step, "compile_part", None)
+    assert costs[0] == costs[1]
+
+
+def test_more_of_the_models_own_than_there_is_is_an_error(
+    tpu_compiler, monkeypatch, capsys, tmp_path
+):
+    made = _make_stage
+
+    def too_much(config, run=None):
+        stage = made(config, run)
+        return dataclasses.replace(stage, model_flops=1.1 * stage.model_flops)
+
+    monkeypatch.setattr(sys.modules[__name__], "_make_stage", too_much)
+    arguments = ("--topology=v5e:2x2", "--config.data.batch_size=4096")
+    code, console = _run(monkeypatch, capsys, *arguments)
+    assert code == compile_check.EXIT_REFUSED
+    assert "the model's own FLOPs must be at most all" in console.err
 
 
 def test_slices_talk_over_the_data_centre_network(tpu_compiler, monkeypatch, capsys, tmp_path):

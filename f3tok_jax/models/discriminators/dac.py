@@ -18,10 +18,10 @@ from f3tok_jax.models.discriminators import bands as bands_lib
 from f3tok_jax.models.discriminators import stacked_layers
 
 _PERIOD_WIDTHS = (32, 128, 512, 1024, 1024)
-_PERIOD_KERNEL, _PERIOD_STRIDE = 5, 3  # the last layer has no stride
+PERIOD_KERNEL, PERIOD_STRIDE = 5, 3  # the last layer has no stride
 # (frames, bins) of a band's layers.
-_STFT_KERNELS = ((3, 9), (3, 9), (3, 9), (3, 9), (3, 3))
-_STFT_STRIDES = (1, 2, 2, 2, 1)  # of bins
+STFT_KERNELS = ((3, 9), (3, 9), (3, 9), (3, 9), (3, 3))
+STFT_STRIDES = (1, 2, 2, 2, 1)  # of bins
 
 
 class PeriodDiscriminators(nn.Module):
@@ -51,13 +51,13 @@ class PeriodDiscriminators(nn.Module):
         x = x.reshape(x.shape[0], -1, period).swapaxes(1, 2)[..., None]
         step_samples, maps, valid = period, [], []
         for layer, width in enumerate(self.channels):
-            stride = _PERIOD_STRIDE if layer < len(self.channels) - 1 else 1
+            stride = PERIOD_STRIDE if layer < len(self.channels) - 1 else 1
             step_samples *= stride
             x = nn.Conv(
                 width,
-                (_PERIOD_KERNEL,),
+                (PERIOD_KERNEL,),
                 stride,
-                padding=_PERIOD_KERNEL // 2,
+                padding=PERIOD_KERNEL // 2,
                 dtype=self.compute_dtype,
                 name=f"{period}_conv_{layer}",
             )(x)
@@ -104,7 +104,7 @@ class STFTDiscriminators(nn.Module):
         maps, last = [], []
         for band, (low, high) in enumerate(zip(edges[:-1], edges[1:])):
             x = spectrum[:, :, low:high]
-            for layer, (kernel, stride) in enumerate(zip(_STFT_KERNELS, _STFT_STRIDES)):
+            for layer, (kernel, stride) in enumerate(zip(STFT_KERNELS, STFT_STRIDES)):
                 x = nn.Conv(
                     self.channels,
                     kernel,

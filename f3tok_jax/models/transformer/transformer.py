@@ -242,20 +242,30 @@ def check_shape(model) -> None:
             raise ValueError(f"transformer {name} must be one of {allowed}, got {value!r}")
 
 
-def forward_flops(model, length: int) -> tuple[float, float]:
+def forward_flops(model, length: int, *, segments: int = 1) -> tuple[float, float]:
     """Multiplications and additions of one row of `length`: of the weights, and of attention.
 
-    Attention counts all pairs within the window, as model FLOPs utilisation is usually stated
-    (PaLM, arXiv 2204.02311), although a causal one needs half.
+    Attention counts the pairs that are allowed and no others, unlike model FLOPs utilisation as it
+    is usually stated (PaLM, arXiv 2204.02311): none after a causal position, none beyond the window,
+    none of another segment.
 
     Args:
         model: a Transformer or anything with its fields.
         length: positions.
+        segments: that share the row. They are taken to be of one length, which makes the pairs the
+            fewest that there can be.
     """
     queries, values = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
     weights = model.width * (2 * queries + 2 * values + 3 * model.hidden_width)
-    pairs = length * min(length, model.window or length)
+    pairs = segments * _num_pairs(model, length / segments)
     return 2.0 * model.num_layers * weights * length, 4.0 * model.num_layers * queries * pairs
+
+
+def _num_pairs(model, length: float) -> float:
+    """Pairs of a position and one that it sees, itself included, in a segment of `length`."""
+    reach = min(length, model.window or length)
+    before = reach * (reach - 1) / 2 + (length - reach) * (reach - 1)
+    return length + (1 if model.attention == "causal" else 2) * before
 
 
 class _Block(_Fields):

@@ -5,6 +5,7 @@
 import pytest
 
 from f3tok_jax.cost import hlo_cost
+from tests.f3tok_jax.cost import test_schedule
 
 _SCOPES = ("encoder", "decoder", "discriminators")
 
@@ -107,11 +108,8 @@ def test_bytes_are_operands_and_results_of_what_runs(program):
 
 def test_collectives_carry_bytes_and_groups(program):
     gather, reduce, send = program.collectives()
-    assert (gather.opcode, gather.module, gather.num_bytes) == (
-        "all-gather",
-        "encoder",
-        4 * 2 * 768 * 512,
-    )
+    assert (gather.opcode, gather.num_bytes) == ("all-gather", 4 * 2 * 768 * 512)
+    assert (gather.is_async, reduce.is_async) == (False, True)
     assert gather.groups == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert (reduce.opcode, reduce.num_bytes, reduce.times) == ("all-reduce", 8 * 128 * 4, 1)
     assert gather.bytes_by_dtype == {"bf16": gather.num_bytes}
@@ -167,3 +165,17 @@ ENTRY %main (x: f32[28,64], i: s32[]) -> f32[28,64] {
     costs = hlo_cost.parse(text, _SCOPES).costs()
     assert costs["encoder"].bytes == 2 * 64 * 4 + 4  # a slice read and written, and the index
     assert costs["decoder"].bytes == 2 * 64 * 4 + 4  # the update read and written
+
+
+def test_a_step_with_a_kernel_that_nobody_priced_says_so():
+    called = _PROGRAM.replace(
+        "  ROOT %copy.1 = ",
+        "  %kernel.1 = f32[8,128]{1,0} custom-call(%element.1), "
+        'custom_call_target="tpu_custom_call"\n  ROOT %copy.1 = ',
+    )
+    assert hlo_cost.parse(called, _SCOPES).unpriced() == ["kernel.1"]
+    written = {"kernel.1": test_schedule.SCHEDULE}
+    priced = hlo_cost.parse(called, _SCOPES, written)
+    assert not priced.unpriced() and priced.kernels().cycles == 222
+    assert priced.uncounted() == ["kernel.1"]
+    assert priced.costs()["other"].cycles == 40 + 222

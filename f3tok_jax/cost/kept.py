@@ -1,0 +1,90 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of a compiled program: enough to measure it again without compiling it."""
+
+from collections.abc import Mapping
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+
+import jax
+
+from f3tok_jax.cost import hlo_text
+from f3tok_jax.cost import opcodes
+
+_MEMORY = {
+    "peak": "peak_memory_in_bytes",
+    "arguments": "argument_size_in_bytes",
+    "outputs": "output_size_in_bytes",
+    "donated": "alias_size_in_bytes",
+    "temporary": "temp_size_in_bytes",
+    "code": "generated_code_size_in_bytes",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A compiled program of one device, as its compiler describes it.
+
+    Attributes:
+        text: HLO.
+        memory: bytes by what they are for.
+        flops: XLA's total, in which loop bodies run once.
+        schedules: texts of the final schedules of its kernels, by name of instruction; of calls of
+            one kernel there may be one.
+        seconds: of compiling it, by the clock and of CPU.
+    """
+
+    text: str
+    memory: Mapping[str, float]
+    flops: float
+    schedules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes it to a file, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        part.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(self)).encode()))
+        os.replace(part, path)
+
+
+def of(
+    compiled: jax.stages.Compiled,
+    schedules: Mapping[str, str],
+    seconds: tuple[float, float] = (0.0, 0.0),
+) -> Kept:
+    """What is kept of `compiled`.
+
+    Args:
+        compiled: for a TPU.
+        schedules: that were written while it was compiled.
+        seconds: that took.
+    """
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    computations = hlo_text.parse(text).computations.values()
+    calls = {one.name for found in computations for one in found.values() if opcodes.target(one)}
+    return Kept(
+        text=text,
+        memory={name: float(getattr(memory, field)) for name, field in _MEMORY.items()},
+        flops=float(compiled.cost_analysis()["flops"]),
+        schedules={name: found for name, found in schedules.items() if name in calls},
+        seconds=seconds,
+    )
+
+
+def read(path: pathlib.Path) -> Kept:
+    """Reads what `Kept.write` wrote.
+
+    Raises:
+        ValueError: where the file is another.
+    """
+    try:
+        fields = json.loads(gzip.decompress(path.read_bytes()))
+        return Kept(**fields | {"seconds": tuple(fields["seconds"])})
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{path} must be a program that compile_check has kept: {error}"
+        ) from error

@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""FLOPs by formula are those of the products that the modules trace to."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import autoencoder as recipe
+from f3tok_jax.models import flops
+from f3tok_jax.models.discriminators import discriminators as discriminators_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+
+
+def _products(function, *shapes) -> float:
+    """FLOPs of the products of a function, those with padding and holes left out."""
+    return sum(_of_equations(jax.make_jaxpr(function)(*shapes).jaxpr))
+
+
+def _of_equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        for inner in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from _of_equations(inner)
+        out = eqn.outvars[0].aval.shape
+        left, right = [var.aval.shape for var in eqn.invars[:2]] if len(eqn.invars) > 1 else (0, 0)
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            yield 2.0 * math.prod(out) * math.prod(left[axis] for axis in contracted)
+        elif eqn.primitive.name == "conv_general_dilated":
+            yield 2.0 * out[0] * _taps_that_meet(eqn.params, left, right, out)
+
+
+def _taps_that_meet(params, left, right, out) -> float:
+    """Of a convolution: input channels x output channels x taps of outputs that meet an input."""
+    numbers = params["dimension_numbers"]
+    count = right[numbers.rhs_spec[1]] * out[numbers.out_spec[1]]
+    for axis, stride in enumerate(params["window_strides"]):
+        (low, _), hole = params["padding"][axis], params["lhs_dilation"][axis]
+        size = left[numbers.lhs_spec[2 + axis]]
+        places = np.add.outer(
+            np.arange(out[numbers.out_spec[2 + axis]]) * stride,
+            np.arange(right[numbers.rhs_spec[2 + axis]]) - low,
+        )
+        met = (places >= 0) & (places <= (size - 1) * hole) & (places % hole == 0)
+        count *= int(np.sum(met))
+    return count
+
+
+@pytest.mark.parametrize("preset", ["tiny", "spectrostream"])
+def test_an_autoencoder_needs_the_products_of_its_layers(preset):
+    config = recipe.get_config(preset)
+    config.model.upsampling = "transposed"  # the formulation without zeros
+    model, latents = pretrained_autoencoder.make(config), 6
+    waveform = jnp.zeros((1, latents * model.samples_per_latent))
+    params = jax.eval_shape(
+        lambda: pretrained_autoencoder.init_params(model, jax.random.key(0), waveform)
+    )
+    given = jax.eval_shape(lambda: waveform)
+    encode, decode = (
+        lambda params, x, method=method: model.apply({"params": params}, x, method=method)
+        for method in ("waveform_to_latents", "latents_to_waveform")
+    )
+    spectra = 2 * 2 * model.hop_length * model.frame_length  # a matrix, of a hop
+    frames = latents * model.hops_per_latent
+    found = _products(encode, params, given) - spectra * frames
+    # Sound that has begun has taps before it: only here there are zeros in their place.
+    assert flops.encoder(model, latents).total == pytest.approx(found, rel=1e-6)
+    shorter = jax.ShapeDtypeStruct(
+        (1, latents - model.decoder_lookahead, model.latent_dim), "float32"
+    )
+    found = _products(decode, params, shorter) - spectra * frames
+    assert flops.decoder(model, latents).total == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind, rel", [("dac", 1e-6), ("folded", None)])
+def test_discriminators_need_the_products_of_their_layers(kind, rel):
+    config = recipe.get_config("tiny").discriminators
+    config.kind = kind
+    if kind == "dac":
+        config.update(dict(period_channels=(4, 8, 8, 8, 16), stft_channels=4))
+    num_samples = 2**13
+    module = discriminators_lib.Discriminators(**config)
+    sound = jax.ShapeDtypeStruct((1, num_samples), jnp.float32)
+    params = jax.eval_shape(lambda x: module.init(jax.random.key(0), x)["params"], sound)
+    found = _products(lambda p, x: module.apply({"params": p}, x), params, sound)
+    for window in config.stft_windows:
+        # Spectra: a matrix per frame, of which there are no fewer than hops.
+        found -= 2 * (num_samples // (window // 4)) * window * window
+    needed = flops.discriminators(config, num_samples).total
+    if rel:
+        assert needed == pytest.approx(found, rel=rel)
+    else:
+        # What blocks of outputs and stacks of one shape are filled up with is no need.
+        assert 0.4 * found < needed < found
