@@ -105,7 +105,7 @@ class Program:
         return sorted({one.name for one, _ in self._calls() if self.prices[one.name].flops is None})
 
     def kernels(self) -> Cost:
-        """Of the custom calls, whose FLOPs XLA's totals leave out."""
+        """Of the custom calls with work to do."""
         total = Cost()
         for one, times in self._calls():
             price = self.prices[one.name]
@@ -116,18 +116,6 @@ class Program:
         """The part that an op_name belongs to: the outermost scope of `scopes` in it."""
         found = self._scope.search(op_name)
         return found.group(1) if found else OTHER
-
-    def repeated(self) -> Cost:
-        """What XLA's totals leave out: all runs but the first of every loop body.
-
-        Without the kernels' FLOPs, of which XLA does not count the first run either.
-        """
-        total = Cost()
-        for instruction, times in self.walk():
-            total.add(self._cost(instruction), times - 1.0)
-        for one, times in self._calls():
-            total.flops -= (times - 1.0) * (self.prices[one.name].flops or 0.0)
-        return total
 
     def walk(self) -> Iterator[tuple[hlo_text.Instruction, float]]:
         """Instructions that run, outside fusions, each with how often."""

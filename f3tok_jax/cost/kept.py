@@ -31,7 +31,6 @@ class Kept:
     Attributes:
         text: HLO.
         memory: bytes by what they are for.
-        flops: XLA's total, in which loop bodies run once.
         schedules: texts of the final schedules of its kernels, by name of instruction; of calls of
             one kernel there may be one.
         seconds: of compiling it, by the clock and of CPU.
@@ -39,7 +38,6 @@ class Kept:
 
     text: str
     memory: Mapping[str, float]
-    flops: float
     schedules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -69,7 +67,6 @@ def of(
     return Kept(
         text=text,
         memory={name: float(getattr(memory, field)) for name, field in _MEMORY.items()},
-        flops=float(compiled.cost_analysis()["flops"]),
         schedules={name: found for name, found in schedules.items() if name in calls},
         seconds=seconds,
     )

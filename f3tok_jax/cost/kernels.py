@@ -20,6 +20,7 @@ from f3tok_jax.cost import schedule as schedule_lib
 KERNEL = "tpu_custom_call"
 
 _BODY = re.compile(r'"body":"([^"]*)"')
+_DECLARED = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 _SPLASH = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)")
 # Products of one tile: the scores, and what is made of them and of their gradients.
 _TILE_PRODUCTS = {"fwd": 2, "dq": 3, "dkv": 4}
@@ -32,7 +33,8 @@ class Price:
 
     Attributes:
         cycles: None where they are not known.
-        flops: of products of tiles that are computed; None where they are not known.
+        flops: of products of tiles that are computed, as its caller declares them or as its shapes
+            tell; None where they are not known.
     """
 
     cycles: float | None
@@ -123,7 +125,8 @@ def tiles(name: str, attributes: str, operands: list[str]) -> Tiles | None:
 
 def _price(instruction: hlo_text.Instruction, operands: list[str], written: str) -> Price:
     attention = tiles(instruction.name, instruction.text, operands)
-    flops = attention.flops if attention else None
+    declared = _DECLARED.search(instruction.text)
+    flops = attention.flops if attention else float(declared.group(1)) if declared else None
     if opcodes.target(instruction) != KERNEL or not written:
         return Price(None, flops)
     try:

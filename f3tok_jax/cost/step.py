@@ -195,14 +195,12 @@ def measure(
             then one of the figures is wrong.
     """
     chip, program = target.chip, hlo_cost.parse(kept.text, scopes, kept.schedules)
-    repeated, kernels, unpriced = program.repeated(), program.kernels(), program.unpriced()
+    kernels, unpriced = program.kernels(), program.unpriced()
     modules = program.costs()
     whole = hlo_cost.Cost()
     for cost in modules.values():
         whole.add(cost)
-    # XLA counts what is no product, too, and a loop's body once.
-    flops = chip.devices * max(kept.flops + repeated.flops + kernels.flops, whole.flops)
-    num_bytes = chip.devices * whole.bytes
+    flops, num_bytes = chip.devices * whole.flops, chip.devices * whole.bytes
     own = work.model_flops / target.num_chips
     compute_seconds, memory_seconds = flops / chip.peak_flops, num_bytes / chip.bandwidth
     seconds = whole.cycles / chip.clock

@@ -68,6 +68,11 @@ def test_a_kernel_costs_its_schedule_and_what_is_not_known_is_said():
     assert all(price.flops is None for price in found.values())
 
 
+def test_a_kernel_may_declare_its_flops():
+    declared = _TEXT.replace('"body":"BBBB"', '"body":"BBBB","cost_estimate":{"flops":"4096"}')
+    assert kernels.prices(hlo_text.parse(declared), {})["kernel.3"].flops == 4096.0
+
+
 def test_a_loop_without_a_limit_leaves_its_kernel_unpriced():
     broken = test_schedule.SCHEDULE.replace("%s9, 10 /*", "%s9, %s8 /*")
     found = kernels.prices(hlo_text.parse(_TEXT), {"kernel.3": broken})
