@@ -15,20 +15,16 @@ import threading
 from typing import Any
 
 from absl import logging
-from array_record.python import array_record_module
 import numpy as np
 
 from data_pipelines.inputs import tfds
+from data_pipelines.reading import open_shards
 from data_pipelines.reading import staged
 from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion
 from data_pipelines.sound import refusals
-
-# Records are read one at a time and far apart, so reading ahead would only cost.
-_READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
-_MAX_OPEN_SHARDS = 512  # half of the usual limit of open files per process
 
 _MAX_ATTEMPTS = 100  # records tried in place of one that cannot be read
 TFDS_PREFIX = "tfds:"
@@ -112,8 +108,8 @@ class _RecordFiles:
         manifest.verify(self.manifest, self.folder, checksums=checksums)
         self.name, self.fingerprint = str(folder), self.manifest.fingerprint
         self._shards = self.manifest.shards
+        self._opened = object()  # what its open shards belong to
         self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
-        self._readers = {}
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -141,12 +137,16 @@ class _RecordFiles:
             raise IndexError(f"record {index} of {len(self)} in {self.folder}")
         shard_index = bisect.bisect_right(self._starts, index) - 1
         place = int(index) - self._starts[shard_index]
+        shard = self._shards[shard_index]
+        path = os.fspath(self.folder / shard.name)
         try:
-            (data,) = self._reader(shard_index).read([place])
+            reader = open_shards.SHARED.reader(self._opened, path, shard.num_records)
+            (data,) = reader.read([place])
             return decode(data)
+        except open_shards.TooManyFilesError:
+            raise
         except (RuntimeError, ValueError, OSError) as error:
-            shard = self.folder / self._shards[shard_index].name
-            message = f"record {place} of {shard} cannot be read: {str(error)[:300]}"
+            message = f"record {place} of {path} cannot be read: {str(error)[:300]}"
             raise Unreadable(message) from None
 
     def begins(self, record: Any) -> bool:
@@ -176,22 +176,6 @@ class _RecordFiles:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self)} records)"
-
-    def _reader(self, shard_index: int) -> array_record_module.ArrayRecordReader:
-        reader = self._readers.get(shard_index)
-        if reader is None:
-            shard = self._shards[shard_index]
-            # As bytes: in a locale that is not UTF-8 the text of a name is not its bytes in C++.
-            path = os.fsencode(self.folder / shard.name)
-            reader = array_record_module.ArrayRecordReader(path, _READER_OPTIONS)
-            num_records = reader.num_records()
-            if num_records != shard.num_records:
-                raise ValueError(f"the shard has {num_records} records, not {shard.num_records}")
-            while len(self._readers) >= _MAX_OPEN_SHARDS:
-                # Dropped, not closed: another thread may be reading from it.
-                self._readers.pop(next(iter(self._readers)), None)
-            self._readers[shard_index] = reader
-        return reader
 
 
 class ShardSet(_RecordFiles):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.building import plan as build_plan
+from data_pipelines.reading import open_shards
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from tests.support import seals
@@ -43,7 +44,8 @@ def test_records_are_found_by_their_index(shard_set):
 
 
 def test_threads_share_a_set(shard_set, monkeypatch):
-    monkeypatch.setattr(sources, "_MAX_OPEN_SHARDS", 2)  # so that readers are dropped while in use
+    # So that readers are dropped while in use.
+    monkeypatch.setattr(open_shards, "SHARED", open_shards.OpenShards(2))
     opened = sources.ShardSet(shard_set)
     expected = [opened[index].waveform.sum() for index in range(len(opened))]
     order = np.random.default_rng(0).integers(0, len(opened), 400)
