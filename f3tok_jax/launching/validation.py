@@ -87,7 +87,7 @@ def check_here(
     for key, place, file in _data(config, places):
         if not (place.startswith(_TFDS) or (is_offline and remote.is_remote(place))):
             with contextlib.suppress(ImportError):  # Training says which package it needs.
-                if not _exists(f"{place.rstrip('/')}/{file}"):
+                if not _exists(place, file):
                     raise _no_such(key, place, file)
 
 
@@ -141,8 +141,13 @@ def _models(launch: Launch) -> Iterator[_Named]:
         yield "tokenizer", places.mapped(config.tokenizer), ""
 
 
-def _exists(path: str) -> bool:
-    """Whether there is a file; raises ImportError where nothing here can read such a URL."""
+def _exists(place: str, file: str) -> bool:
+    """Whether there is such a file in a place, or "" for a place that is one.
+
+    Raises:
+        ImportError: where nothing here can read such a URL.
+    """
+    path = f"{place.rstrip('/')}/{file}".rstrip("/")
     if not remote.is_remote(path):
         return os.path.isfile(path)
     try:
@@ -169,7 +174,7 @@ def _look(launch: Launch, key: str, place: str, file: str) -> str:
     if is_remote and launch.is_offline:
         return f"config.{key}={place} is not looked into by a dry run"
     try:
-        there = _exists(f"{place.rstrip('/')}/{file}".rstrip("/"))
+        there = _exists(place, file)
     except ImportError as error:
         return f"config.{key}={place} is not looked into from here: {error}"
     if there:
