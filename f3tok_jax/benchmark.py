@@ -7,9 +7,9 @@ r"""Measures how fast things are on this machine, each beside what it is compare
     python -m f3tok_jax.benchmark generation --workdir=runs/generation
     python -m f3tok_jax.benchmark start --model=runs/autoencoder
 
-codec times an autoencoder in all forms of an export beside DAC, EnCodec and Mimi (extra onnx); step the
-train steps of recipes, on all devices that JAX finds; generation the making of sounds of several
-lengths; start whole programs. In every round each is called once, one after the other, so that what
+codec times an autoencoder in all forms of an export beside DAC, EnCodec and Mimi (extra onnx);
+convolution one of its layers in all formulations; step the train steps of recipes, on all devices that
+JAX finds; generation the making of sounds of several lengths; start whole programs. In every round each is called once, one after the other, so that what
 else the machine does meets all of them; the first round, which compiles, does not count, and of the
 others the median is told, with the quartiles and the best. Shards are read by
 python -m data_pipelines.benchmark, and what a step costs on a TPU slice that is not here tells
@@ -26,11 +26,18 @@ from typing import Any
 
 from data_pipelines import command
 from f3tok_jax.benchmarking import codec
+from f3tok_jax.benchmarking import convolution
 from f3tok_jax.benchmarking import generation
 from f3tok_jax.benchmarking import start
 from f3tok_jax.benchmarking import step
 
-_BENCHMARKS = {"codec": codec, "step": step, "generation": generation, "start": start}
+_BENCHMARKS = {
+    "codec": codec,
+    "convolution": convolution,
+    "step": step,
+    "generation": generation,
+    "start": start,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

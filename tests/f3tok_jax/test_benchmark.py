@@ -4,10 +4,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from configs import autoencoder as recipe
 from f3tok_jax import benchmark
+from f3tok_jax.benchmarking import convolution
 from f3tok_jax.benchmarking import start
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results
@@ -61,6 +63,24 @@ def test_train_steps_are_timed(tmp_path):
     ((title, (row,)),) = results.read(output).tables.items()
     assert title.startswith("train step on 8 x cpu") and row.unit == "audio_seconds"
     assert row.amount == pytest.approx(8 * 2 * 0.04) and row.best > 0
+
+
+def test_forms_of_a_convolution_are_timed_and_are_one_function(tmp_path):
+    output = tmp_path / "benchmark.json"
+    small = ["--frames=6", "--bins=10", "--channels=8", "--rounds=1", f"--output={output}"]
+    assert benchmark.main(["convolution", *small]) == 0
+    ((_, rows),) = results.read(output).tables.items()
+    forms = convolution.forms()
+    assert [row.name for row in rows] == list(forms)
+    assert all(row.amount == pytest.approx(1e-9 * 6 * 10 * 8 * 8 * 9) for row in rows)
+    rng = np.random.default_rng(0)
+    # Small whole numbers, which int8 and bfloat16 hold as they are.
+    x, kernel = (rng.integers(-3, 4, shape) for shape in ((1, 6, 10, 8), (3, 3, 8, 8)))
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+    for name in forms.keys() - {"direct", "separable"}:
+        expected = forms["direct"](x, kernel)
+        np.testing.assert_allclose(forms[name](x, kernel), expected, atol=2e-3, err_msg=name)
+    assert forms["separable"](x, kernel).shape == expected.shape
 
 
 def test_flags_of_a_config_are_for_those_that_have_one(capsys):
