@@ -63,7 +63,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             train="nothing",
             rank=64,  # of "low_rank" [chosen]
             compute_dtype="bfloat16",  # of its products [chosen]
-            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            # What the backward pass computes again: "none", "dots", "attention" or "block". [measured: what fits]
             remat="dots",
         )
     )
@@ -80,8 +80,9 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             norm_epsilon=1e-6,  # added to the mean square [Qwen3]
             qk_norm=True,  # norm of queries and keys, per head [Qwen3]
             use_token=True,  # the condition is the state and the representation [F3]
-            # Positions, of many patches; long rows suit TPUs, 0 (each alone) suits CPUs. [measured]
-            row=640,
+            # Positions at most, of many patches; as many as a TPU has lanes suit it, 0 (each alone)
+            # suits CPUs. [measured]
+            row=128,
             # As of the language model. [chosen: the head's own activations are many, draws x (history
             # + 2) per latent]
             remat="block",

@@ -63,7 +63,7 @@ def _base() -> ml_collections.ConfigDict:
                 tie_word_embeddings=True,
             ),
             compute_dtype="bfloat16",  # of the products; parameters stay float32 [chosen]
-            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            # What the backward pass computes again: "none", "dots", "attention" or "block". [measured: what fits]
             remat="none",
         )
     )

@@ -73,7 +73,7 @@ def _base(preset: str) -> ml_collections.ConfigDict:
                 tie_word_embeddings=True,
             ),
             compute_dtype="bfloat16",  # of its weights and products; its loss is float32 [chosen]
-            # What the backward pass computes again: "none", "dots" or "block". [measured: what fits]
+            # What the backward pass computes again: "none", "dots", "attention" or "block". [measured: what fits]
             remat="dots",
         )
     )

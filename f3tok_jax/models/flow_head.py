@@ -25,6 +25,7 @@ from f3tok_jax.models.transformer import layers
 from f3tok_jax.models.transformer import transformer as transformer_lib
 
 _TIME_FEATURES = 256  # sinusoids of the time
+_TILE = 16  # positions, of bfloat16 in a TPU's memory
 _TIME_SCALE = 1000.0  # of t in [0, 1], so that the sinusoids tell neighbours apart
 
 
@@ -147,12 +148,14 @@ class FlowHead(nn.Module):
         """The transformer over many short sequences [n, s, width], as many as fit into a row.
 
         Scores of a few positions leave nearly all of a TPU's lanes empty. In longer rows, where
-        segments keep the sequences apart, they do not, and from 512 positions on the attention
-        kernel has them. A CPU is faster with one sequence per row.
+        segments keep the sequences apart, they do not, and where rows are whole tiles of a TPU's
+        memory its attention kernel has them. A CPU is faster with one sequence per row.
         """
         count, length, width = x.shape
         fitting = range(1, max(self.row // length, 1) + 1)
-        per_row = max(number for number in fitting if count % number == 0)
+        dividing = [number for number in fitting if count % number == 0]
+        whole = [number for number in dividing if number * length % _TILE == 0]
+        per_row = max(whole or dividing)
         if per_row == 1:
             return self.transformer(x)
         rows = x.reshape(count // per_row, per_row * length, width)

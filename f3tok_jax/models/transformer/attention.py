@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Grouped-query attention: whole sequences, plain or by the TPU's splash kernel, and from a cache.
+"""Grouped-query attention: whole sequences, plain or by kernels for TPUs, and from a cache.
 
 Heads stand before positions, [b, h, t, d]: that is how the kernel tiles, and a product that writes
 them so costs a TPU nothing, while changing places afterwards does.
@@ -13,65 +13,105 @@ Letters in shapes, beside the package's:
     d   width of a head
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
 from f3tok_jax.devices import sharding
+from f3tok_jax.models.transformer import layers
 
-IMPLEMENTATIONS = ("auto", "plain", "splash")
+IMPLEMENTATIONS = ("auto", "plain", "rows", "splash")
 
-# From here on the kernel is used where "auto" may choose: below, all scores of a head are smaller
-# than the tiles it works in.
-_SPLASH_MIN_LENGTH = 512
-_LANES = 128  # of a TPU; the kernel's tiles are multiples of it
-_SPLASH_BLOCKS = (512, 384, 256, 128)  # positions per tile, the first that divides the length
+TOTAL = "what softmax divides by"  # name of what "rows" keeps for its gradient, for remat policies
+
+_LANES = 128  # of a TPU
+_SUBLANES = 16  # rows of a tile of bfloat16 there
+_ROWS_MAX_LENGTH = 2048  # up to which what a row's gradient needs fits the kernel's memory
+# From here on "auto" takes the kernels: below, all scores of a head are few, or fewer than a tile's.
+_ROWS_MIN_LENGTH, _SPLASH_MIN_LENGTH = 64, 512
+_SPLASH_BLOCKS = range(1024, 0, -_LANES)  # positions per tile, the first that divides the length
 
 # A finite stand-in for minus infinity: a row without any allowed key stays free of NaNs.
 _FORBIDDEN = -1e30
+
+# Logical names of the axes of queries, and of keys and values.
+_HEADS = tuple(("batch", name, None, None) for name in ("heads", "kv_heads"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How positions attend.
+
+    Attributes:
+        causal: position i sees none after it.
+        window: i sees those less than `window` away; 0 for all.
+        implementation: of `IMPLEMENTATIONS`. "rows" is this package's kernels, "splash" is JAX's for
+            longer rows and other heads; "auto" is that which length and width of a head suit, on a
+            TPU, else "plain".
+    """
+
+    causal: bool
+    window: int
+    implementation: str
 
 
 def attend(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    *,
-    causal: bool,
-    window: int,
+    preparation: layers.Preparation,
     segments: jax.Array | None,
-    implementation: str,
+    *,
+    kind: Kind,
 ) -> jax.Array:
     """Attends within whole sequences.
 
     Args:
-        query: [b, h, t, d].
-        key: [b, g, t, d].
+        query: [b, h, t, d], as it leaves its projection.
+        key: [b, g, t, d], likewise.
         value: [b, g, t, d].
-        causal: position i sees none after it.
-        window: i sees those less than `window` away; 0 for all.
+        preparation: norms and rotation of queries and keys.
         segments: [b, t] int32, i sees its own segment only; None for one segment.
-        implementation: of `IMPLEMENTATIONS`; "auto" is the splash kernel on a TPU where length and
-            width of a head suit it, else "plain".
+        kind: of attention.
 
     Returns:
         [b, h, t, d] in the query's dtype; softmax in float32.
     """
-    options = dict(causal=causal, window=window)
-    plain = functools.partial(_attend_plain, **options)
-    if implementation == "plain":
-        return plain(query, key, value, segments)
-    if implementation == "splash":
-        return splash(query, key, value, segments, **options)
-    if implementation != "auto":
+    if kind.implementation not in IMPLEMENTATIONS:
         raise ValueError(
-            f"attention_implementation must be one of {IMPLEMENTATIONS}, got {implementation!r}"
+            f"attention_implementation must be one of {IMPLEMENTATIONS}, got "
+            f"{kind.implementation!r}"
         )
-    if query.shape[2] < _SPLASH_MIN_LENGTH or query.shape[-1] % (_LANES // 2):
-        return plain(query, key, value, segments)
-    return jax.lax.platform_dependent(
-        query, key, value, segments, tpu=functools.partial(splash, **options), default=plain
-    )
+    found = {
+        "plain": functools.partial(_plain, kind=kind),
+        "rows": functools.partial(rows, kind=kind),
+        "splash": functools.partial(splash, kind=kind),
+    }
+    arguments = query, key, value, preparation, segments
+    if kind.implementation != "auto":
+        return found[kind.implementation](*arguments)
+    name = _suiting(query.shape, key.shape)
+    if name == "plain":
+        return found[name](*arguments)
+    return jax.lax.platform_dependent(*arguments, tpu=found[name], default=found["plain"])
+
+
+def _suiting(query: tuple[int, ...], key: tuple[int, ...]) -> str:
+    """The implementation for heads of such shapes on a TPU."""
+    length, width = query[2:]
+    # Each device runs a kernel on its own rows and heads, of which all must have as many.
+    if not all(sharding.divides(shape, names) for shape, names in zip((query, key), _HEADS)):
+        return "plain"
+    if width == _LANES and _ROWS_MIN_LENGTH <= length <= _ROWS_MAX_LENGTH:
+        return "rows"
+    return "plain" if length < _SPLASH_MIN_LENGTH or width % (_LANES // 2) else "splash"
+
+
+def _plain(query, key, value, preparation, segments, *, kind):
+    query, key = preparation(query, key)
+    return _attend_plain(query, key, value, segments, causal=kind.causal, window=kind.window)
 
 
 def _attend_plain(query, key, value, segments, *, causal, window):
@@ -153,46 +193,91 @@ def _weighted_sum(weights: jax.Array, value: jax.Array, dtype: jnp.dtype) -> jax
     return grouped.reshape(grouped.shape[0], -1, *grouped.shape[3:])
 
 
+def rows(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    preparation: layers.Preparation,
+    segments: jax.Array | None,
+    *,
+    kind: Kind,
+    interpret: bool = False,
+) -> jax.Array:
+    """`attend` by `attention_kernel`, for rows that it suits.
+
+    Args:
+        query: as in `attend`.
+        key: likewise.
+        value: likewise.
+        preparation: likewise.
+        segments: likewise.
+        kind: likewise.
+        interpret: runs the kernels as ordinary operations, on any platform.
+    """
+    # Imported late, as all kernels: Pallas takes time that a program without it need not wait.
+    from f3tok_jax.models.transformer import attention_kernel
+
+    batch, _, length, width = query.shape
+    if segments is None:
+        segments = jnp.ones((batch, length), jnp.int32)
+    padding = -length % (_SUBLANES if length <= _LANES else _LANES)
+    along = lambda array: _padded(array, padding)
+    segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
+    epsilon = None if preparation.scales is None else preparation.epsilon
+    scales = preparation.scales or (jnp.ones((width,), jnp.float32),) * 2
+    shape = attention_kernel.Shape(kind.causal, kind.window, epsilon, TOTAL, interpret)
+    cosines, sines = (along(angles)[:, 0] for angles in preparation.rotation)
+    angle = ("batch" if cosines.shape[0] > 1 else None, None, None)
+
+    def local(query, key, value, query_scale, key_scale, cosines, sines, segments):
+        scales, rotation = (query_scale, key_scale), (cosines, sines)
+        return attention_kernel.attend(query, key, value, scales, rotation, segments, shape)
+
+    # A kernel is opaque to the partitioner: each device runs its own rows and heads.
+    heads, groups = _HEADS
+    names = (heads, groups, groups, (None,), (None,), angle, angle, ("batch", None))
+    local = sharding.on_each_device(local, names, heads)
+    attended = local(*map(along, (query, key, value)), *scales, cosines, sines, segments)
+    return attended[:, :, :length]
+
+
 def splash(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    preparation: layers.Preparation,
     segments: jax.Array | None,
     *,
-    causal: bool,
-    window: int,
+    kind: Kind,
     interpret: bool = False,
 ) -> jax.Array:
-    """`attend` by the splash kernel: scores live in tiles only, forbidden tiles are not computed.
+    """`attend` by JAX's splash kernel: scores live in tiles only, forbidden tiles are not computed.
 
-    Args:
-        query: [b, h, t, d].
-        key: [b, g, t, d].
-        value: [b, g, t, d].
-        segments: [b, t] int32 or None.
-        causal: as in `attend`.
-        window: as in `attend`.
-        interpret: runs the kernel as ordinary operations, on any platform.
+    Arguments are those of `rows`.
     """
+    query, key = preparation(query, key)
     batch, _, length, width = query.shape
     if segments is None:
         segments = jnp.ones((batch, length), jnp.int32)
     padding = -length % _LANES
-    query, key, value = (
-        jnp.pad(array, ((0, 0), (0, 0), (0, padding), (0, 0)))
-        for array in (query * jnp.asarray(width**-0.5, query.dtype), key, value)
-    )
+    query = query * jnp.asarray(width**-0.5, query.dtype)
+    query, key, value = (_padded(array, padding) for array in (query, key, value))
     segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
-    local = functools.partial(_splash_local, causal=causal, window=window, interpret=interpret)
-    # A kernel is opaque to the partitioner: each device runs its own rows and heads.
-    heads, groups = (("batch", name, None, None) for name in ("heads", "kv_heads"))
+    local = functools.partial(
+        _splash_local, causal=kind.causal, window=kind.window, interpret=interpret
+    )
+    heads, groups = _HEADS
     local = sharding.on_each_device(local, (heads, groups, groups, ("batch", None)), heads)
     return local(query, key, value, segments)[:, :, :length]
 
 
+def _padded(array: jax.Array, padding: int) -> jax.Array:
+    """[b, h, t + padding, d]"""
+    return jnp.pad(array, ((0, 0), (0, 0), (0, padding), (0, 0)))
+
+
 def _splash_local(query, key, value, segments, *, causal, window, interpret):
     """[b, h, t, d] on one device, t a multiple of the lanes."""
-    # Imported late, as its mask: a sixth of a second that a program without it need not wait.
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import functools
 
 from flax import linen as nn
+import flax.struct
 import jax
 from jax.experimental import layout
 import jax.numpy as jnp
@@ -106,16 +107,56 @@ class RMSNorm(nn.Module):
     """Divides by the root of the mean square over the last axis, in float32, and scales."""
 
     epsilon: float
-    axis_name: str | None = "embed"
 
     @nn.compact
     def __call__(self, x):
-        init = nn.with_logical_partitioning(nn.initializers.ones, (self.axis_name,))
-        scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        full = x.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(full**2, -1, keepdims=True) + self.epsilon)
-        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
-        return (full * inverse * scale).astype(x.dtype)
+        return normalize(x, norm_scale(self, x.shape[-1], "embed"), self.epsilon)
+
+
+class HeadScale(nn.Module):
+    """The scale [head_dim] of a norm over each head, for whoever computes it; an RMSNorm's."""
+
+    head_dim: int
+
+    @nn.compact
+    def __call__(self):
+        return norm_scale(self, self.head_dim, None)
+
+
+def norm_scale(module: nn.Module, width: int, axis_name: str | None) -> jax.Array:
+    """The parameter "scale" [width] float32 of `module`, ones at first."""
+    init = nn.with_logical_partitioning(nn.initializers.ones, (axis_name,))
+    return module.param("scale", init, (width,), jnp.float32).astype(jnp.float32)
+
+
+def normalize(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
+    """`x`, divided by the root of its mean square over the last axis, times `scale`."""
+    full = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(full**2, -1, keepdims=True) + epsilon)
+    scale = scale.reshape((1,) * (x.ndim - 1) + (-1,))
+    return (full * inverse * scale).astype(x.dtype)
+
+
+@flax.struct.dataclass
+class Preparation:
+    """What happens to queries and keys between their projections and attention.
+
+    Attributes:
+        rotation: cosines and sines [b or 1, 1, t, head_dim] float32.
+        scales: [head_dim] float32 each, of the norms of queries and keys; None without norms.
+        epsilon: of the norms.
+    """
+
+    rotation: tuple[jax.Array, jax.Array]
+    scales: tuple[jax.Array, jax.Array] | None
+    epsilon: float = flax.struct.field(pytree_node=False)
+
+    def __call__(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Queries and keys [b, heads, t, head_dim] as their scores are taken."""
+        if self.scales is not None:
+            query = normalize(query, self.scales[0], self.epsilon)
+            key = normalize(key, self.scales[1], self.epsilon)
+        return rotate(query, *self.rotation), rotate(key, *self.rotation)
 
 
 def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:

@@ -21,17 +21,22 @@ from f3tok_jax.models.transformer import layers
 ATTENTIONS = ("causal", "bidirectional")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 
-_KEPT = "output of a dense layer"  # name for the policy below
+# What the policies below name: outputs of dense layers, and of attention, about as wide as what a
+# block adds to; and those that are as wide as the hidden layer.
+_NARROW, _HIDDEN = "as wide as the stream", "as wide as the hidden layer"
 # Rotating takes memory by its square, at once, and a stranger's file may ask for any; heads of models
 # have 64 to 256.
 _MAX_HEAD_DIM = 2**11
 _STREAM = ("batch", "time", "embed")  # axes of what every block adds to
 
-# What the backward pass finds again instead of computing it: everything, the outputs of the dense
-# layers, or the input of each block alone.
+_named = jax.checkpoint_policies.save_only_these_names
+# What the backward pass finds again instead of computing it: everything; the outputs of the dense
+# layers and of attention; of those the hidden layer's alone, which a scan keeps without copying them,
+# as it must what kernels read; or the input of each block.
 _REMAT_POLICIES = {
     "none": None,
-    "dots": jax.checkpoint_policies.save_only_these_names(_KEPT),
+    "dots": _named(_NARROW, attention_lib.TOTAL, _HIDDEN),
+    "attention": _named(_HIDDEN),
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 REMATS = tuple(_REMAT_POLICIES)
@@ -288,22 +293,16 @@ class _Attention(_Fields):
         query = self._heads("query", self.num_heads, "heads", x)
         key = self._heads("key", self.num_kv_heads, "kv_heads", x)
         value = self._heads("value", self.num_kv_heads, "kv_heads", x)
-        if self.qk_norm:
-            query = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="query_norm")(query)
-            key = layers.RMSNorm(self.norm_epsilon, axis_name=None, name="key_norm")(key)
-        query = layers.rotate(query, *shared["rotation"])
-        key = layers.rotate(key, *shared["rotation"])
+        preparation = layers.Preparation(shared["rotation"], self._scales(), self.norm_epsilon)
         if memory is None:
+            kind = attention_lib.Kind(
+                self.attention == "causal", self.window, self.attention_implementation
+            )
             attended = attention_lib.attend(
-                query,
-                key,
-                value,
-                causal=self.attention == "causal",
-                window=self.window,
-                segments=shared["segments"],
-                implementation=self.attention_implementation,
+                query, key, value, preparation, shared["segments"], kind=kind
             )
         else:
+            query, key = preparation(query, key)
             attended = attention_lib.attend_cached(
                 query,
                 key,
@@ -324,7 +323,13 @@ class _Attention(_Fields):
             compute_dtype=self.compute_dtype,
             name="output",
         )
-        return _kept(output(_unfused(attended))), memory
+        return _kept(output(_unfused(_kept(attended)))), memory
+
+    def _scales(self) -> tuple[jax.Array, jax.Array] | None:
+        if not self.qk_norm:
+            return None
+        names = ("query_norm", "key_norm")
+        return tuple(layers.HeadScale(self.head_dim, name=name)() for name in names)
 
     def _heads(self, name: str, num_heads: int, axis_name: str, x: jax.Array) -> jax.Array:
         """[b, num_heads, t, head_dim]"""
@@ -347,7 +352,10 @@ class _FeedForward(_Fields):
     def __call__(self, x):
         dtype, into = self.compute_dtype, ("embed", "hidden")
         gate, up = (
-            _kept(layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name=name)(x))
+            _kept(
+                layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name=name)(x),
+                _HIDDEN,
+            )
             for name in ("gate", "up")
         )
         hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
@@ -378,8 +386,8 @@ def _scatter_heads(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.A
     return memory.at[rows, :, slots].set(new.swapaxes(1, 2), mode="drop")
 
 
-def _kept(x: jax.Array) -> jax.Array:
-    return ad_checkpoint.checkpoint_name(x, _KEPT)
+def _kept(x: jax.Array, name: str = _NARROW) -> jax.Array:
+    return ad_checkpoint.checkpoint_name(x, name)
 
 
 def _unfused(x: jax.Array) -> jax.Array:
