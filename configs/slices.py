@@ -26,7 +26,7 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
     },
     "generation": {
         "tiny": [("v5e:1x1", 1)],
-        "base": [("v5e:2x4", 1), ("v5e:4x4", 1), ("v5e:4x4", 2), ("v5p:2x2x1", 1)],
+        "base": [("v5e:4x4", 1), ("v5e:4x4", 2), ("v5p:2x2x1", 1)],
         "large": [("v5p:4x4x4", 1), ("v5p:4x4x4", 2)],
     },
 }

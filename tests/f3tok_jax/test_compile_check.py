@@ -48,7 +48,6 @@ _HELD = [
     ("representation:large", "v5p:4x4x4", 2, "all", 10.28, 0),
     ("generation:base", "v5e:4x4", 1, "all", 5.68, 0),
     ("generation:base", "v5e:4x4", 2, "all", 2.95, 0),
-    ("generation:base", "v5e:2x4", 1, "all", 11.31, 0),
     ("generation:base", "v5p:2x2x1", 1, "all", 24.94, 0),
     ("generation:base", "v5e:1x1", 1, "patch", 1.67, 0),
     ("generation:large", "v5p:4x4x4", 1, "all", 5.37, 0),

@@ -28,9 +28,10 @@ TOTAL = "what softmax divides by"  # name of what "rows" keeps for its gradient,
 
 _LANES = 128  # of a TPU
 _SUBLANES = 16  # rows of a tile of bfloat16 there
-_ROWS_MAX_LENGTH = 2048  # up to which what a row's gradient needs fits the kernel's memory
-# From here on "auto" takes the kernels: below, all scores of a head are few, or fewer than a tile's.
-_ROWS_MIN_LENGTH, _SPLASH_MIN_LENGTH = 64, 512
+# Where "auto" takes the kernels: in shorter rows all scores of a head are few, and the tiles of longer
+# ones make programs that take minutes to compile.
+_ROWS_LENGTHS = range(64, 1281)
+_SPLASH_MIN_LENGTH = 512
 _SPLASH_BLOCKS = range(1024, 0, -_LANES)  # positions per tile, the first that divides the length
 
 # A finite stand-in for minus infinity: a row without any allowed key stays free of NaNs.
@@ -104,7 +105,7 @@ def _suiting(query: tuple[int, ...], key: tuple[int, ...]) -> str:
     # Each device runs a kernel on its own rows and heads, of which all must have as many.
     if not all(sharding.divides(shape, names) for shape, names in zip((query, key), _HEADS)):
         return "plain"
-    if width == _LANES and _ROWS_MIN_LENGTH <= length <= _ROWS_MAX_LENGTH:
+    if width == _LANES and length in _ROWS_LENGTHS:
         return "rows"
     return "plain" if length < _SPLASH_MIN_LENGTH or width % (_LANES // 2) else "splash"
 

@@ -12,7 +12,8 @@ transposed matrix of scores: only keys, values and results change their axes.
 
 A row is cut into tiles of queries, each with the keys that some of its queries may see. Unlike with
 the kernels that come with JAX, a row is one step of the kernel's loop, whose overhead is that of a
-hundred thousand scores, and no statistics are written 128 times.
+hundred thousand scores, and no statistics are written 128 times. All tiles of a step are written out
+one after the other, so that they overlap; long rows would make long programs.
 
 Letters in shapes are those of `attention`.
 """
@@ -28,8 +29,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
-_TILE = 256  # queries of a tile; a multiple of the lanes
-_POSITIONS = 1024  # of a step, those of all rows and heads of keys together, at least
+_TILE = 128  # queries of a tile, and keys: the lanes
+# Of a step, those of all rows and heads of keys together; more where one row has more.
+_POSITIONS = 1024
 
 _FORBIDDEN = -1e30
 _LOG2_E = math.log2(math.e)
@@ -61,14 +63,15 @@ class Shape:
             seen = []
             for other in starts:
                 keys = slice(other, min(other + _TILE, length))
-                nearest = queries.start - (keys.stop - 1), queries.stop - 1 - keys.start
-                if self.causal and nearest[1] < 0:
+                # By how much a query stands behind a key.
+                least, most = queries.start - keys.stop + 1, queries.stop - 1 - keys.start
+                if self.causal and most < 0:
                     continue
-                if self.window and (nearest[0] >= self.window or -nearest[1] >= self.window):
+                if self.window and (least >= self.window or -most >= self.window):
                     continue
-                partial = self.causal and nearest[0] < 0
-                partial |= self.window > 0 and max(nearest[1], -nearest[0]) >= self.window
-                seen.append((keys, bool(partial)))
+                is_partial = self.causal and least < 0
+                is_partial |= 0 < self.window <= max(most, -least)
+                seen.append((keys, is_partial))
             yield queries, seen
 
     def allows(self, queries: slice, keys: slice) -> jax.Array:
@@ -97,7 +100,8 @@ def attend(
         key: [b, g, t, d], likewise.
         value: [b, g, t, d].
         scales: [d] float32 each, of the norms of queries and keys; not read without norms.
-        rotation: cosines and sines [b or 1, t, d] float32.
+        rotation: cosines and sines [b or 1, t, d] float32; positions are given, so that these get
+            no gradient.
         segments: [b, t] int32.
         shape: of the kernels.
 
@@ -147,10 +151,7 @@ def _run_forward(query, key, value, scales, rotation, segments, shape):
 def _run_backward(query, key, value, scales, rotation, segments, total, gradient, shape):
     """Gradients of all inputs of `_attend` but the shape; None of what has none."""
     arrays = _Arrays(query, key, rotation)
-    steps = math.prod(arrays.grid)
     sums = jax.ShapeDtypeStruct((*arrays.grid, 2, query.shape[-1]), jnp.float32)
-    length = query.shape[2]
-    scratch = [pltpu.VMEM((length, query.shape[-1]), jnp.float32)] * 2
     to_query, to_key, to_value, to_scales = arrays.call(
         "rows_backward",
         _backward_kernel,
@@ -166,9 +167,8 @@ def _run_backward(query, key, value, scales, rotation, segments, total, gradient
             (jax.ShapeDtypeStruct(value.shape, value.dtype), arrays.key),
             (sums, arrays.sums),
         ],
-        scratch=scratch,
     )
-    to_scales = jnp.sum(to_scales, axis=(0, 1)) if steps else to_scales
+    to_scales = jnp.sum(to_scales, axis=(0, 1))
     none = jax.tree.map(jnp.zeros_like, rotation)
     return to_query, to_key, to_value, (to_scales[0], to_scales[1]), none, None
 
@@ -212,7 +212,7 @@ class _Arrays:
             pl.BlockSpec((rows, length, 1), at_row),
         ]
 
-    def call(self, name, kernel, shape, *, inputs, specs, outputs, scratch=()):
+    def call(self, name, kernel, shape, *, inputs, specs, outputs):
         return pl.pallas_call(
             functools.partial(kernel, shape=shape),
             name=name,
@@ -220,7 +220,6 @@ class _Arrays:
             in_specs=specs,
             out_specs=[spec for _, spec in outputs],
             out_shape=[array for array, _ in outputs],
-            scratch_shapes=list(scratch),
             interpret=shape.interpret,
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "parallel"),
@@ -231,22 +230,27 @@ class _Arrays:
 class _Prepared:
     """Norm and rotation of heads [t, d], and their gradient, in float32."""
 
-    def __init__(self, x, scale, cosines, sines, epsilon):
-        self.scale, self.cosines, self.sines = scale, cosines, sines
+    def __init__(self, x, scale, cosines, sines, epsilon, swap):
+        self.scale, self.cosines, self.sines, self.swap = scale, cosines, sines, swap
         self.has_norm = epsilon is not None
-        self.normed = x.astype(jnp.float32)
+        self.normed, self.swapped = x.astype(jnp.float32), swap(x)
         if self.has_norm:
             square = jnp.mean(self.normed * self.normed, axis=-1, keepdims=True)
             self.inverse = jax.lax.rsqrt(square + epsilon)
-            self.normed = self.normed * self.inverse
+            self.normed *= self.inverse
+            self.swapped *= self.inverse
 
     def turned(self):
-        x = self.normed * self.scale if self.has_norm else self.normed
-        return x * self.cosines + _swapped(x) * self.sines
+        if not self.has_norm:
+            return self.normed * self.cosines + self.swapped * self.sines
+        swapped_scale = _rolled(self.scale)
+        return (self.normed * self.scale) * self.cosines + (
+            self.swapped * swapped_scale
+        ) * self.sines
 
-    def gradient(self, turned):
+    def gradient(self, turned, dtype):
         """Of x [t, d], and of the scale [1, d], from that of what is turned."""
-        x = turned * self.cosines + _swapped(turned * self.sines)
+        x = turned * self.cosines + self.swap((turned * self.sines).astype(dtype))
         if not self.has_norm:
             return x, jnp.zeros_like(self.scale)
         to_scale = jnp.sum(x * self.normed, axis=0, keepdims=True)
@@ -255,9 +259,21 @@ class _Prepared:
         return self.inverse * (x - self.normed * along), to_scale
 
 
-def _swapped(x):
-    """Both halves of the lanes in each other's place."""
+def _rolled(x):
     return pltpu.roll(x, x.shape[-1] // 2, 1)
+
+
+def _swapper(width, dtype):
+    """Both halves of the lanes in each other's place, in float32, of what has `dtype`.
+
+    The lanes' own unit is busy with sums; bfloat16 passes through a product with a permutation as it
+    is.
+    """
+    if dtype != jnp.bfloat16:
+        return lambda x: _rolled(x.astype(jnp.float32))
+    row, column = (jax.lax.broadcasted_iota(jnp.int32, (width, width), axis) for axis in (0, 1))
+    permutation = (jnp.abs(row - column) == width // 2).astype(dtype)
+    return lambda x: _product(x, permutation, 1, 0)
 
 
 def _product(a, b, contract_a, contract_b):
@@ -266,11 +282,10 @@ def _product(a, b, contract_a, contract_b):
     )
 
 
-def _scores(key, query, row_ids, column_ids, queries, seen, shape):
-    """Scores [s, t] of each of the tiles of keys in `seen`, forbidden ones far below all others."""
+def _masked(scores, row_ids, column_ids, queries, seen, shape):
+    """Scores [s, t] of tiles of keys, forbidden ones far below all others."""
     found = []
-    for keys, is_partial in seen:
-        score = _product(key[keys], query[queries], 1, 1)
+    for score, (keys, is_partial) in zip(scores, seen):
         allowed = column_ids[keys] == row_ids[:, queries]
         if is_partial:
             allowed &= shape.allows(queries, keys)
@@ -286,49 +301,78 @@ def _joined(parts, join, reduce):
 def _each_row(rows, body):
     if rows == 1:
         body(0)
-        return
-
-    def step(row, carry):
-        body(row)
-        return carry
-
-    jax.lax.fori_loop(0, rows, step, 0)
+    else:
+        jax.lax.fori_loop(0, rows, lambda row, _: body(row), None)
 
 
-def _forward_kernel(
-    *refs,
-    shape: Shape,
-):
+def _in_stages(items, *stages):
+    """Each stage of each item on what the stage before made of it, items overlapping.
+
+    The compiler keeps to the order in which a kernel is written: while the products of one tile run,
+    sums and exponentials of the one before can.
+    """
+    items, under_way = list(items), {}
+    for step in range(len(items) + len(stages) - 1):
+        for number, stage in enumerate(stages):
+            index = step - number
+            if 0 <= index < len(items):
+                under_way[index] = stage(items[index], under_way.pop(index, None))
+
+
+def _forward_kernel(*refs, shape: Shape):
     query_ref, key_ref, value_ref, scale_ref, cosine_ref, sine_ref, row_ref, column_ref = refs[:8]
     output_ref, total_ref = refs[8:]
     rows, groups, length, width = key_ref.shape
     per_group = query_ref.shape[1] // groups
     dtype = query_ref.dtype
     factor = width**-0.5 * _LOG2_E
+    swap = _swapper(width, dtype)
 
     def run(row):
         angle = row if cosine_ref.shape[0] == rows else 0
         cosines, sines = cosine_ref[angle], sine_ref[angle]
         row_ids, column_ids = row_ref[row], column_ref[row]
-        prepare = functools.partial(_Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon)
-        for group in range(groups):
-            key = prepare(key_ref[row, group], scale_ref[1:2]).turned().astype(dtype)
-            value = value_ref[row, group].T
-            for head in range(group * per_group, (group + 1) * per_group):
-                query = prepare(query_ref[row, head], scale_ref[0:1]).turned() * factor
-                query = query.astype(dtype)
-                for queries, seen in shape.tiles(length):
-                    scores = _scores(key, query, row_ids, column_ids, queries, seen, shape)
-                    highest = _joined(scores, jnp.maximum, jnp.max)
-                    weights = [jnp.exp2(score - highest) for score in scores]
-                    total = _joined(weights, jnp.add, jnp.sum)
-                    summed = sum(
-                        _product(value[:, keys], weight.astype(dtype), 1, 0)
-                        for (keys, _), weight in zip(seen, weights)
-                    )
-                    summed = summed * (1.0 / total)
-                    output_ref[row, head, queries] = summed.T.astype(dtype)
-                    total_ref[row, head, :, queries] = highest + jnp.log2(total)
+        prepare = functools.partial(
+            _Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon, swap=swap
+        )
+
+        @functools.cache
+        def key_of(group):
+            return prepare(key_ref[row, group], scale_ref[1:2]).turned().astype(dtype)
+
+        @functools.cache
+        def value_of(group):
+            return value_ref[row, group].T
+
+        @functools.cache
+        def query_of(head):
+            return (prepare(query_ref[row, head], scale_ref[0:1]).turned() * factor).astype(dtype)
+
+        def score(item, _):
+            head, queries, seen = item
+            query, key = query_of(head)[queries], key_of(head // per_group)
+            return [_product(key[keys], query, 1, 1) for keys, _ in seen]
+
+        def weigh(item, scores):
+            _, queries, seen = item
+            scores = _masked(scores, row_ids, column_ids, queries, seen, shape)
+            highest = _joined(scores, jnp.maximum, jnp.max)
+            weights = [jnp.exp2(score - highest) for score in scores]
+            return weights, highest, _joined(weights, jnp.add, jnp.sum)
+
+        def add(item, weighed):
+            (head, queries, seen), (weights, highest, total) = item, weighed
+            value = value_of(head // per_group)
+            summed = sum(
+                _product(value[:, keys], weight.astype(dtype), 1, 0)
+                for (keys, _), weight in zip(seen, weights)
+            )
+            output_ref[row, head, queries] = (summed * (1.0 / total)).T.astype(dtype)
+            total_ref[row, head, :, queries] = highest + jnp.log2(total)
+
+        heads = range(groups * per_group)
+        items = [(head, *tile) for head in heads for tile in shape.tiles(length)]
+        _in_stages(items, score, weigh, add)
 
     _each_row(rows, run)
 
@@ -336,52 +380,92 @@ def _forward_kernel(
 def _backward_kernel(*refs, shape: Shape):
     query_ref, key_ref, value_ref, gradient_ref, total_ref = refs[:5]
     scale_ref, cosine_ref, sine_ref, row_ref, column_ref = refs[5:10]
-    to_query_ref, to_key_ref, to_value_ref, to_scale_ref, key_sum, value_sum = refs[10:]
+    to_query_ref, to_key_ref, to_value_ref, to_scale_ref = refs[10:]
     rows, groups, length, width = key_ref.shape
     per_group = query_ref.shape[1] // groups
     dtype = query_ref.dtype
     factor = width**-0.5 * _LOG2_E
+    swap = _swapper(width, dtype)
     to_scale_ref[...] = jnp.zeros_like(to_scale_ref)
 
     def run(row):
         angle = row if cosine_ref.shape[0] == rows else 0
         cosines, sines = cosine_ref[angle], sine_ref[angle]
         row_ids, column_ids = row_ref[row], column_ref[row]
-        prepare = functools.partial(_Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon)
-        for group in range(groups):
-            prepared_key = prepare(key_ref[row, group], scale_ref[1:2])
-            key = prepared_key.turned().astype(dtype)
-            key_columns = key.T
-            value = value_ref[row, group]
-            key_sum[...] = jnp.zeros_like(key_sum)
-            value_sum[...] = jnp.zeros_like(value_sum)
-            for head in range(group * per_group, (group + 1) * per_group):
-                prepared = prepare(query_ref[row, head], scale_ref[0:1])
-                query = (prepared.turned() * factor).astype(dtype)
-                gradient = gradient_ref[row, head]
-                found = []
-                for queries, seen in shape.tiles(length):
-                    scores = _scores(key, query, row_ids, column_ids, queries, seen, shape)
-                    total = total_ref[row, head, :, queries]
-                    weights = [jnp.exp2(score - total) for score in scores]
-                    pulls = [_product(value[keys], gradient[queries], 1, 1) for keys, _ in seen]
-                    weighted = [weight * pull for weight, pull in zip(weights, pulls)]
-                    mean = _joined(weighted, jnp.add, jnp.sum)
-                    summed = 0.0
-                    for (keys, _), weight, part in zip(seen, weights, weighted):
-                        to_score = (part - weight * mean).astype(dtype)
-                        weight = weight.astype(dtype)
-                        value_sum[keys] += _product(weight, gradient[queries], 1, 0)
-                        key_sum[keys] += _product(to_score, query[queries], 1, 0)
-                        summed += _product(key_columns[:, keys], to_score, 1, 0)
-                    found.append(summed.T)
-                turned = jnp.concatenate(found, axis=0) * width**-0.5
-                to_query, to_scale = prepared.gradient(turned)
-                to_query_ref[row, head] = to_query.astype(dtype)
-                to_scale_ref[0:1] += to_scale
-            to_key, to_scale = prepared_key.gradient(key_sum[...] * (1.0 / _LOG2_E))
+        prepare = functools.partial(
+            _Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon, swap=swap
+        )
+
+        @functools.cache
+        def key_of(group):
+            prepared = prepare(key_ref[row, group], scale_ref[1:2])
+            key = prepared.turned().astype(dtype)
+            return prepared, key, key.T
+
+        @functools.cache
+        def query_of(head):
+            prepared = prepare(query_ref[row, head], scale_ref[0:1])
+            return prepared, (prepared.turned() * factor).astype(dtype)
+
+        def score(item, _):
+            head, queries, seen = item
+            query, (_, key, _) = query_of(head)[1][queries], key_of(head // per_group)
+            gradient, value = gradient_ref[row, head, queries], value_ref[row, head // per_group]
+            return [
+                (_product(key[keys], query, 1, 1), _product(value[keys], gradient, 1, 1))
+                for keys, _ in seen
+            ]
+
+        def weigh(item, found):
+            head, queries, seen = item
+            scores, pulls = zip(*found)
+            scores = _masked(scores, row_ids, column_ids, queries, seen, shape)
+            total = total_ref[row, head, :, queries]
+            weights = [jnp.exp2(score - total) for score in scores]
+            weighted = [weight * pull for weight, pull in zip(weights, pulls)]
+            mean = _joined(weighted, jnp.add, jnp.sum)
+            to_scores = [part - weight * mean for weight, part in zip(weights, weighted)]
+            return [
+                (weight.astype(dtype), to_score.astype(dtype))
+                for weight, to_score in zip(weights, to_scores)
+            ]
+
+        to_values, to_keys, to_queries = {}, {}, {}
+
+        def add(item, weighed):
+            head, queries, seen = item
+            group = head // per_group
+            query, gradient = query_of(head)[1][queries], gradient_ref[row, head, queries]
+            key_columns, summed = key_of(group)[2], 0.0
+            for (keys, _), (weight, to_score) in zip(seen, weighed):
+                place = group, keys.start
+                to_values[place] = to_values.get(place, 0.0) + _product(weight, gradient, 1, 0)
+                to_keys[place] = to_keys.get(place, 0.0) + _product(to_score, query, 1, 0)
+                summed += _product(key_columns[:, keys], to_score, 1, 0)
+            to_queries[head, queries.start] = summed.T
+            if queries.stop == length:
+                finish_query(head)
+                if (head + 1) % per_group == 0:
+                    finish_key(group)
+
+        starts = [queries.start for queries, _ in shape.tiles(length)]
+
+        def finish_query(head):
+            turned = jnp.concatenate([to_queries[head, start] for start in starts], axis=0)
+            to_query, to_scale = query_of(head)[0].gradient(turned * width**-0.5, dtype)
+            to_query_ref[row, head] = to_query.astype(dtype)
+            to_scale_ref[0:1] += to_scale
+
+        def finish_key(group):
+            turned = jnp.concatenate([to_keys[group, start] for start in starts], axis=0)
+            to_key, to_scale = key_of(group)[0].gradient(turned * (1.0 / _LOG2_E), dtype)
             to_scale_ref[1:2] += to_scale
             to_key_ref[row, group] = to_key.astype(dtype)
-            to_value_ref[row, group] = value_sum[...].astype(dtype)
+            to_value = jnp.concatenate([to_values[group, start] for start in starts], axis=0)
+            to_value_ref[row, group] = to_value.astype(dtype)
+
+        heads = range(groups * per_group)
+        items = [(head, *tile) for head in heads for tile in shape.tiles(length)]
+        _in_stages(items, score, weigh, add)
 
     _each_row(rows, run)
