@@ -136,6 +136,7 @@ def _run_forward(query, key, value, scales, rotation, segments, shape):
         "rows_forward",
         _forward_kernel,
         shape,
+        num_products=2,
         inputs=[query, key, value, *_shared(scales, rotation, segments)],
         specs=[arrays.query, arrays.key, arrays.key, *arrays.shared],
         outputs=[
@@ -156,6 +157,7 @@ def _run_backward(query, key, value, scales, rotation, segments, total, gradient
         "rows_backward",
         _backward_kernel,
         shape,
+        num_products=5,
         inputs=[query, key, value, gradient, total, *_shared(scales, rotation, segments)],
         specs=[
             *(arrays.query, arrays.key, arrays.key, arrays.query, arrays.total),
@@ -212,17 +214,29 @@ class _Arrays:
             pl.BlockSpec((rows, length, 1), at_row),
         ]
 
-    def call(self, name, kernel, shape, *, inputs, specs, outputs):
+    def call(self, name, kernel, shape, *, num_products, inputs, specs, outputs):
+        """Runs a kernel; `num_products` are those of each tile, for whoever asks what it costs."""
+        arrays = [array for array, _ in outputs]
+        batch, heads, length, width = arrays[0].shape
+        scores = sum(
+            (queries.stop - queries.start) * (keys.stop - keys.start)
+            for queries, seen in shape.tiles(length)
+            for keys, _ in seen
+        )
+        scores *= batch * heads
         return pl.pallas_call(
             functools.partial(kernel, shape=shape),
             name=name,
             grid=self.grid,
             in_specs=specs,
             out_specs=[spec for _, spec in outputs],
-            out_shape=[array for array, _ in outputs],
+            out_shape=arrays,
             interpret=shape.interpret,
-            compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel", "parallel"),
+            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
+            cost_estimate=pl.CostEstimate(
+                flops=2 * num_products * scores * width,
+                transcendentals=scores,
+                bytes_accessed=sum(array.size * array.dtype.itemsize for array in inputs + arrays),
             ),
         )(*inputs)
 
