@@ -9,7 +9,9 @@ import re
 import numpy as np
 
 _BYTES = {"pred": 1, "bf16": 2, "f16": 2, "c64": 8, "c128": 16, "s4": 0.5, "u4": 0.5, "token": 0}
-_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{[^{}]*?S\((\d+)\)\})?")
+_SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\](?:\{([^{}]*)\})?")
+_TILE = re.compile(r":T\(([0-9,]+)\)")
+_MEMORY = re.compile(r"S\(\d+\)")
 _NAME = re.compile(r"%([\w.\-]+)")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
@@ -100,36 +102,37 @@ def _joined(text: str) -> list[str]:
     return lines
 
 
-def shape_bytes(shape: str) -> float:
-    """Bytes of all arrays in the text of a shape, without padding."""
-    return sum(dtype_bytes(shape).values(), 0.0)
-
-
 def dtype_bytes(shape: str) -> dict[str, float]:
-    """The bytes of `shape_bytes` by the type of an element, such as "bf16"."""
+    """Bytes of all arrays in the text of a shape, without padding, by the type of an element, such as
+    "bf16"."""
     found: dict[str, float] = {}
     for dtype, sizes, _ in _SHAPE.findall(shape):
-        found[dtype] = found.get(dtype, 0.0) + _array_bytes(dtype, sizes)
+        found[dtype] = found.get(dtype, 0.0) + _array_bytes(dtype, numbers(sizes))
     return found
 
 
 def arrays(shape: str) -> list[str]:
-    """Texts of the arrays in the text of a shape, layouts left out but for the memory's number."""
-    found = _SHAPE.findall(shape)
-    return [
-        f"{name}[{sizes}]" + (f"{{S({space})}}" if space else "") for name, sizes, space in found
-    ]
+    """Texts of the arrays in the text of a shape, each with its layout."""
+    return [found.group(0) for found in _SHAPE.finditer(shape)]
+
+
+def stored_bytes(shape: str) -> float:
+    """Bytes of all arrays in the text of a shape, as they lie in memory: whole tiles.
+
+    The layout "{2,1,0:T(8,128)}" names the axes from the innermost on, and the tile of the last of
+    them: rows of 64 take as much as rows of 128.
+    """
+    return sum(_stored(*found) for found in _SHAPE.findall(shape))
 
 
 def hbm_bytes(shape: str) -> float:
-    """The bytes of `shape_bytes` that lie in a chip's main memory.
+    """The bytes of `stored_bytes` that lie in a chip's main memory.
 
     A layout that names a memory, as in "{1,0:T(8,128)S(1)}", names another: 1 is the vector memory
     (VMEM) beside the cores, 2 that of scalars and semaphores, 5 the host's.
     """
-    return sum(
-        _array_bytes(name, sizes) for name, sizes, space in _SHAPE.findall(shape) if not space
-    )
+    found = _SHAPE.findall(shape)
+    return sum(_stored(*one) for one in found if not _MEMORY.search(one[2]))
 
 
 def dimensions(shape: str) -> tuple[int, ...]:
@@ -237,8 +240,17 @@ def _valid_positions(*, size, window, outputs, stride, low, lhs_dilation, rhs_di
     return count
 
 
-def _array_bytes(dtype: str, sizes: str) -> float:
-    return float(_element_bytes(dtype) * np.prod(numbers(sizes)))
+def _stored(dtype: str, sizes: str, layout: str) -> float:
+    tile, lengths = _TILE.search(layout), numbers(sizes)
+    if tile:
+        order = numbers(layout.split(":")[0])
+        for axis, size in zip(order, reversed(numbers(tile.group(1)))):
+            lengths[axis] = -(-lengths[axis] // size) * size
+    return _array_bytes(dtype, lengths)
+
+
+def _array_bytes(dtype: str, sizes: list[int]) -> float:
+    return float(_element_bytes(dtype) * np.prod(sizes))
 
 
 def _element_bytes(dtype: str) -> float:

@@ -3,7 +3,8 @@
 """Bytes that a compiled program moves between a chip and its main memory (HBM).
 
 The layout of an array says in which memory it lies: what stays in vector memory (VMEM) is not
-counted, and what is fetched there ahead of time is counted once, at the fetch.
+counted, and what is fetched there ahead of time is counted once, at the fetch. Arrays are as large as
+the tiles that they fill.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ class Traffic:
             return self._fetched(instruction)
         if opcode in opcodes.SLICES:
             is_read = bool(hlo_text.hbm_bytes(self._shape(instruction.operands[0])))
-            return hlo_text.hbm_bytes(shape) + is_read * hlo_text.shape_bytes(shape)
+            return hlo_text.hbm_bytes(shape) + is_read * hlo_text.stored_bytes(shape)
         if opcode in opcodes.UPDATES:
             return 2.0 * self._update(instruction)
         operands = set(instruction.operands)
@@ -55,25 +56,25 @@ class Traffic:
         # A copy names what it makes first, a slice after what it is of.
         made = arrays[0 if instruction.opcode == "copy-start" else len(instruction.operands)]
         ends = (self._shape(instruction.operands[0]), made)
-        return sum(bool(hlo_text.hbm_bytes(end)) for end in ends) * hlo_text.shape_bytes(made)
+        return sum(bool(hlo_text.hbm_bytes(end)) for end in ends) * hlo_text.stored_bytes(made)
 
     def _update(self, instruction: hlo_text.Instruction) -> float:
         """Bytes of what is written in place, where that is main memory."""
         update = self._shape(instruction.operands[opcodes.UPDATES[instruction.opcode]])
-        return bool(hlo_text.hbm_bytes(instruction.shape)) * hlo_text.shape_bytes(update)
+        return bool(hlo_text.hbm_bytes(instruction.shape)) * hlo_text.stored_bytes(update)
 
     def _read(self, computation: str, index: int) -> float:
         """Bytes that a fused computation reads of its parameter `index`, wherever that lies."""
         inner = self.text.computations[computation]
         parameters = (found for found in inner.values() if found.opcode == "parameter")
         parameter = next(found for found in parameters if found.operands == (str(index),))
-        whole, read = hlo_text.shape_bytes(parameter.shape), 0.0
+        whole, read = hlo_text.stored_bytes(parameter.shape), 0.0
         for user in inner.values():
             if user.opcode in ("parameter", "tuple") or parameter.name not in user.operands:
                 continue
             is_first = user.operands[0] == parameter.name
             if user.opcode in opcodes.SLICES and is_first:
-                read += hlo_text.shape_bytes(user.shape)
+                read += hlo_text.stored_bytes(user.shape)
             elif user.opcode == "fusion":
                 (called,) = opcodes.called(user)
                 places = [i for i, name in enumerate(user.operands) if name == parameter.name]

@@ -193,7 +193,8 @@ class _Program:
             if key in heard or group == 1:
                 continue
             heard.add(key)
-            sent = sum(_near_and_all(self.types[one])[1] for one in set(inner_args))
+            bare = [re.sub(r"T\([\d,]+\)", "", self.types[one]) for one in set(inner_args)]
+            sent = sum(_near_and_all(one)[1] for one in bare)
             total += sent * (group if word == "all-gather" else 1)
         return total
 
@@ -218,9 +219,15 @@ def _near_and_all(kind):
         if bits is None:
             digits = re.search(r"\d+", one.group(1))
             bits = int(digits.group(0)) if digits else 0
-        size = bits / 8 * math.prod(int(n) for n in one.group(2).split(",") if n)
+        layout, sizes = one.group(3) or "", [int(n) for n in one.group(2).split(",") if n]
+        axes = [int(n) for n in re.findall(r"\d+", layout.split(":")[0])]
+        # Tiles are whole: of the innermost axis the last number of a tile, of the next the one before.
+        for tile in re.findall(r"T\(([\d,]+)\)", layout)[:1]:
+            for axis, whole in zip(axes, map(int, tile.split(",")[::-1])):
+                sizes[axis] = math.ceil(sizes[axis] / whole) * whole
+        size = bits / 8 * math.prod(sizes)
         total["all"] += size
-        total["near"] += size * (not re.search(r"S\(\d+\)", one.group(3) or ""))
+        total["near"] += size * (not re.search(r"S\(\d+\)", layout))
     return total["near"], total["all"]
 
 

@@ -7,9 +7,12 @@ import pytest
 from f3tok_jax.cost import hlo_text
 
 
-def test_shapes_are_measured_without_padding():
-    assert hlo_text.shape_bytes("bf16[6,380,768]{2,1,0:T(8,128)(2,1)}") == 2 * 6 * 380 * 768
-    assert hlo_text.shape_bytes("(f32[3]{0}, s32[], pred[8,2]{1,0})") == 12 + 4 + 16
+def test_shapes_are_measured_with_padding_where_they_lie_and_without_where_they_are_sent():
+    shape = "(bf16[6,380,64]{2,1,0:T(8,128)(2,1)}, f32[100,3]{0,1:T(4,128)S(1)}, s32[])"
+    assert hlo_text.dtype_bytes(shape) == {"bf16": 2 * 6 * 380 * 64, "f32": 4 * 300, "s32": 4}
+    assert hlo_text.hbm_bytes(shape) == 2 * 6 * 384 * 128 + 4
+    assert hlo_text.stored_bytes(shape) == 2 * 6 * 384 * 128 + 4 * 128 * 4 + 4
+    assert hlo_text.stored_bytes("(f32[3]{0}, s32[], pred[8,2]{1,0})") == 12 + 4 + 16
     assert hlo_text.dimensions("f32[1,10,4]{2,1,0}") == (1, 10, 4)
 
 
