@@ -25,6 +25,8 @@ class Collective:
         groups: of devices, by position in the program's device assignment; () for all or unknown.
         leaves_slice: whether the host passes it on to another slice.
         is_async: whether it has a start and an end, between which others compute.
+        parts: of those that the compiler has combined each one's op_name and the text of its shape;
+            of a single one its own.
     """
 
     opcode: str
@@ -34,6 +36,7 @@ class Collective:
     groups: tuple[tuple[int, ...], ...]
     leaves_slice: bool
     is_async: bool
+    parts: tuple[tuple[str, str], ...]
 
     @property
     def num_bytes(self) -> float:
@@ -53,6 +56,8 @@ def find(
         runs: its instructions outside fusions, each with how often it runs and the place where.
     """
     found: dict[tuple[str, str, str], Collective] = {}
+    computations = text.computations.values()
+    made = {name: one for computation in computations for name, one in computation.items()}
     for number, (instruction, times, place) in enumerate(runs):
         for inner in opcodes.nested(text, instruction):
             opcode = inner.opcode.removesuffix("-start")
@@ -64,10 +69,10 @@ def find(
             channel, leaves = _CHANNEL.search(inner.text), "is_host_transfer=true" in inner.text
             # The host's channels are numbered by themselves.
             which = channel.group(1) if channel and not leaves else f"at {number}"
-            key = (place, which, opcode)
+            key, op_name = (place, which, opcode), inner.op_name or instruction.op_name
             found[key] = Collective(
                 opcode=opcode,
-                op_name=inner.op_name or instruction.op_name,
+                op_name=op_name,
                 bytes_by_dtype=_moved(text, inner, opcode, groups),
                 times=times,
                 groups=groups,
@@ -75,8 +80,18 @@ def find(
                 is_async=key in found
                 or "async-start" in (instruction.opcode, inner.opcode)
                 or opcode != inner.opcode,
+                parts=_parts(inner, op_name, made),
             )
     return list(found.values())
+
+
+def _parts(
+    instruction: hlo_text.Instruction, op_name: str, made: Mapping[str, hlo_text.Instruction]
+) -> tuple[tuple[str, str], ...]:
+    sources = [made[name] for name in instruction.operands if name in made]
+    if len(sources) == 1:
+        return ((op_name, sources[0].shape),)
+    return tuple((source.op_name or op_name, source.shape) for source in sources)
 
 
 def _moved(

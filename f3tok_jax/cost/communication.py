@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from f3tok_jax.cost import hlo_cost
+from f3tok_jax.cost import hlo_text
 from f3tok_jax.devices import slices
 
 
@@ -59,7 +60,8 @@ def backward_sums(program: hlo_cost.Program) -> dict[str, float]:
     """
     sums: dict[str, float] = {}
     for found in program.collectives():
-        if found.opcode in ("all-reduce", "reduce-scatter") and "transpose(" in found.op_name:
-            for dtype, num_bytes in found.bytes_by_dtype.items():
+        if found.opcode in ("all-reduce", "reduce-scatter"):
+            shapes = [shape for op_name, shape in found.parts if "transpose(" in op_name]
+            for dtype, num_bytes in hlo_text.dtype_bytes(" ".join(shapes)).items():
                 sums[dtype] = sums.get(dtype, 0.0) + found.times * num_bytes
     return sums

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def format_table(cost: Mapping[str, Any]) -> str:
-    """Of what `step.measure` gives, with "config" beside it."""
+    """Of what `step.measure` gives, with "config" and "effort" beside it."""
     memory, roofline = cost["memory_bytes"], cost["roofline"]
     unit = cost["unit"].replace("_", "-")
     rate = f"{cost['unit']}_per_chip_second"
@@ -68,6 +68,8 @@ def _utilization(cost: Mapping[str, Any]) -> str:
         if network["seconds"]
     )
     words = f"{100 * cost['estimated_mfu']:.1f} % of the chip's peak are the model's own FLOPs"
+    if cost["effort"]:
+        words = f"with --effort=0, of the program that training runs; of this one {words}"
     if not networks:
         return words
     exposed = 100 * cost["estimated_mfu_exposed"]
