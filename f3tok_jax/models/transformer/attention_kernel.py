@@ -32,6 +32,9 @@ import jax.numpy as jnp
 _TILE = 128  # queries of a tile, and keys: the lanes
 # Of a step, those of all rows and heads of keys together; more where one row has more.
 _POSITIONS = 1024
+_QUERIES = (
+    2048  # of the heads of queries of one head of keys in a step, at most if they are several
+)
 
 _FORBIDDEN = -1e30
 _LOG2_E = math.log2(math.e)
@@ -152,7 +155,12 @@ def _run_forward(query, key, value, scales, rotation, segments, shape):
 def _run_backward(query, key, value, scales, rotation, segments, total, gradient, shape):
     """Gradients of all inputs of `_attend` but the shape; None of what has none."""
     arrays = _Arrays(query, key, rotation)
-    sums = jax.ShapeDtypeStruct((*arrays.grid, 2, query.shape[-1]), jnp.float32)
+    batch, groups, length, width = key.shape
+    sums = jax.ShapeDtypeStruct((*arrays.grid, 2, width), jnp.float32)
+    to_keys = jax.ShapeDtypeStruct(
+        (batch, groups * arrays.sharing, length, width),
+        key.dtype if arrays.sharing == 1 else jnp.float32,
+    )
     to_query, to_key, to_value, to_scales = arrays.call(
         "rows_backward",
         _backward_kernel,
@@ -165,11 +173,16 @@ def _run_backward(query, key, value, scales, rotation, segments, total, gradient
         ],
         outputs=[
             (jax.ShapeDtypeStruct(query.shape, query.dtype), arrays.query),
-            (jax.ShapeDtypeStruct(key.shape, key.dtype), arrays.key),
-            (jax.ShapeDtypeStruct(value.shape, value.dtype), arrays.key),
+            (to_keys, arrays.to_key),
+            (to_keys, arrays.to_key),
             (sums, arrays.sums),
         ],
     )
+    if arrays.sharing > 1:
+        parts = (batch, groups, arrays.sharing, length, width)
+        to_key, to_value = (
+            jnp.sum(part.reshape(parts), axis=2).astype(key.dtype) for part in (to_key, to_value)
+        )
     to_scales = jnp.sum(to_scales, axis=(0, 1))
     none = jax.tree.map(jnp.zeros_like, rotation)
     return to_query, to_key, to_value, (to_scales[0], to_scales[1]), none, None
@@ -184,23 +197,27 @@ def _shared(scales, rotation, segments):
 
 
 class _Arrays:
-    """Grid and blocks: a step has some rows, and of them some heads of keys with their queries."""
+    """Grid and blocks: a step has some rows, and of them some heads of keys with their queries.
+
+    Where those are too many for the memory of a step, several steps have the same head of keys.
+    """
 
     def __init__(self, query, key, rotation):
         batch, heads, length, width = query.shape
         groups = key.shape[1]
-        fit = lambda count, size: next(
-            n for n in range(count, 0, -1) if count % n == 0 and (n == 1 or n * size <= _POSITIONS)
-        )
-        group = fit(groups, length)
-        rows = fit(batch, group * length)
-        self.grid = batch // rows, groups // group
-        per_step = heads // groups * group
+        per_group = _largest_divisor(heads // groups, _QUERIES // length)
+        self.sharing = heads // groups // per_group  # steps that share a head of keys
+        group = _largest_divisor(groups, _POSITIONS // length) if self.sharing == 1 else 1
+        rows = _largest_divisor(batch, _POSITIONS // (group * length))
+        self.grid = batch // rows, groups // group * self.sharing
+        per_step = per_group * group
         at_head = lambda row, head: (row, head, 0, 0)
+        at_key = lambda row, head: (row, jax.lax.div(head, jnp.int32(self.sharing)), 0, 0)
         at_row = lambda row, head: (row, 0, 0)
         at_first = lambda row, head: (0, 0, 0)
         self.query = pl.BlockSpec((rows, per_step, length, width), at_head)
-        self.key = pl.BlockSpec((rows, group, length, width), at_head)
+        self.key = pl.BlockSpec((rows, group, length, width), at_key)
+        self.to_key = pl.BlockSpec((rows, group, length, width), at_head)
         self.total = pl.BlockSpec((rows, per_step, 1, length), at_head)
         self.sums = pl.BlockSpec((None, None, 2, width), at_head)
         is_one = rotation[0].shape[0] == 1
@@ -239,6 +256,11 @@ class _Arrays:
                 bytes_accessed=sum(array.size * array.dtype.itemsize for array in inputs + arrays),
             ),
         )(*inputs)
+
+
+def _largest_divisor(count, limit):
+    """Of `count`, at most `limit`, or 1."""
+    return next(n for n in range(count, 0, -1) if count % n == 0 and n <= max(limit, 1))
 
 
 class _Prepared:
@@ -474,9 +496,9 @@ def _backward_kernel(*refs, shape: Shape):
             turned = jnp.concatenate([to_keys[group, start] for start in starts], axis=0)
             to_key, to_scale = key_of(group)[0].gradient(turned * (1.0 / _LOG2_E), dtype)
             to_scale_ref[1:2] += to_scale
-            to_key_ref[row, group] = to_key.astype(dtype)
+            to_key_ref[row, group] = to_key.astype(to_key_ref.dtype)
             to_value = jnp.concatenate([to_values[group, start] for start in starts], axis=0)
-            to_value_ref[row, group] = to_value.astype(dtype)
+            to_value_ref[row, group] = to_value.astype(to_value_ref.dtype)
 
         heads = range(groups * per_group)
         items = [(head, *tile) for head in heads for tile in shape.tiles(length)]

@@ -113,8 +113,11 @@ def test_splash_equals_plain_with_gradients(causal, window):
     "length,causal,window,has_norms",
     [(200, True, 0, True), (200, True, 90, False), (200, False, 50, True), (72, False, 0, True)],
 )
-def test_rows_equal_plain_with_gradients(length, causal, window, has_norms):
-    # Rows of two tiles; and several short ones in a step of the kernel.
+def test_rows_equal_plain_with_gradients(monkeypatch, length, causal, window, has_norms):
+    # Rows of two tiles, with one head of queries to a step where norms are; and several short ones in
+    # a step of the kernel.
+    if has_norms:
+        monkeypatch.setattr(attention_kernel, "_QUERIES", 200)
     batch = 1 if length > 128 else 4
     inputs, segments = _inputs(length, 128, batch=batch), _segments(length, batch=batch)
     kind, preparation = _kind(causal, window), _preparation(length, 128, has_norms=has_norms)
