@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What custom calls cost, by hand."""
 
+import subprocess
+import sys
+
 import pytest
 
 from f3tok_jax.cost import hlo_text
@@ -77,3 +80,40 @@ def test_a_loop_without_a_limit_leaves_its_kernel_unpriced():
     broken = test_schedule.SCHEDULE.replace("%s9, 10 /*", "%s9, %s8 /*")
     found = kernels.prices(hlo_text.parse(_TEXT), {"kernel.3": broken})
     assert found["kernel.3"].cycles is None
+
+
+_ATTENTION = """
+import os
+from f3tok_jax.devices import slices
+os.environ.update(slices.COMPILER_ENVIRONMENT, JAX_PLATFORMS="cpu")
+import jax, jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from f3tok_jax.cost import hlo_cost, kept, schedule
+
+with schedule.recording() as recorder:
+    (device,) = slices.devices(slices.parse("v5e:1x1"))
+    blocks = kernels.BlockSizes(block_q=512, block_kv=512, block_kv_compute=512)
+    mask = masks.MultiHeadMask([masks.CausalMask((2048, 2048))] * 2)
+    attend = kernels.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=blocks)
+    heads = jax.ShapeDtypeStruct((2, 2048, 128), jnp.bfloat16)
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    options = dict(in_shardings=sharding, out_shardings=sharding)
+    compiled = jax.jit(attend, **options).lower(heads, heads, heads).compile()
+    found = kept.of(compiled, recorder.collect())
+program = hlo_cost.parse(found.text, (), found.schedules)
+print(program.unpriced(), *(f"{x:.0f}" for x in (program.kernels().cycles, program.kernels().flops)))
+"""
+
+
+def test_a_kernel_that_the_compiler_made_costs_its_products_and_what_is_around_them(tpu_compiler):
+    """In a process of its own, which has not loaded libtpu yet."""
+    run = subprocess.run(
+        [sys.executable, "-c", _ATTENTION], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    unpriced, cycles, flops = run.stdout.split()
+    # Of four tiles a side, those on and below the diagonal: two products of 512 x 512 x 128 each.
+    assert unpriced == "[]" and float(flops) == 2 * 10 * 2 * 2 * 512 * 512 * 128
+    at_peak = float(flops) / (197e12 / 1.5e9)
+    assert at_peak < float(cycles) < 3 * at_peak
