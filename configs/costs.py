@@ -157,8 +157,8 @@ Weak scaling, with as much sound per chip on every slice (effort -0.5), likewise
 _PLAN = """\
 Hours of sound that a slice trains on in a day, every step of it: at most (at the roofline, all
 communication hidden), at the roofline with none hidden, and by the cycles of the program that training
-uses (`--effort=0`), where it was compiled, with all and none hidden. The days of the recipe's steps
-are at the best of these that is known; dollars are the list prices of `f3tok_jax/devices/slices.py`."""
+uses (`--effort=0`), where it was compiled, with all and none hidden. How long the recipe's steps take is at
+the cycles, or at the roofline where those are not known; dollars are the list prices of `f3tok_jax/devices/slices.py`."""
 
 
 def _is_counted(one: Mapping[str, Any]) -> bool:
@@ -254,7 +254,7 @@ def _plan(
         if (recipe, topology) in full:
             known = full[recipe, topology]
             by_cycles = _bounds(known, known["estimated_seconds"])
-        days = _num_steps(recipe) * min(by_cycles or (best,)) / _DAY
+        needed = _num_steps(recipe) * min(by_cycles or (best,)) / _HOUR
         price = _slice(topology).chip.list_price
         hours = [_hours_a_day(one, seconds) for seconds in (best, worst, *by_cycles)]
         lines.append(
@@ -264,7 +264,7 @@ def _plan(
                 f"{one['num_chips']:,}",
                 *[f"{hour:,.0f} h" for hour in hours],
                 *[""] * (4 - len(hours)),
-                f"{days:,.1f} days",
+                f"{needed:,.1f} h",
                 f"{24 * price * one['num_chips']:,.0f}" if price else "",
             )
         )
