@@ -8,7 +8,7 @@ computation is walked: loop bodies count as often as they run, of a conditional'
 dearest counts, and every instruction is credited to the scope in its op_name.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import re
@@ -52,6 +52,14 @@ class Cost:
         self.cycles += times * other.cycles
         self.flops += times * other.flops
         self.bytes += times * other.bytes
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of some."""
+    whole = Cost()
+    for cost in costs:
+        whole.add(cost)
+    return whole
 
 
 @dataclasses.dataclass
@@ -106,11 +114,11 @@ class Program:
 
     def kernels(self) -> Cost:
         """Of the custom calls with work to do."""
-        total = Cost()
+        whole = Cost()
         for one, times in self._calls():
             price = self.prices[one.name]
-            total.add(Cost(price.cycles or 0.0, price.flops or 0.0, self._traffic.of(one)), times)
-        return total
+            whole.add(Cost(price.cycles or 0.0, price.flops or 0.0, self._traffic.of(one)), times)
+        return whole
 
     def module_of(self, op_name: str) -> str:
         """The part that an op_name belongs to: the outermost scope of `scopes` in it."""

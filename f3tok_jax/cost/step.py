@@ -197,9 +197,7 @@ def measure(
     chip, program = target.chip, hlo_cost.parse(kept.text, scopes, kept.schedules)
     kernels, unpriced = program.kernels(), program.unpriced()
     modules = program.costs()
-    whole = hlo_cost.Cost()
-    for cost in modules.values():
-        whole.add(cost)
+    whole = hlo_cost.total(modules.values())
     flops, num_bytes = chip.devices * whole.flops, chip.devices * whole.bytes
     own = work.model_flops / target.num_chips
     compute_seconds, memory_seconds = flops / chip.peak_flops, num_bytes / chip.bandwidth
@@ -232,10 +230,7 @@ def measure(
         "modules": _modules(modules, chip),
         "collectives": sent,
         "backward_sums": communication.backward_sums(program),
-        "dearest_operations": [
-            {"op_name": name} | _seconds_and_work(cost, chip)
-            for name, cost in list(program.operations().items())[:40]
-        ],
+        "dearest_operations": _dearest(program, chip),
     } | _utilization(own / chip.peak_flops, seconds, networks, unpriced)
     _check_shares(figures)
     return figures
@@ -273,6 +268,11 @@ def _modules(modules: Mapping[str, hlo_cost.Cost], chip: slices.Chip) -> dict[st
         for name, cost in modules.items()
         if cost.flops or cost.bytes
     }
+
+
+def _dearest(program: hlo_cost.Program, chip: slices.Chip) -> list[dict[str, Any]]:
+    dearest = list(program.operations().items())[:40]
+    return [{"op_name": name} | _seconds_and_work(cost, chip) for name, cost in dearest]
 
 
 def _seconds_and_work(cost: hlo_cost.Cost, chip: slices.Chip) -> dict[str, float]:
