@@ -16,9 +16,11 @@ first, does not fit the chip's memory; 4 a full disk.
 
 import argparse
 from collections.abc import Sequence
+import hashlib
 import os
 import sys
 import time
+from typing import Any
 
 from data_pipelines import command
 from f3tok_jax.devices import slices
@@ -92,11 +94,12 @@ def _check(given: argparse.Namespace) -> None:
         if made is None:
             return None, None
         seconds = time.monotonic() - wall, time.process_time() - cpu
-        return made, kept_lib.of(made[0], recorder.collect(), seconds)
+        return made, kept_lib.of(made[0], recorder.collect(), seconds, made_for)
 
-    first = None
+    made_for, first = _made_for(given, config, target), None
     if given.kept is not None and given.kept.exists():
-        kept, work = kept_lib.read(given.kept), cost_step.work_of(config, target, given.part)
+        kept = kept_lib.read(given.kept, made_for)
+        work = cost_step.work_of(config, target, given.part)
     else:
         try:
             with schedule.recording() as recorder:
@@ -117,6 +120,12 @@ def _check(given: argparse.Namespace) -> None:
     if given.hlo is not None:
         given.hlo.write_text(kept.text, encoding="utf-8")
     print(table.format_table(cost))
+
+
+def _made_for(given: argparse.Namespace, config: Any, target: slices.Slice) -> str:
+    """What a program is compiled for, the whole config by its digest."""
+    digest = hashlib.sha256(config.to_json(sort_keys=True).encode()).hexdigest()[:16]
+    return f"{given.config} ({given.part}, config {digest}) on {target}, effort {given.effort}"
 
 
 if __name__ == "__main__":

@@ -34,12 +34,14 @@ class Kept:
         schedules: texts of the final schedules of its kernels, by name of instruction; of calls of
             one kernel there may be one.
         seconds: of compiling it, by the clock and of CPU.
+        made_for: what it was compiled for, in words that differ where that does.
     """
 
     text: str
     memory: Mapping[str, float]
     schedules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
+    made_for: str = ""
 
     def write(self, path: pathlib.Path) -> None:
         """Writes it to a file, whole or not at all."""
@@ -53,6 +55,7 @@ def of(
     compiled: jax.stages.Compiled,
     schedules: Mapping[str, str],
     seconds: tuple[float, float] = (0.0, 0.0),
+    made_for: str = "",
 ) -> Kept:
     """What is kept of `compiled`.
 
@@ -60,6 +63,7 @@ def of(
         compiled: for a TPU.
         schedules: that were written while it was compiled.
         seconds: that took.
+        made_for: as in `Kept`.
     """
     text, memory = compiled.as_text(), compiled.memory_analysis()
     computations = hlo_text.parse(text).computations.values()
@@ -69,19 +73,26 @@ def of(
         memory={name: float(getattr(memory, field)) for name, field in _MEMORY.items()},
         schedules={name: found for name, found in schedules.items() if name in calls},
         seconds=seconds,
+        made_for=made_for,
     )
 
 
-def read(path: pathlib.Path) -> Kept:
+def read(path: pathlib.Path, made_for: str) -> Kept:
     """Reads what `Kept.write` wrote.
 
     Raises:
-        ValueError: where the file is another.
+        ValueError: where the file is another, or of a program that was compiled for something else.
     """
     try:
         fields = json.loads(gzip.decompress(path.read_bytes()))
-        return Kept(**fields | {"seconds": tuple(fields["seconds"])})
+        kept = Kept(**fields | {"seconds": tuple(fields["seconds"])})
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} must be a program that compile_check has kept: {error}"
         ) from error
+    if kept.made_for != made_for:
+        raise ValueError(
+            f"{path} must be of a program for {made_for}, got one for {kept.made_for}: name another "
+            "file, or remove it"
+        )
+    return kept

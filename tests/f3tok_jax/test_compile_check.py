@@ -187,6 +187,11 @@ def test_a_program_that_was_kept_is_measured_again_without_compiling_it(
         costs.append(json.loads((tmp_path / name).read_text(encoding="utf-8")))
         monkeypatch.setattr(cost_step, "compile_part", None)
     assert costs[0] == costs[1]
+    code, console = _run(
+        monkeypatch, capsys, "--topology=v5e:2x2", f"--kept={tmp_path / 'kept.gz'}"
+    )
+    assert code == compile_check.EXIT_REFUSED
+    assert "must be of a program for" in console.err and console.err.count("\n") == 1
 
 
 def test_more_of_the_models_own_than_there_is_is_an_error(
