@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.models import bottleneck
+from f3tok_jax.models import log_normalizer as log_normalizer_lib
 from f3tok_jax.signal import spectra
 
 HEADS = ("linear", "bottleneck")
@@ -233,7 +234,7 @@ class Heads(nn.Module):
     """K heads on the states of a causal encoder; head k predicts the labels k frames ahead.
 
     One head's logits exist at a time: they are made again for the gradient, because all of them
-    together would be the largest array of the step.
+    together would be the largest array of the step. What their softmax divides by is kept.
     """
 
     num_heads: int  # K
@@ -268,7 +269,8 @@ class Heads(nn.Module):
         targets, valid = shifted_targets(labels, segments, is_true, num_heads=self.num_heads)
         # What stands in padding, NaN included, must not reach a gradient.
         states = jnp.where((segments != 0)[..., None], states, 0.0)
-        head = jax.checkpoint(self._one_head)
+        kept = jax.checkpoint_policies.save_only_these_names(log_normalizer_lib.NAME)
+        head = jax.checkpoint(self._one_head, policy=kept)
         _, sums = jax.lax.scan(
             lambda _, inputs: (None, head(states, *inputs)),
             None,
@@ -302,7 +304,7 @@ class Heads(nn.Module):
         # Compared instead of gathered: codes may be spread over devices, and a gather's gradient is
         # a scatter.
         chosen = targets[..., None] == jnp.arange(self.codebook_size)[None, None, None]
-        log_normalizer = jax.nn.logsumexp(logits, axis=-1)
+        log_normalizer = log_normalizer_lib.log_normalizer(logits)
         target_logit = jnp.sum(jnp.where(chosen, logits, 0.0), axis=-1)
         valid = jnp.broadcast_to(valid[..., None], targets.shape)
         loss = jnp.where(valid, log_normalizer - target_logit, 0.0)

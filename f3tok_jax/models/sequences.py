@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from f3tok_jax.models import log_normalizer as log_normalizer_lib
 from f3tok_jax.models import packing
 
 
@@ -149,7 +150,7 @@ def score(
     states = jnp.take_along_axis(hidden, sequences.scored[..., None], axis=1)
     logits = logits_of(states)
     chosen = jnp.take_along_axis(logits, sequences.targets[..., None], axis=-1)[..., 0]
-    loss = jnp.where(sequences.weight, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+    loss = jnp.where(sequences.weight, log_normalizer_lib.log_normalizer(logits) - chosen, 0.0)
     correct = sequences.weight & (chosen >= jnp.max(logits, axis=-1))
     return Score(
         loss=jnp.sum(loss),

@@ -110,7 +110,9 @@ def total_loss(
     loss, metrics = jnp.float32(0.0), {"lost/frames": packing.lost(plan, slots)}
     if model.heads is not None:
         with jax.named_scope("rq_mtp"):
-            labels = packing.take(plan, rows(model.targets.labels(frozen, batch, latents)))
+            # Packed before they are quantized: what has no room needs no label.
+            values = packing.take(plan, rows(model.targets.values(batch, latents)))
+            labels = model.targets.labels(frozen, values)
             is_true = packing.take(plan, rows(_true_labels(batch, mask, model)))
             outcome = model.heads.apply(
                 {"params": params["heads"]}, states, labels, segments, is_true

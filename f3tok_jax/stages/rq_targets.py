@@ -84,7 +84,7 @@ class Targets:
         """
         is_standard = self._is_standardized
         measure = rq_mtp.measure_statistics if is_standard else whitening.measure
-        return measure(self._values(batch, latents), mask)
+        return measure(self.values(batch, latents), mask)
 
     def finish(self, sums: Sequence[np.ndarray]) -> dict[str, list]:
         """What `load` reads, of added `sums`; refuses too few frames by ValueError."""
@@ -100,22 +100,25 @@ class Targets:
             ) from error
         return {"mean": mean.tolist(), "std": [1.0] * len(mean), "matrix": matrix.tolist()}
 
-    def labels(self, frozen: Any, batch: stage.Batch, latents: jax.Array) -> jax.Array:
-        """Labels of a batch [b, t, G] int32.
+    def labels(self, frozen: Any, values: jax.Array) -> jax.Array:
+        """Labels [b, t, G] int32, each of its frame alone.
 
         Args:
             frozen: arrays of `load`, among others.
-            batch: as the pipeline gives it.
-            latents: of it, [b, t, d].
+            values: [b, t, width], what is quantized.
         """
         rq = self._config.rq
         norm = rq.layer_norm and self._is_standardized
-        values = self._values(batch, latents)
         features = rq_mtp.standardize(values, frozen["mean"], frozen["std"], layer_norm=norm)
         return rq_mtp.codes_of(features, frozen["table"], num_codebooks=rq.num_codebooks)
 
-    def _values(self, batch: stage.Batch, latents: jax.Array) -> jax.Array:
-        """What is quantized, [b, t, width]."""
+    def values(self, batch: stage.Batch, latents: jax.Array) -> jax.Array:
+        """What is quantized of a batch, [b, t, width].
+
+        Args:
+            batch: as the pipeline gives it.
+            latents: of it, [b, t, d].
+        """
         if self._is_of_latents:
             return latents
         return rq_mtp.log_mel_frames(
