@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add("--kept", type=command.file, help=text)
     text = (
-        "all; generator: the step before the discriminators join; patch: one step of generating, "
-        "on one chip"
+        "all; generator: the step before the discriminators join; patch: a call of "
+        "generating, eight patches of one sound, on one chip; patches: the same of 64 sounds"
     )
     add("--part", default="all", help=text)
     text = (

@@ -15,6 +15,7 @@ import numpy as np
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
+from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import exported_generation
 from f3tok_jax.pretrained import generation as pretrained_generation
@@ -22,9 +23,11 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
-_CHUNK_PATCHES = 8  # sampled per compiled call: 0.64 s at 12.5 Hz
 _BATCH = 32  # requests at a time, at most
 _ROOM = 64  # caches have room for a power of two of so many patches or more
+# Patches that caches have room for at first: longer sounds double it when they get there, so that
+# what is read for a patch grows with what has been said, and not with what might be.
+_FIRST_ROOM = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,8 @@ class TextToSound:
             step: after which the weights were saved.
         """
         self.config, self.codec, self.step = model.config, codec, step
-        self.generator, self.sampler, self.weights = model.generator, model.sampler, weights
+        self.generator, self.sampler = model.generator, model.sampler
+        self.weights = self.generator.stored(weights)
         # The generator's own latents are of rms 1; those that are given and taken are the codec's.
         self._latent_rms = np.float32(model.run.latent_rms)
         self._renormalizes = model.run.normalizes_latents
@@ -98,6 +102,7 @@ class TextToSound:
         self._advance = jax.jit(
             self.generator.advance, static_argnames=("sampler", "num_patches"), donate_argnums=1
         )
+        self._grown = jax.jit(self.generator.grown, static_argnames="more")
 
     @classmethod
     def load(
@@ -167,7 +172,7 @@ class TextToSound:
         min_patches: int = 0,
         seed: int = 0,
         sampler: Mapping[str, Any] | None = None,
-        chunk_patches: int = _CHUNK_PATCHES,
+        chunk_patches: int = generator_lib.CHUNK_PATCHES,
     ) -> Iterator[list[np.ndarray]]:
         """Generates latents [k, latent_dim] of each request, piece by piece; each ends on its own.
 
@@ -194,11 +199,15 @@ class TextToSound:
                 f"window, got {prompt.shape[1]} and {max_patches}"
             )
         # Few programs for all lengths; how many patches there may be is no part of them.
-        room = _ROOM * 2 ** max(0, math.ceil(math.log2(max_patches / _ROOM)))
+        most = _ROOM * 2 ** max(0, math.ceil(math.log2(max_patches / _ROOM)))
+        room, made = min(most, max(_FIRST_ROOM, chunk_patches)), 0
         speech = self._begin(self.weights, text, text_mask, prompt, prompt_mask, max_patches=room)
         limit = jnp.full((len(requests),), max_patches, jnp.int32)
         key, is_done = jax.random.key(seed), np.zeros(len(requests), bool)
         while not is_done.all():
+            if made + chunk_patches > room and room < most:
+                speech, room = self._grown(speech, more=room), 2 * room
+            made += chunk_patches
             speech, patches, mask = self._advance(
                 self.weights,
                 speech,
@@ -311,7 +320,7 @@ class TextToSound:
 
     def stream(self, request: Request, *, max_patches: int, **options: Any) -> Iterator[np.ndarray]:
         """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate."""
-        chunk = options.get("chunk_patches", _CHUNK_PATCHES) * self.generator.patch
+        chunk = options.get("chunk_patches", generator_lib.CHUNK_PATCHES) * self.generator.patch
         pieces = self.pieces([request], max_patches=max_patches, **options)
         for block in self.codec.decode_stream((piece[0][None] for piece in pieces), chunk=chunk):
             yield np.clip(block[0], -1.0, 1.0)

@@ -31,6 +31,11 @@ from f3tok_jax.models.transformer import transformer
 # "embedding_rms" of the language model's table.
 Weights = Mapping[str, Any]
 
+CHUNK_PATCHES = 8  # that callers ask of a call of `advance`: 0.64 s at 12.5 Hz
+
+# Names of the parameters that modules cast to their compute dtype before they use them.
+_CAST = ("kernel", "bias", "embedding", "roles")
+
 
 @flax.struct.dataclass
 class Teaching:
@@ -101,6 +106,31 @@ class Generator:
     @property
     def patch(self) -> int:
         return self.head.patch
+
+    def stored(self, weights: Weights) -> dict[str, Any]:
+        """`weights` as sampling reads them again and again: in the types that are computed with.
+
+        Kernels, biases, tables and roles, which modules cast to their compute dtype before every
+        use, are in it: not a bit of any result changes. In float32 stay gains, which are applied
+        so, the projector's boundaries, and the kernels of the head's feed-forward layers: those a
+        TPU's compiler casts once per call, into fast memory, where every step of the solver finds
+        them; from bfloat16 it would read them anew for each.
+        """
+        modules = dict(
+            encoder=self.encoder,
+            projector=self.projector,
+            language_model=self.language_model.transformer,
+            head=self.head,
+        )
+
+        def store(path, leaf):
+            names = [entry.key for entry in path]
+            stays = names[0] == "head" and "feed_forward" in names
+            if stays or names[0] not in modules or names[-1] not in _CAST:
+                return leaf
+            return leaf.astype(modules[names[0]].compute_dtype)
+
+        return jax.tree.map_with_path(store, dict(weights))
 
     def teach(
         self,
@@ -286,6 +316,23 @@ class Generator:
         empty = jnp.zeros(shape), jnp.zeros(shape[:2], bool)
         _, speech, patches, mask = jax.lax.while_loop(is_going, one, (jnp.int32(0), speech, *empty))
         return speech, patches, mask
+
+    def grown(self, speech: Speech, more: int) -> Speech:
+        """`speech` with room in its caches for `more` patches than they had room for."""
+
+        def widened(cache, make, count):
+            batch_size, slots = cache.positions.shape
+            return jax.tree.map(
+                lambda small, large: jax.lax.dynamic_update_slice(large, small, (0,) * small.ndim),
+                cache,
+                make(batch_size, slots - 1 + count),
+            )
+
+        return dataclasses.replace(
+            speech,
+            encoder=widened(speech.encoder, self.encoder.initial_cache, more * self.patch),
+            language_model=widened(speech.language_model, self.language_model.initial_cache, more),
+        )
 
     def sample(
         self,

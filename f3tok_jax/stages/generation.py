@@ -181,7 +181,10 @@ STAGE = stage.Definition(
     validate=validate,
     derived=sound_lib.derived,
     scopes=("autoencoder", "representation_encoder", "projector", "language_model", "flow_head"),
-    programs={"patch": generation_patch.lower},
+    programs={
+        "patch": generation_patch.lower,
+        "patches": functools.partial(generation_patch.lower, num_rows=64),
+    },
     evaluation="generation",
     words=stage.Words(
         title="Generator",

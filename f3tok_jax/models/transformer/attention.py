@@ -138,9 +138,8 @@ def attend_cached(
     *,
     cached_key: jax.Array,
     cached_value: jax.Array,
-    positions: jax.Array,
-    cached_positions: jax.Array,
-    window: int,
+    seen: jax.Array,
+    seen_now: jax.Array,
 ) -> jax.Array:
     """Attends causally to what a cache holds and to the new positions themselves.
 
@@ -150,24 +149,32 @@ def attend_cached(
         value: [b, g, t, d], theirs.
         cached_key: [b, g, s, d].
         cached_value: [b, g, s, d].
-        positions: [b, t] int32, -1 for one that nothing may see.
-        cached_positions: [b, s] int32, -1 for an empty slot.
-        window: as in `attend`.
+        seen: [b, t, s] bool, of the cache, from `seen`.
+        seen_now: [b, t, t] bool, of the new positions.
 
     Returns:
         [b, h, t, d], equal to the last t positions of the whole.
     """
-
-    def allowed(key_positions: jax.Array) -> jax.Array:
-        distance = positions[:, :, None] - key_positions[:, None, :]
-        seen = (distance >= 0) & (key_positions[:, None, :] >= 0)
-        return seen & (distance < window) if window else seen
-
     # The cache is not copied to stand beside the new keys: the softmax joins two sets of scores.
-    old = _scores(query, cached_key, allowed(cached_positions))
-    old, new = _softmax([old, _scores(query, key, allowed(positions))])
+    old, new = _softmax([_scores(query, cached_key, seen), _scores(query, key, seen_now)])
     summed = _weighted_sum(old, cached_value, query.dtype)
     return summed + _weighted_sum(new, value, query.dtype)
+
+
+def seen(positions: jax.Array, key_positions: jax.Array, *, window: int) -> jax.Array:
+    """What the queries of `attend_cached` may see, for all layers at once.
+
+    Args:
+        positions: [b, t] int32, of the queries.
+        key_positions: [b, s] int32, -1 for one that nothing may see.
+        window: as in `attend`.
+
+    Returns:
+        [b, t, s] bool.
+    """
+    distance = positions[:, :, None] - key_positions[:, None, :]
+    found = (distance >= 0) & (key_positions[:, None, :] >= 0)
+    return found & (distance < window) if window else found
 
 
 def _scores(query: jax.Array, key: jax.Array, allowed: jax.Array) -> jax.Array:

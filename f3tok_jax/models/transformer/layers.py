@@ -14,6 +14,9 @@ import numpy as np
 
 from f3tok_jax.devices import sharding
 
+# Of a TPU's memory: an array with fewer in its last axis but one is better laid out otherwise.
+_TILE_ROWS = 8
+
 
 class Linear(nn.Module):
     """A product with a kernel [in, out], whose parts are gathered first."""
@@ -52,6 +55,9 @@ class IntoHeads(Linear):
     @nn.compact
     def __call__(self, x):
         kernel, bias = self._weights(x.shape[-1])
+        if _are_few(x.shape[:2], kernel):
+            flat = jax.lax.optimization_barrier(x @ kernel) + bias[None, None]
+            return flat.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
         kernel = kernel.reshape(x.shape[-1], self.num_heads, -1)
         bias = bias.reshape(1, self.num_heads, 1, -1)
         return jnp.einsum("bti,ihd->bhtd", x, kernel) + bias
@@ -64,8 +70,16 @@ class FromHeads(Linear):
     def __call__(self, x):
         _, num_heads, _, head_dim = x.shape
         kernel, bias = self._weights(num_heads * head_dim)
+        if _are_few(x.shape[::2], kernel):
+            flat = x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+            return jax.lax.optimization_barrier(flat) @ kernel + bias[None, None]
         kernel = kernel.reshape(num_heads, head_dim, -1)
         return jnp.einsum("bhtd,hdo->bto", x, kernel) + bias[None, None]
+
+
+def _are_few(positions: tuple[int, int], kernel: jax.Array) -> bool:
+    """Whether positions [b, t] are less to lay out anew, head by head, than the kernel is."""
+    return positions[0] * positions[1] < kernel.shape[0]
 
 
 def dense(
@@ -185,6 +199,8 @@ def in_rows(x: jax.Array, *names: str | None) -> jax.Array:
     them for every product.
     """
     x = constrain(x, *names)
+    if x.shape[-2] < _TILE_ROWS:
+        return x
     rows = layout.Layout(tuple(range(x.ndim)))
     pin = functools.partial(layout.with_layout_constraint, layouts=rows)
     if not sharding.divides(x.shape, names):

@@ -28,6 +28,12 @@ _NARROW, _HIDDEN = "as wide as the stream", "as wide as the hidden layer"
 # have 64 to 256.
 _MAX_HEAD_DIM = 2**11
 _STREAM = ("batch", "time", "embed")  # axes of what every block adds to
+# Caches have a multiple of so many slots. Then they fill the tiles of a TPU's memory, and XLA lays
+# them out as they are declared: products read them where they lie, one row after another.
+_SLOTS = 32
+# Up to so many positions of all rows are written one by one, in place. For a scatter XLA lays the
+# cache out anew and copies it whole, which many are worth.
+_MAX_WRITES = 256
 
 _named = jax.checkpoint_policies.save_only_these_names
 # What the backward pass finds again instead of computing it: everything; the outputs of the dense
@@ -46,10 +52,10 @@ REMATS = tuple(_REMAT_POLICIES)
 class Cache:
     """What a transformer remembers of the positions it has seen, row by row.
 
-    Position p lies in slot p modulo the number of slots s.
+    Position p lies in slot p modulo s - 1; the last slot is nobody's, padding is written there.
 
     Attributes:
-        keys: [num_layers, b, num_kv_heads, s, head_dim], compute dtype.
+        keys: [num_layers, b, num_kv_heads, s, head_dim], compute dtype, s a multiple of `_SLOTS`.
         values: as keys.
         positions: [b, s] int32, the position in each slot, -1 for none.
         lengths: [b] int32, positions seen so far.
@@ -148,10 +154,11 @@ class Transformer(_Fields):
             batch_size: rows.
             max_length: positions per row. With a window there is no limit and this is not read.
         """
-        slots = self.window or max_length
-        if slots < 1:
+        room = self.window or max_length
+        if room < 1:
             wanted = "a max_length of at least 1"
             raise ValueError(f"a cache without a window needs {wanted}, got {max_length}")
+        slots = _SLOTS * -(-(room + 1) // _SLOTS)
         shape = (self.num_layers, batch_size, self.num_kv_heads, slots, self.head_dim)
         return Cache(
             keys=jnp.zeros(shape, self.compute_dtype),
@@ -180,24 +187,32 @@ class Transformer(_Fields):
             raise ValueError(f"a cache needs attention='causal', got {self.attention!r}")
         if mask is None:
             mask = jnp.ones(x.shape[:2], jnp.bool_)
+        if mask.size == 1:
+            # One row alone goes through a TPU's vector unit, three times as long as two of them.
+            pair = jnp.concatenate([x, jnp.zeros_like(x)], axis=1)
+            x, cache = self.step(pair, cache, mask=jnp.pad(mask, ((0, 0), (0, 1))))
+            return x[:, :1], cache
         counts = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
         lengths = cache.lengths + counts[:, -1]
         positions = jnp.where(mask, cache.lengths[:, None] + counts - 1, -1)
-        num_slots = cache.positions.shape[1]
-        # Slots of positions that the same step overwrites, and of padding, lie outside: dropped.
-        kept = mask & (positions >= lengths[:, None] - num_slots)
-        slots = jnp.where(kept, positions % num_slots, num_slots)
+        room = cache.positions.shape[1] - 1
+        # Padding, and positions that the same step overwrites, go where nobody looks.
+        kept = mask & (positions >= lengths[:, None] - room)
+        slots = jnp.where(kept, positions % room, room)
         shared = {
             "rotation": self._rotation(positions),
-            "positions": positions,
-            "cached_positions": cache.positions,
-            "slots": slots,
+            "seen": attention_lib.seen(positions, cache.positions, window=self.window),
+            "seen_now": attention_lib.seen(positions, positions, window=self.window),
         }
-        x, (keys, values) = self.layers(self._enter(x), (cache.keys, cache.values), shared)
+        # Layers read the cache and say what is new: it is written once for all, in place.
+        x, new = self.layers(self._enter(x), (cache.keys, cache.values), shared)
         x = self.final_norm(x)
         if not self.window:
-            x = jnp.where((lengths > num_slots)[:, None, None], jnp.nan, x)
-        return x, Cache(keys, values, _scatter(cache.positions, slots, positions), lengths)
+            x = jnp.where((lengths > room)[:, None, None], jnp.nan, x)
+        keys, values = _written((cache.keys, cache.values), new, slots)
+        rows = jnp.arange(x.shape[0])[:, None]
+        seen = cache.positions.at[rows, slots].set(jnp.where(kept, positions, -1))
+        return x, Cache(keys, values, seen, lengths)
 
     def _enter(self, x: jax.Array) -> jax.Array:
         return layers.in_rows(x.astype(self.compute_dtype), *_STREAM)
@@ -309,13 +324,10 @@ class _Attention(_Fields):
                 value,
                 cached_key=memory[0],
                 cached_value=memory[1],
-                positions=shared["positions"],
-                cached_positions=shared["cached_positions"],
-                window=self.window,
+                seen=shared["seen"],
+                seen_now=shared["seen_now"],
             )
-            memory = tuple(
-                _scatter_heads(old, shared["slots"], new) for old, new in zip(memory, (key, value))
-            )
+            memory = key, value
         output = layers.FromHeads(
             self.width,
             axes=("heads", "embed"),
@@ -374,16 +386,32 @@ def _residual_scale(num_layers: int) -> float:
     return 1.0 / (2 * num_layers)
 
 
-def _scatter(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
-    """Writes new [b, k, ...] into memory [b, s, ...] at slots [b, k]; slot s is nowhere."""
-    rows = jnp.arange(memory.shape[0])[:, None]
-    return memory.at[rows, slots].set(new, mode="drop")
+def _written(
+    memories: tuple[jax.Array, ...], new: tuple[jax.Array, ...], slots: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Memories [l, b, g, s, d] with new [l, b, g, k, d] at slots [b, k] of every row."""
+    num_layers, batch_size, heads, count, width = new[0].shape
+    if batch_size * count > _MAX_WRITES:
+        rows = jnp.arange(batch_size)[:, None]
+        return tuple(
+            memory.at[:, rows, :, slots].set(found.transpose(1, 3, 0, 2, 4))
+            for memory, found in zip(memories, new)
+        )
+    size = (num_layers, 1, heads, 1, width)
 
+    def write(index, memories):
+        row, place = index // count, index % count
+        slot = slots[row, place]
+        return tuple(
+            jax.lax.dynamic_update_slice(
+                memory,
+                jax.lax.dynamic_slice(found, (0, row, 0, place, 0), size),
+                (0, row, 0, slot, 0),
+            )
+            for memory, found in zip(memories, new)
+        )
 
-def _scatter_heads(memory: jax.Array, slots: jax.Array, new: jax.Array) -> jax.Array:
-    """`_scatter` of new [b, g, k, d] into memory [b, g, s, d]."""
-    rows = jnp.arange(memory.shape[0])[:, None]
-    return memory.at[rows, :, slots].set(new.swapaxes(1, 2), mode="drop")
+    return jax.lax.fori_loop(0, batch_size * count, write, memories)
 
 
 def _kept(x: jax.Array, name: str = _NARROW) -> jax.Array:

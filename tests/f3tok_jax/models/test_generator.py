@@ -225,16 +225,16 @@ def test_sampling_on_caches_is_sampling_after_what_was_taught(begun, endless):
     speech, patches, mask = endless
     assert mask.all() and np.abs(np.diff(patches, axis=1)).min() > 0
     teaching = _taught(patches)
-    np.testing.assert_allclose(begun.state, teaching.states[:, 0], atol=1e-4)
+    np.testing.assert_allclose(begun.state, teaching.states[:, 0], atol=1e-5)
     for index in range(_MOST):
         expected = _sample(
             WEIGHTS, teaching.states[:, index], teaching.tokens[:, index],
             teaching.history[:, index], _noise(begun, np.full(_ROWS, index)),
         )  # fmt: skip
         # The order of float32 sums is all that differs, over a few layers.
-        np.testing.assert_allclose(patches[:, index], expected, atol=1e-4, err_msg=str(index))
-    np.testing.assert_allclose(speech.state, teaching.states[:, -1], atol=1e-4)
-    np.testing.assert_allclose(speech.token, teaching.tokens[:, -1], atol=1e-4)
+        np.testing.assert_allclose(patches[:, index], expected, atol=1e-5, err_msg=str(index))
+    np.testing.assert_allclose(speech.state, teaching.states[:, -1], atol=1e-5)
+    np.testing.assert_allclose(speech.token, teaching.tokens[:, -1], atol=1e-5)
     np.testing.assert_array_equal(speech.history, flow_head.latents_of(patches[:, -2:]))
 
 
@@ -253,7 +253,7 @@ def test_the_chunks_in_which_patches_are_asked_for_change_nothing(
     speech, patches, mask = _spoken(begun, num_patches=num_patches, calls=calls)
     assert mask[:, :_MOST].all() and not mask[:, _MOST:].any()
     # Programs differ, and with them the order of float32 sums.
-    np.testing.assert_allclose(patches[:, :_MOST], endless[1], atol=1e-4)
+    np.testing.assert_allclose(patches[:, :_MOST], endless[1], atol=1e-5)
     np.testing.assert_array_equal(patches[:, _MOST:], 0.0)
     assert speech.index.tolist() == [_MOST] * _ROWS and speech.is_done.all()
 
@@ -312,10 +312,73 @@ def test_a_row_that_is_done_does_not_change_any_more(begun):
         before, after = getattr(early, name), getattr(late, name)
         for field in ("positions", "lengths"):
             np.testing.assert_array_equal(getattr(after, field)[::2], getattr(before, field)[::2])
-        np.testing.assert_array_equal(after.keys[:, ::2], before.keys[:, ::2])
+        # The last slot is nobody's.
+        kept = (slice(None), slice(None, None, 2), slice(None), slice(-1))
+        np.testing.assert_array_equal(after.keys[kept], before.keys[kept])
         assert after.lengths[1] > before.lengths[1]
     assert not mask[::2].any() and mask[1].all()
     np.testing.assert_array_equal(patches[::2], 0.0)
+
+
+def test_caches_that_grow_change_nothing():
+    generator = dataclasses.replace(GENERATOR, encoder=GENERATOR.encoder.clone(window=0))
+    begin = jax.jit(generator.begin, static_argnames="max_patches")
+    advance = functools.partial(
+        jax.jit(generator.advance, static_argnames=("sampler", "num_patches")),
+        _weights(-100.0), key=_KEY, limit=np.full(_ROWS, 24), sampler=_SAMPLER, num_patches=12,
+    )  # fmt: skip
+    rows = _TEXT, _TEXT_MASK, np.zeros((_ROWS, 0, 2, _DIM), np.float32), np.zeros((_ROWS, 0), bool)
+    large, first, _ = advance(begin(WEIGHTS, *rows, max_patches=31))
+    _, second, _ = advance(large)
+    small, found, _ = advance(begin(WEIGHTS, *rows, max_patches=12))
+    grown = generator.grown(small, 12)
+    for name in ("encoder", "language_model"):
+        caches = (getattr(speech, name) for speech in (small, grown))
+        assert [cache.keys.shape[3] for cache in caches] == [32, 64]
+    _, more, mask = advance(grown)
+    assert mask.all()
+    # Programs differ, and with them the order of float32 sums.
+    np.testing.assert_allclose([found, more], [first, second], atol=1e-5)
+
+
+def test_a_cache_with_a_window_need_not_grow(begun):
+    grown = GENERATOR.grown(begun, 99)
+    jax.tree.map(np.testing.assert_array_equal, grown.encoder, begun.encoder)
+
+
+def test_weights_as_they_are_stored_change_no_bit():
+    parts = ("encoder", "projector", "head")
+    coarse = {name: getattr(GENERATOR, name).clone(compute_dtype="bfloat16") for name in parts}
+    model = GENERATOR.language_model
+    coarse["language_model"] = model.clone(
+        transformer=model.transformer.clone(compute_dtype="bfloat16")
+    )
+    generator = dataclasses.replace(GENERATOR, **coarse)
+    stored = generator.stored(WEIGHTS)
+
+    @jax.jit
+    def spoken(weights):
+        rows = _normal(1, 1, 2, _DIM), np.ones((1, 1), bool)
+        speech = generator.begin(weights, _TEXT[:1], _TEXT_MASK[:1], *rows, max_patches=1)
+        head = generator.head.bind({"params": weights["head"]})
+        drawn = generator.sample(
+            weights, speech.state, speech.token, speech.history, speech.history[:, -2:],
+            sampler=_SAMPLER,
+        )  # fmt: skip
+        return speech, drawn, head.stop_logits(speech.state)
+
+    jax.tree.map(np.testing.assert_array_equal, spoken(stored), spoken(WEIGHTS))
+    fine = {
+        "/".join(entry.key for entry in path)
+        for path, leaf in jax.tree.leaves_with_path(stored)
+        if leaf.dtype == jnp.float32
+    }
+    gains = ("scale", "gain", "boundaries", "embedding_rms")
+    in_fast_memory = "head/transformer/layers/feed_forward/"
+    assert fine == {
+        name for name in fine if name.endswith(gains) or name.startswith(in_fast_memory)
+    }
+    assert "head/transformer/layers/attention/query/kernel" not in fine
 
 
 _PROMPTS = np.array([2, 0, 3])  # patches
@@ -338,8 +401,8 @@ def test_a_prompt_is_continued_as_if_its_patches_had_been_taught(continued):
     ]
     teaching = _taught(np.stack(rows))
     row = np.arange(_ROWS)
-    np.testing.assert_allclose(speech.state, teaching.states[row, _PROMPTS], atol=1e-4)
-    np.testing.assert_allclose(speech.token, teaching.tokens[row, _PROMPTS], atol=1e-4)
+    np.testing.assert_allclose(speech.state, teaching.states[row, _PROMPTS], atol=1e-5)
+    np.testing.assert_allclose(speech.token, teaching.tokens[row, _PROMPTS], atol=1e-5)
     np.testing.assert_array_equal(speech.history, teaching.history[row, _PROMPTS])
     assert speech.index.tolist() == [0] * _ROWS
     for index in range(5):
@@ -348,7 +411,7 @@ def test_a_prompt_is_continued_as_if_its_patches_had_been_taught(continued):
             WEIGHTS, teaching.states[at], teaching.tokens[at], teaching.history[at],
             _noise(speech, np.full(_ROWS, index)),
         )  # fmt: skip
-        np.testing.assert_allclose(patches[:, index], expected, atol=1e-4, err_msg=str(index))
+        np.testing.assert_allclose(patches[:, index], expected, atol=1e-5, err_msg=str(index))
 
 
 def test_an_empty_prompt_is_none_at_all(continued, endless):

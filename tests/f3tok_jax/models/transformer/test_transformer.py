@@ -14,6 +14,7 @@ from f3tok_jax.models.transformer import transformer
 
 _FIELDS = dict(num_layers=3, width=32, hidden_width=48, num_heads=4, num_kv_heads=2, head_dim=8)
 _LENGTH = 12
+_LONG = 44
 
 
 def _make(**changes) -> tuple[transformer.Transformer, dict]:
@@ -63,24 +64,40 @@ def test_segments_never_see_each_other_and_equal_their_own_runs():
         np.testing.assert_allclose(packed[:, part], model.apply(variables, x[:, part]), atol=2e-5)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize(
     "fields",
     [dict(qkv_bias=True), dict(qk_norm=True, window=5), dict(num_kv_heads=4, window=1)],
 )
-def test_steps_of_any_size_equal_the_whole(fields):
+def test_steps_of_any_size_equal_the_whole(fields, at_once, monkeypatch):
+    if at_once:  # as very many positions are written
+        monkeypatch.setattr(transformer, "_MAX_WRITES", 0)
     model, variables = _make(**fields)
-    x = _input()
+    x = _input(_LONG)
     whole = jax.jit(model.apply)(variables, x)
     step = jax.jit(functools.partial(model.apply, method="step"))
-    for sizes in ([1] * 12, [7, 1, 1, 3]):
-        cache, outputs, start = model.initial_cache(2, _LENGTH), [], 0
+    # With a window, slots are used again, and one step has more positions than there are slots.
+    for sizes in ([1] * _LONG, [7, 1, 33, 3]):
+        cache, outputs, start = model.initial_cache(2, _LONG), [], 0
         for size in sizes:
             y, cache = step(variables, x[:, start : start + size], cache)
             outputs.append(y)
             start += size
         # float32 sums in another order, through three layers.
         np.testing.assert_allclose(np.concatenate(outputs, 1), whole, atol=2e-5)
-    assert cache.keys.shape[3] == (fields.get("window") or _LENGTH)
+    assert cache.keys.shape[3] == (32 if "window" in fields else 64)
+
+
+def test_one_row_of_one_position_equals_the_whole():
+    model, variables = _make()
+    x = _input(4, batch=1)
+    cache, outputs = model.initial_cache(1, 4), []
+    step = jax.jit(functools.partial(model.apply, method="step"))
+    for start in range(4):
+        y, cache = step(variables, x[:, start : start + 1], cache)
+        outputs.append(y)
+    np.testing.assert_allclose(np.concatenate(outputs, 1), model.apply(variables, x), atol=2e-5)
+    assert cache.lengths.tolist() == [4] and (cache.positions[0] >= 0).sum() == 4
 
 
 @pytest.mark.parametrize("window", [0, 4])
@@ -103,8 +120,8 @@ def test_rows_of_different_lengths_share_a_cache(window):
 
 def test_more_positions_than_a_cache_holds_are_not_forgotten_in_silence():
     model, variables = _make()
-    cache = model.initial_cache(2, 6)
-    y, cache = model.apply(variables, _input(6), cache, method="step")
+    cache = model.initial_cache(2, 6)  # and room for some more
+    y, cache = model.apply(variables, _input(31), cache, method="step")
     assert np.isfinite(y).all()
     y, _ = model.apply(variables, _input(1), cache, method="step")
     assert np.isnan(y).all()
