@@ -74,11 +74,13 @@ class Progress:
             bar: shows how far it is.
             stage: what a batch of it holds, and what its speed is told in.
             num_steps: of the run.
-            peak_seconds: of a step at the peak of its chips, where that is known.
+            peak_seconds: of a step at the peak of its chips, where that is known, once all that
+                learns in the stage does.
         """
         self._clock, self._bar = clock, bar
         self._num_steps, self._peak_seconds = num_steps, peak_seconds
         self._per_batch, self._unit = stage.per_batch, stage.unit
+        self._whole_from = stage.best_from
         self._before = clock.seconds()
         self._reset()
 
@@ -134,7 +136,8 @@ class Progress:
             "data_wait_share": waited / elapsed,
             "eta_seconds": left,
         }
-        if self._peak_seconds:
+        # Before all that learns does, a step has fewer products than `peak_seconds` is of.
+        if self._peak_seconds and step - len(self._steps) >= self._whole_from:
             times["mfu"] = self._peak_seconds * len(self._steps) / elapsed
         if ledger := clock.ledger():
             times |= {"goodput": ledger.goodput, "chip_hours": ledger.chip_hours}

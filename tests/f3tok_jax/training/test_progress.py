@@ -20,9 +20,9 @@ from tests.support import clocks
 _ROOT = pathlib.Path(__file__).parents[3]
 
 
-def _progress(keeper, num_steps: int = 10, **options) -> progress_lib.Progress:
+def _progress(keeper, num_steps: int = 10, best_from: int = 0, **options) -> progress_lib.Progress:
     """Of a stage with eight seconds of sound in a batch."""
-    stage = types.SimpleNamespace(per_batch=8.0, unit="audio_seconds")
+    stage = types.SimpleNamespace(per_batch=8.0, unit="audio_seconds", best_from=best_from)
     hidden = bar.Bar(print)
     return progress_lib.Progress(keeper, hidden, stage, num_steps=num_steps, **options)
 
@@ -129,3 +129,13 @@ def test_the_share_of_the_peak_is_of_all_steps_and_told_where_the_chip_is_known(
         unknown.add({}, is_finite=True)
     assert known.values(2)["time/mfu"] == pytest.approx(2 * 0.5 / 4.0)
     assert "time/mfu" not in unknown.values(2)
+
+
+def test_the_share_of_the_peak_is_told_of_steps_of_all_that_learns(clock, keeper):
+    progress, told = _progress(keeper, peak_seconds=0.5, best_from=3), []
+    for step in range(1, 7):
+        clock.now += 1.0
+        progress.add({}, is_finite=True)
+        if step % 2 == 0:
+            told.append("time/mfu" in progress.values(step))
+    assert told == [False, False, True]  # of steps 1 and 2, 3 and 4, 5 and 6
