@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import threading
+import weakref
 
 from array_record.python import array_record_module
 
@@ -32,7 +33,8 @@ class OpenShards:
         """The reader of a shard.
 
         Args:
-            owner: that the shard belongs to: another one, later, may find another file there.
+            owner: that the shard belongs to: another one, later, may find another file there. What it
+                has open is closed after it is gone, when the next shard is opened.
             path: of its file.
             num_records: that it must have.
 
@@ -41,7 +43,7 @@ class OpenShards:
             OSError: where the file cannot be opened; TooManyFilesError where the process may open
                 no more of any.
         """
-        key = owner, path
+        key = weakref.ref(owner), path
         with self._lock:
             if key in self._readers:
                 self._readers.move_to_end(key)
@@ -54,6 +56,8 @@ class OpenShards:
             _check_opens(path)
             raise ValueError(f"the shard has {found} records, not {num_records}")
         with self._lock:
+            for gone in [one for one in self._readers if one[0]() is None]:
+                del self._readers[gone]
             while len(self._readers) >= (self._most or _most_open()):
                 # Dropped, not closed: another thread may be reading from it.
                 self._readers.popitem(last=False)
@@ -62,7 +66,7 @@ class OpenShards:
 
 
 class TooManyFilesError(OSError):
-    """The process has as many files open as it may: no fault of any of them."""
+    """The process, or its machine, has as many files open as it may: no fault of any of them."""
 
 
 def _check_opens(path: str) -> None:
@@ -74,10 +78,15 @@ def _check_opens(path: str) -> None:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        raise TooManyFilesError(
-            f"{path} must be opened, and this process has all of the {limit} files open that it may: "
-            "raise the limit, as by `ulimit -n 4096`"
-        ) from error
+        why = (
+            f"this process has all of the {limit} files open that it may: raise the limit, as by "
+            "`ulimit -n 4096`"
+        )
+        if error.errno == errno.ENFILE:
+            why = (
+                "this machine has as many open as it may: end other programs, or raise fs.file-max"
+            )
+        raise TooManyFilesError(f"{path} must be opened, and {why}") from error
 
 
 def _most_open() -> int:

@@ -108,7 +108,6 @@ class _RecordFiles:
         manifest.verify(self.manifest, self.folder, checksums=checksums)
         self.name, self.fingerprint = str(folder), self.manifest.fingerprint
         self._shards = self.manifest.shards
-        self._opened = object()  # what its open shards belong to
         self._starts = [0, *itertools.accumulate(shard.num_records for shard in self._shards)]
 
     def __len__(self) -> int:
@@ -140,7 +139,7 @@ class _RecordFiles:
         shard = self._shards[shard_index]
         path = os.fspath(self.folder / shard.name)
         try:
-            reader = open_shards.SHARED.reader(self._opened, path, shard.num_records)
+            reader = open_shards.SHARED.reader(self, path, shard.num_records)
             (data,) = reader.read([place])
             return decode(data)
         except open_shards.TooManyFilesError:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shards that are open: as many as a process may have, whichever sets they are of."""
 
+import errno
 import os
 import resource
 import shutil
@@ -40,6 +41,14 @@ def test_all_sets_share_what_may_be_open(sets, monkeypatch):
     assert _num_open() <= before + 1
 
 
+def test_a_set_that_is_gone_keeps_no_file_open(sets, monkeypatch):
+    monkeypatch.setattr(open_shards, "SHARED", open_shards.OpenShards(512))
+    before = _num_open()
+    for _ in range(5):
+        sources.ShardSet(sets[0].folder)[0]
+    assert _num_open() <= before + 1
+
+
 def test_at_most_half_of_what_a_process_may_open_is_kept(monkeypatch):
     for limit, most in ((1024, 512), (256, 128), (10**6, 512), (resource.RLIM_INFINITY, 512)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
@@ -65,6 +74,15 @@ def test_a_process_that_can_open_no_more_says_so_and_replaces_nothing(sets, monk
         for number in taken:
             os.close(number)
     assert sets[0][0].key
+
+
+def test_a_machine_that_can_open_no_more_is_not_taken_for_the_process(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(open_shards.TooManyFilesError, match="this machine .* fs.file-max"):
+        open_shards._check_opens("a shard")
 
 
 def test_a_set_that_is_opened_again_reads_the_files_that_are_there_now(sets):
