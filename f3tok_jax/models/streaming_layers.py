@@ -6,7 +6,7 @@ Its `__init__` loads all of its layers, and with them SciPy's signals, Orbax and
 seconds of every program's start, against a sixth of one for what is used here.
 """
 
-import importlib.util
+import importlib
 import sys
 import types
 
@@ -21,8 +21,8 @@ def _load(*names: str) -> list[types.ModuleType]:
     if _PACKAGE in sys.modules:
         return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]
     stand_in = types.ModuleType(_PACKAGE)
-    parent = importlib.util.find_spec("sequence_layers")
-    stand_in.__path__ = [f"{place}/jax" for place in parent.submodule_search_locations]
+    parent = importlib.import_module("sequence_layers")  # its own __init__ holds a version
+    stand_in.__path__ = [f"{place}/jax" for place in parent.__path__]
     sys.modules[_PACKAGE] = stand_in
     try:
         return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]

@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from f3tok_jax.models import streaming_layers
+
 _PROGRAM = """
 import json, sys
 if sys.argv[1] == "before":
@@ -35,3 +39,10 @@ def test_the_layers_are_the_packages_own_and_bring_nothing_heavy():
 def test_a_package_that_is_there_already_is_used():
     _, is_there, number, same = _loaded("before")
     assert is_there and number > 10 and same
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sequence_layers", None)
+    monkeypatch.delitem(sys.modules, "sequence_layers.jax", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="sequence_layers"):
+        streaming_layers._load("types")
