@@ -3,17 +3,18 @@
 r"""Measures how fast things are on this machine, each beside what it is compared with.
 
     python -m f3tok_jax.benchmark codec --config=configs/autoencoder.py:base --output=benchmark.json
+    python -m f3tok_jax.benchmark convolution --bins=30 --channels=256
     python -m f3tok_jax.benchmark step --config=configs/autoencoder.py:base
     python -m f3tok_jax.benchmark generation --workdir=runs/generation
     python -m f3tok_jax.benchmark start --model=runs/autoencoder
 
 codec times an autoencoder in all forms of an export beside DAC, EnCodec and Mimi (extra onnx);
 convolution one of its layers in all formulations; step the train steps of recipes, on all devices that
-JAX finds; generation the making of sounds of several lengths; start whole programs. In every round each is called once, one after the other, so that what
-else the machine does meets all of them; the first round, which compiles, does not count, and of the
-others the median is told, with the quartiles and the best. Shards are read by
-python -m data_pipelines.benchmark, and what a step costs on a TPU slice that is not here tells
-python -m f3tok_jax.compile_check.
+JAX finds; generation the making of sounds of several lengths; start whole programs. In every round
+each is called once, one after the other, so that what else the machine does meets all of them; the
+first round, which compiles, does not count, and of the others the median is told, with the quartiles
+and the best. Reading of shards is timed by python -m data_pipelines.benchmark, and what a step costs on
+a TPU slice that is not here is said by python -m f3tok_jax.compile_check.
 
 Exit codes: 0 finished, 1 wrong arguments, run or a missing library, 4 a full disk; stderr says which.
 """

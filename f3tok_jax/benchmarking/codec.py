@@ -3,7 +3,7 @@
 """An autoencoder in all forms of an export beside codecs of transformers, on a CPU.
 
 All with random weights and in float32: JAX, PyTorch, ONNX Runtime and StableHLO, and DAC, EnCodec and
-Mimi at 24 kHz.
+Mimi at 24 kHz. Each codes as many seconds, at its own sample rate.
 """
 
 import argparse
@@ -35,8 +35,15 @@ def add_flags(parser: command.Parser) -> None:
 
 def tables(given: argparse.Namespace) -> Iterator[tuple[str, list[results.Timing]]]:
     """Titles and rows: whole sounds, and single steps of a stream, each way."""
+    import jax
+
     from f3tok_jax.exporting import forms
 
+    if (backend := jax.default_backend()) != "cpu":
+        raise ValueError(
+            f"codecs must all be timed on the CPU, and JAX takes the {backend}: set "
+            "JAX_PLATFORMS=cpu"
+        )
     forms.find(["onnx"])
     if unknown := set(given.others) - set(OTHERS):
         raise ValueError(f"--others must be of {', '.join(OTHERS)}, got {', '.join(unknown)}")
@@ -51,7 +58,7 @@ def tables(given: argparse.Namespace) -> Iterator[tuple[str, list[results.Timing
         autoencoder, params = _autoencoder(config)
         timed = codecs.ours(autoencoder, params, folder, given.threads)
         timed += codecs.of_transformers(given.others)
-        yield from _tables(timed, given, autoencoder.sample_rate)
+        yield from _tables(timed, given)
 
 
 def _autoencoder(config: Any) -> tuple[Any, Any]:
@@ -72,25 +79,28 @@ def _autoencoder(config: Any) -> tuple[Any, Any]:
 
 
 def _tables(
-    timed: Sequence[Any], given: argparse.Namespace, sample_rate: int
+    timed: Sequence[Any], given: argparse.Namespace
 ) -> Iterator[tuple[str, list[results.Timing]]]:
     import numpy as np
 
     from f3tok_jax.benchmarking import turns
 
-    shape = given.batch_size, int(given.seconds * sample_rate)
-    waveform = 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    def noise(sample_rate):
+        shape = given.batch_size, given.seconds * sample_rate
+        return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+    waveforms = {rate: noise(rate) for rate in {one.sample_rate for one in timed}}
     wholes = dict.fromkeys((one.name for one in timed), given.batch_size * given.seconds)
     whole = dict(rounds=given.rounds, amounts=wholes)
     title = f"{given.batch_size} x {given.seconds} s"
-    calls = {one.name: functools.partial(one.encode, waveform) for one in timed}
+    calls = {one.name: functools.partial(one.encode, waveforms[one.sample_rate]) for one in timed}
     yield f"encode, {title}", turns.measure(calls, **whole)
-    coded = {one.name: one.encode(waveform) for one in timed}
+    coded = {one.name: one.encode(waveforms[one.sample_rate]) for one in timed}
     calls = {one.name: functools.partial(one.decode, coded[one.name]) for one in timed}
     yield f"decode, {title}", turns.measure(calls, **whole)
-    both = {one.name: functools.partial(_both, one, waveform) for one in timed}
+    both = {one.name: functools.partial(_both, one, waveforms[one.sample_rate]) for one in timed}
     yield f"encode and decode, {title}", turns.measure(both, **whole)
-    amounts = {one.name: one.samples_per_step / sample_rate for one in timed}
+    amounts = {one.name: one.samples_per_step / one.sample_rate for one in timed}
     for task in ("encode_step", "decode_step"):
         calls = {one.name: getattr(one, task) for one in timed if getattr(one, task)}
         yield task, turns.measure(calls, rounds=given.step_rounds, amounts=amounts)

@@ -48,6 +48,7 @@ class Codec:
         encode_step: encodes the next chunk of `samples_per_step` of a stream; None where it cannot.
         decode_step: decodes what that gives; None where it cannot.
         samples_per_step: of a chunk.
+        sample_rate: Hz of the sound that it codes: 24,000 of all others.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Codec:
     encode_step: Callable[[], Any] | None = None
     decode_step: Callable[[], Any] | None = None
     samples_per_step: int = 0
+    sample_rate: int = 24_000
 
 
 def ours(
@@ -87,6 +89,7 @@ def ours(
     latent = np.zeros((1, 1, autoencoder.latent_dim), np.float32)
     for codec, encode_step, decode_step in made:
         codec.samples_per_step = autoencoder.samples_per_latent
+        codec.sample_rate = autoencoder.sample_rate
         codec.encode_step = functools.partial(encode_step, chunk)
         codec.decode_step = functools.partial(decode_step, latent)
     return [codec for codec, _, _ in made]

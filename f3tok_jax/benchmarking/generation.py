@@ -37,8 +37,19 @@ def tables(given: argparse.Namespace) -> Iterator[tuple[str, list[results.Timing
     generator = tokenizer.F3Tokenizer.from_pretrained(given.workdir, moved=moved).text_to_sound
     task = next(iter(generator.text.weights))
     requests = [generate.Request(text=given.text, task=task)] * given.batch_size
-    amounts = {f"{seconds:g} s": seconds * given.batch_size for seconds in given.seconds}
-    for title, make in (("first piece", _first_piece), ("whole sounds", _whole)):
+    if not given.seconds:
+        raise ValueError("--seconds must be at least one length, such as 1,2,4, got none")
+    whole = {
+        f"{seconds:g} s": generator.patches_of(seconds) / generator.patches_per_second
+        for seconds in given.seconds
+    }
+    whole = {name: given.batch_size * seconds for name, seconds in whole.items()}
+    # Speed is of whole sounds: what the first piece holds does not grow with what is asked for.
+    first = dict.fromkeys(whole, 0.0)
+    for title, make, amounts in (
+        ("first piece", _first_piece, first),
+        ("whole sounds", _whole, whole),
+    ):
         calls = {
             f"{seconds:g} s": functools.partial(make, generator, requests, seconds)
             for seconds in given.seconds

@@ -30,7 +30,8 @@ def tables(given: argparse.Namespace) -> Iterator[tuple[str, list[results.Timing
     from f3tok_jax.benchmarking import turns
     from f3tok_jax.runs import config as config_lib
 
-    configs = {given.config: config_lib.read(given.config, given.overrides)}
+    changed = " ".join((given.config, *given.overrides))  # of --others may be the same without them
+    configs = {changed: config_lib.read(given.config, given.overrides)}
     configs |= {name: config_lib.read(name, []) for name in given.others}
     made = {name: _step(config) for name, config in configs.items()}
     units = {unit for _, _, unit in made.values()}

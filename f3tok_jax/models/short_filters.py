@@ -36,7 +36,15 @@ def convolve(x: jax.Array, kernel: jax.Array, *, time_padding: tuple[int, int]) 
 
     Returns:
         [b, t', f, c_out].
+
+    Raises:
+        ValueError: where f is no multiple of 5.
     """
+    if x.shape[2] % _TILE:
+        raise ValueError(
+            f"bins must be a multiple of {_TILE} for short filters, got {x.shape[2]}: take the "
+            "ordinary convolution, or another number"
+        )
     outputs_of, taps_of, inputs_of = _transforms()
     kernels = jnp.einsum("pr,krio->pkio", taps_of.astype(x.dtype), kernel)
     num_bins = x.shape[2]

@@ -11,6 +11,7 @@ from configs import autoencoder as recipe
 from f3tok_jax import benchmark
 from f3tok_jax.benchmarking import convolution
 from f3tok_jax.benchmarking import start
+from f3tok_jax.benchmarking import step
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import results
 from tests.support import tiny_models
@@ -65,6 +66,18 @@ def test_train_steps_are_timed(tmp_path):
     assert row.amount == pytest.approx(8 * 2 * 0.04) and row.best > 0
 
 
+def test_a_changed_recipe_is_timed_beside_the_unchanged(tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "_step", lambda config: (lambda: None, config.seed, "positions"))
+    output = tmp_path / "benchmark.json"
+    arguments = [_TINY, "--config.seed=7", _TINY.replace("config", "others", 1)]
+    assert benchmark.main(["step", *arguments, "--rounds=1", f"--output={output}"]) == 0
+    (rows,) = results.read(output).tables.values()
+    unchanged = recipe.get_config("tiny").seed
+    name = "configs/autoencoder.py:tiny"
+    found = [(row.name, row.amount) for row in rows]
+    assert found == [(f"{name} --config.seed=7", 7), (name, unchanged)]
+
+
 def test_forms_of_a_convolution_are_timed_and_are_one_function(tmp_path):
     output = tmp_path / "benchmark.json"
     small = ["--frames=6", "--bins=10", "--channels=8", "--rounds=1", f"--output={output}"]
@@ -81,6 +94,13 @@ def test_forms_of_a_convolution_are_timed_and_are_one_function(tmp_path):
         expected = forms["direct"](x, kernel)
         np.testing.assert_allclose(forms[name](x, kernel), expected, atol=2e-3, err_msg=name)
     assert forms["separable"](x, kernel).shape == expected.shape
+
+
+def test_bins_that_fill_no_tiles_are_refused_in_one_sentence(capsys):
+    small = ["--frames=2", "--bins=12", "--channels=1", "--rounds=1"]
+    assert benchmark.main(["convolution", *small]) == 1
+    said = capsys.readouterr().err
+    assert "bins must be a multiple of 5" in said and said.count("\n") == 1
 
 
 def test_flags_of_a_config_are_for_those_that_have_one(capsys):
