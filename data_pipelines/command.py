@@ -298,17 +298,16 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 def parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The flags that were given; raises ValueError for wrong ones."""
     rest = sys.argv[1:] if arguments is None else list(arguments)
-    overrides: list[str] = []
-    if parser.get_default("overrides") is not None:
+    takes_overrides = parser.get_default("overrides") is not None
+    if takes_overrides:
         overrides, rest = split_overrides(rest)
     if parser.get_default("others") is None:
         given = parser.parse_args(rest)
     else:
         given, others = parser.parse_known_args(rest)
         given.others = others
-    if overrides and "config" not in given:  # of a verb that takes none
-        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
-    given.overrides = overrides
+    if takes_overrides:  # after the flags of a verb, whose defaults come last
+        given.overrides = overrides
     return given
 
 

@@ -58,6 +58,8 @@ def _measure(given: argparse.Namespace) -> None:
     from f3tok_jax.benchmarking import turns
     from f3tok_jax.runs import results
 
+    if given.overrides and "config" not in given:
+        raise ValueError(f"unrecognized arguments: {' '.join(given.overrides)}; see --help")
     found = {}
     for title, rows in _BENCHMARKS[given.name].tables(given):
         turns.say(title, rows)

@@ -77,8 +77,20 @@ def test_only_a_program_with_a_config_takes_overrides(capsys):
     arguments = ["--config=a.py", "--config.seed=1", "--num=5"]
     assert command.run(parser, seen.append, arguments) == 0
     assert (seen[0].config, seen[0].overrides, seen[0].num) == ("a.py", ["--config.seed=1"], 5)
+    assert _run(seen.append, "--num=5") == 0
+    assert vars(seen[1]) == {
+        "workdir": "here",
+        "num": 5,
+    }  # Some programs hand on all flags that there are.
     assert _run(seen.append, "--config.seed=1") == 1
     assert "unrecognized arguments: --config.seed=1" in capsys.readouterr().err
+
+
+def test_overrides_are_those_of_a_program_whose_config_is_named_elsewhere():
+    parser, seen = _parser(), []
+    parser.set_defaults(overrides=())
+    assert command.run(parser, seen.append, ["--config.seed=1", "--num=5"]) == 0
+    assert seen[0].overrides == ["--config.seed=1"]
 
 
 def test_the_home_is_expanded_wherever_a_path_begins(monkeypatch):
