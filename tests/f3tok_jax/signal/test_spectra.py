@@ -96,6 +96,22 @@ def test_programs_for_a_cpu_call_no_fft_that_would_deadlock(monkeypatch, deadloc
     assert ("stablehlo.fft" in program.as_text()) is not deadlocks
 
 
+@pytest.mark.parametrize(("passes", "least", "most"), [(1, 1e-3, 2e-3), (3, 2e-6, 4e-6)])
+def test_passes_of_bfloat16_err_by_what_is_said_of_the_frames_level(passes, least, most):
+    """What a TPU's product of float32 does at PRECISION, three passes, in NumPy."""
+    frames, matrix = _noise(20, 512), spectra._windowed_dft(512)
+    matrix = matrix / np.sqrt(np.sum(np.square(spectra.hann_window(512))))  # to unit noise gain
+    exact = frames.astype(np.float64) @ matrix
+    rounded = lambda x: np.asarray(jnp.asarray(x).astype(jnp.bfloat16), np.float32)
+    (high, low), (by_high, by_low) = (
+        (rounded(x), rounded(x - rounded(x))) for x in (frames, matrix)
+    )
+    products = [(high, by_high), (high, by_low), (low, by_high)][:passes]
+    error = sum(one.astype(np.float64) @ two for one, two in products) - exact
+    assert least < np.sqrt(np.mean(error**2) / np.mean(frames**2)) < most
+    assert spectra.PRECISION == jax.lax.Precision.HIGH
+
+
 def test_unknown_method_is_named():
     with pytest.raises(ValueError, match="got 'dct'"):
         spectra.stft(jnp.zeros((64,)), frame_length=64, hop_length=16, method="dct")
