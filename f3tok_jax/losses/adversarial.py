@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of the two players of adversarial training, least squares, and of their features.
 
-Every map and all logits [b, positions, c] come with their valid positions, bool [b, positions]. An
-example's loss is the mean over its valid positions, map by map, so that a map's length and an
-example's padding do not count. Examples are added with `example_weights` [b], 0 for one without
-sound.
+Maps [stack, *places, b, c] hold one map per entry of a stack of discriminators, or of bands of one,
+and come, as logits [stack, *places, b] do, with their valid places, bool [stack, *places, b]. An
+example's loss is the mean over its valid places, map by map, so that a map's length and an example's
+padding do not count. Examples are added with `example_weights` [b], 0 for one without sound.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from f3tok_jax.losses import reconstruction
 
-Maps = Sequence[Sequence[jax.Array]]  # per discriminator
+Maps = Sequence[Sequence[jax.Array]]  # per stack of discriminators
 
 
 def lsgan_discriminator(
@@ -27,9 +27,9 @@ def lsgan_discriminator(
     """Least-squares loss of the discriminators: real towards 1, generated towards 0.
 
     Args:
-        real_logits: one array [b, positions, 1] per discriminator.
+        real_logits: one array [stack, *places, b] per stack.
         fake_logits: the same for the generated sound.
-        valid: [b, positions], per discriminator.
+        valid: of the same shapes.
         example_weights: [b].
 
     Returns:
@@ -38,8 +38,8 @@ def lsgan_discriminator(
     """
     _check_lists(real_logits, fake_logits, valid)
     each = [
-        _means(jnp.square(real.astype(jnp.float32) - 1.0), where)
-        + _means(jnp.square(fake.astype(jnp.float32)), where)
+        _logits_means(jnp.square(real.astype(jnp.float32) - 1.0), where)
+        + _logits_means(jnp.square(fake.astype(jnp.float32)), where)
         for real, fake, where in zip(real_logits, fake_logits, valid)
     ]
     return _weighted(each, example_weights)
@@ -51,7 +51,7 @@ def lsgan_generator(
     """Least-squares loss of the generator: generated sound towards 1; arguments as above."""
     _check_lists(fake_logits, valid)
     each = [
-        _means(jnp.square(fake.astype(jnp.float32) - 1.0), where)
+        _logits_means(jnp.square(fake.astype(jnp.float32) - 1.0), where)
         for fake, where in zip(fake_logits, valid)
     ]
     return _weighted(each, example_weights)
@@ -67,15 +67,16 @@ def feature_matching(
     """L1 distance of the discriminators' feature maps; no gradient flows to the real side.
 
     Args:
-        real_maps: per discriminator a list of maps; the last one, the logits, is left out.
+        real_maps: per stack a list of maps, zeros where not valid; the last, the logits, is left
+            out.
         fake_maps: the same for the generated sound.
-        valid: [b, positions], per discriminator and map.
-        map_weights: per discriminator, what each of its maps weighs.
+        valid: [stack, *places, b], per stack and map.
+        map_weights: per stack, what each map of an entry weighs.
         example_weights: [b].
 
     Returns:
-        (sum, weight): means over a map, summed over layers and discriminators with `map_weights`,
-        and over weighted examples; the weight is that of all examples.
+        (sum, weight): means over a map, summed over layers and entries of stacks with
+        `map_weights`, and over weighted examples; the weight is that of all examples.
     """
     _check_lists(real_maps, fake_maps, valid, map_weights)
     each = []
@@ -83,15 +84,22 @@ def feature_matching(
         _check_lists(real_layers, fake_layers, wheres)
         for real, fake, where in zip(real_layers[:-1], fake_layers[:-1], wheres[:-1]):
             real = jax.lax.stop_gradient(real).astype(jnp.float32)
-            each.append(weight * _means(jnp.abs(real - fake.astype(jnp.float32)), where))
+            # Where not valid both hold zeros: the difference needs no mask.
+            difference = jnp.abs(real - fake.astype(jnp.float32)).sum(axis=-1)
+            each.append(weight / real.shape[-1] * _means(difference, where))
     return _weighted(each, example_weights)
 
 
+def _logits_means(values: jax.Array, valid: jax.Array) -> jax.Array:
+    return _means(jnp.where(valid, values, 0.0), valid)
+
+
 def _means(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Of each example of [b, positions, c], over its valid positions: [b]; 0 where it has none."""
-    total = jnp.sum(jnp.where(valid[..., None], values, 0.0), axis=(1, 2), dtype=jnp.float32)
-    count = jnp.sum(valid, axis=1, dtype=jnp.float32) * values.shape[2]
-    return total / jnp.maximum(count, 1.0)
+    """Of each example of [stack, *places, b], over its valid places, summed over the stack: [b]; of
+    an entry without any 0. Elsewhere `values` are zeros."""
+    places = tuple(range(1, values.ndim - 1))
+    count = jnp.sum(valid, axis=places, dtype=jnp.float32)
+    return jnp.sum(jnp.sum(values, axis=places) / jnp.maximum(count, 1.0), axis=0)
 
 
 def _weighted(each: Sequence[jax.Array], example_weights: jax.Array) -> reconstruction.Loss:

@@ -180,8 +180,8 @@ _MATHEMATICS = [
         ),
         (
             "an example's loss is the mean over its padding, too",
-            "count = jnp.sum(valid, axis=1, dtype=jnp.float32) * values.shape[2]",
-            "count = jnp.float32(valid.shape[1] * values.shape[2])",
+            "count = jnp.sum(valid, axis=places, dtype=jnp.float32)",
+            "count = jnp.sum(jnp.ones_like(valid), axis=places, dtype=jnp.float32)",
         ),
     ),
     *_of(
@@ -342,12 +342,12 @@ _MODULES = [
         ),
     ),
     *_of(
-        "models/discriminators/stacked_layers.py",
-        "models/discriminators/test_stacked_layers.py models/discriminators/test_bands.py",
+        "models/discriminators/bands.py",
+        "models/discriminators/test_bands.py models/discriminators/test_discriminators.py",
         (
-            "a position beyond a band's last is valid",
-            "(step < rows.valid_steps)",
-            "(step <= rows.valid_steps)",
+            "a place beyond a band's last is valid",
+            "np.arange(max(counts)) < counts[:, None]",
+            "np.arange(max(counts)) <= counts[:, None]",
         ),
     ),
     *_of(
@@ -355,8 +355,8 @@ _MODULES = [
         "models/discriminators/test_discriminators.py",
         (
             "padding is judged as sound",
-            "self.valid = held & (first < num_samples[None, :, None, None])",
-            "self.valid = held & (first < num_samples[None, :, None, None] + 10**9)",
+            "has_sound = first_samples[..., None] < num_samples",
+            "has_sound = first_samples[..., None] < 10**9 + num_samples",
         ),
     ),
     *_of(
@@ -364,8 +364,8 @@ _MODULES = [
         "models/discriminators/test_periods.py",
         (
             "neighbours, not every n-th sample, are a row",
-            "waveform.reshape(waveform.shape[0], -1, fold, period).transpose(0, 3, 1, 2)",
-            "waveform.reshape(waveform.shape[0], period, -1, fold)",
+            "waveform.reshape(waveform.shape[0], -1, fold, period).transpose(3, 1, 0, 2)",
+            "waveform.reshape(waveform.shape[0], period, -1, fold).transpose(1, 2, 0, 3)",
         ),
     ),
     *_of(

@@ -3,17 +3,21 @@
 """Discriminators of complex spectra, band by band: DAC's multi-band STFT ones, folded."""
 
 from collections.abc import Sequence
+import functools
 
 from flax import linen as nn
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.models.discriminators import stacked_layers
+from f3tok_jax.signal import spectra
 
 HOPS_PER_WINDOW = 4  # DAC
 NUM_LAYERS = 3  # of every band, before the logits
+
+_NUM_TAPS = 9  # of a kernel of 3 x 3
+_NO_NEIGHBOURS, _ALL_NEIGHBOURS = ((0, 0), (0, 0)), ((1, 1), (1, 1))  # padding
 
 
 class STFTDiscriminators(nn.Module):
@@ -21,9 +25,10 @@ class STFTDiscriminators(nn.Module):
     all.
 
     Layers per band: kernel 3 x 3 over frames and groups of folded bins; kernel and stride 2 x 2;
-    kernel 3 x 3; then jointly over the bands 3 x 3 to the logits. A position is a block of 2 x 2,
-    which the second layer joins; a row is a frame of blocks. Bands that are narrower than the
-    widest are padded with zeros to its width.
+    kernel 3 x 3; then jointly over the bands 3 x 3 to the logits. A place is a block of 2 x 2,
+    which the second layer joins; a row is a pair of frames. Bands that are narrower than the widest
+    are padded with zeros to its width. The bands of a window are a stack [bands, blocks, rows, b,
+    c].
     """
 
     windows: Sequence[int]  # samples
@@ -36,76 +41,77 @@ class STFTDiscriminators(nn.Module):
     def __call__(
         self, waveform: jax.Array, num_samples: jax.Array
     ) -> tuple[list[list[jax.Array]], list[list[jax.Array]]]:
-        """Waveform [b, n] and its valid samples [b] -> what `Discriminators` returns: per window the
-        maps of all bands, layer after layer, and the logits of all bands."""
-        num_bands, width = len(self.bands) - 1, self.channels
-        x, grids = self._blocks(waveform, num_samples)
-        stack = x.shape[0]
-        rows = [rows for bands in grids for rows in bands]
-        positions, maps = stacked_layers.Positions(rows, x.shape[2], num_samples), []
-        # One product makes the four outputs of a block, side by side as channels.
-        kernel, bias = stacked_layers.weights(self, "conv_0", (stack, 3, 3, 2 * self.fold, width))
-        kernel, bias = _for_whole_block(kernel), jnp.tile(bias, 4)
-        x = positions.keep_valid(stacked_layers.layer(x, kernel, bias))
-        maps.append(stacked_layers.unstack(x))
-        kernel, bias = stacked_layers.weights(self, "conv_1", (stack, 2, 2, width, width))
-        x = positions.keep_valid(stacked_layers.layer(x, kernel.reshape(stack, -1, width), bias))
-        maps.append(stacked_layers.unstack(x))
-        kernel, bias = stacked_layers.weights(self, "conv_2", (stack, 3, 3, width, width))
-        x = _over_frames_and_blocks(x, kernel, positions, grids) + bias
-        x = positions.keep_valid(stacked_layers.leaky_relu(x))
-        maps.append(stacked_layers.unstack(x))
-        # The logits see all bands of a window: products per band, their sums across bands.
-        kernel, bias = stacked_layers.weights(self, "logits", (len(self.windows), 9, width, 1))
-        kernel = jnp.repeat(kernel[..., 0].swapaxes(1, 2), num_bands, axis=0)
-        taps = jnp.einsum("sbpc,sck->sbpk", x, kernel, preferred_element_type=jnp.float32)
-        outputs, valid = [], []
-        of_bands = [part[..., 0] for part in stacked_layers.unstack(positions.valid)]
-        for index, bands in enumerate(grids):
-            chosen = slice(index * num_bands, (index + 1) * num_bands)
-            logits = _joint_logits(taps[chosen], bands) + bias[index].astype(jnp.float32)
-            layers = [layer for stacked in maps for layer in stacked[chosen]]
-            outputs.append([*layers, logits.reshape(logits.shape[0], -1, 1)])
-            of_frames = valid_rows(logits.shape[1], bands[0].row_samples, num_samples)
-            of_logits = jnp.broadcast_to(of_frames[..., None], logits.shape)
-            valid.append([*of_bands[chosen] * len(maps), of_logits.reshape(logits.shape[0], -1)])
-        return outputs, valid
-
-    def _blocks(
-        self, waveform: jax.Array, num_samples: jax.Array
-    ) -> tuple[jax.Array, list[list[stacked_layers.Rows]]]:
-        """Waveform [b, n] -> what the first layer sees of every band of every window.
-
-        Returns:
-            [windows * bands, b, positions, channels], and per window and band its rows: the
-            frames, each of as many blocks as the window's widest band has.
-        """
-        # An even number of frames of the longest window makes all windows' positions equally many.
-        multiple = 2 * max(self.windows) // HOPS_PER_WINDOW
-        waveform = stacked_layers.pad_to(waveform, multiple=multiple, axis=1)
-        grids, blocks = [], []
-        for window in self.windows:
-            hop = window // HOPS_PER_WINDOW
-            spectrum = folded_stft(waveform, window=window, fold=self.fold)
-            # A frame of padding, whose window reaches back into the sound, is none of the sound's.
-            of_sound = valid_rows(spectrum.shape[1], hop, num_samples)
-            spectrum = jnp.where(of_sound[:, :, None, None], spectrum, 0.0)
-            edges = band_edges(self.bands, num_groups=spectrum.shape[2])
-            bands = _band_blocks(spectrum.astype(self.compute_dtype), edges)
-            valid = [-(-(high - low) // 2) for low, high in zip(edges[:-1], edges[1:])]
-            # A row is a pair of frames.
-            grids.append(
-                [stacked_layers.Rows(*bands.shape[2:4], steps, 2 * hop) for steps in valid]
+        """Waveform [b, n] and its valid samples [b] -> what `Discriminators` returns: a stack of
+        bands per window."""
+        num_windows, width = len(self.windows), self.channels
+        stack = num_windows * (len(self.bands) - 1)
+        layers = [
+            stacked_layers.weights(self, name, (stack, *shape))
+            for name, shape in (
+                ("conv_0", (3, 3, 2 * self.fold, width)),
+                ("conv_1", (2, 2, width, width)),
+                ("conv_2", (3, 3, width, width)),
             )
-            blocks.append(bands.reshape(*bands.shape[:2], -1, bands.shape[-1]))
-        length = max(block.shape[2] for block in blocks)
-        x = jnp.concatenate([stacked_layers.pad_to(block, length, axis=2) for block in blocks])
-        return x, grids
+        ]
+        shape = (num_windows, _NUM_TAPS, width, 1)
+        layers.append(stacked_layers.weights(self, "logits", shape))
+        # A split, whose gradient is one concatenation; slices would add up as many padded arrays.
+        split = [[jnp.split(x, num_windows) for x in layer] for layer in layers]
+        each = [
+            self._of_window(
+                waveform,
+                num_samples,
+                window,
+                [(kernels[index], biases[index]) for kernels, biases in split],
+            )
+            for index, window in enumerate(self.windows)
+        ]
+        return [maps for maps, _ in each], [valid for _, valid in each]
+
+    def _of_window(self, waveform, num_samples, window, weights):
+        """Maps of a window, and which of their places are valid."""
+        edges = band_edges(self.bands, num_groups=num_groups(window, self.fold))
+        x = block_spectra(waveform, num_samples, window=window, fold=self.fold, edges=edges)
+        num_rows = x.shape[2] - 1  # of frames; a row sees two pairs of them
+        held = np.repeat(_held_blocks(edges)[..., None], num_rows, axis=-1)
+        row_samples = 2 * window // HOPS_PER_WINDOW
+        first_samples = np.broadcast_to(np.arange(num_rows) * row_samples, held.shape)
+        valid = stacked_layers.valid_places(held, first_samples, num_samples)
+        # One product makes the four outputs of a block, side by side as channels.
+        kernel, bias = weights[0]
+        kernel, bias = _for_whole_block(kernel), jnp.tile(bias, 4)
+        x = x.astype(self.compute_dtype)
+        maps = [stacked_layers.layer(x, kernel, bias, valid, _NO_NEIGHBOURS)]
+        kernel, bias = weights[1]
+        kernel = kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
+        maps.append(stacked_layers.layer(maps[-1], kernel, bias, valid))
+        kernel, bias = weights[2]
+        kernel = kernel.swapaxes(1, 2)  # of frames and groups -> of blocks and rows
+        maps.append(stacked_layers.layer(maps[-1], kernel, bias, valid, _ALL_NEIGHBOURS))
+        kernel, bias = weights[3]
+        # The logits see all bands: products per band, their sums across bands.
+        taps = jnp.einsum(
+            "snrbc,kc->ksnrb", maps[-1], kernel[0, ..., 0], preferred_element_type=jnp.float32
+        )
+        logits = _joint_logits(taps, held[..., 0].sum(axis=1)) + bias.astype(jnp.float32)
+        of_rows = valid_rows(num_rows, row_samples, num_samples).T
+        of_logits = jnp.broadcast_to(of_rows[None, None], logits.shape)
+        return [*maps, logits], [*[valid[..., 0]] * len(maps), of_logits]
 
 
 def valid_rows(num_rows: int, row_samples: int, num_samples: jax.Array) -> jax.Array:
     """Which rows of that many samples have any of the valid `num_samples` [b]: [b, num_rows]."""
     return (np.arange(num_rows) * row_samples)[None] < num_samples[:, None]
+
+
+def num_groups(window: int, fold: int) -> int:
+    """Groups of `fold` bins of a spectrum without Nyquist; raises ValueError where it has none."""
+    if window % HOPS_PER_WINDOW or (window // 2) % fold:
+        raise ValueError(
+            f"an STFT window must be a multiple of {HOPS_PER_WINDOW} whose half is a multiple of "
+            f"stft_fold={fold}, got {window} (config.discriminators.stft_windows)"
+        )
+    return window // 2 // fold
 
 
 def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
@@ -123,22 +129,52 @@ def folded_stft(waveform: jax.Array, *, window: int, fold: int) -> jax.Array:
         [b, ceil(n / hop), window / 2 / fold, 2 * fold] float32; channels are (bin, real or
         imaginary).
     """
-    if window % HOPS_PER_WINDOW or (window // 2) % fold:
-        raise ValueError(
-            f"an STFT window must be a multiple of {HOPS_PER_WINDOW} whose half is a multiple of "
-            f"stft_fold={fold}, got {window} (config.discriminators.stft_windows)"
-        )
-    hop = window // HOPS_PER_WINDOW
-    margin = (window - hop) // 2
+    groups, hop = num_groups(window, fold), window // HOPS_PER_WINDOW
     waveform = stacked_layers.pad_to(waveform, multiple=hop, axis=1)
-    waveform = jnp.pad(waveform, ((0, 0), (margin, window - hop - margin)))
-    blocks = waveform.reshape(waveform.shape[0], -1, hop)
-    num_frames = blocks.shape[1] - HOPS_PER_WINDOW + 1
-    frames = jnp.concatenate(
-        [blocks[:, hops : hops + num_frames] for hops in range(HOPS_PER_WINDOW)], axis=-1
-    )
-    spectrum = jnp.matmul(frames, _dft(window), precision=lax.Precision.HIGHEST)
-    return spectrum.reshape(*spectrum.shape[:2], -1, 2 * fold)
+    frames = _frames(waveform, window=window, step=hop, first=0)
+    spectrum = jnp.matmul(frames, _dft(window), precision=spectra.PRECISION)
+    return spectrum.reshape(*spectrum.shape[:2], groups, 2 * fold)
+
+
+def block_spectra(
+    waveform: jax.Array,
+    num_samples: jax.Array,
+    *,
+    window: int,
+    fold: int,
+    edges: Sequence[int],
+) -> jax.Array:
+    """What a 3 x 3 kernel sees of each block of 2 x 2 of `folded_stft`, a pair of frames at a time.
+
+    A row of blocks sees a pair and the next. The product's columns lie in the order of the bands, so
+    that pairs of groups are all that is moved after it.
+
+    Args:
+        waveform: [b, n].
+        num_samples: [b], valid samples; a frame that begins no valid hop is all zeros, though its
+            window may reach back into the sound.
+        window: samples.
+        fold: bins of a group.
+        edges: of the bands in groups; beyond a band there are zeros.
+
+    Returns:
+        [bands, blocks, ceil(n / hop / 2) + 1, b, 16 * fold] float32; pair i are the frames 2 i - 1
+        and 2 i; channels are (2 frames, 4 groups, bin, real or imaginary).
+    """
+    hop = window // HOPS_PER_WINDOW
+    waveform = stacked_layers.pad_to(waveform, multiple=2 * hop, axis=1)
+    matrix, seen = _dft_of_bands(window, fold, tuple(edges)), []
+    for first in (-1, 0):  # frames of the pairs' first halves, then of their second
+        frames = _frames(waveform, window=window, step=2 * hop, first=first)
+        spectrum = jnp.einsum("brk,kq->rbq", frames, matrix, precision=spectra.PRECISION)
+        frame = (2 * np.arange(len(spectrum)) + first)[:, None]
+        of_sound = (frame >= 0) & (frame * hop < num_samples[None])
+        spectrum = jnp.where(of_sound[..., None], spectrum, 0.0)
+        # [pairs, b, (bands, pairs of groups, c)] -> [bands, pairs of groups, pairs, b, c]
+        spectrum = spectrum.reshape(*spectrum.shape[:2], len(edges) - 1, -1, 4 * fold)
+        spectrum = spectrum.transpose(2, 3, 0, 1, 4)
+        seen += [spectrum[:, :-1], spectrum[:, 1:]]
+    return jnp.concatenate(seen, axis=-1)
 
 
 def band_edges(bands: Sequence[float], *, num_groups: int) -> list[int]:
@@ -155,6 +191,25 @@ def band_edges(bands: Sequence[float], *, num_groups: int) -> list[int]:
     return edges
 
 
+def _frames(waveform: jax.Array, *, window: int, step: int, first: int) -> jax.Array:
+    """Frames [b, t, window] of [b, n] whose middle hops begin every `step` samples.
+
+    Args:
+        waveform: a multiple of `step` long, which is one hop or two.
+        window: samples.
+        step: samples.
+        first: hop of the first frame; 0, or -1, the hop before the sound.
+    """
+    hop = window // HOPS_PER_WINDOW
+    left = (window - hop) // 2 - first * hop
+    # As many frames as steps; of two hops one more, for the last pair.
+    num_frames = waveform.shape[1] // step + (step > hop)
+    right = (num_frames - 1) * step + window - left - waveform.shape[1]
+    waveform = jnp.pad(waveform, ((0, 0), (left, right)))
+    return spectra.frame(waveform, frame_length=window, hop_length=step)
+
+
+@functools.lru_cache
 def _dft(window: int) -> np.ndarray:
     """Hann-windowed DFT as a matrix [window, window]: columns are (bin, real or imaginary)."""
     sample = np.arange(window)
@@ -164,97 +219,51 @@ def _dft(window: int) -> np.ndarray:
     return (matrix.reshape(window, window) / np.sqrt(np.sum(hann**2))).astype(np.float32)
 
 
-def _band_blocks(spectrum: jax.Array, edges: Sequence[int]) -> jax.Array:
-    """What a 3 x 3 kernel sees of each block of 2 x 2, band by band.
+@functools.lru_cache
+def _dft_of_bands(window: int, fold: int, edges: tuple[int, ...]) -> np.ndarray:
+    """`_dft` with the columns that blocks see: (band, pair of groups, group, bin, part).
 
-    Args:
-        spectrum: [b, t, groups, c] with an even t.
-        edges: of the bands in groups; beyond a band there are zeros.
-
-    Returns:
-        [bands, b, t / 2, blocks, 16 * c]; channels are (4 frames, 4 groups, c).
+    A block is two groups, and sees one more on either side: with the pair before its second group
+    and the pair of it, so of n blocks n + 1 pairs. Beyond its band columns are zeros.
     """
-    widest = max(high - low for low, high in zip(edges[:-1], edges[1:]))
-    num_blocks = -(-widest // 2)
-    bands = []
-    for low, high in zip(edges[:-1], edges[1:]):
-        band = spectrum[:, :, low:high]
-        padding = ((0, 0), (1, 1), (1, 1 + 2 * num_blocks - (high - low)), (0, 0))
-        bands.append(jnp.pad(band, padding))
-    x = jnp.stack(bands)
-    # Pairs first: 4 neighbours are a pair and the next pair.
-    x = x.reshape(*x.shape[:3], num_blocks + 1, 2 * x.shape[-1])
-    x = jnp.concatenate([x[:, :, :, :-1], x[:, :, :, 1:]], axis=-1)
-    x = x.reshape(*x.shape[:2], -1, 2, *x.shape[3:])
-    frames = [pairs[:, :, :, i] for pairs in (x[:, :, :-1], x[:, :, 1:]) for i in (0, 1)]
-    return jnp.concatenate(frames, axis=-1)
+    groups = _dft(window).reshape(window, -1, 2 * fold)
+    num_columns = 2 * (_held_blocks(edges).shape[1] + 1)
+    bands = [
+        np.pad(groups[:, low:high], ((0, 0), (1, num_columns - 1 - (high - low)), (0, 0)))
+        for low, high in zip(edges[:-1], edges[1:])
+    ]
+    return np.stack(bands, axis=1).reshape(window, -1)
 
 
-def _over_frames_and_blocks(
-    x: jax.Array,
-    kernel: jax.Array,
-    positions: stacked_layers.Positions,
-    grids: Sequence[Sequence[stacked_layers.Rows]],
-) -> jax.Array:
-    """A convolution of 3 x 3 over frames and blocks, of every band by itself.
-
-    Neighbours in frequency are joined before the product, those in time after it: nine taps beside
-    each other would be three times as wide as either.
-
-    Args:
-        x: [stack, b, positions, in].
-        kernel: [stack, 3, 3, in, out].
-        positions: of the stack.
-        grids: per window and band, its rows.
-    """
-    x = positions.joined(x)
-    width = kernel.shape[-1]
-    kernel = kernel.transpose(0, 2, 3, 1, 4).reshape(x.shape[0], x.shape[-1], 3 * width)
-    before, now, after = jnp.split(stacked_layers.product(x, kernel), 3, axis=-1)
-    return _shift_frames(before, -1, grids) + now + _shift_frames(after, 1, grids)
+def _held_blocks(edges: Sequence[int]) -> np.ndarray:
+    """Bool [bands, blocks of the widest]: which blocks a band has."""
+    counts = np.array([-(-(high - low) // 2) for low, high in zip(edges[:-1], edges[1:])])
+    return np.arange(max(counts)) < counts[:, None]
 
 
-def _shift_frames(
-    x: jax.Array, offset: int, grids: Sequence[Sequence[stacked_layers.Rows]]
-) -> jax.Array:
-    """What the frame `offset` after holds; a frame is longer in one window than in another."""
-    parts = zip(jnp.split(x, len(grids)), grids)
-    return jnp.concatenate(
-        [stacked_layers.shift(part, offset * bands[0].steps) for part, bands in parts]
-    )
-
-
-def _joint_logits(taps: jax.Array, bands: Sequence[stacked_layers.Rows]) -> jax.Array:
+def _joint_logits(taps: jax.Array, num_blocks: Sequence[int]) -> jax.Array:
     """A 3 x 3 convolution over all bands, from its nine products.
 
-    The products stay the innermost axis: to split positions there, a TPU's lanes, into frames and
-    blocks takes the compiler minutes.
-
     Args:
-        taps: [bands, b, positions, 9], of one window.
-        bands: their rows: the frames; positions beyond them, and steps not valid, are ignored.
+        taps: [9, bands, blocks, rows, b], of one window; the first axis is (rows, blocks).
+        num_blocks: that each band has; those beyond are ignored.
 
     Returns:
-        [b, frames, blocks of all bands].
+        [1, blocks of all bands, rows, b].
     """
-    frames, blocks = bands[0].num_rows, bands[0].steps
-    taps = taps[:, :, : frames * blocks].reshape(*taps.shape[:2], frames, blocks, 9)
     joint = jnp.concatenate(
-        [band[:, :, : rows.valid_steps] for band, rows in zip(taps, bands)], axis=2
+        [taps[:, band, :count] for band, count in enumerate(num_blocks)], axis=1
     )
+    blocks, rows = joint.shape[1:3]
     joint = jnp.pad(joint, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    width, chosen = joint.shape[2] - 2, np.eye(9, dtype=np.float32)
-    total = sum(
-        joint[:, i : i + frames, j : j + width] * chosen[3 * i + j][None, None, None]
-        for i in range(3)
-        for j in range(3)
-    )
-    return jnp.sum(total, axis=-1)
+    seen = [joint[3 * i + j, j : j + blocks, i : i + rows] for i in range(3) for j in range(3)]
+    return sum(seen)[None]
 
 
 def _for_whole_block(kernel: jax.Array) -> jax.Array:
-    """A kernel [s, 3, 3, in, out] for a block of 2 x 2 outputs: [s, 16 * in, 4 * out]."""
+    """A kernel [s, 3, 3, in, out] for a block of 2 x 2 outputs, over two pairs of frames: [s, 1, 2,
+    8 * in, 4 * out]."""
     places = [(i, j) for i in range(2) for j in range(2)]
     shifted = [jnp.pad(kernel, ((0, 0), (i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places]
     kernel = jnp.concatenate(shifted, axis=-1)
-    return kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
+    return kernel.reshape(kernel.shape[0], 1, 2, -1, kernel.shape[-1])

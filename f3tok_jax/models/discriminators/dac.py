@@ -64,10 +64,10 @@ class PeriodDiscriminators(nn.Module):
             first = np.arange(period)[:, None] + np.arange(x.shape[2])[None] * step_samples
             is_valid = first[None] < num_samples[:, None, None]
             x = jnp.where(is_valid[..., None], stacked_layers.leaky_relu(x), 0)
-            maps.append(x.reshape(x.shape[0], -1, width))
-            valid.append(is_valid.reshape(x.shape[0], -1))
+            maps.append(_as_stack(x))
+            valid.append(_as_stack(is_valid[..., None])[..., 0])
         x = nn.Conv(1, (3,), padding=1, name=f"{period}_logits")(x.astype(jnp.float32))
-        return [*maps, x.reshape(x.shape[0], -1, 1)], [*valid, valid[-1]]
+        return [*maps, _as_stack(x)[..., 0]], [*valid, valid[-1]]
 
 
 class STFTDiscriminators(nn.Module):
@@ -96,9 +96,9 @@ class STFTDiscriminators(nn.Module):
         def kept(x):
             return jnp.where(of_sound[:, :, None, None], x, 0)
 
-        def flat(x):  # positions of a map [b, frames, bins, c]: map, and which are valid
-            is_valid = jnp.broadcast_to(of_sound[:, :, None], x.shape[:3])
-            return x.reshape(x.shape[0], -1, x.shape[-1]), is_valid.reshape(x.shape[0], -1)
+        def stack(x):  # a map [b, frames, bins, c] and which of its places are valid
+            is_valid = jnp.broadcast_to(of_sound[:, :, None, None], (*x.shape[:3], 1))
+            return _as_stack(x), _as_stack(is_valid)[..., 0]
 
         spectrum = kept(spectrum).astype(self.compute_dtype)
         maps, last = [], []
@@ -114,8 +114,14 @@ class STFTDiscriminators(nn.Module):
                     name=f"{window}_band_{band}_conv_{layer}",
                 )(x)
                 x = kept(stacked_layers.leaky_relu(x))
-                maps.append(flat(x))
+                maps.append(stack(x))
             last.append(x)
         x = jnp.concatenate(last, axis=2).astype(jnp.float32)
-        maps.append(flat(nn.Conv(1, (3, 3), padding=1, name=f"{window}_logits")(x)))
+        logits, is_valid = stack(nn.Conv(1, (3, 3), padding=1, name=f"{window}_logits")(x))
+        maps.append((logits[..., 0], is_valid))
         return [values for values, _ in maps], [is_valid for _, is_valid in maps]
+
+
+def _as_stack(x: jax.Array) -> jax.Array:
+    """A map [b, *places, c] as a stack of one entry: [1, *places, b, c]."""
+    return jnp.moveaxis(x, 0, -2)[None]

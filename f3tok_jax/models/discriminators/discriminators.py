@@ -6,11 +6,10 @@ Both look at what descript-audio-codec's (DAC) look at. Kind "dac" computes it a
 plain convolutions (dac.py). Kind "folded" is for TPUs: the published ones keep 1 to 32 channels on
 long maps, a quarter or less of a TPU's 128 lanes, so here neighbouring steps of a period's row, and
 neighbouring bins and frames of a spectrum, become channels first, and fewer, wider layers follow,
-with nearly the same receptive fields. Every layer is a matrix product over positions, and
-discriminators of one kind, which then have equal shapes, are computed as one stack
-(stacked_layers.py): the TPU compiler takes a fraction of the time of a convolution per
-discriminator, and a CPU differentiates matrix products fast. Weight norm, which DAC has, is left
-out of both kinds.
+with nearly the same receptive fields. Periods, and the bands of a window, which then have equal
+shapes, are computed as one stack (stacked_layers.py): the TPU compiler takes a fraction of the time
+of a convolution per discriminator, and a CPU differentiates matrix products fast. Weight norm, which
+DAC has, is left out of both kinds.
 """
 
 from collections.abc import Sequence
@@ -67,17 +66,15 @@ class Discriminators(nn.Module):
 
     @property
     def map_weights(self) -> list[float]:
-        """Per discriminator, what each of its maps weighs in feature matching.
+        """Per stack, what each map of an entry weighs in feature matching.
 
         DAC sums over layers, bands and discriminators: 5 layers of everything. The folded kind has
         fewer, which together weigh as much: base's 60 maps as DAC's 100.
         """
-        period_layers, stft_layers = len(self.period_channels), bands_lib.NUM_LAYERS
         if self.kind == "dac":
-            period_layers = stft_layers = _DAC_LAYERS
-        return [_DAC_LAYERS / period_layers] * len(self.periods) + [
-            _DAC_LAYERS / stft_layers
-        ] * len(self.stft_windows)
+            return [1.0] * (len(self.periods) + len(self.stft_windows))
+        of_periods = [_DAC_LAYERS / len(self.period_channels)] * bool(self.periods)
+        return of_periods + [_DAC_LAYERS / bands_lib.NUM_LAYERS] * len(self.stft_windows)
 
     @nn.compact
     def __call__(
@@ -90,10 +87,11 @@ class Discriminators(nn.Module):
             num_samples: [b], valid samples of every example; None where all are.
 
         Returns:
-            One list per discriminator, periods first, in the order of the fields: feature maps
-            [b, positions, c] in the compute dtype, then, last, the logits [b, positions, 1] in
-            float32. And, in the same lists, which positions are valid: [b, positions], bool. Where
-            they are not, as where maps of a stack differ in length, maps hold zeros.
+            One list per stack: the periods, then each window's bands; of kind "dac" each
+            discriminator is one of its own. Its feature maps [stack, *places, b, c] in the compute
+            dtype, then, last, the logits [stack, *places, b] in float32. And, in the same lists,
+            which places are valid: [stack, *places, b], bool. Where they are not, as where entries
+            of a stack differ in length, maps hold zeros.
         """
         if waveform.ndim != 2:
             raise ValueError(f"waveform must be [batch, samples], got shape {waveform.shape}")

@@ -11,13 +11,13 @@ from f3tok_jax.losses import adversarial as adversarial_losses
 
 
 def _whole(maps):
-    return jax.tree.map(lambda x: jnp.ones(x.shape[:2], bool), maps)
+    return [[jnp.ones(x.shape[:3], bool) for x in layers] for layers in maps]
 
 
 def test_least_squares_values():
-    real = [jnp.full((4, 3, 1), 0.5), jnp.full((4, 10, 1), 2.0)]
-    fake = [jnp.full((4, 3, 1), 0.25), jnp.full((4, 10, 1), 1.0)]
-    valid, ones = _whole(real), jnp.ones(4)
+    real = [jnp.full((1, 3, 4), 0.5), jnp.full((1, 2, 5, 4), 2.0)]
+    fake = [jnp.full((1, 3, 4), 0.25), jnp.full((1, 2, 5, 4), 1.0)]
+    valid, ones = [jnp.ones(x.shape, bool) for x in real], jnp.ones(4)
     value, weight = adversarial_losses.lsgan_discriminator(real, fake, valid, ones)
     assert float(value / weight) == pytest.approx(0.25 + 0.0625 + 1.0 + 1.0)
     assert weight == 4.0
@@ -25,30 +25,41 @@ def test_least_squares_values():
     assert float(value / weight) == pytest.approx(0.75**2)
 
 
-def test_only_valid_positions_are_judged_and_examples_weigh_as_told():
-    # Of the first example one position is valid, of the second two, of the third none.
-    valid = [jnp.array([[True, False, False], [True, True, False], [False] * 3])]
-    real = [jnp.array([[1.5, 9, 9], [1.0, 2.0, 9], [9, 9, 9]])[..., None]]
-    fake = [jnp.array([[0.5, 7, 7], [0.0, 1.0, 7], [7, 7, 7]])[..., None]]
+def test_only_valid_places_are_judged_and_examples_weigh_as_told():
+    # Of the first example one place is valid, of the second two, of the third none.
+    by_example = lambda *rows: jnp.array(rows).T[None]
+    valid = [by_example([True, False, False], [True, True, False], [False] * 3)]
+    real = [by_example([1.5, 9, 9], [1.0, 2.0, 9], [9, 9, 9])]
+    fake = [by_example([0.5, 7, 7], [0.0, 1.0, 7], [7, 7, 7])]
     weights = jnp.array([0.5, 1.0, 0.0])
     value, weight = adversarial_losses.lsgan_discriminator(real, fake, valid, weights)
     assert weight == 1.5
     assert float(value) == pytest.approx(0.5 * (0.25 + 0.25) + (0.5 + 0.5))
     value, _ = adversarial_losses.lsgan_generator(fake, valid, weights)
     assert float(value) == pytest.approx(0.5 * 0.25 + 0.5)
-    maps = ([[real[0], real[0]]], [[fake[0], fake[0]]], [[valid[0], valid[0]]])
+    real_map, fake_map = (jnp.where(valid[0], x[0], 0.0)[..., None] for x in (real, fake))
+    maps = ([[real_map, real[0]]], [[fake_map, fake[0]]], [[valid[0], valid[0]]])
     value, _ = adversarial_losses.feature_matching(*maps, [2.0], weights)
     assert float(value) == pytest.approx(2.0 * (0.5 * 1.0 + 1.0))
 
 
+def test_every_entry_of_a_stack_is_a_map_of_its_own():
+    """However many places it has."""
+    valid = jnp.array([[True, True, True], [True, False, False]])[..., None]
+    rise = jnp.where(valid, jnp.array([[1.0], [10.0]])[..., None], 0.0)[..., None]
+    maps = ([[0.0 * rise, valid]], [[rise, valid]], [[valid, valid]])
+    value, _ = adversarial_losses.feature_matching(*maps, [0.5], jnp.ones(1))
+    assert float(value) == pytest.approx(0.5 * (1.0 + 10.0))
+
+
 def test_feature_matching_leaves_out_the_logits_and_detaches_the_real_side():
     real = [
-        [jnp.ones((2, 3, 4)), jnp.zeros((2, 5, 1)), jnp.full((2, 1, 1), 100.0)],
-        [jnp.ones((2, 2, 1)), jnp.ones((2, 1, 1))],
+        [jnp.ones((1, 3, 2, 4)), jnp.zeros((1, 5, 2, 1)), jnp.full((1, 1, 2), 100.0)],
+        [jnp.ones((1, 2, 2, 1)), jnp.ones((1, 1, 2))],
     ]
     fake = [
-        [jnp.zeros((2, 3, 4)), jnp.full((2, 5, 1), 0.5), jnp.zeros((2, 1, 1))],
-        [jnp.ones((2, 2, 1)), jnp.zeros((2, 1, 1))],
+        [jnp.zeros((1, 3, 2, 4)), jnp.full((1, 5, 2, 1), 0.5), jnp.zeros((1, 1, 2))],
+        [jnp.ones((1, 2, 2, 1)), jnp.zeros((1, 1, 2))],
     ]
 
     def loss(real, fake):
@@ -63,7 +74,7 @@ def test_feature_matching_leaves_out_the_logits_and_detaches_the_real_side():
 
 
 def test_discriminator_lists_must_match():
-    one, valid = jnp.ones((1, 1, 1)), jnp.ones((1, 1), bool)
+    one, valid = jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1), bool)
     with pytest.raises(ValueError, match="got 1 and 2 and 1"):
         adversarial_losses.lsgan_discriminator([one], [one] * 2, [valid], jnp.ones(1))
     with pytest.raises(ValueError, match="not empty"):

@@ -3,6 +3,7 @@
 """What the discriminators hear, and what each player learns from it."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.stages import adversarial
 from f3tok_jax.training import players
 from tests.support import noise
+from tests.support import plain_discriminators
 
 _CROP = 400
 
@@ -68,7 +70,46 @@ def game():
             losses=config.losses,
         )
 
-    return play
+    return types.SimpleNamespace(play=play, params=params, module=module)
+
+
+def test_both_players_get_what_plain_convolutions_give_them(game):
+    """Losses and gradients against the discriminators' definition, map by map."""
+    real, fake = noise.waveform(2, _CROP), noise.waveform(2, _CROP, seed=1)
+    zero, heard = np.zeros(2, np.int32), np.full(2, _CROP, np.int32)
+    at_sound, of_params, metrics = game.play(real, fake, zero, heard)
+
+    def losses(params, fake):
+        maps_of = functools.partial(plain_discriminators.all_maps, params, module=game.module)
+        adversarial_loss = feature_matching = discriminator = 0.0
+        for real_stack, fake_stack, weight in zip(
+            maps_of(real), maps_of(fake), game.module.map_weights, strict=True
+        ):
+            *real_layers, real_logits = real_stack
+            *fake_layers, fake_logits = fake_stack
+            for one, two in zip(sum(real_layers, []), sum(fake_layers, []), strict=True):
+                difference = jnp.abs(jax.lax.stop_gradient(one) - two)
+                feature_matching += weight * jnp.mean(difference)
+            for one, two in zip(real_logits, fake_logits, strict=True):
+                discriminator += jnp.mean((one - 1) ** 2) + jnp.mean(two**2)
+                adversarial_loss += jnp.mean((two - 1) ** 2)
+        return dict(
+            adversarial=adversarial_loss,
+            feature_matching=feature_matching,
+            discriminator=discriminator,
+        )
+
+    expected = jax.jit(losses)(game.params, fake)
+    assert metrics.keys() == expected.keys()
+    for name, (value, weight) in metrics.items():
+        assert float(value / weight) == pytest.approx(float(expected[name]), rel=1e-5)
+    gradients = jax.jit(jax.jacrev(losses, argnums=(0, 1)))(game.params, fake)
+    pairs = [(at_sound[name], gradients[name][1]) for name in at_sound]
+    pairs += zip(
+        jax.tree.leaves(of_params), jax.tree.leaves(gradients["discriminator"][0]), strict=True
+    )
+    for found, own in pairs:
+        np.testing.assert_allclose(found, own, rtol=0, atol=1e-5 * np.max(np.abs(own)))
 
 
 def _close(one, two):
@@ -81,8 +122,8 @@ def test_what_lies_outside_the_crop_or_the_sound_reaches_neither_player(game):
     starts, heard = np.array([100, 0, 0], np.int32), np.array([400, 150, 0], np.int32)
     inside = (np.arange(700) >= starts[:, None]) & _mask(starts + heard, 700)
     real, fake = noise.waveform(3, 700), noise.waveform(3, 700, seed=1)
-    expected = game(np.where(inside, real, 0.0), np.where(inside, fake, 0.0), starts, heard)
-    filled = game(
+    expected = game.play(np.where(inside, real, 0.0), np.where(inside, fake, 0.0), starts, heard)
+    filled = game.play(
         np.where(inside, real, noise.waveform(3, 700, seed=2)),
         np.where(inside, fake, noise.waveform(3, 700, seed=3)),
         starts,
@@ -99,10 +140,10 @@ def test_a_padded_example_teaches_what_it_teaches_alone(game):
     real, fake = noise.waveform(1, 150), noise.waveform(1, 150, seed=1)
     pad = lambda x, n: np.pad(x, ((0, 0), (0, n - 150)))
     zero, heard = np.zeros(1, np.int32), np.array([150], np.int32)
-    short = game(pad(real, _CROP), pad(fake, _CROP), zero, heard)
+    short = game.play(pad(real, _CROP), pad(fake, _CROP), zero, heard)
     # Beside an example without sound, in a longer batch.
     beside = [np.concatenate([pad(x, 900), noise.waveform(1, 900, seed=4)]) for x in (real, fake)]
-    both = game(*beside, np.zeros(2, np.int32), np.array([150, 0], np.int32))
+    both = game.play(*beside, np.zeros(2, np.int32), np.array([150, 0], np.int32))
     ratios = lambda metrics: {name: value / weight for name, (value, weight) in metrics.items()}
     _close(ratios(both[2]), ratios(short[2]))
     _close(both[1], short[1])
@@ -114,8 +155,8 @@ def test_a_padded_example_teaches_what_it_teaches_alone(game):
 def test_examples_weigh_as_many_samples_as_are_heard(game):
     real, fake = noise.waveform(2, 400), noise.waveform(2, 400, seed=1)
     heard, zero = np.array([400, 100], np.int32), np.zeros(1, np.int32)
-    both = game(real, fake, np.zeros(2, np.int32), heard)
-    each = [game(real[[i]], fake[[i]], zero, heard[[i]]) for i in range(2)]
+    both = game.play(real, fake, np.zeros(2, np.int32), heard)
+    each = [game.play(real[[i]], fake[[i]], zero, heard[[i]]) for i in range(2)]
     for name, (value, weight) in both[2].items():
         assert weight == pytest.approx(1.25)
         assert float(value) == pytest.approx(sum(float(one[2][name][0]) for one in each), rel=1e-4)

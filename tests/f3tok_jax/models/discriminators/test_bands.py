@@ -3,12 +3,11 @@
 """STFT discriminators see the bands of a complex spectrum as plain convolutions would."""
 
 import jax
-from jax import lax
-import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.models.discriminators import bands as bands_lib
 from tests.support import noise
+from tests.support import plain_discriminators
 
 # Matrix products against convolutions in float32: sums of a few hundred terms in another order.
 _TOLERANCE = 2e-5
@@ -28,19 +27,29 @@ def test_folded_stft_is_the_spectrum_with_bins_as_channels():
         np.testing.assert_allclose(folded[0, frame], expected, atol=1e-6)  # float32 against float64
 
 
-def _conv_2d(x, kernel, stride=1, padding=0):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision="highest",
+def test_block_spectra_are_what_blocks_see_of_the_folded_stft():
+    window, fold, edges = 64, 4, (0, 3, 8)
+    waveform, num_samples = noise.waveform(2, 300), np.array([300, 130])
+    # 19 frames of 16 samples make 10 rows; of the second example 9 frames begin in the sound.
+    frames = np.asarray(bands_lib.folded_stft(waveform, window=window, fold=fold))
+    frames = frames * (np.arange(19) < -(-num_samples // 16)[:, None])[..., None, None]
+    blocks = np.asarray(
+        bands_lib.block_spectra(waveform, num_samples, window=window, fold=fold, edges=edges)
     )
+    assert blocks.shape == (2, 3, 11, 2, 64)
+    for band, (low, high) in enumerate(zip(edges[:-1], edges[1:])):
+        beyond = ((0, 0), (1, 3), (1, 9), (0, 0))
+        own = np.pad(frames[:, :, low:high], beyond)
+        for block in range(3):
+            for pair in range(11):
+                seen = own[:, 2 * pair : 2 * pair + 2, 2 * block : 2 * block + 4]
+                np.testing.assert_allclose(
+                    blocks[band, block, pair], seen.reshape(2, -1), atol=1e-6
+                )
 
 
 def test_stft_discriminator_equals_convolutions_of_its_bands():
-    """Blocks of 2 x 2 in stacked matrix products against plain convolutions per window and band."""
+    """Blocks of 2 x 2 of stacked bands against plain convolutions per window and band."""
     windows, bands, fold, width = (64, 32), (0.0, 0.25, 1.0), 4, 6
     module = bands_lib.STFTDiscriminators(
         windows=windows, bands=bands, fold=fold, channels=width, compute_dtype="float32"
@@ -50,34 +59,11 @@ def test_stft_discriminator_equals_convolutions_of_its_bands():
     params = jax.jit(module.init)(jax.random.key(0), waveform, whole)
     params = noise.with_random_biases(params)
     outputs, _ = jax.jit(module.apply)(params, waveform, whole)
-    expected = jax.jit(_logits_of_bands, static_argnames=("windows", "bands", "fold"))(
+    sizes = ("windows", "bands", "fold")
+    expected = jax.jit(plain_discriminators.of_windows, static_argnames=sizes)(
         params["params"], waveform, windows=windows, bands=bands, fold=fold
     )
-    for maps, logits in zip(outputs, expected):
-        np.testing.assert_allclose(maps[-1], logits, atol=_TOLERANCE)
-
-
-def _logits_of_bands(params, waveform, *, windows, bands, fold):
-    """Logits of every window by convolutions."""
-    outputs = []
-    for index, window in enumerate(windows):
-        spectrum = bands_lib.folded_stft(waveform, window=window, fold=fold)
-        edges = bands_lib.band_edges(bands, num_groups=window // 2 // fold)
-        parts = []
-        for band, (low, high) in enumerate(zip(edges[:-1], edges[1:])):
-            stacked = index * (len(bands) - 1) + band
-            # A band of odd width gets a group of zeros, so that blocks of 2 x 2 cover it.
-            x = jnp.pad(spectrum[:, :, low:high], ((0, 0), (0, 0), (0, (high - low) % 2), (0, 0)))
-            for layer, (stride, padding) in enumerate(((1, 1), (2, 0), (1, 1))):
-                kernel = params[f"conv_{layer}_kernel"][stacked]
-                x = (
-                    _conv_2d(x, kernel, stride, padding)
-                    + params[f"conv_{layer}_bias"][stacked][None]
-                )
-                x = jnp.where(x > 0, x, 0.1 * x)
-            parts.append(x)
-        kernel = params["logits_kernel"][index].reshape(3, 3, -1, 1)
-        logits = _conv_2d(jnp.concatenate(parts, axis=2), kernel, 1, 1)
-        logits += params["logits_bias"][index][None]
-        outputs.append(logits.reshape(len(waveform), -1, 1))
-    return outputs
+    for maps, layers in zip(outputs, expected):
+        logits = np.moveaxis(np.asarray(maps[-1][0]), (2, 1, 0), (0, 1, 2))  # [b, rows, blocks]
+        own = layers[-1][0].reshape(logits.shape)
+        np.testing.assert_allclose(logits, own, atol=_TOLERANCE)

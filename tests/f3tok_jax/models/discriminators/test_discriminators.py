@@ -23,18 +23,17 @@ def test_shapes_and_parameter_counts_of_the_presets(preset, samples, parameters)
     variables = jax.eval_shape(module.init, jax.random.key(0), waveform)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
     outputs, valid = jax.eval_shape(module.apply, variables, waveform)
-    assert len(outputs) == len(section.periods) + len(section.stft_windows)
-    for maps in outputs:
-        assert maps[-1].dtype == jnp.float32 and maps[-1].shape[-1] == 1
-        assert {leaf.dtype for leaf in maps[:-1]} == {jnp.dtype(section.compute_dtype)}
-        assert {leaf.shape[0] for leaf in maps} == {2}
-    assert jax.tree.map(lambda leaf: leaf.shape, valid) == jax.tree.map(
-        lambda leaf: leaf.shape[:2], outputs
+    num_bands, num_windows = len(section.stft_bands) - 1, len(section.stft_windows)
+    assert [maps[0].shape[0] for maps in outputs] == (
+        [len(section.periods)] + [num_bands] * num_windows
     )
-    num_bands = len(section.stft_bands) - 1
+    for maps, where in zip(outputs, valid):
+        assert maps[-1].dtype == jnp.float32 and maps[-1].shape == where[-1].shape
+        assert {leaf.dtype for leaf in maps[:-1]} == {jnp.dtype(section.compute_dtype)}
+        assert {leaf.shape[-1] for leaf in where} == {2}
+        assert [leaf.shape for leaf in where[:-1]] == [leaf.shape[:-1] for leaf in maps[:-1]]
     assert [len(maps) for maps in outputs] == (
-        [len(section.period_channels) + 1] * len(section.periods)
-        + [3 * num_bands + 1] * len(section.stft_windows)
+        [len(section.period_channels) + 1] + [3 + 1] * num_windows
     )
 
 
@@ -99,8 +98,8 @@ def test_examples_do_not_reach_each_other(small):
     changed = waveform.copy()
     changed[1] *= np.linspace(-1, 1, 320)
     for one, two in zip(discriminate(params, waveform)[0], discriminate(params, changed)[0]):
-        np.testing.assert_allclose(one[-1][0], two[-1][0], atol=1e-6)
-        assert np.any(np.abs(one[-1][1] - two[-1][1]) > 1e-4)
+        np.testing.assert_allclose(one[-1][..., 0], two[-1][..., 0], atol=1e-6)
+        assert np.any(np.abs(one[-1][..., 1] - two[-1][..., 1]) > 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -146,16 +145,16 @@ def test_padding_is_not_judged_whatever_it_holds(small, length):
         assert np.all(np.asarray(logits)[np.asarray(where)])
 
 
-def test_valid_positions_tile_the_sound(small):
-    """Half a sound has half the positions, in every map; none has none."""
+def test_valid_places_tile_the_sound(small):
+    """Half a sound has half the places, in every map; none has none."""
     discriminate, params, _ = small
     length = 2 * 486 * 16  # whole stretches: 2 x 81 and 3 x 81 samples of periods, 32 of frames
     num_samples = np.array([length, length // 2, 1, 0])
     maps, valid = discriminate(params, noise.waveform(4, length), num_samples)
     for values, where in zip(jax.tree.leaves(maps), jax.tree.leaves(valid)):
-        whole, half, least, none = np.sum(where, axis=1)
+        whole, half, least, none = np.sum(where, axis=tuple(range(where.ndim - 1)))
         assert half == whole / 2 and least > 0 and none == 0
-        if values.shape[-1] > 1:  # logits are not zeroed
+        if values.ndim > where.ndim:  # logits are not zeroed
             assert not np.any(np.asarray(values)[~np.asarray(where)])
 
 
@@ -164,20 +163,26 @@ def test_the_same_difference_weighs_the_same_in_every_band(small):
     discriminate, params, module = small
     num_samples = np.array([640, 320])
     maps, valid = discriminate(params, noise.waveform(2, 640), num_samples)
-    places = [(i, j) for i, layers in enumerate(maps) for j in range(len(layers) - 1)]
+    places = [
+        (i, j, entry)
+        for i, layers in enumerate(maps)
+        for j, values in enumerate(layers[:-1])
+        for entry in range(len(values))
+    ]
 
     @jax.jit
     def losses(rises):  # of the maps, by place
         other = [list(layers) for layers in maps]
-        for (i, j), rise in zip(places, rises):
-            other[i][j] += jnp.where(valid[i][j][..., None], rise, 0.0)
+        for (i, j, entry), rise in zip(places, rises):
+            rise = jnp.where(valid[i][j][entry, ..., None], rise, 0.0)
+            other[i][j] = other[i][j].at[entry].add(rise)
         value, weight = adversarial_losses.feature_matching(
             maps, other, valid, module.map_weights, jnp.ones(2)
         )
         return value / weight
 
     found = jax.lax.map(losses, 0.5 * jnp.eye(len(places)))  # a rise of one map at a time
-    np.testing.assert_allclose(found, [0.5 * module.map_weights[i] for i, _ in places], rtol=1e-5)
+    np.testing.assert_allclose(found, [0.5 * module.map_weights[i] for i, *_ in places], rtol=1e-5)
     # Of DAC 5 maps per period, and per band of a window, each with weight 1.
     assert float(jnp.sum(found)) == pytest.approx(0.5 * (2 * 5 + 2 * 2 * 5), rel=1e-5)
 
@@ -185,7 +190,7 @@ def test_the_same_difference_weighs_the_same_in_every_band(small):
 def test_bases_maps_weigh_as_dacs_hundred():
     section = recipe.get_config("base").discriminators
     module = discriminators.Discriminators(**section)
-    counts = [3] * 5 + [15] * 3
+    counts = [3 * 5] + [15] * 3
     assert np.dot(module.map_weights, counts) == pytest.approx(100.0)
 
 
@@ -209,5 +214,7 @@ def test_the_published_geometry():
     maps, _ = jax.eval_shape(module.apply, variables, waveform)
     assert [len(layers) - 1 for layers in maps] == [5] * 5 + [25] * 3
     # Period 2: 7,680 steps, divided by 3 four times, two rows; window 2048: 30 frames of 102 bins.
-    assert [layer.shape[1] for layer in maps[0]] == [2 * n for n in (2560, 854, 285, 95, 95, 95)]
-    assert [layer.shape[1] // 30 for layer in maps[5][:5]] == [102, 51, 26, 13, 13]
+    assert [layer.shape[1:3] for layer in maps[0]] == [
+        (2, steps) for steps in (2560, 854, 285, 95, 95, 95)
+    ]
+    assert [layer.shape[1:3] for layer in maps[5][:5]] == [(30, n) for n in (102, 51, 26, 13, 13)]

@@ -1,34 +1,114 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rows on positions: where they begin and end, and what neighbours see."""
+"""Convolutions of a stack in both forms, what a layer's slope is, and which places are valid."""
 
+import functools
+
+import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from f3tok_jax.models.discriminators import stacked_layers
 
 
-def test_rows_do_not_see_each_other_and_end_in_zeros():
-    # Two entries: two rows of three steps, and three rows of two steps of which one is valid.
-    stack = [stacked_layers.Rows(2, 3, 3), stacked_layers.Rows(3, 2, 1)]
-    positions = stacked_layers.Positions(stack, 8)
-    assert positions.valid[:, 0, :, 0].tolist() == [
-        [True] * 6 + [False] * 2,
-        [True, False] * 3 + [False] * 2,
+@pytest.mark.parametrize("stack", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("places", "taps", "padding"),
+    [
+        ((7,), (3,), ((1, 1),)),
+        ((4, 5), (1, 2), ((0, 0), (0, 0))),
+        ((4, 5), (3, 3), ((1, 1), (1, 1))),
+    ],
+)
+def test_both_forms_are_a_convolution_per_entry(stack, places, taps, padding):
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    x, kernel = normal(stack, *places, 2, 3), normal(stack, *taps, 3, 4)
+    axes = "HW"[: len(places)]
+
+    def plain(x, kernel):
+        form = (f"{axes}NC", f"{axes}IO", f"{axes}NC")
+        ones = (1,) * len(places)
+        return jnp.stack(
+            [
+                lax.conv_general_dilated(one, own, ones, padding, dimension_numbers=form)
+                for one, own in zip(x, kernel)
+            ]
+        )
+
+    expected, pull_back = jax.vjp(jax.jit(plain), x, kernel)
+    cotangent = normal(*expected.shape)
+    for form in (
+        stacked_layers.one_convolution,
+        stacked_layers.products,
+        stacked_layers.convolve,
+    ):
+        found, pull = jax.vjp(jax.jit(functools.partial(form, padding=padding)), x, kernel)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        for one, two in zip(pull(cotangent), pull_back(cotangent)):
+            np.testing.assert_allclose(one, two, atol=1e-5)  # sums of a few tens in another order
+
+
+def test_examples_on_many_devices_are_not_gathered():
+    """Nor is a gradient anything else than on one device: either form's is in one case."""
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    x, kernel, cotangent = normal(5, 9, 8, 3), normal(5, 3, 3, 4), normal(5, 9, 8, 4)
+
+    def step(x, kernel, cotangent):
+        form = functools.partial(stacked_layers.one_convolution, padding=((1, 1),))
+        result, pull_back = jax.vjp(form, x, kernel)
+        return result, *pull_back(cotangent)
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("fsdp",))
+    by_example, whole = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in ((None, None, "fsdp", None), ())
+    )
+    compiled = (
+        jax.jit(
+            step,
+            in_shardings=(by_example, whole, by_example),
+            out_shardings=(by_example, by_example, whole),
+        )
+        .lower(x, kernel, cotangent)
+        .compile()
+    )
+    assert len(jax.devices()) > 1 and "all-gather" not in compiled.as_text()
+    on_devices = [
+        jax.device_put(a, s)
+        for a, s in zip((x, kernel, cotangent), (by_example, whole, by_example))
     ]
-    x = jnp.stack([jnp.arange(1.0, 9.0)] * 2)[:, None, :, None]
-    before, here, after = np.moveaxis(np.asarray(positions.joined(x))[:, 0], -1, 0)
-    np.testing.assert_array_equal(before, [[0, 1, 2, 0, 4, 5, 0, 7], [0, 1, 0, 3, 0, 5, 0, 7]])
-    np.testing.assert_array_equal(here, [np.arange(1, 9)] * 2)
-    np.testing.assert_array_equal(after, [[2, 3, 0, 5, 6, 0, 8, 0], [2, 0, 4, 0, 6, 0, 8, 0]])
-    kept = np.asarray(positions.keep_valid(x))[:, 0, :, 0]
-    np.testing.assert_array_equal(kept, [[1, 2, 3, 4, 5, 6, 0, 0], [1, 0, 3, 0, 5, 0, 0, 0]])
+    for one, two in zip(compiled(*on_devices), jax.jit(step)(x, kernel, cotangent), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)  # sums of a few tens in another order
 
 
-def test_shifts_pads_and_unstacks():
-    x = jnp.arange(3.0)[None, None, :, None]
-    for offset, expected in ((-1, [0, 0, 1]), (0, [0, 1, 2]), (2, [2, 0, 0])):
-        np.testing.assert_array_equal(stacked_layers.shift(x, offset)[0, 0, :, 0], expected)
+def test_a_layers_slope_follows_from_its_result():
+    x = jnp.array([-2.0, -1e-30, 1e-30, 3.0, 4.0, -5.0])[None, :, None, None]
+    valid = jnp.array([True] * 4 + [False] * 2)[None, :, None, None]
+    plain = lambda x: jnp.where(valid, stacked_layers.leaky_relu(x), 0)
+    np.testing.assert_array_equal(stacked_layers.activate(x, valid), plain(x))
+    slopes, expected = (
+        jax.grad(lambda x: jnp.sum(form(x)))(x)
+        for form in (lambda x: stacked_layers.activate(x, valid), plain)
+    )
+    np.testing.assert_array_equal(slopes, expected)
+
+
+def test_places_are_valid_where_their_stretch_has_sound():
+    held = np.array([[True, True, True], [True, True, False]])
+    first_samples = np.array([[0, 10, 20], [0, 15, 0]])
+    valid = stacked_layers.valid_places(held, first_samples, np.array([11, 15, 0]))
+    assert valid.shape == (2, 3, 3, 1)
+    assert np.asarray(valid)[..., 0].astype(int).tolist() == [
+        [[1, 1, 0], [1, 1, 0], [0, 0, 0]],
+        [[1, 1, 0], [0, 0, 0], [0, 0, 0]],
+    ]
+
+
+def test_pads():
+    x = jnp.ones((1, 1, 3, 1))
     assert stacked_layers.pad_to(x, 5, axis=2).shape == (1, 1, 5, 1)
     assert stacked_layers.pad_to(x, axis=2, multiple=4).shape == (1, 1, 4, 1)
-    assert [part.shape for part in stacked_layers.unstack(x)] == [(1, 3, 1)]
