@@ -64,7 +64,7 @@ def find(
             if opcode not in opcodes.COLLECTIVES:
                 continue
             groups = hlo_text.parse_groups(inner.text)
-            if groups and max(map(len, groups)) < 2:
+            if groups and max(len(set(group)) for group in groups) < 2:
                 continue
             channel, leaves = _CHANNEL.search(inner.text), "is_host_transfer=true" in inner.text
             # The host's channels are numbered by themselves.

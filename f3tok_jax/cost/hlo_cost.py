@@ -99,14 +99,18 @@ class Program:
         return collectives_lib.find(self.text, self._walk(self.text.entry, 1.0))
 
     def unpriced(self) -> list[str]:
-        """Names of the custom calls that run and whose cycles nobody knows."""
-        return sorted(
-            {
-                one.name
-                for one, _ in self._calls()
-                if not self.prices[one.name].cycles and not _CYCLES.search(one.text)
-            }
+        """Names of what runs and whose cycles nobody knows: custom calls, and loops without a limit
+        that can be read, whose body is counted once."""
+        calls = {
+            one.name
+            for one, _ in self._calls()
+            if not self.prices[one.name].cycles and not _CYCLES.search(one.text)
+        }
+        found = (
+            one for computation in self.text.computations.values() for one in computation.values()
         )
+        loops = {one.name for one in found if one.opcode == "while" and self._limit(one) is None}
+        return sorted(calls | loops)
 
     def uncounted(self) -> list[str]:
         """Names of the custom calls that run and whose FLOPs nobody knows."""
@@ -155,13 +159,18 @@ class Program:
                     yield one, times
 
     def _loop(self, instruction: hlo_text.Instruction) -> tuple[str, int]:
+        (body,) = re.findall(r"body=%?([\w.\-]+)", instruction.text)
+        return body, self._limit(instruction) or 1
+
+    def _limit(self, instruction: hlo_text.Instruction) -> int | None:
+        """How often a loop runs; None where its limit is none that can be read."""
         called = dict(re.findall(r"(body|condition)=%?([\w.\-]+)", instruction.text))
         known = _TRIP_COUNT.search(instruction.text)
         if known:
-            return called["body"], int(known.group(1))
+            return int(known.group(1))
         # A counted loop compares its counter with the only large constant of its condition.
         limits = self._constants(called["condition"]).values()
-        return called["body"], -(-max(limits, default=1) // self._stride(**called))
+        return -(-max(limits) // self._stride(**called)) if limits else None
 
     def _stride(self, condition: str, body: str) -> int:
         """By how much a loop's counter grows: by 2 where XLA takes two steps of a ring in one."""

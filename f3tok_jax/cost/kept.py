@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import dataclasses
 import gzip
 import json
-import os
 import pathlib
 
 import jax
 
+from data_pipelines.records import atomic
 from f3tok_jax.cost import hlo_text
 from f3tok_jax.cost import opcodes
 
@@ -46,9 +46,7 @@ class Kept:
     def write(self, path: pathlib.Path) -> None:
         """Writes it to a file, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        part.write_bytes(gzip.compress(json.dumps(dataclasses.asdict(self)).encode()))
-        os.replace(part, path)
+        atomic.write_bytes(path, gzip.compress(json.dumps(dataclasses.asdict(self)).encode()))
 
 
 def of(

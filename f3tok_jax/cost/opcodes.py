@@ -16,6 +16,8 @@ FREE = frozenset(
     "parameter constant get-tuple-element tuple bitcast while conditional call after-all async-update "
     "partition-id opt-barrier".split()
 )
+# Starts whose result is a tuple that holds their operands, too.
+HOLDING = frozenset(("all-gather-start", "collective-permute-start", "async-start"))
 FETCHES = frozenset(("copy-start", "slice-start"))  # between memories, while others compute
 SLICES = frozenset(
     ("dynamic-slice", "slice", "gather")

@@ -277,7 +277,8 @@ def _dearest(program: hlo_cost.Program, chip: slices.Chip) -> list[dict[str, Any
 
 def _seconds_and_work(cost: hlo_cost.Cost, chip: slices.Chip) -> dict[str, float]:
     seconds = cost.cycles / chip.clock
-    return {"estimated_seconds": seconds, "flops": cost.flops, "bytes": cost.bytes}
+    flops, num_bytes = chip.devices * cost.flops, chip.devices * cost.bytes
+    return {"estimated_seconds": seconds, "flops": flops, "bytes": num_bytes}
 
 
 def _explained(

@@ -59,7 +59,7 @@ def _estimate(cost: Mapping[str, Any], unit: str, rate: str) -> str:
 def _utilization(cost: Mapping[str, Any]) -> str:
     unpriced = cost["kernels"]["unpriced"]
     if unpriced:
-        return f"not known: {len(unpriced)} kernels unpriced, {', '.join(unpriced[:3])}"
+        return f"not known: {len(unpriced)} kernels or loops unpriced, {', '.join(unpriced[:3])}"
     if cost["estimated_mfu"] is None:
         return "not known: nobody says what the model's own FLOPs are"
     networks = ", ".join(

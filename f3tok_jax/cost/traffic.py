@@ -39,6 +39,8 @@ class Traffic:
         if opcode in opcodes.UPDATES:
             return 2.0 * self._update(instruction)
         operands = set(instruction.operands)
+        if opcode in opcodes.HOLDING:
+            return hlo_text.hbm_bytes(shape)
         if opcode != "fusion":
             read = sum(hlo_text.hbm_bytes(self._shape(name)) for name in operands)
             return read + hlo_text.hbm_bytes(shape)

@@ -129,6 +129,8 @@ class _Program:
             return 2 * _near_and_all(self.types[args[1]])[1] * (result > 0)
         if op == "scatter":
             return 2 * _near_and_all(self.types[args[2]])[1] * (result > 0)
+        if op in ("all-gather-start", "collective-permute-start", "async-start"):
+            return result  # a tuple, of which the operand is a part
         if op != "fusion":
             return result + sum(near.values())
         return self.fused(kind, args, rest, near)

@@ -19,7 +19,7 @@ def test_one_that_passes_through_fusions_is_one():
     assert gather.bytes_by_dtype == {"bf16": 2 * 16 * 128}
 
 
-def test_who_is_alone_says_nothing():
+def test_who_is_alone_or_speaks_to_itself_says_nothing():
     assert len(hlo_cost.parse(_ALONE, ()).collectives()) == 1
 
 

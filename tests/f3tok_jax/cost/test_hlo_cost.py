@@ -179,3 +179,16 @@ def test_a_step_with_a_kernel_that_nobody_priced_says_so():
     assert not priced.unpriced() and priced.kernels().cycles == 222
     assert priced.uncounted() == ["kernel.1"]
     assert priced.costs()["other"].cycles == 40 + 222
+
+
+def test_a_loop_without_a_limit_that_can_be_read_is_said():
+    carried = _PROGRAM.replace(
+        "  %constant.1 = s32[]{:T(128)} constant(1)\n",
+        "  %constant.1 = s32[]{:T(128)} get-tuple-element(%arg.2), index=0\n",
+    ).replace(
+        "  %constant.2 = s32[]{:T(128)} constant(12)\n",
+        "  %constant.2 = s32[]{:T(128)} get-tuple-element(%arg.2), index=2\n",
+    )
+    assert carried.count("constant(12)") == 0
+    assert hlo_cost.parse(carried, _SCOPES).unpriced() == ["while.1"]
+    assert not hlo_cost.parse(_PROGRAM, _SCOPES).unpriced()

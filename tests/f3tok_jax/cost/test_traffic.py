@@ -57,6 +57,7 @@ ENTRY %main (x: f32[5000,64], n: s32[8,1], w: bf16[4,128], v: f32[128]) -> f32[1
   %begin = (bf16[4,128]{1,0}, bf16[16,128]{1,0}, s32[2]{0:S(4)}) fusion(%w), kind=kCustom, calls=%started
   %between = (f32[128]{0}, bf16[4,128]{1,0}, bf16[16,128]{1,0}) fusion(%w, %w, %near), kind=kCustom, calls=%passed
   %end = bf16[16,128]{1,0} fusion(%w, %w), kind=kCustom, calls=%ended
+  %swap = (bf16[4,128]{1,0}, bf16[4,128]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%w), source_target_pairs={{0,0},{1,1}}
   ROOT %out = f32[128]{0} copy(%near)
 }
 """
@@ -78,6 +79,7 @@ _GATHERED = 2 * 4 * 128 + 2 * 16 * 128  # what is sent, and what comes
         ("begin", _GATHERED),
         ("between", 2 * 4 * 128),
         ("end", 0),
+        ("swap", 2 * 2 * 4 * 128),  # its result holds what it reads
         ("out", 2 * 4 * 128),
     ],
 )
