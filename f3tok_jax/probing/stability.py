@@ -30,6 +30,7 @@ from f3tok_jax.stages import representation
 from f3tok_jax.stages import representation_loss
 from f3tok_jax.stages import rq_targets
 from f3tok_jax.sweeping import space
+from f3tok_jax.training import stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,12 @@ def learn(targets: rq_targets.Targets, sounds: hearing.Hearing) -> dict[str, lis
     return targets.finish(total)
 
 
+def _labels(
+    targets: rq_targets.Targets, frozen: Any, batch: stage.Batch, latents: jax.Array
+) -> jax.Array:
+    return targets.labels(frozen, targets.values(batch, latents))
+
+
 def compare(
     label: Callable[..., jax.Array],
     frozen: Any,
@@ -108,8 +115,8 @@ def compare(
     """How many labels of `clean` are those of each other hearing of the same sounds.
 
     Args:
-        label: rq_targets.Targets.labels.
-        frozen: its arrays.
+        label: (frozen, batch, latents) -> labels [b, t, G].
+        frozen: arrays of rq_targets.Targets.load.
         clean: the sounds.
         disturbed: name -> them otherwise.
     """
@@ -170,7 +177,7 @@ def measure_run(
     found: dict[str, list[Labels]] = {}
     for name, of_seeds in targets.items():
         first, *_ = of_seeds
-        measured, label = learn(first, training), jax.jit(first.labels)
+        measured, label = learn(first, training), jax.jit(functools.partial(_labels, first))
         for one in of_seeds:
             frozen = one.load(dict.fromkeys(one.abstract(), device), measured)
             labels = compare(label, frozen, clean, disturbed)

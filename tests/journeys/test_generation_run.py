@@ -115,6 +115,7 @@ def _losses(workdir) -> list[float]:
     return [values["train/flow_loss"] for values in found if "train/flow_loss" in values]
 
 
+@pytest.mark.slow
 def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, capsys):
     config = _config(
         folders,
@@ -168,6 +169,7 @@ def test_a_resumed_run_ends_bit_equal(run, folders, tmp_path):
     run_checks.check_that_it_resumes_bit_equal(run, _config(folders), tmp_path / "resumed")
 
 
+@pytest.mark.slow
 def test_eight_devices_see_the_losses_of_one(run, folders, tmp_path):
     config = _config(folders, _NO_EVALUATION)
     assert run_checks.train(config, str(tmp_path), devices=jax.devices()) == session.EXIT_DONE

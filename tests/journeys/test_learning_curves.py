@@ -160,8 +160,14 @@ def _differences(found, expected) -> dict[str, float]:
     }
 
 
+_LONG = ("autoencoder", "generation")
+
+
 @pytest.mark.reliability("R32")
-@pytest.mark.parametrize("stage", _SMALL)
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(name, marks=pytest.mark.slow if name in _LONG else ()) for name in _SMALL],
+)
 def test_a_stage_learns_what_it_learnt(stage, folders, tmp_path):
     found = _curves(_config(stage, folders), tmp_path)
     if os.environ.get("REWRITE_GOLDEN"):

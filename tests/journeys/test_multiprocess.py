@@ -253,6 +253,7 @@ def test_a_run_that_is_started_on_one_host_of_sixteen_ends_in_its_limit(cache, t
     assert "1 of 16 have: start the same command on every host" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_proxy_of_the_machine_and_a_terminal_that_hangs_up(shards, cache, tmp_path):
     workdir = tmp_path / "run"
     # Nobody listens there: what asks it for its peers never meets them.

@@ -35,6 +35,7 @@ def _fill(run: str, times: int, folder: pathlib.Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.reliability("R08")
 def test_a_run_on_a_full_disk_ends_by_4_and_goes_on_on_a_larger_one(mounts, tmp_path):
     _fill("toy", 1, tmp_path)

@@ -213,8 +213,8 @@ _MATHEMATICS = [
         ),
         (
             "the cache's window is one wider",
-            "return seen & (distance < window) if window else seen",
-            "return seen & (distance <= window) if window else seen",
+            "return found & (distance < window) if window else found",
+            "return found & (distance <= window) if window else found",
         ),
     ),
     *_of(

@@ -22,9 +22,10 @@ def _products(function, *shapes) -> float:
 
 def _of_equations(jaxpr):
     for eqn in jaxpr.eqns:
-        for inner in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
+        params = dict(eqn.params)
+        if eqn.primitive.name == "cond":  # of platforms: the last is for all but TPUs
+            params["branches"] = params["branches"][-1:]
+        for inner in jax.tree.leaves(list(params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 yield from _of_equations(inner)
@@ -97,5 +98,6 @@ def test_discriminators_need_the_products_of_their_layers(kind, rel):
     if rel:
         assert needed == pytest.approx(found, rel=rel)
     else:
-        # What blocks of outputs and stacks of one shape are filled up with is no need.
-        assert 0.4 * found < needed < found
+        # What blocks of outputs and stacks of one shape are filled up with is no need: at these
+        # widths three fifths of all.
+        assert 0.35 * found < needed < found

@@ -136,7 +136,7 @@ def test_microbatches_add_up_to_the_batch():
         assert results[1][name] == pytest.approx(results[0][name], rel=1e-3, abs=1e-5), name
 
 
-@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("start", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_gradients_norms_at_the_sound_are_logged_of_every_loss_that_has_one(start):
     weights = {"weights": dict(mel=15.0, stft=1.0, waveform=1.0, adversarial=1.0)}
     config = _config(start=start, **weights)
@@ -183,6 +183,7 @@ def test_a_step_balanced_by_gradients_moves_both_players():
         assert not _same(after.params[player], state.params[player])
 
 
+@pytest.mark.slow
 def test_every_microbatch_hears_noise_of_its_own():
     """Twins in two microbatches; with one noise for both they would be one of them twice."""
     heard = []
@@ -214,7 +215,9 @@ def test_run_of_another_stage_is_refused(tmp_path):
 
 
 @pytest.mark.reliability("R22")
-@pytest.mark.parametrize("factor, wins", [(1.0, False), (100.0, True)])
+@pytest.mark.parametrize(
+    "factor, wins", [pytest.param(1.0, False, marks=pytest.mark.slow), (100.0, True)]
+)
 def test_discriminators_that_win_are_named_with_their_learning_rate(factor, wins):
     config = _config(start=0)
     config.num_steps = 1000

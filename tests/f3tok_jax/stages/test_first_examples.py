@@ -102,6 +102,7 @@ def chains(tmp_path_factory) -> dict[float, _Chain]:
     return {scale: _Chain(root / f"{scale:g}", shards, model, scale) for scale in (0.0, 1.0, 8.0)}
 
 
+@pytest.mark.slow
 def test_losses_do_not_depend_on_the_scale_of_latents(chains):
     # A power of 2 scales floats without rounding, so that equal means equal.
     for one, other in zip(chains[1.0].losses, chains[8.0].losses, strict=True):
@@ -110,6 +111,7 @@ def test_losses_do_not_depend_on_the_scale_of_latents(chains):
             np.testing.assert_array_equal(other[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_what_is_made_and_understood_has_the_scale_of_the_autoencoder(chains):
     one, other = chains[1.0], chains[8.0]
     np.testing.assert_array_equal(other.latents[0], 8.0 * one.latents[0])
@@ -120,6 +122,7 @@ def test_what_is_made_and_understood_has_the_scale_of_the_autoencoder(chains):
         np.testing.assert_array_equal(getattr(other, name), 8.0 * getattr(one, name), err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_rms_is_that_of_the_latents_and_only_of_those_that_need_it(chains):
     one, other = (chains[scale].measured["latent_rms"] for scale in (1.0, 8.0))
     assert other == 8.0 * one
@@ -128,6 +131,7 @@ def test_the_rms_is_that_of_the_latents_and_only_of_those_that_need_it(chains):
     assert chains[0.0].run.latent_rms == 1.0 and chains[0.0].run.normalizes_latents
 
 
+@pytest.mark.slow
 def test_frames_are_renormalized_only_where_the_autoencoder_does_so(chains):
     assert chains[0.0].generator.sampler.renormalize
     np.testing.assert_allclose(np.square(chains[0.0].made).mean(axis=-1), 1.0, atol=0.01)
@@ -138,6 +142,7 @@ def test_frames_are_renormalized_only_where_the_autoencoder_does_so(chains):
         generator.generate([request], max_patches=4, sampler=dict(renormalize=True))
 
 
+@pytest.mark.slow
 def test_normalised_latents_cost_nothing(chains):
     model = pretrained_generation.Model(lineage.Lineage.read(chains[0.0].workdir))
     assert "latent_rms" not in model.abstract()

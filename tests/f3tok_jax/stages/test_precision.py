@@ -187,7 +187,7 @@ _BOUNDS = {
     ("generation", 0): (6e-3, 2e-3, 3e-2),  # 1.9e-3, 6.0e-4, 1.0e-2
 }
 # Two convolutional programs are longer in compiling than the rest together.
-_SLOW = {"autoencoder": [pytest.mark.slow]}
+_SLOW = {name: [pytest.mark.slow] for name in ("autoencoder", "generation")}
 
 
 @pytest.mark.parametrize(

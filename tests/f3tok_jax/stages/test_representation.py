@@ -121,6 +121,7 @@ def test_the_language_model_teaches_the_projector_and_the_encoder(folders):
     assert moved["encoder"]["input"]["kernel"] > 0
 
 
+@pytest.mark.slow
 def test_before_its_share_of_the_run_the_language_model_is_not_asked(folders):
     _, metrics = _gradients(
         _config(folders, "--config.optimizer.encoder.modules.projector.start=0.5")
