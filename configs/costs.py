@@ -197,8 +197,12 @@ _SCALING_HEAD += ("ICI", "DCN", "efficiency, hidden", "not hidden", "most of wha
 
 
 def _weak(rows: Sequence[Mapping[str, Any]]) -> str:
-    groups = [[one for one in scaled(rows, recipe) if _is_counted(one)] for recipe in SCALED]
-    return page.table(_SCALING_HEAD, [line for group in groups for line in _compared(group)])
+    lines = []
+    for recipe in SCALED:
+        group = [one for one in scaled(rows, recipe) if _is_counted(one)]
+        missing = (f"`{recipe}`", "", "not measured again yet", *[""] * (len(_SCALING_HEAD) - 3))
+        lines += _compared(group) if group else [missing]
+    return page.table(_SCALING_HEAD, lines)
 
 
 def _strong(counted: Mapping[tuple[str, str], Mapping[str, Any]]) -> str:
