@@ -50,9 +50,7 @@ install
 install_tpu_compiler "$VENV/bin/python" "tests that compile for TPUs are skipped"
 if ((${#selection[@]} == 0)); then install_xpk; fi
 cd "$REPO"
-# One process more than there are cores: many tests wait for processes of their own. A file's tests share
-# what they compile, so they stay together, in the order of conftest.py. A process that dies is not
-# replaced: pytest-xdist can wait for ever for one that is.
-workers="$("$VENV/bin/python" -c "import os; print(1 + os.cpu_count())")"
-exec "$VENV/bin/python" -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder --max-worker-restart=0 \
+# One process per core; a file's tests share what they compile, so they stay together, in the order
+# of conftest.py. A process that dies is not replaced: pytest-xdist can wait for ever for one that is.
+exec "$VENV/bin/python" -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 \
     ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}

@@ -5,6 +5,7 @@
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -163,6 +164,10 @@ def test_a_slice_that_is_preempted_twice_is_replaced_twice_and_the_run_resumed(c
     assert "restart 2 of at most 20" in result.stdout and "finished" in result.stdout
     # What each of the three slices said stays, though two are gone.
     logs = cloud.bucket() / "logs"
+    # Copied by the workers after the end, when the launcher may have gone.
+    deadline = time.monotonic() + 60
+    while len(list(logs.glob("*/slice_0000_worker_0001.exit"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
     first, *_, last = sorted(logs.iterdir())
     assert "ends with 0" in (last / "slice_0000_worker_0001.log").read_text()
     assert (last / "slice_0000_worker_0001.exit").read_text().split()[0] == "0"

@@ -4,7 +4,6 @@
 
 import errno
 import pathlib
-import resource
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pytest
 import soundfile
 
 from f3tok_jax.inference import sound_formats
+from tests.support import disks
 
 _ROOT = pathlib.Path(__file__).parents[3]
 
@@ -100,10 +100,8 @@ def test_a_block_of_any_length_is_written(tmp_path):
 @pytest.fixture
 def full_disk():
     """No file may become larger than 20,000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with disks.room(20_000):
+        yield
 
 
 @pytest.mark.parametrize("ending", sound_formats.FORMATS)

@@ -17,6 +17,7 @@ import pytest
 
 from f3tok_jax.runs import checkpoint
 from f3tok_jax.runs import saved_states
+from tests.support import disks
 from tests.support import states
 
 
@@ -243,25 +244,20 @@ def test_a_full_disk_is_noticed_before_the_save(tmp_path, monkeypatch):
 
 
 @pytest.mark.reliability("R08")
-@pytest.mark.reliability("R08")
 def test_an_error_of_a_background_save_is_raised_by_the_next_poll(tmp_path, caplog, capfd):
     """A disk that fills up during the write: the limit on file sizes stands for it."""
-    resource = pytest.importorskip("resource")
     checkpointer = states.open_run(tmp_path)
     assert checkpointer.save(1, states.state())
     checkpointer.wait()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # A write beyond the limit fails with EFBIG, as Python ignores SIGXFSZ.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"):
-            checkpointer.save(2, states.state())
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                checkpointer.poll()
-                time.sleep(0.01)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        disks.room(20_000),
+        pytest.raises(checkpoint.CheckpointError, match="step 2 could not be written"),
+    ):
+        checkpointer.save(2, states.state())
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            checkpointer.poll()
+            time.sleep(0.01)
     # Orbax's threads say the same in a traceback each.
     assert not [record for record in caplog.records if record.exc_info]
     assert "Traceback" not in capfd.readouterr().err
