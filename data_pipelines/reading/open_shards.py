@@ -26,6 +26,7 @@ class OpenShards:
         """Keeps at most so many; 0 for half of the files that the process may open, or 512."""
         self._most, self._lock = most, threading.Lock()
         self._readers: collections.OrderedDict = collections.OrderedDict()
+        self._has_lost_owner = False
 
     def reader(
         self, owner: object, path: str, num_records: int
@@ -56,13 +57,19 @@ class OpenShards:
             _check_opens(path)
             raise ValueError(f"the shard has {found} records, not {num_records}")
         with self._lock:
-            for gone in [one for one in self._readers if one[0]() is None]:
-                del self._readers[gone]
+            if self._has_lost_owner:
+                self._has_lost_owner = False
+                for gone in [one for one in self._readers if one[0]() is None]:
+                    del self._readers[gone]
             while len(self._readers) >= (self._most or _most_open()):
                 # Dropped, not closed: another thread may be reading from it.
                 self._readers.popitem(last=False)
-            self._readers[key] = reader
+            self._readers[weakref.ref(owner, self._lose_owner), path] = reader
         return reader
+
+    def _lose_owner(self, _: weakref.ref) -> None:
+        # Without the lock, which whoever happens to collect it may hold.
+        self._has_lost_owner = True
 
 
 class TooManyFilesError(OSError):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The STFT autoencoder: waveform to latents at 25 Hz and back, whole or in a stream."""
 
+from collections.abc import Callable
 import functools
 import math
 
@@ -227,10 +228,7 @@ def check_geometry(model) -> None:
 
 
 def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
-    conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
-    same = functools.partial(
-        conv, kernel_size=SAME_KERNEL, spare_products=model.spare_products, name="same"
-    )
+    conv, same = _convolutions(model)
     widths = (*model.encoder_channels, model.encoder_channels[-1])
     layers = [
         sl.Reshape.Config((model.hop_length // model.fold, 2 * model.fold)),
@@ -257,10 +255,7 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
 
 
 def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
-    conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
-    same = functools.partial(
-        conv, kernel_size=SAME_KERNEL, spare_products=model.spare_products, name="same"
-    )
+    conv, same = _convolutions(model)
     widths = (*model.decoder_channels, model.decoder_channels[-1])
     bottom = _bottom_width(model, widths[-1])
     layers = [
@@ -292,6 +287,13 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
         sl.Cast.Config(jnp.float32),
     ]
     return sl.Serial.Config(layers, name="decoder")
+
+
+def _convolutions(model: Autoencoder) -> tuple[Callable, Callable]:
+    """What makes any convolution of a model, and those of its stages that have no stride."""
+    conv = functools.partial(_conv, compute_dtype=model.compute_dtype)
+    spared = dict(kernel_size=SAME_KERNEL, spare_products=model.spare_products)
+    return conv, functools.partial(conv, **spared, name="same")
 
 
 def _conv(

@@ -18,16 +18,17 @@ def _load(*names: str) -> list[types.ModuleType]:
 
     Whoever imports the package itself afterwards runs its `__init__` and finds these same modules.
     """
-    if _PACKAGE in sys.modules:
-        return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]
-    stand_in = types.ModuleType(_PACKAGE)
-    parent = importlib.import_module("sequence_layers")  # its own __init__ holds a version
-    stand_in.__path__ = [f"{place}/jax" for place in parent.__path__]
-    sys.modules[_PACKAGE] = stand_in
+    is_there = _PACKAGE in sys.modules
+    if not is_there:
+        stand_in = types.ModuleType(_PACKAGE)
+        parent = importlib.import_module("sequence_layers")  # its own __init__ holds a version
+        stand_in.__path__ = [f"{place}/jax" for place in parent.__path__]
+        sys.modules[_PACKAGE] = stand_in
     try:
         return [importlib.import_module(f"{_PACKAGE}.{name}") for name in names]
     finally:
-        del sys.modules[_PACKAGE]
+        if not is_there:
+            del sys.modules[_PACKAGE]
 
 
 _combinators, _convolution, _dense, _pooling, _simple, _types = _load(

@@ -60,7 +60,6 @@ def test_help_names_every_flag_and_every_command():
 
 
 @pytest.mark.reliability("R28")
-@pytest.mark.reliability("R28")
 @pytest.mark.parametrize(
     "name, arguments",
     [

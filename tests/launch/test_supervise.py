@@ -13,7 +13,6 @@ from tests.support import launching
 
 
 @pytest.mark.reliability("R29")
-@pytest.mark.reliability("R29")
 def test_whole_course_hands_over_arguments_exactly(cloud):
     awkward = ['--config.note=it\'s "two words" $HOME `x` \\', "--config.list=(1, 2)"]
     result = cloud.launch(*launching.SLICE, *launching.RUN, *awkward)
@@ -53,7 +52,6 @@ def test_steps_are_idempotent(cloud):
     assert len(cloud.calls("delete")) == 1
 
 
-@pytest.mark.reliability("R29")
 @pytest.mark.reliability("R29")
 def test_quota_error_is_passed_on(cloud):
     (cloud.folder / "quota").touch()
@@ -103,7 +101,6 @@ def _ready(cloud):
 
 
 @pytest.mark.reliability("R29")
-@pytest.mark.reliability("R29")
 def test_a_mistake_is_not_repeated(cloud):
     _ready(cloud)
     (cloud.home(0) / "exit_codes").write_text("134\n")
@@ -140,7 +137,6 @@ def test_accidents_are_restarted(cloud, code, words):
     assert "finished" in result.stdout
 
 
-@pytest.mark.reliability("R03")
 @pytest.mark.reliability("R03")
 def test_restarts_have_a_budget(cloud):
     _ready(cloud)

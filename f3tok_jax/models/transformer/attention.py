@@ -226,11 +226,9 @@ def rows(
     from f3tok_jax.models.transformer import attention_kernel
 
     batch, _, length, width = query.shape
-    if segments is None:
-        segments = jnp.ones((batch, length), jnp.int32)
     padding = -length % (_SUBLANES if length <= _LANES else _LANES)
     along = lambda array: _padded(array, padding)
-    segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
+    segments = _padded_segments(segments, batch, length, padding)
     epsilon = None if preparation.scales is None else preparation.epsilon
     scales = preparation.scales or (jnp.ones((width,), jnp.float32),) * 2
     shape = attention_kernel.Shape(kind.causal, kind.window, epsilon, TOTAL, interpret)
@@ -265,12 +263,10 @@ def splash(
     """
     query, key = preparation(query, key)
     batch, _, length, width = query.shape
-    if segments is None:
-        segments = jnp.ones((batch, length), jnp.int32)
     padding = -length % _LANES
     query = query * jnp.asarray(width**-0.5, query.dtype)
     query, key, value = (_padded(array, padding) for array in (query, key, value))
-    segments = jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
+    segments = _padded_segments(segments, batch, length, padding)
     local = functools.partial(
         _splash_local, causal=kind.causal, window=kind.window, interpret=interpret
     )
@@ -282,6 +278,15 @@ def splash(
 def _padded(array: jax.Array, padding: int) -> jax.Array:
     """[b, h, t + padding, d]"""
     return jnp.pad(array, ((0, 0), (0, 0), (0, padding), (0, 0)))
+
+
+def _padded_segments(
+    segments: jax.Array | None, batch: int, length: int, padding: int
+) -> jax.Array:
+    """[b, t + padding] int32: padding is of nobody's segment."""
+    if segments is None:
+        segments = jnp.ones((batch, length), jnp.int32)
+    return jnp.pad(segments, ((0, 0), (0, padding)), constant_values=-1)
 
 
 def _splash_local(query, key, value, segments, *, causal, window, interpret):

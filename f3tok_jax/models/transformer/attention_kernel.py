@@ -295,6 +295,23 @@ class _Prepared:
         return self.inverse * (x - self.normed * along), to_scale
 
 
+def _preparer(row, rows, cosine_ref, sine_ref, shape, swap):
+    """(heads, scale) -> what is prepared of the heads of a row."""
+    angle = row if cosine_ref.shape[0] == rows else 0
+    return functools.partial(
+        _Prepared,
+        cosines=cosine_ref[angle],
+        sines=sine_ref[angle],
+        epsilon=shape.epsilon,
+        swap=swap,
+    )
+
+
+def _items(heads, length, shape):
+    """Every tile of every head: (head, queries, keys that some of them see)."""
+    return [(head, *tile) for head in range(heads) for tile in shape.tiles(length)]
+
+
 def _rolled(x):
     return pltpu.roll(x, x.shape[-1] // 2, 1)
 
@@ -318,9 +335,10 @@ def _product(a, b, contract_a, contract_b):
     )
 
 
-def _masked(scores, row_ids, column_ids, queries, seen, shape):
-    """Scores [s, t] of tiles of keys, forbidden ones far below all others."""
-    found = []
+def _masked(scores, ids, queries, seen, shape):
+    """Scores [s, t] of tiles of keys, forbidden ones far below all others; `ids` are the segments,
+    along lanes and along sublanes."""
+    (row_ids, column_ids), found = ids, []
     for score, (keys, is_partial) in zip(scores, seen):
         allowed = column_ids[keys] == row_ids[:, queries]
         if is_partial:
@@ -365,12 +383,8 @@ def _forward_kernel(*refs, shape: Shape):
     swap = _swapper(width, dtype)
 
     def run(row):
-        angle = row if cosine_ref.shape[0] == rows else 0
-        cosines, sines = cosine_ref[angle], sine_ref[angle]
-        row_ids, column_ids = row_ref[row], column_ref[row]
-        prepare = functools.partial(
-            _Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon, swap=swap
-        )
+        prepare = _preparer(row, rows, cosine_ref, sine_ref, shape, swap)
+        ids = row_ref[row], column_ref[row]
 
         @functools.cache
         def key_of(group):
@@ -391,7 +405,7 @@ def _forward_kernel(*refs, shape: Shape):
 
         def weigh(item, scores):
             _, queries, seen = item
-            scores = _masked(scores, row_ids, column_ids, queries, seen, shape)
+            scores = _masked(scores, ids, queries, seen, shape)
             highest = _joined(scores, jnp.maximum, jnp.max)
             weights = [jnp.exp2(score - highest) for score in scores]
             return weights, highest, _joined(weights, jnp.add, jnp.sum)
@@ -406,9 +420,7 @@ def _forward_kernel(*refs, shape: Shape):
             output_ref[row, head, queries] = (summed * (1.0 / total)).T.astype(dtype)
             total_ref[row, head, :, queries] = highest + jnp.log2(total)
 
-        heads = range(groups * per_group)
-        items = [(head, *tile) for head in heads for tile in shape.tiles(length)]
-        _in_stages(items, score, weigh, add)
+        _in_stages(_items(groups * per_group, length, shape), score, weigh, add)
 
     _each_row(rows, run)
 
@@ -425,12 +437,8 @@ def _backward_kernel(*refs, shape: Shape):
     to_scale_ref[...] = jnp.zeros_like(to_scale_ref)
 
     def run(row):
-        angle = row if cosine_ref.shape[0] == rows else 0
-        cosines, sines = cosine_ref[angle], sine_ref[angle]
-        row_ids, column_ids = row_ref[row], column_ref[row]
-        prepare = functools.partial(
-            _Prepared, cosines=cosines, sines=sines, epsilon=shape.epsilon, swap=swap
-        )
+        prepare = _preparer(row, rows, cosine_ref, sine_ref, shape, swap)
+        ids = row_ref[row], column_ref[row]
 
         @functools.cache
         def key_of(group):
@@ -455,7 +463,7 @@ def _backward_kernel(*refs, shape: Shape):
         def weigh(item, found):
             head, queries, seen = item
             scores, pulls = zip(*found)
-            scores = _masked(scores, row_ids, column_ids, queries, seen, shape)
+            scores = _masked(scores, ids, queries, seen, shape)
             total = total_ref[row, head, :, queries]
             weights = [jnp.exp2(score - total) for score in scores]
             weighted = [weight * pull for weight, pull in zip(weights, pulls)]
@@ -500,8 +508,6 @@ def _backward_kernel(*refs, shape: Shape):
             to_value = jnp.concatenate([to_values[group, start] for start in starts], axis=0)
             to_value_ref[row, group] = to_value.astype(to_value_ref.dtype)
 
-        heads = range(groups * per_group)
-        items = [(head, *tile) for head in heads for tile in shape.tiles(length)]
-        _in_stages(items, score, weigh, add)
+        _in_stages(_items(groups * per_group, length, shape), score, weigh, add)
 
     _each_row(rows, run)
