@@ -1,10 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""How near a decoded sound is to its original, one example at a time, in NumPy on the host.
-
-Two packages must be compiled where they are installed, so they are extras: pesq (`eval`), and
-visqol-python (`visqol`), which needs libsvm-official.
-"""
+"""How near a decoded sound is to its original, one example at a time, in NumPy on the host."""
 
 from collections.abc import Callable, Mapping
 import contextlib
@@ -12,11 +8,11 @@ import dataclasses
 import functools
 import importlib.util
 import threading
-import warnings
 
 import numpy as np
-import soxr
 
+from data_pipelines.sound import levels
+from f3tok_jax.evaluation import published
 from f3tok_jax.signal import spectra
 
 # The mel distance of every table is quoted at these windows and bands.
@@ -30,16 +26,13 @@ _CEPSTRAL_COEFFICIENTS = 13
 _PACKAGE_LOCK = threading.Lock()
 
 
-class Undefined(Exception):
-    """A metric has no value for an example; the message says why."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
     """One column of a table.
 
     Attributes:
-        function: (reference [n], estimate [n], sample_rate) -> value; raises Undefined.
+        function: (reference [n], estimate [n], sample_rate) -> value; raises
+            published.Undefined.
         title: for a table's head.
         unit: "" for a pure number.
         higher_is_better: which way is good.
@@ -57,15 +50,20 @@ class Metric:
     explanation: str
 
 
-def mel_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+def mel_distance(
+    reference: np.ndarray, estimate: np.ndarray, sample_rate: int, *, up_to: float = np.inf
+) -> float:
     """Mean absolute log10-mel difference, summed over `MEL_WINDOWS` with `MEL_BANDS`.
 
     Magnitude spectra, mel filters of peak 1, floor 1e-5: `losses.multi_scale_mel` without unit
-    area.
+    area. Of `up_to` Hz the bands whose peak lies there, at least the first of each window.
     """
 
     def log_mel(waveform: np.ndarray, window: int, bands: int) -> np.ndarray:
         filters = spectra.mel_filterbank(sample_rate, window, bands, unit_area=False)
+        if np.isfinite(up_to):
+            heard = spectra.hz_to_mel(up_to) / spectra.hz_to_mel(sample_rate / 2) * (bands + 1)
+            filters = filters[:, : max(1, int(heard))]
         return np.log10(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR))
 
     return sum(
@@ -76,6 +74,34 @@ def mel_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) 
         )
         for window, bands in zip(MEL_WINDOWS, MEL_BANDS)
     )
+
+
+def mel_distance_in_band(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    """`mel_distance` up to where the reference ends, see `levels.bandwidth`.
+
+    Of material of 8 kHz in files of 24 kHz two thirds of the bands hold nothing, and what a codec
+    leaves there, far below what is heard, is most of the distance over the full band.
+    """
+    if not np.any(reference):
+        raise published.Undefined("the reference is silent")
+    # Where a spectrum is told by the strongest of its lines an offset would be that.
+    waveform = reference.astype(np.float64)
+    up_to = levels.bandwidth(waveform, sample_rate, mean=float(np.mean(waveform)))
+    return mel_distance(reference, estimate, sample_rate, up_to=up_to)
+
+
+def mel_distance_at_one_level(
+    reference: np.ndarray, estimate: np.ndarray, sample_rate: int
+) -> float:
+    """`mel_distance` after the estimate was given the root mean square of the reference."""
+    gain = _rms(reference) / _rms(estimate)
+    return mel_distance(reference, (gain * estimate).astype(np.float32), sample_rate)
+
+
+def level_difference(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
+    """How much louder or softer the estimate is, dB of the root mean square, without a sign."""
+    del sample_rate
+    return float(abs(20.0 * np.log10(_rms(estimate) / _rms(reference))))
 
 
 def stft_distance(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
@@ -102,7 +128,7 @@ def si_sdr(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> flo
     reference, estimate = reference - np.mean(reference), estimate - np.mean(estimate)
     energy = np.sum(reference**2, dtype=np.float64)
     if energy == 0.0:
-        raise Undefined("the reference is silent")
+        raise published.Undefined("the reference is silent")
     target = (np.sum(reference * estimate, dtype=np.float64) / energy) * reference
     signal = np.sum(target**2, dtype=np.float64)
     distortion = np.sum((estimate - target) ** 2, dtype=np.float64)
@@ -142,54 +168,8 @@ def phase_coherence(reference: np.ndarray, estimate: np.ndarray, sample_rate: in
     a, b = _stft(reference, PHASE_WINDOW), _stft(estimate, PHASE_WINDOW)
     weight = np.sum(np.abs(a) * np.abs(b))
     if weight == 0.0:
-        raise Undefined("the reference or the estimate is silent")
+        raise published.Undefined("the reference or the estimate is silent")
     return float(np.sum((a * np.conj(b)).real) / weight)
-
-
-def stoi(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility, about [0, 1], by the package pystoi (not extended)."""
-    import pystoi  # pylint: disable=g-import-not-at-top: an extra
-
-    if not np.any(reference):
-        raise Undefined("the reference is silent")
-    with warnings.catch_warnings():
-        # pystoi warns and returns 1e-5, which would pass for a value, where it has too few frames.
-        warnings.simplefilter("error", RuntimeWarning)
-        try:
-            return float(
-                pystoi.stoi(reference.astype(np.float64), estimate.astype(np.float64), sample_rate)
-            )
-        except (RuntimeWarning, ValueError, IndexError) as error:
-            raise Undefined("fewer than 30 frames (0.4 s) that are not silent") from error
-
-
-def pesq(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Wideband PESQ (ITU-T P.862.2), 1.04 to 4.64, by the package pesq, at 16 kHz."""
-    import pesq as package  # pylint: disable=g-import-not-at-top: an extra
-
-    if not np.any(estimate):
-        raise Undefined("the estimate is silent")
-    reference, estimate = _resample(reference, estimate, sample_rate, 16_000)
-    try:
-        return float(package.pesq(16_000, reference, estimate, "wb"))
-    except package.PesqError as error:
-        raise Undefined(f"PESQ: {_one_line(error)}") from error
-
-
-def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """ViSQOL in audio mode (48 kHz), 1 to about 4.75, by the package visqol-python."""
-    reference, estimate = _resample(reference, estimate, sample_rate, 48_000)
-    if not np.any(reference) or not np.any(estimate):
-        raise Undefined("the reference or the estimate is silent")
-    try:
-        result = _visqol_model().measure_from_arrays(
-            reference.astype(np.float64), estimate.astype(np.float64), sample_rate=48_000
-        )
-    except (ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise Undefined(f"ViSQOL: {_one_line(error)}") from error
-    if not np.isfinite(result.moslqo):
-        raise Undefined("ViSQOL: not a finite score")
-    return float(result.moslqo)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -200,6 +180,27 @@ METRICS: Mapping[str, Metric] = {
         explanation="Mean absolute difference of log10 mel spectra, summed over five windows of "
         "64 to "
         "1024 samples: how far the sound is from the original as heard, at all scales.",
+    ),
+    "mel_distance_in_band": Metric(
+        function=mel_distance_in_band,
+        title="mel distance in band",
+        higher_is_better=False,
+        explanation="The mel distance up to where the original ends: of a recording of a telephone, "
+        "below 4 kHz, whatever the rate of its file.",
+    ),
+    "mel_distance_at_one_level": Metric(
+        function=mel_distance_at_one_level,
+        title="mel distance at one level",
+        higher_is_better=False,
+        explanation="The mel distance after the sound was made as loud as the original: what is left "
+        "if somebody turns a knob.",
+    ),
+    "level_difference": Metric(
+        function=level_difference,
+        title="level difference",
+        unit="dB",
+        higher_is_better=False,
+        explanation="How much louder or softer than the original, by the root mean square.",
     ),
     "stft_distance": Metric(
         function=stft_distance,
@@ -232,15 +233,23 @@ METRICS: Mapping[str, Metric] = {
         "unrelated phase.",
     ),
     "stoi": Metric(
-        function=stoi,
+        function=published.stoi,
         title="STOI",
         higher_is_better=True,
         package="pystoi",
         extra="eval",
         explanation="Short-time objective intelligibility of speech, 0 to 1.",
     ),
+    "estoi": Metric(
+        function=published.estoi,
+        title="ESTOI",
+        higher_is_better=True,
+        package="pystoi",
+        extra="eval",
+        explanation="Extended STOI, 0 to 1: as STOI, where noise comes and goes, and stricter.",
+    ),
     "pesq": Metric(
-        function=pesq,
+        function=published.pesq,
         title="PESQ",
         higher_is_better=True,
         package="pesq",
@@ -248,7 +257,7 @@ METRICS: Mapping[str, Metric] = {
         explanation="Wideband PESQ at 16 kHz, predicted opinion of speech quality, 1.0 to 4.6.",
     ),
     "visqol": Metric(
-        function=visqol,
+        function=published.visqol,
         title="ViSQOL",
         higher_is_better=True,
         package="visqol",
@@ -302,7 +311,7 @@ def compare(
             # Other people's packages need not be safe to call from several threads at once.
             with _PACKAGE_LOCK if METRICS[name].package else contextlib.nullcontext():
                 values[name] = METRICS[name].function(reference, estimate, sample_rate)
-        except Undefined as reason:
+        except published.Undefined as reason:
             undefined[name] = str(reason)
     return values, undefined
 
@@ -337,33 +346,15 @@ def _frame_mean(values: np.ndarray, num_samples: int, hop: int) -> float:
     return float(np.mean(values, axis=-1) @ weight / num_samples)
 
 
+def _rms(waveform: np.ndarray) -> float:
+    """Root mean square; raises published.Undefined for silence, which has no level."""
+    if not np.any(waveform):
+        raise published.Undefined("the reference or the estimate is silent")
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
 @functools.lru_cache(maxsize=4)
 def _cosine_transform(num_bands: int, num_coefficients: int) -> np.ndarray:
     k = np.arange(1, num_coefficients + 1)
     position = (np.arange(num_bands)[:, None] + 0.5) / num_bands
     return (2.0 / num_bands) * np.cos(np.pi * k * position)
-
-
-@functools.lru_cache(maxsize=1)
-def _visqol_model():
-    from visqol import VisqolApi  # pylint: disable=g-import-not-at-top,g-importing-member: an extra
-
-    model = VisqolApi()
-    model.create(mode="audio")
-    return model
-
-
-def _resample(
-    reference: np.ndarray, estimate: np.ndarray, sample_rate: int, to: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if sample_rate == to:
-        return reference.astype(np.float32), estimate.astype(np.float32)
-    both = np.stack([reference, estimate], axis=1).astype(np.float32)
-    both = soxr.resample(both, sample_rate, to)
-    return np.ascontiguousarray(both[:, 0]), np.ascontiguousarray(both[:, 1])
-
-
-def _one_line(error: Exception) -> str:
-    text = error.args[0] if error.args else type(error).__name__
-    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return " ".join(text.split()) or type(error).__name__

@@ -4,15 +4,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-import dataclasses
-import functools
 import os
 import pathlib
 import time
 from typing import Any
-import zlib
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -23,6 +19,8 @@ from f3tok_jax.evaluation import baselines
 from f3tok_jax.evaluation import distributions
 from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import metrics
+from f3tok_jax.evaluation import opus
+from f3tok_jax.evaluation import rows as rows_lib
 from f3tok_jax.evaluation import scores as scores_lib
 from f3tok_jax.evaluation import sounds_folder
 from f3tok_jax.inference import codec as codec_lib
@@ -31,106 +29,8 @@ from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import sound as sound_lib
 
-NOISE_SEED = 0
-ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
 _ORIGINAL = "original"
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
-
-Waveforms = list[np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """A row of the table: its name, a title, one sentence on it, and sounds in, sounds out."""
-
-    name: str
-    title: str
-    description: str
-    reconstruct: Callable[[Sequence[examples_lib.Example]], Waveforms]
-
-
-class Model:
-    """An autoencoder on batches of examples, with or without noise on the latents."""
-
-    def __init__(self, codec: codec_lib.Codec, *, batch_size: int, num_samples: int):
-        """Compiles nothing yet.
-
-        Args:
-            codec: the autoencoder.
-            batch_size: sounds coded at a time.
-            num_samples: of the longest sound, which decides the shapes of what is compiled.
-        """
-        self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
-        self._latents: tuple[list[str], Waveforms] = ([], [])
-
-    def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
-        """Clean latents [t, d] of each sound."""
-        keys = [example.key for example in examples]
-        if self._latents[0] != keys:  # the rows of the table share one encoding
-            sounds = [example.waveform for example in examples]
-            options = dict(batch_size=self._batch_size, expected=self._num_samples)
-            self._latents = keys, self.codec.encode(sounds, **options)
-        return self._latents[1]
-
-    def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
-        """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
-        latents = self.encode(examples)
-        if alpha:
-            noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
-            latents = [row + alpha * more for row, more in zip(latents, noise)]
-        longest = self.codec.num_latents(self._num_samples)
-        decoded = self.codec.decode(latents, batch_size=self._batch_size, expected=longest)
-        return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
-
-
-def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
-    """The rows of the table, in order."""
-    noisy = (
-        "The decoder given latents with Gaussian noise of rms {:g} added, to be held against the "
-    )
-    noisy += "rms of clean latents: how much a generator may err."
-    rows = [
-        Row(
-            name=f"model_alpha_{alpha:g}" if alpha else "model",
-            title=f"model, noise {alpha:g}" if alpha else "model",
-            description=noisy.format(alpha) if alpha else "Clean latents through the decoder.",
-            reconstruct=functools.partial(model.reconstruct, alpha=alpha),
-        )
-        for alpha in ALPHAS
-    ]
-
-    def each(codec) -> Callable[[Sequence[examples_lib.Example]], Waveforms]:
-        def reconstruct(examples: Sequence[examples_lib.Example]) -> Waveforms:
-            with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-                return list(pool.map(lambda e: codec.reconstruct(e.waveform), examples))
-
-        return reconstruct
-
-    return [
-        *rows,
-        Row(
-            name="pca",
-            title="PCA of raw frames",
-            reconstruct=each(pca),
-            description=f"The first {len(pca.components)} principal components of raw frames of "
-            f"{len(pca.mean)} samples, fitted on {pca.num_frames} frames of the training data: the "
-            "best linear code of the same rate and width.",
-        ),
-        Row(
-            name="mel_griffin_lim",
-            title="mel + Griffin-Lim",
-            reconstruct=each(mel),
-            description=f"{mel.num_mels} mel bands every {mel.hop_length} samples, as many values "
-            f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to "
-            "find a phase.",
-        ),
-    ]
-
-
-def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal noise from an example's key alone: the same for every run and alpha."""
-    example = jax.random.fold_in(jax.random.key(NOISE_SEED), zlib.crc32(key.encode()))
-    return np.asarray(jax.random.normal(example, shape))
 
 
 def fit_pca(mixture: str, geometry: sound_lib.Sound) -> baselines.PcaCodec:
@@ -151,10 +51,10 @@ def fit_pca(mixture: str, geometry: sound_lib.Sound) -> baselines.PcaCodec:
 
 
 def score(
-    rows: Sequence[Row],
+    rows: Sequence[rows_lib.Row],
     examples: Sequence[examples_lib.Example],
     *,
-    model: Model,
+    model: rows_lib.Model,
     batch_size: int,
     visqol_keys: set[str],
     say: Callable[[str], None],
@@ -265,10 +165,12 @@ def evaluate(
     fit_shards = fit_shards or _training_data(run.config, workdir, places_lib.Places(moved or {}))
     examples, unreadable = examples_lib.read_examples(source, num_examples)
     longest = max(len(example.waveform) for example in examples)
-    model = Model(codec, batch_size=batch_size, num_samples=longest)
+    model = rows_lib.Model(codec, batch_size=batch_size, num_samples=longest)
     say(f"fitting the PCA reference on {fit_shards}")
-    rows = make_rows(model, fit_pca(fit_shards, geometry), baselines.MelCodec(**vars(geometry)))
-    missing = metrics.missing()
+    rows = rows_lib.make_rows(
+        model, fit_pca(fit_shards, geometry), baselines.MelCodec(**vars(geometry))
+    )
+    missing = metrics.missing() | ({"opus": reason} if (reason := opus.missing()) else {})
     for name, reason in missing.items():
         say(f"{name}: {reason}")
     sounds = sounds_folder.SoundsFolder(output, examples, num_listen=num_listen, sample_rate=rate)
@@ -290,7 +192,7 @@ def evaluate(
         num_examples=len(examples),
         seconds=sum(len(example.waveform) for example in examples) / rate,
         unreadable=unreadable,
-        noise_seed=NOISE_SEED,
+        noise_seed=rows_lib.NOISE_SEED,
         missing=missing,
         metrics=scores_lib.columns(),
         sounds=sounds.close(),

@@ -103,7 +103,7 @@ class Reconstruction:
     unreadable: tuple[str, ...]  # a reason each
     noise_seed: int = 0
     latents: LatentStatistics
-    missing: Mapping[str, str]  # metric -> why it was not measured
+    missing: Mapping[str, str]  # metric, or a row -> why it was not measured
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]
     spectral_frechet_distance: Mapping[str, float] | None = None

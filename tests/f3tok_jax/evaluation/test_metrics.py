@@ -25,6 +25,9 @@ def _speechlike(seconds: float = 1.0, sample_rate: int = 16_000) -> np.ndarray:
     "name, best",
     [
         ("mel_distance", 0.0),
+        ("mel_distance_in_band", 0.0),
+        ("mel_distance_at_one_level", 0.0),
+        ("level_difference", 0.0),
         ("stft_distance", 0.0),
         ("si_sdr", 100.0),
         ("mel_cepstral_distortion", 0.0),
@@ -67,6 +70,37 @@ def test_distances_equal_the_losses():
     # float32 against float64 in the windows' products.
     assert metrics.mel_distance(target, output, 16_000) == pytest.approx(float(mel), rel=1e-4)
     assert metrics.stft_distance(target, output, 16_000) == pytest.approx(float(stft), rel=1e-4)
+
+
+def test_what_lies_above_the_band_of_a_recording_counts_in_the_full_band_alone():
+    time = np.arange(24_000) / 24_000
+    low = sum(np.sin(2 * np.pi * 200 * k * time) for k in range(1, 16)) / 30  # up to 3 kHz
+    hiss = 1e-2 * np.sin(2 * np.pi * 9_000 * time)
+    full, in_band = (
+        metrics.METRICS[name].function(low, low + hiss, 24_000)
+        for name in ("mel_distance", "mel_distance_in_band")
+    )
+    assert full > 0.5 and in_band < 0.05 * full
+    # And what the codec does within the band counts as it does in the full one.
+    worse = [
+        metrics.METRICS[name].function(low, 0.5 * low, 24_000)
+        for name in ("mel_distance", "mel_distance_in_band")
+    ]
+    assert worse[1] > worse[0]
+
+
+def test_a_gain_is_a_difference_of_level_and_nothing_else():
+    sound = _speechlike()
+    for gain, decibels in ((0.5, 6.02), (2.0, 6.02), (-1.0, 0.0)):
+        values, _ = metrics.compare(
+            sound,
+            gain * sound,
+            sample_rate=16_000,
+            names=("level_difference", "mel_distance_at_one_level"),
+        )
+        assert values["level_difference"] == pytest.approx(decibels, abs=0.01)
+        assert values["mel_distance_at_one_level"] == pytest.approx(0.0, abs=1e-3)
+    assert metrics.mel_distance(sound, 0.5 * sound, 16_000) > 0.5
 
 
 def test_si_sdr_known_values():
@@ -133,10 +167,15 @@ def test_silence_has_values_or_reasons(which):
     assert all(np.isfinite(value) for value in values.values())
     assert "silent" in undefined["phase_coherence"]
     assert ("si_sdr" in undefined) == (which != "estimate")
+    assert "silent" in undefined["level_difference"]
 
 
 @pytest.mark.parametrize(
-    "name, package, low, high", [("stoi", "pystoi", 0.9, 1.0), ("pesq", "pesq", 3.0, 4.7)]
+    "name, package, low, high",
+    [
+        *(("stoi", "pystoi", 0.9, 1.0), ("estoi", "pystoi", 0.8, 1.0)),
+        ("pesq", "pesq", 3.0, 4.7),
+    ],
 )
 def test_speech_metrics_of_nearly_the_same_sound(name, package, low, high):
     pytest.importorskip(package)
@@ -149,6 +188,7 @@ def test_absent_packages_are_named(monkeypatch):
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     assert metrics.missing() == {
         "stoi": "not installed: pip install -e '.[eval]' in the checkout",
+        "estoi": "not installed: pip install -e '.[eval]' in the checkout",
         "pesq": "not installed: pip install -e '.[eval]' in the checkout",
         "visqol": "not installed: pip install -e '.[visqol]' in the checkout",
     }

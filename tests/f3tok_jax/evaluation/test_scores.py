@@ -60,4 +60,4 @@ def test_text_table_says_all(monkeypatch):
     assert len(head) == len(row) and row.startswith("row a")
     assert "mel distance (lower)" in head and "SI-SDR dB (higher)" in head and "PESQ" not in head
     assert "1.500 +- 0.500" in row and "1.000 [1]" in row
-    assert set(found.missing) == {"stoi", "pesq", "visqol"}
+    assert set(found.missing) == {"stoi", "estoi", "pesq", "visqol"}

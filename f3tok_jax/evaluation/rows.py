@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""The ways of making a sound again that stand beside each other in an evaluation."""
+
+from collections.abc import Callable, Sequence
+from concurrent import futures
+import dataclasses
+import functools
+import os
+from typing import Any
+import zlib
+
+import jax
+import numpy as np
+
+from f3tok_jax.evaluation import baselines
+from f3tok_jax.evaluation import examples as examples_lib
+from f3tok_jax.evaluation import opus
+from f3tok_jax.inference import codec as codec_lib
+
+NOISE_SEED = 0
+ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
+
+Waveforms = list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the table: its name, a title, one sentence on it, and sounds in, sounds out."""
+
+    name: str
+    title: str
+    description: str
+    reconstruct: Callable[[Sequence[examples_lib.Example]], Waveforms]
+
+
+class Model:
+    """An autoencoder on batches of examples, with or without noise on the latents."""
+
+    def __init__(self, codec: codec_lib.Codec, *, batch_size: int, num_samples: int):
+        """Compiles nothing yet.
+
+        Args:
+            codec: the autoencoder.
+            batch_size: sounds coded at a time.
+            num_samples: of the longest sound, which decides the shapes of what is compiled.
+        """
+        self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
+        self._latents: tuple[list[str], Waveforms] = ([], [])
+
+    def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
+        """Clean latents [t, d] of each sound."""
+        keys = [example.key for example in examples]
+        if self._latents[0] != keys:  # the rows of the table share one encoding
+            sounds = [example.waveform for example in examples]
+            options = dict(batch_size=self._batch_size, expected=self._num_samples)
+            self._latents = keys, self.codec.encode(sounds, **options)
+        return self._latents[1]
+
+    def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
+        """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
+        latents = self.encode(examples)
+        if alpha:
+            noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
+            latents = [row + alpha * more for row, more in zip(latents, noise)]
+        longest = self.codec.num_latents(self._num_samples)
+        decoded = self.codec.decode(latents, batch_size=self._batch_size, expected=longest)
+        return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
+
+
+def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
+    """The rows of the table, in order; those of Opus where its programs are."""
+    noisy = (
+        "The decoder given latents with Gaussian noise of rms {:g} added, to be held against the "
+    )
+    noisy += "rms of clean latents: how much a generator may err."
+    rows = [
+        Row(
+            name=f"model_alpha_{alpha:g}" if alpha else "model",
+            title=f"model, noise {alpha:g}" if alpha else "model",
+            description=noisy.format(alpha) if alpha else "Clean latents through the decoder.",
+            reconstruct=functools.partial(model.reconstruct, alpha=alpha),
+        )
+        for alpha in ALPHAS
+    ]
+
+    return [
+        *rows,
+        Row(
+            name="pca",
+            title="PCA of raw frames",
+            reconstruct=_each(pca),
+            description=f"The first {len(pca.components)} principal components of raw frames of "
+            f"{len(pca.mean)} samples, fitted on {pca.num_frames} frames of the training data: the "
+            "best linear code of the same rate and width.",
+        ),
+        Row(
+            name="mel_griffin_lim",
+            title="mel + Griffin-Lim",
+            reconstruct=_each(mel),
+            description=f"{mel.num_mels} mel bands every {mel.hop_length} samples, as many values "
+            f"per second as the latents, and {mel.num_iterations} iterations of Griffin-Lim to "
+            "find a phase.",
+        ),
+        *([] if opus.missing() else _opus_rows(mel.sample_rate)),
+    ]
+
+
+def _opus_rows(sample_rate: int) -> list[Row]:
+    return [
+        Row(
+            name=f"opus_{kilobits}",
+            title=f"Opus, {kilobits} kbit/s",
+            reconstruct=_each(opus.OpusCodec(sample_rate=sample_rate, kilobits=kilobits)),
+            description=f"The codec of calls and browsers at {kilobits} kbit/s, its own mode and "
+            "bandwidth; latents are no bits, so it stands beside them by ear, not by rate.",
+        )
+        for kilobits in opus.KILOBITS
+    ]
+
+
+def _each(codec: Any) -> Callable[[Sequence[examples_lib.Example]], Waveforms]:
+    """What codes one sound after the other, on all cores."""
+
+    def reconstruct(examples: Sequence[examples_lib.Example]) -> Waveforms:
+        with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda e: codec.reconstruct(e.waveform), examples))
+
+    return reconstruct
+
+
+def _noise(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise from an example's key alone: the same for every run and alpha."""
+    example = jax.random.fold_in(jax.random.key(NOISE_SEED), zlib.crc32(key.encode()))
+    return np.asarray(jax.random.normal(example, shape))
