@@ -15,6 +15,8 @@ import warnings
 from etils import epath
 import jax
 
+from data_pipelines.records import user_cache
+
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"  # that a program to be kept took
 _PROGRAMS = "compilation"  # the folder of compiled programs in the user's cache
 _MOST_BYTES = 2**30  # of what `keep_programs` lets lie in the user's cache
@@ -117,20 +119,13 @@ def _own_folder() -> pathlib.Path:
         OSError: where it cannot be, or is somebody else's.
         RuntimeError: where nobody knows the home.
     """
-    folder = user_folder(_PROGRAMS)
+    folder = user_cache.folder(_PROGRAMS)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.geteuid():
         raise OSError(f"{folder} belongs to another user")
     folder.chmod(0o700)
     _trim(folder, _MOST_BYTES)
     return folder
-
-
-def user_folder(name: str) -> pathlib.Path:
-    """Where what has such a name lies in the user's cache, as the XDG base directories have it."""
-    given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
-    cache = given if given.is_absolute() else pathlib.Path.home() / ".cache"
-    return cache / "f3tok_jax" / name
 
 
 def _trim(folder: pathlib.Path, most: int) -> None:
@@ -175,7 +170,7 @@ class _Teller:
         It does not say which: of what could not be read all go, in the user's own folder alone.
         """
         with contextlib.suppress(OSError, RuntimeError):
-            if not since and folder != user_folder(_PROGRAMS):
+            if not since and folder != user_cache.folder(_PROGRAMS):
                 return
         for path in folder.glob(f"{glob.escape(name)}-*-cache"):
             with contextlib.suppress(OSError):

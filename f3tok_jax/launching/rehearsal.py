@@ -13,8 +13,8 @@ from typing import Any
 import jax
 
 from data_pipelines.records import atomic
+from data_pipelines.records import user_cache
 from f3tok_jax.cost import step as cost_step
-from f3tok_jax.devices import compilation
 from f3tok_jax.devices import slices
 from f3tok_jax.runs import code
 from f3tok_jax.runs import config as config_lib
@@ -77,7 +77,7 @@ def _kept(run: lineage.Lineage, target: slices.Slice, flags: Sequence[str]) -> p
         code.fingerprint(),
     ]
     name = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:32]
-    return compilation.user_folder("rehearsals") / f"{name}.json"
+    return user_cache.folder("rehearsals") / f"{name}.json"
 
 
 def _ancestry(run: lineage.Lineage) -> Iterator[str]:
