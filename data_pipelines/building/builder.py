@@ -173,6 +173,7 @@ def _manifest(
         num_sources=plan.parts[part],
         skipped=plan.skipped,
         rows=plan.rows,
+        licences=plan.licences,
         **account.fields(results[part], conversion.sample_rate),
     )
 

@@ -48,6 +48,7 @@ class Plan:
         tasks: the shards of all parts, in order.
         rows: what became of the rows of tables -> count.
         remarks: sentences for the console.
+        licences: what sounds come from -> "licence" and what else is to be known of it.
     """
 
     settings: dict
@@ -57,6 +58,7 @@ class Plan:
     tasks: tuple[Task, ...]
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     def refuse_other(self, folder: str | os.PathLike, settings: dict, sources: str) -> None:
         """Raises ValueError naming what differs, unless the build found in `folder` is this one."""
@@ -111,6 +113,7 @@ def make_plan(
         tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
         rows=found.rows,
         remarks=found.remarks + remarks,
+        licences=found.licences,
     )
 
 

@@ -74,9 +74,11 @@ def split(
         return {"": list(items)}, ()
     values = _values(source, found, holdout, num_workers, say) if holdout.label else {}
     copies = duplicates.of_bytes(source, items, say)
-    names = _names(items, values, copies)
+    together = found.together.get(holdout.label, ())
+    names = _names(items, values, [*copies, *together])
+    counted = set(values).union(*together)
     sizes = collections.Counter(
-        name for item, name in zip(items, names) if not holdout.label or item.key in values
+        name for item, name in zip(items, names) if not holdout.label or item.key in counted
     )
     if len(sizes) < 2:
         kind = f"values of {holdout.label!r}" if holdout.label else "sounds"
@@ -175,13 +177,16 @@ def _values(
         ):
             known.update(values)
     missing = [key for key, value in known.items() if value == ""]
+    if len(missing) < len(items):
+        unsure = set().union(*found.together.get(label, ()))
+        missing = [key for key in missing if key not in unsure]
     if missing:
         raise ValueError(
             f"--holdout_by={label} needs a label {label!r} of every sound, {len(missing)} of "
             f"{len(items)} have none, such as {missing[0]}: give it (--label_pattern, --metadata) "
             "or leave them out (--exclude)"
         )
-    return {key: value for key, value in known.items() if value is not None}
+    return {key: value for key, value in known.items() if value}
 
 
 def _labels(

@@ -3,14 +3,12 @@
 """A folder of sound files as an input, with the labels and texts that come with it."""
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import dataclasses
 import fnmatch
 import functools
 import os
 import re
-from typing import BinaryIO
 
 from data_pipelines.inputs import entries as entries_lib
 from data_pipelines.inputs import joining
@@ -26,7 +24,7 @@ _ARCHIVES = {".tar": "webdataset", ".parquet": "parquet"}  # ending -> the --sou
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class Folder(listing.OfFiles):
     """A folder of sound files, or one file.
 
     Attributes:
@@ -111,16 +109,6 @@ class Folder:
             items.append(listing.Item(file.key, file.num_bytes, index, texts, labels))
         remarks += joined.remarks + self._share(of_names)
         return listing.Listing(tuple(items), skipped, joined.summary(), tuple(remarks))
-
-    @contextlib.contextmanager
-    def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
-        """Opens the file of `item`, with its texts and labels."""
-        with audio_files.opened(self._path(item)) as sound:
-            yield dataclasses.replace(sound, texts=item.texts, labels=dict(item.labels))
-
-    def encoded(self, item: listing.Item) -> BinaryIO:
-        """Opens the bytes of a file."""
-        return open(self._path(item), "rb")
 
     def _path(self, item: listing.Item) -> str:
         return os.path.join(self.path, item.key) if os.path.isdir(self.path) else self.path

@@ -6,10 +6,10 @@ An input is small and picklable; workers open sounds themselves. Keys are stable
 sound on every rebuild, and the held-out part is chosen by them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
@@ -46,6 +46,9 @@ class Listing:
         rows: what became of the rows of tables -> count, such as "matched" or "without sound", and NO_ROW.
         remarks: sentences for the console.
         labels_inside: whether sounds have labels that are known only when they are opened.
+        licences: what sounds come from -> "licence" and what else is to be known of it.
+        together: label -> groups of keys that may be of one value of it, though not all have one:
+            each stays on one side of a hold-out by it.
     """
 
     items: tuple[Item, ...]
@@ -53,11 +56,27 @@ class Listing:
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     labels_inside: bool = False
+    licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    together: dict[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
 
 
 def counted(kinds: Mapping[str, int]) -> str:
     """Returns "3 .txt, 1 hidden file" of kind -> count, in their order."""
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+class OfFiles:
+    """What an input does whose items are files; `_path` of an item is the kind's own."""
+
+    @contextlib.contextmanager
+    def opened(self, item: Item) -> Iterator[audio_files.Sound]:
+        """Opens the file of `item`, with its texts and labels."""
+        with audio_files.opened(self._path(item)) as sound:
+            yield dataclasses.replace(sound, texts=item.texts, labels=dict(item.labels))
+
+    def encoded(self, item: Item) -> BinaryIO:
+        """Opens the bytes of a file."""
+        return open(self._path(item), "rb")
 
 
 class Input(Protocol):

@@ -86,6 +86,8 @@ class Manifest:
             end, and none has a transcript.
         latents: of whom, if the records hold latents of that sound instead of it.
         rows: what became of the rows of the tables -> count, such as "matched".
+        licences: what sounds come from, such as a package -> its "licence", "version", "credit" and
+            "notice", and what becomes of "weights" trained on it; `hours` has its length.
     """
 
     sample_rate: int
@@ -111,6 +113,7 @@ class Manifest:
     levels: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     noteworthy: dict[str, int] = dataclasses.field(default_factory=dict)
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
+    licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -140,8 +143,9 @@ def write(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes the manifest of `folder`, whole or not at all."""
     fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
     fields |= dataclasses.asdict(manifest)
-    if manifest.latents is None:
-        del fields["latents"]
+    for name in ("latents", "licences"):
+        if not fields[name]:
+            del fields[name]
     text = json.dumps(sealed.seal(fields), indent=1) + "\n"
     atomic.write_text(pathlib.Path(folder) / FILE_NAME, text)
 
@@ -244,6 +248,7 @@ _SHAPES = {
     "noteworthy": {str: int},
     "texts": {str: {str: int}},
     "hours": {str: {str: float}},
+    "licences": {str: {str: str}},
     "levels": {str: {str: float}},
 }
 

@@ -39,12 +39,11 @@ class _Bytes:
         yield audio_files.Sound(16_000, 0, iter(()), labels=self.inside[item.key])
 
 
-def _split(source, fraction, label="", *, labels=None, num_workers=0):
+def _split(source, fraction, label="", *, labels=None, together=(), num_workers=0):
     said = []
     holdout = split.Holdout(fraction, label)
-    parts, remarks = split.split(
-        source, source.listed(labels), holdout, num_workers=num_workers, say=said.append
-    )
+    found = dataclasses.replace(source.listed(labels), together={label: tuple(together)})
+    parts, remarks = split.split(source, found, holdout, num_workers=num_workers, say=said.append)
     return {part: {item.key for item in items} for part, items in parts.items()}, remarks, said
 
 
@@ -122,6 +121,26 @@ def test_a_sound_more_of_a_speaker_moves_nobody():
     more = _Bytes(source.contents | {key: b"more"})
     after, _, _ = _split(more, 0.2, "speaker", labels=labels | {key: {"speaker": "s3"}})
     assert {part: keys - {key} for part, keys in after.items()} == before
+
+
+def test_sounds_that_may_be_of_one_speaker_stay_together_and_need_none():
+    source, labels = _of_speakers({f"s{index}": 4 for index in range(10)})
+    unnamed = {f"u/{take}": b"u%d" % take for take in range(3)}
+    source = _Bytes(source.contents | unnamed)
+    group = ("s1/0", "s2/0", *unnamed)
+    for fraction in (0.1, 0.3, 0.5, 0.9):
+        parts, _, _ = _split(source, fraction, "speaker", labels=labels, together=[group])
+        speakers = {part: {key.partition("/")[0] for key in keys} for part, keys in parts.items()}
+        assert not speakers["train"] & speakers["test"]
+        assert sum({"s1", "s2", "u"} <= found for found in speakers.values()) == 1
+    # Each by itself: they are spread as sounds are.
+    alone = [(key,) for key in unnamed]
+    parts, _, _ = _split(source, 0.5, "speaker", labels=labels, together=alone)
+    assert abs(len(parts["test"]) - 21.5) <= 2.5
+    with pytest.raises(ValueError, match="3 of 43 have none, such as u/0"):
+        _split(source, 0.5, "speaker", labels=labels)
+    with pytest.raises(ValueError, match="2 of 43 have none, such as u/1"):
+        _split(source, 0.5, "speaker", labels=labels, together=[("u/0", "s1/0")])
 
 
 def test_speakers_who_share_a_sound_stay_together():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Manifests: read back as written, and refused when damaged."""
 
+import dataclasses
 import json
 
 import pytest
@@ -34,6 +35,15 @@ def test_read_returns_what_was_written(shard_set, tmp_path):
     assert content.seconds == pytest.approx(0.3 + 0.41 + 0.52)
 
 
+def test_licences_stand_in_a_manifest_that_has_some(shard_set, tmp_path):
+    content = manifest.read(shard_set)
+    assert content.licences == {}
+    assert "licences" not in json.loads((shard_set / manifest.FILE_NAME).read_text())
+    content = dataclasses.replace(content, licences={"festvox-ru": {"licence": "BSD-like"}})
+    manifest.write(content, tmp_path)
+    assert manifest.read(tmp_path) == content
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -51,6 +61,7 @@ def test_read_returns_what_was_written(shard_set, tmp_path):
         (lambda fields: fields.update(labels={"speaker": [1]}), "values of label 'speaker'"),
         (lambda fields: fields.update(texts={"caption": 3}), "texts is"),
         (lambda fields: fields.update(hours={"speaker": {"ada": "1"}}), "hours is"),
+        (lambda fields: fields.update(licences={"a": {"licence": 1}}), "licences is"),
         (lambda fields: fields.update(levels=None), "levels is None"),
         (lambda fields: fields.update(lost_transcripts=True), "lost_transcripts is True"),
         (
