@@ -3,6 +3,10 @@
 """Builds shards, their manifest and refusals from sound files, tars, Parquet, TFDS or corpora.
 
     python -m data_pipelines.build_shards --source=folder --input=DIR --output=SHARDS --holdout=0.1
+    python -m data_pipelines.build_shards --source=debian --input=speech_text --output=SHARDS
+
+--source=debian has real recordings, with texts, languages, speakers and licences, out of packages
+that apt fetches once; most are for measuring only, `--input=shippable` is for weights to be shipped.
 
 The same command gives the same bytes, whatever the number of workers. A build that was killed
 leaves no manifest, hence nothing that passes for a shard set; the same command then continues it.
@@ -27,6 +31,8 @@ from data_pipelines.inputs import listing
 from data_pipelines.inputs import parquet
 from data_pipelines.inputs import tfds
 from data_pipelines.inputs import webdataset
+from data_pipelines.inputs.debian import catalogue
+from data_pipelines.inputs.debian import recordings
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import conversion as conversion_lib
 from data_pipelines.sound import levels
@@ -39,17 +45,18 @@ _INPUTS = {
     "parquet": parquet.Parquet,
     "tfds": tfds.Tfds,
 }
-_OF_EMBEDDED = ("num_clips", "hours", "seed")
+# --source -> what is chosen of a list of names; the flags it has.
+_CHOSEN = {"embedded": ("num_clips", "hours", "seed"), "debian": ("data_dir",)}
 _INPUT_HELP = (
     "folder of sound files; folder, file, glob or 'part-{000..009}' of tars or Parquet files; TFDS "
-    "data set; names of corpora"
+    "data set; names of corpora; names of sets and packages of Debian, with commas between"
 )
 
 
 def _parser() -> command.Parser:
     parser = command.make_parser("python -m data_pipelines.build_shards", __doc__)
     add = parser.add_argument
-    add("--source", required=True, choices=(*_INPUTS, "embedded"), help="kind of input")
+    add("--source", required=True, choices=(*_INPUTS, *_CHOSEN), help="kind of input")
     add("--input", type=command.path, default="", help=_INPUT_HELP)
     add("--output", required=True, type=command.path, help="folder of the shard set")
     add("--sample_rate", type=command.at_least(1_000), default=24_000, help="of the records, Hz")
@@ -105,8 +112,12 @@ def _add_inputs(parser: command.Parser) -> None:
     add = parser.add_argument_group("--source=parquet, --source=tfds").add_argument
     add("--audio_feature", default="", help="the column or feature that is the sound")
 
+    add = parser.add_argument_group("--source=tfds, --source=debian").add_argument
+    text = "where data sets are prepared, default TFDS's own; where packages are kept, default "
+    text += "$XDG_CACHE_HOME/f3tok_jax/debian, else ~/.cache/f3tok_jax/debian"
+    add("--data_dir", type=command.path, default="", help=text)
+
     add = parser.add_argument_group("--source=tfds").add_argument
-    add("--data_dir", type=command.path, default="", help="where data sets are prepared")
     add("--split", default="train", help="which split")
     add("--source_rate", type=not_negative, default=0, help="Hz, if the data set does not say")
 
@@ -116,18 +127,27 @@ def _add_inputs(parser: command.Parser) -> None:
     add("--hours", type=command.at_least(0.0, float), default=0.0, help=text)
     add("--seed", type=not_negative, default=0, help="other seeds, other clips")
 
+    text = f"""--input takes sets and packages; PACKAGE/KIND is the {", ".join(catalogue.KINDS)} of one:
+{catalogue.described()}"""
+    parser.add_argument_group("--source=debian, recordings fetched by apt", text)
+
 
 def _input_from_flags(values: argparse.Namespace) -> listing.Input:
     kind = _INPUTS.get(values.source)
-    fields = [field.name for field in dataclasses.fields(kind)[1:]] if kind else _OF_EMBEDDED
-    others = {field.name for kind in _INPUTS.values() for field in dataclasses.fields(kind)[1:]}
-    for name in sorted(others.union(_OF_EMBEDDED) - set(fields)):
+    of_kinds = {
+        name: [field.name for field in dataclasses.fields(_INPUTS[name])[1:]] for name in _INPUTS
+    }
+    flags = of_kinds | _CHOSEN
+    fields = flags[values.source]
+    for name in sorted({name for names in flags.values() for name in names} - set(fields)):
         if getattr(values, name) != _parser().get_default(name):
             raise ValueError(f"--{name} is not for --source={values.source}: leave it out")
     given = {name: getattr(values, name) for name in fields}
     given = {name: tuple(value) if type(value) is list else value for name, value in given.items()}
-    if not kind:
-        names = [name.strip() for name in values.input.split(",") if name.strip()]
+    names = [name.strip() for name in values.input.split(",") if name.strip()]
+    if values.source == "debian":
+        return recordings.choose(names, say=command.say, **given)
+    if values.source == "embedded":
         return embedded.choose(names, sample_rate=values.sample_rate, say=command.say, **given)
     if not values.input:
         raise ValueError(f"--source={values.source} needs --input: {_INPUT_HELP}")

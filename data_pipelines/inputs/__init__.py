@@ -13,4 +13,6 @@ Read `listing` first, what all inputs offer, then the inputs, each behind what o
     shard_files, tars          a few large files, and what lies in a tar
     webdataset, parquet        two inputs
     tfds, embedded             two inputs
+    debian/                    an input: packages of apt; the catalogue of what they hold; utterances,
+                               dialogs and stamps, which have the texts, and doubts of these; recordings
 """

@@ -9,6 +9,7 @@ import shlex
 import pytest
 
 from data_pipelines import build_shards
+from data_pipelines.inputs.debian import catalogue
 from data_pipelines.sound import refusals
 
 _README = pathlib.Path(build_shards.__file__).with_name("README.md").read_text(encoding="utf-8")
@@ -83,5 +84,17 @@ def test_there_is_a_command_for_every_kind_of_input_and_all_parse():
     lines = [shlex.split(line) for line in commands.splitlines() if line]
     given = [build_shards._parser().parse_args(line[3:]) for line in lines]
     assert [values.source for values in given] == [
-        *("embedded", "folder", "webdataset", "parquet", "tfds")
+        *("embedded", "folder", "webdataset", "parquet", "tfds", "debian")
     ]
+
+
+def test_the_commands_for_debian_name_what_is_known():
+    section = _README.partition("**Debian.**")[2].partition("\n- ")[0]
+    lines = [shlex.split(line) for line in section.splitlines() if line.startswith("    python")]
+    given = [build_shards._parser().parse_args(line[3:]) for line in lines]
+    assert len(given) == 5
+    for values in given:
+        assert values.source == "debian" and catalogue.choices(values.input.split(","))
+    sets = re.search(r"takes sets \((.*?)\)", section)[1]
+    assert re.findall("`(.*?)`", sets) == list(catalogue.SETS)
+    assert f"out of {len(catalogue.packages())} packages" in section
