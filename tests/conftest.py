@@ -18,6 +18,8 @@ _FLAGS = "--xla_backend_optimization_level=1"
 # step of the generation stage, 9.0 s of CPU with them, 5.6 without. An unknown flag ends a program.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+    # In one piece each: as many test processes as cores leave none for compiling pieces side by side.
+    _FLAGS += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
 
 # What one process of a test run has compiled, or one test before, the others load. The processes

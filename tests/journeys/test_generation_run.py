@@ -134,6 +134,7 @@ def test_the_language_model_is_trained_after_the_head(folders, run, tmp_path, ca
     assert _losses(workdir)[0] < _losses(run)[0]
 
 
+@pytest.mark.slow  # a minute: one more stage of training
 def test_the_encoder_is_trained_after_the_head_and_makes_the_sound(folders, run, tmp_path, capsys):
     config = _config(
         folders,

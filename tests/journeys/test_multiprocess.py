@@ -181,24 +181,13 @@ def test_sigterm_to_one_saves_one_step_in_both_and_the_rerun_resumes(
 
 
 @pytest.mark.reliability("R02")
+@pytest.mark.slow  # of one process, test_leaving.py shows them
 @pytest.mark.parametrize(
     "fault",
     [
-        "SIGTERM:statistics:2",
-        *(
-            pytest.param(fault, marks=pytest.mark.slow)
-            for fault in (
-                # Of one process, test_leaving.py shows them.
-                *(
-                    "SIGTERM:compile:1",
-                    "SIGHUP:open:1",
-                    "SIGINT:folder:1",
-                    "SIGTERM:restore:1",
-                    "SIGHUP:compile:2",
-                ),
-                *("SIGTERM:evaluation:1", "SIGHUP:evaluation:1", "SIGTERM:save:1"),
-            )
-        ),
+        *("SIGTERM:statistics:2", "SIGTERM:compile:1", "SIGHUP:open:1", "SIGINT:folder:1"),
+        *("SIGTERM:restore:1", "SIGHUP:compile:2"),
+        *("SIGTERM:evaluation:1", "SIGHUP:evaluation:1", "SIGTERM:save:1"),
     ],
 )
 def test_told_to_one_both_leave_wherever_they_are_and_the_rerun_ends_as_undisturbed(

@@ -33,7 +33,9 @@ def _exported(root, name):
     return jax_export.deserialize(bytearray((root / f"stablehlo/{name}.stablehlo").read_bytes()))
 
 
-@pytest.mark.parametrize("rows, hops, odd", [(1, 0, 1), (3, 5, 333)])
+@pytest.mark.parametrize(
+    "rows, hops, odd", [pytest.param(1, 0, 1, marks=pytest.mark.slow), (3, 5, 333)]
+)
 def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, odd):
     autoencoder, variables, root = made
     encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
@@ -66,7 +68,7 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
     exported_forms.check_sound(sounds[0, audible[0]], np.asarray(decode(alone, mask)[0][0]))
 
 
-@pytest.mark.parametrize("rows, chunk", [(3, 1), (1, 5)])
+@pytest.mark.parametrize("rows, chunk", [(3, 1), pytest.param(1, 5, marks=pytest.mark.slow)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, variables, root = made
     apply = jax.jit(autoencoder.apply, static_argnames="method")

@@ -40,7 +40,7 @@ def test_spectrostream_geometry_has_the_published_size():
     assert count("decoder") / 23.4e6 == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("num_samples", [1, 639, 640, 641, 5000])
+@pytest.mark.parametrize("num_samples", [1, 640, 641])
 def test_reconstruction_is_as_long_as_the_input(num_samples):
     model, variables = tiny_models.built()
     reconstruction, latents = model.apply(variables, _noise((2, num_samples)))
@@ -113,8 +113,9 @@ def _streamed(model, variables, waveform, chunk):
     return latents, np.concatenate(sound, axis=1)[:, late * hop :][:, : waveform.shape[1]]
 
 
-@pytest.mark.parametrize("num_samples", [1, 239, 240, 24_000, 100_001])
-@pytest.mark.parametrize("chunk", [1, 3, 50])
+@pytest.mark.parametrize(
+    "num_samples, chunk", [(1, 1), (239, 3), (240, 50), (24_000, 1), (24_000, 50), (100_001, 3)]
+)
 def test_stream_equals_whole(num_samples, chunk):
     model, variables = tiny_models.built("tiny_24khz")
     waveform = _noise((1, num_samples))

@@ -31,7 +31,11 @@ def verify():
 @pytest.mark.parametrize("formulation", ["transposed", "subpixel"])
 @pytest.mark.parametrize(
     "strides, kernel_size",
-    [((2, 1), (4, 3)), ((2, 2), (3, 4)), ((3, 2), (7, 5))],
+    [
+        ((2, 2), (3, 4)),
+        pytest.param((2, 1), (4, 3), marks=pytest.mark.slow),
+        pytest.param((3, 2), (7, 5), marks=pytest.mark.slow),
+    ],
 )
 def test_of_the_causal_transposed_convolution(strides, kernel_size, formulation, verify):
     layer = upsampling.CausalConv2DTranspose.Config(
@@ -42,7 +46,8 @@ def test_of_the_causal_transposed_convolution(strides, kernel_size, formulation,
     verify(layer, 4, shape=(5, 3), atol=1e-5, grad_atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["encoder", "decoder"])
+# test_autoencoder holds the whole against its stream, the encoder among it.
+@pytest.mark.parametrize("name", [pytest.param("encoder", marks=pytest.mark.slow), "decoder"])
 def test_of_the_autoencoder(name, verify):
     model, variables = tiny_models.built(strides=((2, 2),))
     width = {"encoder": model.frame_length, "decoder": model.latent_dim}[name]

@@ -185,6 +185,7 @@ def whole(folders, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow  # test_generation_run has the same of the stage after it
 def test_eight_devices_see_the_losses_of_one(whole, folders, tmp_path):
     config = _late_config(folders, "--config.data.heldout=")  # a program less to compile
     assert run_checks.train(config, str(tmp_path), devices=jax.devices()) == session.EXIT_DONE

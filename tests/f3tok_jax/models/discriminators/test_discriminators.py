@@ -120,7 +120,10 @@ def test_impossible_sizes_are_refused(small, change, message):
 
 
 # Samples of a sound, none of them a whole number of positions; 100 is shorter than some stretches.
-@pytest.mark.parametrize("length", [100, 301, 500])
+@pytest.mark.parametrize(
+    "length",
+    [pytest.param(100, marks=pytest.mark.slow), 301, pytest.param(500, marks=pytest.mark.slow)],
+)
 def test_padding_is_not_judged_whatever_it_holds(small, length):
     discriminate, params, module = small
     params = noise.with_random_biases(params)
