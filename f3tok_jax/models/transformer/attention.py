@@ -224,6 +224,7 @@ def rows(
     """
     # Imported late, as all kernels: Pallas takes time that a program without it need not wait.
     from f3tok_jax.models.transformer import attention_kernel
+    from f3tok_jax.models.transformer import attention_tiles
 
     batch, _, length, width = query.shape
     padding = -length % (_SUBLANES if length <= _LANES else _LANES)
@@ -231,7 +232,7 @@ def rows(
     segments = _padded_segments(segments, batch, length, padding)
     epsilon = None if preparation.scales is None else preparation.epsilon
     scales = preparation.scales or (jnp.ones((width,), jnp.float32),) * 2
-    shape = attention_kernel.Shape(kind.causal, kind.window, epsilon, TOTAL, interpret)
+    shape = attention_tiles.Shape(kind.causal, kind.window, epsilon, TOTAL, interpret)
     cosines, sines = (along(angles)[:, 0] for angles in preparation.rotation)
     angle = ("batch" if cosines.shape[0] > 1 else None, None, None)
 

@@ -13,6 +13,7 @@ import pytest
 from f3tok_jax.devices import sharding
 from f3tok_jax.models.transformer import attention
 from f3tok_jax.models.transformer import attention_kernel
+from f3tok_jax.models.transformer import attention_tiles
 from f3tok_jax.models.transformer import layers
 
 
@@ -134,7 +135,7 @@ def test_rows_equal_plain_with_gradients(monkeypatch, length, causal, window, ha
 
 @pytest.mark.parametrize("causal,window", [(True, 0), (True, 250), (False, 50), (False, 0)])
 def test_tiles_have_all_that_may_be_seen_and_say_where_that_is_not_all(causal, window):
-    shape, length = attention_kernel.Shape(causal, window, None, ""), 640
+    shape, length = attention_tiles.Shape(causal, window, None, ""), 640
     index = np.arange(length)
     distance = index[:, None] - index[None, :]
     allowed = (distance >= 0) | (not causal)
