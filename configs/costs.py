@@ -245,7 +245,7 @@ def _plan(
     head = ("preset", "slice", "chips", "at most", "none hidden", "by cycles", "none hidden")
     head += ("the recipe's steps", "dollars a day")
     full = {
-        (one["recipe"], one["topology"]): one
+        (one["recipe"], one["topology"], one["work"]): one
         for one in rows
         if one["effort"] == FULL and one.get("estimated_seconds")
     }
@@ -255,8 +255,8 @@ def _plan(
             continue
         best, worst = _bounds(one, one["roofline_seconds"])
         by_cycles: Sequence[float] = ()
-        if (recipe, topology) in full:
-            known = full[recipe, topology]
+        # Of the same share per chip: another has other cycles.
+        if known := full.get((recipe, topology, one["work"])):
             by_cycles = _bounds(known, known["estimated_seconds"])
         needed = _num_steps(recipe) * min(by_cycles or (best,)) / _HOUR
         price = _slice(topology).chip.list_price

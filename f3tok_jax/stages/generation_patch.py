@@ -66,8 +66,10 @@ def lower(config: ml_collections.ConfigDict, device: Any, *, num_rows: int = 1) 
 
 
 def _flops(model: pretrained_generation.Model) -> float:
-    """Of one patch: of the products with weights, for both branches of guidance and every step of the solver;
-    what the caches are read for is not counted."""
+    """Of one patch: of the products with weights, for both branches of guidance and every step.
+
+    What the caches are read for is not counted.
+    """
     generator, sampler = model.generator, model.sampler
     head = generator.head
     velocities = 2 * sampler.num_steps * (2 if sampler.solver == "midpoint" else 1)

@@ -101,6 +101,9 @@ def test_a_program_that_training_uses_is_planned_by_its_cycles(tmp_path):
     unpriced = costs.row(_written(tmp_path, effort=0, kernels=dict(unpriced=["kernel.1"])))
     assert unpriced["estimated_seconds"] is None
     assert "| 491,520 h | 489,562 h | 245,760 h | 245,269 h |" in costs.make(rows)
+    # Cycles of half the share are not those of the whole.
+    halved = rows[1] | dict(work=320.0)
+    assert "| 491,520 h | 489,562 h |  |  |" in costs.make([rows[0], halved])
 
 
 def test_rows_of_before_are_not_told_beside_those_that_count_otherwise(tmp_path):
