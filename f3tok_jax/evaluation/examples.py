@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
 from data_pipelines.records import pcm16
 
 
@@ -22,6 +23,7 @@ class Example:
         labels: of its record.
         task: how its text is meant, "" where none was asked for.
         text: what is said in it, or what describes it.
+        transcript: what is said in it, "" where nothing tells.
     """
 
     key: str
@@ -29,6 +31,27 @@ class Example:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     task: str = ""
     text: str = ""
+    transcript: str = ""
+
+
+def of_record(source: Any, record: Any, *, task: str = "", text: str = "") -> Example:
+    """The example of a record of a source, with the text that a task has it say, if there is one."""
+    return Example(
+        key=record.key,
+        waveform=pcm16.to_float(record.waveform),
+        labels=dict(record.labels),
+        task=task,
+        text=text,
+        transcript=_transcript(source, record),
+    )
+
+
+def _transcript(source: Any, record: Any) -> str:
+    """What is said in a record: its transcript, or the digit that is its label, in words."""
+    for task in ("transcription", "digit"):
+        if answers := tasks.find(task).answers(record, is_whole=source.is_whole(record)):
+            return answers[0]
+    return ""
 
 
 def read_examples(
@@ -61,10 +84,7 @@ def read_examples(
             unreadable.append(str(error))
             continue
         task, text = text_of(record) if text_of else ("", "")
-        waveform = pcm16.to_float(record.waveform)
-        labels = dict(record.labels)
-        found = Example(key=record.key, waveform=waveform, labels=labels, task=task, text=text)
-        examples.append(found)
+        examples.append(of_record(source, record, task=task, text=text))
     if unreadable and not examples:
         raise ValueError(
             f"no record of {source.name} can be read, the first because: {unreadable[0]}"

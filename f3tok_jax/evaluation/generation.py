@@ -17,6 +17,7 @@ from f3tok_jax.evaluation import generation_scores
 from f3tok_jax.evaluation import recognition
 from f3tok_jax.evaluation import sounds_folder
 from f3tok_jax.evaluation import zero_shot as zero_shot_lib
+from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import generate
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import results as results_lib
@@ -95,6 +96,7 @@ def evaluate(
     changes: Sequence[dict[str, Any]] = ({},),
     seed: int = 0,
     num_listen: int = 4,
+    judges: panel.Choice = panel.Choice(),
     say: Callable[[str], None] = print,
 ) -> results_lib.Generation:
     """Evaluates a run; writes `output` and the sounds beside it.
@@ -115,6 +117,8 @@ def evaluate(
         changes: a row of generated sound for each: what differs from the run's sampler.
         seed: of the noise.
         num_listen: examples of which sounds are written.
+        judges: who hears some of the examples, in every row; voices are compared with the prompts
+            where there are any.
         say: where messages go.
 
     Returns:
@@ -125,6 +129,7 @@ def evaluate(
     """
     if bool(classifier_shards) != bool(classifier_label):
         raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
+    judges.found()
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     generator, codec = tokenizer.text_to_sound, tokenizer.codec
     options = dict(num_examples=num_examples, label=classifier_label)
@@ -169,6 +174,8 @@ def evaluate(
     sounds = sounds_folder.SoundsFolder(
         output, examples, num_listen=num_listen, sample_rate=codec.sample_rate
     )
+    prompts = [pair.prompt.waveform for pair in pairs]
+    jury = panel.Panel(judges, examples, sample_rate=codec.sample_rate, voices=prompts, say=say)
     rows = [scores.row("recording", "recording", recordings, truth)]
     for name, title, latents, stopped in _made(
         generator, requests, truth, max_patches=max_patches, changes=changes, seed=seed, say=say
@@ -176,6 +183,7 @@ def evaluate(
         waveforms = codec.decode(latents, **in_batches)
         for index, waveform in enumerate(waveforms):
             sounds.write(index, name, waveform)
+            jury.write(index, name, waveform, is_of_recording=stopped is None)
         rows.append(scores.row(name, title, waveforms, latents, stopped))
     if strangers := zero_shot_lib.others(pairs):
         similarity = _voices(pairs, codec.sample_rate)["speaker_similarity"](strangers)
@@ -194,6 +202,7 @@ def evaluate(
         rows=rows,
         texts={example.key: example.text for example in examples},
         zero_shot=zero_shot_lib.told(pairs, recognized) if pairs else None,
+        judged=jury.close({row.name: row.title for row in rows}),
         sounds=sounds.close(),
     )
     results_lib.write(output, results)
@@ -289,4 +298,5 @@ def format_table(results: results_lib.Generation) -> str:
     if results.zero_shot:
         said = f"words: {results.zero_shot.words}; voices: {results.zero_shot.voices}"
         lines.append(f"each after a prompt of its speaker; {said}")
+    lines += panel.format_tables(results.judged) if results.judged else []
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from f3tok_jax.evaluation import opus
 from f3tok_jax.evaluation import rows as rows_lib
 from f3tok_jax.evaluation import scores as scores_lib
 from f3tok_jax.evaluation import sounds_folder
+from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
@@ -109,7 +110,7 @@ def score(
     distances = {name: distributions.frechet_distance(m, truth) for name, m in spectra.items()}
     return dict(
         latents=scores_lib.latent_statistics(latents, rate=autoencoder.latent_rate),
-        rows=[scores.scored(row) for row in rows],
+        rows=[scores.scored(r.name, r.title, r.description, figures=names) for r in rows],
         spectral_frechet_distance=distances,
     )
 
@@ -126,6 +127,7 @@ def evaluate(
     batch_size: int = 8,
     visqol_examples: int = 2,
     num_listen: int = 4,
+    judges: panel.Choice = panel.Choice(),
     say: Callable[[str], None] = print,
 ) -> results_lib.Reconstruction:
     """Evaluates a run; writes `output` and the sounds beside it.
@@ -142,6 +144,7 @@ def evaluate(
         visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
             of a core per second of sound.
         num_listen: examples of which sounds are written.
+        judges: who hears some of the examples, in every row.
         say: where messages go.
 
     Returns:
@@ -158,6 +161,7 @@ def evaluate(
     ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
+    judges.found()
     run = lineage.Lineage.read(workdir, step, stage="autoencoder")
     codec = codec_lib.Codec.load(run, say=say)
     rate, geometry = codec.sample_rate, run.sound
@@ -173,14 +177,20 @@ def evaluate(
     missing = metrics.missing() | ({"opus": reason} if (reason := opus.missing()) else {})
     for name, reason in missing.items():
         say(f"{name}: {reason}")
+    jury = panel.Panel(judges, examples, sample_rate=rate, say=say)
     sounds = sounds_folder.SoundsFolder(output, examples, num_listen=num_listen, sample_rate=rate)
+
+    def on_sound(index: int, row: str, waveform: np.ndarray) -> None:
+        sounds.write(index, row, waveform)
+        jury.write(index, row, waveform)
+
     scored = score(
         rows,
         examples,
         model=model,
         batch_size=batch_size,
         say=say,
-        on_sound=sounds.write,
+        on_sound=on_sound,
         visqol_keys=_visqol_keys(examples, visqol_examples, rate),
     )
     results = results_lib.Reconstruction(
@@ -195,6 +205,7 @@ def evaluate(
         noise_seed=rows_lib.NOISE_SEED,
         missing=missing,
         metrics=scores_lib.columns(),
+        judged=jury.close({row.name: row.title for row in rows}),
         sounds=sounds.close(),
         **scored,
     )
@@ -213,6 +224,7 @@ def format_table(results: results_lib.Reconstruction) -> str:
         "Frechet distance of log spectra (lower): "
         + ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances),
         *(f"{name}: {reason}" for name, reason in results.missing.items()),
+        *(panel.format_tables(results.judged) if results.judged else ()),
         f"{results.num_examples} examples, {results.seconds:.1f} s of sound",
     ]
     return "\n".join(lines)

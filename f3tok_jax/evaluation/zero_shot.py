@@ -11,7 +11,6 @@ import numpy as np
 
 from data_pipelines.reading import sources
 from data_pipelines.reading import tasks
-from data_pipelines.records import pcm16
 from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.inference import generate
 from f3tok_jax.runs import results
@@ -87,11 +86,8 @@ def read_pairs(
     chosen = [targets[index] for index in sources.spaced(len(targets), num_examples)]
 
     def example(place: int) -> examples_lib.Example:
-        record, (task, text) = source[place], texts[place]
-        waveform, labels = pcm16.to_float(record.waveform), dict(record.labels)
-        return examples_lib.Example(
-            key=record.key, waveform=waveform, labels=labels, task=task, text=text
-        )
+        task, text = texts[place]
+        return examples_lib.of_record(source, source[place], task=task, text=text)
 
     return [Pair(prompt=example(found[place]), target=example(place)) for place in chosen]
 

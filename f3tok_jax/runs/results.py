@@ -65,6 +65,26 @@ class ScoredRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class JudgeSource:
+    """The package whose weights judge."""
+
+    package: str
+    version: str
+    licence: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What published judges say of some examples; figures are "judge/figure"."""
+
+    num_examples: int
+    judges: Mapping[str, JudgeSource]
+    absent: Mapping[str, str]  # judge -> what it lacks
+    metrics: Mapping[str, Metric]
+    rows: tuple[ScoredRow, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardSet:
     """The held-out sound of an evaluation; the rate in Hz."""
 
@@ -107,6 +127,7 @@ class Reconstruction:
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]
     spectral_frechet_distance: Mapping[str, float] | None = None
+    judged: Judged | None = None
     sounds: tuple[Sounds, ...] = typed_json.named("listen")
 
 
@@ -159,6 +180,7 @@ class Generation:
     rows: tuple[GeneratedRow, ...]
     texts: Mapping[str, str]  # key -> text
     zero_shot: ZeroShot | None = None
+    judged: Judged | None = None
     sounds: tuple[Sounds, ...] = typed_json.named("listen")
 
 

@@ -22,8 +22,10 @@ from f3tok_jax.evaluation import metrics
 from f3tok_jax.evaluation import opus
 from f3tok_jax.evaluation import reconstruction as reconstruction_evaluation
 from f3tok_jax.evaluation import scores
+from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import places as places_lib
+from tests.support import judges
 from tests.support import sounds
 from tests.support import tiny_models
 
@@ -60,6 +62,7 @@ def run(tmp_path_factory, workdir, shards, said):
             "find_spec",
             lambda name: installed(name) if name == "pystoi" else None,
         )
+        patch.setattr(panel, "JUDGES", {one.name: one for one in (judges.Loudness, judges.Absent)})
         code = evaluate.main(
             [
                 f"--workdir={workdir}",
@@ -68,6 +71,7 @@ def run(tmp_path_factory, workdir, shards, said):
                 "--num_examples=5",
                 "--batch_size=3",
                 "--listen=2",
+                "--judge_examples=3",
             ]
         )
     assert code == 0
@@ -107,6 +111,19 @@ def test_absent_packages_are_in_the_results(run):
         {"stoi", "estoi"} if "stoi" in metrics.missing() else set()
     ) | ({"opus"} if opus.missing() else set())
     assert ".[eval]" in results["missing"]["pesq"]
+
+
+def test_judges_hear_recordings_and_every_row(run, said):
+    results = json.loads(run.read_text())
+    judged, names = results["judged"], [row["name"] for row in results["rows"]]
+    assert [row["name"] for row in judged["rows"]] == ["recording", *names]
+    assert judged["num_examples"] == 3 and set(judged["judges"]) == {"loudness"}
+    assert judged["judges"]["loudness"]["version"] == np.__version__
+    for row in judged["rows"]:
+        assert row["metrics"]["loudness/peak"]["count"] == 3
+        assert ("loudness/distance" in row["metrics"]) == (row["name"] != "recording")
+    assert set(judged["absent"]) == {"absent"}
+    assert "absent judges: absent (no no-such-package" in said.getvalue().splitlines()[-3]
 
 
 def test_latents_are_measured(run):
@@ -149,6 +166,7 @@ def test_sounds_are_beside_the_results(run):
         (["--step=4"], "step 4"),
         (["--step=5"], "no checkpoint asked for"),
         (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+        (["--judges=nobody"], "--judges must be all, none or some of pocketsphinx"),
         (["--seed=1", "--steps=4,8"], "--seed, --num_steps cannot be given for"),
         (["--renormalize=perhaps"], "must be values with commas between, got 'perhaps'"),
         (["--output={nowhere}/run/r.json", "--output=/dev/null/r.json"], "/dev/null"),
@@ -212,6 +230,9 @@ def test_unreadable_records_are_counted_and_said():
         def __len__(self):
             return 4
 
+        def is_whole(self, record):
+            return True
+
         def __getitem__(self, index):
             if index == 1:
                 raise sources.Unreadable("record 1 of SET cannot be read")
@@ -253,12 +274,17 @@ def test_tfds_names_take_the_place_of_shards(workdir, tmp_path, monkeypatch):
 
     def score(rows, examples, **others):  # the model is not what is tested here
         coded.extend(next(row for row in rows if row.name == "pca").reconstruct(examples))
-        table = [scores.Scores().scored(row) for row in rows]
+        table = [scores.Scores().scored(row.name, row.title, figures=()) for row in rows]
         return dict(latents={}, rows=table, spectral_frechet_distance={})
 
     monkeypatch.setattr(reconstruction_evaluation, "score", score)
     results = reconstruction_evaluation.evaluate(
-        workdir, name, tmp_path / "results.json", fit_shards=name, say=lambda message: None
+        workdir,
+        name,
+        tmp_path / "results.json",
+        fit_shards=name,
+        judges=panel.Choice(names=["none"]),
+        say=lambda message: None,
     )
     assert results.num_examples == 4 and results.seconds == 4.0
     assert results.shards.path == name and results.shards.seconds == 4.0

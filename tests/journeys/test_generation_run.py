@@ -16,6 +16,7 @@ from f3tok_jax import cli
 from f3tok_jax import evaluate
 from f3tok_jax import export
 from f3tok_jax import train
+from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.runs import config as config_lib
@@ -26,6 +27,7 @@ from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import saved_states
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
+from tests.support import judges
 from tests.support import run_checks
 from tests.support import seals
 from tests.support import sounds
@@ -253,6 +255,7 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
     code = evaluate.main(
         [*arguments, "--num_examples=3", "--guidance=1,2", "--listen=1", "--transcribe"]
+        + ["--judges=none"]
     )
     assert code == 0, capsys.readouterr().err
     results = json.loads(output.read_text())
@@ -272,9 +275,10 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     assert all((tmp_path / path).is_file() for path in files.values())
 
 
-def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys):
+def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys, monkeypatch):
     output = tmp_path / "results.json"
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
+    monkeypatch.setattr(panel, "JUDGES", {one.name: one for one in (judges.Loudness, judges.Voice)})
     code = evaluate.main([*arguments, "--num_examples=2", "--zero_shot", "--listen=1"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -286,6 +290,11 @@ def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys):
     assert {"recording", "reconstruction", "generated_0"} <= set(rows)
     assert all(-1 <= row["speaker_similarity"] <= 1 for row in rows.values())
     assert 0 <= rows["generated_0"]["never_stopped"] <= 1
+    judged = {row["name"]: row["metrics"] for row in results["judged"]["rows"]}
+    assert judged.keys() == rows.keys() - {"others"}
+    assert all("voice/distance" in metrics for metrics in judged.values())  # to the prompts
+    assert "loudness/distance" in judged["reconstruction"].keys() - judged["generated_0"].keys()
+    assert all(metrics["voice/words"]["count"] == 2 for metrics in judged.values())
     assert "each after a prompt of its speaker; words: none" in printed.out
 
 

@@ -47,7 +47,7 @@ _SMALL = {
         "--config.model.head_dim=16 --config.text.tasks.transcription=0.0 "
         "--config.text.tasks.caption=0.0 --config.text.tasks.voice=1.0"
     ),
-    "f3tok_jax.evaluate": "--num_examples=2",
+    "f3tok_jax.evaluate": "--num_examples=2 --judges=none",
     "transcribe": "--task=voice",
 }
 

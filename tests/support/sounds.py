@@ -24,6 +24,15 @@ def tone(seconds: float = 0.5, *, rate: int = 16_000, hertz: float = 440.0) -> n
     return (0.5 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
 
 
+def speechlike(seconds: float = 1.0, sample_rate: int = 16_000) -> np.ndarray:
+    """A buzz of 120 Hz with pauses, [samples]: enough for measures of speech to accept it."""
+    rng = np.random.default_rng(0)
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    buzz = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 30))
+    envelope = np.clip(np.sin(2 * np.pi * 3 * time), 0.0, 1.0)
+    return 0.1 * envelope * buzz + 1e-4 * rng.normal(size=len(time))
+
+
 def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000) -> pathlib.Path:
     """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,9 @@ import pytest
 
 from f3tok_jax.evaluation import metrics
 from f3tok_jax.losses import reconstruction as reconstruction_losses
+from tests.support import sounds
 
 _OWN = tuple(name for name, metric in metrics.METRICS.items() if not metric.package)
-
-
-def _speechlike(seconds: float = 1.0, sample_rate: int = 16_000) -> np.ndarray:
-    """A buzz with a moving resonance and pauses: enough for the speech metrics to accept it."""
-    rng = np.random.default_rng(0)
-    time = np.arange(round(seconds * sample_rate)) / sample_rate
-    buzz = sum(np.sin(2 * np.pi * 120 * k * time) / k for k in range(1, 30))
-    envelope = np.clip(np.sin(2 * np.pi * 3 * time), 0.0, 1.0)
-    return 0.1 * envelope * buzz + 1e-4 * rng.normal(size=len(time))
 
 
 @pytest.mark.parametrize(
@@ -35,14 +27,14 @@ def _speechlike(seconds: float = 1.0, sample_rate: int = 16_000) -> np.ndarray:
     ],
 )
 def test_best_value_for_the_sound_itself(name, best):
-    sound = _speechlike()
+    sound = sounds.speechlike()
     values, undefined = metrics.compare(sound, sound.copy(), sample_rate=16_000, names=(name,))
     assert values[name] == pytest.approx(best, abs=1e-6) and not undefined
 
 
 @pytest.mark.parametrize("name", _OWN)
 def test_more_noise_is_worse(name):
-    sound, noise = _speechlike(), np.random.default_rng(1).normal(size=16_000)
+    sound, noise = sounds.speechlike(), np.random.default_rng(1).normal(size=16_000)
     values = [
         metrics.METRICS[name].function(sound, sound + level * noise, 16_000)
         for level in (0.001, 0.01, 0.1)
@@ -90,7 +82,7 @@ def test_what_lies_above_the_band_of_a_recording_counts_in_the_full_band_alone()
 
 
 def test_a_gain_is_a_difference_of_level_and_nothing_else():
-    sound = _speechlike()
+    sound = sounds.speechlike()
     for gain, decibels in ((0.5, 6.02), (2.0, 6.02), (-1.0, 0.0)):
         values, _ = metrics.compare(
             sound,
@@ -115,7 +107,7 @@ def test_si_sdr_known_values():
 
 
 def test_phase_coherence_known_values():
-    sound = _speechlike()
+    sound = sounds.speechlike()
     assert metrics.phase_coherence(sound, 0.3 * sound, 16_000) == pytest.approx(1.0)
     assert metrics.phase_coherence(sound, -sound, 16_000) == pytest.approx(-1.0)
     rng = np.random.default_rng(0)
@@ -156,7 +148,7 @@ def test_short_sounds_have_values_or_reasons(num_samples):
 @pytest.mark.parametrize("which", ["reference", "estimate", "both"])
 def test_silence_has_values_or_reasons(which):
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
-    sound, silence = _speechlike(0.6), np.zeros(9600)
+    sound, silence = sounds.speechlike(0.6), np.zeros(9600)
     values, undefined = metrics.compare(
         silence if which != "estimate" else sound,
         silence if which != "reference" else sound,
@@ -179,7 +171,7 @@ def test_silence_has_values_or_reasons(which):
 )
 def test_speech_metrics_of_nearly_the_same_sound(name, package, low, high):
     pytest.importorskip(package)
-    sound = _speechlike(1.5, 24_000)
+    sound = sounds.speechlike(1.5, 24_000)
     estimate = sound + 1e-4 * np.random.default_rng(1).normal(size=len(sound))
     assert low < metrics.METRICS[name].function(sound, estimate, 24_000) <= high
 

@@ -48,16 +48,16 @@ def test_text_table_says_all(monkeypatch):
     board = scores.Scores()
     board.add("a", dict.fromkeys(metrics.METRICS, 1.0), {})
     board.add("a", {"mel_distance": 2.0}, {"si_sdr": "silent"})
-    rows = [types.SimpleNamespace(name="a", title="row a", description="")]
     found = types.SimpleNamespace(
         num_examples=2,
         missing=metrics.missing(),
         metrics=scores.columns(),
-        rows=[board.scored(row) for row in rows],
+        rows=[board.scored("a", "row a", figures=metrics.METRICS)],
     )
     text = scores.format_table(found)
-    head, row = text.split("\n")
+    head, row, why = text.split("\n")
     assert len(head) == len(row) and row.startswith("row a")
     assert "mel distance (lower)" in head and "SI-SDR dB (higher)" in head and "PESQ" not in head
     assert "1.500 +- 0.500" in row and "1.000 [1]" in row
+    assert why == "SI-SDR has no value for up to 1 of 2 examples: silent"
     assert set(found.missing) == {"stoi", "estoi", "pesq", "visqol"}

@@ -28,6 +28,9 @@ def _generator(tmp_path, *, seconds: float = 10.0, max_tokens: int = 60):
 class _Source(list):
     name = "shards"
 
+    def is_whole(self, record):
+        return True
+
 
 def _source(*rows: tuple[str, str, float]) -> _Source:
     """Records of (speaker, text, seconds)."""
@@ -37,6 +40,7 @@ def _source(*rows: tuple[str, str, float]) -> _Source:
             waveform=np.full(round(seconds * _RATE), 100, np.int16),
             labels={"speaker": speaker} if speaker else {},
             text=text,
+            texts=(),
         )
         for place, (speaker, text, seconds) in enumerate(rows)
     )

@@ -131,6 +131,22 @@ def test_centered_frame_sees_its_hop_in_the_middle():
     assert np.argmax(energy) == 5
 
 
+@pytest.mark.parametrize("num_samples", [1, 160, 161, 4000])
+@pytest.mark.parametrize("frame_length, hop_length, num_mels", [(400, 160, 40), (321, 160, 120)])
+def test_mel_power_is_of_frames_centred_on_hops(num_samples, frame_length, hop_length, num_mels):
+    waveform = np.random.default_rng(0).normal(size=num_samples).astype(np.float32)
+    found = spectra.mel_power_on_host(
+        waveform, 16_000, frame_length=frame_length, hop_length=hop_length, num_mels=num_mels
+    )
+    padded = np.pad(waveform.astype(np.float64), frame_length // 2)
+    starts = range(0, len(padded) - frame_length + 1, hop_length)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
+    frames = np.array([padded[start : start + frame_length] * window for start in starts])
+    power = np.abs(np.fft.rfft(frames)) ** 2
+    wanted = power @ spectra.mel_filterbank(16_000, frame_length, num_mels)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_mel_filterbank_equals_its_definition():
     sample_rate, n_fft, num_mels = 16_000, 512, 40
 
