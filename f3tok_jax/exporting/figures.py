@@ -45,7 +45,23 @@ def _reconstruction(result: results_lib.Reconstruction) -> str:
     return (
         f"{result.num_examples} held-out sounds, {markdown.duration(result.seconds)}, of the set "
         f"{markdown.code(result.shards.fingerprint[:16])}:\n\n{markdown.table(head, rows)}"
+        f"{_judged(result.judged)}"
     )
+
+
+def _judged(judged: results_lib.Judged | None) -> str:
+    """What published judges say, a table each; "" where none judged."""
+    tables = []
+    for name, source in judged.judges.items() if judged else ():
+        figures = [figure for figure in judged.metrics if figure.startswith(f"{name}/")]
+        head = ["", *(_head(judged.metrics[figure]) for figure in figures)]
+        rows = [
+            [markdown.text(row.title), *(_score(row.metrics.get(figure)) for figure in figures)]
+            for row in judged.rows
+        ]
+        said = f"{source.package} {source.version}, {judged.num_examples} of these sounds"
+        tables.append(f"\n\nJudged by {markdown.text(said)}:\n\n{markdown.table(head, rows)}")
+    return "".join(tables)
 
 
 def _head(metric: results_lib.Metric) -> str:
@@ -79,7 +95,8 @@ def _generation(result: results_lib.Generation) -> str:
         [markdown.text(row.title), *(_number(getattr(row, name)) for name in shown)]
         for row in result.rows
     ]
-    return f"{result.num_examples} held-out texts:\n\n{markdown.table(['', *shown.values()], rows)}"
+    table = markdown.table(["", *shown.values()], rows)
+    return f"{result.num_examples} held-out texts:\n\n{table}{_judged(result.judged)}"
 
 
 def _probe(result: results_lib.Probe) -> str:

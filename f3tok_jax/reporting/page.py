@@ -69,6 +69,12 @@ def _context(
     kind = stages[0] if len(stages) == 1 else registry.words_of(None)
     evaluations = tables.evaluations(runs, of_runs)
     members = [member for one in evaluations for member in one.members]
+    judged = {
+        name: result.judged
+        for kind in (results.Reconstruction, results.Generation)
+        for name, result in _named(runs, kind).items()
+        if result.judged
+    }
     drawn, num_left_out = curves.training(runs, of_runs, stages)
     return {
         "title": f"{kind.title}: {', '.join(run.name for run in runs)}",
@@ -84,6 +90,8 @@ def _context(
         ],
         "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
         "evaluations": [(one, curves.under_noise(one)) for one in evaluations],
+        "verdicts": tables.verdicts(judged),
+        "absent_judges": {name: one.absent for name, one in judged.items() if one.absent},
         "language_models": _named(runs, results.LanguageModel),
         "probes": tables.probes(runs, of_runs, named),
         "titles": results.TITLES,

@@ -12,6 +12,7 @@ from f3tok_jax.runs import history
 from f3tok_jax.runs import results
 
 # Rows of probes that do not depend on what was trained.
+RECORDING = "recording"  # the row of the recordings themselves, of judges
 REFERENCES = (results.COMMONEST, "log_mel", "latents")
 
 # Metrics that are shares of what a run was given -> what they say. Of those that end in a slash there
@@ -72,11 +73,8 @@ def _evaluation(members: Sequence[Member]) -> Evaluation:
     order = {row.name: index for index, row in enumerate(first.rows)}
     rows.sort(key=lambda entry: order.get(entry[1].name, len(order)))
     metrics = {name: one for name, one in first.metrics.items() if name not in first.missing}
-    best = {}
-    for name, metric in metrics.items():
-        scores = [row.metrics.get(name) for _, row in rows if not is_noisy(row.name)]
-        means = [score.mean for score in scores if score and score.mean is not None]
-        best[name] = (max if metric.higher_is_better else min)(means, default=None)
+    shown = [row for _, row in rows if not is_noisy(row.name)]
+    best = {name: _best(shown, name, metric) for name, metric in metrics.items()}
     missing = {
         member.result.metrics[name].title: why
         for member in members
@@ -84,6 +82,40 @@ def _evaluation(members: Sequence[Member]) -> Evaluation:
         if name in member.result.metrics
     }
     return Evaluation(members, metrics, rows, best, missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """What a published judge says of the rows of an evaluation."""
+
+    run: str
+    judge: str
+    source: results.JudgeSource
+    num_examples: int
+    metrics: Mapping[str, results.Metric]  # of this judge
+    rows: Sequence[results.ScoredRow]
+    best: Mapping[str, float | None]  # metric -> mean, of what is neither recorded nor disturbed
+
+
+def verdicts(judged: Mapping[str, results.Judged]) -> list[Verdicts]:
+    """A table for each judge of each evaluation; `judged` by the evaluation's name."""
+    found = []
+    for run, result in judged.items():
+        for judge, source in result.judges.items():
+            prefix = f"{judge}/"
+            metrics = {name: one for name, one in result.metrics.items() if name.startswith(prefix)}
+            shown = [one for one in result.rows if one.name != RECORDING and not is_noisy(one.name)]
+            best = {name: _best(shown, name, metric) for name, metric in metrics.items()}
+            rows, count = result.rows, result.num_examples
+            found.append(Verdicts(run, judge, source, count, metrics, rows, best))
+    return found
+
+
+def _best(rows: Sequence[results.ScoredRow], name: str, metric: results.Metric) -> float | None:
+    """The best mean of a metric over rows."""
+    scores = [row.metrics.get(name) for row in rows]
+    means = [score.mean for score in scores if score and score.mean is not None]
+    return (max if metric.higher_is_better else min)(means, default=None)
 
 
 def is_noisy(row: str) -> bool:

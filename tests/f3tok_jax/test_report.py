@@ -92,6 +92,15 @@ def test_sounds_are_inside(page):
     assert all(sound.startswith("data:audio/wav;base64,") for sound in sounds)
 
 
+def test_published_judges_have_a_table_each(page):
+    said = "".join(page.said)
+    assert "ear, a published judge" in said and "earmold 1.2.3 (MIT), 4 examples" in said
+    assert "What the ear says of likeness." in said
+    assert "4.875" in said and "3.625" in said and "0.812" in said
+    assert "judge nose: no nosemold: pip install nosemold" in said
+    assert "model, ear liking: 1 of 4: too quiet" in said
+
+
 def test_what_is_missing_is_said(page):
     said = "".join(page.said)
     assert "not installed: pip install -e '.[eval]'" in said

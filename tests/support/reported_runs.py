@@ -58,6 +58,31 @@ def _results(folder: pathlib.Path, level: float, *, num_clips: int, seconds: flo
             for name, m in columns.items()
         },
         "rows": rows,
+        "judged": {
+            "num_examples": 4,
+            "judges": {"ear": {"package": "earmold", "version": "1.2.3", "licence": "MIT"}},
+            "absent": {"nose": "no nosemold: pip install nosemold"},
+            "metrics": {
+                f"ear/{name}": {
+                    "title": f"ear {name}",
+                    "unit": "",
+                    "higher_is_better": True,
+                    "explanation": f"What the ear says of {name}.",
+                }
+                for name in ("liking", "likeness")
+            },
+            "rows": [
+                {"name": "recording", "title": "recording", "description": ""}
+                | {"metrics": {"ear/liking": cell(4.875)}},
+                {"name": "model", "title": "model", "description": ""}
+                | {
+                    "metrics": {
+                        "ear/liking": cell(3.625, {"too quiet": 1}),
+                        "ear/likeness": cell(0.8125),
+                    }
+                },
+            ],
+        },
         "listen": [
             {"key": f"digit <{7 + index}>", "files": _write_takes(folder, index, seconds)}
             for index in range(num_clips)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page of an exported model says what the run, its data and its results say, and no more."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -29,6 +30,9 @@ def _evaluation(fingerprint: str, step: int = 3) -> results.Reconstruction:
     metric = results.Metric(title="mel", unit="nepers", explanation="", higher_is_better=False)
     score = results.Score(mean=1.2345, standard_error=0.056, count=4, undefined={})
     row = dict(name="model", description="", metrics={"mel": score})
+    source = results.JudgeSource(package=_EVIL, version="1.2", licence="MIT")
+    liking = dataclasses.replace(metric, title="liking", higher_is_better=True)
+    heard = dict(metrics={"ear/liking": dataclasses.replace(score, mean=4.321)}, description="")
     moments = dict(rate=25.0, dim=8, num_frames=1, channel_mean=(0.0,) * 8, channel_rms=(1.0,) * 8)
     return results.Reconstruction(
         step=step,
@@ -40,6 +44,13 @@ def _evaluation(fingerprint: str, step: int = 3) -> results.Reconstruction:
         missing={},
         metrics={"mel": metric},
         rows=(results.ScoredRow(title=_EVIL, **row),),
+        judged=results.Judged(
+            num_examples=2,
+            judges={"ear": source},
+            absent={},
+            metrics={"ear/liking": liking},
+            rows=(results.ScoredRow(name="recording", title=_EVIL, **heard),),
+        ),
         sounds=(),
     )
 
@@ -92,6 +103,7 @@ def test_it_has_the_numbers_of_the_run(root, tmp_path):
     assert f"{environment['devices']} x {environment['device']}, with jax {jax.__version__}" in card
     assert "git" not in environment or environment["git"]["commit"] in card
     assert "| 1.23 ± 0.056 |" in card and "4 held-out sounds, 7.5 s" in card
+    assert "| 4.32 ± 0.056 |" in card and "1.2, 2 of these sounds" in card
     assert "of step 2 and not of the exported 3" in card
     last = [line["eval/mel"] for line in metrics.read(root / "run") if "eval/mel" in line][-1]
     assert f"| eval/mel | {last:.4g} | 3 |" in card
