@@ -288,9 +288,11 @@ def _is_refusal(error: Exception) -> bool:
 
 def _full_disk(error: BaseException | None) -> OSError | None:
     """The error of a full disk that is one or was the cause of one; None for others."""
-    while error is not None:
+    seen = set()  # a library may raise an error from itself, or from what it was the cause of
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in atomic.FULL:
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

@@ -215,6 +215,14 @@ def test_a_full_disk_ends_with_4_whatever_it_became(number, chained, kind, words
     assert _run(_raise(OSError(errno.EACCES, "not yours", "/data/x"))) == 1
 
 
+def test_an_error_that_is_its_own_cause_ends_the_program():
+    # As those of JAX's are, where it takes what it filtered from a traceback for their cause.
+    first, second = RuntimeError("bug"), RuntimeError("what it was made of")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(RuntimeError, match="bug"):
+        _run(_raise(first))
+
+
 def test_ctrl_c_is_one_line_and_130(capsys):
     assert _run(_raise(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "house.door: stopped by Ctrl-C\n"
