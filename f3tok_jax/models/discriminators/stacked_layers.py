@@ -132,7 +132,9 @@ def one_convolution(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Ar
     In two forms, of which either is copied or sent to other chips where the other is not: by
     `_as_places` the result and the gradient of `x`, by `_as_groups` the kernel's gradient. Where
     examples are spread over chips, the partitioner gathers them all for the first two by groups, and
-    makes a result of a wrong shape of the third by places (jax 0.10.2).
+    makes a result of a wrong shape of the third by places (jax 0.10.2). Of a wrong shape is, in a
+    whole step, also the gradient of `x` that JAX writes, dilated on either side: it is written as what
+    it is, the same convolution by the kernel from behind.
     """
     return _as_places(x, kernel, padding)
 
@@ -143,9 +145,11 @@ def _forward(x, kernel, padding):
 
 def _backward(padding, saved, cotangent):
     x, kernel = saved
-    of_x = jax.linear_transpose(lambda x: _as_places(x, kernel, padding), x)
+    taps = kernel.shape[1:-2]
+    behind = jnp.flip(kernel, range(1, 1 + len(taps))).swapaxes(-1, -2)
+    missing = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(taps, padding)]
     of_kernel = jax.linear_transpose(lambda kernel: _as_groups(x, kernel, padding), kernel)
-    return *of_x(cotangent), *of_kernel(cotangent)
+    return _as_places(cotangent, behind, missing), *of_kernel(cotangent)
 
 
 one_convolution.defvjp(_forward, _backward)

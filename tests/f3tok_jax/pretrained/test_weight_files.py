@@ -206,7 +206,10 @@ def test_pointers_of_git_lfs_are_refused_with_the_remedy(tmp_path):
         ("pytorch_model.bin", r"got pytorch_model.bin: write .*save_pretrained\(FOLDER\)"),
         ("pytorch_model-00001-of-00002.bin", "got pytorch_model-00001-of-00002.bin: write"),
         (_ONE, f"got {_ONE}: copy their model.safetensors.index.json too"),
-        ("model.Q4_K.gguf", "got model.Q4_K.gguf: make it a folder with python -m f3tok_jax.export"),
+        (
+            "model.Q4_K.gguf",
+            "got model.Q4_K.gguf: make it a folder with python -m f3tok_jax.export",
+        ),
         ("README.md", "got no model.safetensors there"),
     ],
 )

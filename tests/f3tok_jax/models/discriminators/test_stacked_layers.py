@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from f3tok_jax.devices import slices
 from f3tok_jax.models.discriminators import stacked_layers
 
 
@@ -83,6 +84,26 @@ def test_examples_on_many_devices_are_not_gathered():
     ]
     for one, two in zip(compiled(*on_devices), jax.jit(step)(x, kernel, cotangent), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-5)  # sums of a few tens in another order
+
+
+def test_a_tpu_compiles_the_gradient_of_examples_on_many_devices(tpu_compiler):
+    """Its compiler gives a wrong shape to some forms of it, and refuses to add what is so shaped."""
+    mesh = jax.sharding.Mesh(np.array(slices.devices(slices.parse("v5e:2x2"))), ("fsdp",))
+    by_example, whole = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in ((None, None, None, "fsdp", None), ())
+    )
+    x = jax.ShapeDtypeStruct((5, 4, 8, 32, 128), jnp.bfloat16, sharding=by_example)
+    kernel = jax.ShapeDtypeStruct((5, 3, 3, 128, 128), jnp.bfloat16, sharding=whole)
+
+    def loss(x, kernel, more):
+        y = stacked_layers.one_convolution(x, kernel, ((1, 1), (1, 1)))
+        return jnp.sum(jnp.sin(y.astype(jnp.float32))) + jnp.sum((x * more).astype(jnp.float32))
+
+    gradients = jax.grad(loss, argnums=(0, 1))
+    compiled = jax.jit(gradients, out_shardings=(by_example, whole)).lower(x, kernel, x).compile()
+    assert [one.shape for one in compiled.out_info] == [x.shape, kernel.shape]
+    assert "all-gather" not in compiled.as_text()
 
 
 def test_a_layers_slope_follows_from_its_result():
