@@ -25,7 +25,7 @@ from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.models import sequences as sequences_lib
-from f3tok_jax.models.transformer import transformer
+from f3tok_jax.models.transformer import cache as cache_lib
 
 # Weights by name: "encoder", "projector", "language_model", "head", and the scalar
 # "embedding_rms" of the language model's table.
@@ -77,8 +77,8 @@ class Speech:
         is_done: [b] bool: the row has stopped, or has as many patches as it may.
     """
 
-    encoder: transformer.Cache
-    language_model: transformer.Cache
+    encoder: cache_lib.Cache
+    language_model: cache_lib.Cache
     state: jax.Array
     token: jax.Array
     history: jax.Array
@@ -237,19 +237,20 @@ class Generator:
         token = jnp.zeros((batch_size, model.width))
         history = jnp.zeros((batch_size, self.head.history * patch, latent_dim))
         if num_prompt:
+            # To the end, where no padding takes the room of what the encoder still sees.
+            missing = num_prompt - jnp.sum(prompt_mask, axis=1, keepdims=True)
+            places = jnp.arange(num_prompt)[None] - missing
+            prompt_mask = places >= 0
+            prompt = jnp.take_along_axis(prompt, jnp.maximum(places, 0)[:, :, None, None], axis=1)
+            latents = jnp.where(prompt_mask[..., None, None], prompt, 0.0)
+            latents = latents.reshape(batch_size, -1, latent_dim)
             tokens, encoder_cache = self._listen(
-                weights, prompt.reshape(batch_size, -1, latent_dim), encoder_cache,
-                mask=jnp.repeat(prompt_mask, patch, axis=1),
-            )  # fmt: skip
+                weights, latents, encoder_cache, mask=jnp.repeat(prompt_mask, patch, axis=1)
+            )
             parts.append(tokens * weights["embedding_rms"])
             masks.append(prompt_mask)
-            count = jnp.sum(prompt_mask, axis=1)
-            last = jnp.maximum(count - 1, 0)[:, None, None]
-            token = jnp.take_along_axis(tokens, last, axis=1)[:, 0]
-            token = jnp.where((count > 0)[:, None], token, 0.0)
-            padded = jnp.concatenate([history, prompt.reshape(batch_size, -1, latent_dim)], axis=1)
-            rows = count[:, None] * patch + jnp.arange(history.shape[1])[None]
-            history = jnp.take_along_axis(padded, rows[..., None], axis=1)
+            token = jnp.where(prompt_mask[:, -1:], tokens[:, -1], 0.0)
+            history = jnp.concatenate([history, latents], axis=1)[:, latents.shape[1] :]
         mask = jnp.concatenate(masks, axis=1)
         hidden, cache = model.step(
             jnp.concatenate(parts, axis=1), model.initial_cache(batch_size, room), mask=mask
@@ -321,11 +322,11 @@ class Generator:
         """`speech` with room in its caches for `more` patches than they had room for."""
 
         def widened(cache, make, count):
-            batch_size, slots = cache.positions.shape
+            batch_size = cache.positions.shape[0]
             return jax.tree.map(
                 lambda small, large: jax.lax.dynamic_update_slice(large, small, (0,) * small.ndim),
                 cache,
-                make(batch_size, slots - 1 + count),
+                make(batch_size, cache.num_slots + count),
             )
 
         return dataclasses.replace(
@@ -397,8 +398,8 @@ class Generator:
         )
 
     def _listen(
-        self, weights: Weights, latents: jax.Array, cache: transformer.Cache, *, mask: jax.Array
-    ) -> tuple[jax.Array, transformer.Cache]:
+        self, weights: Weights, latents: jax.Array, cache: cache_lib.Cache, *, mask: jax.Array
+    ) -> tuple[jax.Array, cache_lib.Cache]:
         """Audio tokens of the next latents, as a stream."""
         with jax.named_scope("representation_encoder"):
             states, cache = self.encoder.apply(

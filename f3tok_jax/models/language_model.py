@@ -10,6 +10,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import transformer as transformer_lib
 
 # model_type -> whether it has norms of queries and keys, and biases of what they are made by.
@@ -114,13 +115,13 @@ class LanguageModel(nn.Module):
         return self.logits(self(self.embed(ids), segments=segments))
 
     @nn.nowrap
-    def initial_cache(self, batch_size: int, max_length: int) -> transformer_lib.Cache:
+    def initial_cache(self, batch_size: int, max_length: int) -> cache_lib.Cache:
         """See Transformer.initial_cache."""
         return self.transformer.initial_cache(batch_size, max_length)
 
     def step(
-        self, embeddings: jax.Array, cache: transformer_lib.Cache, *, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, transformer_lib.Cache]:
+        self, embeddings: jax.Array, cache: cache_lib.Cache, *, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, cache_lib.Cache]:
         """Hidden states of the next positions; see Transformer.step."""
         return self.transformer.step(embeddings, cache, mask=mask)
 

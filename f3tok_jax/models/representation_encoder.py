@@ -6,6 +6,7 @@ from flax import linen as nn
 import jax
 
 from f3tok_jax.models import bottleneck
+from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import layers
 from f3tok_jax.models.transformer import transformer
 
@@ -78,13 +79,13 @@ class RepresentationEncoder(nn.Module):
         return self.transformer(self.input(latents), positions=positions, segments=segments)
 
     @nn.nowrap
-    def initial_cache(self, batch_size: int, max_length: int = 0) -> transformer.Cache:
+    def initial_cache(self, batch_size: int, max_length: int = 0) -> cache_lib.Cache:
         """Memory of an encoder that has seen nothing; `max_length` latents where window is 0."""
         return self._transformer().initial_cache(batch_size, max_length)
 
     def step(
-        self, latents: jax.Array, cache: transformer.Cache, *, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, transformer.Cache]:
+        self, latents: jax.Array, cache: cache_lib.Cache, *, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, cache_lib.Cache]:
         """Representations of the next chunk of a stream, equal to those of the whole.
 
         Args:

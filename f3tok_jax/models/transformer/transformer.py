@@ -10,12 +10,12 @@ import dataclasses
 from typing import Any
 
 from flax import linen as nn
-import flax.struct
 import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
 
 from f3tok_jax.models.transformer import attention as attention_lib
+from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import layers
 
 ATTENTIONS = ("causal", "bidirectional")
@@ -28,12 +28,6 @@ _NARROW, _HIDDEN = "as wide as the stream", "as wide as the hidden layer"
 # have 64 to 256.
 _MAX_HEAD_DIM = 2**11
 _STREAM = ("batch", "time", "embed")  # axes of what every block adds to
-# Caches have a multiple of so many slots. Then they fill the tiles of a TPU's memory, and XLA lays
-# them out as they are declared: products read them where they lie, one row after another.
-_SLOTS = 32
-# Up to so many positions of all rows are written one by one, in place. For a scatter XLA lays the
-# cache out anew and copies it whole, which many are worth.
-_MAX_WRITES = 256
 
 _named = jax.checkpoint_policies.save_only_these_names
 # What the backward pass finds again instead of computing it: everything; the outputs of the dense
@@ -46,25 +40,6 @@ _REMAT_POLICIES = {
     "block": jax.checkpoint_policies.nothing_saveable,
 }
 REMATS = tuple(_REMAT_POLICIES)
-
-
-@flax.struct.dataclass
-class Cache:
-    """What a transformer remembers of the positions it has seen, row by row.
-
-    Position p lies in slot p modulo s - 1; the last slot is nobody's, padding is written there.
-
-    Attributes:
-        keys: [num_layers, b, num_kv_heads, s, head_dim], compute dtype, s a multiple of `_SLOTS`.
-        values: as keys.
-        positions: [b, s] int32, the position in each slot, -1 for none.
-        lengths: [b] int32, positions seen so far.
-    """
-
-    keys: jax.Array
-    values: jax.Array
-    positions: jax.Array
-    lengths: jax.Array
 
 
 class _Fields(nn.Module):
@@ -147,58 +122,55 @@ class Transformer(_Fields):
         return self.final_norm(x)
 
     @nn.nowrap
-    def initial_cache(self, batch_size: int, max_length: int = 0) -> Cache:
+    def initial_cache(self, batch_size: int, max_length: int = 0) -> cache_lib.Cache:
         """Memory of a transformer that has seen nothing; needs no parameters.
 
         Args:
             batch_size: rows.
-            max_length: positions per row. With a window there is no limit and this is not read.
+            max_length: positions per row, with padding. With a window there is no limit and this is
+                not read.
         """
         room = self.window or max_length
         if room < 1:
             wanted = "a max_length of at least 1"
             raise ValueError(f"a cache without a window needs {wanted}, got {max_length}")
-        slots = _SLOTS * -(-(room + 1) // _SLOTS)
-        shape = (self.num_layers, batch_size, self.num_kv_heads, slots, self.head_dim)
-        return Cache(
-            keys=jnp.zeros(shape, self.compute_dtype),
-            values=jnp.zeros(shape, self.compute_dtype),
-            positions=jnp.full((batch_size, slots), -1, jnp.int32),
-            lengths=jnp.zeros((batch_size,), jnp.int32),
+        return cache_lib.empty(
+            self.num_layers,
+            batch_size,
+            self.num_kv_heads,
+            self.head_dim,
+            room=room,
+            dtype=self.compute_dtype,
         )
 
     def step(
-        self, x: jax.Array, cache: Cache, *, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, Cache]:
+        self, x: jax.Array, cache: cache_lib.Cache, *, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, cache_lib.Cache]:
         """Runs over the next positions of sequences, with the numbers of the whole.
 
         Args:
             x: [b, k, width].
             cache: from `initial_cache` or the previous step.
-            mask: [b, k] bool, False for padding: it is neither remembered nor counted, so that
-                rows of different lengths go together. Default all True.
+            mask: [b, k] bool, False for padding: it takes room in the cache, but is neither seen nor
+                counted, so that rows of different lengths go together. Default all True.
 
         Returns:
-            [b, k, width] in the compute dtype, and the next cache. A row longer than a cache
-            without a window gives NaNs.
+            [b, k, width] in the compute dtype, and the next cache. A row gives NaNs once what it
+            should see has been overwritten: without a window because there was no room for all that
+            was read, with one because of padding after it.
         """
         self._check_width(x)
         if self.attention != "causal":
             raise ValueError(f"a cache needs attention='causal', got {self.attention!r}")
+        count = x.shape[1]
         if mask is None:
             mask = jnp.ones(x.shape[:2], jnp.bool_)
         if mask.size == 1:
             # One row alone goes through a TPU's vector unit, three times as long as two of them.
-            pair = jnp.concatenate([x, jnp.zeros_like(x)], axis=1)
-            x, cache = self.step(pair, cache, mask=jnp.pad(mask, ((0, 0), (0, 1))))
-            return x[:, :1], cache
+            x = jnp.concatenate([x, jnp.zeros_like(x)], axis=1)
+            mask = jnp.pad(mask, ((0, 0), (0, 1)))
         counts = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
-        lengths = cache.lengths + counts[:, -1]
         positions = jnp.where(mask, cache.lengths[:, None] + counts - 1, -1)
-        room = cache.positions.shape[1] - 1
-        # Padding, and positions that the same step overwrites, go where nobody looks.
-        kept = mask & (positions >= lengths[:, None] - room)
-        slots = jnp.where(kept, positions % room, room)
         shared = {
             "rotation": self._rotation(positions),
             "seen": attention_lib.seen(positions, cache.positions, window=self.window),
@@ -207,12 +179,9 @@ class Transformer(_Fields):
         # Layers read the cache and say what is new: it is written once for all, in place.
         x, new = self.layers(self._enter(x), (cache.keys, cache.values), shared)
         x = self.final_norm(x)
-        if not self.window:
-            x = jnp.where((lengths > room)[:, None, None], jnp.nan, x)
-        keys, values = _written((cache.keys, cache.values), new, slots)
-        rows = jnp.arange(x.shape[0])[:, None]
-        seen = cache.positions.at[rows, slots].set(jnp.where(kept, positions, -1))
-        return x, Cache(keys, values, seen, lengths)
+        x = jnp.where(cache.is_whole(self.window)[:, None, None], x, jnp.nan)
+        keys, values = (found[..., :count, :] for found in new)
+        return x[:, :count], cache.written(keys, values, positions[:, :count])
 
     def _enter(self, x: jax.Array) -> jax.Array:
         return layers.in_rows(x.astype(self.compute_dtype), *_STREAM)
@@ -384,34 +353,6 @@ class _FeedForward(_Fields):
 def _residual_scale(num_layers: int) -> float:
     """Of the layers whose outputs are summed: the sum of two per block keeps its variance."""
     return 1.0 / (2 * num_layers)
-
-
-def _written(
-    memories: tuple[jax.Array, ...], new: tuple[jax.Array, ...], slots: jax.Array
-) -> tuple[jax.Array, ...]:
-    """Memories [l, b, g, s, d] with new [l, b, g, k, d] at slots [b, k] of every row."""
-    num_layers, batch_size, heads, count, width = new[0].shape
-    if batch_size * count > _MAX_WRITES:
-        rows = jnp.arange(batch_size)[:, None]
-        return tuple(
-            memory.at[:, rows, :, slots].set(found.transpose(1, 3, 0, 2, 4))
-            for memory, found in zip(memories, new)
-        )
-    size = (num_layers, 1, heads, 1, width)
-
-    def write(index, memories):
-        row, place = index // count, index % count
-        slot = slots[row, place]
-        return tuple(
-            jax.lax.dynamic_update_slice(
-                memory,
-                jax.lax.dynamic_slice(found, (0, row, 0, place, 0), size),
-                (0, row, 0, slot, 0),
-            )
-            for memory, found in zip(memories, new)
-        )
-
-    return jax.lax.fori_loop(0, batch_size * count, write, memories)
 
 
 def _kept(x: jax.Array, name: str = _NARROW) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import sharding
+from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import transformer
 
 _FIELDS = dict(num_layers=3, width=32, hidden_width=48, num_heads=4, num_kv_heads=2, head_dim=8)
@@ -75,7 +76,7 @@ def test_segments_never_see_each_other_and_equal_their_own_runs():
 )
 def test_steps_of_any_size_equal_the_whole(fields, at_once, monkeypatch):
     if at_once:  # as very many positions are written
-        monkeypatch.setattr(transformer, "_MAX_WRITES", 0)
+        monkeypatch.setattr(cache_lib, "_MAX_WRITES", 0)
     model, variables = _make(**fields)
     x = _input(_LONG)
     whole = jax.jit(model.apply)(variables, x)
@@ -124,11 +125,33 @@ def test_rows_of_different_lengths_share_a_cache(window):
 
 def test_more_positions_than_a_cache_holds_are_not_forgotten_in_silence():
     model, variables = _make()
+    step = jax.jit(functools.partial(model.apply, method="step"))
     cache = model.initial_cache(2, 6)  # and room for some more
-    y, cache = model.apply(variables, _input(31), cache, method="step")
-    assert np.isfinite(y).all()
-    y, _ = model.apply(variables, _input(1), cache, method="step")
-    assert np.isnan(y).all()
+    assert cache.num_slots == 32
+    x = _input(33)
+    y, cache = step(variables, x[:, :32], cache)
+    z, cache = step(variables, x[:, 32:], cache)
+    whole = jax.jit(model.apply)(variables, x)
+    np.testing.assert_allclose(np.concatenate([y, z], 1), whole, atol=2e-5)
+    # What came last was written over the first position.
+    for _ in range(2):
+        y, cache = step(variables, _input(1), cache)
+        assert np.isnan(y).all()
+
+
+def test_padding_that_takes_the_room_of_what_a_window_sees_is_not_passed_over_in_silence():
+    model, variables = _make(window=4)
+    step = jax.jit(functools.partial(model.apply, method="step"))
+    x, cache = _input(35), model.initial_cache(2)
+    assert cache.num_slots == 32
+    # The second row pauses for so long that one of the three positions it sees is overwritten.
+    for part, is_there in ((slice(0, 4), True), (slice(4, 34), False)):
+        mask = np.ones((2, part.stop - part.start), bool)
+        mask[1] = is_there
+        _, cache = step(variables, x[:, part], cache, mask=mask)
+    y, _ = step(variables, x[:, 34:], cache)
+    assert np.isnan(y[1]).all()
+    np.testing.assert_allclose(y[0], jax.jit(model.apply)(variables, x)[0, 34:], atol=2e-5)
 
 
 @pytest.mark.parametrize("remat", transformer.REMATS)
