@@ -52,6 +52,7 @@ class FlowHead(nn.Module):
     row: int  # positions at most where the sequences of patches go together; see `_transform`
     remat: str  # one of transformer.REMATS
     compute_dtype: str  # one of transformer.COMPUTE_DTYPES
+    unrolled: bool = False  # as a transformer's
 
     @property
     def window(self) -> int:
@@ -114,11 +115,26 @@ class FlowHead(nn.Module):
     def velocity(
         self, condition: jax.Array, time: jax.Array, noisy: jax.Array, history: jax.Array
     ) -> jax.Array:
-        """The velocity at `noisy`.
+        """The velocity at `noisy`, at a time [n] float32 in [0, 1]; the rest as in `flow`."""
+        return self.flow(condition, self.time_token(time), noisy, history)
+
+    def time_token(self, time: jax.Array) -> jax.Array:
+        """[n, width] of times [n] float32 in [0, 1]."""
+        with jax.named_scope("flow_head"):
+            half = _TIME_FEATURES // 2
+            exponents = jnp.arange(half, dtype=jnp.float32) / half
+            angles = _TIME_SCALE * time[:, None] * (10_000.0**-exponents)[None]
+            features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+            return self.time_out(nn.silu(self.time_hidden(features)))
+
+    def flow(
+        self, condition: jax.Array, time_token: jax.Array, noisy: jax.Array, history: jax.Array
+    ) -> jax.Array:
+        """The velocity at `noisy`, at a time of which the token is known.
 
         Args:
             condition: [n, width], of `condition`; zeros for none.
-            time: [n] float32 in [0, 1].
+            time_token: [n, width].
             noisy: [n, patch, latent_dim], x_t.
             history: [n, history * patch, latent_dim] clean latents before the patch, zeros where
                 there are none.
@@ -127,11 +143,6 @@ class FlowHead(nn.Module):
             [n, patch, latent_dim] float32.
         """
         with jax.named_scope("flow_head"):
-            half = _TIME_FEATURES // 2
-            exponents = jnp.arange(half, dtype=jnp.float32) / half
-            angles = _TIME_SCALE * time[:, None] * (10_000.0**-exponents)[None]
-            features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-            time_token = self.time_out(nn.silu(self.time_hidden(features)))
             first = (condition + time_token)[:, None].astype(self.compute_dtype)
             roles = self.roles.astype(self.compute_dtype)
             past = self.latents_in(history) + roles[None, :1]
@@ -149,14 +160,15 @@ class FlowHead(nn.Module):
 
         Scores of a few positions leave nearly all of a TPU's lanes empty. In longer rows, where
         segments keep the sequences apart, they do not, and where rows are whole tiles of a TPU's
-        memory its attention kernel has them. A CPU is faster with one sequence per row.
+        memory its attention kernel has them. A CPU is faster with one sequence per row, as are so few
+        that all of them are not one tile.
         """
         count, length, width = x.shape
         fitting = range(1, max(self.row // length, 1) + 1)
         dividing = [number for number in fitting if count % number == 0]
         whole = [number for number in dividing if number * length % _TILE == 0]
         per_row = max(whole or dividing)
-        if per_row == 1:
+        if per_row == 1 or count * length <= _TILE:
             return self.transformer(x)
         rows = x.reshape(count // per_row, per_row * length, width)
         segments = 1 + jnp.arange(rows.shape[1], dtype=jnp.int32)[None] // length

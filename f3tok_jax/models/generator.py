@@ -346,14 +346,15 @@ class Generator:
         sampler: sampler_lib.Sampler,
     ) -> jax.Array:
         """Patches [n, p, latent_dim] from noise of that shape, after states and tokens [n, d]."""
-        head = self.head.bind({"params": weights["head"]})
+        # Few layers, every step of the solver anew: what a loop over them costs, each would pay.
+        head = self.head.clone(unrolled=True).bind({"params": weights["head"]})
 
-        def velocity(condition, time, x):
+        def velocity(condition, time_token, x):
             past = jnp.concatenate([history] * (x.shape[0] // history.shape[0]))
-            return head.velocity(condition, time, x, past)
+            return head.flow(condition, time_token, x, past)
 
-        condition = head.condition(states, tokens)
-        return sampler(sampler_lib.guided(velocity, condition, sampler.guidance), noise)
+        guided = sampler_lib.guided(velocity, head.condition(states, tokens), sampler.guidance)
+        return sampler(guided, noise, embed=head.time_token)
 
     def _read(
         self,

@@ -14,7 +14,8 @@ from f3tok_jax.models import bottleneck
 _EPSILON = 1e-5  # of the variance, as of the bottleneck
 
 SOLVERS = ("euler", "midpoint")
-Velocity = Callable[[jax.Array, jax.Array], jax.Array]  # (x_t [n, p, d], t [n]) -> [n, p, d]
+# (x_t [n, p, d], t [n] or what is made of it [n, ...]) -> [n, p, d]
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,22 +61,40 @@ class Sampler:
         bent = [t + self.sway * (math.cos(math.pi * t / 2) - 1 + t) for t in even]
         return [0.0, *bent[1:-1], 1.0]
 
-    def __call__(self, velocity: Velocity, noise: jax.Array) -> jax.Array:
-        """Carries noise [n, p, d] of standard deviation 1 to patches [n, p, d]."""
+    def __call__(
+        self,
+        velocity: Velocity,
+        noise: jax.Array,
+        *,
+        embed: Callable[[jax.Array], jax.Array] = jnp.asarray,
+    ) -> jax.Array:
+        """Carries noise to patches.
+
+        Args:
+            velocity: whose times [n] are [n, ...] by `embed`.
+            noise: [n, p, d] of standard deviation 1.
+            embed: makes of times [k] what `velocity` takes of them, [k, ...]; all of a patch at once.
+
+        Returns:
+            [n, p, d]
+        """
         times = jnp.asarray(self.times(), jnp.float32)
+        steps = times[1:] - times[:-1]
+        starts, middles = embed(times[:-1]), None
+        if self.solver == "midpoint":
+            middles = embed(times[:-1] + 0.5 * steps)
 
-        def at(x, t):
-            return velocity(x, jnp.full(x.shape[:1], t))
+        def at(x, time):
+            return velocity(x, jnp.broadcast_to(time, (x.shape[0], *time.shape)))
 
-        def advance(x, ends):
-            start, end = ends
-            step = end - start
+        def advance(x, ahead):
+            step, start, middle = ahead
             slope = at(x, start)
-            if self.solver == "midpoint":
-                slope = at(x + 0.5 * step * slope, start + 0.5 * step)
+            if middle is not None:
+                slope = at(x + 0.5 * step * slope, middle)
             return x + step * slope, None
 
-        x, _ = jax.lax.scan(advance, self.temperature * noise, (times[:-1], times[1:]))
+        x, _ = jax.lax.scan(advance, self.temperature * noise, (steps, starts, middles))
         return bottleneck.normalize(x, epsilon=_EPSILON) if self.renormalize else x
 
 
@@ -87,7 +106,7 @@ def guided(
     """A velocity under guidance: of (condition, time, x), both branches in one batch.
 
     Args:
-        velocity: (condition [n, w], time [n], x [n, p, d]) -> [n, p, d], for any n that is a
+        velocity: (condition [n, w], time [n, ...], x [n, p, d]) -> [n, p, d], for any n that is a
             multiple of the rows of `condition`.
         condition: [n, w].
         guidance: w of u + w (c - u).

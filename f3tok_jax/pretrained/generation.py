@@ -50,7 +50,7 @@ class Model:
         """
         self.run, self.config = run, run.config
         section, config = run.config.representation, run.config
-        weights.check_fields(run, flow_head.FlowHead, "latent_dim", "patch")
+        weights.check_fields(run, flow_head.FlowHead, "latent_dim", "patch", "unrolled")
         self.representation = run.parents.get("representation") or lineage.Lineage(
             config=section.recipe
         )

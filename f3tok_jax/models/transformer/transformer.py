@@ -60,6 +60,9 @@ class _Fields(nn.Module):
     remat: str = "none"  # one of REMATS
     compute_dtype: str = "float32"
     attention_implementation: str = "auto"  # one of attention.IMPLEMENTATIONS
+    unrolled: bool = (
+        False  # layer after layer in the program, which takes longer to compile; no loop
+    )
 
     @nn.nowrap
     def fields(self) -> dict[str, Any]:
@@ -95,6 +98,7 @@ class Transformer(_Fields):
             in_axes=(0, nn.broadcast),
             out_axes=0,
             length=self.num_layers,
+            unroll=self.num_layers if self.unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(**self.fields())
         self.final_norm = layers.RMSNorm(self.norm_epsilon)
