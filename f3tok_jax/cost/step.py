@@ -167,7 +167,7 @@ def _compile_program(
 ) -> tuple[jax.stages.Compiled, stage_lib.Program]:
     if target.num_chips * target.chip.devices != 1:
         raise ValueError(
-            f"--part={part} is for one chip, such as v5e:1x1 or v5p:1x1x1, got --topology={target}"
+            f"--part={part} is for one chip, such as v5e:1x1 or v6e:1x1, got --topology={target}"
         )
     (device,) = slices.devices(target)
     program = registry.of(config.stage).programs[part](config, device)

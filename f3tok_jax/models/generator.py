@@ -26,6 +26,7 @@ from f3tok_jax.models import representation_encoder as encoder_lib
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.models import sequences as sequences_lib
 from f3tok_jax.models.transformer import cache as cache_lib
+from f3tok_jax.models.transformer import transformer
 
 # Weights by name: "encoder", "projector", "language_model", "head", and the scalar
 # "embedding_rms" of the language model's table.
@@ -108,13 +109,14 @@ class Generator:
         return self.head.patch
 
     def stored(self, weights: Weights) -> dict[str, Any]:
-        """`weights` as sampling reads them again and again: in the types that are computed with.
+        """`weights` as sampling reads them again and again: in the types that are computed with, and
+        layers that read the same as one; see transformer.joined.
 
         Kernels, biases, tables and roles, which modules cast to their compute dtype before every
-        use, are in it: not a bit of any result changes. In float32 stay gains, which are applied
-        so, the projector's boundaries, and the kernels of the head's feed-forward layers: those a
-        TPU's compiler casts once per call, into fast memory, where every step of the solver finds
-        them; from bfloat16 it would read them anew for each.
+        use, are in it: not a bit of any result changes by that. In float32 stay gains, applied so,
+        the projector's boundaries, and the kernels of the head's feed-forward layers: those a TPU's
+        compiler casts once per call, into fast memory, where every step of the solver finds them;
+        from bfloat16 it would read them anew for each.
         """
         modules = dict(
             encoder=self.encoder,
@@ -130,7 +132,11 @@ class Generator:
                 return leaf
             return leaf.astype(modules[names[0]].compute_dtype)
 
-        return jax.tree.map_with_path(store, dict(weights))
+        stored = jax.tree.map_with_path(store, dict(weights))
+        for name in ("encoder", "language_model", "head"):
+            layers = transformer.joined(stored[name]["transformer"])
+            stored[name] = {**stored[name], "transformer": layers}
+        return stored
 
     def teach(
         self,
@@ -346,7 +352,7 @@ class Generator:
         sampler: sampler_lib.Sampler,
     ) -> jax.Array:
         """Patches [n, p, latent_dim] from noise of that shape, after states and tokens [n, d]."""
-        # Few layers, every step of the solver anew: what a loop over them costs, each would pay.
+        # Every step of the solver would pay for a loop over so few layers.
         head = self.head.clone(unrolled=True).bind({"params": weights["head"]})
 
         def velocity(condition, time_token, x):

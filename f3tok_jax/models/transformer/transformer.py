@@ -6,7 +6,9 @@ Logical axes of its parameters: layers, embed, heads, kv_heads, hidden; of its a
 time, embed, heads, kv_heads, hidden.
 """
 
+from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any
 
 from flax import linen as nn
@@ -28,6 +30,9 @@ _NARROW, _HIDDEN = "as wide as the stream", "as wide as the hidden layer"
 # have 64 to 256.
 _MAX_HEAD_DIM = 2**11
 _STREAM = ("batch", "time", "embed")  # axes of what every block adds to
+
+# Layers that read the same, and may be one: see `joined`.
+_HEADS, _GATES = ("query", "key", "value"), ("gate", "up")
 
 _named = jax.checkpoint_policies.save_only_these_names
 # What the backward pass finds again instead of computing it: everything; the outputs of the dense
@@ -60,9 +65,7 @@ class _Fields(nn.Module):
     remat: str = "none"  # one of REMATS
     compute_dtype: str = "float32"
     attention_implementation: str = "auto"  # one of attention.IMPLEMENTATIONS
-    unrolled: bool = (
-        False  # layer after layer in the program, which takes longer to compile; no loop
-    )
+    unrolled: bool = False  # no loop over the layers; takes longer to compile
 
     @nn.nowrap
     def fields(self) -> dict[str, Any]:
@@ -211,6 +214,33 @@ def of_fields(module: nn.Module, **others: Any) -> Transformer:
     return Transformer(**{name: getattr(module, name) for name in names & own}, **others)
 
 
+def joined(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a transformer, with those layers as one that read the same.
+
+    For few positions: a product then takes as long as its kernel is read, and two or three read less
+    evenly than one. What else reads or trains parameters knows the layers apart.
+
+    Args:
+        params: of a Transformer, as it is initialised.
+    """
+
+    def join(section, names):
+        others = {name: found for name, found in section.items() if name not in names}
+        parts = [section[name] for name in names]
+        whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+        return others | {_name(names): whole}
+
+    sections = params["layers"]
+    attention, feed_forward = sections["attention"], sections["feed_forward"]
+    joint = dict(attention=join(attention, _HEADS), feed_forward=join(feed_forward, _GATES))
+    return {**params, "layers": {**sections, **joint}}
+
+
+def _name(names: tuple[str, ...]) -> str:
+    """Of the layer that some are joined to."""
+    return "_".join(names)
+
+
 def check_shape(model) -> None:
     """Raises ValueError unless the fields of `model` (a Transformer or its config) fit together."""
     for name in ("num_layers", "width", "hidden_width", "num_heads", "num_kv_heads", "head_dim"):
@@ -278,9 +308,15 @@ class _Block(_Fields):
 class _Attention(_Fields):
     @nn.compact
     def __call__(self, x, memory, shared):
-        query = self._heads("query", self.num_heads, "heads", x)
-        key = self._heads("key", self.num_kv_heads, "kv_heads", x)
-        value = self._heads("value", self.num_kv_heads, "kv_heads", x)
+        counts = self.num_heads, self.num_kv_heads, self.num_kv_heads
+        if self.has_variable("params", _name(_HEADS)):
+            heads = self._heads(_name(_HEADS), sum(counts), "heads", x)
+            query, key, value = jnp.split(heads, [counts[0], counts[0] + counts[1]], axis=1)
+        else:
+            axes = "heads", "kv_heads", "kv_heads"
+            query, key, value = (
+                self._heads(name, count, axis, x) for name, count, axis in zip(_HEADS, counts, axes)
+            )
         preparation = layers.Preparation(shared["rotation"], self._scales(), self.norm_epsilon)
         if memory is None:
             kind = attention_lib.Kind(
@@ -335,14 +371,13 @@ class _FeedForward(_Fields):
 
     @nn.compact
     def __call__(self, x):
-        dtype, into = self.compute_dtype, ("embed", "hidden")
-        gate, up = (
-            _kept(
-                layers.Linear(self.hidden_width, axes=into, compute_dtype=dtype, name=name)(x),
-                _HIDDEN,
-            )
-            for name in ("gate", "up")
-        )
+        dtype = self.compute_dtype
+        into = functools.partial(layers.Linear, axes=("embed", "hidden"), compute_dtype=dtype)
+        if self.has_variable("params", _name(_GATES)):
+            both = _unfused(into(2 * self.hidden_width, name=_name(_GATES))(x))
+            gate, up = jnp.split(both, 2, axis=-1)
+        else:
+            gate, up = (_kept(into(self.hidden_width, name=name)(x), _HIDDEN) for name in _GATES)
         hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
         down = layers.Linear(
             self.width,

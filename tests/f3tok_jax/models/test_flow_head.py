@@ -55,6 +55,17 @@ def test_guidance_of_one_is_the_condition_alone_and_of_zero_none():
     assert np.abs(alone - without).max() > 0.01
 
 
+def test_layers_without_a_loop_give_the_same():
+    head, bound, velocity = _built()
+    unrolled = head.clone(unrolled=True).bind(bound.variables)
+    found = jax.jit(unrolled.velocity)(*_velocity_inputs())
+    # Another program: float32 sums in another order.
+    np.testing.assert_allclose(found, velocity(*_velocity_inputs()), atol=1e-5)
+    assert f"unroll={head.num_layers}" in str(
+        jax.make_jaxpr(unrolled.velocity)(*_velocity_inputs())
+    )
+
+
 @pytest.mark.parametrize("use_token", [True, False])
 def test_no_condition_is_that_of_a_state_and_a_token_of_zeros(use_token):
     _, bound, _ = _built(use_token=use_token)

@@ -370,17 +370,18 @@ def test_weights_as_they_are_stored_change_no_bit():
         return speech, drawn, head.stop_logits(speech.state)
 
     jax.tree.map(np.testing.assert_array_equal, spoken(stored), spoken(WEIGHTS))
-    fine = {
-        "/".join(entry.key for entry in path)
+    types = {
+        "/".join(entry.key for entry in path): leaf.dtype
         for path, leaf in jax.tree.leaves_with_path(stored)
-        if leaf.dtype == jnp.float32
     }
+    fine = {name for name, dtype in types.items() if dtype == jnp.float32}
     gains = ("scale", "gain", "boundaries", "embedding_rms")
     in_fast_memory = "head/transformer/layers/feed_forward/"
     assert fine == {
         name for name in fine if name.endswith(gains) or name.startswith(in_fast_memory)
     }
-    assert "head/transformer/layers/attention/query/kernel" not in fine
+    for part in ("encoder", "language_model", "head"):
+        assert types[f"{part}/transformer/layers/attention/query_key_value/kernel"] == jnp.bfloat16
 
 
 _PROMPTS = np.array([2, 0, 3])  # patches

@@ -117,6 +117,20 @@ def test_the_velocity_is_asked_at_the_times_of_the_solver():
     np.testing.assert_allclose(middle, 0.5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("solver", sampler_lib.SOLVERS)
+def test_a_velocity_may_take_what_is_made_of_all_times_at_once(solver):
+    sampler, noise, calls = _plain(num_steps=4, solver=solver), _normal(3, 2, 4), []
+
+    def embed(times):
+        calls.append(times.shape)
+        return jnp.stack([times, 2.0 * times], axis=-1)
+
+    found = sampler(lambda x, pair: pair[:, 1][:, None, None] - x, noise, embed=embed)
+    expected = sampler(lambda x, time: 2.0 * time[:, None, None] - x, noise)
+    np.testing.assert_array_equal(found, expected)
+    assert calls == [(4,)] * (2 if solver == "midpoint" else 1)
+
+
 def test_temperature_scales_the_noise_and_zero_leaves_none():
     noise = _normal(3, 2, 4)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import transformer
 
 _FIELDS = dict(num_layers=3, width=32, hidden_width=48, num_heads=4, num_kv_heads=2, head_dim=8)
@@ -74,9 +73,7 @@ def test_segments_never_see_each_other_and_equal_their_own_runs():
         (dict(num_kv_heads=4, window=1), True),
     ],
 )
-def test_steps_of_any_size_equal_the_whole(fields, at_once, monkeypatch):
-    if at_once:  # as very many positions are written
-        monkeypatch.setattr(cache_lib, "_MAX_WRITES", 0)
+def test_steps_of_any_size_equal_the_whole(fields):
     model, variables = _make(**fields)
     x = _input(_LONG)
     whole = jax.jit(model.apply)(variables, x)
@@ -142,16 +139,24 @@ def test_more_positions_than_a_cache_holds_are_not_forgotten_in_silence():
 def test_padding_that_takes_the_room_of_what_a_window_sees_is_not_passed_over_in_silence():
     model, variables = _make(window=4)
     step = jax.jit(functools.partial(model.apply, method="step"))
-    x, cache = _input(35), model.initial_cache(2)
-    assert cache.num_slots == 32
-    # The second row pauses for so long that one of the three positions it sees is overwritten.
-    for part, is_there in ((slice(0, 4), True), (slice(4, 34), False)):
-        mask = np.ones((2, part.stop - part.start), bool)
-        mask[1] = is_there
-        _, cache = step(variables, x[:, part], cache, mask=mask)
-    y, _ = step(variables, x[:, 34:], cache)
-    assert np.isnan(y[1]).all()
-    np.testing.assert_allclose(y[0], jax.jit(model.apply)(variables, x)[0, 34:], atol=2e-5)
+    cache = model.initial_cache(2)
+    # The second row pauses after four positions, of which the next would see three.
+    for number in range(4):
+        mask = np.ones((2, 12), bool)
+        mask[1] = (np.arange(12) < 4) & (number == 0)
+        y, cache = step(variables, _input(12), cache, mask=mask)
+        # All but 32 of 36 have been overwritten when the last chunk comes.
+        assert np.isfinite(y[0]).all() and np.isnan(y[1]).all() == (number == 3)
+
+
+def test_layers_that_are_joined_give_the_same():
+    for fields in (dict(qkv_bias=True), dict(qk_norm=True)):
+        model, variables = _make(**fields)
+        joined = {"params": transformer.joined(variables["params"])}
+        x, run = _input(), jax.jit(model.apply)
+        # Products of another width: float32 sums in another order.
+        np.testing.assert_allclose(run(joined, x), run(variables, x), atol=2e-5)
+        assert joined["params"]["layers"]["attention"].keys() >= {"query_key_value", "output"}
 
 
 @pytest.mark.parametrize("remat", transformer.REMATS)
