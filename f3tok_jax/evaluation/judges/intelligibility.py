@@ -22,6 +22,7 @@ from f3tok_jax.evaluation.judges import judge
 from f3tok_jax.runs import results
 
 _EDGE = judge.RATE // 10  # samples of silence that pocketsphinx hears before and after a sound
+_PIECE = 30  # seconds
 _TO_TEXT, _TO_RECORDING = "word_error_rate", "word_error_rate_to_recording"
 
 
@@ -149,18 +150,9 @@ class FolderRecogniser(_Recogniser):
                 "--recogniser must be a folder of a recogniser with config.json and safetensors, "
                 f"got {folder}: download one, such as openai/whisper-tiny"
             )
-        import transformers  # pylint: disable=g-import-not-at-top: an extra
-
         try:
-            self._recognise = transformers.pipeline(
-                "automatic-speech-recognition",
-                model=str(self._folder),
-                device="cpu",
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs=dict(use_safetensors=True),
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            self._recognise = _pipeline(self._folder)
+        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
             said = " ".join(str(error).split())[:300]
             raise ValueError(
                 f"--recogniser must be a folder that transformers {self.package.version} reads as "
@@ -178,5 +170,26 @@ class FolderRecogniser(_Recogniser):
 
     def _hear(self, sound: np.ndarray) -> str:
         with self._lock:
-            found: Any = self._recognise({"raw": sound, "sampling_rate": judge.RATE})
+            # What is longer than Whisper hears at once is heard in pieces, as each kind does that.
+            is_whisper = self._recognise.type == "seq2seq_whisper"
+            pieces = dict(return_timestamps=True) if is_whisper else dict(chunk_length_s=_PIECE)
+            options = pieces if len(sound) > _PIECE * judge.RATE else {}
+            found = self._recognise({"raw": sound, "sampling_rate": judge.RATE}, **options)
         return str(found["text"])
+
+
+def _pipeline(folder: pathlib.Path) -> Any:
+    """What of transformers turns a sound into a text, by a folder alone."""
+    import transformers  # pylint: disable=g-import-not-at-top: an extra
+
+    alone = dict(local_files_only=True, trust_remote_code=False)
+    config = transformers.AutoConfig.from_pretrained(folder, **alone)
+    is_ctc = any(name.endswith("ForCTC") for name in config.architectures or ())
+    kind = transformers.AutoModelForCTC if is_ctc else transformers.AutoModelForSpeechSeq2Seq
+    return transformers.pipeline(
+        "automatic-speech-recognition",
+        model=kind.from_pretrained(folder, use_safetensors=True, **alone),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder, **alone),
+        feature_extractor=transformers.AutoFeatureExtractor.from_pretrained(folder, **alone),
+        device="cpu",
+    )

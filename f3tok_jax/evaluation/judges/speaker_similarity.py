@@ -40,7 +40,7 @@ class SpeakerSimilarity(judge.Judge):
             "speaker similarity",
             higher=True,
             explanation="Cosine of GE2E embeddings of the sound and of the recording whose voice it "
-            "should have: 1 is the same, unlike voices have about 0.6.",
+            "should have: 1 is the same; sentences of one reader have about 0.9, unlike voices 0.6.",
         )
     }
     comparing = frozenset(figures)
