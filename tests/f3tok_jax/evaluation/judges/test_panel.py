@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who judges, what is said of the others, and what becomes of verdicts."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -148,6 +150,14 @@ def test_verdicts_are_written_and_read(tmp_path):
     )
     results.write(tmp_path / "results.json", generation)
     assert results.read(tmp_path / "results.json").judged == judged
+
+
+def test_every_judge_is_told_with_its_package_and_licence(monkeypatch):
+    monkeypatch.undo()
+    told = (pathlib.Path(__file__).parents[4] / "configs" / "README.md").read_text()
+    for name, kind in panel.JUDGES.items():
+        head = rf"^\| `{name}` \| {kind.package.name} [\d.]+ \| {kind.package.licence} \|"
+        assert re.search(head, told, re.MULTILINE), name
 
 
 def test_no_package_is_imported_to_see_whether_it_is_there():
