@@ -31,7 +31,7 @@ _EXTRAS = {
     # Data sets whose features only TensorFlow can read (tfds Audio), when shards are built.
     "tensorflow": ["tensorflow>=2.21"],
     "dev": ["ruff>=0.14"],  # the formatter: ruff format
-    "test": ["pytest>=8.0", "pytest-xdist>=3.7", "scipy>=1.14"],
+    "test": ["pytest>=8.0", "pytest-xdist>=3.7"],
     # What our language models and exports are compared with; without it those tests are skipped.
     "parity": ["torch>=2.13", "transformers>=5.23"],
     # export --onnx: traced by PyTorch (onnxscript, 10 MB), checked (onnx, 31 MB), and run beside it
@@ -78,6 +78,7 @@ setuptools.setup(
         "absl-py>=1.4",  # sequence-layers brings recurrentgemma, which wants absl-py below 2
         "chex>=0.1.90",
         "numpy>=2.0",
+        "scipy>=1.14",  # JAX brings it
         "sequence-layers>=0.2",
         "tensorflow-datasets>=4.9.10",
         # tensorflow-datasets needs it to prepare a data set and does not say so.

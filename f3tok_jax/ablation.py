@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ablate(given: argparse.Namespace) -> None:
     from f3tok_jax.evaluation import transcription
     from f3tok_jax.probing import ablation as ablation_lib
+    from f3tok_jax.probing import ablation_table
     from f3tok_jax.probing import arms
 
     moved = dict(given.moved or ())
@@ -92,7 +93,7 @@ def _ablate(given: argparse.Namespace) -> None:
         )
     except ablation_lib.TrainingStopped as error:
         raise command.Refused(error, max(error.code, command.EXIT_REFUSED)) from error
-    print(ablation_lib.format_table(results))
+    print(ablation_table.format_table(results))
     print(given.output)
 
 

@@ -5,15 +5,25 @@ r"""Probes a run on labelled shards: what can be read off its features by simple
     python -m f3tok_jax.probe --workdir=runs/representation --shards=DIR/train \
         --test_shards DIR/test --label=digit,speaker --output=probe.json
 
-Rows of the table: statistics of a log-mel spectrum, raw latents, and, of a run of the representation
-stage, representations. Columns: a linear probe, mean and spread over seeds, and nearest neighbours.
-The output also holds a map, which the report draws: tested clips on the first two principal
-components of each feature.
-One label value can be kept out of training, and tested alone:
+Rows of the table: log-mel spectra, MFCC, raw latents, and, of a run of the representation stage,
+representations, each pooled over time as --pooling says; beside them what guessing would give, the
+commonest class, and the same probe on labels in another order, which must be at chance. Columns: a
+linear probe and nearest neighbours. The linear probe is logistic regression taken to its end, its L2
+strength chosen on other groups, such as speakers, of what is learnt; --recipe=xares is that of
+X-ARES. A probe that is not at its end is refused. Without --workdir spectra alone are probed.
+
+Nothing that is tested is learnt: a source or a sound that is on both sides is an error. One value of
+a label can be kept out of training, and tested alone, or every one in turn, for a mean and a spread
+over them:
 
     ... --test_shards DIR/test --exclude=speaker=ada --only=speaker=ada
+    ... --shards=DIR/train,DIR/test --leave_out=speaker
 
-Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
+The output also holds a map, which the report draws: tested clips on the first two principal
+components of each feature.
+
+Exit codes: 0 finished, 1 wrong arguments, data or work folder, or a probe that is not at its end, 4 a
+full disk; stderr says which.
 """
 
 import argparse
@@ -30,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = command.make_parser("python -m f3tok_jax.probe", __doc__)
     add = functools.partial(parser.add_argument, type=command.path)
-    add("--workdir", required=True, help="run folder of an autoencoder or representation encoder")
+    text = "run folder of an autoencoder or representation encoder; none: spectra alone"
+    add("--workdir", default="", help=text)
     text = "labelled sets of sound or latents to learn from: DIR or DIR,DIR"
     add("--shards", required=True, help=text)
     add("--test_shards", nargs="+", default=[], help="sets to test on")
@@ -40,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _probe(given: argparse.Namespace) -> None:
+    from f3tok_jax.probing import probe_table
     from f3tok_jax.probing import probes
 
     results = probes.probe(
@@ -51,7 +63,7 @@ def _probe(given: argparse.Namespace) -> None:
         options=options.options_of(given),
         say=command.say,
     )
-    print(probes.format_table(results))
+    print(probe_table.format_table(results))
     print(given.output)
 
 

@@ -65,7 +65,7 @@ main_job() {
     begin 8 "probing it: language, instrument and kind of sound"
     once "$representation/probe.json" "$representation/DONE" \
         "$python" -m f3tok_jax.probe --workdir="$representation" --shards="$shards/train" \
-        --test_shards "$shards/test" --label=language,instrument,class --num_epochs=100 \
+        --test_shards "$shards/test" --label=language,instrument,class \
         --output="$representation/probe.json"
 
     begin 9 "training the generator for $DEMO_GENERATION_STEPS steps: text to sound"

@@ -104,15 +104,18 @@ def _probe(result: results_lib.Probe) -> str:
         [
             markdown.text(label),
             markdown.place(test),
-            markdown.text(results_lib.TITLES.get(features, features)),
+            markdown.text(results_lib.title_of(features)),
             _number(accuracy.linear.mean),
             _number(accuracy.neighbours),
+            _number(accuracy.shuffled and accuracy.shuffled.mean),
+            _number(tested.chance),
         ]
         for label, probed in result.labels.items()
         for test, tested in probed.tests.items()
         for features, accuracy in (tested.features or {}).items()
     ]
     head = ["label", "tested on", "features", "linear probe", "nearest neighbours"]
+    head += ["labels shuffled", "chance"]
     return f"share that is found right:\n\n{markdown.table(head, rows)}" if rows else ""
 
 

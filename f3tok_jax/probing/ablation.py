@@ -8,12 +8,14 @@ import functools
 import os
 import pathlib
 import types
+from typing import Any
 
-from data_pipelines.reading import mixture
-from data_pipelines.reading import sources
+import numpy as np
+
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.probing import features
+from f3tok_jax.probing import measurement
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
@@ -103,7 +105,7 @@ def load_models(
 def summarize(
     measured: results_lib.ProbedLabel, runs: Sequence[plan_lib.Run]
 ) -> results_lib.ProbedLabel:
-    """What `probes.measure` found, with the runs of an arm in one row.
+    """What `measurement.measure` found, with the runs of an arm in one row.
 
     Args:
         measured: of one label; features are named by runs.
@@ -112,24 +114,54 @@ def summarize(
     Returns:
         The same with rows in place of features.
     """
-    sources_of = {name: [name] for name in (features.LOG_MEL, features.LATENTS)}
-    for run in runs:
-        sources_of.setdefault(run.arm.name, []).append(run.name)
-    tests = {}
-    for test_name, test in measured.tests.items():
-        rows = []
-        for name, candidates in sources_of.items():
-            found = [test.features[one] for one in candidates if one in test.features]
-            if found:
-                row = results_lib.ArmAccuracy(
-                    name=name,
-                    title=results_lib.TITLES.get(name, name),
-                    linear=probes.spread([one.linear.values for one in found]),
-                    neighbours=probes.spread([[one.neighbours] for one in found]),
-                )
-                rows.append(row)
-        tests[test_name] = dataclasses.replace(test, features=None, rows=rows)
+    names = {name: name for name in (features.LOG_MEL, features.MFCC, features.LATENTS)}
+    names |= {run.name: run.arm.name for run in runs}
+    tests = {name: _by_arms(test, names) for name, test in measured.tests.items()}
     return dataclasses.replace(measured, tests=tests)
+
+
+def _by_arms(test: results_lib.Tested, names: Mapping[str, str]) -> results_lib.Tested:
+    """With the features that have one name in one row per pooling, spread over runs and seeds."""
+    groups = test.groups and {name: _by_arms(one, names) for name, one in test.groups.items()}
+    found: dict[str, list[results_lib.FeatureAccuracy]] = {}
+    for row, one in test.features.items():
+        name, pooling = results_lib.split_row(row)
+        found.setdefault(results_lib.feature_row(names[name], pooling), []).append(one)
+    rows = [
+        results_lib.ArmAccuracy(
+            name=row,
+            title=results_lib.title_of(row),
+            linear=_over_runs(row, [one.linear for one in of_row], groups),
+            neighbours=_spread_of_all([one.neighbours for one in of_row]),
+            shuffled=_spread_of_all([one.shuffled and one.shuffled.values for one in of_row]),
+        )
+        for row, of_row in found.items()
+    ]
+    return dataclasses.replace(test, features=None, rows=rows, groups=groups)
+
+
+def _over_runs(
+    row: str,
+    spreads: Sequence[results_lib.Spread],
+    groups: Mapping[str, results_lib.Tested] | None,
+) -> results_lib.Spread:
+    """Of an arm's runs: over all their seeds, or over the groups that were left out."""
+    made = measurement.spread([one.values for one in spreads])
+    if not groups:
+        return made
+    means = [
+        one.linear.mean for of_group in groups.values() for one in of_group.rows if one.name == row
+    ]
+    return dataclasses.replace(made, std=measurement.spread(means).std)
+
+
+def _spread_of_all(values: Sequence[Any]) -> results_lib.Spread | None:
+    """Over runs; None where one has nothing."""
+    return (
+        None
+        if None in values
+        else measurement.spread([np.atleast_1d(one).tolist() for one in values])
+    )
 
 
 def transcribe(
@@ -155,8 +187,8 @@ def transcribe(
             results_lib.ArmErrors(
                 name=name,
                 title=name,
-                characters=probes.spread([one.characters for one in found]),
-                words=probes.spread([one.words for one in found]),
+                characters=measurement.spread([one.characters for one in found]),
+                words=measurement.spread([one.words for one in found]),
             )
             for name, found in arms.items()
         ]
@@ -205,14 +237,11 @@ def ablate(
     if speech and not any(map(_transcribes, runs)):
         raise ValueError("--transcribe needs an arm that is trained to transcribe, got none")
     sound = lineage.Lineage(config=runs[0].config, places=places.Places(moved or {})).sound
-    for folders in (mixture.folders(shards), *([folder] for folder in test_shards.values())):
-        _check_labels(folders, options.labels, sound.sample_rate)
+    probes.check(shards, test_shards, sample_rate=sound.sample_rate, options=options)
     train(runs, os.path.dirname(runs[0].workdir), say=say)
     models = load_models(runs, moved=moved, say=say)
     learnt, tested = probes.read_examples(shards, test_shards, models, options=options, say=say)
-    measure = functools.partial(
-        probes.measure, seeds=range(options.num_seeds), training=options.training
-    )
+    measured = options.measure(learnt, tested)
     results = results_lib.Ablation(
         autoencoder=models.tokenizer.fingerprint,
         num_steps=runs[0].config.num_steps,
@@ -221,53 +250,8 @@ def ablate(
         shards=shards,
         test_shards=dict(test_shards),
         **options.as_results(),
-        labels={label: summarize(measure(learnt, tested, label), runs) for label in options.labels},
+        labels={label: summarize(found, runs) for label, found in measured.items()},
         transcripts=transcribe(runs, speech, measure_transcripts),
     )
     results_lib.write(output, results)
     return results
-
-
-def _check_labels(folders: Sequence[str], labels: Sequence[str], sample_rate: int) -> None:
-    """Refuses sets without one of the labels, before hours of training rather than after."""
-    missing = set(labels)
-    for folder in folders:
-        source = sources.open_source(folder, sample_rate=sample_rate)
-        for index in range(len(source)):
-            if not missing:
-                break
-            missing -= set(source[index].labels)
-    if missing:
-        raise ValueError(
-            f"--label must name labels of the records of {', '.join(folders)}, got "
-            f"{min(missing)!r}, which none of them has"
-        )
-
-
-def format_table(results: results_lib.Ablation) -> str:
-    """The accuracies as text: a line per label, test set and kind of probe, a column per row."""
-    parts = [
-        (label, f"{test.num_examples} of {name}", kind, test.rows)
-        for label, found in results.labels.items()
-        for name, test in found.tests.items()
-        for kind in ("linear", "neighbours")
-    ] + [
-        ("errors", f"{found.num_examples} of {name}", kind, found.rows)
-        for name, found in results.transcripts.items()
-        for kind in ("characters", "words")
-    ]
-    titles = list(dict.fromkeys(row.title for *_, rows in parts for row in rows))
-    widths = [max(13, len(title)) for title in titles]
-    head = f"{'label':10} {'tested on':22} {'probe':10}"
-    lines = [head + "".join(f"  {t:>{width}}" for t, width in zip(titles, widths))]
-    for label, where, kind, rows in parts:
-        spreads = {row.title: getattr(row, kind) for row in rows}
-        cells = {title: f"{one.mean:.3f} ± {one.std:.3f}" for title, one in spreads.items()}
-        line = f"{label:10} {where:22} {kind:10}"
-        line += "".join(f"  {cells.get(t, ''):>{width}}" for t, width in zip(titles, widths))
-        lines.append(line)
-    lines.append(
-        f"mean ± standard deviation over {len(results.seeds)} seeds of the training and "
-        f"{results.num_seeds} of the linear probe"
-    )
-    return "\n".join(lines)

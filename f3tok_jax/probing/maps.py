@@ -30,7 +30,11 @@ def draw(
             label: tuple(examples.labels[index].get(label, "") for index in chosen)
             for label in labels
         },
-        features={name: plane(values[chosen]) for name, values in examples.features.items()},
+        features={
+            name: plane(values[chosen])
+            for name, values in examples.features.items()
+            if values.ndim == 2  # of attentive pooling there is no vector before a probe has learnt
+        },
     )
 
 

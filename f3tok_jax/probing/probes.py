@@ -13,11 +13,15 @@ import zlib
 import numpy as np
 
 from data_pipelines.reading import mixture
+from data_pipelines.reading import sources
 from data_pipelines.reading import staged
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import classifiers
 from f3tok_jax.probing import features
+from f3tok_jax.probing import logistic_probe
 from f3tok_jax.probing import maps
+from f3tok_jax.probing import measurement
+from f3tok_jax.probing import poolings as poolings_lib
 from f3tok_jax.runs import results as results_lib
 
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
@@ -32,9 +36,11 @@ class Options:
         labels: names of what to predict.
         exclude: label and value of what is kept out of training.
         only: label and value of what alone is tested; values of one label are alternatives.
-        num_seeds: of the linear probe.
-        pooling: of frames over time, one of classifiers.POOLINGS.
-        training: of the linear probe.
+        num_seeds: of the linear probe, if it has any, and of shuffled labels.
+        poolings: of frames over time, of poolings.POOLINGS.
+        recipe: of the linear probe.
+        group: label by which clips are alike; see held_out.groups_of.
+        leave_out: label whose values are each left out and tested in turn; "" for none.
         batch_size: sounds encoded at a time.
     """
 
@@ -42,8 +48,10 @@ class Options:
     exclude: Sequence[Filter] = ()
     only: Sequence[Filter] = ()
     num_seeds: int = 5
-    pooling: str = "mean"
-    training: classifiers.Training = classifiers.Training()
+    poolings: Sequence[str] = ("mean_std",)
+    recipe: classifiers.Recipe = logistic_probe.Recipe()
+    group: str = ""
+    leave_out: str = ""
     batch_size: int = 32
 
     def __post_init__(self):
@@ -52,15 +60,39 @@ class Options:
                 f"--label must name a label, --num_seeds and --batch_size must be at least 1, got "
                 f"{','.join(self.labels)!r}, {self.num_seeds} and {self.batch_size}"
             )
+        poolings_lib.check(self.poolings)
+        if (
+            poolings_lib.ATTENTIVE in self.poolings
+            and self.recipe.name == logistic_probe.Recipe.name
+        ):
+            raise ValueError(
+                "attentive pooling is learnt with the classifier, got --pooling="
+                f"{','.join(self.poolings)} with --recipe={self.recipe.name}, which learns from "
+                "vectors alone: give --recipe=xares"
+            )
 
     def as_results(self) -> dict[str, Any]:
-        """What results_lib.Probes says of how they were measured."""
+        """What results_lib.Probe says of how it was measured."""
         return dict(
             exclude=["=".join(pair) for pair in self.exclude],
             only=["=".join(pair) for pair in self.only],
-            pooling=self.pooling,
+            leave_out=self.leave_out,
+            pooling=",".join(self.poolings),
             num_seeds=self.num_seeds,
-            recipe=vars(self.training),
+            recipe={"name": self.recipe.name, **vars(self.recipe)},
+        )
+
+    def measure(
+        self, train: features.Examples, tests: Mapping[str, features.Examples]
+    ) -> dict[str, results_lib.ProbedLabel]:
+        """Every label; see measurement.measure."""
+        options = dict(seeds=range(self.num_seeds), recipe=self.recipe)
+        options |= dict(group=self.group, leave_out=self.leave_out)
+        return measurement.each(
+            {
+                label: functools.partial(measurement.measure, train, tests, label, **options)
+                for label in self.labels
+            }
         )
 
 
@@ -83,107 +115,24 @@ def load_models(
     return features.Models(tokenizer, encoders)
 
 
-def measure(
-    train: features.Examples,
-    tests: Mapping[str, features.Examples],
-    label: str,
-    *,
-    seeds: Sequence[int],
-    training: classifiers.Training = classifiers.Training(),
-) -> results_lib.ProbedLabel:
-    """Probes every feature for one label.
-
-    Args:
-        train: examples to learn from; those without the label are left out.
-        tests: name -> examples to be tested on, likewise.
-        label: name.
-        seeds: of the linear probe.
-        training: of the linear probe.
-
-    Returns:
-        Examples of classes that training never saw count as wrong.
-
-    Raises:
-        ValueError: if a label has less than two classes to learn, or nothing to test.
-    """
-
-    def labelled(examples: features.Examples) -> features.Examples:
-        return examples.select([label in labels for labels in examples.labels])
-
-    train, tests = labelled(train), {name: labelled(test) for name, test in tests.items()}
-    counts = collections.Counter(labels[label] for labels in train.labels)
-    if len(counts) < 2:
-        raise ValueError(
-            f"the label {label!r} must have at least two values in the training shards, got "
-            f"{sorted(counts) or 'none'}: name another label, or build shards with it"
-        )
-    for name, test in tests.items():
-        if not test.labels:
-            raise ValueError(f"no record to test in {name} has the label {label!r}")
-    classes = {value: index for index, value in enumerate(sorted(counts))}
-    wanted = {
-        name: np.array([classes.get(labels[label], -1) for labels in test.labels])
-        for name, test in tests.items()
-    }
-    commonest = classes[counts.most_common(1)[0][0]]
-    learnt = np.array([classes[labels[label]] for labels in train.labels])
-    together = features.join([train, *tests.values()])
-    found = {
-        feature: _accuracies(
-            values, learnt, wanted, num_classes=len(classes), seeds=seeds, training=training
-        )
-        for feature, values in together.features.items()
-    }
-    result = {
-        name: results_lib.Tested(
-            num_examples=len(answers),
-            num_unseen=int(np.sum(answers < 0)),
-            majority=float(np.mean(answers == commonest)),
-            features={feature: accuracies[name] for feature, accuracies in found.items()},
-        )
-        for name, answers in wanted.items()
-    }
-    return results_lib.ProbedLabel(classes=list(classes), num_train=len(train.labels), tests=result)
-
-
-def _accuracies(
-    values: np.ndarray, learnt: np.ndarray, wanted: Mapping[str, np.ndarray], **options: Any
-) -> dict[str, results_lib.FeatureAccuracy]:
-    """For each set of tests; `values` [n, d] are of what is learnt and then of the sets in order."""
-    arrays = values[: len(learnt)], learnt, values[len(learnt) :]
-    ends = np.cumsum([len(answers) for answers in wanted.values()])[:-1]
-    linear = np.split(classifiers.linear_probe(*arrays, **options), ends, axis=1)
-    nearest = classifiers.nearest_neighbours(*arrays, num_classes=options["num_classes"])
-    return {
-        name: results_lib.FeatureAccuracy(
-            linear=spread(np.mean(one == answers, axis=1).tolist()),
-            neighbours=float(np.mean(other == answers)),
-        )
-        for (name, answers), one, other in zip(wanted.items(), linear, np.split(nearest, ends))
-    }
-
-
-def spread(values: Sequence) -> results_lib.Spread:
-    """Mean and standard deviation of values, one per seed, or a list per run."""
-    return results_lib.Spread(mean=float(np.mean(values)), std=float(np.std(values)), values=values)
-
-
 def read_examples(
     shards: str,
     test_shards: Mapping[str, str],
     models: features.Models,
     *,
     options: Options,
+    poolings: Sequence[str] | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[features.Examples, dict[str, features.Examples]]:
     """Computes the features of what is learnt and of what is tested.
 
     Args:
         shards: sets to learn from, with commas between; where there is no other, a fifth of their
-            sources is tested.
+            sources is tested, or every group that is left out.
         test_shards: name -> set to test on.
         models: that make the features.
         options: of the probes.
+        poolings: in place of those of the options; see features.read.
         say: where messages go.
 
     Returns:
@@ -195,15 +144,17 @@ def read_examples(
     read = functools.partial(
         features.read,
         models=models,
-        pooling=options.pooling,
+        poolings=options.poolings if poolings is None else poolings,
         batch_size=options.batch_size,
         say=say,
     )
     train = features.join([read(folder) for folder in mixture.folders(shards)])
     if test_shards:
         tests = {name: read(folder) for name, folder in test_shards.items()}
+    elif options.leave_out:
+        tests = {shards: train}
     else:
-        is_test = [zlib.crc32(group.encode()) % _TEST_SHARE == 0 for group in train.groups]
+        is_test = [zlib.crc32(source.encode()) % _TEST_SHARE == 0 for source in train.sources]
         tests = {shards: train.select(is_test)}
         train = train.select(~np.array(is_test))
     train = train.select([not _matches(record, options.exclude) for record in train.labels])
@@ -213,6 +164,27 @@ def read_examples(
             for name, test in tests.items()
         }
     return train, tests
+
+
+def check(
+    shards: str, test_shards: Mapping[str, str], *, sample_rate: int, options: Options
+) -> None:
+    """Raises, before anything is computed, what `Options.measure` would of sets; reads every record.
+
+    Args:
+        shards: see `read_examples`.
+        test_shards: likewise.
+        sample_rate: Hz that they must have.
+        options: of the probes.
+
+    Raises:
+        ValueError: where labels are missing, or something is learnt and tested.
+    """
+    models = features.Models(None, {}, sample_rate=sample_rate)
+    quiet = dict(poolings=(), say=lambda line: None)
+    train, tests = read_examples(shards, test_shards, models, options=options, **quiet)
+    for label in options.labels:
+        measurement.check(train, tests, label, group=options.group, leave_out=options.leave_out)
 
 
 def probe(
@@ -228,7 +200,7 @@ def probe(
     """Probes a run; writes `output`.
 
     Args:
-        workdir: of a run.
+        workdir: of a run; "" for spectra alone.
         shards: set to learn from; with no `test_shards`, a folder with the sets `train` and `test`,
             or one set of which a fifth of the sources, by a hash, is tested.
         output: JSON file to write.
@@ -245,42 +217,26 @@ def probe(
         checkpoint.CheckpointError: where the run has no whole checkpoint.
     """
     folders = _folders(shards, test_shards)
-    models = load_models(workdir, moved=moved, say=say)
+    if workdir:
+        models = load_models(workdir, moved=moved, say=say)
+    else:
+        rate = sources.open_sound(
+            mixture.folders(folders[0])[0], sample_rate=None
+        ).manifest.sample_rate
+        models = features.Models(None, {}, sample_rate=rate)
     train, tests = read_examples(
         folders[0], {folder: folder for folder in folders[1:]}, models, options=options, say=say
     )
-    seeds = range(options.num_seeds)
     results = results_lib.Probe(
         workdir=str(workdir),
-        autoencoder=models.tokenizer.fingerprint,
+        autoencoder=models.tokenizer.fingerprint if models.tokenizer else None,
         shards=folders[0],
         **options.as_results(),
-        labels={
-            label: measure(train, tests, label, seeds=seeds, training=options.training)
-            for label in options.labels
-        },
+        labels=options.measure(train, tests),
         map=maps.draw(features.join(list(tests.values())), options.labels),
     )
     results_lib.write(output, results)
     return results
-
-
-def format_table(results: results_lib.Probe) -> str:
-    """The accuracies as text, a line per label, test set and feature."""
-    lines = [f"{'label':12} {'features':20} {'linear probe':>16} {'10 neighbours':>14}  tested on"]
-    for label, found in results.labels.items():
-        for name, test in found.tests.items():
-            unseen = f", {test.num_unseen} of unseen classes" if test.num_unseen else ""
-            where = f"{test.num_examples} of {name}{unseen}"
-            commonest = results_lib.TITLES[results_lib.COMMONEST]
-            lines.append(f"{label:12} {commonest:20} {test.majority:16.3f} {'':>14}  {where}")
-            for feature, row in test.features.items():
-                linear = f"{row.linear.mean:.3f} ± {row.linear.std:.3f}"
-                lines.append(
-                    f"{label:12} {results_lib.TITLES.get(feature, feature):20} {linear:>16} "
-                    f"{row.neighbours:14.3f}  {where}"
-                )
-    return "\n".join(lines)
 
 
 def _matches(labels: Mapping[str, str], filters: Sequence[Filter]) -> bool:

@@ -58,7 +58,7 @@ def of(
     for owner, probe in [*found, *named.items()]:
         for label, values in (probe.map.labels if probe.map else {}).items():
             for feature, plane in probe.map.features.items():
-                title = results.TITLES.get(feature, feature)
+                title = results.title_of(feature)
                 drawn.setdefault((owner, label), []).append(_map(title, plane, values))
     return drawn
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from f3tok_jax.runs import history
 from f3tok_jax.runs import results
 
-# Rows of probes that do not depend on what was trained.
 RECORDING = "recording"  # the row of the recordings themselves, of judges
-REFERENCES = (results.COMMONEST, "log_mel", "latents")
+# Rows of probes that do not depend on what was trained, whatever their pooling.
+_REFERENCES = (results.COMMONEST, results.SHUFFLED, "log_mel", "mfcc", "latents")
 
 # Metrics that are shares of what a run was given -> what they say. Of those that end in a slash there
 # are several, and what stands behind it is said too.
@@ -160,6 +160,8 @@ class Head(NamedTuple):
     num_examples: int
     num_unseen: int = 0  # of them of classes that were not learnt
     is_error: bool = False  # of transcripts: the less the better
+    num_classes: int = 0  # that were learnt
+    chance: float | None = None  # None in files of before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +173,18 @@ class Probes:
     said: str  # how it was measured
     rows: Sequence[tuple[str, str, str, Sequence[Accuracy | None]]]  # name, owner, colour, cells
     best: Sequence[float]  # of each column
-    latents: Sequence[Accuracy | None] | None  # with which learnt features are compared
+    latents: Mapping[str, Sequence[Accuracy | None]]  # by pooling; learnt features are compared
     arms: Mapping[str, Sequence[str]]  # of an ablation, name -> what it changes
+
+    def gain_over(self, row: str, column: int) -> Accuracy | None:
+        """The raw latents, pooled alike, with which a row is compared; None where it is not."""
+        latents = self.latents.get(results.split_row(row)[1])
+        return latents[column] if latents and not is_reference(row) else None
+
+
+def is_reference(row: str) -> bool:
+    """Whether a row of probes does not depend on what was trained."""
+    return results.split_row(row)[0] in _REFERENCES
 
 
 def probes(
@@ -204,13 +216,25 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
     names = [name for label in result.labels.values() for name in label.tests]
     for label, of_label in result.labels.items():
         for name, test in of_label.tests.items():
-            head = Head(label, _short(name, names), test.num_examples, test.num_unseen)
+            head = Head(
+                label,
+                _short(name, names),
+                test.num_examples,
+                test.num_unseen,
+                num_classes=len(of_label.classes),
+                chance=test.chance,
+            )
             rows = {results.COMMONEST: Accuracy(test.majority)}
+            shuffled = [one.shuffled for one in (test.features or {}).values() if one.shuffled]
+            shuffled += [one.shuffled for one in test.rows or () if one.shuffled]
+            if shuffled:
+                mean = sum(one.mean for one in shuffled) / len(shuffled)
+                rows[results.SHUFFLED] = Accuracy(mean, max(one.std for one in shuffled))
             for row, one in (test.features or {}).items():
                 linear = one.linear
                 rows[row] = Accuracy(linear.mean, linear.std, one.neighbours)
             for one in test.rows or ():
-                linear, neighbours = one.linear, one.neighbours.mean
+                linear, neighbours = one.linear, one.neighbours and one.neighbours.mean
                 rows[one.name] = Accuracy(linear.mean, linear.std, neighbours)
             found.append((head, rows))
     for name, of_set in (getattr(result, "transcripts", None) or {}).items():
@@ -225,7 +249,19 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
 def _said(result: results.Probe) -> str:
     """How probes were measured."""
     seeds = f"{result.num_seeds} seeds of the linear probe"
-    facts = [f"Frames are pooled over time by {result.pooling}."]
+    facts = [f"Frames are pooled over time by {result.pooling.replace(',', ', ')}."]
+    recipe = result.recipe or {}
+    if recipe.get("name") == "logistic":
+        seeds = f"{result.num_seeds} orders of shuffled labels"
+        chosen = {one.alike for one in result.labels.values() if one.alike}
+        facts.append(
+            "The linear probe is logistic regression taken to its end, its L2 strength chosen on "
+            f"other groups of what is learnt ({', '.join(sorted(chosen))})."
+        )
+    elif "num_epochs" in recipe:
+        facts.append(f"The linear probe is X-ARES's, of {recipe['num_epochs']} epochs.")
+    if result.leave_out:
+        seeds = f"each {result.leave_out} left out of what is learnt"
     if isinstance(result, results.Ablation):
         seeds = f"{len(result.seeds)} seeds of the training and {seeds}"
         facts.append(f"Every arm was trained for {result.num_steps:,} steps.")
@@ -252,7 +288,7 @@ def _probes(title: str, heads: Sequence[Head], said: str, members: Sequence[tupl
             for owner, color, measured, _ in members
             if any(name in accuracies for _, accuracies in measured)
         ]
-        is_same = name in REFERENCES and len({row[-1] for row in having}) == 1
+        is_same = is_reference(name) and len({row[-1] for row in having}) == 1
         if len(members) == 1 or is_same:
             having = [(name, "", "", having[0][-1])]
         rows += having
@@ -260,6 +296,7 @@ def _probes(title: str, heads: Sequence[Head], said: str, members: Sequence[tupl
     for head, column in zip(heads, zip(*(row[-1] for row in rows))):
         means = [one.mean for one in column if one]
         best.append((min if head.is_error else max)(means, default=None))
-    latents = next((row[-1] for row in rows if row[0] == "latents"), None)
+    pooled = ((*results.split_row(row[0]), row[-1]) for row in rows)
+    latents = {pooling: row for name, pooling, row in pooled if name == "latents"}
     arms = getattr(members[0][-1], "arms", {})
     return Probes(title, heads, said, rows, best, latents, arms)

@@ -17,13 +17,35 @@ from data_pipelines.records import atomic
 from data_pipelines.records import sealed
 from f3tok_jax.runs import typed_json
 
-COMMONEST = "commonest"  # name of the row of probes that knows nothing of the sound
+# Names of rows of probes that know nothing of the sound: an answer that is always the same, and
+# what is learnt from labels in another order.
+COMMONEST, SHUFFLED = "commonest", "shuffled"
 TITLES = {
     COMMONEST: "always the commonest",
+    SHUFFLED: "labels shuffled",
     "log_mel": "log-mel statistics",
+    "mfcc": "MFCC statistics",
     "latents": "raw latents",
     "representations": "representations",
 }
+_POOLED = ":"  # between the name of a feature and its pooling; no arm has one in its name
+
+
+def feature_row(name: str, pooling: str) -> str:
+    """Name of the row of a feature, or an arm, pooled over time in one way."""
+    return f"{name}{_POOLED}{pooling}" if pooling else name
+
+
+def split_row(row: str) -> tuple[str, str]:
+    """The name and the pooling of a row; "" in results of before, which have one for all rows."""
+    name, _, pooling = row.partition(_POOLED)
+    return name, pooling
+
+
+def title_of(row: str) -> str:
+    """A row of probes in words."""
+    name, pooling = split_row(row)
+    return ", ".join(filter(None, (TITLES.get(name, name), pooling)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,7 +208,7 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Mean and standard deviation over `values`, one per seed, or a list per run."""
+    """Mean and standard deviation over `values`, one per seed, or a list per run or group."""
 
     mean: float
     std: float
@@ -195,10 +217,17 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureAccuracy:
-    """Of the linear probe and of the nearest neighbours."""
+    """Of the linear probe and of the nearest neighbours.
+
+    `linear` is spread over seeds, or, where groups are left out in turn, over these. Attentive
+    pooling has no neighbours; files of before have neither shuffled labels nor fits.
+    """
 
     linear: Spread
-    neighbours: float
+    neighbours: float | None = None
+    shuffled: Spread | None = None  # of the linear probe on labels in another order
+    seeds_std: float | None = None  # where `linear` is spread over groups: mean over these
+    fit: Mapping[str, Any] | None = None  # how the linear probe came to its end
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -208,7 +237,8 @@ class ArmAccuracy:
     name: str
     title: str
     linear: Spread
-    neighbours: Spread
+    neighbours: Spread | None = None
+    shuffled: Spread | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,8 +248,12 @@ class Tested:
     num_examples: int
     num_unseen: int
     majority: float
+    unseen_classes: tuple[str, ...] = ()
+    num_train: int | None = None
+    chance: float | None = None  # share of right answers of one who guesses among what was learnt
     features: Mapping[str, FeatureAccuracy] | None = None  # of a probe
     rows: tuple[ArmAccuracy, ...] | None = None  # of an ablation
+    groups: Mapping[str, "Tested"] | None = None  # each left out of what was learnt, tested alone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -228,6 +262,8 @@ class ProbedLabel:
 
     classes: tuple[str, ...] = ()
     num_train: int = 0
+    alike: str = ""  # label of the groups on which the probe's settings were chosen
+    num_groups: int = 0  # of these in what is learnt
     tests: Mapping[str, Tested]
 
 
@@ -258,9 +294,10 @@ class Probe:
     shards: str = ""
     exclude: tuple[str, ...]  # label=value, kept out of what probes learn
     only: tuple[str, ...]  # label=value, tested alone
-    pooling: str
-    num_seeds: int  # of the linear probe
-    recipe: Mapping[str, Any] | None = None
+    leave_out: str = ""  # label whose values were left out in turn
+    pooling: str  # one or several with commas between
+    num_seeds: int  # of the linear probe and of shuffled labels
+    recipe: Mapping[str, Any] | None = None  # of the linear probe; without a name X-ARES's
     labels: Mapping[str, ProbedLabel]
     map: FeatureMap | None = None  # files of before have none
 

@@ -32,6 +32,12 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Other sounds, to be tested."""
+    return str(sounds.labelled_set(tmp_path_factory.mktemp("others"), num_files=6, first=12))
+
+
+@pytest.fixture(scope="module")
 def overrides(tmp_path_factory, shards):
     folder = tmp_path_factory.mktemp("frozen")
     tiny_models.write_run(folder / "autoencoder")
@@ -131,7 +137,7 @@ def test_targets_differ_in_what_is_quantized_alone(overrides, tmp_path):
 
 
 def test_the_program_trains_every_arm_once_and_writes_a_table(
-    overrides, shards, trained, tmp_path, capsys, monkeypatch
+    overrides, shards, others, trained, tmp_path, capsys, monkeypatch
 ):
     def transcribe(workdir, folder, *, moved, num_examples, say):
         assert moved == {}
@@ -145,8 +151,8 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
     output = tmp_path / "ablation.json"
     arguments = [
         *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}", "--seeds=0"),
-        *(f"--shards={shards}", f"--test_shards=again={shards}"),
-        *("--label=speaker", "--num_seeds=2", "--num_epochs=2", f"--output={output}"),
+        *(f"--shards={shards}", f"--test_shards=again={others}", "--label=speaker"),
+        *("--num_seeds=2", "--pooling=mean,mean_std", f"--output={output}"),
         *(f"--transcribe=test={shards}", "--num_transcripts=4"),
         "--config.supervision.tasks.transcription=0.5",
     ]
@@ -160,10 +166,11 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
     ]
     test = results["labels"]["speaker"]["tests"]["again"]
     losses = arms_lib.named(["losses"])
-    names = ["log_mel", "latents", *(arm.name for arm in losses)]
+    names = ["log_mel", "mfcc", "latents", *(arm.name for arm in losses)]
+    names = [f"{name}:{how}" for name in names for how in ("mean", "mean_std")]
     assert [row["name"] for row in test["rows"]] == names
-    encoders = [row["linear"]["values"] for row in test["rows"][2:]]
-    assert all(np.shape(values) == (1, 2) for values in encoders)
+    assert {np.shape(row["linear"]["values"]) for row in test["rows"]} == {(1, 1)}
+    assert {np.shape(row["shuffled"]["values"]) for row in test["rows"]} == {(1, 2)}
     # Other weights, other accuracies; the arm without a language model transcribes nothing.
     heard = results["transcripts"]["test"]
     assert heard["num_examples"] == 3
@@ -172,9 +179,11 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         "without RQ-MTP": 0.16,
     }
     rows = [name for _, rows in tables.columns(results_lib.read(output)) for name in rows]
-    assert list(dict.fromkeys(rows)) == [results_lib.COMMONEST, *names]
+    own = [results_lib.COMMONEST, results_lib.SHUFFLED]
+    assert list(dict.fromkeys(rows)) == [*own, *names]
     said = capsys.readouterr().out
-    assert "raw latents" in said and "without RQ-MTP" in said
+    assert "raw latents" in said and "without RQ-MTP" in said and "neighbours mean_std" in said
+    assert "labels shuffled mean " in said and "chance 0.500, ± " in said
     # The same command again leaves the runs alone.
     overrides = [*overrides, "--config.supervision.tasks.transcription=0.5"]
     _train(_plan(overrides, tmp_path, seeds=(0,)))
@@ -182,7 +191,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
 
 
 def test_runs_whose_autoencoder_moved_are_probed_where_it_lies_now(
-    overrides, shards, trained, tmp_path, monkeypatch, capsys
+    overrides, shards, others, trained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(codec.Codec, "encode", _encode)
     old, new = tmp_path / "old=1", tmp_path / "new=1"
@@ -190,8 +199,8 @@ def test_runs_whose_autoencoder_moved_are_probed_where_it_lies_now(
     overrides = [*overrides, f"--config.autoencoder.workdir={old}"]
     arguments = [
         *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}"),
-        *(f"--shards={shards}", f"--test_shards=again={shards}", "--label=speaker"),
-        *("--num_seeds=1", "--num_epochs=1", f"--output={tmp_path / 'a.json'}"),
+        *(f"--shards={shards}", f"--test_shards=again={others}", "--label=speaker"),
+        *("--num_seeds=1", f"--output={tmp_path / 'a.json'}"),
     ]
     _train(_plan(overrides, tmp_path, seeds=[0]))
     old.rename(new)
@@ -228,6 +237,35 @@ def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
     assert summary.classes == ["a", "b"] and summary.tests["test"].num_examples == 10
 
 
+def test_groups_that_are_left_out_are_spread_over_and_not_runs(overrides, tmp_path):
+    runs = _plan(overrides, tmp_path)
+
+    def found(*values):
+        linear = results_lib.Spread(mean=float(np.mean(values)), std=0.0, values=values)
+        return results_lib.FeatureAccuracy(linear=linear)
+
+    def tested(first, second, groups=None):
+        features = {"full_0:mean": found(first), "full_1:mean": found(second)}
+        counts = dict(num_examples=10, num_unseen=0, majority=0.1)
+        return results_lib.Tested(**counts, features=features, groups=groups)
+
+    groups = {"ada": tested(0.2, 0.4), "bob": tested(0.8, 0.6)}
+    both = results_lib.Tested(
+        num_examples=20,
+        num_unseen=0,
+        majority=0.1,
+        features={"full_0:mean": found([0.2], [0.8]), "full_1:mean": found([0.4], [0.6])},
+        groups=groups,
+    )
+    measured = results_lib.ProbedLabel(classes=["a", "b"], tests={"test": both})
+    test = ablation_lib.summarize(measured, runs).tests["test"]
+    (row,) = test.rows
+    assert (row.name, row.title) == ("full:mean", "full, mean") and row.neighbours is None
+    assert row.linear.mean == pytest.approx(0.5)
+    assert row.linear.std == pytest.approx(np.std([0.3, 0.7]))
+    assert [one.rows[0].linear.mean for one in test.groups.values()] == pytest.approx([0.3, 0.7])
+
+
 def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
     arm = arms_lib.parse("two layers: model.num_layers=2 rq.num_heads=3")
     *_, run = _plan(overrides, tmp_path, arms=(*arms_lib.named(["losses"]), arm))
@@ -239,17 +277,17 @@ def test_an_arm_of_ones_own_changes_the_full_one(overrides, tmp_path):
 
 
 def test_a_run_that_stops_stops_the_program_with_its_code(
-    overrides, shards, monkeypatch, tmp_path, capsys
+    overrides, shards, others, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setattr(job, "start", lambda *_, **__: _ended(42))
-    assert ablation.main(_arguments(overrides, shards, tmp_path)) == 42
+    assert ablation.main(_arguments(overrides, shards, others, tmp_path)) == 42
     assert "full_0 ended with exit code 42" in capsys.readouterr().err
 
 
-def _arguments(overrides, shards, tmp_path) -> list[str]:
+def _arguments(overrides, shards, others, tmp_path) -> list[str]:
     return [
         *(f"--config={_RECIPE}", *overrides, f"--workdir={tmp_path / 'runs'}", "--seeds=0"),
-        *(f"--shards={shards}", f"--test_shards=all={shards}", "--label=digit"),
+        *(f"--shards={shards}", f"--test_shards=all={others}", "--label=digit"),
         f"--output={tmp_path / 'ablation.json'}",
     ]
 
@@ -269,15 +307,18 @@ def _arguments(overrides, shards, tmp_path) -> list[str]:
         ("--arm=full: rq.weight=0.5", "arms must have different names"),
         ("--test_shards=DIR", "--test_shards must be NAME=DIR[,NAME=DIR]"),
         ("--test_shards=a=/nowhere", "/nowhere is not a finished shard set"),
-        ("--label=digit,colour", "got 'colour', which none of them has"),
+        ("--label=digit,colour", "the label 'colour' must have at least two values"),
         ("--label=", "--label must name a label"),
         ("--only=digit", "--only must be label=value, got 'digit'"),
+        ("--test_shards=again=SHARDS", "whose source is among those learnt from"),
+        ("--group=room", "--group=room must be a label of every record"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_before_training(
-    change, message, overrides, shards, trained, tmp_path, capsys
+    change, message, overrides, shards, others, trained, tmp_path, capsys
 ):
-    assert ablation.main([*_arguments(overrides, shards, tmp_path), change]) == 1
+    change = change.replace("SHARDS", shards)
+    assert ablation.main([*_arguments(overrides, shards, others, tmp_path), change]) == 1
     error = capsys.readouterr().err
     assert error.startswith("f3tok_jax.ablation: ") and error.count("\n") == 1 and message in error
     assert not trained
@@ -302,10 +343,10 @@ def test_an_arm_that_is_done_is_held_to_data_that_lies_elsewhere(overrides, trai
 
 
 def test_transcripts_of_arms_that_transcribe_nothing_are_refused(
-    overrides, shards, trained, tmp_path, capsys
+    overrides, shards, others, trained, tmp_path, capsys
 ):
     arguments = [
-        *_arguments(overrides, shards, tmp_path),
+        *_arguments(overrides, shards, others, tmp_path),
         "--arms=targets",
         f"--transcribe=a={shards}",
     ]

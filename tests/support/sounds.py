@@ -33,10 +33,12 @@ def speechlike(seconds: float = 1.0, sample_rate: int = 16_000) -> np.ndarray:
     return 0.1 * envelope * buzz + 1e-4 * rng.normal(size=len(time))
 
 
-def write_folder(folder: pathlib.Path, *, num_files: int = 8, rate: int = 16_000) -> pathlib.Path:
-    """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`."""
+def write_folder(
+    folder: pathlib.Path, *, num_files: int = 8, first: int = 0, rate: int = 16_000
+) -> pathlib.Path:
+    """Writes tones of different pitch and length, `{digit}_{speaker}_{index}.wav`, from `first` on."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(num_files):
+    for index in range(first, first + num_files):
         sound = tone(0.3 + 0.11 * index, rate=rate, hertz=200.0 + 50.0 * index)
         name = f"{index % 10}_{('ada', 'bob')[index % 2]}_{index}.wav"
         soundfile.write(folder / name, sound, rate, subtype="PCM_16")
@@ -78,12 +80,15 @@ def tokenizer(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def labelled_set(folder: pathlib.Path, *, num_files: int = 8, texts: bool = True) -> pathlib.Path:
+def labelled_set(
+    folder: pathlib.Path, *, num_files: int = 8, first: int = 0, texts: bool = True
+) -> pathlib.Path:
     """A shard set of tones with the labels digit and speaker and, of every other one, a text.
 
-    They get longer, by 0.11 s from 0.3 s on, and segments are of a second.
+    They get longer, by 0.11 s from 0.3 s on, and segments are of a second. Sets with another
+    `first` index share no sound.
     """
-    files = write_folder(folder / "sounds", num_files=num_files)
+    files = write_folder(folder / "sounds", num_files=num_files, first=first)
     table = "file,text\n"
     for index, path in enumerate(sorted(files.iterdir(), key=lambda p: int(p.stem.split("_")[2]))):
         table += f"{path.name},{f'tone {index}' if index % 2 == 0 else ''}\n"

@@ -38,8 +38,13 @@ def test_the_same_features_make_the_same_map_and_signs_do_not_flip():
 
 def test_labels_stand_beside_evenly_spaced_clips():
     examples = features_lib.Examples(
-        {"latents": np.eye(10, dtype=np.float32), "log_mel": np.ones((10, 3), np.float32)},
+        {
+            "latents": np.eye(10, dtype=np.float32),
+            "log_mel": np.ones((10, 3), np.float32),
+            "latents:attentive": np.ones((10, 32, 2), np.float32),
+        },
         [{"digit": str(index)} if index != 4 else {} for index in range(10)],
+        [""] * 10,
         [""] * 10,
     )
     found = maps.draw(examples, ["digit"], max_clips=5)
