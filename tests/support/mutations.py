@@ -426,4 +426,53 @@ _MODULES = [
     ),
 ]
 
-ALL = (*_MATHEMATICS, *_MODULES)
+_PROBES = [
+    *_of(
+        "probing/logistic_probe.py",
+        "probing/test_logistic_probe.py",
+        (
+            "a strength is chosen on other clips of the same groups",
+            "yield fold_of[places] == fold",
+            "yield np.arange(len(groups)) % count == fold",
+        ),
+        (
+            "a fit that has not come to its end passes",
+            "if not gradient <= recipe.gradient_tolerance:",
+            "if np.isnan(gradient):",
+        ),
+    ),
+    *_of(
+        "probing/xares_probe.py",
+        "probing/test_xares_probe.py",
+        (
+            "a probe whose loss still falls passes",
+            "if not curve.is_at_its_end:",
+            "if curve.known < 0:",
+        ),
+    ),
+    *_of(
+        "probing/classifiers.py",
+        "probing/test_measurement.py",
+        (
+            "shuffled labels stay in their order",
+            "return np.random.default_rng([seed, 2]).permutation(self.classes)",
+            "return self.classes",
+        ),
+    ),
+    *_of(
+        "probing/held_out.py",
+        "probing/test_held_out.py",
+        (
+            "a sound may be learnt and tested",
+            '("sound", train.sounds, test.sounds)',
+            '("sound", (), test.sounds)',
+        ),
+        (
+            "the group that is tested is learnt, too",
+            "train.select([labels[by] != value for labels in train.labels])",
+            "train.select([True for labels in train.labels])",
+        ),
+    ),
+]
+
+ALL = (*_MATHEMATICS, *_MODULES, *_PROBES)

@@ -47,6 +47,35 @@ def test_representation_runs_show_their_curves_and_probes(tmp_path):
     assert "No results" not in said and "/data/set" not in said
 
 
+def test_probes_of_several_poolings_stand_beside_chance_and_shuffled_labels(tmp_path):
+    def row(accuracy):
+        linear = {"mean": accuracy, "std": 0.1, "values": [[accuracy - 0.1], [accuracy + 0.1]]}
+        shuffled = {"mean": 0.105, "std": 0.02, "values": [0.1]}
+        return {"linear": linear, "neighbours": None, "shuffled": shuffled}
+
+    found = reported_runs.probes(0.9, leave_out="speaker", pooling="mean,thirds")
+    found["recipe"] = {"name": "logistic"}
+    test = {"num_examples": 500, "num_unseen": 0, "majority": 0.111, "chance": 0.1}
+    test["features"] = {
+        f"{name}:{how}": row(accuracy + shift)
+        for name, accuracy in (("mfcc", 0.5), ("latents", 0.6), ("representations", 0.7))
+        for how, shift in (("mean", 0.0), ("thirds", 0.05))
+    }
+    test["groups"] = {"ada": test | {"num_examples": 250}}
+    label = {"classes": list("0123456789"), "alike": "speaker", "tests": {"test": test}}
+    found["labels"] = {"digit": label}
+    run = reported_runs.write_representation(tmp_path / "a", 0.9, probe=found)
+    said = "".join(_write_page(tmp_path, [run]).said)
+    assert "digittest: 500; 10 classes, chance 0.100" in said
+    assert "labels shuffled0.105± 0.020" in said and "MFCC statistics, thirds0.550± 0.100" in said
+    # Raw latents of the same pooling are what is gained over.
+    assert "representations, thirds0.750± 0.100+0.100 to raw latents" in said
+    assert "raw latents, thirds0.650± 0.100representations" in said
+    assert "Mean and spread over each speaker left out of what is learnt." in said
+    assert "logistic regression taken to its end" in said and "(speaker)" in said
+    assert "pooled over time by mean, thirds." in said
+
+
 def test_what_a_run_has_cost_stands_beside_its_steps(tmp_path):
     runs = [reported_runs.write_representation(tmp_path / name, 0.8) for name in ("a", "b")]
     mark = ledger.Mark(20, {"step": 800.0})
