@@ -127,6 +127,10 @@ def _by_arms(test: results_lib.Tested, names: Mapping[str, str]) -> results_lib.
     for row, one in test.features.items():
         name, pooling = results_lib.split_row(row)
         found.setdefault(results_lib.feature_row(names[name], pooling), []).append(one)
+    order = list(dict.fromkeys(names.values()))  # what needs no training first
+    ordered = sorted(
+        found.items(), key=lambda entry: order.index(results_lib.split_row(entry[0])[0])
+    )
     rows = [
         results_lib.ArmAccuracy(
             name=row,
@@ -135,7 +139,7 @@ def _by_arms(test: results_lib.Tested, names: Mapping[str, str]) -> results_lib.
             neighbours=_spread_of_all([one.neighbours for one in of_row]),
             shuffled=_spread_of_all([one.shuffled and one.shuffled.values for one in of_row]),
         )
-        for row, of_row in found.items()
+        for row, of_row in ordered
     ]
     return dataclasses.replace(test, features=None, rows=rows, groups=groups)
 

@@ -237,11 +237,19 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
                 linear, neighbours = one.linear, one.neighbours and one.neighbours.mean
                 rows[one.name] = Accuracy(linear.mean, linear.std, neighbours)
             found.append((head, rows))
+    pooled: dict[str, list[str]] = {}
+    for row in dict.fromkeys(row for _, rows in found for row in rows):
+        pooled.setdefault(results.split_row(row)[0], []).append(row)
     for name, of_set in (getattr(result, "transcripts", None) or {}).items():
         for kind in ("characters", "words"):
             head = Head(f"wrong {kind}", name, of_set.num_examples, is_error=True)
             rates = {row.name: getattr(row, kind) for row in of_set.rows}
-            rows = {row: Accuracy(rate.mean, rate.std) for row, rate in rates.items()}
+            # An arm transcribes alike however its features were pooled.
+            rows = {
+                row: Accuracy(rate.mean, rate.std)
+                for arm, rate in rates.items()
+                for row in pooled.get(arm, [arm])
+            }
             found.append((head, rows))
     return found
 
