@@ -22,7 +22,7 @@ from f3tok_jax.models import rq_mtp
 from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.probing import disturbances as disturbances_lib
 from f3tok_jax.probing import hearing
-from f3tok_jax.probing import probes
+from f3tok_jax.probing import measurement
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
 from f3tok_jax.runs import results as results_lib
@@ -252,7 +252,7 @@ def _row(name: str, found: Sequence[Sequence[Labels]]) -> results_lib.StableLabe
     """Of one arm: a list of runs of a list of seeds."""
 
     def spread(value: Callable[[Labels], float]) -> results_lib.Spread:
-        return probes.spread([[value(one) for one in run] for run in found])
+        return measurement.spread([[value(one) for one in run] for run in found])
 
     return results_lib.StableLabels(
         name=name,
