@@ -143,8 +143,8 @@ _MATHEMATICS = [
         ),
         (
             "the midpoint is taken at the step's beginning",
-            "slope = at(x + 0.5 * step * slope, start + 0.5 * step)",
-            "slope = at(x + 0.5 * step * slope, start)",
+            "middles = embed(times[:-1] + 0.5 * steps)",
+            "middles = embed(times[:-1])",
         ),
     ),
     *_of(
