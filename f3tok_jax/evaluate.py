@@ -67,6 +67,8 @@ def _parser() -> command.Parser:
     add("--batch_size", type=int, help="sounds coded at a time; default 8")
     text = "examples of a second or more that ViSQOL hears, slowly; 0 for none; default 2"
     add("--visqol_examples", type=int, help=text)
+    text = "dBFS of the peak with commas, -40 to 0 for example: at each the model hears every sound"
+    add("--levels", type=command.values(float), metavar="DB", help=text)
     add = parser.add_argument_group("generation").add_argument
     text = "recordings that a classifier of generated sound is trained on"
     names = ("--classifier_shards", "--judge_shards")

@@ -127,6 +127,7 @@ def evaluate(
     batch_size: int = 8,
     visqol_examples: int = 2,
     num_listen: int = 4,
+    levels: Sequence[float] = (),
     judges: panel.Choice = panel.Choice(),
     say: Callable[[str], None] = print,
 ) -> results_lib.Reconstruction:
@@ -144,6 +145,7 @@ def evaluate(
         visqol_examples: how many examples of a second or more ViSQOL hears; it takes over a second
             of a core per second of sound.
         num_listen: examples of which sounds are written.
+        levels: dBFS of the peak, at most 0, at which the model hears every sound once more.
         judges: who hears some of the examples, in every row.
         say: where messages go.
 
@@ -161,6 +163,8 @@ def evaluate(
     ):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
+    if wrong := [level for level in levels if not -120 <= level <= 0]:
+        raise ValueError(f"--levels must be dBFS of a peak, -120 to 0, got {wrong[0]:g}")
     judges.found()
     run = lineage.Lineage.read(workdir, step, stage="autoencoder")
     codec = codec_lib.Codec.load(run, say=say)
@@ -172,7 +176,10 @@ def evaluate(
     model = rows_lib.Model(codec, batch_size=batch_size, num_samples=longest)
     say(f"fitting the PCA reference on {fit_shards}")
     rows = rows_lib.make_rows(
-        model, fit_pca(fit_shards, geometry), baselines.MelCodec(**vars(geometry))
+        model,
+        fit_pca(fit_shards, geometry),
+        baselines.MelCodec(**vars(geometry)),
+        levels_db=levels,
     )
     missing = metrics.missing() | ({"opus": reason} if (reason := opus.missing()) else {})
     for name, reason in missing.items():
@@ -203,6 +210,7 @@ def evaluate(
         seconds=sum(len(example.waveform) for example in examples) / rate,
         unreadable=unreadable,
         noise_seed=rows_lib.NOISE_SEED,
+        silence_db=model.silence_db(),
         missing=missing,
         metrics=scores_lib.columns(),
         judged=jury.close({row.name: row.title for row in rows}),
@@ -223,6 +231,7 @@ def format_table(results: results_lib.Reconstruction) -> str:
         f"rank {latents.effective_rank:.1f}, over {latents.num_frames} frames",
         "Frechet distance of log spectra (lower): "
         + ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances),
+        f"silence comes out at {results.silence_db:.0f} dBFS",
         *(f"{name}: {reason}" for name, reason in results.missing.items()),
         *(panel.format_tables(results.judged) if results.judged else ()),
         f"{results.num_examples} examples, {results.seconds:.1f} s of sound",

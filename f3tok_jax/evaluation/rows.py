@@ -20,6 +20,8 @@ from f3tok_jax.inference import codec as codec_lib
 
 NOISE_SEED = 0
 ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
+_SILENCE_SECONDS = 2.0
+_LEAST_DB = -200.0  # dBFS, of what is nothing at all
 
 Waveforms = list[np.ndarray]
 
@@ -63,13 +65,51 @@ class Model:
         if alpha:
             noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
             latents = [row + alpha * more for row, more in zip(latents, noise)]
+        return self._decode(latents, examples)
+
+    def reconstruct_at(
+        self, examples: Sequence[examples_lib.Example], *, level_db: float
+    ) -> Waveforms:
+        """Codes each sound with its peak at `level_db` dBFS, and brings it back to its own level."""
+        peaks = [float(np.abs(example.waveform).max()) for example in examples]
+        gains = [10 ** (level_db / 20) / peak if peak else 1.0 for peak in peaks]
+        sounds = [
+            (gain * example.waveform).astype(np.float32) for gain, example in zip(gains, examples)
+        ]
+        options = dict(batch_size=self._batch_size, expected=self._num_samples)
+        decoded = self._decode(self.codec.encode(sounds, **options), examples)
+        return [sound / gain for sound, gain in zip(decoded, gains)]
+
+    def silence_db(self) -> float:
+        """Rms of what digital silence comes out as, dBFS."""
+        silence = np.zeros(round(_SILENCE_SECONDS * self.codec.sample_rate), np.float32)
+        (sound,) = self.codec.decode(self.codec.encode([silence]))
+        power = float(np.mean(np.square(sound[: len(silence)], dtype=np.float64)))
+        return max(10 * np.log10(power), _LEAST_DB) if power else _LEAST_DB
+
+    def _decode(
+        self, latents: Sequence[np.ndarray], examples: Sequence[examples_lib.Example]
+    ) -> Waveforms:
         longest = self.codec.num_latents(self._num_samples)
         decoded = self.codec.decode(latents, batch_size=self._batch_size, expected=longest)
         return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
 
 
-def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) -> list[Row]:
-    """The rows of the table, in order; those of Opus where its programs are."""
+def make_rows(
+    model: Model,
+    pca: baselines.PcaCodec,
+    mel: baselines.MelCodec,
+    *,
+    levels_db: Sequence[float] = (),
+) -> list[Row]:
+    """The rows of the table, in order; those of Opus where its programs are.
+
+    Args:
+        model: the autoencoder.
+        pca: reference.
+        mel: reference.
+        levels_db: dBFS of the peak, at which the model hears every sound in a row each.
+    """
     noisy = (
         "The decoder given latents with Gaussian noise of rms {:g} added, to be held against the "
     )
@@ -84,6 +124,16 @@ def make_rows(model: Model, pca: baselines.PcaCodec, mel: baselines.MelCodec) ->
         for alpha in ALPHAS
     ]
 
+    rows += [
+        Row(
+            name=f"model_peak_{level:g}",
+            title=f"model, peak {level:g} dBFS",
+            description=f"Each sound heard with its peak at {level:g} dBFS, and brought back to the "
+            "level of its recording: what the model makes of quiet and of loud sound.",
+            reconstruct=functools.partial(model.reconstruct_at, level_db=level),
+        )
+        for level in levels_db
+    ]
     return [
         *rows,
         Row(

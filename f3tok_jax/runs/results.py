@@ -149,6 +149,7 @@ class Reconstruction:
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]
     spectral_frechet_distance: Mapping[str, float] | None = None
+    silence_db: float | None = None  # rms of what silence comes out as, dBFS
     judged: Judged | None = None
     sounds: tuple[Sounds, ...] = typed_json.named("listen")
 

@@ -72,6 +72,7 @@ def run(tmp_path_factory, workdir, shards, said):
                 "--batch_size=3",
                 "--listen=2",
                 "--judge_examples=3",
+                "--levels=-40,0",
             ]
         )
     assert code == 0
@@ -91,6 +92,8 @@ def test_table_has_every_row_and_column(run):
         "model_alpha_0.25",
         "model_alpha_0.5",
         "model_alpha_1",
+        "model_peak_-40",
+        "model_peak_0",
         "pca",
         "mel_griffin_lim",
         *([] if opus.missing() else ["opus_6", "opus_12", "opus_24"]),
@@ -135,6 +138,11 @@ def test_latents_are_measured(run):
     assert 0.0 <= latents["effective_rank"] <= 8.0
 
 
+def test_what_silence_becomes_is_measured(run, said):
+    silence = json.loads(run.read_text())["silence_db"]
+    assert -200 <= silence < 0 and f"silence comes out at {silence:.0f} dBFS" in said.getvalue()
+
+
 def test_spectra_of_every_row_are_compared_with_the_originals(run):
     results = json.loads(run.read_text())
     distances = results["spectral_frechet_distance"]
@@ -166,6 +174,7 @@ def test_sounds_are_beside_the_results(run):
         (["--step=4"], "step 4"),
         (["--step=5"], "no checkpoint asked for"),
         (["--batch_size=0"], "--batch_size must be at least 1, got 0"),
+        (["--levels=-20,3"], "--levels must be dBFS of a peak, -120 to 0, got 3"),
         (["--judges=nobody"], "--judges must be all, none or some of pocketsphinx"),
         (["--seed=1", "--steps=4,8"], "--seed, --num_steps cannot be given for"),
         (["--renormalize=perhaps"], "must be values with commas between, got 'perhaps'"),

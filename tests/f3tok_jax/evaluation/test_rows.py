@@ -14,21 +14,25 @@ from f3tok_jax.inference import codec
 
 
 class _Frames:
-    """An autoencoder whose latents are raw frames times a weight."""
+    """An autoencoder whose latents are raw frames times a weight, and that adds a hiss."""
 
-    samples_per_latent = 4
+    samples_per_latent, sample_rate = 4, 100
+
+    def __init__(self, hiss: float = 0.0):
+        self._hiss = hiss
 
     def apply(self, variables, array, *, method):
         weight = variables["params"]["weight"]
         if method == "waveform_to_latents":
             padded = jnp.pad(array, ((0, 0), (0, -array.shape[1] % 4)))
             return weight * padded.reshape(len(array), -1, 4)
-        return (array / weight).reshape(len(array), -1)
+        return (array / weight).reshape(len(array), -1) + self._hiss
 
 
-def _model(batch_size: int = 3) -> rows_lib.Model:
+def _model(batch_size: int = 3, *, hiss: float = 0.0) -> rows_lib.Model:
     params = {"weight": jnp.float32(2.0)}
-    return rows_lib.Model(codec.Codec(_Frames(), params), batch_size=batch_size, num_samples=10)
+    found = codec.Codec(_Frames(hiss), params)
+    return rows_lib.Model(found, batch_size=batch_size, num_samples=10)
 
 
 def _examples(*lengths: int) -> list[examples_lib.Example]:
@@ -102,3 +106,21 @@ def test_repeated_decoding_is_equal(alpha):
     one, two = (_model().reconstruct(examples, alpha=alpha) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_sound_is_heard_at_a_level_and_brought_back_to_its_own():
+    given = _examples(10, 7)
+    silence = examples_lib.Example(key="silence", waveform=np.zeros(4, np.float32))
+    for level, hiss in ((0.0, 1e-3), (-40.0, 1e-3), (-40.0, 0.0)):
+        found = _model(hiss=hiss).reconstruct_at([*given, silence], level_db=level)
+        for one, example in zip(found, given):
+            # Beside a quiet sound the same hiss is the louder.
+            peak = np.abs(example.waveform).max()
+            expected = example.waveform + hiss * peak * 10 ** (-level / 20)
+            np.testing.assert_allclose(one, expected, atol=1e-5 * peak)
+        np.testing.assert_allclose(found[2], hiss, atol=1e-7)
+
+
+@pytest.mark.parametrize("hiss, wanted", [(1e-3, -60.0), (0.0, -200.0), (1e-12, -200.0)])
+def test_silence_is_what_comes_of_none(hiss, wanted):
+    assert _model(hiss=hiss).silence_db() == pytest.approx(wanted, abs=1e-3)
