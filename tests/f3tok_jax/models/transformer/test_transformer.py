@@ -65,13 +65,8 @@ def test_segments_never_see_each_other_and_equal_their_own_runs():
 
 
 @pytest.mark.parametrize(
-    "fields, at_once",
-    [
-        (dict(qkv_bias=True), False),
-        (dict(qk_norm=True, window=5), True),
-        (dict(qk_norm=True, window=5), False),
-        (dict(num_kv_heads=4, window=1), True),
-    ],
+    "fields",
+    [dict(qkv_bias=True), dict(qk_norm=True, window=5), dict(num_kv_heads=4, window=1)],
 )
 def test_steps_of_any_size_equal_the_whole(fields):
     model, variables = _make(**fields)
