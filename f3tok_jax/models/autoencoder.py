@@ -267,7 +267,7 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
         if widths[i + 1] != widths[i]:
             shortcut.append(conv(widths[i], (1, 1), name="shortcut"))
         if strides != (1, 1):
-            shortcut.append(sl.Upsample2D.Config(strides))
+            shortcut.append(upsampling.Upsample2D.Config(strides))
         up = upsampling.CausalConv2DTranspose.Config(
             widths[i],
             kernel_of(strides),

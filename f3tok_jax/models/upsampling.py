@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Causal transposed convolution over time and frequency, in two formulations of the same
-function."""
+"""Upsampling over time and frequency: causal transposed convolution, in two formulations of the same
+function, and repetition."""
 
 import dataclasses
 import fractions
 import functools
+import itertools
 import math
 
 from flax import linen as nn
@@ -46,8 +47,9 @@ def transposed_conv(
     # The full result has kernel - stride entries too many: in time all are dropped at the end,
     # which is causality; in frequency half at either end.
     crops = (0, (kernel.shape[1] - strides[1]) // 2)
-    options = dict(strides=strides, crops=crops, num_past=num_past)
-    dilated, subpixel = (functools.partial(form, **options) for form in (_dilated, _subpixel))
+    options = strides, crops, num_past
+    dilated = lambda x, kernel: _dilated(x, kernel, *options)  # noqa: E731
+    subpixel = lambda x, kernel: _subpixel(x, kernel, *options)  # noqa: E731
     if formulation == "transposed":
         return dilated(x, kernel)
     if formulation == "subpixel":
@@ -57,11 +59,15 @@ def transposed_conv(
     raise ValueError(f"formulation must be one of {FORMULATIONS}, got {formulation!r}")
 
 
-def _dilated(x, kernel, *, strides, crops, num_past):
-    skips = (strides[0] * num_past, 0)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _dilated(x, kernel, strides, crops, num_past):
+    """With the gradients of what it is the transpose of, a convolution with strides: those that JAX
+    writes dilate both sides, and a TPU's compiler turns whole activations round for them."""
     padding = [
         (size - 1 - crop - skip, stride - 1 + crop)
-        for size, stride, crop, skip in zip(kernel.shape[:2], strides, crops, skips, strict=True)
+        for size, stride, crop, skip in zip(
+            kernel.shape[:2], strides, crops, (strides[0] * num_past, 0), strict=True
+        )
     ]
     return jax.lax.conv_general_dilated(
         x,
@@ -73,7 +79,31 @@ def _dilated(x, kernel, *, strides, crops, num_past):
     )
 
 
-def _subpixel(x, kernel, *, strides, crops, num_past):
+def _dilated_forward(x, kernel, strides, crops, num_past):
+    return _dilated(x, kernel, strides, crops, num_past), (x, kernel)
+
+
+def _dilated_backward(strides, crops, num_past, saved, cotangent):
+    x, kernel = saved
+    padding = [
+        (crop + stride * past, size - stride - crop)
+        for size, stride, crop, past in zip(
+            kernel.shape[:2], strides, crops, (num_past, 0), strict=True
+        )
+    ]
+
+    def strided(kernel):
+        return jax.lax.conv_general_dilated(
+            cotangent, kernel, strides, padding, dimension_numbers=("NHWC", "HWOI", "NHWC")
+        )
+
+    return strided(kernel), *jax.linear_transpose(strided, kernel)(x)
+
+
+_dilated.defvjp(_dilated_forward, _dilated_backward)
+
+
+def _subpixel(x, kernel, strides, crops, num_past):
     # y[s m + r] = sum_q x[m - q] w[s q + r + crop]: taps q and phases r of the kernel, zero
     # outside it.
     pads, taps, padding = [], [], []
@@ -99,6 +129,59 @@ def _subpixel(x, kernel, *, strides, crops, num_past):
     b, t, f, _ = y.shape
     y = y.reshape(b, t, f, *strides, c_out).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(b, t * strides[0], f * strides[1], c_out)
+
+
+def repeated(x: jax.Array, rates: tuple[int, int]) -> jax.Array:
+    """Each frame and bin of `x` [b, t, f, c] as often as `rates` say, one after the other.
+
+    A TPU's compiler takes six times as long to write a broadcast array, and to sum its gradient, as
+    to add arrays that are dilated, and strided ones.
+    """
+    return jax.lax.platform_dependent(
+        x,
+        tpu=lambda x: _added_up(x, rates),
+        default=lambda x: jnp.repeat(jnp.repeat(x, rates[0], axis=1), rates[1], axis=2),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _added_up(x, rates):
+    """The sum of `x` dilated, once for each place of a repetition."""
+    zero = jnp.zeros((), x.dtype)
+    places = itertools.product(*map(range, rates))
+    return sum(
+        jax.lax.pad(
+            x,
+            zero,
+            [
+                (0, 0, 0),
+                *((i, rate - 1 - i, rate - 1) for i, rate in zip(place, rates, strict=True)),
+                (0, 0, 0),
+            ],
+        )
+        for place in places
+    )
+
+
+def _added_up_backward(rates, _, cotangent):
+    places = itertools.product(*map(range, rates))
+    return (sum(cotangent[:, i :: rates[0], j :: rates[1]] for i, j in places),)
+
+
+_added_up.defvjp(lambda x, rates: (_added_up(x, rates), None), _added_up_backward)
+
+
+class Upsample2D(sl.Upsample2D):
+    """The layer of that name by `repeated`."""
+
+    class Config(sl.Upsample2D.Config):
+        def make(self) -> "Upsample2D":
+            return Upsample2D(self, name=self.name)
+
+    def layer(self, x, *, training, constants=None):
+        rates = self.config.rate
+        mask = jnp.repeat(x.mask, rates[0], axis=1)
+        return type(x)(repeated(x.values, rates), mask)
 
 
 def _scaled_lecun_normal(strides: tuple[int, int]) -> nn.initializers.Initializer:

@@ -76,6 +76,26 @@ def test_auto_is_subpixel_on_a_cpu_and_dilated_on_a_tpu():
     assert "lhs_dilate = [2, 1]" in on("tpu")
 
 
+@pytest.mark.parametrize("rates", [(1, 2), (2, 1), (1, 3), (2, 3)])
+def test_repetition_is_the_same_in_both_forms(rates):
+    x, _ = _operands((4, 3))
+    weights = np.random.default_rng(1).normal(size=(2, 4 * rates[0], 5 * rates[1], 3))
+    expected = x.repeat(rates[0], axis=1).repeat(rates[1], axis=2)
+    gradient = weights.reshape(2, 4, rates[0], 5, rates[1], 3).sum(axis=(2, 4))
+    for form in (upsampling.repeated, upsampling._added_up):
+        y, pull_back = jax.vjp(lambda x: form(x, rates), x)
+        np.testing.assert_array_equal(y, expected)
+        (found,) = pull_back(weights.astype(np.float32))
+        np.testing.assert_allclose(found, gradient, atol=1e-5)  # sums of six at most
+    lowered = lambda platform: (
+        jax.jit(lambda x: upsampling.repeated(x, rates))
+        .trace(x)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
+    assert "stablehlo.pad" in lowered("tpu") and "stablehlo.pad" not in lowered("cpu")
+
+
 @pytest.mark.parametrize("formulation", upsampling.FORMULATIONS)
 def test_steps_equal_whole(formulation):
     config = upsampling.CausalConv2DTranspose.Config(
