@@ -121,7 +121,8 @@ def compile_part(
     except jax.errors.JaxRuntimeError as error:
         per_chip = config.data.batch_size / target.num_chips
         lever = "lower config.data.batch_size or raise config.optimizer.accumulate"
-        raise _explained(error, "step", config, target, per_chip, lever) from error
+        _explain(error, "step", config, target, per_chip, lever)
+        raise
 
 
 def compile_statistics(
@@ -145,7 +146,8 @@ def compile_statistics(
     except jax.errors.JaxRuntimeError as error:
         per_chip = rows / target.num_chips
         lever = "lower config.data.crop_frames"
-        raise _explained(error, "statistics", config, target, per_chip, lever) from error
+        _explain(error, "statistics", config, target, per_chip, lever)
+        raise
     amount = stage.per_batch * rows / config.data.batch_size
     work = dataclasses.replace(stage, per_batch=amount, model_flops=0.0)
     return compiled.statistics, work, -(-stage.statistics.num_examples // rows)
@@ -281,20 +283,22 @@ def _seconds_and_work(cost: hlo_cost.Cost, chip: slices.Chip) -> dict[str, float
     return {"estimated_seconds": seconds, "flops": flops, "bytes": num_bytes}
 
 
-def _explained(
+def _explain(
     error: Exception,
     what: str,
     config: ml_collections.ConfigDict,
     target: slices.Slice,
     per_chip: float,
     lever: str,
-) -> Exception:
-    """The compiler's refusal for lack of memory as one sentence; any other error as it is."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return error
-    sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", str(error))
-    needed, available = sizes.groups() if sizes else ("more", "less")
-    return MemoryDoesNotFitError(
+) -> None:
+    """Raises the compiler's refusal for lack of memory as one sentence; is silent of other errors."""
+    said = str(error)
+    if "RESOURCE_EXHAUSTED" not in said:
+        return
+    sizes = re.search(r"\(([\d.]+[KMGT]?)\) exceeds available \w+ \(([\d.]+[KMGT]?)\)", said)
+    # Of memory of another kind the compiler says it in other words.
+    got = "{} needed of {}".format(*sizes.groups()) if sizes else f"{said.splitlines()[0]:.300}"
+    raise MemoryDoesNotFitError(
         f"the {what} of {config.stage}:{config.preset} must fit the memory of a chip of {target}, "
-        f"got {needed} needed of {available}, with {per_chip:g} examples per chip; {lever}"
-    )
+        f"got {got}, with {per_chip:g} examples per chip; {lever}"
+    ) from error

@@ -27,6 +27,9 @@ from f3tok_jax.models.transformer import attention_tiles
 _POSITIONS = 1024
 # Of the heads of queries of one head of keys in a step, at most if they are several.
 _QUERIES = 2048
+# Bytes of vector memory that a kernel may take where several steps share a head of keys, whose
+# gradients they write in float32: at little effort more than the compiler's own limit of 16 MiB.
+_MEMORY = 24 * 2**20
 
 
 def attend(
@@ -191,7 +194,10 @@ class _Arrays:
             out_specs=[spec for _, spec in outputs],
             out_shape=arrays,
             interpret=shape.interpret,
-            compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel")),
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "parallel"),
+                vmem_limit_bytes=_MEMORY if self.sharing > 1 else None,
+            ),
             cost_estimate=pl.CostEstimate(
                 flops=2 * num_products * scores * width,
                 transcendentals=scores,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from f3tok_jax.devices import sharding
+from f3tok_jax.devices import slices
 from f3tok_jax.models.transformer import attention
 from f3tok_jax.models.transformer import attention_kernel
 from f3tok_jax.models.transformer import attention_tiles
@@ -184,3 +185,25 @@ def test_auto_is_a_kernel_where_length_and_platform_suit():
     assert "tpu_custom_call" not in text(60, 128, "tpu")
     assert "tpu_custom_call" not in text(512, 48, "tpu")
     assert "tpu_custom_call" not in text(512, 128, "cpu")
+
+
+def test_many_heads_of_long_rows_fit_a_tpus_vector_memory(tpu_compiler):
+    """As of Qwen3-4B, of which several steps share a head of keys, compiled as quickly as can be."""
+    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    device = slices.devices(slices.parse("v5p:2x2x1"))[0]
+    heads = lambda count: jax.ShapeDtypeStruct((8, count, 1024, 128), jnp.bfloat16)
+    angles = jax.ShapeDtypeStruct((8, 1024, 128), jnp.float32)
+    segments = jax.ShapeDtypeStruct((8, 1024), jnp.int32)
+    shape = attention_tiles.Shape(True, 0, 1e-6, "total")
+
+    def loss(query, key, value, cosines, sines, segments):
+        scales = (jnp.ones(128, jnp.float32),) * 2
+        rotation = cosines, sines
+        found = attention_kernel.attend(query, key, value, scales, rotation, segments, shape)
+        return jnp.sum(found.astype(jnp.float32) ** 2)
+
+    on = jax.sharding.SingleDeviceSharding(device)
+    gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)), in_shardings=on, out_shardings=on)
+    arguments = heads(32), heads(8), heads(8), angles, angles, segments
+    compiled = gradients.lower(*arguments).compile()
+    assert [one.shape[1] for one in compiled.out_info] == [32, 8, 8]
