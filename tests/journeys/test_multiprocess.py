@@ -205,6 +205,7 @@ def test_told_to_one_both_leave_wherever_they_are_and_the_rerun_ends_as_undistur
     assert toy_run.fingerprints(workdir) == toy_run.fingerprints(undisturbed)
 
 
+@pytest.mark.slow  # half a minute of waiting; test_session shows it of one process
 @pytest.mark.reliability("R15")
 def test_a_peer_that_stands_still_ends_both_with_stacks(shards, cache, tmp_path):
     workdir = tmp_path / "run"

@@ -119,6 +119,7 @@ def test_first_step_is_as_it_was():
     assert found == pytest.approx(_GOLDEN, rel=1e-3), f"see _GOLDEN; now {found}"
 
 
+@pytest.mark.slow  # test_generation_loss shows it of its stage, with what all have in common
 def test_microbatches_add_up_to_the_batch():
     _, state, _ = _adversarial()
     results = []

@@ -85,7 +85,7 @@ def test_eight_devices_see_the_losses_of_one(one_device):
             np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["all", "low_rank"])
+@pytest.mark.parametrize("kind", [pytest.param("all", marks=pytest.mark.slow), "low_rank"])
 def test_the_language_model_is_trained_by_its_difference_where_it_is_to_be(kind):
     grads, metrics = tiny_generation.gradients_of_step(
         f"--config.language_model.train={kind}", "--config.flow.text_weight=1.0"

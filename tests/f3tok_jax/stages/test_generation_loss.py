@@ -46,7 +46,8 @@ def even():
 @pytest.mark.parametrize(
     "change",
     [
-        ("--config.optimizer.accumulate=2",),
+        # test_microbatches_lose_and_learn_what_the_batch_does has as much of it.
+        pytest.param(("--config.optimizer.accumulate=2",), marks=pytest.mark.slow),
         ("--config.packing.examples=4", "--config.packing.patches=12",
          "--config.packing.positions=24"),
     ],
