@@ -40,6 +40,7 @@ def _report(given: argparse.Namespace) -> None:
     from data_pipelines.records import atomic
     from f3tok_jax.reporting import page
     from f3tok_jax.runs import history
+    from f3tok_jax.runs import probe_results
     from f3tok_jax.runs import results
 
     runs = history.read_all(given.runs)
@@ -47,7 +48,7 @@ def _report(given: argparse.Namespace) -> None:
     paths = [pathlib.Path(path).resolve() for path in given.tables]
     named = {"/".join(path.parts[-2:]): results.read(path) for path in paths if path not in inside}
     for name, result in named.items():
-        if not isinstance(result, results.Probe):
+        if not isinstance(result, probe_results.Probe):
             raise ValueError(f"--tables wants files of probe and ablation, got {name}")
     atomic.write_text(given.output, page.render(runs, named))
     num_bytes = given.output.stat().st_size

@@ -54,9 +54,7 @@ class Model:
         """Clean latents [t, d] of each sound."""
         keys = [example.key for example in examples]
         if self._latents[0] != keys:  # the rows of the table share one encoding
-            sounds = [example.waveform for example in examples]
-            options = dict(batch_size=self._batch_size, expected=self._num_samples)
-            self._latents = keys, self.codec.encode(sounds, **options)
+            self._latents = keys, self._encode([example.waveform for example in examples])
         return self._latents[1]
 
     def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
@@ -76,8 +74,7 @@ class Model:
         sounds = [
             (gain * example.waveform).astype(np.float32) for gain, example in zip(gains, examples)
         ]
-        options = dict(batch_size=self._batch_size, expected=self._num_samples)
-        decoded = self._decode(self.codec.encode(sounds, **options), examples)
+        decoded = self._decode(self._encode(sounds), examples)
         return [sound / gain for sound, gain in zip(decoded, gains)]
 
     def silence_db(self) -> float:
@@ -86,6 +83,9 @@ class Model:
         (sound,) = self.codec.decode(self.codec.encode([silence]))
         power = float(np.mean(np.square(sound[: len(silence)], dtype=np.float64)))
         return max(10 * np.log10(power), _LEAST_DB) if power else _LEAST_DB
+
+    def _encode(self, sounds: Waveforms) -> list[np.ndarray]:
+        return self.codec.encode(sounds, batch_size=self._batch_size, expected=self._num_samples)
 
     def _decode(
         self, latents: Sequence[np.ndarray], examples: Sequence[examples_lib.Example]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from f3tok_jax.exporting import markdown
 from f3tok_jax.exporting import training_facts
 from f3tok_jax.runs import history as history_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 
 
@@ -99,12 +100,12 @@ def _generation(result: results_lib.Generation) -> str:
     return f"{result.num_examples} held-out texts:\n\n{table}{_judged(result.judged)}"
 
 
-def _probe(result: results_lib.Probe) -> str:
+def _probe(result: probe_results.Probe) -> str:
     rows = [
         [
             markdown.text(label),
             markdown.place(test),
-            markdown.text(results_lib.title_of(features)),
+            markdown.text(probe_results.title_of(features)),
             _number(accuracy.linear.mean),
             _number(accuracy.neighbours),
             _number(accuracy.shuffled and accuracy.shuffled.mean),
@@ -122,7 +123,7 @@ def _probe(result: results_lib.Probe) -> str:
 _RESULTS = {
     results_lib.Reconstruction: _reconstruction,
     results_lib.Generation: _generation,
-    results_lib.Probe: _probe,
+    probe_results.Probe: _probe,
 }
 
 

@@ -69,7 +69,7 @@ _WORDS = (
 )
 _DIGITS = {"qwen2": "", "llama-bpe": "{1,3}"}  # at once
 _CUTS = ("gpt-2", "smollm", *_DIGITS)
-_CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens that no merge makes
+_CONTROL, _USER_DEFINED = 3, 4  # roles of tokens that no merge makes
 
 
 def write(source: str, folder: str | os.PathLike) -> language_model_lib.LanguageModel:
@@ -243,9 +243,9 @@ def _tokenizer(said: Mapping[str, Any]) -> tokenizers.Tokenizer:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, by_bytes])
     tokenizer.decoder = decoders.ByteLevel()
-    for word, kind in zip(words, said.get("tokenizer.ggml.token_type", ())):
-        if kind in (_CONTROL, _USER_DEFINED):
-            is_special = kind == _CONTROL
+    for word, role in zip(words, said.get("tokenizer.ggml.token_type", ())):
+        if role in (_CONTROL, _USER_DEFINED):
+            is_special = role == _CONTROL
             added = tokenizers.AddedToken(word, special=is_special, normalized=False)
             (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([added])
     return tokenizer

@@ -19,6 +19,7 @@ from f3tok_jax.probing import measurement
 from f3tok_jax.probing import probes
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import driver as driver_lib
 from f3tok_jax.sweeping import job
@@ -103,8 +104,8 @@ def load_models(
 
 
 def summarize(
-    measured: results_lib.ProbedLabel, runs: Sequence[plan_lib.Run]
-) -> results_lib.ProbedLabel:
+    measured: probe_results.ProbedLabel, runs: Sequence[plan_lib.Run]
+) -> probe_results.ProbedLabel:
     """What `measurement.measure` found, with the runs of an arm in one row.
 
     Args:
@@ -120,21 +121,21 @@ def summarize(
     return dataclasses.replace(measured, tests=tests)
 
 
-def _by_arms(test: results_lib.Tested, names: Mapping[str, str]) -> results_lib.Tested:
+def _by_arms(test: probe_results.Tested, names: Mapping[str, str]) -> probe_results.Tested:
     """With the features that have one name in one row per pooling, spread over runs and seeds."""
     groups = test.groups and {name: _by_arms(one, names) for name, one in test.groups.items()}
-    found: dict[str, list[results_lib.FeatureAccuracy]] = {}
+    found: dict[str, list[probe_results.FeatureAccuracy]] = {}
     for row, one in test.features.items():
-        name, pooling = results_lib.split_row(row)
-        found.setdefault(results_lib.feature_row(names[name], pooling), []).append(one)
+        name, pooling = probe_results.split_row(row)
+        found.setdefault(probe_results.feature_row(names[name], pooling), []).append(one)
     order = list(dict.fromkeys(names.values()))  # what needs no training first
     ordered = sorted(
-        found.items(), key=lambda entry: order.index(results_lib.split_row(entry[0])[0])
+        found.items(), key=lambda entry: order.index(probe_results.split_row(entry[0])[0])
     )
     rows = [
-        results_lib.ArmAccuracy(
+        probe_results.ArmAccuracy(
             name=row,
-            title=results_lib.title_of(row),
+            title=probe_results.title_of(row),
             linear=_over_runs(row, [one.linear for one in of_row], groups),
             neighbours=_spread_of_all([one.neighbours for one in of_row]),
             shuffled=_spread_of_all([one.shuffled and one.shuffled.values for one in of_row]),
@@ -146,9 +147,9 @@ def _by_arms(test: results_lib.Tested, names: Mapping[str, str]) -> results_lib.
 
 def _over_runs(
     row: str,
-    spreads: Sequence[results_lib.Spread],
-    groups: Mapping[str, results_lib.Tested] | None,
-) -> results_lib.Spread:
+    spreads: Sequence[probe_results.Spread],
+    groups: Mapping[str, probe_results.Tested] | None,
+) -> probe_results.Spread:
     """Of an arm's runs: over all their seeds, or over the groups that were left out."""
     made = measurement.spread([one.values for one in spreads])
     if not groups:
@@ -159,7 +160,7 @@ def _over_runs(
     return dataclasses.replace(made, std=measurement.spread(means).std)
 
 
-def _spread_of_all(values: Sequence[Any]) -> results_lib.Spread | None:
+def _spread_of_all(values: Sequence[Any]) -> probe_results.Spread | None:
     """Over runs; None where one has nothing."""
     return (
         None
@@ -172,7 +173,7 @@ def transcribe(
     runs: Sequence[plan_lib.Run],
     shards: Mapping[str, str],
     measure: Callable[[str, str], results_lib.Transcripts],
-) -> dict[str, results_lib.TranscribedSet]:
+) -> dict[str, probe_results.TranscribedSet]:
     """Error rates of the arms that have a language model and were trained to transcribe.
 
     Args:
@@ -188,7 +189,7 @@ def transcribe(
                 arms.setdefault(run.arm.name, []).append(measure(run.workdir, folder))
         most = max((one.num_examples for found in arms.values() for one in found), default=0)
         rows = [
-            results_lib.ArmErrors(
+            probe_results.ArmErrors(
                 name=name,
                 title=name,
                 characters=measurement.spread([one.characters for one in found]),
@@ -196,7 +197,7 @@ def transcribe(
             )
             for name, found in arms.items()
         ]
-        results[set_name] = results_lib.TranscribedSet(num_examples=most, rows=rows)
+        results[set_name] = probe_results.TranscribedSet(num_examples=most, rows=rows)
     return results
 
 
@@ -216,7 +217,7 @@ def ablate(
     speech: Mapping[str, str] = types.MappingProxyType({}),
     moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
-) -> results_lib.Ablation:
+) -> probe_results.Ablation:
     """Trains what is not trained yet, probes every run, writes `output`.
 
     Args:
@@ -246,7 +247,7 @@ def ablate(
     models = load_models(runs, moved=moved, say=say)
     learnt, tested = probes.read_examples(shards, test_shards, models, options=options, say=say)
     measured = options.measure(learnt, tested)
-    results = results_lib.Ablation(
+    results = probe_results.Ablation(
         autoencoder=models.tokenizer.fingerprint,
         num_steps=runs[0].config.num_steps,
         seeds=sorted({run.seed for run in runs}),

@@ -5,12 +5,12 @@
 from collections.abc import Iterator, Mapping
 
 from f3tok_jax.probing import probe_table
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 
 _KINDS = {"linear": "linear", "neighbours": "neighbours", "shuffled": "labels shuffled"}
 
 
-def format_table(results: results_lib.Ablation) -> str:
+def format_table(results: probe_results.Ablation) -> str:
     """The accuracies and error rates as text."""
     parts = [*_accuracies(results), *_errors(results)]
     titles = list(dict.fromkeys(title for _, cells in parts for title in cells))
@@ -33,27 +33,29 @@ def format_table(results: results_lib.Ablation) -> str:
 
 
 def _accuracies(
-    results: results_lib.Ablation,
-) -> Iterator[tuple[tuple[str, str, str], Mapping[str, results_lib.Spread]]]:
+    results: probe_results.Ablation,
+) -> Iterator[tuple[tuple[str, str, str], Mapping[str, probe_results.Spread]]]:
     """What is measured, where and how -> title of an arm -> accuracy."""
     for label, found in results.labels.items():
         for name, test in found.tests.items():
             where = f"{test.num_examples} of {name}"
-            poolings = dict.fromkeys(results_lib.split_row(row.name)[1] for row in test.rows)
+            poolings = dict.fromkeys(probe_results.split_row(row.name)[1] for row in test.rows)
             for pooling in poolings:
                 for kind, title in _KINDS.items():
                     cells = {
-                        results_lib.title_of(results_lib.split_row(row.name)[0]): getattr(row, kind)
+                        probe_results.title_of(probe_results.split_row(row.name)[0]): getattr(
+                            row, kind
+                        )
                         for row in test.rows
-                        if results_lib.split_row(row.name)[1] == pooling and getattr(row, kind)
+                        if probe_results.split_row(row.name)[1] == pooling and getattr(row, kind)
                     }
                     if cells:
                         yield (label, where, f"{title} {pooling}".strip()), cells
 
 
 def _errors(
-    results: results_lib.Ablation,
-) -> Iterator[tuple[tuple[str, str, str], Mapping[str, results_lib.Spread]]]:
+    results: probe_results.Ablation,
+) -> Iterator[tuple[tuple[str, str, str], Mapping[str, probe_results.Spread]]]:
     for name, found in (results.transcripts or {}).items():
         for kind in ("characters", "words"):
             cells = {row.title: getattr(row, kind) for row in found.rows}

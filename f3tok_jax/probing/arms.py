@@ -9,7 +9,7 @@ import ml_collections
 
 from data_pipelines import command
 from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.sweeping import space
 from f3tok_jax.sweeping import sweep_file
 
@@ -41,7 +41,7 @@ def parse(text: str) -> space.Arm:
     arm = space.Arm(name.strip(), tuple(map(command.path, shlex.split(changes))))
     if not colon or not arm.folder or not all("=" in change for change in arm.changes):
         raise ValueError(f"--arm must be NAME: KEY=VALUE [KEY=VALUE], got {text!r}")
-    if arm.name in results_lib.TITLES:
+    if arm.name in probe_results.TITLES:
         raise ValueError(
             f"--arm must have a name of its own, got that of a reference, {arm.name!r}"
         )

@@ -14,7 +14,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import pcm16
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.probing import poolings as poolings_lib
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.signal import spectra
 
 LOG_MEL, MFCC = "log_mel", "mfcc"  # what anybody has
@@ -45,7 +45,7 @@ class Examples:
     """Records of one set, as they are probed.
 
     Attributes:
-        features: results.feature_row(name, pooling) -> [n, ...] float32, as that pools.
+        features: probe_results.feature_row(name, pooling) -> [n, ...] float32, as that pools.
         labels: one mapping of name to value per record.
         sources: per record, which file of which input its sound was cut from.
         sounds: per record, the checksum of its sound or latents; "" of silence.
@@ -120,7 +120,7 @@ def read(
         for name, sequences in frames.items():
             for how in poolings:
                 vectors = [poolings_lib.pool(sequence, how) for sequence in sequences]
-                pooled.setdefault(results_lib.feature_row(name, how), []).extend(vectors)
+                pooled.setdefault(probe_results.feature_row(name, how), []).extend(vectors)
         labels += [dict(record.labels) for record in found]
         origins += [f"{_input(source)}:{record.source or record.key}" for record in found]
         sounds += [_checksum(record.latents if is_latents else record.waveform) for record in found]

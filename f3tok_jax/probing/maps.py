@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.reading import sources
 from f3tok_jax.probing import features as features_lib
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 
 MAX_CLIPS = 400  # more lie over each other, and a page holds them all
 _DIGITS = 4  # significant, of what is drawn a few hundred pixels wide
@@ -16,7 +16,7 @@ _DIGITS = 4  # significant, of what is drawn a few hundred pixels wide
 
 def draw(
     examples: features_lib.Examples, labels: Sequence[str], *, max_clips: int = MAX_CLIPS
-) -> results_lib.FeatureMap:
+) -> probe_results.FeatureMap:
     """Projects the features of evenly spaced examples.
 
     Args:
@@ -25,7 +25,7 @@ def draw(
         max_clips: that are drawn.
     """
     chosen = sources.spaced(len(examples.labels), max_clips)
-    return results_lib.FeatureMap(
+    return probe_results.FeatureMap(
         labels={
             label: tuple(examples.labels[index].get(label, "") for index in chosen)
             for label in labels
@@ -38,7 +38,7 @@ def draw(
     )
 
 
-def plane(values: np.ndarray) -> results_lib.Plane:
+def plane(values: np.ndarray) -> probe_results.Plane:
     """The first two principal components of features that are centred and not scaled.
 
     Args:
@@ -55,7 +55,7 @@ def plane(values: np.ndarray) -> results_lib.Plane:
     powers = np.pad(sizes**2, (0, 2))
     x, y = (tuple(map(_rounded, row)) for row in directions @ centred.T)
     shares = powers[:2] / max(powers.sum(), np.finfo(np.float64).tiny)
-    return results_lib.Plane(x=x, y=y, shares=tuple(map(_rounded, shares)))
+    return probe_results.Plane(x=x, y=y, shares=tuple(map(_rounded, shares)))
 
 
 def _rounded(value: float) -> float:

@@ -14,7 +14,7 @@ from f3tok_jax.probing import features as features_lib
 from f3tok_jax.probing import held_out
 from f3tok_jax.probing import logistic_probe
 from f3tok_jax.probing import xares_probe
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 
 _T = TypeVar("_T")
 
@@ -28,7 +28,7 @@ def measure(
     recipe: classifiers.Recipe = logistic_probe.Recipe(),
     group: str = "",
     leave_out: str = "",
-) -> results_lib.ProbedLabel:
+) -> probe_results.ProbedLabel:
     """Probes every feature for one label.
 
     Args:
@@ -66,7 +66,7 @@ def measure(
         }
     else:
         tested = _split(train, tests, **options)
-    return results_lib.ProbedLabel(
+    return probe_results.ProbedLabel(
         classes=sorted({labels[label] for labels in train.labels}),
         num_train=len(train.labels),
         alike=alike,
@@ -103,9 +103,11 @@ def check(
         _count_classes(learnt, label)
 
 
-def spread(values: Sequence) -> results_lib.Spread:
+def spread(values: Sequence) -> probe_results.Spread:
     """Mean and standard deviation of values, one per seed, or a list per run."""
-    return results_lib.Spread(mean=float(np.mean(values)), std=float(np.std(values)), values=values)
+    return probe_results.Spread(
+        mean=float(np.mean(values)), std=float(np.std(values)), values=values
+    )
 
 
 def _labelled(
@@ -150,7 +152,7 @@ def _split(
     group: str,
     others: Sequence[str],
     **options: Any,
-) -> dict[str, results_lib.Tested]:
+) -> dict[str, probe_results.Tested]:
     """What was learnt of one set of examples, tested on others: name -> figures."""
     counts = _count_classes(train, label)
     classes = {value: index for index, value in enumerate(sorted(counts))}
@@ -165,7 +167,7 @@ def _split(
     work = {
         row: functools.partial(
             _accuracies,
-            results_lib.title_of(row),
+            probe_results.title_of(row),
             classifiers.Learnt(values[: len(learnt)], learnt, len(classes), groups),
             values[len(learnt) :],
             answers,
@@ -175,7 +177,7 @@ def _split(
     }
     found = each(work)
     return {
-        name: results_lib.Tested(
+        name: probe_results.Tested(
             num_examples=len(wanted),
             num_unseen=int(np.sum(wanted < 0)),
             unseen_classes=sorted({one[label] for one in tests[name].labels} - set(classes)),
@@ -196,7 +198,7 @@ def _accuracies(
     *,
     recipe: classifiers.Recipe,
     seeds: Sequence[int],
-) -> dict[str, results_lib.FeatureAccuracy]:
+) -> dict[str, probe_results.FeatureAccuracy]:
     """Of one feature, for each set of tests; `test` [m, ...] are the sets in order."""
     try:
         linear, fit = recipe.predict(learnt, test, seeds=seeds)
@@ -212,7 +214,7 @@ def _accuracies(
         def right(given: np.ndarray) -> list[float]:
             return np.mean(given[..., some] == answers, axis=-1).tolist()
 
-        found[name] = results_lib.FeatureAccuracy(
+        found[name] = probe_results.FeatureAccuracy(
             linear=spread(right(linear)),
             neighbours=right(nearest) if is_plain else None,
             shuffled=spread(right(shuffled)),
@@ -221,11 +223,11 @@ def _accuracies(
     return found
 
 
-def _over_groups(groups: Mapping[str, results_lib.Tested]) -> results_lib.Tested:
+def _over_groups(groups: Mapping[str, probe_results.Tested]) -> probe_results.Tested:
     """Every group counts alike, however many examples it has."""
     all_of = list(groups.values())
     rows = [row for row in all_of[0].features if all(row in one.features for one in all_of)]
-    return results_lib.Tested(
+    return probe_results.Tested(
         num_examples=sum(one.num_examples for one in all_of),
         num_unseen=sum(one.num_unseen for one in all_of),
         unseen_classes=sorted({name for one in all_of for name in one.unseen_classes}),
@@ -236,13 +238,13 @@ def _over_groups(groups: Mapping[str, results_lib.Tested]) -> results_lib.Tested
     )
 
 
-def _mean_accuracy(found: Sequence[results_lib.FeatureAccuracy]) -> results_lib.FeatureAccuracy:
+def _mean_accuracy(found: Sequence[probe_results.FeatureAccuracy]) -> probe_results.FeatureAccuracy:
     """Of one feature over groups."""
     means = [one.linear.mean for one in found]
     neighbours = [one.neighbours for one in found if one.neighbours is not None]
     has_seeds = len(found[0].linear.values) > 1
-    return results_lib.FeatureAccuracy(
-        linear=results_lib.Spread(
+    return probe_results.FeatureAccuracy(
+        linear=probe_results.Spread(
             mean=float(np.mean(means)),
             std=float(np.std(means)),
             values=[one.linear.values for one in found],

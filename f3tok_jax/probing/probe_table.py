@@ -5,10 +5,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from f3tok_jax.runs import results as results_lib
+from f3tok_jax.runs import probe_results
 
 
-def format_table(results: results_lib.Probe) -> str:
+def format_table(results: probe_results.Probe) -> str:
     """The accuracies as text."""
     return "\n".join(
         line
@@ -19,7 +19,7 @@ def format_table(results: results_lib.Probe) -> str:
 
 
 def describe(
-    label: str, found: results_lib.ProbedLabel, name: str, test: results_lib.Tested
+    label: str, found: probe_results.ProbedLabel, name: str, test: probe_results.Tested
 ) -> Iterator[str]:
     """Two lines: how much was learnt and tested, and what guessing would give."""
     groups = f"{found.num_groups} groups by {found.alike}" if found.alike else "groups not known"
@@ -39,11 +39,11 @@ def describe(
 
 
 def _lines(
-    results: results_lib.Probe,
+    results: probe_results.Probe,
     label: str,
-    found: results_lib.ProbedLabel,
+    found: probe_results.ProbedLabel,
     name: str,
-    test: results_lib.Tested,
+    test: probe_results.Tested,
 ) -> Iterator[str]:
     yield from describe(label, found, name, test)
     how = f"mean ± std over {results.leave_out}s" if test.groups else "how it was fitted"
@@ -52,10 +52,10 @@ def _lines(
     if shuffled:
         mean = sum(one.mean for one in shuffled) / len(shuffled)
         widest = max(one.std for one in shuffled)
-        title = results_lib.title_of(results_lib.SHUFFLED)
+        title = probe_results.title_of(probe_results.SHUFFLED)
         yield f"  {title:36} {_cell(mean, widest):>15} {'':>14}  all features, the widest spread"
     for number, (row, one) in enumerate(test.features.items(), 1):
-        title = f"{number} {results_lib.title_of(row)}"
+        title = f"{number} {probe_results.title_of(row)}"
         linear = _cell(one.linear.mean, one.linear.std if len(one.linear.values) > 1 else None)
         neighbours = "" if one.neighbours is None else f"{one.neighbours:.3f}"
         yield f"  {title:36} {linear:>15} {neighbours:>14}  {_fit(one)}".rstrip()
@@ -74,7 +74,7 @@ def _cell(mean: float, deviation: float | None) -> str:
     return f"{mean:.3f}" if deviation is None else f"{mean:.3f} ± {deviation:.3f}"
 
 
-def _fit(one: results_lib.FeatureAccuracy) -> str:
+def _fit(one: probe_results.FeatureAccuracy) -> str:
     """How the probe came to its end; of a mean over groups, how much seeds change."""
     if one.seeds_std is not None:
         return f"seeds ± {one.seeds_std:.3f}"

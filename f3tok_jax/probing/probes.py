@@ -22,6 +22,7 @@ from f3tok_jax.probing import logistic_probe
 from f3tok_jax.probing import maps
 from f3tok_jax.probing import measurement
 from f3tok_jax.probing import poolings as poolings_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 
 _TEST_SHARE = 5  # one source in this many is tested where there is no test set
@@ -72,7 +73,7 @@ class Options:
             )
 
     def as_results(self) -> dict[str, Any]:
-        """What results_lib.Probe says of how it was measured."""
+        """What probe_results.Probe says of how it was measured."""
         return dict(
             exclude=["=".join(pair) for pair in self.exclude],
             only=["=".join(pair) for pair in self.only],
@@ -84,7 +85,7 @@ class Options:
 
     def measure(
         self, train: features.Examples, tests: Mapping[str, features.Examples]
-    ) -> dict[str, results_lib.ProbedLabel]:
+    ) -> dict[str, probe_results.ProbedLabel]:
         """Every label; see measurement.measure."""
         options = dict(seeds=range(self.num_seeds), recipe=self.recipe)
         options |= dict(group=self.group, leave_out=self.leave_out)
@@ -196,7 +197,7 @@ def probe(
     test_shards: Sequence[str] = (),
     moved: Mapping[str, str] | None = None,
     say: Callable[[str], None] = print,
-) -> results_lib.Probe:
+) -> probe_results.Probe:
     """Probes a run; writes `output`.
 
     Args:
@@ -227,7 +228,7 @@ def probe(
     train, tests = read_examples(
         folders[0], {folder: folder for folder in folders[1:]}, models, options=options, say=say
     )
-    results = results_lib.Probe(
+    results = probe_results.Probe(
         workdir=str(workdir),
         autoencoder=models.tokenizer.fingerprint if models.tokenizer else None,
         shards=folders[0],

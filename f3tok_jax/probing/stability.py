@@ -25,6 +25,7 @@ from f3tok_jax.probing import hearing
 from f3tok_jax.probing import measurement
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.stages import representation
 from f3tok_jax.stages import representation_loss
@@ -198,7 +199,7 @@ def measure(
     options: Options,
     moved: Mapping[str, str] = types.MappingProxyType({}),
     say: Callable[[str], None] = print,
-) -> results_lib.Stability:
+) -> probe_results.Stability:
     """Measures every arm on every autoencoder; writes `output`.
 
     Args:
@@ -232,7 +233,7 @@ def measure(
     }
     measured = functools.partial(measure_run, options=options, moved=moved, say=say)
     runs = [measured(workdir, of_arms, shards, test_shards) for workdir, of_arms in targets.items()]
-    results = results_lib.Stability(
+    results = probe_results.Stability(
         workdirs=workdirs,
         autoencoders=[fingerprint for _, fingerprint, _ in runs],
         shards=shards,
@@ -248,13 +249,13 @@ def measure(
     return results
 
 
-def _row(name: str, found: Sequence[Sequence[Labels]]) -> results_lib.StableLabels:
+def _row(name: str, found: Sequence[Sequence[Labels]]) -> probe_results.StableLabels:
     """Of one arm: a list of runs of a list of seeds."""
 
-    def spread(value: Callable[[Labels], float]) -> results_lib.Spread:
+    def spread(value: Callable[[Labels], float]) -> probe_results.Spread:
         return measurement.spread([[value(one) for one in run] for run in found])
 
-    return results_lib.StableLabels(
+    return probe_results.StableLabels(
         name=name,
         kept={key: spread(lambda one, key=key: one.kept[key]) for key in found[0][0].kept},
         in_use=spread(lambda one: one.in_use),
@@ -262,7 +263,7 @@ def _row(name: str, found: Sequence[Sequence[Labels]]) -> results_lib.StableLabe
     )
 
 
-def format_table(results: results_lib.Stability) -> str:
+def format_table(results: probe_results.Stability) -> str:
     """The shares as text, in per cent: a line per arm, a column per disturbance."""
     columns = [*results.rows[0].kept, "by chance", "in use"]
     lines = [f"{'% of labels kept':22}" + "".join(f"{title:>13}" for title in columns)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from f3tok_jax.reporting import colors
 from f3tok_jax.runs import history
-from f3tok_jax.runs import results
+from f3tok_jax.runs import probe_results
 
 SIZE = 300.0  # units of a drawing, across and down
 _MARGIN = 12.0
@@ -45,7 +45,7 @@ class Map(NamedTuple):
 
 
 def of(
-    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]
+    runs: Sequence[history.RunHistory], named: Mapping[str, probe_results.Probe]
 ) -> dict[tuple[str, str], list[Map]]:
     """Run or name of a probe, and label -> a map for each feature.
 
@@ -53,17 +53,17 @@ def of(
         runs: with the results in their folders.
         named: name -> probes that are in no run's folder.
     """
-    found = [(run.name, one) for run in runs for one in run.of(results.Probe).values()]
+    found = [(run.name, one) for run in runs for one in run.of(probe_results.Probe).values()]
     drawn: dict[tuple[str, str], list[Map]] = {}
     for owner, probe in [*found, *named.items()]:
         for label, values in (probe.map.labels if probe.map else {}).items():
             for feature, plane in probe.map.features.items():
-                title = results.title_of(feature)
+                title = probe_results.title_of(feature)
                 drawn.setdefault((owner, label), []).append(_map(title, plane, values))
     return drawn
 
 
-def _map(title: str, plane: results.Plane, labels: Sequence[str]) -> Map:
+def _map(title: str, plane: probe_results.Plane, labels: Sequence[str]) -> Map:
     """Both axes have one scale, so that distances are what they are."""
     ends = [(min(places, default=0.0), max(places, default=0.0)) for places in (plane.x, plane.y)]
     scale = (SIZE - 2 * _MARGIN) / (max(high - low for low, high in ends) or 1.0)

@@ -20,6 +20,7 @@ from f3tok_jax.reporting import maps
 from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import history
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 from f3tok_jax.runs import typed_json
 from f3tok_jax.stages import registry
@@ -36,7 +37,7 @@ class Config(NamedTuple):
     different: Mapping[str, Sequence[str]]
 
 
-def render(runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]) -> str:
+def render(runs: Sequence[history.RunHistory], named: Mapping[str, probe_results.Probe]) -> str:
     """Returns the page as HTML.
 
     Args:
@@ -60,7 +61,7 @@ def render(runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe
 
 
 def _context(
-    runs: Sequence[history.RunHistory], named: Mapping[str, results.Probe]
+    runs: Sequence[history.RunHistory], named: Mapping[str, probe_results.Probe]
 ) -> dict[str, Any]:
     """What the template shows; an empty part has no section."""
     of_runs = {run.name: colors.SERIES[i % len(colors.SERIES)] for i, run in enumerate(runs)}
@@ -94,7 +95,7 @@ def _context(
         "absent_judges": {name: one.absent for name, one in judged.items() if one.absent},
         "language_models": _named(runs, results.LanguageModel),
         "probes": tables.probes(runs, of_runs, named),
-        "title_of": results.title_of,
+        "title_of": probe_results.title_of,
         "is_reference": tables.is_reference,
         "transcripts": _named(runs, results.Transcripts),
         "generations": _named(runs, results.Generation),

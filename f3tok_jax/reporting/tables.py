@@ -9,11 +9,12 @@ import pathlib
 from typing import NamedTuple
 
 from f3tok_jax.runs import history
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
 RECORDING = "recording"  # the row of the recordings themselves, of judges
 # Rows of probes that do not depend on what was trained, whatever their pooling.
-_REFERENCES = (results.COMMONEST, results.SHUFFLED, "log_mel", "mfcc", "latents")
+_REFERENCES = (probe_results.COMMONEST, probe_results.SHUFFLED, "log_mel", "mfcc", "latents")
 
 # Metrics that are shares of what a run was given -> what they say. Of those that end in a slash there
 # are several, and what stands behind it is said too.
@@ -178,19 +179,19 @@ class Probes:
 
     def gain_over(self, row: str, column: int) -> Accuracy | None:
         """The raw latents, pooled alike, with which a row is compared; None where it is not."""
-        latents = self.latents.get(results.split_row(row)[1])
+        latents = self.latents.get(probe_results.split_row(row)[1])
         return latents[column] if latents and not is_reference(row) else None
 
 
 def is_reference(row: str) -> bool:
     """Whether a row of probes does not depend on what was trained."""
-    return results.split_row(row)[0] in _REFERENCES
+    return probe_results.split_row(row)[0] in _REFERENCES
 
 
 def probes(
     runs: Sequence[history.RunHistory],
     colors: Mapping[str, str],
-    named: Mapping[str, results.Probe],
+    named: Mapping[str, probe_results.Probe],
 ) -> list[Probes]:
     """Every table; probes of several runs that were measured alike share one.
 
@@ -200,17 +201,19 @@ def probes(
         named: name -> results that are in no run's folder.
     """
     groups: dict[tuple, list[tuple]] = {}
-    found = [(run.name, file, one) for run in runs for file, one in run.of(results.Probe).items()]
+    found = [
+        (run.name, file, one) for run in runs for file, one in run.of(probe_results.Probe).items()
+    ]
     for owner, file, result in [*found, *(("", name, one) for name, one in named.items())]:
         name, measured = f"{owner} {file}".strip(), columns(result)
-        title = f"Ablation: {name}" if isinstance(result, results.Ablation) else ""
+        title = f"Ablation: {name}" if isinstance(result, probe_results.Ablation) else ""
         key = (title, tuple(head for head, _ in measured), _said(result))
         groups.setdefault(key, []).append((owner or name, colors.get(owner, ""), measured, result))
     tables = [_probes(*key, members) for key, members in groups.items()]
     return sorted(tables, key=lambda table: bool(table.title))  # ablations last
 
 
-def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
+def columns(result: probe_results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
     """Every column: its head, and row -> accuracy."""
     found = []
     names = [name for label in result.labels.values() for name in label.tests]
@@ -224,12 +227,12 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
                 num_classes=len(of_label.classes),
                 chance=test.chance,
             )
-            rows = {results.COMMONEST: Accuracy(test.majority)}
+            rows = {probe_results.COMMONEST: Accuracy(test.majority)}
             shuffled = [one.shuffled for one in (test.features or {}).values() if one.shuffled]
             shuffled += [one.shuffled for one in test.rows or () if one.shuffled]
             if shuffled:
                 mean = sum(one.mean for one in shuffled) / len(shuffled)
-                rows[results.SHUFFLED] = Accuracy(mean, max(one.std for one in shuffled))
+                rows[probe_results.SHUFFLED] = Accuracy(mean, max(one.std for one in shuffled))
             for row, one in (test.features or {}).items():
                 linear = one.linear
                 rows[row] = Accuracy(linear.mean, linear.std, one.neighbours)
@@ -239,7 +242,7 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
             found.append((head, rows))
     pooled: dict[str, list[str]] = {}
     for row in dict.fromkeys(row for _, rows in found for row in rows):
-        pooled.setdefault(results.split_row(row)[0], []).append(row)
+        pooled.setdefault(probe_results.split_row(row)[0], []).append(row)
     for name, of_set in (getattr(result, "transcripts", None) or {}).items():
         for kind in ("characters", "words"):
             head = Head(f"wrong {kind}", name, of_set.num_examples, is_error=True)
@@ -254,7 +257,7 @@ def columns(result: results.Probe) -> list[tuple[Head, dict[str, Accuracy]]]:
     return found
 
 
-def _said(result: results.Probe) -> str:
+def _said(result: probe_results.Probe) -> str:
     """How probes were measured."""
     seeds = f"{result.num_seeds} seeds of the linear probe"
     facts = [f"Frames are pooled over time by {result.pooling.replace(',', ', ')}."]
@@ -270,7 +273,7 @@ def _said(result: results.Probe) -> str:
         facts.append(f"The linear probe is X-ARES's, of {recipe['num_epochs']} epochs.")
     if result.leave_out:
         seeds = f"each {result.leave_out} left out of what is learnt"
-    if isinstance(result, results.Ablation):
+    if isinstance(result, probe_results.Ablation):
         seeds = f"{len(result.seeds)} seeds of the training and {seeds}"
         facts.append(f"Every arm was trained for {result.num_steps:,} steps.")
     if result.exclude:
@@ -304,7 +307,7 @@ def _probes(title: str, heads: Sequence[Head], said: str, members: Sequence[tupl
     for head, column in zip(heads, zip(*(row[-1] for row in rows))):
         means = [one.mean for one in column if one]
         best.append((min if head.is_error else max)(means, default=None))
-    pooled = ((*results.split_row(row[0]), row[-1]) for row in rows)
+    pooled = ((*probe_results.split_row(row[0]), row[-1]) for row in rows)
     latents = {pooling: row for name, pooling, row in pooled if name == "latents"}
     arms = getattr(members[0][-1], "arms", {})
     return Probes(title, heads, said, rows, best, latents, arms)

@@ -18,6 +18,7 @@ from data_pipelines.sound import refusals
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import ledger as ledger_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import sealed_lines
@@ -96,7 +97,7 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
             results[path.name] = results_lib.read(path)
         except ValueError as error:
             notes.append(f"{error}.")
-    ablations = [one for one in results.values() if isinstance(one, results_lib.Ablation)]
+    ablations = [one for one in results.values() if isinstance(one, probe_results.Ablation)]
     if not (config or curves) and len(ablations) == len(results):
         # The folder of an ablation, whose runs lie below it.
         notes = [note for note in notes if not note.startswith("No ")]

@@ -17,6 +17,7 @@ from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.reporting import tables
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.sweeping import job
 from tests.support import sounds
@@ -161,7 +162,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         *("full_0", "without_rq_mtp_0", "without_language_model_0")
     ]
     results = json.loads(output.read_text())
-    assert results["format"] == results_lib.Ablation.FORMAT and list(results["labels"]) == [
+    assert results["format"] == probe_results.Ablation.FORMAT and list(results["labels"]) == [
         "speaker"
     ]
     test = results["labels"]["speaker"]["tests"]["again"]
@@ -179,7 +180,7 @@ def test_the_program_trains_every_arm_once_and_writes_a_table(
         "without RQ-MTP": 0.16,
     }
     rows = [name for _, rows in tables.columns(results_lib.read(output)) for name in rows]
-    own = [results_lib.COMMONEST, results_lib.SHUFFLED]
+    own = [probe_results.COMMONEST, probe_results.SHUFFLED]
     assert list(dict.fromkeys(rows)) == [*own, *names]
     said = capsys.readouterr().out
     assert "raw latents" in said and "without RQ-MTP" in said and "neighbours mean_std" in said
@@ -218,14 +219,14 @@ def test_values_of_all_seeds_are_in_one_row(overrides, tmp_path):
     runs = _plan(overrides, tmp_path)
 
     def found(first, second, neighbours):
-        linear = results_lib.Spread(mean=0.0, std=0.0, values=[first, second])
-        return results_lib.FeatureAccuracy(linear=linear, neighbours=neighbours)
+        linear = probe_results.Spread(mean=0.0, std=0.0, values=[first, second])
+        return probe_results.FeatureAccuracy(linear=linear, neighbours=neighbours)
 
     features = {run.name: found(0.5, 0.5, 0.5) for run in runs}
     features |= {"latents": found(0.2, 0.4, 0.1), "full_0": found(0.6, 0.8, 0.5)}
     features["full_1"] = found(0.8, 1.0, 0.7)
-    test = results_lib.Tested(num_examples=10, num_unseen=0, majority=0.1, features=features)
-    measured = results_lib.ProbedLabel(classes=["a", "b"], tests={"test": test})
+    test = probe_results.Tested(num_examples=10, num_unseen=0, majority=0.1, features=features)
+    measured = probe_results.ProbedLabel(classes=["a", "b"], tests={"test": test})
     summary = ablation_lib.summarize(measured, runs)
     latents, full, *others = summary.tests["test"].rows
     assert (latents.title, full.title, len(others)) == ("raw latents", "full", 2)
@@ -241,23 +242,23 @@ def test_groups_that_are_left_out_are_spread_over_and_not_runs(overrides, tmp_pa
     runs = _plan(overrides, tmp_path)
 
     def found(*values):
-        linear = results_lib.Spread(mean=float(np.mean(values)), std=0.0, values=values)
-        return results_lib.FeatureAccuracy(linear=linear)
+        linear = probe_results.Spread(mean=float(np.mean(values)), std=0.0, values=values)
+        return probe_results.FeatureAccuracy(linear=linear)
 
     def tested(first, second, groups=None):
         features = {"full_0:mean": found(first), "full_1:mean": found(second)}
         counts = dict(num_examples=10, num_unseen=0, majority=0.1)
-        return results_lib.Tested(**counts, features=features, groups=groups)
+        return probe_results.Tested(**counts, features=features, groups=groups)
 
     groups = {"ada": tested(0.2, 0.4), "bob": tested(0.8, 0.6)}
-    both = results_lib.Tested(
+    both = probe_results.Tested(
         num_examples=20,
         num_unseen=0,
         majority=0.1,
         features={"full_0:mean": found([0.2], [0.8]), "full_1:mean": found([0.4], [0.6])},
         groups=groups,
     )
-    measured = results_lib.ProbedLabel(classes=["a", "b"], tests={"test": both})
+    measured = probe_results.ProbedLabel(classes=["a", "b"], tests={"test": both})
     test = ablation_lib.summarize(measured, runs).tests["test"]
     (row,) = test.rows
     assert (row.name, row.title) == ("full:mean", "full, mean") and row.neighbours is None

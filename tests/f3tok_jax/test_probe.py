@@ -17,6 +17,7 @@ from f3tok_jax.probing import features as features_lib
 from f3tok_jax.probing import probes
 from f3tok_jax.probing import xares_probe
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from tests.support import seals
 from tests.support import sounds
@@ -138,7 +139,7 @@ def test_the_program_writes_a_table(shards, workdir, tmp_path, capsys):
     arguments += ["--label=speaker", "--num_seeds=2", "--pooling=mean"]
     assert probe.main(arguments) == 0
     results = json.loads(output.read_text())
-    assert results["format"] == results_lib.Probe.FORMAT
+    assert results["format"] == probe_results.Probe.FORMAT
     assert results["recipe"]["name"] == "logistic" and results["pooling"] == "mean"
     (test,) = results["labels"]["speaker"]["tests"].values()
     source = sources.ShardSet(shards)

@@ -15,6 +15,7 @@ from f3tok_jax.probing import arms as arms_lib
 from f3tok_jax.probing import disturbances
 from f3tok_jax.probing import hearing
 from f3tok_jax.probing import stability as stability_lib
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
 from tests.support import sounds
 from tests.support import tiny_models
@@ -115,7 +116,7 @@ def test_the_program_writes_a_table(folders, tmp_path, capsys):
     assert stability.main(arguments) == 0
     path = tmp_path / "stability.json"
     written = json.loads(path.read_text())
-    assert written["format"] == results_lib.Stability.FORMAT
+    assert written["format"] == probe_results.Stability.FORMAT
     results = results_lib.read(path)
     assert [row.name for row in results.rows] == ["whitened", "log_mel_whitened", "few"]
     assert results.codebook_size == 8 and results.seeds == (0, 1)

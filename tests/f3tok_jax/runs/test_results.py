@@ -8,11 +8,12 @@ import os
 
 import pytest
 
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 from f3tok_jax.runs import typed_json
 from tests.support import seals
 
-_SPREAD = results.Spread(mean=0.5, std=0.1, values=[0.4, 0.6])
+_SPREAD = probe_results.Spread(mean=0.5, std=0.1, values=[0.4, 0.6])
 _TESTED = dict(num_examples=9, num_unseen=0, majority=0.25)
 _SOUNDS = (results.Sounds(key="a", files={"original": "listen/a.wav"}),)
 _ALL = (
@@ -60,27 +61,27 @@ _ALL = (
         sounds=_SOUNDS,
     ),
     results.LanguageModel(step=3, num_records=2, loss=1.0, perplexity=2.718),
-    results.Probe(
+    probe_results.Probe(
         exclude=(),
         only=("speaker=ada",),
         pooling="mean",
         num_seeds=2,
         labels={
-            "digit": results.ProbedLabel(
+            "digit": probe_results.ProbedLabel(
                 classes=("0", "1"),
                 num_train=8,
                 tests={
-                    "test": results.Tested(
+                    "test": probe_results.Tested(
                         **_TESTED,
                         features={
-                            "latents": results.FeatureAccuracy(linear=_SPREAD, neighbours=0.5)
+                            "latents": probe_results.FeatureAccuracy(linear=_SPREAD, neighbours=0.5)
                         },
                     )
                 },
             )
         },
     ),
-    results.Stability(
+    probe_results.Stability(
         workdirs=("a", "b"),
         autoencoders=("1", "2"),
         shards="DIR/train",
@@ -91,7 +92,7 @@ _ALL = (
         codebook_size=64,
         arms={"whitened": ("rq.normalization=whiten",)},
         rows=(
-            results.StableLabels(
+            probe_results.StableLabels(
                 name="whitened", kept={"1 ms": _SPREAD}, by_chance=_SPREAD, in_use=_SPREAD
             ),
         ),
@@ -107,7 +108,7 @@ _ALL = (
             ),
         ),
     ),
-    results.Ablation(
+    probe_results.Ablation(
         exclude=(),
         only=(),
         pooling="mean",
@@ -116,12 +117,12 @@ _ALL = (
         seeds=(0, 1),
         arms={"full": (), "without RQ-MTP": ("rq.weight=0.0",)},
         labels={
-            "digit": results.ProbedLabel(
+            "digit": probe_results.ProbedLabel(
                 tests={
-                    "test": results.Tested(
+                    "test": probe_results.Tested(
                         **_TESTED,
                         rows=(
-                            results.ArmAccuracy(
+                            probe_results.ArmAccuracy(
                                 name="full", title="full", linear=_SPREAD, neighbours=_SPREAD
                             ),
                         ),
@@ -130,9 +131,9 @@ _ALL = (
             )
         },
         transcripts={
-            "test": results.TranscribedSet(
+            "test": probe_results.TranscribedSet(
                 num_examples=3,
-                rows=(results.ArmErrors(name="full", characters=_SPREAD, words=_SPREAD),),
+                rows=(probe_results.ArmErrors(name="full", characters=_SPREAD, words=_SPREAD),),
             )
         },
     ),
