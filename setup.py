@@ -9,6 +9,8 @@ import setuptools
 _EXTRAS = {
     # Embedded speech: the eSpeak NG synthesiser inside a wheel (GPL-3, loaded at run time only).
     "demo": ["espeakng-loader>=0.2.4"],
+    # Raw G.722, as Debian has telephone prompts at 16 kHz (--source=debian): decoded in C, 0.1 MB.
+    "recordings": ["G722>=1.2.8"],
     # Objective measures of speech quality; evaluate says which are absent.
     "eval": ["pystoi>=0.4.1", "pesq>=0.0.4"],
     # ViSQOL in Python; its libsvm is compiled where no wheel fits.

@@ -256,7 +256,7 @@ def explain(error: Exception) -> str:
         text = f"a JSON file must be whole, got one that is not: {text}"
     elif isinstance(error, UnicodeError):
         text = f"text must be in the encoding that is expected, got other: {text}"
-    elif isinstance(error, ModuleNotFoundError):
+    elif isinstance(error, ModuleNotFoundError) and error.name:  # Python's own words
         text = f"this needs the package {error.name!r}, which is not installed: {text}"
     text = _printable(" ".join(text.split()))
     if len(text) > _MAX_SENTENCE:  # A file may hold a value of any length.

@@ -17,7 +17,7 @@ source "$REPO/launch/environment.sh"
 
 # The extras of every worker. `eval` goes without pesq, which must be compiled.
 EXTRAS=(--extra demo --extra tensorboard --extra eval --extra serve --extra stablehlo
-    --extra gguf --extra test)
+    --extra gguf --extra recordings --extra test)
 TPU_EXTRAS=(--extra tpu --extra gcs)
 # What others ask for and nothing here loads: downloads from Hugging Face (tokenizers), other systems'
 # terminals (click, tqdm), and what reads notebooks (orbax).

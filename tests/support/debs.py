@@ -82,6 +82,13 @@ def sound(ending: str, seconds: float = 1.0, *, hertz: float = 300.0, rate: int 
     return buffer.getvalue()
 
 
+def g722(waveform: np.ndarray) -> bytes:
+    """The bytes of a file of raw G.722 of [samples] at 16 kHz; without a coder a test is skipped."""
+    coders = pytest.importorskip("G722", reason="no coder: pip install -e '.[recordings]'")
+    pcm = np.rint(waveform * 32767.0).astype(np.int16)
+    return bytes(coders.G722(16_000, 64_000).encode(pcm))
+
+
 def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -46,12 +46,17 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """A package: its name, what it is in a line, whom it asks to be named, and its parts."""
+    """A package: its name, what it is in a line, whom it asks to be named, and its parts.
+
+    Its `decoder` is what its sounds need; `same_as` another package that has them at a higher rate.
+    """
 
     name: str
     what: str
     credit: str
     parts: tuple[Part, ...]
+    decoder: str = ""
+    same_as: str = ""
 
     @property
     def notice(self) -> str:
@@ -75,9 +80,9 @@ class Choice:
     shippable: bool = False
 
     def takes(self, package: str, part: Part) -> bool:
-        """Whether it takes any sound of a part of a package."""
+        """Whether it takes any sound of a part of a package; a set takes a sound from one package."""
         return (
-            self.package in ("", package)
+            (self.package == package or not (self.package or packages()[package].same_as))
             and self.kind in ("", part.kind)
             and bool(part.texts or not self.with_text)
             and not (self.shippable and is_for_measuring(part.licence))
@@ -110,18 +115,24 @@ def packages() -> dict[str, Package]:
     text = importlib.resources.files(__package__).joinpath("packages.toml").read_text("utf-8")
     found = tomllib.loads(text)
     shared = found.pop("shared")
-    return {
-        name: Package(
-            name,
-            fields["what"],
-            fields["credit"],
-            tuple(
-                Part(**{"licence": fields["licence"], **part})
-                for part in (*shared.get(fields.get("shared"), ()), *fields["parts"])
-            ),
-        )
-        for name, fields in found.items()
-    }
+    return {name: _package(name, fields, found, shared) for name, fields in found.items()}
+
+
+def _package(name: str, fields: Mapping, found: Mapping, shared: Mapping) -> Package:
+    """A package of its table; one that is the same as another has all but its own words from it."""
+    same_as = fields.get("same_as", "")
+    of_parts = found[same_as] if same_as else fields
+    return Package(
+        name,
+        fields["what"],
+        of_parts["credit"],
+        tuple(
+            Part(**{"licence": of_parts["licence"], **part})
+            for part in (*shared.get(of_parts.get("shared"), ()), *of_parts["parts"])
+        ),
+        decoder=fields.get("decoder", ""),
+        same_as=same_as,
+    )
 
 
 def choices(names: Sequence[str]) -> tuple[Choice, ...]:

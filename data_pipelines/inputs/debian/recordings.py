@@ -8,6 +8,7 @@ where the package tells them.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -24,8 +25,11 @@ from data_pipelines.inputs.debian import stamps
 from data_pipelines.inputs.debian import utterances
 from data_pipelines.records import user_cache
 from data_pipelines.sound import audio_files
+from data_pipelines.sound import g722
 
 _TEXTS = {"dialogs": dialogs, "stamps": stamps, "utterances": utterances}
+_DECODERS = {"g722": g722}
+_ENDINGS = audio_files.ENDINGS | {g722.ENDING}
 _OF_PEOPLE = ("speaker", "role", "language")  # labels that music and effects do not have
 
 
@@ -69,6 +73,16 @@ class Recordings(listing.OfFiles):
             together={label: tuple(_together(items, label)) for label in _OF_PEOPLE},
         )
 
+    @contextlib.contextmanager
+    def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
+        """Opens the file of `item`, with its texts and labels; one of G.722 is known by its name."""
+        if not item.key.endswith(g722.ENDING):
+            with super().opened(item) as sound:
+                yield sound
+            return
+        with g722.opened(self._path(item)) as sound:
+            yield dataclasses.replace(sound, texts=item.texts, labels=dict(item.labels))
+
     def _path(self, item: listing.Item) -> str:
         name, _, path = item.key.partition("/")
         return os.path.join(self._package(name).root, path)
@@ -88,7 +102,7 @@ class Recordings(listing.OfFiles):
             fits = package.part(path)
             if not fits:
                 ending = os.path.splitext(path)[1].lower()
-                is_sound = ending in audio_files.ENDINGS
+                is_sound = ending in _ENDINGS
                 skipped["sound that is not described" if is_sound else ending or "no ending"] += 1
             elif not any(choice.takes(package.name, fits[0]) for choice in takes):
                 skipped[f"{fits[0].kind}, not asked for"] += 1
@@ -167,9 +181,12 @@ def choose(names: Sequence[str], *, data_dir: str, say: Callable[[str], None]) -
         say: told what is fetched.
 
     Raises:
-        ValueError: for an unknown name, or where a package cannot be had.
+        ValueError: for an unknown name, for two packages of the same sounds, or where a package
+            cannot be had.
+        ModuleNotFoundError: where a package's sounds cannot be decoded here.
     """
     wanted = _packages(names)
+    _check_decoders(wanted)
     texts = [part.texts_of for name in wanted for part in catalogue.packages()[name].parts]
     needed = dict.fromkeys([*wanted, *filter(None, texts)])
     cache = pathlib.Path(data_dir) if data_dir else user_cache.folder("debian")
@@ -177,14 +194,35 @@ def choose(names: Sequence[str], *, data_dir: str, say: Callable[[str], None]) -
     return Recordings(tuple(names), tuple(found.values()))
 
 
+def _check_decoders(names: Sequence[str]) -> None:
+    """Refuses packages whose sounds cannot be decoded here, before any is fetched."""
+    for name in names:
+        decoder = catalogue.packages()[name].decoder
+        reason = _DECODERS[decoder].missing() if decoder else None
+        if reason:
+            raise ModuleNotFoundError(f"{name}: {reason}")
+
+
 def _packages(names: Sequence[str]) -> list[str]:
-    """Packages of which some part is chosen."""
+    """Packages of which some part is chosen.
+
+    Raises:
+        ValueError: where two of them have the same sounds.
+    """
     choices = catalogue.choices(names)
-    return [
+    found = [
         name
         for name, package in catalogue.packages().items()
         if any(choice.takes(name, part) for choice in choices for part in package.parts)
     ]
+    for name in found:
+        other = catalogue.packages()[name].same_as
+        if other in found:
+            raise ValueError(
+                f"--input must name sounds once, got {name} beside {other}, by itself or in a set, "
+                "which has the same at a higher rate: leave one of them out"
+            )
+    return found
 
 
 def _files(root: str) -> list[str]:

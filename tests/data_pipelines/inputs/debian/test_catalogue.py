@@ -46,6 +46,14 @@ _GAME = "usr/share/games/fillets-ng"
             *("asterisk-core-sounds-ru-wav", "usr/share/asterisk/sounds/ru_RU_f_X/beep.wav"),
             *("effect", None, None, "CC-BY-3"),
         ),
+        (
+            *("asterisk-core-sounds-fr-g722", "usr/share/asterisk/sounds/fr_CA_f_June/is.g722"),
+            *("speech", "fr", "June", "CC-BY-SA-3"),
+        ),
+        (
+            *("asterisk-core-sounds-ru-g722", "usr/share/asterisk/sounds/ru_RU_f_X/beep.g722"),
+            *("effect", None, None, "CC-BY-3"),
+        ),
         ("gcin-voice", "usr/share/gcin-voice/ogg/ㄩ/5.ogg", "speech", "zh", "Chu Lo", "CC-BY-3"),
         ("gcin-voice", "usr/share/gcin-voice/ogg/ㄩ/3.ogg", "speech", "zh", None, "GPL-3"),
         ("sonic-pi-samples", "usr/share/sonic-pi/samples/loop_x.flac", "music", None, None, "CC0"),
@@ -81,6 +89,18 @@ def test_every_part_is_whole():
             assert part.kind in catalogue.KINDS
             assert part.texts in ("", *recordings._TEXTS)
             assert part.texts_of in ("", *catalogue.packages())
+        assert package.decoder in ("", *recordings._DECODERS)
+        assert package.same_as in ("", *catalogue.packages())
+
+
+def test_packages_of_the_same_sounds_differ_in_nothing_else():
+    packages = catalogue.packages()
+    same = [package for package in packages.values() if package.same_as]
+    assert len(same) == 6
+    for package in same:
+        other = packages[package.same_as]
+        assert (package.parts, package.credit) == (other.parts, other.credit)
+        assert (package.decoder, other.decoder, other.same_as) == ("", "g722", "")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +118,10 @@ def _packages(*names):
 
 
 def test_sets_are_of_packages():
-    assert _packages("all") == set(catalogue.packages())
+    narrow = {name for name, package in catalogue.packages().items() if package.same_as}
+    assert _packages("all") == set(catalogue.packages()) - narrow
+    assert _packages("shippable") > {catalogue.packages()[name].same_as for name in narrow}
+    assert _packages(*narrow) == narrow
     texts = {"festvox-ru", "fillets-ng-data-cs", "fillets-ng-data-nl", "tuxpaint-stamps-default"}
     assert _packages("speech_text") == texts | {"pocketsphinx-testdata"}
     assert {"hedgewars-data", "fillets-ng-data", "sonic-pi-samples"} < _packages("music")
@@ -121,3 +144,9 @@ def test_sets_are_of_packages():
 def test_names_of_nothing_are_refused_with_those_that_are_known(names, message):
     with pytest.raises(ValueError, match=message):
         catalogue.choices(names)
+
+
+@pytest.mark.parametrize("beside", ["shippable", "asterisk-core-sounds-ru-g722"])
+def test_the_same_sounds_are_not_taken_twice(beside):
+    with pytest.raises(ValueError, match="-ru-wav beside asterisk-core-sounds-ru-g722.*leave one"):
+        _packages("asterisk-core-sounds-ru-wav", beside)

@@ -4,6 +4,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ from data_pipelines.reading import sources
 from data_pipelines.records import manifest
 from tests.support import builds
 from tests.support import debs
+from tests.support import sounds
 
 _NEEDS_DPKG = pytest.mark.skipif(
     not shutil.which("dpkg-deb"), reason="no dpkg-deb, which unpacks packages"
@@ -140,6 +142,42 @@ def test_each_family_has_its_texts_labels_and_licences(repository, tmp_path, cap
     }
     assert content.licences["fillets-ng-data-cs"]["weights"] == "for measuring only"
     assert set(content.licences) == set(names.split(",")) == set(content.hours["package"])
+
+
+@_NEEDS_DPKG
+def test_prompts_of_16_khz_are_decoded_whole(repository, tmp_path, capsys):
+    prompt = debs.g722(0.3 * sounds.tone(1.0, rate=16_000, hertz=5_000.0))
+    files = {
+        f"{_PROMPTS}/it_IT_m_Carlo/digits/1.g722": prompt,
+        f"{_PROMPTS}/it_IT_m_Carlo/beep.g722": prompt[: len(prompt) // 2],
+        f"{_PROMPTS}/it_IT_m_Carlo/is.g722": b"",
+        f"{_PROMPTS}/it_IT_m_Carlo/silence/1.g722": prompt,
+    }
+    repository.add("asterisk-core-sounds-it-g722", files)
+    flags = _flags(tmp_path, "asterisk-core-sounds-it-g722", "--sample_rate=16000")
+    assert builds.run(flags, capsys)[0] == 0
+    found = _records(tmp_path / "out")
+    assert {name: len(one.waveform) for name, one in found.items()} == {
+        "1.g722": 16_000,
+        "beep.g722": 8_000,
+    }
+    labels = found["1.g722"].labels
+    assert labels["speaker"] == "Carlo" and labels["package"].endswith("-it-g722")
+    assert found["1.g722"].levels["bandwidth"] > 4_500
+    content = manifest.read(tmp_path / "out")
+    assert content.refused == {"empty": 1}
+    assert content.skipped["sound that is not described"] == 1
+
+
+@_NEEDS_DPKG
+def test_without_a_decoder_nothing_is_fetched(repository, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "G722", None)
+    code, _, error = builds.run(_flags(tmp_path, "shippable"), capsys)
+    assert code == 1 and error.count("\n") == 1 and not repository.asked
+    assert ": asterisk-core-sounds-en-g722: raw G.722 needs a decoder (package G722)" in error
+    assert "None" not in error
+    assert "pip install -e '.[recordings]'" in error
+    assert builds.run(_flags(tmp_path, "asterisk-core-sounds-it-wav"), capsys)[0] == 0
 
 
 @_NEEDS_DPKG
