@@ -79,6 +79,8 @@ def _parser() -> command.Parser:
     add("--transcribe", action="store_true", default=None, help=text)
     text = "each text in the voice of another recording of its speaker, given with its text"
     add("--zero_shot", action="store_true", default=None, help=text)
+    text = "how much of what is generated follows its text and how much its noise: thrice the time"
+    add("--text_sensitivity", action="store_true", default=None, help=text)
     add("--seed", type=int, help="of the noise; default 0")
     text = "of the sampler, several with commas; default the run's"
     add("--guidance", type=command.values(float), help=text)

@@ -16,6 +16,7 @@ from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import generation_scores
 from f3tok_jax.evaluation import recognition
 from f3tok_jax.evaluation import sounds_folder
+from f3tok_jax.evaluation import text_sensitivity as text_sensitivity_lib
 from f3tok_jax.evaluation import zero_shot as zero_shot_lib
 from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import generate
@@ -93,6 +94,7 @@ def evaluate(
     classifier_label: str = "",
     transcribe: bool = False,
     zero_shot: bool = False,
+    text_sensitivity: bool = False,
     changes: Sequence[dict[str, Any]] = ({},),
     seed: int = 0,
     num_listen: int = 4,
@@ -114,6 +116,8 @@ def evaluate(
         transcribe: whether the representation run below this one writes down what it hears.
         zero_shot: whether each text is said in the voice of another recording of its speaker, which
             is given with its own text.
+        text_sensitivity: whether every row is made twice more, once with other noise and once with
+            the texts of others; see `text_sensitivity.measure`.
         changes: a row of generated sound for each: what differs from the run's sampler.
         seed: of the noise.
         num_listen: examples of which sounds are written.
@@ -129,6 +133,8 @@ def evaluate(
     """
     if bool(classifier_shards) != bool(classifier_label):
         raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
+    if text_sensitivity and zero_shot:
+        raise ValueError("--text_sensitivity is of texts without prompts, got --zero_shot, too")
     judges.found()
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     generator, codec = tokenizer.text_to_sound, tokenizer.codec
@@ -177,14 +183,20 @@ def evaluate(
     prompts = [pair.prompt.waveform for pair in pairs]
     jury = panel.Panel(judges, examples, sample_rate=codec.sample_rate, voices=prompts, say=say)
     rows = [scores.row("recording", "recording", recordings, truth)]
-    for name, title, latents, stopped in _made(
-        generator, requests, truth, max_patches=max_patches, changes=changes, seed=seed, say=say
-    ):
-        waveforms = codec.decode(latents, **in_batches)
+    speak = functools.partial(generator.generate, max_patches=max_patches, batch_size=_BATCH)
+    for made in _made(generator, requests, truth, speak, changes=changes, seed=seed, say=say):
+        waveforms = codec.decode(made.latents, **in_batches)
         for index, waveform in enumerate(waveforms):
-            sounds.write(index, name, waveform)
-            jury.write(index, name, waveform, is_of_recording=stopped is None)
-        rows.append(scores.row(name, title, waveforms, latents, stopped))
+            sounds.write(index, made.name, waveform)
+            jury.write(index, made.name, waveform, is_of_recording=made.stopped is None)
+        row = scores.row(made.name, made.title, waveforms, made.latents, made.stopped)
+        if text_sensitivity and made.stopped is not None:
+            again = functools.partial(_say_again, requests, speak, codec.decode, made.change)
+            found = text_sensitivity_lib.measure(
+                waveforms, again, seed=seed, sample_rate=codec.sample_rate
+            )
+            row = dataclasses.replace(row, **found)
+        rows.append(row)
     if strangers := zero_shot_lib.others(pairs):
         similarity = _voices(pairs, codec.sample_rate)["speaker_similarity"](strangers)
         title = "recordings of others"
@@ -252,28 +264,51 @@ def _character_error_rate(
     return error_rates.rate(error_rates.characters(*pair) for pair in pairs)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A row of the table: which ended by themselves, if they could, and how it was sampled."""
+
+    name: str
+    title: str
+    latents: Sequence[np.ndarray]
+    stopped: np.ndarray | None = None
+    change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 def _made(
     generator: generate.TextToSound,
     requests: Sequence[generate.Request],
     truth: Sequence[np.ndarray],
+    speak: Callable[..., tuple[list[np.ndarray], np.ndarray]],
     *,
-    max_patches: int,
     changes: Sequence[dict[str, Any]],
     seed: int,
     say: Callable[[str], None],
-) -> Iterator[tuple[str, str, Sequence[np.ndarray], np.ndarray | None]]:
-    """Rows of the table: name, title, latents, and which ended by themselves, if they could."""
-    yield "reconstruction", "reconstruction", truth, None
+) -> Iterator[_Made]:
+    """The rows of the table, but for that of the recordings."""
+    yield _Made(name="reconstruction", title="reconstruction", latents=truth)
     if not any(request.prompt_text for request in requests):
         followed = generator.follow(requests, truth, seed=seed, batch_size=_BATCH)
-        yield "after_true", "patches after true ones", followed, None
+        yield _Made(name="after_true", title="patches after true ones", latents=followed)
     for number, change in enumerate(changes):
         title = ", ".join(["generated", *(f"{name} {value}" for name, value in change.items())])
         say(f"{title}: {len(requests)} sounds")
-        latents, stopped = generator.generate(
-            requests, max_patches=max_patches, batch_size=_BATCH, seed=seed, sampler=change
-        )
-        yield f"generated_{number}", title, latents, stopped
+        latents, stopped = speak(requests, seed=seed, sampler=change)
+        name = f"generated_{number}"
+        yield _Made(name=name, title=title, latents=latents, stopped=stopped, change=change)
+
+
+def _say_again(
+    requests: Sequence[generate.Request],
+    speak: Callable[..., tuple[list[np.ndarray], np.ndarray]],
+    decode: Callable[..., list[np.ndarray]],
+    change: Mapping[str, Any],
+    numbers: Sequence[int],
+    seed: int,
+) -> list[np.ndarray]:
+    """Waveforms of the texts of these numbers, with other noise or in the place of others."""
+    latents, _ = speak([requests[number] for number in numbers], seed=seed, sampler=change)
+    return decode(latents, batch_size=min(_BATCH, len(latents)))
 
 
 def format_table(results: results_lib.Generation) -> str:
@@ -287,6 +322,7 @@ def format_table(results: results_lib.Generation) -> str:
         "seconds": "seconds",
         "duration_error": "error, s",
         "frechet_distance": "Frechet",
+        "text_sensitivity": "text / noise",
     }
     width = max(len(row.title) for row in results.rows)
     lines = [" " * width + "".join(f"{head:>15}" for head in columns.values())]

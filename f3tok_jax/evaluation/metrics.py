@@ -147,16 +147,25 @@ def mel_cepstral_distortion(reference: np.ndarray, estimate: np.ndarray, sample_
 
     Source: Kubichek, 1993; our own cepstra, so values compare within this project only.
     """
-    window = 4 * round(sample_rate * 0.008)
+    distance = cepstral_distances(*(mel_cepstra(one, sample_rate) for one in (reference, estimate)))
+    return _frame_mean(distance[:, None], len(reference), _cepstral_window(sample_rate) // 4)
+
+
+def mel_cepstra(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """[frames, 13] of a sound [n], without the level; a frame every 8 ms."""
+    window = _cepstral_window(sample_rate)
     filters = spectra.mel_filterbank(sample_rate, window, _CEPSTRAL_BANDS)
     transform = _cosine_transform(_CEPSTRAL_BANDS, _CEPSTRAL_COEFFICIENTS)
+    return np.log(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR)) @ transform
 
-    def cepstra(waveform: np.ndarray) -> np.ndarray:
-        return np.log(np.maximum(np.abs(_stft(waveform, window)) @ filters, _FLOOR)) @ transform
 
-    squared = np.sum((cepstra(reference) - cepstra(estimate)) ** 2, axis=-1, keepdims=True)
-    distance = (10.0 / np.log(10.0)) * np.sqrt(2.0 * squared)
-    return _frame_mean(distance, len(reference), window // 4)
+def cepstral_distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of cepstra [..., 13], in dB."""
+    return (10.0 / np.log(10.0)) * np.sqrt(2.0 * np.sum((one - other) ** 2, axis=-1))
+
+
+def _cepstral_window(sample_rate: int) -> int:
+    return 4 * round(sample_rate * 0.008)
 
 
 def phase_coherence(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:

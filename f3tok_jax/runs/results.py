@@ -147,6 +147,9 @@ class GeneratedRow:
     duration_error: float | None = None
     frechet_distance: float | None = None
     speaker_similarity: float | None = None  # cosine of its voice and the prompt's
+    distance_other_seed: float | None = None  # dB, to the same text with other noise
+    distance_other_text: float | None = None  # dB, to another text with the same noise
+    text_sensitivity: float | None = None  # the second over the first
     latents: Mapping[str, Any] | None = None
 
 

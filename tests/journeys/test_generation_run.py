@@ -298,6 +298,22 @@ def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys, monkey
     assert "each after a prompt of its speaker; words: none" in printed.out
 
 
+def test_texts_and_noise_are_exchanged(run, folders, tmp_path, capsys):
+    output = tmp_path / "results.json"
+    arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]
+    arguments += ["--text_sensitivity", "--judges=none"]
+    assert evaluate.main([*arguments, "--zero_shot"]) == 1
+    assert "--text_sensitivity is of texts without prompts" in capsys.readouterr().err
+    assert evaluate.main([*arguments, "--num_examples=3", "--listen=0"]) == 0
+    assert "text / noise" in capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(output.read_text())["rows"]}
+    made = rows["generated_0"]
+    assert made["distance_other_seed"] > 0 and made["distance_other_text"] > 0
+    ratio = made["distance_other_text"] / made["distance_other_seed"]
+    assert made["text_sensitivity"] == pytest.approx(ratio)
+    assert "text_sensitivity" not in rows["reconstruction"]
+
+
 def test_a_classifier_needs_recordings_and_a_label(run, folders, tmp_path, capsys):
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", "--judge_label=digit"]
     assert evaluate.main([*arguments, f"--output={tmp_path / 'results.json'}"]) == 1
