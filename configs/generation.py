@@ -8,6 +8,7 @@
 
 Presets:
     tiny    minutes on two CPU cores, on the tiny representation stage
+    small   an hour on two CPU cores, on the small representation stage: what is shipped
     base    one host of v5p, 16 chips of v5e, and more; on Qwen3-0.6B
     large   pods, on Qwen3-4B
 
@@ -20,7 +21,7 @@ import ml_collections
 from configs import representation
 from configs import sections
 
-PRESETS = ("tiny", "base", "large")
+PRESETS = ("tiny", "small", "base", "large")
 
 
 def get_config(preset: str = "base") -> ml_collections.ConfigDict:
@@ -28,8 +29,10 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}, got {preset!r} (configs/generation.py)")
     config = _base(preset)
-    if preset == "tiny":
+    if preset in ("tiny", "small"):
         _make_tiny(config)
+    if preset == "small":
+        _make_small(config)
     if preset == "large":
         _make_large(config)
     config.preset = preset
@@ -223,6 +226,22 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.mesh.min_shard_size = 2**14
     config.checkpoint.update(dict(every_steps=200))
     config.loop.update(dict(log_every=20, eval_every=200, eval_batches=4, sample_every=1_000_000))
+
+
+def _make_small(config: ml_collections.ConfigDict) -> None:
+    """For an hour on two CPU cores, from tiny, on the small representation stage [chosen]."""
+    config.num_steps = 4000
+    config.model.update(
+        dict(num_layers=4, width=160, hidden_width=432, num_heads=5, num_kv_heads=5)
+    )
+    config.text.max_tokens = 128
+    # Real recordings are cut at 12 s.
+    config.packing.update(dict(examples=4, patches=320, positions=640))
+    config.data.crop_frames = 300
+    config.optimizer.head.update(dict(learning_rate=2e-3, warmup_steps=100))
+    config.optimizer.ema_decay = 0.998
+    config.checkpoint.every_steps = 250
+    config.loop.update(dict(eval_every=500))
 
 
 def _make_large(config: ml_collections.ConfigDict) -> None:

@@ -28,10 +28,10 @@ PATH = pathlib.Path(__file__).with_name("VALUES.md")
 
 # The presets that have a column of their own, first the one that the others are compared with.
 _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
-    autoencoder: ("base", "large", "tiny"),
-    language_model: ("small", "tiny"),
-    representation: ("base", "large", "tiny"),
-    generation: ("base", "large", "tiny"),
+    autoencoder: ("base", "large", "small", "tiny"),
+    language_model: ("base", "small", "tiny"),
+    representation: ("base", "large", "small", "tiny"),
+    generation: ("base", "large", "small", "tiny"),
 }
 # Keys that say which recipe it is, and the recipes of other pages that one has within it.
 _LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"))

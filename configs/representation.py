@@ -8,6 +8,7 @@
 
 Presets:
     tiny    minutes on two CPU cores, with the embedded language model
+    small   an hour on two CPU cores, with the small language model: what is shipped
     base    one host of v6e or v5p, 16 chips of v5e, and more; made for Qwen3-0.6B
     large   pods, made for Qwen3-4B
 
@@ -20,7 +21,7 @@ import ml_collections
 from configs import autoencoder
 from configs import sections
 
-PRESETS = ("tiny", "base", "large")
+PRESETS = ("tiny", "small", "base", "large")
 
 
 def get_config(preset: str = "base") -> ml_collections.ConfigDict:
@@ -30,8 +31,10 @@ def get_config(preset: str = "base") -> ml_collections.ConfigDict:
             f"preset must be one of {PRESETS}, got {preset!r} (configs/representation.py)"
         )
     config = _base(preset)
-    if preset == "tiny":
+    if preset in ("tiny", "small"):
         _make_tiny(config)
+    if preset == "small":
+        _make_small(config)
     if preset == "large":
         _make_large(config)
     config.preset = preset
@@ -219,6 +222,24 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.mesh.min_shard_size = 2**14
     config.checkpoint.update(dict(every_steps=200))
     config.loop.update(dict(log_every=20, eval_every=200, eval_batches=4, sample_every=1_000_000))
+
+
+def _make_small(config: ml_collections.ConfigDict) -> None:
+    """For an hour on two CPU cores, from tiny, on the small autoencoder [chosen]."""
+    config.num_steps = 3000
+    config.language_model.shape.update(sections.SMALL_LANGUAGE_MODEL)
+    config.model.update(
+        dict(num_layers=6, width=160, hidden_width=432, num_heads=5, num_kv_heads=5)
+    )
+    config.rq.num_heads = 5
+    config.supervision.max_tokens = 128
+    # Real recordings are cut at 12 s.
+    config.packing.update(dict(examples=4, frames=640, positions=640))
+    config.data.crop_frames = 300
+    config.optimizer.encoder.update(dict(learning_rate=2e-3, warmup_steps=100))
+    config.optimizer.ema_decay = 0.998
+    config.checkpoint.every_steps = 250
+    config.loop.update(dict(eval_every=500))
 
 
 def _make_large(config: ml_collections.ConfigDict) -> None:

@@ -18,6 +18,16 @@ TINY_LANGUAGE_MODEL = dict(
     rope_theta=1e4,
 )
 
+# The same of preset small: the language model that is shipped.
+SMALL_LANGUAGE_MODEL = TINY_LANGUAGE_MODEL | dict(
+    hidden_size=160,
+    intermediate_size=432,
+    num_hidden_layers=3,
+    num_attention_heads=5,
+    num_key_value_heads=5,
+    vocab_size=1024,
+)
+
 
 def tasks() -> dict[str, float]:
     """Returns the weight of every task of data_pipelines.reading.tasks, 0 for those that are off."""

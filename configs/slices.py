@@ -9,6 +9,7 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
     "autoencoder": {
         "tiny": [("v5e:1x1", 1)],
         "tiny_24khz": [("v5e:1x1", 1)],
+        "small": [("v5e:1x1", 1)],
         "base": [("v5e:2x2", 1), ("v5e:4x4", 1), ("v5e:4x4", 2), ("v6e:4x4", 1), ("v5p:4x4x4", 1)],
         "base_16khz": [("v5e:2x4", 1)],
         "base_48khz": [("v5e:2x4", 1)],
@@ -17,15 +18,18 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
     },
     "language_model": {
         "tiny": [("v5e:1x1", 1)],
-        "small": [("v5e:2x2", 1)],
+        "small": [("v5e:1x1", 1)],
+        "base": [("v5e:2x2", 1)],
     },
     "representation": {
         "tiny": [("v5e:1x1", 1)],
+        "small": [("v5e:1x1", 1)],
         "base": [("v5e:4x4", 1), ("v6e:2x4", 1), ("v5p:2x2x1", 1)],
         "large": [("v5p:4x4x4", 1), ("v5p:4x4x4", 2)],
     },
     "generation": {
         "tiny": [("v5e:1x1", 1)],
+        "small": [("v5e:1x1", 1)],
         "base": [("v5e:4x4", 1), ("v5e:4x4", 2), ("v5p:2x2x1", 1)],
         "large": [("v5p:4x4x4", 1), ("v5p:4x4x4", 2)],
     },

@@ -21,7 +21,7 @@ _GOLDEN = _ROOT / "tests" / "golden" / "shardings"
 _OF_LATENTS = ("representation", "generation")  # there is no run to make them of sound
 
 
-_QUICK = (("language_model", "small"), ("representation", "base"), ("generation", "base"))
+_QUICK = (("language_model", "base"), ("representation", "base"), ("generation", "base"))
 _ALL = [(stage, preset) for stage, presets in advertised.ALL.items() for preset in presets]
 
 

@@ -40,7 +40,7 @@ _HELD = [
     ("autoencoder:base", "v5p:4x4x4", 1, "all", 0.5, 300),
     ("autoencoder:base", "v6e:4x4", 1, "all", 0.8, 300),
     ("autoencoder:large", "v5p:4x4x4", 1, "all", 1.83, 0),
-    ("language_model:small", "v5e:2x2", 1, "all", 7.84, 0),
+    ("language_model:base", "v5e:2x2", 1, "all", 7.84, 0),
     ("representation:base", "v5e:4x4", 1, "all", 14.02, 0),
     ("representation:base", "v5p:2x2x1", 1, "all", 54.38, 0),
     ("representation:base", "v6e:2x4", 1, "all", 27.34, 0),

@@ -62,7 +62,7 @@ _AUTOENCODER = dict(
 _SMALLER = {
     "autoencoder": ("autoencoder:base", _AUTOENCODER),
     "language_model": (
-        "language_model:small",
+        "language_model:base",
         dict(model=dict(shape=_LANGUAGE_MODEL), data=dict(batch_size=4, length=32)),
     ),
     "representation": (
