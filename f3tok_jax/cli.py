@@ -17,10 +17,10 @@ that exists is replaced without --force, and with it nothing but an earlier outp
 RUN, before or behind the verb, is the work folder of an autoencoder run, for info, encode and
 decode, of a representation run, which knows its autoencoder, or of a generation run, which knows
 both; or a folder of runs by their stages, such as a bundle of f3tok_jax.export, of which that is
-used which knows most; or a folder that f3tok_jax.export made of one, which answers nothing. Without
---model it is $F3TOK_MODEL, or else runs/demo, where launch/tpu_train.sh leaves such runs. What is
-compiled for it is kept in $JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache:
-the first use of a model takes longer.
+used which knows most; or a folder that f3tok_jax.export made of one. Without --model it is
+$F3TOK_MODEL, or else runs/demo, where launch/tpu_train.sh leaves such runs. What is compiled for it
+is kept in $JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache: the first use of a
+model takes longer.
 
 Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
 which, and for each of many files that was refused.

@@ -7,7 +7,9 @@ r"""Writes a trained run in a format that others read.
 A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
 tokenizer.json. A run of any other stage becomes one with its modules in PyTorch, those of the runs
 that it was trained on among them, which transformers' AutoModel loads with trust_remote_code=True
-where there is no JAX. With --bundle a run is copied with all that it was trained on, each verified by
+where there is no JAX. What reads representations and answers is among them, the frozen language model
+too, which may be most of the folder: --without=answers leaves it out, and the folder then transcribes
+nothing. With --bundle a run is copied with all that it was trained on, each verified by
 its fingerprint:
 
     python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
@@ -39,7 +41,7 @@ _FORMS = {
 }
 
 
-_LANGUAGE_MODEL = "language_model"
+_LANGUAGE_MODEL, _ANSWERS = "language_model", "answers"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--workdir", required=True, help="run folder")
     add("--output", required=True, help="folder to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
+    text = (
+        "what else would be there: answers, and the language model if nothing but answers needs it"
+    )
+    parser.add_argument("--without", choices=(_ANSWERS,), help=text)
     text = "copy the run, a checkpoint of each of its ancestors, and the language model"
     parser.add_argument("--bundle", action="store_true", help=text)
     for form, text in _FORMS.items():
@@ -70,20 +76,22 @@ def _export(given: argparse.Namespace) -> None:
 
     asked = [name for name in _FORMS if getattr(given, name)]
     also = forms.find(asked)
+    flags = asked + ["without"] * bool(given.without)
     found = places.Places(dict(given.moved or ()))
     if given.bundle:
-        _refuse(asked, "a --bundle")
+        _refuse(flags, "a --bundle")
         steps = bundle.write(given.workdir, given.output, given.step, places=found)
         listed = ", ".join(f"{stage} at step {step}" for stage, step in steps.items())
         print(f"{given.output}: {listed}")
         return
     stage = config_lib.load(given.workdir).stage
     if stage == "language_model":
-        _refuse(asked, "a language model")
+        _refuse(flags, "a language model")
         step = language_model.export(given.workdir, given.output, given.step, places=found)
     else:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
-        step = torch_folder.write(run, given.output, also=also)
+        answers = given.without != _ANSWERS
+        step = torch_folder.write(run, given.output, answers=answers, also=also)
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
 
 
@@ -104,10 +112,10 @@ def _convert(given: argparse.Namespace) -> None:
     print(f"{given.output}: the language model of {given.gguf}, {size}")
 
 
-def _refuse(forms: Sequence[str], what: str) -> None:
-    if forms:
+def _refuse(flags: Sequence[str], what: str) -> None:
+    if flags:
         raise ValueError(
-            f"--{forms[0]} must be of a run that becomes a folder for PyTorch, got {what}: leave it out"
+            f"--{flags[0]} must be of a run that becomes a folder for PyTorch, got {what}: leave it out"
         )
 
 

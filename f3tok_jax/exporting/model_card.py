@@ -34,6 +34,7 @@ _MAKES = {
     "autoencoder": "Sound becomes {rate:g} latents of {dim} values per second, and sound again, in a "
     "stream, too: the encoder sees {ahead:g} ms ahead and the decoder {late:g}.",
     "representation": "A causal transformer makes a representation of every latent.",
+    "answers": "A frozen language model reads representations and answers in text.",
     "generation": "A language model{trained} and a flow head make latents, and so sound, of text.",
 }
 _USES = {
@@ -43,8 +44,10 @@ with torch.no_grad():
     audio = model.decode(encoded.latents, encoded.padding_mask).audio""",
     "representation": """\
     representations = model.represent(encoded.latents, encoded.padding_mask).representations""",
+    "answers": """\
+    answers = model.answer(encoded.latents, encoded.padding_mask)  # token ids of each
+print(text.batch_decode(answers, skip_special_tokens=True))""",
     "generation": """\
-text = PreTrainedTokenizerFast.from_pretrained(folder)
 spoken = model.generate(**model.prepare_text(text, "seven three nine"), max_seconds=3).audio""",
 }
 _COMMANDS = {
@@ -53,6 +56,7 @@ _COMMANDS = {
         "f3tok decode latents.npz back.wav --model=MODEL",
     ),
     "representation": ("f3tok represent speech.wav representations.npz --model=MODEL",),
+    "answers": ("f3tok transcribe speech.wav --task={task} --model=MODEL",),
     "generation": ('f3tok generate --text="seven three nine" --output=out.wav --model=MODEL',),
 }
 _PAPER = """\
@@ -84,7 +88,7 @@ def render(
     title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
         f"# {title}": _what(run, config),
-        "## How to use it": _use(run),
+        "## How to use it": _use(run, config),
         "## What it was trained on": "\n\n".join(map(_trained, chain)),
         "## Figures": "\n\n".join(figures.of(chain)),
         "## Limits": markdown.items(_limits(chain, config)),
@@ -123,7 +127,7 @@ def _languages(chain: Sequence[training_facts.Facts]) -> set[str] | None:
 
 def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
     sound = run.sound
-    makes = " ".join(_MAKES[stage] for stage in _TITLES if _holds(run, stage)).format(
+    makes = " ".join(_MAKES[ability] for ability in _abilities(run, config)).format(
         rate=sound.latent_rate,
         dim=sound.latent_dim,
         ahead=1000 * config["hop_length"] / sound.sample_rate,
@@ -141,7 +145,7 @@ def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
                 f"its latents carry the fingerprint {markdown.code(config['latents_fingerprint'])}",
                 f"fingerprint of the {run.stage}'s weights: {markdown.code(run.fingerprint)}",
                 "licence of the weights: unknown; the code beside them is under Apache-2.0"
-                + (", the language model under its own" if _holds(run, "generation") else ""),
+                + (", the language model under its own" if _reads_text(run, config) else ""),
             ]
         )
     )
@@ -153,13 +157,21 @@ def _trains(run: lineage.Lineage, name: str) -> bool:
     return run.stage == "generation" and section.get("train", "nothing") != "nothing"
 
 
-def _holds(run: lineage.Lineage, stage: str) -> bool:
+def _abilities(run: lineage.Lineage, config: Mapping[str, Any]) -> Sequence[str]:
+    """What the folder can do: what each stage up to the run's brought, and answers if it has them."""
     stages = list(_TITLES)
-    return stages.index(stage) <= stages.index(run.stage)
+    found = stages[: stages.index(run.stage) + 1]
+    return [*found[:2], "answers", *found[2:]] if config.get("answers") else found
 
 
-def _use(run: lineage.Lineage) -> str:
-    text = ", PreTrainedTokenizerFast" if _holds(run, "generation") else ""
+def _reads_text(run: lineage.Lineage, config: Mapping[str, Any]) -> bool:
+    """Whether there is a language model in the folder."""
+    return not {"answers", "generation"}.isdisjoint(_abilities(run, config))
+
+
+def _use(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
+    reads_text = _reads_text(run, config)
+    text = ", PreTrainedTokenizerFast" if reads_text else ""
     lines = [
         "import torch",
         f"from transformers import AutoFeatureExtractor, AutoModel{text}",
@@ -167,12 +179,15 @@ def _use(run: lineage.Lineage) -> str:
         'folder = "MODEL"  # this one',
         "model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()",
         "extractor = AutoFeatureExtractor.from_pretrained(folder)",
+        *["text = PreTrainedTokenizerFast.from_pretrained(folder)"] * reads_text,
         "rate = model.config.sampling_rate  # Hz, at which sounds must be",
         "sounds = [0.1 * torch.randn(rate).numpy()]  # yours, each [n] in [-1, 1]",
         'inputs = extractor(sounds, sampling_rate=rate, return_tensors="pt")',
-        *(_USES[stage] for stage in _TITLES if _holds(run, stage)),
+        *(_USES[ability] for ability in _abilities(run, config)),
     ]
-    commands = [line for stage in _TITLES if _holds(run, stage) for line in _COMMANDS[stage]]
+    commands = [line for ability in _abilities(run, config) for line in _COMMANDS[ability]]
+    if reads := config.get("answers"):
+        commands = [line.format(task=reads["task"]) for line in commands]
     return (
         f"PyTorch and transformers 5 are all that is needed:\n\n{_fenced('python', lines)}\n\n"
         f"With f3tok_jax, of files of any rate and length:\n\n{_fenced('bash', commands)}"
@@ -283,6 +298,9 @@ def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
     else:
         yield "Which languages it has heard is unknown: not all of its data says so."
     yield "It was not tried on sound unlike what is listed above: other noise, rooms, voices."
+    if fields := config.get("answers"):
+        asked = ", ".join(map(markdown.text, fields["tasks"]))
+        yield f"It was taught to answer {asked}, in at most {fields['max_tokens']} tokens with the question."
     if config.get("generation"):
         asked = ", ".join(map(markdown.text, config["generation"]["tasks"]))
         yield (

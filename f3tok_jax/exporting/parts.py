@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.reading import tasks
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import exported_language_model
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.pretrained import language_model as pretrained_language_model
+from f3tok_jax.pretrained import reader as reader_lib
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.runs import exported
@@ -61,12 +63,23 @@ class Parts:
         self.config["parts"].append(name)
         self.tensors |= torch_weights.tensors({name: params})
 
+    def add_language_model(
+        self, module: language_model_lib.LanguageModel, params: Any, name: str, *, answers: bool
+    ) -> None:
+        """Adds a language model: what reads and, where it `answers` by other weights than those of
+        its table, its head."""
+        head = exported_config.ANSWERS[-1] if answers and not module.is_tied else ""
+        self.config["parts"] += [name, head] if head else [name]
+        self.tensors |= exported_language_model.tensors(module, params, name, head)
 
-def load(run: lineage.Lineage, *, say: Say = print) -> Parts:
+
+def load(run: lineage.Lineage, *, answers: bool = True, say: Say = print) -> Parts:
     """The averaged weights of a run and of those that it was trained on.
 
     Args:
         run: of the autoencoder, the representation or the generation stage.
+        answers: whether what reads representations and answers is wanted, where the representation
+            run was supervised by it.
         say: where messages to the user go: which steps are damaged.
 
     Raises:
@@ -75,14 +88,27 @@ def load(run: lineage.Lineage, *, say: Say = print) -> Parts:
     """
     if run.stage == "autoencoder":
         return _autoencoder(run, say)
-    run.check(language_model=run.stage == "generation")
+    represents = run if run.stage == "representation" else run.ancestor("representation")
+    answers = answers and bool(represents.config.supervision.weight)
+    run.check(language_model=run is not represents)
+    if answers:
+        _check_language_model(represents)
     parts = _autoencoder(run.ancestor("autoencoder"), say)
-    if run.stage == "representation":
-        parts.step = _add_representation(parts, run, say)
-    else:
-        _add_representation(parts, run.ancestor("representation"), say)
-        parts.step = _add_generation(parts, run, say)
+    parts.step = step = _add_representation(parts, represents, say)
+    shared = None
+    if run is not represents:
+        parts.step, shared = _add_generation(parts, run, say, answers=answers)
+    if answers:
+        _add_answers(parts, represents.at(step), say, shared)
     return parts
+
+
+def _check_language_model(run: lineage.Lineage) -> None:
+    """Raises ValueError where the language model that answers is not the one of a run."""
+    try:
+        run.check(language_model=True)
+    except ValueError as error:
+        raise ValueError(f"{error}; or leave out what answers: --without=answers") from None
 
 
 def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
@@ -142,25 +168,60 @@ def _add_representation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
     return run.step
 
 
-def _add_generation(parts: Parts, run: lineage.Lineage, say: Say) -> int:
+def _add_generation(
+    parts: Parts, run: lineage.Lineage, say: Say, *, answers: bool
+) -> tuple[int, Any]:
+    """The step, and the parameters of the language model if it is the one that answers, too."""
     model, weights, run = pretrained_generation.load(run, say=say)
     generator, text = model.generator, model.text_tasks()
-    parts.config["generation"] = describe_generator(model, float(weights["embedding_rms"])) | {
-        "tasks": {name: text.instruction(name) for name in text.by_weight},
-        "task_weights": text.weights,
-        "task": text.by_weight[0],
-        "gap": text.gap,
-        "max_tokens": text.max_tokens,
-    }
+    parts.config["generation"] = (
+        describe_generator(model, float(weights["embedding_rms"]))
+        | _describe_text(text)
+        | {"gap": text.gap}
+    )
     parts.config["eos_token_id"] = text.end_of_text
     parts.tokenizer = model.representation.language_model_folder
     if model.trains_encoder:
         parts.add("generation_encoder", weights["encoder"])
     parts.add("projector", weights["projector"])
     parts.add("flow_head", weights["head"])
-    parts.config["parts"].append("language_model")
-    parts.tensors |= language_tensors(generator.language_model, weights["language_model"])
-    return run.step
+    answering = model.representation.config.language_model
+    is_same = model.config.language_model.compute_dtype == answering.compute_dtype
+    shares = answers and is_same and not model.trains_language_model
+    params = weights["language_model"]
+    parts.add_language_model(generator.language_model, params, "language_model", answers=shares)
+    return run.step, params if shares else None
+
+
+def _add_answers(parts: Parts, run: lineage.Lineage, say: Say, shared: Any) -> None:
+    """What reads a run's representations; `shared`: parameters of a language model that is there."""
+    reader, params = reader_lib.load(run, language_model=shared, say=say)
+    model, text = reader.language_model, reader.text
+    parts.config["answers"] = {
+        "patch": reader.projector.patch,
+        "projector": reader.projector.kind,
+        "embedding_rms": reader.embedding_rms,
+        "has_own_language_model": shared is None,
+        "language_model": language_model_lib.describe(model),
+        "compute_dtype": model.transformer.compute_dtype,
+        **_describe_text(text),
+    }
+    parts.config["eos_token_id"] = text.end_of_text
+    parts.tokenizer = run.language_model_folder
+    projector, own, _ = exported_config.ANSWERS
+    parts.add(projector, params["projector"])
+    if shared is None:
+        parts.add_language_model(model, params["language_model"], own, answers=True)
+
+
+def _describe_text(text: tasks.TextTasks) -> dict[str, Any]:
+    """What is asked, and how long all of a text is at most."""
+    return {
+        "tasks": {name: text.instruction(name) for name in text.by_weight},
+        "task_weights": text.weights,
+        "task": text.by_weight[0],
+        "max_tokens": text.max_tokens,
+    }
 
 
 def describe_flow_head(head: flow_head.FlowHead) -> dict[str, Any]:
@@ -184,14 +245,4 @@ def describe_generator(model: pretrained_generation.Model, embedding_rms: float)
         "stop_weight": flow.stop_weight,
         "condition_drop": flow.condition_drop,
         "crop_frames": model.config.data.crop_frames,
-    }
-
-
-def language_tensors(model: language_model_lib.LanguageModel, params: Any) -> dict[str, np.ndarray]:
-    """A language model without its head, which says no text here."""
-    stored = pretrained_language_model.tensors(model, params).items()
-    return {
-        torch_weights.language_model_name(name): array
-        for name, array in stored
-        if name.startswith("model.")
     }

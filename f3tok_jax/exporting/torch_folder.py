@@ -6,7 +6,7 @@ FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtr
        model.safetensors                        the averaged weights, under PyTorch's names
        modeling_f3_tokenizer.py, ...            the modules in PyTorch
        README.md                                what it is, and how it was trained
-       tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, for a run that reads text
+       tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, where text is read or said
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +24,7 @@ from f3tok_jax.exporting import forms
 from f3tok_jax.exporting import model_card
 from f3tok_jax.exporting import parts as parts_lib
 from f3tok_jax.pretrained import weight_files
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import lineage
 
 _MODEL = pathlib.Path(__file__).with_name("torch_model")
@@ -35,6 +36,7 @@ def write(
     run: lineage.Lineage,
     folder: str | os.PathLike,
     *,
+    answers: bool = True,
     also: Iterable[forms.Form] = (),
     say: Callable[[str], None] = print,
 ) -> int:
@@ -43,8 +45,9 @@ def write(
     Args:
         run: of the autoencoder, the representation or the generation stage.
         folder: to write, a local one that is not there yet; it appears when it is whole.
+        answers: whether with what reads representations and answers, if the run has that.
         also: what writes further forms of its autoencoder.
-        say: where messages to the user go: which steps are damaged.
+        say: where messages to the user go: which steps are damaged, and how large it becomes.
 
     Returns:
         The step that was written.
@@ -54,7 +57,7 @@ def write(
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     target = atomic.absent(folder)
-    parts = parts_lib.load(run, say=say)
+    parts = parts_lib.load(run, answers=answers, say=say)
     card = model_card.render(run.at(parts.step), parts.config, parts.tensors)
     with atomic.making(target) as root:
         _write_json(root / "config.json", parts.config | {"step": parts.step})
@@ -69,7 +72,17 @@ def write(
         for write_form in also:
             write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
         atomic.write_text(root / "README.md", card)
+    say(_sizes(folder, parts.tensors))
     return parts.step
+
+
+def _sizes(folder: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> str:
+    """How large the weights are, and how much of that is for answers alone."""
+    own = tuple(f"{part}." for part in exported_config.ANSWERS)
+    sizes = {name: array.nbytes / 1e6 for name, array in tensors.items()}
+    answers = sum(size for name, size in sizes.items() if name.startswith(own))
+    more = f", {answers:.3g} MB of them for answers alone (--without=answers)" if answers else ""
+    return f"{folder}: {sum(sizes.values()):.3g} MB of weights{more}"
 
 
 def _describe_sound(config: Mapping[str, Any]) -> dict[str, Any]:

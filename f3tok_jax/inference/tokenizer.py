@@ -28,7 +28,6 @@ from f3tok_jax.inference import represent as represent_lib
 from f3tok_jax.inference import sound_formats
 from f3tok_jax.inference import transcribe as transcribe_lib
 from f3tok_jax.runs import config as config_lib
-from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
 Array = Any  # NumPy's or JAX's
@@ -72,7 +71,7 @@ class F3Tokenizer:
 
         Args:
             run: folder of the run, local or a bucket; a bundle, of which it is the last; or a local
-                folder that it was exported to, which does all but transcribe.
+                folder that it was exported to.
             step: of the checkpoint; the newest whole one if None.
             decoder: run, or exported folder, whose decoder is used, which was trained with
                 config.train_only=decoder on the latents of the run's autoencoder; "" for its own.
@@ -126,13 +125,8 @@ class F3Tokenizer:
     def transcriber(self) -> transcribe_lib.Transcriber:
         """The frozen language model that the run was supervised by, to answer in text."""
         run = self._run_of("representation").at(self.representer.step)
-        if isinstance(run, exported.Exported):
-            raise ValueError(
-                f"{run.workdir} is an exported folder, which answers nothing: give the run of the "
-                "representation stage that it was exported from"
-            )
         with config_lib.values_of(run.workdir):
-            return transcribe_lib.Transcriber(run, say=self._say)
+            return transcribe_lib.Transcriber.load(run, say=self._say)
 
     @functools.cached_property
     def text_to_sound(self) -> generate_lib.TextToSound:

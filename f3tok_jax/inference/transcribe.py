@@ -2,24 +2,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen language model in use: representations to text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.reading import tasks
-from f3tok_jax.pretrained import frozen as pretrained_frozen
-from f3tok_jax.pretrained import language_model as pretrained_language_model
-from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.pretrained import exported_reader
+from f3tok_jax.pretrained import reader as reader_lib
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
 
 class Transcriber:
     """A frozen language model that reads representations and writes text."""
 
-    def __init__(self, run: lineage.Lineage, *, say: Callable[[str], None] = print):
+    def __init__(self, reader: reader_lib.Reader, weights: Mapping[str, Any]):
+        """Takes modules and their weights; use `load` for those of a run."""
+        self._model, self._projector = reader.language_model, reader.projector
+        self._text, self._rms = reader.text, reader.embedding_rms
+        self._variables = {"params": weights["language_model"]}
+        self._projector_variables = {"params": weights["projector"]}
+        self._extend = jax.jit(self._model.apply, static_argnames="method")
+        self._next = jax.jit(self._next_token)
+
+    @classmethod
+    def load(cls, run: lineage.Lineage, *, say: Callable[[str], None] = print) -> "Transcriber":
         """Loads the language model, and the projector of a run to it.
 
         Args:
@@ -27,44 +36,33 @@ class Transcriber:
             say: where messages to the user go: which steps are damaged.
 
         Raises:
-            ValueError: where the run was not supervised, or its language model is not the one
-                that it was trained on.
+            ValueError: where the run was not supervised, its language model is not the one that it
+                was trained on, or an exported folder holds none.
             checkpoint.CheckpointError: where no checkpoint that may be used is whole.
         """
-        if not run.config.supervision.weight:
-            raise ValueError(
-                "transcribing needs a run with supervision, got one with "
-                "config.supervision.weight=0"
-            )
-        self._section, section = run.config.supervision, run.config.language_model
-        folder = run.language_model_folder
-        self._model = pretrained_language_model.read(
-            folder, compute_dtype=section.compute_dtype, remat="none"
-        )
-        dtype = jnp.dtype(section.compute_dtype)
-        params = pretrained_language_model.load_params(folder, self._model, dtype=dtype)
-        self._variables = {"params": params}
-        self._rms = float(pretrained_frozen.embedding_rms(self._model.table(params)))
-        self._projector, projector_params = pretrained_representation.load_projector(
-            run, self._model.width, say=say
-        )
-        self._projector_variables = {"params": projector_params}
-        weights = {name: weight for name, weight in self._section.tasks.items() if weight}
-        self._text = tasks.TextTasks(folder, weights, self._section.max_tokens)
-        self._extend = jax.jit(self._model.apply, static_argnames="method")
-        self._next = jax.jit(self._next_token)
+        if isinstance(run, exported.Exported):
+            return cls(*exported_reader.load(run))
+        return cls(*reader_lib.load(run, say=say))
 
     def answer(
         self, representations: np.ndarray, *, task: str, max_tokens: int | None = None
     ) -> str:
-        """Greedy answer about representations [t, width].
+        """Greedy answer about representations [t, width]; see `tokens`."""
+        return self._text.decode(
+            self.tokens(representations, task=task, max_tokens=max_tokens)
+        ).strip()
+
+    def tokens(
+        self, representations: np.ndarray, *, task: str, max_tokens: int | None = None
+    ) -> list[int]:
+        """Token ids of the answer about representations [t, width], without the one that ends it.
 
         Args:
             representations: of one sound.
             task: name; its instruction is what the model is asked.
             max_tokens: of the answer at most; default as many as in training.
         """
-        limit = max_tokens or self._section.max_tokens
+        limit = max_tokens or self._text.max_tokens
         prefix = self._prefix(representations, task)
         length = prefix.shape[1]
         # Few programs for all lengths: the prefix is padded, its padding not remembered.
@@ -79,7 +77,7 @@ class Transcriber:
             embedded = self._extend(self._variables, token, method="embed")
             hidden, cache = self._extend(self._variables, embedded, cache, method="step")
             token = self._next(self._variables, hidden)
-        return self._text.decode(ids).strip()
+        return ids
 
     def check(self, task: str) -> None:
         """Raises ValueError for a task that nothing is asked in."""

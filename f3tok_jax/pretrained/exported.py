@@ -22,6 +22,7 @@ from f3tok_jax.runs import lineage
 
 _GENERATOR = "generator"  # the autoencoder as a player of its run
 GENERATION = "generation"  # what a generation run samples with, likewise
+ANSWERS = "answers"  # what reads representations, likewise
 
 
 def open_run(folder: str) -> exported.Exported:
@@ -112,6 +113,7 @@ _NAMES = {
     _GENERATOR: {},
     lineage.ENCODER: {"encoder": "representation_encoder"},
     GENERATION: {"encoder": "generation_encoder", "head": "flow_head"},
+    ANSWERS: {"projector": "answer_projector"},
 }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -17,13 +16,14 @@ from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import sampler as sampler_lib
 from f3tok_jax.pretrained import exported as exported_models
+from f3tok_jax.pretrained import exported_language_model
 from f3tok_jax.pretrained import generation as pretrained_generation
-from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.pretrained import representation as pretrained_representation
-from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
+
+_LANGUAGE_MODEL = "language_model"  # the part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def load(run: exported.Exported) -> tuple[Generation, dict[str, Any]]:
             run.ancestor("representation"),
         )
         kinds = dict(compute_dtype=fields["compute_dtype"], remat="none")
-        # It says no text: its head is not exported.
+        # It says no text: a head of its own is exported for answers alone.
         of_text = {**fields["language_model"], "tie_word_embeddings": True}
         language_model = language_model_lib.make(of_text, **kinds)
         encoder = pretrained_representation.make_encoder(encoder_run)
@@ -90,16 +90,8 @@ def _generator_weights(model: Generation, fields: Mapping[str, Any]) -> dict[str
         found = run.load({lineage.ENCODER: encoder})[lineage.ENCODER]
     found |= run.load({exported_models.GENERATION: shapes})[exported_models.GENERATION]
     dtype = jnp.dtype(fields["compute_dtype"])
-    found["language_model"] = _language_model(model, dtype)
+    language_model = generator.language_model
+    found["language_model"] = exported_language_model.load(
+        run, language_model, _LANGUAGE_MODEL, dtype=dtype
+    )
     return found | {"embedding_rms": jnp.float32(fields["embedding_rms"])}
-
-
-def _language_model(model: Generation, dtype: jnp.dtype) -> dict[str, Any]:
-    """Parameters of the language model."""
-    module, own = model.generator.language_model, "language_model"
-    stored = pretrained_language_model.tensor_shapes(module)
-    names = {name: torch_weights.language_model_name(name) for name in stored}
-    shapes = {names[name]: shape for name, shape in stored.items()}
-    found = exported_models.tensors(model.run.workdir, model.run.written, shapes, (own,), dtype)
-    tensors = {name: found[names[name]] for name in stored}
-    return jax.tree.map(jnp.asarray, pretrained_language_model.from_tensors(module, tensors))

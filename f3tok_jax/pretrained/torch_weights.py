@@ -73,11 +73,6 @@ def from_tensors(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
-def language_model_name(name: str) -> str:
-    """The name of a language model's tensor, in its own folder, where it is a part of a model."""
-    return name.replace("model.", "language_model.", 1)
-
-
 def _joined(path: str, shape: tuple[int, ...], tensors: Mapping[str, np.ndarray]) -> np.ndarray:
     """One parameter of its tensors."""
     parts = []

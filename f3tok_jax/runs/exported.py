@@ -46,6 +46,15 @@ class Exported(lineage.Lineage):
         kept = self.written[_LATENTS]
         return {lineage.LATENTS: kept, lineage.LATENTS_OF: self.encoder_fingerprint}
 
+    @property
+    def language_model_folder(self) -> str:
+        """None: what of a language model is exported is a part, and no folder of its own."""
+        return ""
+
+    @property
+    def _language_model(self) -> str:
+        return ""
+
     @functools.cached_property
     def latents_fingerprint(self) -> str:
         """What latents carry: as before where the encoder is, else another than ever."""

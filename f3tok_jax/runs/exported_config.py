@@ -18,7 +18,8 @@ import ml_collections
 from data_pipelines.records import json_object
 
 MODEL_TYPE = "f3_tokenizer"
-FORMAT = "f3tok export 1"  # another for other names, layouts or meanings
+FORMAT = "f3tok export 2"  # another for other names, layouts or meanings
+_READ = ("f3tok export 1", FORMAT)  # the first knew nothing that answers
 
 # Stage -> the parts of a model that its run has trained; a part's tensors begin with its name.
 PARTS = {
@@ -26,8 +27,11 @@ PARTS = {
     "representation": ("representation_encoder",),
     "generation": ("projector", "flow_head", "language_model"),
 }
-# The last of a generation run that has trained an encoder of its own.
-_KNOWN = (*sum(PARTS.values(), ()), "generation_encoder")
+# What reads representations and answers. The language model is generation's where that is the same one,
+# and the head is the table where the language model has none of its own.
+ANSWERS = ("answer_projector", "answer_language_model", "answer_head")
+# One more of a generation run that has trained an encoder of its own.
+_KNOWN = (*sum(PARTS.values(), ()), "generation_encoder", *ANSWERS)
 
 _FILE_NAME = "config.json"
 
@@ -82,6 +86,17 @@ _SECTIONS = {
         }
     },
 }
+_ANSWERS = {
+    "answers": {
+        "patch": range(1, 2**12),
+        **dict.fromkeys(("projector", "compute_dtype"), str),
+        "embedding_rms": _ABOVE_0,
+        "has_own_language_model": bool,
+        "language_model": dict,
+        "task_weights": dict,
+        "max_tokens": range(2, 2**20),
+    }
+}
 # What decides, with its weights, which latents an encoder makes.
 _OF_LATENTS = (
     *("sampling_rate", "hop_length", "fold", "strides", "encoder_channels"),
@@ -115,9 +130,9 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
             f"{folder} must be a run, or a folder that f3tok_jax.export wrote, got a model of the "
             f"type {kind!r:.80}: give another folder"
         )
-    if (version := found.get("format")) != FORMAT:
+    if (version := found.get("format")) not in _READ:
         raise ValueError(
-            f"{path} must be of the format {FORMAT!r}, got {version!r:.80}: export the run again, "
+            f"{path} must be of the format {FORMAT!r}, or of one before, got {version!r:.80}: export the run again, "
             "or use the version of f3tok_jax that wrote it"
         )
     _check(found, _MODEL, path)
@@ -134,7 +149,36 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         )
     for stage in held:
         _check(found, _SECTIONS[stage], path)
+    if not {*ANSWERS}.isdisjoint(parts):
+        _check_answers(found, held, path)
     return found
+
+
+def _check_answers(found: Mapping[str, Any], held: Sequence[str], path: pathlib.Path) -> None:
+    """Raises ValueError where parts that answer are not all there, or not described."""
+    _check(found, _ANSWERS, path)
+    wanted = answering_parts(found)
+    if "representation" not in held or not {*wanted} <= {*found["parts"]}:
+        raise ValueError(
+            f"{path} must be of a model with all that answers, representation_encoder, "
+            f"{', '.join(wanted)}, or with none of {', '.join(ANSWERS)}, got the parts "
+            f"{found['parts']!r:.200}: save it with all its parts"
+        )
+
+
+def answers(written: Mapping[str, Any]) -> bool:
+    """Whether a folder holds what reads representations and answers in text."""
+    return ANSWERS[0] in written["parts"]
+
+
+def answering_parts(written: Mapping[str, Any]) -> tuple[str, ...]:
+    """What reads representations and answers, in a folder that holds it: the projector, the language
+    model, and its head where it has one."""
+    projector, own, head = ANSWERS
+    fields = written["answers"]
+    language_model = own if fields["has_own_language_model"] else PARTS["generation"][-1]
+    is_tied = fields["language_model"].get("tie_word_embeddings")
+    return (projector, language_model) if is_tied else (projector, language_model, head)
 
 
 def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path, of: str = ""):
@@ -197,7 +241,20 @@ def _autoencoder(written: Mapping[str, Any]) -> dict[str, Any]:
 def _representation(written: Mapping[str, Any]) -> dict[str, Any]:
     fields = dict(written["representation"])
     del fields[_LATENT_RMS]
-    return {"model": fields | {"input_noise": 0.0, "remat": "none"}}  # those are of training
+    model = fields | {"input_noise": 0.0, "remat": "none"}  # those are of training
+    return {"model": model, "supervision": _supervision(written)}
+
+
+def _supervision(written: Mapping[str, Any]) -> dict[str, Any]:
+    """By what reads representations; of no weight where it is not there."""
+    if not answers(written):
+        return {"weight": 0.0}
+    fields = written["answers"]
+    names = ("patch", "projector", "max_tokens")
+    return {name: fields[name] for name in names} | {
+        "weight": 1.0,
+        "tasks": fields["task_weights"],
+    }
 
 
 def _generation(written: Mapping[str, Any]) -> dict[str, Any]:

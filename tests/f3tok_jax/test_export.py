@@ -41,10 +41,16 @@ def test_a_form_that_lacks_its_packages_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("more, what", [(["--bundle"], "a --bundle"), ([], "a language model")])
-def test_a_form_of_what_has_none_is_refused_in_one_sentence(more, what, tmp_path, capsys):
+@pytest.mark.parametrize("flag", ["--stablehlo", "--without=answers"])
+def test_a_flag_of_what_it_is_not_for_is_refused_in_one_sentence(
+    flag, more, what, tmp_path, capsys
+):
     config_lib.save(config_lib.read("configs/language_model.py:tiny"), str(tmp_path / "run"))
-    arguments = [f"--workdir={tmp_path}/run", f"--output={tmp_path}/out", "--stablehlo", *more]
+    arguments = [f"--workdir={tmp_path}/run", f"--output={tmp_path}/out", flag, *more]
     assert export.main(arguments) == 1
     said = capsys.readouterr().err
-    assert f"--stablehlo must be of a run that becomes a folder for PyTorch, got {what}" in said
+    assert (
+        f"{flag.partition('=')[0]} must be of a run that becomes a folder for PyTorch, got {what}"
+        in said
+    )
     assert said.count("\n") == 1 and not (tmp_path / "out").exists()

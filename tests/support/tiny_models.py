@@ -204,12 +204,15 @@ def generator() -> tuple[generator_lib.Generator, dict]:
     return made, random_weights(shapes)
 
 
-def write_language_model(folder: pathlib.Path, *, seed: int = 0, scale: float = 0.1) -> str:
+def write_language_model(
+    folder: pathlib.Path, *, seed: int = 0, scale: float = 0.1, is_tied: bool = True
+) -> str:
     """Writes a Hugging Face folder: weights of that size, one layer, a token per byte; returns it.
 
     At 0.1 its answers hardly depend on what it is told.
     """
     fields = LANGUAGE_MODEL | QWEN | dict(vocab_size=260, max_position_embeddings=256)
+    fields["tie_word_embeddings"] = is_tied
     model = language_model.make(fields, compute_dtype="float32", remat="none")
     rng = np.random.default_rng(seed)
     params = jax.tree.map(

@@ -4,6 +4,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import ml_collections
 
@@ -34,14 +35,15 @@ def write(
     tiny_models.write_checkpoint(workdir, config, stage, step=step, seed=config.seed)
 
 
-def write_chain(root: pathlib.Path, *more: str) -> dict[str, str]:
+def write_chain(root: pathlib.Path, *more: str, **language_model: Any) -> dict[str, str]:
     """Stage -> folder of an autoencoder, a representation run on it, and a generation run on that.
 
-    They were trained to transcribe, and so they say. `more` are of the last one's config.
+    They were trained to transcribe, and so they say. `more` are of the last one's config,
+    `language_model` is for tiny_models.write_language_model.
     """
     folders = {name: str(root / name) for name in ("autoencoder", "representation", "generation")}
     tiny_models.write_run(folders["autoencoder"])
-    model = tiny_models.write_language_model(root / "text")
+    model = tiny_models.write_language_model(root / "text", **language_model)
     representation = config_lib.read(
         f"{CONFIGS}/representation.py:tiny",
         [

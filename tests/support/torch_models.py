@@ -18,6 +18,7 @@ from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import language_model
 from f3tok_jax.models import projector
 from f3tok_jax.models import sampler as sampler_lib
+from f3tok_jax.pretrained import exported_language_model
 from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
 
@@ -102,5 +103,7 @@ def generator_in_torch(
     names = {"encoder": "representation_encoder", "head": "flow_head", "projector": "projector"}
     config["parts"] = [*names.values(), "language_model"]
     tensors = torch_weights.tensors({name: weights[key] for key, name in names.items()})
-    of_text = parts.language_tensors(generator.language_model, weights["language_model"])
+    of_text = exported_language_model.tensors(
+        generator.language_model, weights["language_model"], "language_model"
+    )
     return made(config, tensors | of_text)

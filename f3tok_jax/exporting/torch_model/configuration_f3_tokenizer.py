@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 AUTOENCODER = ("encoder", "decoder")
 GENERATOR = ("projector", "language_model", "flow_head")
+ANSWERS = ("answer_projector", "answer_language_model", "answer_head")
 
 
 class F3TokConfig(PreTrainedConfig):
@@ -15,7 +16,8 @@ class F3TokConfig(PreTrainedConfig):
 
     Attributes:
         parts: that a model has: "encoder", "decoder", "representation_encoder", those of GENERATOR,
-            and "generation_encoder" where generation was trained with one of its own.
+            "generation_encoder" where generation was trained with one of its own, and those of ANSWERS,
+            of the last two what generation has not, and what the table of tokens is not.
         sampling_rate: Hz.
         hop_length: samples; a frame of the STFT is two hops.
         fold: neighbouring frequency bins that become channels.
@@ -37,6 +39,8 @@ class F3TokConfig(PreTrainedConfig):
             language_model: configs; tasks: name -> token ids of what is asked; task: the one of them
             that was trained most; gap: before a text; max_tokens: of a text; has_own_encoder: whether
             there is a generation_encoder. None without.
+        answers: what reads representations and answers: patch, projector, embedding_rms, language_model,
+            has_own_language_model, tasks, task and max_tokens, likewise. None without.
         eos_token_id: which ends a text.
     """
 
@@ -60,6 +64,7 @@ class F3TokConfig(PreTrainedConfig):
     mel_bands: list | tuple = (10, 20, 40, 80, 80)
     representation: dict | None = None
     generation: dict | None = None
+    answers: dict | None = None
     eos_token_id: int | None = None
 
     @property

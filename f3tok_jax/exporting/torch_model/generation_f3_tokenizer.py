@@ -345,12 +345,12 @@ class Generator:
         token = torch.zeros_like(x[:, 0])
         if prompt.shape[1]:
             # What is to follow must follow at once: padding stands before all else.
-            prompt, prompt_mask = _padded_before(prompt, prompt_mask)
+            prompt, prompt_mask = padded_before(prompt, prompt_mask)
             tokens = self.projector(self.encoder(prompt, heard, prompt_mask))
             x = torch.cat([x, tokens * self.embedding_rms], dim=1)
             mask = torch.cat([mask, prompt_mask[:, ::patch]], dim=1)
             token = torch.where(prompt_mask[:, -1:], tokens[:, -1], 0.0)
-        x, mask = _padded_before(x, mask)
+        x, mask = padded_before(x, mask)
         read = DynamicCache(config=self.language_model.config)
         state = self._hidden(x, mask, read)[:, -1]
         history = torch.cat([room, prompt], dim=1)[:, prompt.shape[1] :]
@@ -374,20 +374,30 @@ class Generator:
         )
 
     def _hidden(self, x, mask, cache: DynamicCache) -> torch.Tensor:
-        """States of the next positions [b, k, d], after those that the cache is of.
+        return hidden_states(self.language_model, x, mask, cache)
 
-        `mask` [b, s] is of all of them.
-        """
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -x.shape[1] :]
-        named = inspect.signature(self.language_model.forward).parameters
-        name = "cache" if "cache" in named else "past_key_values"  # until transformers 5.23
-        return self.language_model(
-            inputs_embeds=x.to(self.language_model.get_input_embeddings().weight.dtype),
-            attention_mask=mask.long(),
-            position_ids=positions,
-            use_cache=True,
-            **{name: cache},
-        ).last_hidden_state
+
+def hidden_states(
+    language_model: nn.Module, x: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """States of the next positions [b, k, d], after those that the cache is of.
+
+    Args:
+        language_model: of transformers, without its head.
+        x: [b, k, d] that it reads.
+        mask: [b, s] bool, of all positions, those of the cache too.
+        cache: is written to.
+    """
+    positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -x.shape[1] :]
+    named = inspect.signature(language_model.forward).parameters
+    name = "cache" if "cache" in named else "past_key_values"  # until transformers 5.23
+    return language_model(
+        inputs_embeds=x.to(language_model.get_input_embeddings().weight.dtype),
+        attention_mask=mask.long(),
+        position_ids=positions,
+        use_cache=True,
+        **{name: cache},
+    ).last_hidden_state
 
 
 def whole_patches(
@@ -401,7 +411,7 @@ def whole_patches(
     return latents[:, : count * patch], whole.repeat_interleave(patch, dim=1)
 
 
-def _padded_before(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def padded_before(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """[b, t, d] and [b, t] with all that is not valid moved to the front, the rest as it was."""
     order = mask.long().argsort(dim=1, stable=True)
     x = torch.where(mask[..., None], x, 0.0).take_along_dim(order[..., None], dim=1)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""F3-Tokenizer in PyTorch: sound to latents at 25 Hz and back, to representations, and from text.
+"""F3-Tokenizer in PyTorch: sound to latents at 25 Hz and back, to representations, and to text and back.
 
     extractor = AutoFeatureExtractor.from_pretrained(FOLDER)
     model = AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 from transformers.utils import ModelOutput
 
+from .answers_f3_tokenizer import Reader
 from .autoencoder_f3_tokenizer import Cache
 from .autoencoder_f3_tokenizer import Conv
 from .autoencoder_f3_tokenizer import TransposedConv
@@ -41,6 +42,7 @@ from .checks_f3_tokenizer import checked_latents
 from .checks_f3_tokenizer import checked_mask
 from .checks_f3_tokenizer import checked_sound
 from .checks_f3_tokenizer import opened
+from .configuration_f3_tokenizer import ANSWERS
 from .configuration_f3_tokenizer import AUTOENCODER
 from .configuration_f3_tokenizer import GENERATOR
 from .configuration_f3_tokenizer import F3TokConfig
@@ -81,7 +83,7 @@ class F3TokOutput(ModelOutput):
 
 
 class F3TokModel(PreTrainedAudioTokenizerBase):
-    """Sound to latents and back, to representations, and from text; as far as its parts go.
+    """Sound to latents and back, to representations and text, and from text; as far as its parts go.
 
     It is no F3TokenizerModel: what transformers saves as code under such a name it takes for a text
     tokenizer, and cannot load again.
@@ -244,6 +246,60 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         found = encoder(latents / self.config.representation["latent_rms"], cache)
         kept = {name: detached(array) for name, array in cache.items()} if use_cache else None
         return F3TokOutput(representations=found, padding_mask=mask, padding_cache=kept)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        latents: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        *,
+        task: str | None = None,
+        max_tokens: int | None = None,
+    ) -> list[list[int]]:
+        """What the language model says about sounds, the likeliest token each time.
+
+        Args:
+            latents: [b, t, latent_dim] of whole sounds.
+            padding_mask: [b, t], True or 1 where valid, which comes first; None for all.
+            task: what is asked, one of config.answers["tasks"]; default the one that was trained most.
+            max_tokens: of an answer at most; default config.answers["max_tokens"].
+
+        Returns:
+            Of each row token ids, for batch_decode(ids, skip_special_tokens=True) of
+            PreTrainedTokenizerFast.from_pretrained of the same folder.
+
+        Raises:
+            ValueError: for another task, or where the model has nothing that answers.
+        """
+        fields = self.config.answers
+        if not fields:
+            raise ValueError(
+                "an answer needs what reads representations, got a model that was exported without: "
+                "export its run again"
+            )
+        task = task or fields["task"]
+        if task not in fields["tasks"]:
+            raise ValueError(f"task must be one of {', '.join(fields['tasks'])}, got {task!r}")
+        heard = self.represent(latents, padding_mask)
+        return self._reader(fields).answer(
+            heard.representations,
+            heard.padding_mask,
+            fields["tasks"][task],
+            end_of_text=self.config.eos_token_id,
+            max_tokens=max_tokens or fields["max_tokens"],
+        )
+
+    def _reader(self, fields: Mapping) -> Reader:
+        projector, own, head = ANSWERS
+        language_model = self.part(own if fields["has_own_language_model"] else GENERATOR[1])
+        is_tied = fields["language_model"]["tie_word_embeddings"]
+        says = language_model.get_input_embeddings() if is_tied else self.part(head)
+        return Reader(
+            projector=self.part(projector),
+            language_model=language_model,
+            head=says.weight,
+            embedding_rms=fields["embedding_rms"],
+        )
 
     def prepare_text(
         self, tokenizer, text: str | Sequence[str], task: str | None = None

@@ -72,8 +72,8 @@ def root(tmp_path_factory) -> pathlib.Path:
     return root
 
 
-def _card(run: pathlib.Path, folder: pathlib.Path) -> str:
-    assert export.main([f"--workdir={run}", f"--output={folder}"]) == 0
+def _card(run: pathlib.Path, folder: pathlib.Path, *more: str) -> str:
+    assert export.main([f"--workdir={run}", f"--output={folder}", *more]) == 0
     return (folder / "README.md").read_text()
 
 
@@ -174,6 +174,8 @@ def test_every_run_of_a_chain_is_on_the_page(tmp_path):
         run = lineage.Lineage.read(folders[stage])
         assert f"3 of {run.config.num_steps} steps" in card
         assert run.fingerprint in card
+    assert "model.answer(" in card and "f3tok transcribe speech.wav --task=" in card
+    assert "in at most 32 tokens with the question" in card
     assert "model.generate(" in card and "it has learnt the tasks transcription" in card
     assert "tokenizer\\:" not in card  # digits of a fingerprint are code
     assert "at most 4.8 min of sound" in card  # it has measured nothing
@@ -182,6 +184,8 @@ def test_every_run_of_a_chain_is_on_the_page(tmp_path):
 def test_a_model_that_is_lost_is_named_without_paths(tmp_path):
     folders = tiny_runs.write_chain(tmp_path)
     shutil.move(tmp_path / "text", tmp_path / "elsewhere")
-    card = _card(folders["representation"], tmp_path / "model")
+    # What answers cannot be written, and all else is.
+    card = _card(folders["representation"], tmp_path / "model", "--without=answers")
+    assert "f3tok transcribe" not in card and "model.answer" not in card
     assert "unknown; a model that it was trained on is not where it was" in card
     assert str(tmp_path) not in card
