@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Language models in GGUF files, as llama.cpp has them, made into Hugging Face folders.
 
-Weights are dequantised to what the file's blocks say, exactly, in float32; the tokenizer is put
-together from the file's tokens and merges.
+Weights are dequantised to what the file's blocks say, exactly, in float32.
 
 Source: the GGUF specification (github.com/ggml-org/ggml, docs/gguf.md) and llama.cpp's conversion, of
 which this is the reverse.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import importlib.metadata
+import math
 import os
 import pathlib
 import re
@@ -18,14 +18,10 @@ import tempfile
 from typing import Any
 
 import numpy as np
-import tokenizers
-from tokenizers import decoders
-from tokenizers import models
-from tokenizers import normalizers
-from tokenizers import pre_tokenizers
 
 from data_pipelines.reading import tasks
 from f3tok_jax.models import language_model as language_model_lib
+from f3tok_jax.pretrained import gguf_tokenizer
 from f3tok_jax.pretrained import language_model
 
 # Field of config.json -> key of a GGUF file behind the name of the architecture.
@@ -40,36 +36,35 @@ _FIELDS = {
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
 }
-# Others that change nothing, or that the tensors' shapes say too.
-_SAID_TWICE = ("vocab_size", "rope.dimension_count", "attention.value_length")
+_SIZES = tuple(name for name in _FIELDS if name not in ("rms_norm_eps", "rope_theta"))
+_OPTIONAL = ("num_key_value_heads", "head_dim", "rope_theta")
+# Others, which must say what the former and the table say.
+_SAID_TWICE = {
+    "vocab_size": "vocab_size",
+    "rope.dimension_count": "head_dim",
+    "attention.value_length": "head_dim",
+}
+# Tensor of a folder -> that of a GGUF file; behind the number of its layer, of a layer.
 _TENSORS = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
 }
 _OF_LAYER = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
-_LAYER = re.compile(r"blk\.(\d+)\.(.*)")
-
-# Where texts are cut before pairs are merged, by the name that llama.cpp gives to it.
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}"
-    r"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_DIGITS = {"qwen2": "", "llama-bpe": "{1,3}"}  # at once
-_CUTS = ("gpt-2", "smollm", *_DIGITS)
-_CONTROL, _USER_DEFINED = 3, 4  # roles of tokens that no merge makes
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.*)")
+_TABLE, _HEAD = "token_embd.weight", "output.weight"
 
 
 def write(source: str, folder: str | os.PathLike) -> language_model_lib.LanguageModel:
@@ -91,24 +86,17 @@ def write(source: str, folder: str | os.PathLike) -> language_model_lib.Language
     reader = _reader(path)
     try:
         said = {key: field.contents() for key, field in reader.fields.items()}
-        model = language_model_lib.make(
-            _config(said, reader), compute_dtype="float32", remat="none"
+        # A file has the sizes of a tensor in the reverse order.
+        shapes = {tensor.name: tuple(tensor.shape.tolist()[::-1]) for tensor in reader.tensors}
+        fields = _config(said, shapes)
+        model = language_model_lib.make(fields, compute_dtype="float32", remat="none")
+        names = _names(model, shapes, fields["model_type"])
+        tokenizer = gguf_tokenizer.make(said, model.vocabulary_size)
+        params = language_model.from_tensors(
+            model, _weights(reader, model, names, fields["model_type"])
         )
-        tensors = dict(_weights(reader, model, said["general.architecture"]))
-        wanted = language_model.tensor_shapes(model)
-        found = {name: array.shape for name, array in tensors.items()}
-        if found != wanted:
-            names = sorted(
-                name for name in {*found, *wanted} if found.get(name) != wanted.get(name)
-            )
-            raise ValueError(
-                f"tensors must be those of a {said['general.architecture']} model, got "
-                f"{found.get(names[0], 'none')} where {names[0]} has {wanted.get(names[0], 'none')}"
-            )
-        tokenizer = _tokenizer(said)
     except ValueError as error:
         raise ValueError(f"{error} ({path})") from error
-    params = language_model.from_tensors(model, tensors)
     with tempfile.TemporaryDirectory() as scratch:
         beside = pathlib.Path(scratch) / tasks.TOKENIZER_NAME
         tokenizer.save(str(beside))
@@ -150,12 +138,12 @@ def _reader(path: pathlib.Path):
         ) from error
 
 
-def _config(said: Mapping[str, Any], reader) -> dict[str, Any]:
+def _config(said: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The fields of config.json."""
     kind = said.get("general.architecture")
     if kind not in language_model_lib.MODEL_TYPES:
         known = language_model_lib.MODEL_TYPES
-        raise ValueError(f"general.architecture must be one of {known}, got {kind!r}")
+        raise ValueError(f"general.architecture must be one of {known}, got {kind!r:.80}")
     prefix = f"{kind}."
     given = {key.removeprefix(prefix): said[key] for key in said if key.startswith(prefix)}
     others = sorted(given.keys() - {*_FIELDS.values(), *_SAID_TWICE})
@@ -164,88 +152,99 @@ def _config(said: Mapping[str, Any], reader) -> dict[str, Any]:
             f"a {kind} model must be a plain one, got {prefix}{others[0]}={given[others[0]]!r:.80}: "
             "this variant is not built in; give a model without it"
         )
-    shapes = {tensor.name: tensor.shape.tolist() for tensor in reader.tensors}
-    if "token_embd.weight" not in shapes:
-        raise ValueError("a language model must have the tensor token_embd.weight, got none")
-    fields = {name: given[key] for name, key in _FIELDS.items() if key in given}
-    fields.setdefault("num_key_value_heads", fields.get("num_attention_heads"))
+    if len(shapes.get(_TABLE, ())) != 2:
+        got = shapes.get(_TABLE, "none")
+        raise ValueError(
+            f"a language model must have the tensor {_TABLE} of [tokens, width], got {got}"
+        )
+    fields = {name: _number(given, prefix, name) for name in _FIELDS}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    width, heads = fields["hidden_size"], fields["num_attention_heads"]
+    fields = {"num_key_value_heads": heads, "head_dim": width // heads} | fields
     fields |= {
         "model_type": kind,
-        "vocab_size": shapes["token_embd.weight"][1],
-        "tie_word_embeddings": "output.weight" not in shapes,
+        "vocab_size": shapes[_TABLE][0],
+        "tie_word_embeddings": _HEAD not in shapes,
     }
-    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
-    if width and heads:
-        fields.setdefault("head_dim", width // heads)
-    turned = given.get("rope.dimension_count", fields.get("head_dim"))
-    if turned != fields.get("head_dim"):
-        raise ValueError(
-            f"{prefix}rope.dimension_count must be the width of a head, {fields.get('head_dim')}, "
-            f"got {turned}: heads that are turned in part are not built in; give a model without them"
-        )
+    for key, name in _SAID_TWICE.items():
+        if given.get(key, fields[name]) != fields[name]:
+            raise ValueError(
+                f"{prefix}{key} must be the {name} of the model, {fields[name]}, got "
+                f"{given[key]!r:.80}: this variant is not built in; give a model without it"
+            )
     return fields
 
 
+def _number(given: Mapping[str, Any], prefix: str, name: str) -> int | float | None:
+    """The value of a field, None for one that need not be there."""
+    key, is_size = _FIELDS[name], name in _SIZES
+    value = given.get(key)
+    if value is None and name in _OPTIONAL:
+        return None
+    if type(value) not in ((int,) if is_size else (int, float)) or not 0 < value < math.inf:
+        wanted = "whole number" if is_size else "number"
+        raise ValueError(
+            f"{prefix}{key} must be a {wanted} above 0, got "
+            f"{'none' if value is None else format(repr(value), '.80')}"
+        )
+    return value
+
+
+def _names(
+    model: language_model_lib.LanguageModel, shapes: Mapping[str, tuple[int, ...]], kind: str
+) -> dict[str, str]:
+    """Name in the file -> name in a folder of every tensor, all of which are of their shapes."""
+    wanted = language_model.tensor_shapes(model)
+    names = {_in_file(name): name for name in wanted}
+    others = sorted(shapes.keys() - names)
+    if others:
+        raise ValueError(
+            f"a {kind} model must have no tensor {others[0]}: this variant is not built in; give a "
+            "model without it"
+        )
+    for theirs, ours in names.items():
+        if shapes.get(theirs) != wanted[ours]:
+            raise ValueError(
+                f"the tensor {theirs} of a {kind} model must be of {[*wanted[ours]]}, got "
+                f"{[*shapes[theirs]] if theirs in shapes else 'none'}"
+            )
+    return names
+
+
+def _in_file(name: str) -> str:
+    """The name in a GGUF file of a tensor of a folder."""
+    stem, _, what = name.rpartition(".")
+    layer = _LAYER.fullmatch(stem)
+    stem = f"blk.{layer[1]}.{_OF_LAYER[layer[2]]}" if layer else _TENSORS[stem]
+    return f"{stem}.{what}"
+
+
 def _weights(
-    reader, model: language_model_lib.LanguageModel, kind: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors by the names of Hugging Face, float32."""
+    reader, model: language_model_lib.LanguageModel, names: Mapping[str, str], kind: str
+) -> dict[str, np.ndarray]:
+    """Tensors by the names of a folder, float32."""
     import gguf
 
     heads = {"attn_q": model.transformer.num_heads, "attn_k": model.transformer.num_kv_heads}
+    found = {}
     for tensor in reader.tensors:
-        stem, _, what = tensor.name.rpartition(".")
-        layer = _LAYER.fullmatch(stem)
-        name = _OF_LAYER.get(layer[2]) if layer else _TENSORS.get(stem)
-        if name is None:
+        try:
+            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        except NotImplementedError:
             raise ValueError(
-                f"a {kind} model must have no tensor {tensor.name}: this variant is not built in; "
-                "give a model without it"
-            )
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+                f"the tensor {tensor.name} must be of floats, or of blocks whose quantisation the "
+                f"package gguf undoes, got {tensor.tensor_type.name}: give another file of the model"
+            ) from None
         if not np.isfinite(values).all():
             raise ValueError(f"the tensor {tensor.name} must be of finite numbers, got others")
-        if kind == "llama" and layer and layer[2] in heads:
-            values = _halved(values, heads[layer[2]])
-        prefix = f"model.layers.{layer[1]}." if layer else ""
-        yield f"{prefix}{name}.{what}", values.astype(np.float32, copy=False)
+        stem = tensor.name.split(".")[-2]
+        if kind == "llama" and stem in heads:
+            values = _halved(values, heads[stem])
+        found[names[tensor.name]] = values.astype(np.float32, copy=False)
+    return found
 
 
 def _halved(values: np.ndarray, heads: int) -> np.ndarray:
     """Rows of heads as two halves, of which llama.cpp has one from each beside each other."""
     pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return pairs.swapaxes(1, 2).reshape(values.shape)
-
-
-def _tokenizer(said: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """Byte-level pairs, with the tokens that no merge makes."""
-    kind, cut = said.get("tokenizer.ggml.model"), said.get("tokenizer.ggml.pre", "gpt-2")
-    if kind != "gpt2" or cut not in _CUTS:
-        raise ValueError(
-            f"the tokenizer must be of byte-level pairs, cut as {', '.join(_CUTS)}, got "
-            f"tokenizer.ggml.model={kind!r} and tokenizer.ggml.pre={cut!r}: give the folder that "
-            "the file was made from"
-        )
-    words = said["tokenizer.ggml.tokens"]
-    merges = [tuple(pair.split(" ", 1)) for pair in said.get("tokenizer.ggml.merges", ())]
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE(vocab=vocabulary, merges=merges, ignore_merges=cut == "llama-bpe")
-    )
-    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut not in _DIGITS)
-    before: list[pre_tokenizers.PreTokenizer] = []
-    if cut == "smollm":
-        before = [pre_tokenizers.Digits(individual_digits=True)]
-    if cut in _DIGITS:
-        pattern = tokenizers.Regex(_WORDS.format(digits=_DIGITS[cut]))
-        before = [pre_tokenizers.Split(pattern, behavior="isolated")]
-    if cut == "qwen2":
-        tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, by_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
-    for word, role in zip(words, said.get("tokenizer.ggml.token_type", ())):
-        if role in (_CONTROL, _USER_DEFINED):
-            is_special = role == _CONTROL
-            added = tokenizers.AddedToken(word, special=is_special, normalized=False)
-            (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([added])
-    return tokenizer

@@ -3,6 +3,7 @@
 """A GGUF file becomes the folder that it was made from, or is refused."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -103,17 +104,16 @@ def _write(path, kind, *, quantised=None, leave_out=(), more_tensors=None, **sai
     writer.add_token_types([3 if word.startswith("<|") else 1 for word in vocabulary])
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     writer.add_token_merges([" ".join(pair) for pair in merges])
-    theirs = {name: stem for stem, name in gguf_language_model._TENSORS.items()}
-    of_layer = {name: stem for stem, name in gguf_language_model._OF_LAYER.items()}
     for name, array in (tensors | (more_tensors or {})).items():
         stem, _, what = name.rpartition(".")
         if stem.startswith("model.layers."):
             _, _, layer, rest = stem.split(".", 3)
-            stem = f"blk.{layer}.{of_layer[rest]}"
-            if kind == "llama" and of_layer[rest] in ("attn_q", "attn_k"):
-                array = _interleaved(array, _HEADS if of_layer[rest] == "attn_q" else _GROUPS)
+            of_layer = gguf_language_model._OF_LAYER[rest]
+            stem = f"blk.{layer}.{of_layer}"
+            if kind == "llama" and of_layer in ("attn_q", "attn_k"):
+                array = _interleaved(array, _HEADS if of_layer == "attn_q" else _GROUPS)
         else:
-            stem = theirs.get(stem, stem)
+            stem = gguf_language_model._TENSORS.get(stem, stem)
         if stem in leave_out:
             continue
         array = np.ascontiguousarray(array)
@@ -158,10 +158,13 @@ def test_the_folder_is_that_of_the_model(kind, quantised, tmp_path, capsys):
     "changes, words",
     [
         (dict(scaling=gguf.RopeScalingType.YARN), "llama.rope.scaling.type='yarn'"),
-        (dict(turned=8), "llama.rope.dimension_count must be the width of a head, 16, got 8"),
+        (dict(turned=8), "llama.rope.dimension_count must be the head_dim of the model, 16, got 8"),
         (dict(model="llama"), "the tokenizer must be of byte-level pairs"),
         (dict(pre="deepseek-llm"), "tokenizer.ggml.pre='deepseek-llm'"),
-        (dict(leave_out=["blk.1.ffn_up"]), "got none where model.layers.1.mlp.up_proj.weight"),
+        (
+            dict(leave_out=["blk.1.ffn_up"]),
+            "blk.1.ffn_up.weight of a llama model must be of [96, 64], got none",
+        ),
         (dict(more_tensors={"rope_freqs.weight": np.ones(8, np.float32)}), "no tensor rope_freqs"),
         (
             dict(more_tensors={"model.norm.weight": np.full(_WIDTH, np.nan, np.float32)}),
@@ -200,3 +203,128 @@ def test_what_is_neither_file_nor_package_is_refused(source, words, tmp_path, ca
     arguments = [f"--gguf={source}", f"--output={tmp_path / 'folder'}"]
     assert export.main(["language_model", *arguments]) == 1
     assert words in capsys.readouterr().err
+
+
+_OTHERS = {
+    "absent": None,
+    "words": "x",
+    "negative": -3,
+    "nothing": 0,
+    "another": 7,
+    "beyond all": 2**62,
+    "NaN": float("nan"),
+    "a fraction": 2.5,
+    "true": True,
+    "an empty list": [],
+    "numbers": [1, 2],
+    "strings": ["a", "b c"],
+    "lists": [["a"]],
+}
+_NUMBERS = ("another", "beyond all", "a fraction")
+# What may be otherwise, or absent with a default that the specification gives.
+_FREE = {
+    *(("attention.layer_norm_rms_epsilon", what) for what in _NUMBERS),
+    *(("rope.freq_base", what) for what in (*_NUMBERS, "absent")),
+    ("context_length", "another"),
+    ("rope.dimension_count", "absent"),
+    ("tokenizer.ggml.pre", "absent"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Kind -> a whole file's fields and tensors, as a reader has them."""
+    found = {}
+    for kind in ("llama", "qwen3"):
+        path = tmp_path_factory.mktemp("whole") / f"{kind}.gguf"
+        _write(path, kind)
+        reader = gguf.GGUFReader(path)
+        found[kind] = (
+            {key: field.contents() for key, field in reader.fields.items()},
+            list(reader.tensors),
+        )
+    return found
+
+
+def _refused(tmp_path, monkeypatch, said, tensors) -> str | None:
+    """The sentence with which a file is refused that says so; None if it is not."""
+    fields = {key: types.SimpleNamespace(contents=lambda one=one: one) for key, one in said.items()}
+    reader = types.SimpleNamespace(fields=fields, tensors=tensors)
+    monkeypatch.setattr(gguf_language_model, "_reader", lambda path: reader)
+    path = tmp_path / "model.gguf"
+    path.touch()
+    try:
+        gguf_language_model.write(str(path), tmp_path / "folder")
+    except ValueError as error:
+        assert str(path) in str(error) and "\n" not in str(error) and len(str(error)) < 600
+        return str(error)
+    return None
+
+
+def test_every_field_that_is_otherwise_is_refused_by_name(whole, tmp_path, monkeypatch):
+    said, tensors = whole["llama"]
+    assert _refused(tmp_path, monkeypatch, said, tensors) is None
+    keys = [key for key in said if key.startswith(("llama.", "tokenizer.", "general.arch"))]
+    assert len(keys) == 15
+    accepted = set()
+    for key in keys:
+        for what, value in _OTHERS.items():
+            changed = {**said, key: value}
+            if value is None:
+                del changed[key]
+            sentence = _refused(tmp_path, monkeypatch, changed, tensors)
+            if sentence is None:
+                accepted.add((key.removeprefix("llama."), what))
+    assert accepted == _FREE
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("tokens", lambda words: words[:-1], "must be 292 tokens, one for each row"),
+        ("tokens", lambda words: [*words[:-1], words[5]], "at 291"),
+        ("tokens", lambda words: [*words[:-1], ""], "got '' at 291"),
+        ("tokens", lambda words: [*words[:-1], "zz"], "merges must be pairs of tokens"),
+        ("token_type", lambda roles: roles[1:], "the roles of 292 tokens, 0 to 6, got 291"),
+        ("token_type", lambda roles: [9, *roles[1:]], "got 9 among them"),
+        ("merges", lambda pairs: [*pairs, "zz y"], "got 'zz y', of which 'zz' is no token"),
+        ("merges", lambda pairs: [*pairs, "s"], "got 's', of which '' is no token"),
+        ("merges", lambda pairs: [*pairs, "q z"], "of which 'qz' is no token"),
+    ],
+)
+def test_a_tokenizer_that_is_not_whole_is_refused(
+    name, change, words, whole, tmp_path, monkeypatch
+):
+    said, tensors = whole["llama"]
+    key = f"tokenizer.ggml.{name}"
+    sentence = _refused(tmp_path, monkeypatch, {**said, key: change(said[key])}, tensors)
+    assert sentence and words in sentence
+
+
+def test_every_tensor_that_is_otherwise_is_refused_by_name(whole, tmp_path, monkeypatch):
+    said, tensors = whole["qwen3"]
+    plain = [
+        types.SimpleNamespace(
+            name=one.name, shape=one.shape, data=one.data, tensor_type=one.tensor_type
+        )
+        for one in tensors
+    ]
+    others = {
+        "of another width": lambda one: dict(shape=one.shape + 1),
+        "of another rank": lambda one: dict(shape=one.shape[:1].repeat(3)),
+        "of a kind that is no weight": lambda one: dict(tensor_type=gguf.GGMLQuantizationType.I32),
+        "not finite": lambda one: dict(data=np.full_like(one.data, np.nan)),
+        "of a name that is none": lambda one: dict(name="name"),
+    }
+    for index, one in enumerate(plain):
+        for what, change in others.items():
+            changed = types.SimpleNamespace(**(vars(one) | change(one)))
+            given = [*plain[:index], changed, *plain[index + 1 :]]
+            sentence = _refused(tmp_path, monkeypatch, said, given)
+            assert sentence, (one.name, what)
+            # Where the table is another, so is what it is compared with.
+            assert one.name in sentence or "name" in what or "token" in one.name
+        sentence = _refused(tmp_path, monkeypatch, said, [*plain[:index], *plain[index + 1 :]])
+        # Without a head of its own, a model takes the table.
+        assert (sentence is None) == (one.name == "output.weight")
+        assert sentence is None or one.name in sentence
