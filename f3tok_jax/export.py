@@ -9,7 +9,9 @@ tokenizer.json. A run of any other stage becomes one with its modules in PyTorch
 that it was trained on among them, which transformers' AutoModel loads with trust_remote_code=True
 where there is no JAX. What reads representations and answers is among them, the frozen language model
 too, which may be most of the folder: --without=answers leaves it out, and the folder then transcribes
-nothing. With --bundle a run is copied with all that it was trained on, each verified by
+nothing. --dtype=float16 or bfloat16 stores weights in half the size, rounded: its latents are then near
+those of the run and not equal, carry a fingerprint of their own, and are decoded by that folder. With
+--bundle a run is copied with all that it was trained on, each verified by
 its fingerprint:
 
     python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
@@ -31,6 +33,7 @@ import functools
 import sys
 
 from data_pipelines import command
+from f3tok_jax.exporting import storage
 from f3tok_jax.runs import places
 
 # Further forms that an exported folder may hold.
@@ -58,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "what else would be there: answers, and the language model if nothing but answers needs it"
     )
     parser.add_argument("--without", choices=(_ANSWERS,), help=text)
+    text = "of the weights in the file; in float32 a language model stays in what it is read in"
+    parser.add_argument("--dtype", choices=storage.DTYPES, default=storage.DTYPES[0], help=text)
     text = "copy the run, a checkpoint of each of its ancestors, and the language model"
     parser.add_argument("--bundle", action="store_true", help=text)
     for form, text in _FORMS.items():
@@ -77,6 +82,7 @@ def _export(given: argparse.Namespace) -> None:
     asked = [name for name in _FORMS if getattr(given, name)]
     also = forms.find(asked)
     flags = asked + ["without"] * bool(given.without)
+    flags += ["dtype"] * (given.dtype != storage.DTYPES[0])
     found = places.Places(dict(given.moved or ()))
     if given.bundle:
         _refuse(flags, "a --bundle")
@@ -91,7 +97,8 @@ def _export(given: argparse.Namespace) -> None:
     else:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
         answers = given.without != _ANSWERS
-        step = torch_folder.write(run, given.output, answers=answers, also=also)
+        options = dict(answers=answers, dtype=given.dtype, also=also)
+        step = torch_folder.write(run, given.output, **options)
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
 
 

@@ -87,7 +87,7 @@ def render(
     chain = [training_facts.gather(one) for one in _chain(run)]
     title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
-        f"# {title}": _what(run, config),
+        f"# {title}": _what(run, config, tensors),
         "## How to use it": _use(run, config),
         "## What it was trained on": "\n\n".join(map(_trained, chain)),
         "## Figures": "\n\n".join(figures.of(chain)),
@@ -125,7 +125,9 @@ def _languages(chain: Sequence[training_facts.Facts]) -> set[str] | None:
     return set().union(*found) if all(found) else None
 
 
-def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
+def _what(
+    run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> str:
     sound = run.sound
     makes = " ".join(_MAKES[ability] for ability in _abilities(run, config)).format(
         rate=sound.latent_rate,
@@ -142,6 +144,7 @@ def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
             [
                 f"stage {run.stage}, step {run.step}",
                 f"sound: mono, {config['sampling_rate']} Hz",
+                *_rounded(config, tensors),
                 f"its latents carry the fingerprint {markdown.code(config['latents_fingerprint'])}",
                 f"fingerprint of the {run.stage}'s weights: {markdown.code(run.fingerprint)}",
                 "licence of the weights: unknown; the code beside them is under Apache-2.0"
@@ -149,6 +152,15 @@ def _what(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
             ]
         )
     )
+
+
+def _rounded(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """How the autoencoder's weights, which are the first, differ from those of the run, if they do."""
+    if (dtype := next(iter(tensors.values())).dtype.name) != config["dtype"]:
+        yield (
+            f"its weights are those of the run rounded to {dtype}, and are computed with in "
+            f"{config['dtype']}: its latents and its sound are near those of the run, not equal"
+        )
 
 
 def _trains(run: lineage.Lineage, name: str) -> bool:

@@ -23,7 +23,10 @@ from data_pipelines.records import atomic
 from f3tok_jax.exporting import forms
 from f3tok_jax.exporting import model_card
 from f3tok_jax.exporting import parts as parts_lib
+from f3tok_jax.exporting import storage
+from f3tok_jax.pretrained import exported as exported_models
 from f3tok_jax.pretrained import weight_files
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import lineage
 
@@ -37,6 +40,7 @@ def write(
     folder: str | os.PathLike,
     *,
     answers: bool = True,
+    dtype: str = storage.DTYPES[0],
     also: Iterable[forms.Form] = (),
     say: Callable[[str], None] = print,
 ) -> int:
@@ -46,6 +50,8 @@ def write(
         run: of the autoencoder, the representation or the generation stage.
         folder: to write, a local one that is not there yet; it appears when it is whole.
         answers: whether with what reads representations and answers, if the run has that.
+        dtype: of the weights in the file, one of storage.DTYPES. An encoder that it rounds makes latents
+            of its own, and so they say.
         also: what writes further forms of its autoencoder.
         say: where messages to the user go: which steps are damaged, and how large it becomes.
 
@@ -53,14 +59,16 @@ def write(
         The step that was written.
 
     Raises:
-        ValueError: where the folder is there, or the run is of another version.
+        ValueError: where the folder is there, the run is of another version, or a weight is beyond what
+            the dtype holds.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     target = atomic.absent(folder)
     parts = parts_lib.load(run, answers=answers, say=say)
-    card = model_card.render(run.at(parts.step), parts.config, parts.tensors)
+    parts.tensors = storage.stored(parts.tensors, dtype)
+    parts.config["step"] = parts.step
     with atomic.making(target) as root:
-        _write_json(root / "config.json", parts.config | {"step": parts.step})
+        _write_json(root / "config.json", parts.config)
         _write_json(root / "preprocessor_config.json", _describe_sound(parts.config))
         for module in sorted(_MODEL.glob("[!_]*.py")):
             atomic.write_bytes(root / module.name, module.read_bytes())
@@ -69,8 +77,13 @@ def write(
             atomic.write_bytes(root / tokenizer.name, tokenizer.read_bytes())
             _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
+        if dtype != storage.DTYPES[0]:
+            # Whose latents they are is what those who read the folder will find.
+            parts.config |= exported.describe(exported_models.read(str(root)), parts.config)
+            _write_json(root / "config.json", parts.config)
         for write_form in also:
             write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
+        card = model_card.render(run.at(parts.step), parts.config, parts.tensors)
         atomic.write_text(root / "README.md", card)
     say(_sizes(folder, parts.tensors))
     return parts.step

@@ -41,7 +41,7 @@ def test_a_form_that_lacks_its_packages_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("more, what", [(["--bundle"], "a --bundle"), ([], "a language model")])
-@pytest.mark.parametrize("flag", ["--stablehlo", "--without=answers"])
+@pytest.mark.parametrize("flag", ["--stablehlo", "--without=answers", "--dtype=float16"])
 def test_a_flag_of_what_it_is_not_for_is_refused_in_one_sentence(
     flag, more, what, tmp_path, capsys
 ):
