@@ -86,6 +86,9 @@ def _base() -> ml_collections.ConfigDict:
             # Exponent of the STFT's magnitudes on either side of the network. [chosen]
             compression=0.5,
             latent_dim=64,  # values per latent [F3]
+            # DBFS of rms, to which each sound is brought before it is encoded, and back behind the
+            # decoder; 0 for sound as it comes. [chosen: as EnCodec's normalize]
+            level_db=0.0,
             decoder_lookahead=1,  # latent frames, 0 or 1 [SpectroStream]
             # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto". [measured]
             upsampling="auto",

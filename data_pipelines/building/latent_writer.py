@@ -24,8 +24,9 @@ from data_pipelines.records import latents as latent_records
 from data_pipelines.records import manifest
 from data_pipelines.records import pcm16
 
-# Sounds [n], float32 in [-1, 1] -> the latents of each, [ceil(n / samples_per_latent), dim].
-Encode = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+# Sounds [n], float32 in [-1, 1] -> the latents of each, [ceil(n / samples_per_latent), dim], and the
+# gains by which they were multiplied before.
+Encode = Callable[[Sequence[np.ndarray]], tuple[Sequence[np.ndarray], Sequence[float]]]
 
 
 def build(
@@ -101,9 +102,10 @@ def _write_shard(
     writer = array_record_module.ArrayRecordWriter(
         os.fsencode(partial), shard_writer.WRITER_OPTIONS
     )
-    for record, latents in zip(found, encode(waveforms), strict=True):
+    for record, latents, gain in zip(found, *encode(waveforms), strict=True):
         # Of version 1, the set knows more than the record.
         record = dataclasses.replace(record, ends=sound.ends(record))
-        writer.write(latent_records.encode(latent_records.from_sound(record, latents)))
+        made = latent_records.from_sound(record, latents, gain=gain)
+        writer.write(latent_records.encode(made))
     writer.close()
     return partial

@@ -9,11 +9,13 @@ sound can train on its latents.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
 from data_pipelines.records import sound as sound_records
 
+GAIN_DB = "gain_db"  # among the levels of a record
 MAGIC = b"F3TL"
 MAX_DIM = 2**16  # values per latent frame
 
@@ -25,6 +27,8 @@ class LatentRecord:
     Attributes:
         latents: [frames, latent_dim], float32.
         num_samples: of the sound; every begun frame has a latent.
+        levels: those of the sound and, where it was encoded at another level than its own, the gain
+            for that in dB, under GAIN_DB.
     """
 
     key: str
@@ -38,10 +42,19 @@ class LatentRecord:
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     levels: dict[str, float] = dataclasses.field(default_factory=dict)
 
+    @property
+    def gain(self) -> float:
+        """By which the sound was multiplied before it was encoded; divide by it what is decoded."""
+        return 10.0 ** (self.levels.get(GAIN_DB, 0.0) / 20.0)
 
-def from_sound(record: sound_records.Record, latents: np.ndarray) -> LatentRecord:
-    """The record of the latents [frames, latent_dim] of `record`."""
+
+def from_sound(
+    record: sound_records.Record, latents: np.ndarray, *, gain: float = 1.0
+) -> LatentRecord:
+    """The record of the latents [frames, latent_dim] of `record`, which a gain made before."""
     fields = {name: getattr(record, name) for name in sound_records.FIELDS}
+    if gain != 1.0:
+        fields["levels"] = fields["levels"] | {GAIN_DB: 20.0 * math.log10(gain)}
     return LatentRecord(latents=latents, **fields)
 
 

@@ -170,7 +170,8 @@ def evaluate(
         longest_request = max(requests, key=lambda request: request.num_latents)
         seconds = max_patches / generator.patches_per_second
         max_patches = generator.patches_for(longest_request, seconds, say=say)
-    truth = encode(recordings)
+    gains = codec.gains(recordings)
+    truth = encode(recordings, gains=gains)
     scores = generation_scores.GenerationScores(
         truth=truth,
         represent=represent,
@@ -185,7 +186,9 @@ def evaluate(
     rows = [scores.row("recording", "recording", recordings, truth)]
     speak = functools.partial(generator.generate, max_patches=max_patches, batch_size=_BATCH)
     for made in _made(generator, requests, truth, speak, changes=changes, seed=seed, say=say):
-        waveforms = codec.decode(made.latents, **in_batches)
+        # Recordings have a level; what is made of texts has the model's.
+        heard = gains if made.stopped is None else None
+        waveforms = codec.decode(made.latents, gains=heard, **in_batches)
         for index, waveform in enumerate(waveforms):
             sounds.write(index, made.name, waveform)
             jury.write(index, made.name, waveform, is_of_recording=made.stopped is None)

@@ -48,22 +48,26 @@ class Model:
             num_samples: of the longest sound, which decides the shapes of what is compiled.
         """
         self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
-        self._latents: tuple[list[str], Waveforms] = ([], [])
+        self._heard: tuple[list[str], Waveforms, list[float]] = ([], [], [])
 
     def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
         """Clean latents [t, d] of each sound."""
+        return self._encoded(examples)[0]
+
+    def _encoded(self, examples: Sequence[examples_lib.Example]) -> tuple[Waveforms, list[float]]:
+        """Of each sound its latents, and its gain."""
         keys = [example.key for example in examples]
-        if self._latents[0] != keys:  # the rows of the table share one encoding
-            self._latents = keys, self._encode([example.waveform for example in examples])
-        return self._latents[1]
+        if self._heard[0] != keys:  # the rows of the table share one encoding
+            self._heard = keys, *self._encode([example.waveform for example in examples])
+        return self._heard[1:]
 
     def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
         """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
-        latents = self.encode(examples)
+        latents, gains = self._encoded(examples)
         if alpha:
             noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
             latents = [row + alpha * more for row, more in zip(latents, noise)]
-        return self._decode(latents, examples)
+        return self._decode(latents, gains, examples)
 
     def reconstruct_at(
         self, examples: Sequence[examples_lib.Example], *, level_db: float
@@ -74,24 +78,32 @@ class Model:
         sounds = [
             (gain * example.waveform).astype(np.float32) for gain, example in zip(gains, examples)
         ]
-        decoded = self._decode(self._encode(sounds), examples)
+        decoded = self._decode(*self._encode(sounds), examples)
         return [sound / gain for sound, gain in zip(decoded, gains)]
 
     def silence_db(self) -> float:
         """Rms of what digital silence comes out as, dBFS."""
         silence = np.zeros(round(_SILENCE_SECONDS * self.codec.sample_rate), np.float32)
-        (sound,) = self.codec.decode(self.codec.encode([silence]))
+        gains = self.codec.gains([silence])
+        (sound,) = self.codec.decode(self.codec.encode([silence], gains=gains), gains=gains)
         power = float(np.mean(np.square(sound[: len(silence)], dtype=np.float64)))
         return max(10 * np.log10(power), _LEAST_DB) if power else _LEAST_DB
 
-    def _encode(self, sounds: Waveforms) -> list[np.ndarray]:
-        return self.codec.encode(sounds, batch_size=self._batch_size, expected=self._num_samples)
+    def _encode(self, sounds: Waveforms) -> tuple[Waveforms, list[float]]:
+        """Of each sound its latents, and its gain."""
+        gains = self.codec.gains(sounds)
+        options = dict(batch_size=self._batch_size, expected=self._num_samples)
+        return self.codec.encode(sounds, gains=gains, **options), gains
 
     def _decode(
-        self, latents: Sequence[np.ndarray], examples: Sequence[examples_lib.Example]
+        self,
+        latents: Sequence[np.ndarray],
+        gains: Sequence[float],
+        examples: Sequence[examples_lib.Example],
     ) -> Waveforms:
         longest = self.codec.num_latents(self._num_samples)
-        decoded = self.codec.decode(latents, batch_size=self._batch_size, expected=longest)
+        options = dict(batch_size=self._batch_size, expected=longest)
+        decoded = self.codec.decode(latents, gains=gains, **options)
         return [sound[: len(example.waveform)] for sound, example in zip(decoded, examples)]
 
 

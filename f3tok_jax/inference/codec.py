@@ -16,13 +16,19 @@ from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
+from f3tok_jax.signal import level
 
 _CHUNK_LATENTS = 50  # latents per compiled step: 2 s at 25 Hz
 _WHOLE_LATENTS = 1500  # of a sound that is coded in one piece at most: a minute at 25 Hz
 
 
 class Codec:
-    """An autoencoder with its weights."""
+    """An autoencoder with its weights.
+
+    It hears each sound at its level (signal.level): `encode` multiplies a sound by its gain, by which
+    `decode` divides; without that, what is decoded has the model's level. Of an autoencoder that hears
+    sound as it comes, all gains are 1.
+    """
 
     def __init__(
         self,
@@ -85,7 +91,10 @@ class Codec:
     @functools.cached_property
     def fingerprint(self) -> str:
         """What its latents carry: of the weights that learnt them, whichever decode them now."""
-        return self._given_fingerprint or fingerprints.autoencoder_fingerprint(self.params)
+        if self._given_fingerprint:
+            return self._given_fingerprint
+        of_weights = fingerprints.autoencoder_fingerprint(self.params)
+        return fingerprints.of_level(of_weights, self.autoencoder.level_db)
 
     @property
     def sample_rate(self) -> int:
@@ -96,25 +105,52 @@ class Codec:
         """Latents of so many samples: the last may be of fewer than the others."""
         return -(-num_samples // self.autoencoder.samples_per_latent)
 
+    def meter(self) -> level.Meter:
+        """Finds the gain of a sound that comes in blocks."""
+        return level.Meter(level_db=self.autoencoder.level_db, sample_rate=self.sample_rate)
+
+    def gains(self, waveforms: Sequence[np.ndarray]) -> list[float]:
+        """The gain of each waveform [n], by which it is multiplied before it is encoded."""
+        options = dict(level_db=self.autoencoder.level_db, sample_rate=self.sample_rate)
+        return [level.gain(waveform, **options) for waveform in waveforms]
+
     def encode(
-        self, waveforms: Sequence[np.ndarray], *, batch_size: int = 8, expected: int = 0
+        self,
+        waveforms: Sequence[np.ndarray],
+        *,
+        gains: Sequence[float] | None = None,
+        batch_size: int = 8,
+        expected: int = 0,
     ) -> list[np.ndarray]:
         """Latents [num_latents(n), latent_dim] of each waveform [n] at `sample_rate`, in order.
 
         Args:
             waveforms: float in [-1, 1]; of any lengths, at least one sample each.
+            gains: what `gains` gave of them, for who decodes them, too; else they are found here.
             batch_size: sounds at a time.
             expected: samples of the longest sound of other calls; see batched.Lists.
         """
-        return self._encode(waveforms, batch_size=batch_size, expected=expected)
+        gains = self.gains(waveforms) if gains is None else gains
+        heard = [
+            waveform if gain == 1.0 else np.float32(gain) * waveform
+            for waveform, gain in zip(waveforms, gains, strict=True)
+        ]
+        return self._encode(heard, batch_size=batch_size, expected=expected)
 
     def decode(
-        self, latents: Sequence[np.ndarray], *, batch_size: int = 8, expected: int = 0
+        self,
+        latents: Sequence[np.ndarray],
+        *,
+        gains: Sequence[float] | None = None,
+        batch_size: int = 8,
+        expected: int = 0,
     ) -> list[np.ndarray]:
         """Waveforms [t * samples_per_latent] of each sequence of latents [t, latent_dim].
 
         Args:
             latents: of any numbers of frames, at least one each.
+            gains: of the sound that was encoded, by which what is decoded is divided; default 1, for
+                sound at the model's level.
             batch_size: sequences at a time.
             expected: frames of the longest of other calls; see batched.Lists.
 
@@ -122,7 +158,8 @@ class Codec:
             ValueError: where latents give no finite sound.
         """
         found = self._decode(latents, batch_size=batch_size, expected=expected)
-        return list(map(_finite, found))
+        gains = np.ones(len(latents)) if gains is None else gains
+        return [_finite(_undone(one, gain)) for one, gain in zip(found, gains, strict=True)]
 
     def frames_of(self, latents: Sequence[np.ndarray], num_samples: Sequence[int], **fields: Any):
         """frames.Frames of latents that this autoencoder made."""
@@ -159,17 +196,21 @@ class Codec:
         del mask  # The decoder looks ahead by a latent; zeros follow in a stream too.
         return self.autoencoder.apply({"params": params}, latents, method="latents_to_waveform")
 
-    def encode_stream(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def encode_stream(
+        self, blocks: Iterable[np.ndarray], *, gain: float | Sequence[float] = 1.0
+    ) -> Iterator[np.ndarray]:
         """Encodes sound as it comes, in memory that its length does not change.
 
         Args:
             blocks: [channels, any number of samples] at `sample_rate`, float32; channels are
                 encoded side by side.
+            gain: by which it is multiplied, or each channel: what `meter` finds is known at the end
+                alone, so that of a stream 1 is taken, for sound at the model's level already.
 
         Yields:
             [channels, k, latent_dim]: all latents of the sound padded with zeros to a whole number.
         """
-        blocks = iter(blocks)
+        blocks = (_multiplied(block, gain) for block in blocks)
         held = next(blocks, None)
         if held is None:
             return
@@ -188,12 +229,17 @@ class Codec:
                 held = held[:, size:]
 
     def decode_stream(
-        self, parts: Iterable[np.ndarray], *, chunk: int = _CHUNK_LATENTS
+        self,
+        parts: Iterable[np.ndarray],
+        *,
+        gain: float | Sequence[float] = 1.0,
+        chunk: int = _CHUNK_LATENTS,
     ) -> Iterator[np.ndarray]:
         """Decodes latents as they come.
 
         Args:
             parts: [channels, any number, latent_dim]; channels are decoded side by side.
+            gain: by which what is decoded is divided, or each channel, as it was encoded with.
             chunk: latents per compiled step: what must be there before there is sound.
 
         Yields:
@@ -222,7 +268,22 @@ class Codec:
                 first, held = decoded - late, held[:, chunk:]
                 decoded += chunk
                 sound = np.asarray(waveform)[:, max(0, -first) * hop : (arrived - first) * hop]
-                yield _finite(sound)
+                yield _finite(_undone(sound, gain))
+
+
+def _multiplied(block: np.ndarray, gain: float | Sequence[float]) -> np.ndarray:
+    """A block [channels, k] by a gain, or by one for each channel."""
+    if np.all(np.equal(gain, 1.0)):
+        return block
+    return block * np.asarray(gain, np.float32).reshape(-1, 1)
+
+
+def _undone(sound: np.ndarray, gain: float | Sequence[float]) -> np.ndarray:
+    """Sound [n] without a gain, or [channels, k] without those of its channels."""
+    if np.all(np.equal(gain, 1.0)):
+        return sound
+    gain = np.asarray(gain, np.float32)
+    return sound / (gain[:, None] if gain.ndim else gain)
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:

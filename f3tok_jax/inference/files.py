@@ -20,6 +20,7 @@ from f3tok_jax.inference import frames
 from f3tok_jax.inference import generate
 from f3tok_jax.inference import rates
 from f3tok_jax.inference import sound_formats
+from f3tok_jax.signal import level
 
 CHANNEL_POLICIES = ("mix", "keep")
 _PIECE_LATENTS = 1000  # that are handed on at a time
@@ -72,28 +73,10 @@ def encode_file(
     """
     if channels not in CHANNEL_POLICIES:
         raise ValueError(f"channels must be one of {CHANNEL_POLICIES}, got {channels!r}")
-    name, num_samples = name or str(path), 0
-    # One stretch of any length; clipping is counted by nobody here.
-    meter = levels.Meter(full_scale=np.inf, stretch=fractions.Fraction(2**62))
-
-    def blocks(sound: audio_files.Sound) -> Iterator[np.ndarray]:
-        nonlocal num_samples
-        for block in sound.blocks:
-            if not np.isfinite(block).all():
-                raise refusals.Refused("not_finite", f"after {num_samples} samples")
-            mono = block.mean(axis=1)
-            peak, *_ = meter.add(block, mono)
-            conversion.check_peak(peak)
-            num_samples += len(block)
-            yield mono[None] if channels == "mix" else block.T
-
+    name, heard = name or str(path), _Heard(path, channels, codec.sample_rate)
     try:
-        with audio_files.opened(path) as sound:
-            if sound.problem:
-                raise sound.problem
-            audio_files.check_rate(sound.sample_rate)
-            resampled = rates.resampled(blocks(sound), sound.sample_rate, codec.sample_rate)
-            latents = _rows(codec.encode_stream(resampled))
+        gains = _gains(codec, heard) if codec.autoencoder.level_db else ()
+        latents = _rows(codec.encode_stream(heard.blocks(), gain=gains or 1.0))
         if not latents:
             raise refusals.Refused("no_samples", "")
     except refusals.Refused as refusal:
@@ -101,10 +84,62 @@ def encode_file(
         raise ValueError(
             f"{name} cannot be encoded: {refusals.REASONS[refusal.reason]}{detail}"
         ) from refusal
-    lost = meter.stretches[0].figures()["mix_loss_db"]
+    lost = heard.mix_loss_db
     if channels == "mix" and lost > _MIX_LOSS_DB:
         say(f"{name}: its channels cancel each other, their mean is {lost:.0f} dB below them")
-    return codec.frames_of(latents, [num_samples] * len(latents), sample_rate=sound.sample_rate)
+    counts = [heard.num_samples] * len(latents)
+    return codec.frames_of(latents, counts, sample_rate=heard.sample_rate, gains=gains)
+
+
+class _Heard:
+    """A sound file at the rate of a model, read as often as it is asked for.
+
+    Attributes:
+        num_samples: at its own rate, in the last reading.
+        sample_rate: Hz, its own.
+        mix_loss_db: dB by which the mean of its channels is below them.
+    """
+
+    def __init__(self, path: str | pathlib.Path, channels: str, model_rate: int):
+        self._path, self._channels, self._model_rate = path, channels, model_rate
+        self.num_samples, self.sample_rate, self.mix_loss_db = 0, 0, 0.0
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """[channels, any number] at the model's rate; raises refusals.Refused for what is no sound."""
+        # One stretch of any length; clipping is counted by nobody here.
+        meter = levels.Meter(full_scale=np.inf, stretch=fractions.Fraction(2**62))
+        self.num_samples = 0
+        with audio_files.opened(self._path) as sound:
+            if sound.problem:
+                raise sound.problem
+            audio_files.check_rate(sound.sample_rate)
+            self.sample_rate = sound.sample_rate
+            yield from rates.resampled(
+                self._checked(sound, meter), sound.sample_rate, self._model_rate
+            )
+        if meter.stretches:
+            self.mix_loss_db = meter.stretches[0].figures()["mix_loss_db"]
+
+    def _checked(self, sound: audio_files.Sound, meter: levels.Meter) -> Iterator[np.ndarray]:
+        """[channels, any number] at the sound's own rate."""
+        for block in sound.blocks:
+            if not np.isfinite(block).all():
+                raise refusals.Refused("not_finite", f"after {self.num_samples} samples")
+            mono = block.mean(axis=1)
+            peak, *_ = meter.add(block, mono)
+            conversion.check_peak(peak)
+            self.num_samples += len(block)
+            yield mono[None] if self._channels == "mix" else block.T
+
+
+def _gains(codec: codec_lib.Codec, heard: _Heard) -> list[float]:
+    """Of each channel, known at the end of the file, which is read once for them."""
+    meters: list[level.Meter] = []
+    for block in heard.blocks():
+        meters = meters or [codec.meter() for _ in block]
+        for meter, row in zip(meters, block, strict=True):
+            meter.add(row)
+    return [meter.gain for meter in meters]
 
 
 def _rows(parts: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -138,7 +173,7 @@ def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathl
     pieces = (
         np.stack([row[start : start + _PIECE_LATENTS] for row in source.rows]) for start in starts
     )
-    decoded = codec.decode_stream(pieces)
+    decoded = codec.decode_stream(pieces, gain=source.gains)
     blocks = rates.resampled(decoded, codec.sample_rate, source.sample_rate)
     with sound_formats.written(
         path, source.sample_rate, channels=channels, num_samples=num_samples

@@ -42,6 +42,8 @@ class Frames:
         sample_rate: Hz, of the sound that was encoded.
         latent_rate: Hz.
         fingerprint: of the autoencoder's weights; others decode to noise.
+        gains: by which each sound was multiplied before it was encoded; decoding divides by them.
+            Where none are given, 1.
         kind: LATENTS, or REPRESENTATIONS, which no decoder understands.
         form: of `values`.
     """
@@ -52,7 +54,12 @@ class Frames:
     latent_rate: float
     fingerprint: str
     kind: str = LATENTS
+    gains: Sequence[float] = ()
     form: Form = Form(is_batch=True, is_jax=False)
+
+    def __post_init__(self):
+        gains = tuple(map(float, self.gains)) or (1.0,) * len(self.num_samples)
+        object.__setattr__(self, "gains", gains)
 
     @functools.cached_property
     def _joined(self) -> tuple[np.ndarray | jax.Array, np.ndarray]:

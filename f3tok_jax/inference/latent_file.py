@@ -11,8 +11,10 @@ from data_pipelines.sound import audio_files
 from f3tok_jax.inference import frames
 from f3tok_jax.inference import npz
 
-_VERSION = 2
+_VERSION = 3
+_WITH_GAINS = 3  # the first version that has them
 _FRAMES_CHECKED = 2**12  # at a time
+_MAX_GAIN = 1e6  # beyond all of signal.level; what is decoded stays finite without it
 
 
 def save(found: frames.Frames, path: str | pathlib.Path) -> None:
@@ -31,6 +33,7 @@ def save(found: frames.Frames, path: str | pathlib.Path) -> None:
             latent_rate=float(found.latent_rate),
             sample_rate=int(found.sample_rate),
             num_samples=int(found.num_samples[0]),
+            gains=np.asarray(found.gains, np.float64),
             fingerprint=found.fingerprint,
             kind=found.kind,
         )
@@ -91,6 +94,7 @@ def _frames(arrays: npz.Arrays) -> frames.Frames:
         raise ValueError(
             f"{num_samples} samples, where {shape[1]} frames at {latent_rate:g} Hz hold {held:.0f}"
         )
+    gains = _gains(arrays, len(latents)) if version >= _WITH_GAINS else ()
     return frames.Frames(
         rows=list(latents),
         num_samples=[num_samples] * len(latents),
@@ -98,7 +102,23 @@ def _frames(arrays: npz.Arrays) -> frames.Frames:
         latent_rate=latent_rate,
         fingerprint=fingerprint,
         kind=kind,
+        gains=gains,
     )
+
+
+def _gains(arrays: npz.Arrays, count: int) -> list[float]:
+    """Of each channel."""
+    gains = arrays.array("gains")
+    if gains.dtype != np.float64 or gains.shape != (count,):
+        raise ValueError(
+            f"gains of {gains.dtype} {list(gains.shape)}, which must be float64 [{count}], of each "
+            "channel"
+        )
+    if not ((gains >= 1 / _MAX_GAIN) & (gains <= _MAX_GAIN)).all():  # not so of NaN
+        raise ValueError(
+            f"gains {gains.tolist()}, which must be {1 / _MAX_GAIN:g} to {_MAX_GAIN:g}"
+        )
+    return gains.tolist()
 
 
 def _are_finite(latents: np.ndarray) -> bool:

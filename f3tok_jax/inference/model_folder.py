@@ -117,6 +117,7 @@ def describe(run: lineage.Lineage) -> dict[str, Any]:
             encoder_lookahead_samples=coder.config.model.frame_length
             - coder.config.model.hop_length,
             decoder_lookahead_latents=coder.config.model.decoder_lookahead,
+            level_db=run.level_db,
             parameters=sum(map(fingerprint.size_of, weights.values())),
             fingerprint=run.latents_fingerprint,
         )

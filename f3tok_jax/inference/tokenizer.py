@@ -12,6 +12,7 @@ Arrays, streams and files alike.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import Any
 
@@ -148,7 +149,9 @@ class F3Tokenizer:
         rows, form = frames.split(waveform, rank=1, lengths=lengths, mask=mask)
         heard = [next(rates.resampled([row[None]], rate, self.sample_rate))[0] for row in rows]
         counts = [len(row) for row in rows]
-        return self.codec.frames_of(self.codec.encode(heard), counts, sample_rate=rate, form=form)
+        gains = self.codec.gains(heard)
+        found = self.codec.encode(heard, gains=gains)
+        return self.codec.frames_of(found, counts, sample_rate=rate, gains=gains, form=form)
 
     def decode(self, latents: frames.Frames | Array, **padding: Array) -> Array:
         """Sound of latents.
@@ -159,22 +162,24 @@ class F3Tokenizer:
 
         Returns:
             [n], or [b, n] with zeros behind the end of each row, float32; of exactly the lengths
-            and the rate that were encoded, or all that the latents are at the model's rate.
+            and the rate that were encoded, and at their levels; or all that mere latents are, at the
+            rate and the level of the model.
         """
         if isinstance(latents, frames.Frames):
             given = self._latents(latents, **padding)
             rows, form, counts, rate = given.rows, given.form, given.num_samples, given.sample_rate
+            gains = given.gains
         else:
             rows, form = frames.split(latents, rank=2, what=frames.LATENTS, **padding)
             rate, hop = self.sample_rate, self.run.sound.samples_per_latent
-            counts = [len(row) * hop for row in rows]
+            counts, gains = [len(row) * hop for row in rows], None
             width = self.run.sound.latent_dim
             if any(row.shape[1] != width for row in rows):
                 raise ValueError(
                     f"latents must have {width} channels, got {[row.shape[1] for row in rows]}"
                 )
         sounds = []
-        for waveform, count in zip(self.codec.decode(rows), counts):
+        for waveform, count in zip(self.codec.decode(rows, gains=gains), counts):
             blocks = rates.resampled([waveform[None]], self.sample_rate, rate)
             sounds.append(next(rates.exactly(blocks, count))[0])
         return form.join(sounds)[0]
@@ -231,16 +236,27 @@ class F3Tokenizer:
         return sounds[0] if isinstance(text, str) else sounds
 
     def encode_stream(
-        self, blocks: Iterable[Array], *, sample_rate: int | None = None, resample: bool = False
+        self,
+        blocks: Iterable[Array],
+        *,
+        gain: float = 1.0,
+        sample_rate: int | None = None,
+        resample: bool = False,
     ) -> Iterator[np.ndarray]:
-        """Latents [c, k, d] of blocks of sound [c, any number of samples], as they come."""
-        rate = self._rate(sample_rate, resample)
-        arrays = frames.blocks(blocks)
-        return self.codec.encode_stream(rates.resampled(arrays, rate, self.sample_rate))
+        """Latents [c, k, d] of blocks of sound [c, any number of samples], as they come.
 
-    def decode_stream(self, parts: Iterable[Array]) -> Iterator[np.ndarray]:
-        """Sound [c, k] at `sample_rate` of latents [c, any number, d], as they come."""
-        return self.codec.decode_stream(frames.blocks(parts, width=self.run.sound.latent_dim))
+        The level of a stream is not known before it ends. So it is heard as it comes, or multiplied by
+        `gain`: best by one that brings it to about the level of the model, run.level_db.
+        """
+        rate = self._rate(sample_rate, resample)
+        heard = rates.resampled(frames.blocks(blocks), rate, self.sample_rate)
+        return self.codec.encode_stream(heard, gain=_checked(gain))
+
+    def decode_stream(self, parts: Iterable[Array], *, gain: float = 1.0) -> Iterator[np.ndarray]:
+        """Sound [c, k] at `sample_rate` of latents [c, any number, d], as they come; divided by the
+        gain with which they were encoded."""
+        given = frames.blocks(parts, width=self.run.sound.latent_dim)
+        return self.codec.decode_stream(given, gain=_checked(gain))
 
     def generate_stream(
         self,
@@ -354,3 +370,10 @@ class F3Tokenizer:
         requests = [generator.request(text, task, *one) for text, *one in given]
         longest = max(requests, key=lambda request: request.num_latents)
         return requests, generator.patches_for(longest, max_seconds, say=self._say)
+
+
+def _checked(gain: float) -> float:
+    """The gain of a stream, if it is one."""
+    if not 0 < gain < math.inf:
+        raise ValueError(f"gain must be a factor above 0, for all of a stream, got {gain}")
+    return float(gain)

@@ -14,6 +14,7 @@ from f3tok_jax.models import bottleneck as bottleneck_lib
 from f3tok_jax.models import short_filters
 from f3tok_jax.models import streaming_layers as sl
 from f3tok_jax.models import upsampling
+from f3tok_jax.signal import level
 from f3tok_jax.signal import stft
 
 _ALLOWED = {
@@ -49,6 +50,9 @@ class Autoencoder(nn.Module):
     upsampling: str  # formulation of the decoder's transposed convolutions
     compute_dtype: str  # of the convolutions; STFT, normalisation and parameters are float32
     bottleneck: bottleneck_lib.Bottleneck
+    # DBFS of rms, at which whoever uses the model lets it hear each sound (signal.level), and undoes the
+    # gain behind it; 0 for sound as it comes. The methods here take sound of that level.
+    level_db: float = 0.0
     spare_products: bool = False  # on CPUs, where they take the time: see short_filters
 
     def setup(self):
@@ -114,7 +118,7 @@ class Autoencoder(nn.Module):
         """Clean latents of whole waveforms.
 
         Args:
-            waveform: [b, n] in [-1, 1]; zeros are appended up to a whole number of latents.
+            waveform: [b, n], in [-1, 1] or at `level_db`; zeros are appended up to a whole number of latents.
 
         Returns:
             [b, ceil(n / samples_per_latent), latent_dim] float32.
@@ -225,6 +229,7 @@ def check_geometry(model) -> None:
             raise ValueError(f"config.model.{name} must be one of {allowed}, got {value!r}")
     if not 0 < model.compression <= 1:
         raise ValueError(f"config.model.compression must be in (0, 1], got {model.compression}")
+    level.check(getattr(model, "level_db", 0.0))  # Runs of earlier versions have none.
 
 
 def _encoder_config(model: Autoencoder) -> sl.Serial.Config:

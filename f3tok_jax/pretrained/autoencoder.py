@@ -31,7 +31,8 @@ def of_run(run: lineage.Lineage) -> autoencoder_lib.Autoencoder:
     Raises:
         ValueError: where it is of a version whose autoencoders have other fields.
     """
-    weights.check_fields(run, autoencoder_lib.Autoencoder, "bottleneck", "spare_products")
+    given = ("bottleneck", "spare_products")
+    weights.check_fields(run, autoencoder_lib.Autoencoder, *given, later=("level_db",))
     return make(run.config)
 
 

@@ -13,6 +13,7 @@ from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
+from f3tok_jax.signal import level
 from f3tok_jax.training import stage
 
 
@@ -121,14 +122,20 @@ class FrozenModels:
         """As the autoencoder gives them."""
         if "latents" in batch:
             return batch["latents"], batch["mask"]
-        waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
         with jax.named_scope("autoencoder"):
             params = sharding.gather(frozen["autoencoder"])
             latents = self.autoencoder.apply(
-                {"params": params}, waveform, method="waveform_to_latents"
+                {"params": params}, self.heard(batch), method="waveform_to_latents"
             )
         mask = self.frame_mask(batch)
         return jax.lax.stop_gradient(jnp.where(mask[..., None], latents, 0.0)), mask
+
+    def heard(self, batch: stage.Batch) -> jax.Array:
+        """[b, n]: the waveforms of a batch as the autoencoder hears them, each crop at its level, and
+        zero behind its end."""
+        options = dict(level_db=self.autoencoder.level_db, sample_rate=self.sound.sample_rate)
+        gains = level.gains(batch["waveform"], batch["mask"], **options)
+        return jnp.where(batch["mask"], gains * batch["waveform"], 0.0)
 
     def frame_mask(self, batch: stage.Batch) -> jax.Array:
         """[b, t] bool: latents with any sound in them."""

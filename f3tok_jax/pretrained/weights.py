@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Averaged weights of a finished run, for modules of the fields that it was trained with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 from typing import Any
 
@@ -10,13 +10,16 @@ from f3tok_jax.devices import sharding
 from f3tok_jax.runs import lineage
 
 
-def check_fields(run: lineage.Lineage, module: type, *given: str) -> None:
+def check_fields(
+    run: lineage.Lineage, module: type, *given: str, later: Collection[str] = ()
+) -> None:
     """Refuses a run of a version whose model has other fields than this one's.
 
     Args:
         run: whose config.model has the fields.
         module: the dataclass that is made of them.
         given: fields that come from elsewhere.
+        later: fields that earlier versions did not have, whose defaults are what those did.
 
     Raises:
         ValueError: naming those that differ.
@@ -24,7 +27,7 @@ def check_fields(run: lineage.Lineage, module: type, *given: str) -> None:
     own = {field.name for field in dataclasses.fields(module)}
     wanted = own - {"parent", "name", *given}  # Linen's own two
     found = set(run.config.model)
-    differing = [f"without model.{name}" for name in sorted(wanted - found)]
+    differing = [f"without model.{name}" for name in sorted(wanted - found - {*later})]
     differing += [f"with model.{name}" for name in sorted(found - wanted)]
     if differing:
         raise ValueError(

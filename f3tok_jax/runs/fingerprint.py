@@ -102,6 +102,16 @@ def autoencoder_fingerprint(params: Any) -> str:
     return digest({"params": params})
 
 
+def of_level(print_: str, level_db: float) -> str:
+    """Returns what latents carry of weights with that fingerprint that hear sound at a level.
+
+    Args:
+        print_: of the weights.
+        level_db: dBFS; 0 for sound as it comes, whose latents carry that of the weights alone.
+    """
+    return digest_of({"weights": print_, "level_db": repr(float(level_db))}) if level_db else print_
+
+
 def _sums(array: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
     """[2] uint64, hashed words summed and non-finite values counted, of the part at `index`."""
     words, nonfinite = array.reshape(-1), 0

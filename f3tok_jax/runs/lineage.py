@@ -293,7 +293,8 @@ class Lineage:
 
     @functools.cached_property
     def latents_fingerprint(self) -> str:
-        """What latents carry that the run makes and decodes: of the autoencoder that learnt them.
+        """What latents carry that the run makes and decodes: of the autoencoder that learnt them, and
+        of the level at which it hears sound, where there is one.
 
         Another one whose decoder alone was trained since makes the same, bit for bit.
 
@@ -303,7 +304,7 @@ class Lineage:
         run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
         kept = run.trained_on.get(LATENTS)
         if not kept:
-            return run.fingerprint
+            return fingerprint.of_level(run.fingerprint, run.level_db)
         if run.encoder_fingerprint != (wanted := run.trained_on.get(LATENTS_OF)):
             raise ValueError(
                 f"{run.workdir} must have the encoder {wanted} of the latents {kept}, of which its "
@@ -368,6 +369,16 @@ class Lineage:
         """Whether frames have mean 0 and rms 1 by themselves; of mere recipes it is taken so."""
         run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
         return run is None or bool(run.config.bottleneck.normalize)
+
+    @functools.cached_property
+    def level_db(self) -> float:
+        """DBFS of rms, to which sound is brought before its autoencoder hears it; 0 for sound as it
+        comes, which is what runs of earlier versions hear, and what is taken of mere recipes."""
+        run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
+        if run is None:
+            return 0.0
+        with config_lib.values_of(run.workdir):
+            return 0.0 + run.config.model.get("level_db", 0.0)
 
     @functools.cached_property
     def latent_rms(self) -> float:

@@ -20,6 +20,7 @@ from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import lineage
+from f3tok_jax.signal import level
 from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
@@ -113,6 +114,19 @@ class Model:
             {"params": params}, waveform, mask=batch["mask"], noise_key=noise_key
         )
         return waveform, *reconstructed
+
+    def reconstruct_in_use(
+        self, params: Any, batch: stage.Batch
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The same as the model is used: it hears each crop at its level, and what comes out is
+        brought back to that of the crop. In training the levels are those of config.data."""
+        options = dict(
+            level_db=self.autoencoder.level_db, sample_rate=self.config.model.sample_rate
+        )
+        gains = level.gains(batch["waveform"], batch["mask"], **options)
+        heard = batch | {"waveform": gains * batch["waveform"]}
+        waveform, reconstruction, latents = self.reconstruct(params, heard)
+        return waveform / gains, reconstruction / gains, latents
 
 
 def make_stage(
@@ -270,7 +284,7 @@ def eval_step(
     """The reconstruction losses of the averaged weights through clean latents."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, reconstruction, latents = model.reconstruct(params, batch)
+    waveform, reconstruction, latents = model.reconstruct_in_use(params, batch)
     # DAC's floor, whatever is trained with: evaluations of two runs can be compared.
     terms = _reconstruction_terms(
         waveform, batch["mask"], model.config, mel_floor=reconstruction_losses.MEL_FLOOR
@@ -286,7 +300,7 @@ def sample(
     """The batch and its reconstruction by the averaged weights: waveforms [b, n]."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, reconstruction, _ = model.reconstruct(params, batch)
+    waveform, reconstruction, _ = model.reconstruct_in_use(params, batch)
     return {"reference": waveform, "reconstruction": reconstruction}
 
 

@@ -122,7 +122,7 @@ class Targets:
         if self._is_of_latents:
             return latents
         return rq_mtp.log_mel_frames(
-            jnp.where(batch["mask"], batch["waveform"], 0.0),
+            self._frozen.heard(batch),  # No label is of a level that the encoder cannot know.
             sample_rate=self._frozen.sound.sample_rate,
             samples_per_latent=self._frozen.sound.samples_per_latent,
             num_mels=self._config.rq.mel_bands,

@@ -143,7 +143,9 @@ def _differing(
     """The first value that differs, but for the `free` ones of each section; "" for none."""
     for name, others in free.items():
         for key, here in config[name].items():
-            if key not in others and here != (wanted := there[name].get(key, here)):
+            # What earlier versions did not have is no difference, but for what they did in its place.
+            before = 0.0 if key == "level_db" else here
+            if key not in others and here != (wanted := there[name].get(key, before)):
                 return f"config.{name}.{key} must be {wanted!r}, as there, got {here!r}"
     return ""
 

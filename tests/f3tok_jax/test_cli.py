@@ -159,6 +159,7 @@ def test_what_a_model_is_its_files_say_without_jax(chain, stage):
         samples_per_latent=module.samples_per_latent,
         encoder_lookahead_samples=module.encoder_lookahead,
         decoder_lookahead_latents=module.decoder_lookahead,
+        level_db=0.0,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(run.codec.params)),
         fingerprint=run.fingerprint,
     )

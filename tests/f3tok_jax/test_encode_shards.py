@@ -11,6 +11,7 @@ import pytest
 from data_pipelines.reading import remote
 from data_pipelines.reading import sources
 from data_pipelines.records import manifest
+from data_pipelines.records import pcm16
 from f3tok_jax import encode_shards
 from f3tok_jax.inference import codec
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
@@ -75,6 +76,23 @@ def test_the_set_says_whose_latents_it_holds(encoded, shards, workdir):
     record = sources.LatentSet(encoded)[2]
     assert (record.labels, record.texts) == (sound[2].labels, sound[2].texts)
     assert record.num_samples == sound[2].waveform.size
+
+
+def test_the_gain_of_each_sound_is_kept_beside_its_latents(shards, tmp_path):
+    tiny_models.write_run(tmp_path / "run", level_db=-20.0)
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--shards={shards}"]
+    assert encode_shards.main([*arguments, f"--output={tmp_path / 'latents'}"]) == 0
+    run = lineage.Lineage.read(str(tmp_path / "run"))
+    model, found = codec.Codec.load(run), sources.LatentSet(tmp_path / "latents")
+    waveforms = [pcm16.to_float(record.waveform) for record in sources.ShardSet(shards)]
+    gains = [record.gain for record in found]
+    np.testing.assert_allclose(gains, model.gains(waveforms), rtol=1e-9)
+    assert min(gains) > 0 and 1.0 not in gains
+    expected = model.encode(waveforms, gains=gains)
+    np.testing.assert_allclose(found[3].latents, expected[3], atol=1e-4)
+    found.check_autoencoder(run.latents_fingerprint)
+    with pytest.raises(ValueError, match="were made by autoencoder"):
+        found.check_autoencoder(run.fingerprint)  # of the same weights without a level
 
 
 def test_folders_of_two_sets_and_finished_ones(workdir, shards, tmp_path, capsys, monkeypatch):

@@ -94,7 +94,13 @@ def test_features_are_pooled_over_valid_frames(shards, tmp_path):
     assert len(set(found.sounds)) == len(source) and all(found.sounds)
     sound = sources.ShardSet(shards)
     content = manifest.Latents("abc", _DIM, _HOP, "")
-    latent_writer.build(sound, tmp_path, _encode, latents=content, say=lambda line: None)
+    latent_writer.build(
+        sound,
+        tmp_path,
+        lambda waveforms: (_encode(waveforms), [1.0] * len(waveforms)),
+        latents=content,
+        say=lambda line: None,
+    )
     cached = _read(tmp_path, _models())
     assert set(cached.features) == {"latents:mean", "representations:mean", "halved:mean"}
     name = "representations:mean"

@@ -61,7 +61,8 @@ def config(preset: str = "tiny", **model) -> ml_collections.ConfigDict:
     config = recipe.get_config(preset)
     bins = config.model.hop_length // config.model.fold
     # Compilation is what a test waits for, and grows with the number of layers.
-    model = dict(strides=((2, 2), (2, bins // 10))) | model
+    # Sound as it comes, so that what goes in can be compared with what comes out.
+    model = dict(strides=((2, 2), (2, bins // 10)), level_db=0.0) | model
     stages = len(model["strides"])
     config.model.update(
         dict(
@@ -103,13 +104,21 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
 
 
 def write_run(
-    folder: str | os.PathLike, *, train: str = "", seed: int = 0, latent_scale: float = 0.0
+    folder: str | os.PathLike,
+    *,
+    train: str = "",
+    seed: int = 0,
+    latent_scale: float = 0.0,
+    **model,
 ) -> None:
     """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards.
 
-    With a `latent_scale` its latents are not normalised, and so many times those of scale 1.
+    With a `latent_scale` its latents are not normalised, and so many times those of scale 1. Its config
+    is that of `config`, without what is None in `model`.
     """
-    settings = config()
+    settings = config(**{name: value for name, value in model.items() if value is not None})
+    for name in model.keys() - {name for name, value in model.items() if value is not None}:
+        del settings.model[name]
     settings.data.train = train
     settings.bottleneck.normalize = not latent_scale
     config_lib.save(settings, str(folder))

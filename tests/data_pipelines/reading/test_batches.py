@@ -23,6 +23,11 @@ _HOP, _DIM = 400, 3  # samples per latent, and their width
 _LATENTS = manifest.Latents("abc", _DIM, _HOP, "")
 
 
+def _with_gains(waveforms):
+    """Latents, and gains of 1, 2, ..."""
+    return _encode(waveforms), [1.0 + index for index in range(len(waveforms))]
+
+
 def _encode(waveforms):
     """Sums of powers of the samples of each hop: any function that is causal will do."""
     padded = [np.pad(w, (0, -len(w) % _HOP)).reshape(-1, _HOP) for w in waveforms]
@@ -42,7 +47,7 @@ def shards(tmp_path_factory):
 def latents(tmp_path_factory, shards):
     folder = tmp_path_factory.mktemp("latents")
     sound = sources.ShardSet(shards)
-    latent_writer.build(sound, folder, _encode, latents=_LATENTS, say=lambda line: None)
+    latent_writer.build(sound, folder, _with_gains, latents=_LATENTS, say=lambda line: None)
     return folder
 
 
@@ -226,7 +231,7 @@ def test_a_set_of_latents_is_built_once_and_continued(shards, tmp_path):
 
     def encode(waveforms):
         calls.append(len(waveforms))
-        return _encode(waveforms)
+        return _with_gains(waveforms)
 
     def fails_later(waveforms):
         if calls:
@@ -240,6 +245,9 @@ def test_a_set_of_latents_is_built_once_and_continued(shards, tmp_path):
     content = latent_writer.build(sound, tmp_path, encode, latents=first, say=said.append)
     assert len(calls) == num_shards and sum(calls) == len(sound) == content.num_records
     assert content.latents.sound == sound.fingerprint
+    written = sources.LatentSet(tmp_path)
+    gains = [1.0 + index for count in calls for index in range(count)]
+    np.testing.assert_allclose([one.gain for one in written], gains, rtol=1e-12)
     assert content.num_texts == sound.manifest.num_texts > 0
     assert manifest.read(tmp_path) == content
     found = sources.LatentSet(tmp_path, checksums=True)

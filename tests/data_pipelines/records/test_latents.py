@@ -37,6 +37,16 @@ def test_round_trip_keeps_every_field_and_bit():
         assert getattr(found, name) == getattr(_SOUND, name)
 
 
+@pytest.mark.parametrize("gain", [1.0, 100.0, 0.3])
+def test_a_gain_is_kept_beside_the_levels_of_the_sound(gain):
+    latents = np.zeros((5, 8), np.float32)
+    record = latent_records.from_sound(_SOUND, latents, gain=gain)
+    found = latent_records.decode(latent_records.encode(record), latent_dim=8)
+    assert found.gain == pytest.approx(gain, rel=1e-12) and found.levels["peak_db"] == -3.0
+    assert _SOUND.levels == {"peak_db": -3.0}
+    assert (latent_records.GAIN_DB in found.levels) == (gain != 1.0)
+
+
 @pytest.mark.parametrize(
     "latents",
     [

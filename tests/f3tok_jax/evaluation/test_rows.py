@@ -18,8 +18,8 @@ class _Frames:
 
     samples_per_latent, sample_rate = 4, 100
 
-    def __init__(self, hiss: float = 0.0):
-        self._hiss = hiss
+    def __init__(self, hiss: float = 0.0, level_db: float = 0.0):
+        self._hiss, self.level_db = hiss, level_db
 
     def apply(self, variables, array, *, method):
         weight = variables["params"]["weight"]
@@ -29,9 +29,9 @@ class _Frames:
         return (array / weight).reshape(len(array), -1) + self._hiss
 
 
-def _model(batch_size: int = 3, *, hiss: float = 0.0) -> rows_lib.Model:
+def _model(batch_size: int = 3, **fields: float) -> rows_lib.Model:
     params = {"weight": jnp.float32(2.0)}
-    found = codec.Codec(_Frames(hiss), params)
+    found = codec.Codec(_Frames(**fields), params)
     return rows_lib.Model(found, batch_size=batch_size, num_samples=10)
 
 
@@ -119,6 +119,17 @@ def test_a_sound_is_heard_at_a_level_and_brought_back_to_its_own():
             expected = example.waveform + hiss * peak * 10 ** (-level / 20)
             np.testing.assert_allclose(one, expected, atol=1e-5 * peak)
         np.testing.assert_allclose(found[2], hiss, atol=1e-7)
+
+
+@pytest.mark.parametrize("level_db", [-20.0, 0.0])
+def test_sounds_come_back_at_their_level_with_a_hiss_that_is_as_loud_as_they_are(level_db):
+    model, (loud,) = _model(hiss=1e-2, level_db=level_db), _examples(10)
+    quiet = examples_lib.Example(key="quiet", waveform=0.01 * loud.waveform)
+    for example, found in zip((loud, quiet), model.reconstruct([loud, quiet], alpha=0.0)):
+        (gain,) = model.codec.gains([example.waveform])
+        np.testing.assert_allclose(found - example.waveform, 1e-2 / gain, rtol=1e-3)
+    # Digital silence has the largest gain.
+    assert model.silence_db() == pytest.approx(-80.0 if level_db else -40.0, abs=0.01)
 
 
 @pytest.mark.parametrize("hiss, wanted", [(1e-3, -60.0), (0.0, -200.0), (1e-12, -200.0)])

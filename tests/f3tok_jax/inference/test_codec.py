@@ -53,6 +53,72 @@ def test_a_list_gives_each_sound_as_if_it_were_alone(whole_latents, monkeypatch)
         np.testing.assert_allclose(sound, expected, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def leveled():
+    """The same autoencoder, which hears all sound at a level."""
+    autoencoder, variables = tiny_models.built()
+    return codec.Codec(autoencoder.clone(level_db=-20.0), variables["params"])
+
+
+@pytest.mark.parametrize("factor", [0.01, 0.2, 3.0])
+def test_latents_are_those_of_any_level_and_sounds_have_their_own(leveled, factor):
+    sound = 2 * _sound(32_100)[:, 0]  # -14 dBFS
+    (latents,), gains = leveled.encode([sound]), leveled.gains([sound])
+    (decoded,) = leveled.decode([latents], gains=gains)
+    scaled = np.float32(factor) * sound
+    (found,), found_gains = leveled.encode([scaled]), leveled.gains([scaled])
+    np.testing.assert_allclose(found, latents, atol=1e-4)
+    (again,) = leveled.decode([found], gains=found_gains)
+    np.testing.assert_allclose(again, factor * decoded, atol=1e-4 * factor)
+    assert 20 * np.log10(gains[0]) == pytest.approx(-6.0, abs=0.1)
+
+
+def test_a_sound_is_heard_at_the_level_and_what_has_no_gain_comes_out_at_it(model, leveled):
+    sounds = [_sound(5_000)[:, 0] * factor for factor in (1.0, 0.02)]
+    gains = leveled.gains(sounds)
+    expected = model.encode([gain * sound for gain, sound in zip(gains, sounds)])
+    for found, wanted in zip(leveled.encode(sounds), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    for found, wanted in zip(leveled.decode(expected), model.decode(expected), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    for gain, found, wanted in zip(
+        gains, leveled.decode(expected, gains=gains), model.decode(expected), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted / gain, atol=1e-4 / gain)
+
+
+def test_silence_comes_out_quieter_than_without_a_level(model, leveled):
+    silence = np.zeros(6_400, np.float32)
+    gains = leveled.gains([silence])
+    assert gains == [pytest.approx(100.0)] and model.gains([silence]) == [1.0]
+    (found,) = leveled.decode(leveled.encode([silence], gains=gains), gains=gains)
+    (without,) = model.decode(model.encode([silence]))
+    np.testing.assert_allclose(found, without / 100.0, atol=1e-7)
+
+
+def test_long_sounds_and_streams_have_gains(leveled, monkeypatch):
+    autoencoder, variables = tiny_models.built()
+    waveform, gain = 0.1 * _sound(70_000)[:, 0], leveled.gains([0.1 * _sound(70_000)[:, 0]])[0]
+    (whole,) = leveled.encode([waveform])
+    streamed = list(leveled.encode_stream([waveform[None]], gain=gain))
+    np.testing.assert_allclose(np.concatenate(streamed, axis=1)[0], whole, atol=1e-4)
+    (sound,) = leveled.decode([whole], gains=[gain])
+    streamed = list(leveled.decode_stream([whole[None]], gain=[gain]))
+    np.testing.assert_allclose(np.concatenate(streamed, axis=1)[0], sound, atol=1e-5)
+    monkeypatch.setattr(codec, "_WHOLE_LATENTS", 20)  # longer ones are streamed
+    short = codec.Codec(autoencoder.clone(level_db=-20.0), variables["params"])
+    np.testing.assert_allclose(short.encode([waveform])[0], whole, atol=1e-4)
+    np.testing.assert_allclose(short.decode([whole], gains=[gain])[0], sound, atol=1e-5)
+
+
+def test_latents_of_another_level_carry_another_fingerprint(model, leveled):
+    assert model.fingerprint != leveled.fingerprint
+    (latents,) = leveled.encode([_sound(5_000)[:, 0]])
+    made = leveled.frames_of([latents], [5_000], sample_rate=16_000)
+    with pytest.raises(ValueError, match="made by weights"):
+        model.check(made)
+
+
 def test_nothing_in_a_stream_is_nothing(model):
     assert list(model.encode_stream([])) == list(model.decode_stream([])) == []
 

@@ -61,6 +61,25 @@ def test_channels_that_are_kept_are_encoded_by_themselves(model, tmp_path):
     np.testing.assert_allclose(both[:1], left, atol=1e-4)
 
 
+@pytest.mark.parametrize("policy", files.CHANNEL_POLICIES)
+def test_each_channel_is_heard_at_the_level_and_gets_its_own_back(tmp_path, policy, monkeypatch):
+    autoencoder, variables = tiny_models.built()
+    model = codec.Codec(autoencoder.clone(level_db=-20.0), variables["params"])
+    sound = _sound(9_000, 2) * np.array([1.0, 0.05], np.float32)
+    soundfile.write(tmp_path / "in.wav", sound, 16_000, subtype="FLOAT")
+    found = files.encode_file(model, tmp_path / "in.wav", channels=policy)
+    heard = list(sound.T) if policy == "keep" else [sound.mean(axis=1)]
+    gains = model.gains(heard)
+    np.testing.assert_allclose(found.gains, gains, rtol=1e-5)
+    assert policy == "mix" or gains[1] == pytest.approx(20 * gains[0], rel=0.1)
+    expected = model.encode(heard)
+    np.testing.assert_allclose(found.values, np.stack(expected), atol=1e-4)
+    files.decode_file(model, found, tmp_path / "out.wav")
+    written, _ = soundfile.read(tmp_path / "out.wav", always_2d=True)
+    decoded = np.stack(model.decode(expected, gains=gains), axis=1)[:9_000]
+    np.testing.assert_allclose(written, np.clip(decoded, -1, 1), atol=1e-4)  # of 16 bits
+
+
 def test_channels_that_cancel_each_other_are_said(model, tmp_path):
     sound, said = _sound(5_000), []
     for share, policy in ((-0.98, "mix"), (-0.98, "keep"), (0.5, "mix")):

@@ -17,7 +17,8 @@ from f3tok_jax.inference import rates
 from tests.support import cases
 
 _MEMBERS = dict(
-    version=2,
+    version=3,
+    gains=np.ones(1),
     latents=np.zeros((1, 20, 8), np.float32),
     latent_rate=25.0,
     sample_rate=16_000,
@@ -35,6 +36,7 @@ def _save(path, **changes) -> frames.Frames:
         sample_rate=44_100,
         num_samples=[8_820] * len(changes.get("rows", rows)),
         fingerprint="0123abcd",
+        gains=[0.3, 77.0][: len(changes.get("rows", rows))],
     )
     saved = frames.Frames(**(values | changes))
     latent_file.save(saved, path)
@@ -48,6 +50,13 @@ def test_round_trip(tmp_path, kind):
     np.testing.assert_array_equal(loaded.values, saved.values)
     assert dataclasses.replace(loaded, rows=()) == dataclasses.replace(saved, rows=())
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_earlier_versions_have_no_gains(tmp_path, version):
+    members = {name: value for name, value in _MEMBERS.items() if name != "gains"}
+    np.savez(tmp_path / "a.npz", **members | dict(version=version))
+    assert latent_file.load(tmp_path / "a.npz").gains == (1.0,)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -130,7 +139,13 @@ def test_what_is_not_latents_is_refused(write, tmp_path):
         (dict(latent_rate=-25.0), "latents at -25.0 Hz"),
         (dict(latent_rate=math.nan), "latents at nan Hz"),
         (dict(latent_rate=math.inf), "latents at inf Hz"),
-        (dict(version=99), "version 99, where 1 to 2 are read: a newer f3tok"),
+        (dict(gains=np.ones(2)), r"gains of float64 \[2\], which must be float64 \[1\]"),
+        (dict(gains=np.ones(1, np.float32)), "gains of float32"),
+        (dict(gains=np.zeros(1)), r"gains \[0.0\], which must be 1e-06 to 1e\+06"),
+        (dict(gains=np.full(1, -1.0)), "gains .-1.0., which"),
+        (dict(gains=np.full(1, np.nan)), "gains .nan., which"),
+        (dict(gains=np.full(1, np.inf)), "gains .inf., which"),
+        (dict(version=99), "version 99, where 1 to 3 are read: a newer f3tok"),
         (dict(version=0), "version 0"),
         (dict(kind="other"), "'other' of weights 'abc'"),
         (dict(kind=3), "kind must be str_, got int64"),
@@ -145,7 +160,7 @@ def test_values_that_cannot_be_are_refused(changes, words, tmp_path):
         latent_file.load(path)
 
 
-@pytest.mark.parametrize("version, words", [(2, "latents is compressed"), (3, "newer f3tok")])
+@pytest.mark.parametrize("version, words", [(3, "latents is compressed"), (4, "newer f3tok")])
 def test_compressed_arrays_are_refused_unless_a_newer_version_wrote_them(version, words, tmp_path):
     np.savez_compressed(tmp_path / "a.npz", **_MEMBERS | dict(version=version))
     with pytest.raises(ValueError, match=words):

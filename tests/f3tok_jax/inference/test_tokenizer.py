@@ -14,9 +14,11 @@ import pytest
 import soundfile
 
 from f3tok_jax.inference import frames
+from f3tok_jax.inference import latent_file
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import saved_states
 from tests.support import seals
+from tests.support import tiny_models
 from tests.support import tiny_runs
 
 _LENGTHS = (3_000, 641, 1_280)
@@ -314,6 +316,48 @@ def test_streams_are_equal_to_the_whole(tokenizer, rate):
     np.testing.assert_allclose(decoded, tokenizer.decode(latents), atol=1e-4)
     with pytest.raises(ValueError, match="sample_rate=8000: give resample=True"):
         tokenizer.encode_stream(blocks, sample_rate=8_000)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_a_sound_of_any_level_has_the_same_latents_and_comes_back_at_its_own(tmp_path, rate):
+    tiny_models.write_run(tmp_path / "run", level_db=-20.0)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(str(tmp_path / "run"))
+    options = dict(sample_rate=rate, resample=True)
+    sounds = [_sound(), 0.02 * _sound()]
+    latents = tokenizer.encode(sounds, **options)
+    np.testing.assert_allclose(latents.values[0], latents.values[1], atol=1e-3)
+    assert latents.gains[1] == pytest.approx(50 * latents.gains[0], rel=1e-4)
+    decoded = tokenizer.decode(latents)
+    scale = np.std(decoded[0])
+    np.testing.assert_allclose(decoded[1], 0.02 * decoded[0], atol=0.02 * 1e-3 * scale)
+    # Mere latents have no gain: their sound has the model's level.
+    plain = tokenizer.decode(latents.values[:1], lengths=[len(latents.rows[0])])
+    assert rate != 16_000 or np.std(plain) == pytest.approx(scale * latents.gains[0], rel=0.05)
+    for name, sound in zip(("loud", "quiet"), sounds):
+        soundfile.write(tmp_path / f"{name}.wav", sound, rate, subtype="FLOAT")
+        found = tokenizer.encode_file(tmp_path / f"{name}.wav")
+        latent_file.save(found, tmp_path / f"{name}.npz")
+        loaded = latent_file.load(tmp_path / f"{name}.npz")
+        assert loaded.gains == found.gains
+        (wanted,) = tokenizer.encode([sound], **options).gains
+        assert found.gains == pytest.approx((wanted,), rel=1e-4)
+        np.testing.assert_allclose(
+            tokenizer.decode(loaded)[0], decoded[int(name == "quiet")], atol=1e-3 * scale
+        )
+
+
+def test_a_gain_of_a_stream_is_undone(tokenizer):
+    sound = _sound(7_000)[None]
+    latents = list(tokenizer.encode_stream([sound], gain=0.5))
+    np.testing.assert_allclose(latents[0], tokenizer.encode(0.5 * sound).values, atol=1e-4)
+    once, half = (
+        np.concatenate(list(tokenizer.decode_stream(latents, gain=gain)), axis=1)
+        for gain in (1.0, 0.5)
+    )
+    np.testing.assert_allclose(half, 2 * once, rtol=1e-6)
+    for gain in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="gain must be a factor above 0"):
+            tokenizer.encode_stream([sound], gain=gain)
 
 
 def test_files_say_what_arrays_say(tokenizer, tmp_path):

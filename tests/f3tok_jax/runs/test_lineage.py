@@ -72,6 +72,21 @@ def test_fingerprints_are_those_of_the_loaded_weights(chain):
     assert run.fingerprint == fingerprint.digest({"params": params})
 
 
+def test_runs_tell_the_level_at_which_they_hear_and_their_latents_carry_it(tmp_path):
+    found = {}
+    for name, level_db in (("old", None), ("none", 0.0), ("quiet", -30.0), ("loud", -20.0)):
+        tiny_models.write_run(tmp_path / name, level_db=level_db)
+        found[name] = lineage.Lineage.read(str(tmp_path / name))
+        assert found[name].level_db == (level_db or 0.0)
+        loaded, _, _ = pretrained_autoencoder.load(found[name])
+        assert loaded.level_db == (level_db or 0.0)
+    prints = {name: run.latents_fingerprint for name, run in found.items()}
+    # What was without a level stays as it is; the weights of all are the same.
+    assert len({run.fingerprint for run in found.values()}) == 1
+    assert prints["old"] == prints["none"] == found["old"].fingerprint
+    assert len({prints[name] for name in ("none", "quiet", "loud")}) == 3
+
+
 def test_a_generator_is_loaded_with_each_file_of_its_runs_read_once(chain, opened):
     opened.clear()
     run = lineage.Lineage.read(chain["generation"])

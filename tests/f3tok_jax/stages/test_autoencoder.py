@@ -238,3 +238,29 @@ def test_discriminators_that_win_are_named_with_their_learning_rate(factor, wins
     if wins:
         assert "the discriminators have won" in said[0]
         assert "lower config.optimizer.discriminator.learning_rate" in said[0]
+
+
+def test_a_model_is_measured_as_it_is_used_at_its_level_and_trained_at_that_of_the_data():
+    stages = {level: autoencoder_stage.make_stage(_leveled(level)) for level in (0.0, -20.0)}
+    state = compilation.run_once(stages[0.0].init_state, jax.random.key(0))
+    batch = _batch(stages[0.0], valid=0.7)
+    power = np.mean(np.square(batch["waveform"]), axis=1, where=batch["mask"], keepdims=True)
+    batch["waveform"] *= 0.1 / np.sqrt(power)
+    quiet = batch | {"waveform": np.where(batch["mask"], 0.03 * batch["waveform"], np.nan)}
+    samples = {level: jax.jit(stage.sample) for level, stage in stages.items()}
+    made = samples[-20.0](state, {}, quiet)
+    expected = np.where(batch["mask"], 0.03 * batch["waveform"], 0.0)
+    np.testing.assert_allclose(made["reference"], expected, atol=1e-8)
+    # The batch is at -20 dBFS: there, both hear the same.
+    plain = samples[0.0](state, {}, batch)["reconstruction"]
+    scale = float(np.std(plain))
+    np.testing.assert_allclose(made["reconstruction"], 0.03 * plain, atol=0.03 * 1e-2 * scale)
+    assert np.std(samples[0.0](state, {}, quiet)["reconstruction"] - 0.03 * plain) > 1e-3 * scale
+    trained = [jax.jit(stage.train_step)(state, {}, batch)[1] for stage in stages.values()]
+    assert _ratios(trained[0]) == pytest.approx(_ratios(trained[1]), rel=1e-6)
+
+
+def _leveled(level_db):
+    config = _config()
+    config.model.level_db = level_db
+    return config

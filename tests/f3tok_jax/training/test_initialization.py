@@ -20,6 +20,7 @@ from f3tok_jax.training import programs as programs_lib
 from f3tok_jax.training import session
 from tests.support import metrics
 from tests.support import seals
+from tests.support import tiny_models
 from tests.support import toy_run
 
 
@@ -61,6 +62,18 @@ def _source(config) -> lineage.Lineage:
 
 def _equal(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+def test_a_decoder_is_not_trained_alone_for_another_level():
+    """Its encoder would make other latents; a run that says nothing hears sound as it comes."""
+    before, now = tiny_models.config(), tiny_models.config(level_db=-20.0)
+    now.train_only = "decoder"
+    del before.model.level_db
+    source = lineage.Lineage(config=before)
+    with pytest.raises(ValueError, match="config.model.level_db must be 0.0, as there, got -20"):
+        initialization.kept_latents(source, now)
+    now.model.level_db = 0.0
+    assert initialization.kept_latents(source, now)
 
 
 @pytest.mark.reliability("R12")
