@@ -65,6 +65,7 @@ setuptools.setup(
         "data_pipelines.embedded.music": ["*.toml"],
         "data_pipelines.embedded.speech": ["languages/*.toml"],
         "data_pipelines.inputs.debian": ["*.toml"],
+        "f3tok_jax": ["shipped/*/*"],  # models, if there are any
         "f3tok_jax.reporting": ["*.jinja"],
         "f3tok_jax.serving": ["*.jinja", "*.css", "*.js", "*.svg"],
     },

@@ -17,9 +17,10 @@ that exists is replaced without --force, and with it nothing but an earlier outp
 RUN, before or behind the verb, is the work folder of an autoencoder run, for info, encode and
 decode, of a representation run, which knows its autoencoder, or of a generation run, which knows
 both; or a folder of runs by their stages, such as a bundle of f3tok_jax.export, of which that is
-used which knows most; or a folder that f3tok_jax.export made of one. Without --model it is
-$F3TOK_MODEL, or else runs/demo, where launch/tpu_train.sh leaves such runs. What is compiled for it
-is kept in $JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache: the first use of a
+used which knows most; or a folder that f3tok_jax.export made of one; or the name of a model that
+comes with the package: "small", if this package has it, unless a folder of that name lies here.
+Without --model it is $F3TOK_MODEL, or else small if the package has it, or else runs/demo, where
+launch/tpu_train.sh leaves such runs; info says which. What is compiled for it is kept in $JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache: the first use of a
 model takes longer.
 
 Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
@@ -116,7 +117,7 @@ def _add_generate(add, written: str) -> None:
 
 
 def _add_model(parser: command.Parser, default) -> None:
-    text = "run folder, bundle or export; default $F3TOK_MODEL, or runs/demo"
+    text = "run folder, bundle, export or small; default $F3TOK_MODEL, or small, or runs/demo"
     parser.add_argument("--model", type=command.path, default=default, help=text)
     text = "checkpoint to use; the newest whole one if absent"
     parser.add_argument("--step", type=int, default=default, help=text)

@@ -7,12 +7,12 @@ r"""Writes a trained run in a format that others read.
 A run of the language_model stage becomes a Hugging Face folder: config.json, model.safetensors and
 tokenizer.json. A run of any other stage becomes one with its modules in PyTorch, those of the runs
 that it was trained on among them, which transformers' AutoModel loads with trust_remote_code=True
-where there is no JAX. What reads representations and answers is among them, the frozen language model
-too, which may be most of the folder: --without=answers leaves it out, and the folder then transcribes
-nothing. --dtype=float16 or bfloat16 stores weights in half the size, rounded: its latents are then near
-those of the run and not equal, carry a fingerprint of their own, and are decoded by that folder. With
---bundle a run is copied with all that it was trained on, each verified by
-its fingerprint:
+where there is no JAX, and f3tok where there is. What reads representations and answers is among them,
+the frozen language model too, which may be most of the folder: --without=answers leaves it out, and
+the folder then transcribes nothing. --dtype=float16 or bfloat16 stores weights in half the size,
+rounded: latents are then near those of the run and not equal, carry a fingerprint of their own, and
+are decoded by that folder. With --bundle a run is copied with all that it was trained on, each
+verified by its fingerprint:
 
     python -m f3tok_jax.export --workdir=runs/generation --bundle --output=BUNDLE
 
@@ -44,7 +44,7 @@ _FORMS = {
 }
 
 
-_LANGUAGE_MODEL, _ANSWERS = "language_model", "answers"
+_LANGUAGE_MODEL, _ANSWERS, _MODULES = "language_model", "answers", "modules"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,9 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", required=True, help="folder to write")
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     text = (
-        "what else would be there: answers, and the language model if nothing but answers needs it"
+        "leave out what would be there: answers, with the language model if nothing else needs it, or "
+        "modules, those in PyTorch, which f3tok needs not; given twice, both"
     )
-    parser.add_argument("--without", choices=(_ANSWERS,), help=text)
+    choices = (_ANSWERS, _MODULES)
+    parser.add_argument("--without", action="append", choices=choices, default=[], help=text)
     text = "of the weights in the file; in float32 a language model stays in what it is read in"
     parser.add_argument("--dtype", choices=storage.DTYPES, default=storage.DTYPES[0], help=text)
     text = "copy the run, a checkpoint of each of its ancestors, and the language model"
@@ -96,8 +98,9 @@ def _export(given: argparse.Namespace) -> None:
         step = language_model.export(given.workdir, given.output, given.step, places=found)
     else:
         run = lineage.Lineage.read(given.workdir, given.step, places=found)
-        answers = given.without != _ANSWERS
-        options = dict(answers=answers, dtype=given.dtype, also=also)
+        answers = _ANSWERS not in given.without
+        modules = _MODULES not in given.without
+        options = dict(answers=answers, modules=modules, dtype=given.dtype, also=also)
         step = torch_folder.write(run, given.output, **options)
     print(f"{given.output}: the {stage.replace('_', ' ')} of {given.workdir} at step {step}")
 

@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = command.make_parser("python -m f3tok_jax.serve", __doc__)
     add = parser.add_argument
-    text = "run folder, bundle or export; default $F3TOK_MODEL, or runs/demo"
+    text = (
+        "run folder, bundle, export, or small, which comes with the package if it has it; default "
+        "$F3TOK_MODEL, or small, or runs/demo"
+    )
     add("model", nargs="?", type=command.path, help=text)
     add("--step", type=int, help="checkpoint to use; the newest whole one if absent")
     places.add_flag(add)

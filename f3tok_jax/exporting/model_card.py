@@ -110,10 +110,12 @@ def _fields(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
     stage = chain[-1].run.stage
     languages = sorted(_languages(chain) or ())
     known = all(map(_LANGUAGE.fullmatch, languages)) and languages
+    in_torch = _in_torch(config)
+    tags = ["audio", "audio-tokenizer", "f3-tokenizer", f"f3tok-{stage}", "jax"]
     return {
-        "library_name": "transformers",
+        "library_name": "transformers" if in_torch else "f3tok_jax",
         "pipeline_tag": _TASKS.get(stage, "feature-extraction"),
-        "tags": ["audio", "audio-tokenizer", "f3-tokenizer", f"f3tok-{stage}", "jax", "pytorch"],
+        "tags": tags + ["pytorch"] * in_torch,
         **({"language": languages} if known else {}),
         "sampling_rate": config["sampling_rate"],
     }
@@ -147,7 +149,8 @@ def _what(
                 *_rounded(config, tensors),
                 f"its latents carry the fingerprint {markdown.code(config['latents_fingerprint'])}",
                 f"fingerprint of the {run.stage}'s weights: {markdown.code(run.fingerprint)}",
-                "licence of the weights: unknown; the code beside them is under Apache-2.0"
+                "licence of the weights: unknown"
+                + ("; the code beside them is under Apache-2.0" if _in_torch(config) else "")
                 + (", the language model under its own" if _reads_text(run, config) else ""),
             ]
         )
@@ -181,7 +184,20 @@ def _reads_text(run: lineage.Lineage, config: Mapping[str, Any]) -> bool:
     return not {"answers", "generation"}.isdisjoint(_abilities(run, config))
 
 
+def _in_torch(config: Mapping[str, Any]) -> bool:
+    """Whether the modules in PyTorch are in the folder."""
+    return "auto_map" in config
+
+
 def _use(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
+    commands = [line for ability in _abilities(run, config) for line in _COMMANDS[ability]]
+    if reads := config.get("answers"):
+        commands = [line.format(task=reads["task"]) for line in commands]
+    files = f"With f3tok_jax, of files of any rate and length:\n\n{_fenced('bash', commands)}"
+    return f"{_use_in_torch(run, config)}\n\n{files}" if _in_torch(config) else files
+
+
+def _use_in_torch(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
     reads_text = _reads_text(run, config)
     text = ", PreTrainedTokenizerFast" if reads_text else ""
     lines = [
@@ -197,13 +213,7 @@ def _use(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
         'inputs = extractor(sounds, sampling_rate=rate, return_tensors="pt")',
         *(_USES[ability] for ability in _abilities(run, config)),
     ]
-    commands = [line for ability in _abilities(run, config) for line in _COMMANDS[ability]]
-    if reads := config.get("answers"):
-        commands = [line.format(task=reads["task"]) for line in commands]
-    return (
-        f"PyTorch and transformers 5 are all that is needed:\n\n{_fenced('python', lines)}\n\n"
-        f"With f3tok_jax, of files of any rate and length:\n\n{_fenced('bash', commands)}"
-    )
+    return f"PyTorch and transformers 5 are all that is needed:\n\n{_fenced('python', lines)}"
 
 
 def _fenced(language: str, lines: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ def write(
     folder: str | os.PathLike,
     *,
     answers: bool = True,
+    modules: bool = True,
     dtype: str = storage.DTYPES[0],
     also: Iterable[forms.Form] = (),
     say: Callable[[str], None] = print,
@@ -50,6 +51,7 @@ def write(
         run: of the autoencoder, the representation or the generation stage.
         folder: to write, a local one that is not there yet; it appears when it is whole.
         answers: whether with what reads representations and answers, if the run has that.
+        modules: whether with those in PyTorch; without, f3tok alone uses the folder.
         dtype: of the weights in the file, one of storage.DTYPES. An encoder that it rounds makes latents
             of its own, and so they say.
         also: what writes further forms of its autoencoder.
@@ -67,15 +69,19 @@ def write(
     parts = parts_lib.load(run, answers=answers, say=say)
     parts.tensors = storage.stored(parts.tensors, dtype)
     parts.config["step"] = parts.step
+    if not modules:
+        del parts.config["auto_map"], parts.config["architectures"]
     with atomic.making(target) as root:
         _write_json(root / "config.json", parts.config)
-        _write_json(root / "preprocessor_config.json", _describe_sound(parts.config))
-        for module in sorted(_MODEL.glob("[!_]*.py")):
-            atomic.write_bytes(root / module.name, module.read_bytes())
+        if modules:
+            _write_json(root / "preprocessor_config.json", _describe_sound(parts.config))
+            for module in sorted(_MODEL.glob("[!_]*.py")):
+                atomic.write_bytes(root / module.name, module.read_bytes())
         if parts.tokenizer:
             tokenizer = pathlib.Path(parts.tokenizer) / tasks.TOKENIZER_NAME
             atomic.write_bytes(root / tokenizer.name, tokenizer.read_bytes())
-            _write_json(root / "tokenizer_config.json", _TOKENIZER)
+            if modules:
+                _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
         if dtype != storage.DTYPES[0]:
             # Whose latents they are is what those who read the folder will find.

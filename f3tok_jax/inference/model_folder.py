@@ -12,6 +12,7 @@ import os
 import pathlib
 from typing import Any
 
+from f3tok_jax.inference import shipped
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import fingerprint
@@ -31,7 +32,9 @@ def find(given: str | None, stage: str) -> str:
     """Returns the folder of the run to use.
 
     Args:
-        given: that was named, or a folder of such runs; None for $F3TOK_MODEL, or else runs/demo.
+        given: that was named, or a folder of such runs, or the name of a model that comes with the
+            package; None for $F3TOK_MODEL, or else shipped.DEFAULT where it is there and can do that, or
+            else runs/demo.
         stage: what is to be done is of; runs of this stage and of later ones can.
 
     Raises:
@@ -42,20 +45,25 @@ def find(given: str | None, stage: str) -> str:
         folder = inside(folder, stage)
         _check(folder, stage)
         return folder
+    able = STAGES[STAGES.index(stage) :]
+    comes = shipped.find(shipped.DEFAULT)
+    if comes and _written_stage(comes) in able:
+        return comes
     if (found := inside(_DEMO, stage)) != _DEMO:
         return found
-    able = STAGES[STAGES.index(stage) :]
     raise ValueError(
-        f"--model must name a run of the {' or '.join(able)} stage, got none, and {_DEMO} holds "
-        f"none: give --model=RUN, set {_VARIABLE}, or train one by launch/tpu_train.sh"
+        f"--model must name a run of the {' or '.join(able)} stage, got none, and neither the package "
+        f"nor {_DEMO} holds one: give --model=RUN, set {_VARIABLE}, or train one by launch/tpu_train.sh"
     )
 
 
 def inside(folder: str, stage: str = STAGES[0]) -> str:
     """The run that knows most in a folder of runs by their stages, such as a bundle.
 
-    Of those of `stage` and of later ones; the folder itself where it holds none, or is a run.
+    Of those of `stage` and of later ones; the folder itself where it holds none, or is a run. For the
+    name of a model that comes with the package, its folder; see shipped.named.
     """
+    folder = shipped.named(folder)
     if "://" in folder or os.path.lexists(os.path.join(folder, "config.json")):
         return folder
     able = STAGES[STAGES.index(stage) :]
@@ -71,7 +79,7 @@ def read(
     A run's weights are not read; those of an exported folder are.
 
     Args:
-        folder: local or a bucket.
+        folder: local or a bucket; or the name of a model that comes with the package.
         step: of the checkpoint; the newest that says what it holds if None.
         moved: see tokenizer.F3Tokenizer.from_pretrained.
 
@@ -143,20 +151,26 @@ def _check(folder: str, stage: str) -> None:
     config = pathlib.Path(folder, "config.json")
     if not config.is_file():
         got = f"a folder without {config.name}" if os.path.isdir(folder) else "no folder"
+        known = "".join(f", or {name}, which comes with the package" for name in shipped.names())
         raise ValueError(
-            f"--model must be the work folder of a run, or a bundle, got {folder}, which is {got}: "
+            f"--model must be the work folder of a run, or a bundle{known}, got {folder}, which is {got}: "
             "give the --workdir that train was given, or the --output that export was given"
         )
-    try:
-        found = _stage_of(json.loads(config.read_bytes()))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return  # Whoever reads the run says what is wrong with it.
-    if found in STAGES[: STAGES.index(stage)]:
+    if (found := _written_stage(folder)) in STAGES[: STAGES.index(stage)]:
         refuse(folder, stage, found)
 
 
-def _stage_of(written: Mapping[str, Any]) -> str:
+def _written_stage(folder: str) -> str:
     """The last stage of a run or an exported folder, by its config.json; "" where it says none."""
+    try:
+        written = json.loads(pathlib.Path(folder, "config.json").read_bytes())
+        return _stage_of(written)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""  # Whoever reads the run says what is wrong with it.
+
+
+def _stage_of(written: Mapping[str, Any]) -> str:
+    """The same of what that file says."""
     if written.get("model_type") != exported_config.MODEL_TYPE:
         return written.get("stage", "")
     return next(reversed(exported_config.stages(written)), "")

@@ -71,8 +71,9 @@ class F3Tokenizer:
         """Opens a run with its averaged weights; they are loaded when they are needed.
 
         Args:
-            run: folder of the run, local or a bucket; a bundle, of which it is the last; or a local
-                folder that it was exported to.
+            run: folder of the run, local or a bucket; a bundle, of which it is the last; a local folder
+                that it was exported to; or the name of a model that comes with the package, such as
+                "small", where no folder is called so.
             step: of the checkpoint; the newest whole one if None.
             decoder: run, or exported folder, whose decoder is used, which was trained with
                 config.train_only=decoder on the latents of the run's autoencoder; "" for its own.

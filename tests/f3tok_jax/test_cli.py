@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from f3tok_jax import cli
+from f3tok_jax.inference import shipped
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from tests.support import tiny_models
 from tests.support import tiny_runs
@@ -32,6 +33,8 @@ class Finder:
         assert name not in unwanted, f"{name} is imported"
 sys.meta_path.insert(0, Finder())
 from f3tok_jax import cli
+from f3tok_jax.inference import shipped
+shipped.names = lambda: []
 for arguments in json.loads(sys.argv[1]):
     print(cli.main(arguments), flush=True)
 """
@@ -59,6 +62,7 @@ def folder(tmp_path, monkeypatch):
     """The working folder, without a model."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("F3TOK_MODEL", raising=False)
+    monkeypatch.setattr(shipped, "names", lambda: [])
     return tmp_path
 
 

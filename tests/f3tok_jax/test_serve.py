@@ -21,6 +21,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
 from f3tok_jax import serve
+from f3tok_jax.inference import shipped
 from f3tok_jax.serving import guard
 from f3tok_jax.serving import server
 from tests.support import page_server
@@ -40,6 +41,7 @@ def run(tmp_path_factory):
 def test_what_is_wrong_is_one_sentence(run, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("F3TOK_MODEL", raising=False)
+    monkeypatch.setattr(shipped, "names", lambda: [])
     with server.bind("127.0.0.1", 0) as listens:
         taken = listens.getsockname()[1]
         wrong = {

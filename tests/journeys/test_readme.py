@@ -52,7 +52,7 @@ _SMALL = {
 }
 
 # The user's own, by the variables that the README sets.
-_VARIABLES = {"SOUND": "sounds", "LANGUAGE_MODEL": "text/model"}
+_VARIABLES = {"SOUND": "sounds", "LANGUAGE_MODEL": "text/model", "F3TOK_MODEL": "runs/demo"}
 
 
 def _text() -> str:
