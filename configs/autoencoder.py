@@ -40,7 +40,16 @@ _SAMPLE_RATES = {  # Hz, of presets that are not of 24 kHz
     "large": 48_000,
 }
 
-PRESETS = ("tiny", "tiny_24khz", "small", "base", "base_16khz", "base_48khz", "large", "spectrostream")
+PRESETS = (
+    "tiny",
+    "tiny_24khz",
+    "small",
+    "base",
+    "base_16khz",
+    "base_48khz",
+    "large",
+    "spectrostream",
+)
 
 
 def get_config(preset: str = "base") -> ml_collections.ConfigDict:

@@ -63,8 +63,10 @@ def _parser() -> command.Parser:
     seconds = command.at_least(0.01, float)
     add("--segment_seconds", type=seconds, default=20.0, help="longest record, s")
     add("--holdout", type=float, default=0.0, help="fraction of the sounds for OUTPUT/test")
-    text = "label, such as speaker, whose values go to one side whole"
-    add("--holdout_by", default="", metavar="LABEL", help=text)
+    text = "label, such as speaker, whose values go to one side whole; text, transcript or caption "
+    text += "for what is said or heard; several with commas between, each on one side whole: the "
+    text += "first meets the fraction, and sounds that are on two sides are left out"
+    add("--holdout_by", default="", metavar="LABEL,...", help=text)
     seconds = command.at_least(0.0, float)
     add("--min_seconds", type=seconds, default=0.1, help="shorter sounds are refused")
     add("--max_seconds", type=seconds, default=6 * 3600.0, help="longer sounds are refused")

@@ -29,7 +29,7 @@ main_job() {
     begin 2 "embedded corpora: speech, music and sound events into shards"
     run "$python" -m data_pipelines.build_shards --source=embedded --input=speech,music,events \
         --output="$shards" --sample_rate=16000 --segment_seconds=6 --holdout=0.1 \
-        --num_clips="$DEMO_CLIPS"
+        --holdout_by=voice,transcript --num_clips="$DEMO_CLIPS"
 
     begin 3 "training the tiny autoencoder for $DEMO_STEPS steps on: $(find_device)"
     run "$python" -m f3tok_jax.train --config=configs/autoencoder.py:tiny \

@@ -4,10 +4,12 @@
 
 import bisect
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+import hashlib
 import itertools
 
 from data_pipelines.building import duplicates
+from data_pipelines.building import held_out_values
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import levels
 from data_pipelines.sound import refusals
@@ -21,8 +23,13 @@ _TOTALS = ("num_samples", "num_used", "num_texts", "clipped_samples", "lost_tran
 class Account:
     """What became of the sounds of one shard."""
 
-    def __init__(self, sample_rate: int):
-        """An empty account; of records at `sample_rate`, Hz."""
+    def __init__(self, sample_rate: int, held_out_by: Sequence[str] = ()):
+        """An empty account.
+
+        Args:
+            sample_rate: of the records, Hz.
+            held_out_by: names of labels and texts whose values are noted.
+        """
         self._noteworthy = levels.noteworthy(sample_rate)
         self.totals = collections.Counter(dict.fromkeys(_TOTALS, 0))
         self.kept = collections.Counter()  # reason -> sounds of which the front is used
@@ -31,6 +38,7 @@ class Account:
         self._label_samples = collections.defaultdict(collections.Counter)
         self._levels = collections.defaultdict(collections.Counter)
         self._noted = collections.Counter()
+        self._values = {name: set() for name in held_out_by}
 
     def refuse(self, key: str, refusal: refusals.Refused) -> None:
         """Counts a sound that is not used."""
@@ -55,6 +63,7 @@ class Account:
         key: str,
         texts: Iterable[sound_records.Text],
         *,
+        labels: Mapping[str, str],
         figures: Mapping[str, float],
         digest: str,
         num_samples: int,
@@ -65,6 +74,7 @@ class Account:
         Args:
             key: of the sound.
             texts: all that it came with.
+            labels: likewise.
             figures: its levels.
             digest: hash of its samples.
             num_samples: of the records together.
@@ -72,6 +82,8 @@ class Account:
         """
         self.totals["num_used"] += 1
         self._digests[key] = digest
+        for name, noted in self._values.items():
+            noted.update(map(_digest, held_out_values.of(name, tuple(texts), labels)))
         counts = collections.Counter(text.kind for text in texts)
         for kind, count in counts.items():
             self._texts[kind].update(sounds=1, texts=count)
@@ -92,6 +104,7 @@ class Account:
             "label_samples": self._label_samples,
             "levels": {name: list(counts.items()) for name, counts in self._levels.items()},
             "noteworthy": self._noted,
+            "values": {name: sorted(noted) for name, noted in self._values.items()},
         }
 
 
@@ -126,6 +139,40 @@ def fields(results: Iterable[dict], sample_rate: int) -> dict:
         levels=_distributions(result["levels"] for result in results),
         noteworthy={reason: noted[reason] for reason in refusals.REASONS if noted.get(reason)},
     )
+
+
+def sides(
+    results: Mapping[str, Iterable[dict]], held_out_by: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Name -> part -> how many of its values are used there.
+
+    Args:
+        results: part -> those of its shards.
+        held_out_by: names of labels and texts.
+
+    Raises:
+        ValueError: if a value is in two parts.
+    """
+    found = {}
+    for name in held_out_by:
+        of_parts = {
+            part: set().union(*(result["values"][name] for result in of_part))
+            for part, of_part in results.items()
+        }
+        shared = set.intersection(*of_parts.values())
+        if shared:
+            raise ValueError(
+                f"--holdout_by={name} must keep each value on one side, got {len(shared)} of "
+                f"{len(set.union(*of_parts.values()))} on both: the input says other values when it "
+                "is listed than when it is read; mend it, delete the folder and build again"
+            )
+        found[name] = {part: len(values) for part, values in of_parts.items()}
+    return found
+
+
+def _digest(value: str) -> str:
+    """Of a value, which may be a long text."""
+    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

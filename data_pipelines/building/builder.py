@@ -50,7 +50,8 @@ def build(
         {"": manifest}, or {"train": manifest, "test": manifest}.
 
     Raises:
-        ValueError: if there is nothing usable, or the output holds another build.
+        ValueError: if there is nothing usable, or the output holds another build, or what was to
+            be held out is on both sides.
     """
     output = pathlib.Path(output)
     plan = build_plan.make_plan(
@@ -65,7 +66,8 @@ def build(
         return manifests
     with staging.Staging(output, plan) as stage:
         results = _write_shards(source, conversion, plan, stage, num_workers, say)
-        manifests = {part: _manifest(part, plan, results, conversion) for part in plan.parts}
+        sides = account.sides(results, plan.held_out_by)
+        manifests = {part: _manifest(part, plan, results, conversion, sides) for part in plan.parts}
         for part in plan.parts:
             refused = [refusal for result in results[part] for refusal in result["refused"]]
             lines = "".join(json.dumps(refusal) + "\n" for refusal in refused)
@@ -89,7 +91,11 @@ def _write_shards(
 ) -> dict[str, list[dict]]:
     """Writes the shards that are missing and returns part -> results of its tasks, in order."""
     work = functools.partial(
-        shard_writer.write_shard, source=source, conversion=conversion, folder=str(stage.folder)
+        shard_writer.write_shard,
+        source=source,
+        conversion=conversion,
+        folder=str(stage.folder),
+        held_out_by=plan.held_out_by,
     )
     results = {task: stage.result(task) for task in plan.tasks}
     missing = [task for task, result in results.items() if result is None]
@@ -161,6 +167,7 @@ def _manifest(
     plan: build_plan.Plan,
     results: dict[str, list[dict]],
     conversion: conversion_lib.Conversion,
+    sides: dict[str, dict[str, int]],
 ) -> manifest.Manifest:
     return manifest.Manifest(
         sample_rate=conversion.sample_rate,
@@ -174,6 +181,7 @@ def _manifest(
         skipped=plan.skipped,
         rows=plan.rows,
         licences=plan.licences,
+        sides=sides,
         **account.fields(results[part], conversion.sample_rate),
     )
 

@@ -43,12 +43,13 @@ class Plan:
     Attributes:
         settings: what was asked, ready for JSON.
         sources: SHA-256 over the names, sizes, texts and labels of all sounds.
-        skipped: kind -> count of what is not sound.
+        skipped: kind -> count of what is no sound, or in no part.
         parts: "" or "train" and "test" -> how many sounds it was given.
         tasks: the shards of all parts, in order.
         rows: what became of the rows of tables -> count.
         remarks: sentences for the console.
         licences: what sounds come from -> "licence" and what else is to be known of it.
+        held_out_by: names of labels and texts of which no value is in two parts.
     """
 
     settings: dict
@@ -59,6 +60,7 @@ class Plan:
     rows: dict[str, int] = dataclasses.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    held_out_by: tuple[str, ...] = ()
 
     def refuse_other(self, folder: str | os.PathLike, settings: dict, sources: str) -> None:
         """Raises ValueError naming what differs, unless the build found in `folder` is this one."""
@@ -104,16 +106,17 @@ def make_plan(
         raise ValueError(
             f"no sound in the input {settings}: passed over {passed_over or 'nothing'}; check --input"
         )
-    parts, remarks = split.split(source, found, holdout, num_workers=num_workers, say=say)
+    divided = split.split(source, found, holdout, num_workers=num_workers, say=say)
     return Plan(
         settings=settings,
         sources=_digest(found.items),
-        skipped=found.skipped,
-        parts={part: len(items) for part, items in parts.items()},
-        tasks=tuple(task for part, items in parts.items() for task in _tasks(part, items)),
+        skipped=found.skipped | divided.skipped,
+        parts={part: len(items) for part, items in divided.parts.items()},
+        tasks=tuple(task for part, items in divided.parts.items() for task in _tasks(part, items)),
         rows=found.rows,
-        remarks=found.remarks + remarks,
+        remarks=found.remarks + divided.remarks,
         licences=found.licences,
+        held_out_by=holdout.labels,
     )
 
 

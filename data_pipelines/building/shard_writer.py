@@ -37,6 +37,7 @@ def write_shard(
     source: listing.Input,
     conversion: conversion_lib.Conversion,
     folder: str,
+    held_out_by: tuple[str, ...],
     left_out: dict[str, str],
     crashed: dict[str, str],
     report: Callable[[str], None],
@@ -48,6 +49,7 @@ def write_shard(
         source: opens the sounds.
         conversion: what becomes of them.
         folder: where unfinished work lies.
+        held_out_by: names of labels and texts whose values are noted.
         left_out: key -> detail of sounds whose samples the other part has; refused unread.
         crashed: key -> detail of sounds that ended an earlier worker; refused unread.
         report: told each sound's key before it is read.
@@ -57,7 +59,7 @@ def write_shard(
         fields of manifest.Shard or None; and what account.Account tells.
     """
     partial = pathlib.Path(folder) / f"{task.name}.{os.getpid()}.partial"
-    account, num_records = account_lib.Account(conversion.sample_rate), 0
+    account, num_records = account_lib.Account(conversion.sample_rate, held_out_by), 0
     writer = array_record_module.ArrayRecordWriter(os.fsencode(partial), WRITER_OPTIONS)
     for item in task.items:
         report(item.key)
@@ -136,6 +138,7 @@ def _segments(
         account.add_sound(
             item.key,
             sound.texts,
+            labels=sound.labels,
             figures=whole,
             digest=digest.hexdigest(),
             num_samples=num_samples,

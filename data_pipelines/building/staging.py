@@ -19,7 +19,7 @@ from data_pipelines.records import atomic
 from data_pipelines.records import lock
 from data_pipelines.records import manifest
 
-_VERSION = 4  # of the results; those of another are not continued
+_VERSION = 5  # of the results; those of another are not continued
 
 
 def finished(

@@ -55,6 +55,9 @@ def of(manifests: Mapping[str, manifest.Manifest], output: pathlib.Path, title: 
         if listing.NO_ROW in rows:
             said += f"; {rows[listing.NO_ROW]} {listing.NO_ROW}"
         lines.append(f"  {sum(of_rows.values())} rows of tables: {said}")
+    for name, of_parts in contents[0].sides.items():
+        found = ", ".join(f"{count} in {part}" for part, count in of_parts.items())
+        lines.append(f"  held out by {name}: {found}, none in both")
     for part, content in manifests.items():
         lines.append(_sounds(part, content))
         indented = _of_part(content, build_plan.part_folder(output, part))

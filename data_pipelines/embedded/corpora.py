@@ -48,6 +48,17 @@ def available(name: str) -> str | None:
     return _source(name).missing()
 
 
+def says(name: str) -> tuple[str, ...]:
+    """Returns what every clip of a corpus has: the names of its labels, and the kind of its text."""
+    source = _source(name)
+    return (*source.LABELS, source.TEXT_KIND)
+
+
+def stratum(name: str, index: int, *, seed: int) -> str:
+    """Returns what a clip is a part of, before it is made: its corpus, and the language of speech."""
+    return f"{name} {speech.language_of(index, seed=seed)}" if name == "speech" else name
+
+
 def generate(name: str, index: int, *, seed: int, sample_rate: int) -> Clip:
     """Returns clip `index` of a corpus.
 

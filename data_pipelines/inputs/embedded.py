@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import itertools
 import math
 
 from data_pipelines.inputs import listing
@@ -35,25 +36,43 @@ class Embedded:
         return {"source": "embedded", **dataclasses.asdict(self)}
 
     def listed(self) -> listing.Listing:
-        """Lists the clips of one corpus after the other."""
+        """Lists the clips of one corpus after the other.
+
+        What another corpus has and its own has not, such as a voice, a clip has not to have: by
+        that it is held out by itself.
+        """
+        # The synthesisers take a moment to import, and a build from a folder needs none of them.
+        from data_pipelines.embedded import corpora
+
         num_bytes = 8 * self.sample_rate  # four seconds, about the mean
-        return listing.Listing(
-            tuple(
+        items = {
+            name: [
                 listing.Item(f"{name}-{self.seed}-{index:07d}", num_bytes, index)
-                for name, count in zip(self.corpora, self.num_clips)
                 for index in range(count)
-            ),
+            ]
+            for name, count in zip(self.corpora, self.num_clips)
+        }
+        alone = {name: [(item.key,) for item in of_corpus] for name, of_corpus in items.items()}
+        says = {name: corpora.says(name) for name in items}
+        return listing.Listing(
+            tuple(itertools.chain(*items.values())),
             {},
             labels_inside=True,
+            together={
+                label: tuple(
+                    itertools.chain(*(alone[name] for name in items if label not in says[name]))
+                )
+                for label in dict.fromkeys(itertools.chain(*says.values()))
+            },
+            stratum=lambda item: corpora.stratum(_corpus(item), item.index, seed=self.seed),
         )
 
     @contextlib.contextmanager
     def opened(self, item: listing.Item) -> Iterator[audio_files.Sound]:
         """Makes one clip."""
-        # The synthesisers take a moment to import, and a build from a folder needs none of them.
         from data_pipelines.embedded import corpora
 
-        name = item.key.partition("-")[0]
+        name = _corpus(item)
         clip = corpora.generate(name, item.index, seed=self.seed, sample_rate=self.sample_rate)
         yield audio_files.Sound(
             sample_rate=self.sample_rate,
@@ -62,6 +81,10 @@ class Embedded:
             texts=(sound_records.Text(clip.text, clip.text_kind),) if clip.text else (),
             labels={"corpus": name, **clip.labels},
         )
+
+
+def _corpus(item: listing.Item) -> str:
+    return item.key.partition("-")[0]
 
 
 def choose(

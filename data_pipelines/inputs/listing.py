@@ -6,7 +6,7 @@ An input is small and picklable; workers open sounds themselves. Keys are stable
 sound on every rebuild, and the held-out part is chosen by them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 from typing import BinaryIO, Protocol
@@ -49,6 +49,7 @@ class Listing:
         licences: what sounds come from -> "licence" and what else is to be known of it.
         together: label -> groups of keys that may be of one value of it, though not all have one:
             each stays on one side of a hold-out by it.
+        stratum: of an item; of each, a hold-out by labels takes its fraction.
     """
 
     items: tuple[Item, ...]
@@ -58,6 +59,7 @@ class Listing:
     labels_inside: bool = False
     licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     together: dict[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
+    stratum: Callable[[Item], str] = lambda item: ""
 
 
 def counted(kinds: Mapping[str, int]) -> str:

@@ -70,7 +70,7 @@ class Manifest:
         num_sources: how many files or examples were offered, and how many of them were used.
         num_used: see `num_sources`.
         refused: reason -> count; the files are in `refusals.jsonl`.
-        skipped: kind -> count of what is not sound: an ending, a link, a hidden file.
+        skipped: kind -> count of what is no sound (an ending, a link, a hidden file) or in no part.
         clipped_samples: samples that were beyond full scale and were limited to it.
         labels: label name -> values seen, sorted; None for a label with too many values to list.
         num_texts: records with a transcript or caption.
@@ -88,6 +88,8 @@ class Manifest:
         rows: what became of the rows of the tables -> count, such as "matched".
         licences: what sounds come from, such as a package -> its "licence", "version", "credit" and
             "notice", and what becomes of "weights" trained on it; `hours` has its length.
+        sides: label or kind of text that was held out by -> part -> how many of its values are used
+            there; none is in two.
     """
 
     sample_rate: int
@@ -114,6 +116,7 @@ class Manifest:
     noteworthy: dict[str, int] = dataclasses.field(default_factory=dict)
     kept: dict[str, int] = dataclasses.field(default_factory=dict)
     licences: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    sides: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_records(self) -> int:
@@ -143,7 +146,7 @@ def write(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes the manifest of `folder`, whole or not at all."""
     fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
     fields |= dataclasses.asdict(manifest)
-    for name in ("latents", "licences"):
+    for name in ("latents", "licences", "sides"):
         if not fields[name]:
             del fields[name]
     text = json.dumps(sealed.seal(fields), indent=1) + "\n"
@@ -249,6 +252,7 @@ _SHAPES = {
     "texts": {str: {str: int}},
     "hours": {str: {str: float}},
     "licences": {str: {str: str}},
+    "sides": {str: {str: int}},
     "levels": {str: {str: float}},
 }
 

@@ -12,8 +12,10 @@ the remainder at the end of a file is a shorter record, and whoever forms a batc
 import dataclasses
 import json
 import math
+import re
 import struct
 from typing import Any, NamedTuple
+import unicodedata
 
 import numpy as np
 
@@ -46,6 +48,12 @@ class Text:
 
     content: str
     kind: str
+
+    @property
+    def words(self) -> str:
+        """The text without what is not heard: case, and marks between words."""
+        content = unicodedata.normalize("NFC", self.content).casefold()
+        return " ".join(re.findall(r"\w+", content))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

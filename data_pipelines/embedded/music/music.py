@@ -16,6 +16,7 @@ from data_pipelines.embedded.speech import numerals
 from data_pipelines.records import sound as sound_records
 
 TEXT_KIND = sound_records.CAPTION
+LABELS = ("instrument", "family", "texture", "pitch", "mode", "tempo")
 
 _PLAYERS = (*instruments.INSTRUMENTS, "drums")
 _TEXTURE_SHARES = ("note", "note", "melody", "melody", "chord", "arpeggio", "rhythm")

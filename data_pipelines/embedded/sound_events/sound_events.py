@@ -16,6 +16,7 @@ from data_pipelines.embedded.sound_events import natural_sounds
 from data_pipelines.records import sound as sound_records
 
 TEXT_KIND = sound_records.CAPTION
+LABELS = ("class", "group")
 
 _MAKERS: dict[str, tuple[str, Callable[..., tuple[np.ndarray, str]]]] = {
     "alarm": ("signal", made_sounds.alarm),

@@ -12,6 +12,7 @@ from data_pipelines.embedded.speech import numerals
 from data_pipelines.embedded.speech import speech
 
 TEXT_KIND = speech.TEXT_KIND
+LABELS = ("language", "voice", "gender", "digit")
 
 _LANGUAGE = "en"
 _DIGITS = tuple(str(digit) for digit in range(10))

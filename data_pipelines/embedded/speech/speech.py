@@ -16,6 +16,7 @@ from data_pipelines.records import pcm16
 from data_pipelines.records import sound as sound_records
 
 TEXT_KIND = sound_records.TRANSCRIPT
+LABELS = ("language", "voice", "gender", "kind")
 
 _ACCENTS = {
     "de": ("de",),
@@ -50,12 +51,17 @@ def missing() -> str | None:
     return espeak.missing()
 
 
+def language_of(index: int, *, seed: int) -> str:
+    """Returns the language of clip `index`, before it is made."""
+    return synthesis.balanced_choice(
+        _LANGUAGE_SHARES, stream="speech language", seed=seed, index=index
+    )
+
+
 def generate(index: int, *, seed: int, sample_rate: int) -> tuple[np.ndarray, str, dict[str, str]]:
     """Returns (waveform, transcript, labels) of clip `index`; see corpora.generate."""
     rng = synthesis.generator("speech", seed, index)
-    language = synthesis.balanced_choice(
-        _LANGUAGE_SHARES, stream="speech language", seed=seed, index=index
-    )
+    language = language_of(index, seed=seed)
     kind = synthesis.balanced_choice(_KIND_SHARES, stream="speech kind", seed=seed, index=index)
     voice = str(rng.choice(VOICES[language]))
     text = sentences.compose(kind, rng, language=language)

@@ -56,7 +56,7 @@ def _contradicted(root: str, texts: Texts) -> list[str]:
     return [
         path
         for paths in copies.values()
-        if len({tuple(map(_words, texts[path])) for path in paths}) > 1
+        if len({tuple(text.words for text in texts[path]) for path in paths}) > 1
         for path in paths
     ]
 
@@ -64,11 +64,6 @@ def _contradicted(root: str, texts: Texts) -> list[str]:
 def _digest(path: str) -> bytes:
     with open(path, "rb") as file:
         return hashlib.sha256(_PAGE.sub(rb"\1\2", file.read())).digest()
-
-
-def _words(text: sound_records.Text) -> str:
-    """A text without what is not heard: case, and marks between words."""
-    return " ".join(re.findall(r"\w+", text.content.casefold()))
 
 
 def _num_letters(text: str) -> int:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole builds in two parts: no sound on both sides, whoever stored it twice and however."""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -197,6 +198,55 @@ def test_whole_speakers_are_held_out(tmp_path, capsys):
     assert content["test"].settings["holdout_by"] == "speaker"
     assert "8 values of 'speaker' lie in train, 2 in test" in said
     assert "opening" not in said  # A folder knows its labels before.
+    assert content["test"].sides == {"speaker": {"train": 8, "test": 2}} == content["train"].sides
+    assert "  held out by speaker: 8 in train, 2 in test, none in both" in said
     # Another label is another build.
     code, _, error = builds.run(builds.flags(folder, tmp_path / "out", *more[::2]), capsys)
     assert code == 1 and "holdout_by is 'speaker' there" in error
+
+
+def _spoken(folder, texts):
+    """A sound for each (voice, text), by their place, and a table of them."""
+    folder.mkdir()
+    lines = ["file,text,voice"]
+    for place, (voice, text) in enumerate(texts):
+        tone = sounds.tone(0.3, hertz=200.0 + 10 * place)
+        soundfile.write(folder / f"{place}.wav", tone, 16_000)
+        lines.append(f"{place}.wav,{text},{voice}")
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return (f"--metadata={folder / 'table.csv'}", "--holdout=0.3", "--holdout_by=voice,transcript")
+
+
+def test_whole_voices_and_texts_are_held_out_and_what_mixes_them_is_counted(tmp_path, capsys):
+    texts = [(f"v{voice}", f"words {5 * voice + take}") for voice in range(6) for take in range(5)]
+    texts += [(f"v{voice}", "Yes") for voice in range(6)]
+    more = _spoken(tmp_path / "sounds", texts)
+    code, said, _ = builds.run(builds.flags(tmp_path / "sounds", tmp_path / "out", *more), capsys)
+    assert code == 0
+    content = {part: manifest.read(tmp_path / "out" / part) for part in ("train", "test")}
+    sides = {"voice": {"train": 4, "test": 2}, "transcript": {"train": 21, "test": 10}}
+    assert content["train"].sides == content["test"].sides == sides
+    assert content["test"].settings["holdout_by"] == "voice,transcript"
+    assert (content["train"].num_used, content["test"].num_used) == (24, 10)
+    # Two held-out voices say "yes", as those in train do.
+    mixed = {"sound on two sides by voice and transcript": 2}
+    assert content["train"].skipped.items() >= mixed.items()
+    assert "2 sound on two sides by voice and transcript" in said
+    assert "  held out by transcript: 21 in train, 10 in test, none in both" in said
+
+
+def test_a_value_that_is_read_on_both_sides_ends_the_build(tmp_path, capsys, monkeypatch):
+    texts = [(f"v{voice}", f"words {5 * voice + take}") for voice in range(6) for take in range(5)]
+    more = _spoken(tmp_path / "sounds", texts)
+    opened = folders.Folder.opened
+
+    @contextlib.contextmanager
+    def otherwise(self, item):
+        with opened(self, item) as sound:
+            sound.labels["voice"] = "v0"
+            yield sound
+
+    monkeypatch.setattr(folders.Folder, "opened", otherwise)
+    code, _, error = builds.run(builds.flags(tmp_path / "sounds", tmp_path / "out", *more), capsys)
+    assert code == 1 and "--holdout_by=voice must keep each value on one side, got 1 of 1" in error
+    assert not list((tmp_path / "out").glob("*/manifest.json"))

@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The split: by a hash of the key, by whole values of a label, with copies on one side."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
 import io
 
+import numpy as np
 import pytest
 
+from data_pipelines.building import held_out_values
 from data_pipelines.building import split
 from data_pipelines.inputs import listing
+from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 from data_pipelines.sound import refusals
 
@@ -43,7 +47,8 @@ def _split(source, fraction, label="", *, labels=None, together=(), num_workers=
     said = []
     holdout = split.Holdout(fraction, label)
     found = dataclasses.replace(source.listed(labels), together={label: tuple(together)})
-    parts, remarks = split.split(source, found, holdout, num_workers=num_workers, say=said.append)
+    divided = split.split(source, found, holdout, num_workers=num_workers, say=said.append)
+    parts, remarks = divided.parts, divided.remarks
     return {part: {item.key for item in items} for part, items in parts.items()}, remarks, said
 
 
@@ -173,6 +178,95 @@ def test_labels_that_are_known_on_opening_are_asked_for_and_what_is_damaged_has_
     assert f"{len(speakers['test'])} in test" in remarks[0]
 
 
+def _crossed(seed: int, num_sounds: int, num_texts: int) -> listing.Listing:
+    """Sounds of twelve voices, a few of them without text, some of two texts, few or many of these."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for index in range(num_sounds):
+        # As many say a text as its number is small.
+        said = rng.integers(0, rng.integers(1, num_texts + 1), rng.choice((0, 1, 1, 1, 1, 1, 1, 2)))
+        texts = tuple(sound_records.Text(f"Text {number}!", "transcript") for number in said)
+        voice = rng.integers(12)
+        room = 4 * voice + rng.integers(4) if rng.uniform() < 0.9 else rng.integers(48)
+        labels = {"voice": f"v{voice}", "room": f"r{room}"}
+        items.append(listing.Item(f"{seed}-{index}", 1, index, texts, labels))
+    return listing.Listing(tuple(items), {})
+
+
+def _divided(found, holdout):
+    source = _Bytes({item.key: item.key.encode() for item in found.items})
+    return split.split(source, found, holdout, num_workers=0, say=print)
+
+
+def _values_of(items, label):
+    return {value for item in items for value in held_out_values.of(label, item.texts, item.labels)}
+
+
+@pytest.mark.parametrize("by", ["voice,text", "voice, transcript", "voice,transcript,room", "text"])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_value_of_any_label_is_on_two_sides(by, seed):
+    found = _crossed(seed, num_sounds=300, num_texts=200)
+    holdout = split.Holdout(0.2, by)
+    divided = _divided(found, holdout)
+    train, test = divided.parts["train"], divided.parts["test"]
+    assert train and test
+    for label in holdout.labels:
+        assert not _values_of(train, label) & _values_of(test, label)
+    kept = {item.key for item in (*train, *test)}
+    num_left_out = len(found.items) - len(kept)
+    assert len(kept) == len(train) + len(test)
+    assert sum(divided.skipped.values()) == num_left_out
+    assert bool(divided.skipped) == (len(holdout.labels) > 1)
+    # Whoever lacks a text is left out by nothing.
+    if by == "voice,text":
+        assert {item.key for item in found.items if not item.texts} <= kept
+
+
+def test_of_several_labels_the_first_meets_the_fraction_and_others_go_with_most_of_their_sounds():
+    texts = [("a", "one"), ("a", "two"), ("b", "two"), ("b", "two"), ("b", "three"), ("b", "Two.")]
+    texts += [("a", "four"), ("b", "four")]
+    items = [
+        listing.Item(str(i), 1, i, (sound_records.Text(text, "transcript"),), {"voice": voice})
+        for i, (voice, text) in enumerate(texts)
+    ]
+    found = listing.Listing(tuple(items), {})
+    holdout = split.Holdout(0.375, "voice,text")
+    divided = _divided(found, holdout)
+    parts = {part: [item.key for item in of_part] for part, of_part in divided.parts.items()}
+    # As many say four here as there: test, which is small, keeps its own.
+    assert parts == {"train": ["2", "3", "4", "5"], "test": ["0", "6"]}
+    assert divided.skipped == {"sound on two sides by voice and text": 2}
+    assert divided.remarks == (
+        "1 values of 'voice' lie in train, 1 in test: 2 of 8 sounds",
+        "2 values of 'text' lie in train, 2 in test: 2 of 8 sounds",
+    )
+
+
+def test_a_few_words_that_all_say_cannot_be_held_out_with_voices():
+    items = [
+        listing.Item(
+            f"{voice}{text}", 1, 0, (sound_records.Text(text, "transcript"),), {"voice": voice}
+        )
+        for voice in "abcdefgh"
+        for text in ("yes", "no")
+    ]
+    found = listing.Listing(tuple(items), {})
+    with pytest.raises(ValueError, match="got none for test of 16: what is held out by voice"):
+        _divided(found, split.Holdout(0.2, "voice,text"))
+
+
+def test_each_stratum_has_its_own_fraction():
+    items = tuple(
+        listing.Item(f"{language}-{index}", 1, index, (), {"voice": f"{language}{index // 2}"})
+        for language, count in (("de", 40), ("en", 200), ("it", 4))
+        for index in range(count)
+    )
+    found = listing.Listing(items, {}, stratum=lambda item: item.labels["voice"][:2])
+    divided = _divided(found, split.Holdout(0.1, "voice"))
+    counts = collections.Counter(item.labels["voice"][:2] for item in divided.parts["test"])
+    assert counts == {"de": 4, "en": 20}
+
+
 def test_what_cannot_be_split_is_said_in_a_sentence():
     source, labels = _of_speakers({"ada": 3, "bob": 2})
     one = {key: {"speaker": "ada"} for key in labels}
@@ -192,5 +286,10 @@ def test_what_cannot_be_split_is_said_in_a_sentence():
         _split(shared, 0.5, "speaker", labels=labels)
     with pytest.raises(ValueError, match="--holdout_by=speaker needs a fraction"):
         split.Holdout(0.0, "speaker")
+    for by in ("speaker,", ",", "voice,voice"):
+        with pytest.raises(ValueError, match="must be a label, or different ones with commas"):
+            split.Holdout(0.1, by)
+    with pytest.raises(ValueError, match="=caption needs sounds with a caption, none of 5 has one"):
+        _split(source, 0.5, "speaker,caption", labels=labels)
     with pytest.raises(ValueError, match="--holdout=1.0 must be a fraction"):
         split.Holdout(1.0)

@@ -46,8 +46,12 @@ def test_annotation_is_complete(name):
     for clip in clips:
         assert set(clip.labels) == names
         assert all(isinstance(value, str) and value for value in clip.labels.values())
+        assert set(corpora.says(name)) == {*clip.labels, clip.text_kind}
         assert clip.text_kind == ("transcript" if name in ("speech", "digits") else "caption")
         assert clip.text == " ".join(clip.text.lower().split()) and clip.text
+        index = int(clip.key.rpartition("-")[2])
+        language = f" {clip.labels['language']}" if name == "speech" else ""
+        assert corpora.stratum(name, index, seed=3) == f"{name}{language}"
 
 
 @pytest.mark.parametrize(

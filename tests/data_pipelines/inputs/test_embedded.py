@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedded corpora as an input."""
 
+import collections
+
 import numpy as np
 import pytest
 
+from data_pipelines.building import split
 from data_pipelines.embedded import corpora
+from data_pipelines.embedded.speech import espeak
+from data_pipelines.embedded.speech import speech
 from data_pipelines.inputs import embedded
 from data_pipelines.records import sound as sound_records
 
@@ -46,3 +51,36 @@ def test_corpora_that_cannot_be_made_are_said_or_refused(monkeypatch):
 def test_embedded_corpora_need_one_size(num_clips, hours):
     with pytest.raises(ValueError, match="either --num_clips or --hours"):
         embedded.choose([], num_clips=num_clips, hours=hours, seed=0, sample_rate=16_000, say=print)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_voice_and_no_sentence_is_on_two_sides(seed, monkeypatch):
+    # What is said, by whom, does not depend on how it sounds.
+    monkeypatch.setattr(speech, "say", lambda text, **options: np.zeros(8, np.float32))
+    monkeypatch.setattr(espeak, "missing", lambda: None)
+    source = embedded.Embedded(("speech", "digits", "events"), (400, 30, 40), seed, 16_000)
+    said = []
+    divided = split.split(
+        source,
+        source.listed(),
+        split.Holdout(0.1, "voice,transcript"),
+        num_workers=0,
+        say=said.append,
+    )
+    # Of events, which have neither, none is made.
+    assert said == ["opening 430 sounds for their labels 'voice', 'transcript'"]
+    found = {part: collections.defaultdict(set) for part in ("train", "test")}
+    for part, items in divided.parts.items():
+        for item in items:
+            found[part]["corpus"].add(item.key.partition("-")[0])
+            if not item.key.startswith("events"):
+                with source.opened(item) as sound:
+                    found[part]["text"].update(text.content for text in sound.texts)
+                    for label in ("voice", "language"):
+                        found[part][label].add(sound.labels[label])
+    train, test = found["train"], found["test"]
+    assert not train["voice"] & test["voice"] and not train["text"] & test["text"]
+    assert train["language"] == test["language"] and {"speech", "events"} <= test["corpus"]
+    num_left_out = sum(divided.skipped.values())
+    assert sum(map(len, divided.parts.values())) + num_left_out == 470
+    assert 36 <= len(divided.parts["test"]) <= 50 and num_left_out < 20
