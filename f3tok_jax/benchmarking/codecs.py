@@ -102,6 +102,14 @@ def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
     autoencoder = pretrained_autoencoder.for_use(autoencoder)
     codec, variables = codec_lib.Codec(autoencoder, params), {"params": params}
 
+    def encode(waveform: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
+        gains = codec.gains(waveform)
+        return codec.encode(list(waveform), gains=gains, batch_size=len(waveform)), gains
+
+    def decode(found: tuple[list[np.ndarray], list[float]]) -> list[np.ndarray]:
+        latents, gains = found
+        return codec.decode(latents, gains=gains, batch_size=len(latents))
+
     def stepper(name: str, state: str) -> Callable[[np.ndarray], np.ndarray]:
         step = jax.jit(functools.partial(autoencoder.apply, method=name))
         kept = [autoencoder.apply(variables, 1, method=state)]
@@ -112,11 +120,7 @@ def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
 
         return call
 
-    made = Codec(
-        name="f3tok jax",
-        encode=lambda waveform: codec.encode(list(waveform), batch_size=len(waveform)),
-        decode=lambda latents: codec.decode(latents, batch_size=len(latents)),
-    )
+    made = Codec(name="f3tok jax", encode=encode, decode=decode)
     return (
         made,
         stepper("encode_step", "encoder_state"),
@@ -128,12 +132,12 @@ def _in_torch(model: Any) -> _Made:
     caches: dict[str, dict[str, torch.Tensor]] = {"encoder": {}, "decoder": {}}
 
     @torch.inference_mode()
-    def encode(waveform: np.ndarray) -> torch.Tensor:
-        return model.encode(torch.from_numpy(waveform)).latents
+    def encode(waveform: np.ndarray) -> Any:
+        return model.encode(torch.from_numpy(waveform))
 
     @torch.inference_mode()
-    def decode(latents: torch.Tensor) -> np.ndarray:
-        return model.decode(latents).audio.numpy()
+    def decode(found: Any) -> np.ndarray:
+        return model.decode(found.latents, audio_scales=found.audio_scales).audio.numpy()
 
     @torch.inference_mode()
     def step(part: str, chunk: np.ndarray) -> np.ndarray:
@@ -171,7 +175,9 @@ def _in_onnx(folder: pathlib.Path, num_threads: int) -> _Made:
         encode=lambda waveform: encoder.run(
             None, {"waveform": waveform, "waveform_mask": np.ones(waveform.shape, bool)}
         ),
-        decode=lambda found: decoder.run(None, {"latents": found[0], "latents_mask": found[1]}),
+        decode=lambda found: decoder.run(
+            None, dict(zip([one.name for one in decoder.get_inputs()], found, strict=True))
+        ),
     )
     return made, stepper("encode_step", "waveform"), stepper("decode_step", "latents")
 

@@ -50,6 +50,7 @@ def describe(autoencoder: autoencoder_lib.Autoencoder, latents_fingerprint: str)
         "latent_dim": autoencoder.latent_dim,
         "encoder_lookahead": autoencoder.encoder_lookahead,  # samples
         "decoder_lookahead": autoencoder.decoder_lookahead,  # latents
+        "level_db": float(autoencoder.level_db),  # dBFS of rms; 0: sound is heard as it comes
         "latents_fingerprint": latents_fingerprint,
     }
 
@@ -57,8 +58,8 @@ def describe(autoencoder: autoencoder_lib.Autoencoder, latents_fingerprint: str)
 _RULES = """
 | function | takes | gives |
 | --- | --- | --- |
-| `encode` | waveform [b, n], its mask [b, n] | latents [b, t, {latent_dim}], their mask [b, t] |
-| `decode` | latents [b, t, {latent_dim}], their mask [b, t] | waveform [b, {hop} t], its mask [b, {hop} t] |
+| `encode` | waveform [b, n], its mask [b, n] | latents [b, t, {latent_dim}], their mask [b, t]{scales} |
+| `decode` | latents [b, t, {latent_dim}], their mask [b, t]{scales} | waveform [b, {hop} t], its mask [b, {hop} t] |
 | `encode_step` | waveform [b, {hop} k + {ahead}], caches | latents [b, k, {latent_dim}], caches |
 | `decode_step` | latents [b, k, {latent_dim}], caches | waveform [b, {hop} k], caches |
 
@@ -70,6 +71,13 @@ are free, at least 1 each.
 A stream begins with caches of zeros, and each step is given those of the step before. A chunk of sound
 ends with the {ahead} samples with which the next begins; after the end of the sound come zeros, up to a
 whole number of latents and {ahead} more. {late}
+{level}"""
+_SCALES = ", audio_scales [b]"
+_LEVEL = """
+Every sound is heard at a level of {level_db:g} dBFS: `encode` divides it by its `audio_scales`, float32, by
+which `decode` multiplies. Scales of 1 give sound of that level, as for latents that were generated. Steps
+hear a stream as it comes, whose level is not known before it ends: divide it by a scale that brings it to
+about that level, and multiply by the same what is decoded.
 """
 _LATE = (
     "Sound comes {samples} samples late: drop that many at the beginning of a\n"
@@ -80,10 +88,13 @@ _LATE = (
 def rules(autoencoder: autoencoder_lib.Autoencoder) -> str:
     """What the functions take and give, in Markdown."""
     hop, late = autoencoder.samples_per_latent, autoencoder.decoder_lookahead
+    level_db = autoencoder.level_db
     return _RULES.format(
         latent_dim=autoencoder.latent_dim,
         hop=hop,
         ahead=autoencoder.encoder_lookahead,
         sample_rate=autoencoder.sample_rate,
         late=_LATE.format(samples=late * hop) if late else "Sound comes at once.",
+        scales=_SCALES if level_db else "",
+        level=_LEVEL.format(level_db=level_db) if level_db else "",
     )

@@ -41,7 +41,9 @@ _USES = {
     "autoencoder": """\
 with torch.no_grad():
     encoded = model.encode(**inputs)  # latents [b, t, latent_dim], and which of them are valid
-    audio = model.decode(encoded.latents, encoded.padding_mask).audio""",
+    audio = model.decode(
+        encoded.latents, encoded.padding_mask, audio_scales=encoded.audio_scales
+    ).audio""",
     "representation": """\
     representations = model.represent(encoded.latents, encoded.padding_mask).representations""",
     "answers": """\
@@ -313,6 +315,11 @@ def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
     else:
         loud = "How loud its recordings were is unknown"
     yield f"{loud}; it has heard them with a gain of {_gain(first)}."
+    if level_db := config["level_db"]:
+        yield (
+            f"Every whole sound is heard at {level_db:g} dBFS and decoded at its own level; a stream is "
+            "heard as it comes, which is best near that level."
+        )
     languages = _languages(chain)
     if languages:
         named = ", ".join(map(markdown.text, sorted(languages)))
@@ -338,6 +345,10 @@ def _gain(facts: training_facts.Facts) -> str:
     return f"{low:g} to {high:g} dB{brought}"
 
 
+def _level(level_db: float) -> str:
+    return f"{level_db:g} dBFS of rms" if level_db else "their own"
+
+
 def _configuration(
     run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> str:
@@ -352,6 +363,7 @@ def _configuration(
         ("samples that the encoder sees ahead", f"{config['hop_length']}"),
         ("latents that the decoder sees ahead", f"{config['decoder_lookahead']}"),
         ("latents of mean 0 and rms 1", "yes" if config["normalize"] else "no"),
+        ("level at which whole sounds are heard", _level(config["level_db"])),
         *((f"parameters of {markdown.text(part)}", f"{size:,}") for part, size in sizes.items()),
     ]
     if fields := config.get("representation"):

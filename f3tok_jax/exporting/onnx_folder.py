@@ -31,11 +31,13 @@ from f3tok_jax.models import autoencoder as autoencoder_lib
 # Of the largest value, at least 1: float32 sums in another order, over all layers.
 _TOLERANCE = 1e-4
 
+_SCALES = "audio_scales"
+
 _README = """# F3-Tokenizer's autoencoder in ONNX
 
 Each file is one function with its weights, for ONNX Runtime and whatever else reads opset {opset}.
 {rules}
-Inputs and outputs have names: `waveform`, `waveform_mask`, `latents`, `latents_mask`, and of a step a
+Inputs and outputs have names: `waveform`, `waveform_mask`, `latents`, `latents_mask`{scales}, and of a step a
 `cache.NAME` for every `next.NAME`, in the same order. The geometry is in the files' metadata, too.
 
 ```python
@@ -47,8 +49,9 @@ encode, decode, encode_step = (
 )
 waveform = 0.1 * np.random.randn(1, {sample_rate}).astype(np.float32)
 inputs = {{"waveform": waveform, "waveform_mask": np.ones(waveform.shape, bool)}}
-latents, mask = encode.run(None, inputs)
-sound, mask = decode.run(None, {{"latents": latents, "latents_mask": mask}})
+encoded = encode.run(None, inputs)
+latents = encoded[0]
+sound, mask = decode.run(None, dict(zip([i.name for i in decode.get_inputs()], encoded)))
 
 cache = {{i.name: np.zeros((1, *i.shape[1:]), np.float32) for i in encode_step.get_inputs()[1:]}}
 padded = np.pad(waveform, ((0, 0), (0, -waveform.shape[1] % {hop} + {ahead})))
@@ -88,6 +91,7 @@ def write(
     text = _README.format(
         opset=opset,
         rules=forms.rules(autoencoder),
+        scales=f", `{_SCALES}`" if autoencoder.level_db else "",
         sample_rate=autoencoder.sample_rate,
         hop=autoencoder.samples_per_latent,
         ahead=autoencoder.encoder_lookahead,
@@ -137,10 +141,13 @@ class _Encode(_Function):
         super().__init__(model)
         self.inputs = {"waveform": ("b", "n"), "waveform_mask": ("b", "n")}
         self.outputs = {"latents": ("b", "t", self.config.latent_dim), "latents_mask": ("b", "t")}
+        if self.config.level_db:
+            self.outputs[_SCALES] = ("b",)
 
     def forward(self, waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         encoded = self.model.encode(waveform, mask)
-        return encoded.latents, encoded.padding_mask
+        scales = () if encoded.audio_scales is None else (encoded.audio_scales,)
+        return encoded.latents, encoded.padding_mask, *scales
 
 
 class _Decode(_Function):
@@ -149,10 +156,14 @@ class _Decode(_Function):
     def __init__(self, model: modeling.F3TokModel):
         super().__init__(model)
         self.inputs = {"latents": ("b", "t", self.config.latent_dim), "latents_mask": ("b", "t")}
+        if self.config.level_db:
+            self.inputs[_SCALES] = ("b",)
         self.outputs = {"waveform": ("b", "n"), "waveform_mask": ("b", "n")}
 
-    def forward(self, latents: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        decoded = self.model.decode(latents, mask)
+    def forward(
+        self, latents: torch.Tensor, mask: torch.Tensor, scales: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        decoded = self.model.decode(latents, mask, audio_scales=scales)
         return decoded.audio[:, 0], decoded.padding_mask
 
 
@@ -247,6 +258,8 @@ def _examples(function: _Function) -> list[dict[str, np.ndarray]]:
             else:
                 scale = 0.1 if name == "waveform" else 1.0
                 arrays[name] = (scale * rng.normal(size=shape)).astype(np.float32)
+                if name == _SCALES:
+                    arrays[name] = np.exp(arrays[name])
         if "waveform" in arrays:
             arrays["waveform"][:, : 2 * ahead] = 0.0
         examples.append(arrays)

@@ -112,17 +112,8 @@ def _check_language_model(run: lineage.Lineage) -> None:
 
 
 def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
-    """config.json of an autoencoder.
-
-    Raises:
-        ValueError: for one that hears sound at a level, which exported models do not know.
-    """
+    """config.json of an autoencoder."""
     bottleneck = autoencoder.bottleneck
-    if autoencoder.level_db:
-        raise ValueError(
-            "a run that is exported must hear sound as it comes, config.model.level_db=0, got "
-            f"{autoencoder.level_db:g}: use the run itself, or a --bundle"
-        )
     return {
         "model_type": exported_config.MODEL_TYPE,
         "format": exported_config.FORMAT,
@@ -138,6 +129,7 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
         "normalize": bottleneck.normalize,
         "epsilon": bottleneck.epsilon,
         "gamma": bottleneck.gamma if bottleneck.perturb else 0.0,
+        "level_db": float(autoencoder.level_db),
         "compute_dtype": autoencoder.compute_dtype,
     }
 

@@ -28,6 +28,7 @@ from f3tok_jax.exporting import forms
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.signal import level
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -62,8 +63,9 @@ def load(name):
 
 encode, decode, encode_step = load("encode"), load("decode"), load("encode_step")
 waveform = 0.1 * jax.random.normal(jax.random.key(0), (1, {sample_rate}))
-latents, mask = encode(waveform, jnp.ones(waveform.shape, bool))
-sound, mask = decode(latents, mask)
+encoded = encode(waveform, jnp.ones(waveform.shape, bool))
+latents, mask = encoded[:2]
+sound, mask = decode(*encoded)
 
 shapes = described["functions"]["encode_step"]["caches"]  # of a row
 caches = [jnp.zeros((1, *shape)) for shape in shapes]
@@ -206,19 +208,20 @@ def _functions(autoencoder: autoencoder_lib.Autoencoder) -> list[_Function]:
     hop, width = autoencoder.samples_per_latent, autoencoder.latent_dim
     model = _Model(autoencoder)
     in_latents = {"latents": lambda b, t: (b, t, width)}
+    scales = {"audio_scales": lambda b, t: (b,)} if autoencoder.level_db else {}
     return [
         _Function(
             name="encode",
             part="encoder",
             call=model.encode,
             takes={name: lambda b, n: (b, n) for name in ("waveform", "waveform_mask")},
-            gives=("latents", "latents_mask"),
+            gives=("latents", "latents_mask", *scales),
         ),
         _Function(
             name="decode",
             part="decoder",
             call=model.decode,
-            takes=in_latents | {"latents_mask": lambda b, t: (b, t)},
+            takes=in_latents | {"latents_mask": lambda b, t: (b, t)} | scales,
             gives=("waveform", "waveform_mask"),
         ),
         _Function(
@@ -247,20 +250,29 @@ class _Model:
         self._autoencoder = autoencoder
         self._params = pretrained_autoencoder.abstract_params(autoencoder)
 
-    def encode(self, weights, waveform: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Whole waveforms [b, n] to latents."""
+    def encode(self, weights, waveform: jax.Array, mask: jax.Array) -> tuple[jax.Array, ...]:
+        """Whole waveforms [b, n] to latents, each at the level of the model if it has one."""
         hop, num_samples = self._autoencoder.samples_per_latent, waveform.shape[1]
+        scales = ()
+        if level_db := self._autoencoder.level_db:
+            options = dict(level_db=level_db, sample_rate=self._autoencoder.sample_rate)
+            gains = level.gains(waveform, mask, **options)
+            waveform, scales = gains * waveform, (1.0 / gains[:, 0],)
         # All of a multiple of the hop that is known to be one, whatever n is.
         count = (num_samples + hop - 1) // hop
         padding = ((0, 0), (0, count * hop - num_samples))
         waveform = jnp.pad(jnp.where(mask, waveform, 0.0), padding)
         latents = self._apply("encoder", weights, waveform, method="waveform_to_latents")
-        return latents, jnp.pad(mask, padding).reshape(-1, count, hop).any(axis=-1)
+        return latents, jnp.pad(mask, padding).reshape(-1, count, hop).any(axis=-1), *scales
 
-    def decode(self, weights, latents: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Whole sequences of latents [b, t, d] to waveforms."""
+    def decode(
+        self, weights, latents: jax.Array, mask: jax.Array, scales: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Whole sequences of latents [b, t, d] to waveforms, multiplied by scales [b]."""
         latents = jnp.where(mask[..., None], latents, 0.0)
         waveform = self._apply("decoder", weights, latents, method="latents_to_waveform")
+        if scales is not None:
+            waveform = scales[:, None] * waveform
         return waveform, jnp.repeat(mask, self._autoencoder.samples_per_latent, axis=1)
 
     def encode_step(self, weights, waveform: jax.Array, caches: list[jax.Array]):

@@ -18,8 +18,9 @@ import ml_collections
 from data_pipelines.records import json_object
 
 MODEL_TYPE = "f3_tokenizer"
-FORMAT = "f3tok export 2"  # another for other names, layouts or meanings
-_READ = ("f3tok export 1", FORMAT)  # the first knew nothing that answers
+FORMAT = "f3tok export 3"  # another for other names, layouts or meanings
+# The first knew nothing that answers, both no level: they heard sound as it came.
+_READ = ("f3tok export 1", "f3tok export 2", FORMAT)
 
 # Stage -> the parts of a model that its run has trained; a part's tensors begin with its name.
 PARTS = {
@@ -37,7 +38,7 @@ _FILE_NAME = "config.json"
 
 # What a value must be: a range of whole numbers, other numbers, names, a type, or a section. Sizes beyond
 # these are mistakes, and their memory would be asked for before a weight is looked at.
-_ABOVE_0, _AT_LEAST_0, _NAMES = "above 0", "at least 0", "names"
+_ABOVE_0, _AT_LEAST_0, _AT_MOST_0, _NAMES = "above 0", "at least 0", "at most 0", "names"
 _SIZE, _LAYERS = range(1, 2**24), range(1, 2**12)
 _TRANSFORMER = {
     "num_layers": _LAYERS,
@@ -58,6 +59,7 @@ _MODEL = {
     "normalize": bool,
     "epsilon": _ABOVE_0,
     "gamma": _AT_LEAST_0,
+    "level_db": _AT_MOST_0,
 }
 _SECTIONS = {
     "autoencoder": {},
@@ -135,6 +137,8 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
             f"{path} must be of the format {FORMAT!r}, or of one before, got {version!r:.80}: export the run again, "
             "or use the version of f3tok_jax that wrote it"
         )
+    if version != FORMAT:
+        found.setdefault("level_db", 0.0)
     _check(found, _MODEL, path)
     parts = found["parts"]
     held = stages(found)
@@ -196,9 +200,11 @@ def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Pa
 def _is(value: Any, kind: Any) -> bool:
     if isinstance(kind, range):
         return type(value) is int and value in kind
-    if kind in (_ABOVE_0, _AT_LEAST_0):
+    if kind in (_ABOVE_0, _AT_LEAST_0, _AT_MOST_0):
         is_number = type(value) in (int, float) and abs(value) < 1e30
-        return is_number and (value > 0 or (kind == _AT_LEAST_0 and value == 0))
+        if not is_number or not value:
+            return is_number and kind != _ABOVE_0
+        return (value < 0) == (kind == _AT_MOST_0)
     if kind == _NAMES:
         return type(value) is list and all(type(one) is str for one in value)
     return type(value) is kind
@@ -225,7 +231,7 @@ def config_of(written: Mapping[str, Any], stage: str) -> ml_collections.ConfigDi
 
 
 def _autoencoder(written: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("hop_length", "fold", "compression", "latent_dim", "decoder_lookahead")
+    names = ("hop_length", "fold", "compression", "latent_dim", "decoder_lookahead", "level_db")
     model = {name: written[name] for name in (*names, "compute_dtype")} | {
         "sample_rate": written["sampling_rate"],
         "frame_length": 2 * written["hop_length"],
@@ -274,4 +280,6 @@ def latent_rms(written: Mapping[str, Any]) -> float:
 
 def geometry(written: Mapping[str, Any]) -> str:
     """What decides beside its weights which latents an encoder makes, as JSON."""
-    return json.dumps({name: written[name] for name in _OF_LATENTS})
+    # A level only where there is one: what was written without has the fingerprints that it had.
+    names = (*_OF_LATENTS, "level_db") if written["level_db"] else _OF_LATENTS
+    return json.dumps({name: written[name] for name in names})

@@ -95,12 +95,13 @@ def gains(waveform: jax.Array, mask: jax.Array, *, level_db: float, sample_rate:
         [b, 1] float32, finite and above 0, through which no gradient flows.
     """
     if not level_db:
-        return jnp.ones((len(waveform), 1), jnp.float32)
+        return jnp.ones((waveform.shape[0], 1), jnp.float32)
     length = _frame_length(sample_rate)
-    missing = -waveform.shape[1] % length or length * (waveform.shape[1] == 0)
+    count = waveform.shape[1] // length + 1  # Also of a length that only the program is told.
+    missing = count * length - waveform.shape[1]
 
     def framed(values: jax.Array) -> jax.Array:
-        return jnp.pad(values, ((0, 0), (0, missing))).reshape(len(values), -1, length)
+        return jnp.pad(values, ((0, 0), (0, missing))).reshape(-1, count, length)
 
     heard = jax.lax.stop_gradient(jnp.where(mask, waveform, 0.0))
     # The square of what is larger is no float32; the least gain is that of less.

@@ -3,16 +3,24 @@
 """What every further form of an exported autoencoder is tried with."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
 import pathlib
 import re
 import subprocess
 import sys
+import types
+from unittest import mock
 
 import numpy as np
 
 from f3tok_jax import export
+from f3tok_jax.exporting import forms
+from f3tok_jax.exporting import parts
+from f3tok_jax.inference import codec
 from f3tok_jax.inference import tokenizer
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.pretrained import torch_weights
+from f3tok_jax.pretrained import weight_files
 from tests.support import tiny_models
 
 # Float32 sums in another order, over 7 stages: of latents, whose rms is 1, and of the sound's peak.
@@ -60,6 +68,45 @@ def check_stream(
     chunks = np.split(padded, range(chunk, padded.shape[1], chunk), axis=1)
     found = _joined(stream("decode_step", chunks))
     check_sound(found[:, late * hop :][:, : made.shape[1]], made)
+
+
+def check_level(
+    root: pathlib.Path,
+    form: types.ModuleType,
+    run: Callable[[str, Sequence[np.ndarray]], Sequence[np.ndarray]],
+) -> None:
+    """Holds the functions of whole sounds, of a model with a level, to the same model in JAX.
+
+    Args:
+        root: an empty folder, in which they come to lie.
+        form: module that writes them.
+        run: (function, arrays) -> what it gives.
+    """
+    autoencoder, variables = tiny_models.built()
+    autoencoder = autoencoder.clone(level_db=-20.0)
+    config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]}
+    (root / "config.json").write_text(json.dumps(config))
+    weight_files.write(root / "model.safetensors", torch_weights.tensors(variables["params"]))
+    functions = form._functions
+    with mock.patch.object(form, "_functions", lambda *given: functions(*given)[:2]):
+        form.write(root, autoencoder, "of the latents")
+    (readme,) = root.glob("*/README.md")
+    assert "a level of -20 dBFS: `encode` divides" in readme.read_text()
+    assert {path.stem for path in readme.parent.iterdir()} >= {*forms.FUNCTIONS[:2]}
+    ours = codec.Codec(autoencoder, variables["params"])
+    waveform, lengths = sound(3, 9_000), (9_000, 4_001, 1)
+    waveform *= np.array([[2.0], [1e-2], [0.1]], np.float32)
+    mask = np.arange(9_000) < np.array(lengths)[:, None]
+    heard = [row[:length] for row, length in zip(waveform, lengths)]
+    waveform = np.where(mask, waveform, 7.0)  # What is behind an end is loud, and not heard.
+    latents, valid, scales = run("encode", [waveform, mask])
+    gains = ours.gains(heard)
+    np.testing.assert_allclose(scales, 1 / np.array(gains), rtol=1e-5)
+    decoded, audible = run("decode", [latents, valid, scales])
+    expected = ours.encode(heard, gains=gains)
+    for row, wanted in enumerate(ours.decode(expected, gains=gains)):
+        np.testing.assert_allclose(latents[row, valid[row]], expected[row], atol=LATENT_ATOL)
+        check_sound(decoded[row, audible[row]] * gains[row], wanted * gains[row])
 
 
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:

@@ -53,6 +53,17 @@ def checked_latents(
     return latents, mask
 
 
+def checked_scales(scales: torch.Tensor, scaled: torch.Tensor) -> torch.Tensor:
+    """Scales [b] float32 of the rows of what is scaled, [b, n]."""
+    if scales.shape != scaled.shape[:1]:
+        raise ValueError(
+            f"audio_scales must be [{scaled.shape[0]}], one of each row, got {tuple(scales.shape)}"
+        )
+    if _is_eager() and not ((scales > 0) & scales.isfinite()).all():
+        raise ValueError(f"audio_scales must be finite and above 0, got {scales.tolist()}")
+    return scales.to(scaled.device, torch.float32)
+
+
 def checked_mask(
     mask: torch.Tensor | None, masked: torch.Tensor, name: str = "padding_mask"
 ) -> torch.Tensor:

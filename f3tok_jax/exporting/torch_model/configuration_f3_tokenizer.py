@@ -30,6 +30,8 @@ class F3TokConfig(PreTrainedConfig):
         normalize: whether latents have mean 0 and rms 1.
         epsilon: added to their variance.
         gamma: largest rms of the noise on the latents that the decoder hears while it trains.
+        level_db: dBFS of rms, at which whole sounds are heard, see F3TokModel.encode; 0 for sound as it
+            comes.
         latents_fingerprint: of the weights that made the latents.
         mel_windows: samples, of the reconstruction's loss.
         mel_bands: one number per window.
@@ -59,6 +61,7 @@ class F3TokConfig(PreTrainedConfig):
     normalize: bool = True
     epsilon: float = 1e-5
     gamma: float = 0.0
+    level_db: float = 0.0
     latents_fingerprint: str = ""
     mel_windows: list | tuple = (64, 128, 256, 512, 1024)
     mel_bands: list | tuple = (10, 20, 40, 80, 80)

@@ -6,9 +6,11 @@
     model = AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
     inputs = extractor(waveforms, sampling_rate=model.config.sampling_rate, return_tensors="pt")
     encoded = model.encode(**inputs)
-    audio = model.decode(encoded.latents, encoded.padding_mask).audio
+    scales = encoded.audio_scales
+    audio = model.decode(encoded.latents, encoded.padding_mask, audio_scales=scales).audio
 
-Sound is [b, 1, n] in [-1, 1], latents are [b, t, latent_dim] float32. Of a batch that is padded on the
+Sound is [b, 1, n] in [-1, 1], latents are [b, t, latent_dim] float32. A model with config.level_db hears
+each sound at that level, and audio_scales give it its own again. Of a batch that is padded on the
 right every row is what it would be alone. A stream gives its chunks one after the other, of any
 lengths, with use_cache=True and the padding_cache that the same method gave for the chunk before; the
 last with use_cache=False. No gradient passes from chunk to chunk.
@@ -40,6 +42,7 @@ from .checks_f3_tokenizer import check_rows
 from .checks_f3_tokenizer import check_tensors
 from .checks_f3_tokenizer import checked_latents
 from .checks_f3_tokenizer import checked_mask
+from .checks_f3_tokenizer import checked_scales
 from .checks_f3_tokenizer import checked_sound
 from .checks_f3_tokenizer import opened
 from .configuration_f3_tokenizer import ANSWERS
@@ -49,6 +52,7 @@ from .configuration_f3_tokenizer import F3TokConfig
 from .generation_f3_tokenizer import Generator
 from .generation_f3_tokenizer import Sampling
 from .generation_f3_tokenizer import whole_patches
+from .level_f3_tokenizer import scales_of
 from .losses_f3_tokenizer import MelDistance
 from .parts_f3_tokenizer import makers
 from .text_f3_tokenizer import text_rows
@@ -72,6 +76,8 @@ class F3TokOutput(ModelOutput):
         padding_mask: of the latents [b, t] or, from decode and generate, of the samples [b, n]; True
             where valid.
         padding_cache: for the next chunk of a stream.
+        audio_scales: [b] float32, by what sound was divided before it was encoded, and is to be multiplied
+            when it is decoded; None where it was not.
     """
 
     loss: torch.Tensor | None = None
@@ -80,6 +86,7 @@ class F3TokOutput(ModelOutput):
     representations: torch.Tensor | None = None
     padding_mask: torch.Tensor | None = None
     padding_cache: Cache | None = None
+    audio_scales: torch.Tensor | None = None
 
 
 class F3TokModel(PreTrainedAudioTokenizerBase):
@@ -139,12 +146,23 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             )
         return getattr(self, name)
 
+    def audio_scales(
+        self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """[b] float32: by what `encode` divides whole sounds, so that each has the level at which the
+        model hears; None of a model that hears sound as it comes. Arguments are those of `encode`."""
+        if not self.config.level_db:
+            return None
+        waveform, mask = checked_sound(input_values, padding_mask)
+        return scales_of(waveform, mask, self.config.level_db, self.config.sampling_rate)
+
     def encode(
         self,
         input_values: torch.Tensor,
         padding_mask: torch.Tensor | None = None,
         padding_cache: Mapping[str, torch.Tensor] | None = None,
         use_cache: bool = False,
+        audio_scales: torch.Tensor | None = None,
     ) -> F3TokOutput:
         """Latents of sound.
 
@@ -155,9 +173,13 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             padding_mask: [b, n], True or 1 where valid, which comes first; None for all.
             padding_cache: of the chunk before; None for a whole sound, or for the first chunk.
             use_cache: more will follow.
+            audio_scales: [b], by what sound is divided; default those of `audio_scales`. The level of a
+                stream is not known before it ends: it is heard as it comes where none are given, which are
+                to be the same for every chunk, and best such that sound has about config.level_db.
 
         Returns:
-            latents, their padding_mask, and with use_cache the padding_cache.
+            latents, their padding_mask, with use_cache the padding_cache, and the audio_scales where there
+            are any.
 
         Raises:
             ValueError: for sound of several channels, in integers, not finite or far from [-1, 1], a
@@ -165,6 +187,11 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
                 another batch.
         """
         waveform, mask = checked_sound(input_values, padding_mask)
+        if audio_scales is None and not use_cache and padding_cache is None:
+            audio_scales = self.audio_scales(waveform, mask)
+        if audio_scales is not None:
+            audio_scales = checked_scales(audio_scales, waveform)
+            waveform = waveform / audio_scales[:, None]
         cache = opened(padding_cache, use_cache, "waveform", waveform.shape[0])
         if padding_cache is not None:
             waveform = torch.cat([padding_cache["waveform"], waveform], dim=1)
@@ -184,7 +211,10 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             latents = self.part("encoder")(waveform, cache)
         valid = mask.unflatten(1, (count, hop)).any(dim=-1) if count else mask[:, :0]
         return F3TokOutput(
-            latents=latents, padding_mask=valid, padding_cache=cache if use_cache else None
+            latents=latents,
+            padding_mask=valid,
+            padding_cache=cache if use_cache else None,
+            audio_scales=audio_scales,
         )
 
     def decode(
@@ -193,6 +223,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         padding_mask: torch.Tensor | None = None,
         padding_cache: Mapping[str, torch.Tensor] | None = None,
         use_cache: bool = False,
+        audio_scales: torch.Tensor | None = None,
     ) -> F3TokOutput:
         """Sound of latents.
 
@@ -201,6 +232,8 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             padding_mask: [b, t], True or 1 where valid, which comes first; None for all.
             padding_cache: of the chunk before; None for a whole sequence, or for the first chunk.
             use_cache: more will follow. The sound of a chunk comes decoder_lookahead latents late.
+            audio_scales: [b] that `encode` gave, by which the sound is multiplied; None for sound at the
+                model's level.
 
         Returns:
             audio [b, 1, t * samples_per_latent], its padding_mask, and with use_cache the
@@ -226,6 +259,8 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             audio = self.part("decoder")(latents, cache)
         if begins:
             audio = audio[:, ahead * hop :]
+        if audio_scales is not None:
+            audio = audio * checked_scales(audio_scales, audio)[:, None]
         return F3TokOutput(
             audio=audio[:, None],
             padding_mask=mask.repeat_interleave(hop, dim=1),
@@ -451,12 +486,17 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         if self.training and return_loss:
             alpha = self.config.gamma * torch.rand_like(heard[:, :1, :1])
             heard = heard + alpha * torch.randn_like(heard)
-        audio = self.decode(heard, encoded.padding_mask).audio[..., : input_values.shape[-1]]
+        said = self.decode(heard, encoded.padding_mask, audio_scales=encoded.audio_scales)
+        audio = said.audio[..., : input_values.shape[-1]]
         if return_loss:
             target, mask = checked_sound(input_values, padding_mask)
             loss = self.mel_distance(target, audio[:, 0], mask)
         return F3TokOutput(
-            loss=loss, audio=audio, latents=encoded.latents, padding_mask=encoded.padding_mask
+            loss=loss,
+            audio=audio,
+            latents=encoded.latents,
+            padding_mask=encoded.padding_mask,
+            audio_scales=encoded.audio_scales,
         )
 
     @property

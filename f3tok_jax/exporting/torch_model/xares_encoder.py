@@ -34,11 +34,12 @@ class F3TokXaresEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
+        scales = self.model.audio_scales(audio)  # Of the whole: pieces have levels of their own.
         pieces = audio.split(_PIECE * self.sampling_rate, dim=-1)
         found, latents, read = [], None, None
         for index, piece in enumerate(pieces, start=1):
             more = {"use_cache": index < len(pieces)}
-            step = self.model.encode(piece, padding_cache=latents, **more)
+            step = self.model.encode(piece, padding_cache=latents, audio_scales=scales, **more)
             latents, frames = step.padding_cache, step.latents
             if self.model.config.representation:
                 step = self.model.represent(frames, padding_cache=read, **more)

@@ -84,6 +84,17 @@ def _both(folder, waveform, lengths):
     return latents, valid, *_run(folder, "decode", latents=latents, latents_mask=valid)
 
 
+@pytest.mark.slow  # Every export is held to PyTorch, which is tested without.
+def test_a_model_with_a_level_hears_all_sounds_at_it(tmp_path):
+    def run(name, arrays):
+        session = onnxruntime.InferenceSession(tmp_path / f"onnx/{name}.onnx")
+        named = dict(zip([one.name for one in session.get_inputs()], arrays, strict=True))
+        assert name == "encode" or "audio_scales" in named
+        return session.run(None, named)
+
+    exported_forms.check_level(tmp_path, onnx_folder, run)
+
+
 @pytest.mark.parametrize("rows, chunk", [(1, 1), (3, 1), (2, 2), (1, 5)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, _, folder = made

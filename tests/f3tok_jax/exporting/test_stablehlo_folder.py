@@ -68,6 +68,13 @@ def test_every_row_of_a_padded_batch_is_what_it_is_alone(made):
     exported_forms.check_sound(sounds[0, audible[0]], np.asarray(decode(alone, mask)[0][0]))
 
 
+def test_a_model_with_a_level_hears_all_sounds_at_it(tmp_path):
+    def run(name, arrays):
+        return list(map(np.asarray, stablehlo_folder.load(tmp_path, name)(*arrays)))
+
+    exported_forms.check_level(tmp_path, stablehlo_folder, run)
+
+
 @pytest.mark.parametrize("rows, chunk", [(3, 1), pytest.param(1, 5, marks=pytest.mark.slow)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, variables, root = made

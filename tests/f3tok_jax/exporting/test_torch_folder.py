@@ -14,6 +14,7 @@ from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax import export
 from f3tok_jax.exporting import torch_folder
+from f3tok_jax.inference import codec
 from f3tok_jax.inference import tokenizer
 from tests.support import narrow_autoencoders
 from tests.support import tiny_models
@@ -45,6 +46,51 @@ def test_latents_and_sound_are_those_of_jax(preset, odd):
     encoded = model.encode(torch.from_numpy(waveform)[:, None])
     np.testing.assert_allclose(encoded.latents, latents, atol=_LATENT_ATOL)
     _check_sound(model.decode(encoded.latents).audio[:, 0].numpy(), np.asarray(sound))
+
+
+_LEVELED = {"tiny_24khz": -20.0, "base_48khz": -31.5}
+
+
+@pytest.mark.parametrize("preset", _LEVELED)
+def test_a_model_with_a_level_hears_all_sounds_at_it_as_in_jax(preset):
+    autoencoder, variables = narrow_autoencoders.built(preset)
+    autoencoder = autoencoder.clone(level_db=_LEVELED[preset])
+    torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
+    ours, rate = codec.Codec(autoencoder, variables["params"]), autoencoder.sample_rate
+    noise = _sound(4, rate // 2 + 333)
+    # Loud; with pauses, which are no silence; hardly anything; and nothing.
+    noise[0] *= 3
+    noise[1, rate // 8 : rate // 3] *= 1e-3
+    noise[2] *= 1e-4
+    lengths = [noise.shape[1], noise.shape[1] - 700, rate // 30, rate // 4]
+    noise[3] = 0.0
+    sounds = [row[:length].copy() for row, length in zip(noise, lengths)]
+    mask = torch.arange(noise.shape[1])[None] < torch.tensor(lengths)[:, None]
+    noise[~mask.numpy()] = np.nan  # What is behind an end is never looked at.
+    encoded = model.encode(torch.from_numpy(noise), mask)
+    gains = ours.gains(sounds)
+    np.testing.assert_allclose(encoded.audio_scales, 1 / np.array(gains), rtol=1e-5)
+    decoded = model.decode(encoded.latents, encoded.padding_mask, audio_scales=encoded.audio_scales)
+    expected = ours.encode(sounds, gains=gains)
+    for row, wanted in enumerate(ours.decode(expected, gains=gains)):
+        latents = encoded.latents[row, encoded.padding_mask[row]]
+        np.testing.assert_allclose(latents, expected[row], atol=_LATENT_ATOL)
+        _check_sound(decoded.audio[row, 0, decoded.padding_mask[row]].numpy(), wanted)
+    # Without scales the sound is at the model's level; a stream is heard as it comes.
+    plain = model.decode(encoded.latents, encoded.padding_mask).audio[:, 0]
+    scaled = plain * encoded.audio_scales[:, None]
+    np.testing.assert_allclose(scaled, decoded.audio[:, 0], rtol=1e-5, atol=1e-9)
+    streamed = model.encode(torch.from_numpy(sounds[0])[None], use_cache=True)
+    assert streamed.audio_scales is None
+    given = model.encode(
+        torch.from_numpy(sounds[0])[None], use_cache=True, audio_scales=encoded.audio_scales[:1]
+    )
+    count = given.latents.shape[1]
+    np.testing.assert_allclose(given.latents[0], expected[0][:count], atol=_LATENT_ATOL)
+    assert (streamed.latents - given.latents).abs().max() > 1e-2
+    for wrong, words in ((torch.ones(2), "one of each row"), (torch.zeros(4), "above 0")):
+        with pytest.raises(ValueError, match=f"audio_scales must be .*{words}"):
+            model.decode(encoded.latents, encoded.padding_mask, audio_scales=wrong)
 
 
 @pytest.mark.parametrize("preset", ["tiny", "tiny_24khz"])

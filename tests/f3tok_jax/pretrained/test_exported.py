@@ -255,6 +255,42 @@ def test_the_same_encoder_in_another_geometry_makes_other_latents(model, copy):
     assert changed.latents_fingerprint != changed.fingerprint
 
 
+def test_a_model_with_a_level_hears_at_it_wherever_it_is(tmp_path):
+    run, folder = tmp_path / "run", tmp_path / "model"
+    tiny_models.write_run(run, level_db=-20.0)
+    torch_folder.write(lineage.Lineage.read(str(run)), folder)
+    tokenizers = [tokenizer_lib.F3Tokenizer.from_pretrained(str(one)) for one in (run, folder)]
+    assert [one.run.level_db for one in tokenizers] == [-20.0, -20.0]
+    sounds = [_noise(5_000), 0.01 * _noise(3_000)]
+    latents = [one.encode(sounds) for one in tokenizers]
+    np.testing.assert_array_equal(*(one.values for one in latents))
+    assert latents[0].gains == latents[1].gains != (1.0, 1.0)
+    decoded = [one.decode(other) for one, other in zip(tokenizers, reversed(latents))]
+    np.testing.assert_array_equal(*decoded)
+    # Of the same weights at another level are other latents, as its config.json may be changed to.
+    before = exported.read(str(folder)).latents_fingerprint
+    found = {before}
+    for level_db in (-25.0, 0.0):
+        _change_config(folder, level_db=level_db)
+        found.add(exported.read(str(folder)).latents_fingerprint)
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_folders_of_before_levels_hear_sound_as_it_comes(run, copy, version):
+    written = json.loads((copy / "config.json").read_text())
+    del written["level_db"]
+    (copy / "config.json").write_text(json.dumps(written | dict(format=f"f3tok export {version}")))
+    found = exported.read(str(copy))
+    assert found.level_db == 0.0
+    assert found.latents_fingerprint == lineage.Lineage.read(str(run)).latents_fingerprint
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(str(copy))
+    assert tokenizer.encode(_noise(1_000)).gains == (1.0,)
+    _change_config(copy, format="f3tok export 3")
+    with pytest.raises(ValueError, match="must say the level_db of the model as it was exported"):
+        exported.read(str(copy))
+
+
 def _not_finite(tensors):
     tensors["encoder.stem.bias"][1] = np.nan
     return tensors
@@ -266,7 +302,7 @@ _WRONG = {
     "has another": "it has tensors beyond it, flow_head.output.bias",
     "has another shape": "encoder.stem.bias in .* must have the shape .8,. of its config.json",
     "is not finite": "encoder.stem.bias in .* must hold finite numbers, got NaN",
-    "is of another format": "be of the format 'f3tok export 2', or of one before, got 'f3tok export 3'",
+    "is of another format": "be of the format 'f3tok export 3', or of one before, got 'f3tok export 9'",
     "has no fingerprint": "must say the encoder_fingerprint of the model as it was exported, got None",
     "is a language model": "folder that f3tok_jax.export wrote, got a model of the type 'qwen3'",
     "has no weights": "got no model.safetensors there",
@@ -284,7 +320,7 @@ def _spoil(folder: pathlib.Path, how: str) -> None:
     elif how == "is a language model":
         _change_config(folder, model_type="qwen3")
     elif how == "is of another format":
-        _change_config(folder, format="f3tok export 3")
+        _change_config(folder, format="f3tok export 9")
     elif how == "has no fingerprint":
         _change_config(folder, encoder_fingerprint=None)
     elif how == "has no encoder":
