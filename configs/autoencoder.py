@@ -95,9 +95,10 @@ def _base() -> ml_collections.ConfigDict:
             # Exponent of the STFT's magnitudes on either side of the network. [chosen]
             compression=0.5,
             latent_dim=64,  # values per latent [F3]
-            # DBFS of rms, to which each sound is brought before it is encoded, and back behind the
-            # decoder; 0 for sound as it comes. [chosen: as EnCodec's normalize]
-            level_db=0.0,
+            # DBFS of rms, to which each whole sound is brought before it is encoded, and back behind the
+            # decoder; 0 for sound as it comes. [measured: hearing all levels costs more at each of
+            # them, configs/README.md; EnCodec at 48 kHz does the same]
+            level_db=-20.0,
             decoder_lookahead=1,  # latent frames, 0 or 1 [SpectroStream]
             # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto". [measured]
             upsampling="auto",
@@ -167,11 +168,12 @@ def _base() -> ml_collections.ConfigDict:
             # dBFS of a crop's rms, below which another is drawn, up to seven times; 0 for none. [DAC:
             # the same in LUFS]
             salient_db=-40.0,
-            # dBFS of rms, to which crops are brought before their gain; 0 for none. [DAC: in LUFS]
-            level_db=-16.0,
-            # dB, uniform random gain, limited so that nothing clips. [chosen: levels of -40 to -10
-            # dBFS are heard; DAC brings sound to -16 before it is coded, too, here nothing does]
-            gain_db=(-24.0, 6.0),
+            # dBFS of rms, to which crops are brought before their gain; 0 for none. [chosen: that of
+            # model.level_db, at which sound is heard; DAC has -16, in LUFS]
+            level_db=-20.0,
+            # dB, uniform random gain, limited so that nothing clips. [chosen: by how much parts of a
+            # recording are below and above its level; measured: -24 to 6 is worse at every level]
+            gain_db=(-12.0, 6.0),
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
             # Threads per host that prepare batches; more where reading waits for storage. [measured]
             num_threads=1,
@@ -255,9 +257,7 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             split_game=True,  # [chosen]
         )
     )
-    config.data.update(
-        dict(batch_size=16, crop_frames=16, salient_db=0.0, level_db=0.0, gain_db=(-6.0, 6.0))
-    )
+    config.data.update(dict(batch_size=16, crop_frames=16, salient_db=0.0))
     for player in ("generator", "discriminator"):
         config.optimizer[player].update(
             dict(

@@ -116,7 +116,7 @@ def test_wrong_keys_and_types(override, message):
     "argument, message",
     [
         ("nowhere.py:tiny", "there is no file 'nowhere.py'"),
-        (_RECIPE + ":small", "preset must be one of"),
+        (_RECIPE + ":huge", "preset must be one of"),
     ],
 )
 def test_wrong_recipes(argument, message):
