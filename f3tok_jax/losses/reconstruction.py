@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.signal import spectra
+from f3tok_jax.signal import stft
 
 Loss = tuple[jax.Array, jax.Array]
 
@@ -114,6 +115,45 @@ def multi_resolution_stft(
         )
         total += jnp.sum(jnp.mean(difference, axis=-1) * _frame_weight(mask, window // 4))
     return total, jnp.sum(mask, dtype=jnp.float32)
+
+
+def compressed_spectrum(
+    target: jax.Array,
+    output: jax.Array,
+    mask: jax.Array,
+    *,
+    hop_length: int,
+    exponent: float,
+) -> Loss:
+    """Mean square difference of spectra with their phases, magnitudes raised to `exponent`.
+
+    What a decoder says is expanded before it is sound, which takes the gradient away from what is
+    quiet: by a distance of samples a decoder that has fallen silent, of phases that it does not know
+    yet, stays so. By this one it does not.
+
+    Args:
+        target: [b, n], float32; no gradient flows to it.
+        output: [b, n], float32.
+        mask: [b, n], bool.
+        hop_length: samples; a frame is two hops, as the autoencoder's own.
+        exponent: of the magnitudes, see `stft.compress`.
+
+    Returns:
+        (sum, weight); the weight is the number of valid samples.
+
+    Source: the complex term of Braun and Tashev, "Data augmentation and loss normalization for deep
+    noise suppression", 2020.
+    """
+    _check_waveforms(target, output, mask)
+    target, output = _masked(target, output, mask)
+    missing = -target.shape[1] % hop_length
+
+    def spectrum(waveform: jax.Array) -> jax.Array:
+        waveform = jnp.pad(waveform, ((0, 0), (hop_length, missing)))
+        return stft.compress(stft.waveform_to_spectrum(waveform, hop_length=hop_length), exponent)
+
+    difference = jnp.square(spectrum(target) - spectrum(output)).sum(axis=-1) / hop_length
+    return jnp.sum(difference * _frame_weight(mask, hop_length)), jnp.sum(mask, dtype=jnp.float32)
 
 
 def waveform_l1(target: jax.Array, output: jax.Array, mask: jax.Array) -> Loss:

@@ -264,7 +264,10 @@ def _decoder_config(model: Autoencoder) -> sl.Serial.Config:
     widths = (*model.decoder_channels, model.decoder_channels[-1])
     bottom = _bottom_width(model, widths[-1])
     layers = [
-        _dense_pair(bottom, bottom, model),
+        # Normalised latents have an rms of 1, spectra one of about 0.1: into a decoder that begins
+        # with a twentieth of them phases are learned from the first steps on, and otherwise not in
+        # hundreds.
+        _dense_pair(bottom, bottom, model, init_scale=0.05**2),
         sl.Reshape.Config((bottom // widths[-1], widths[-1])),
     ]
     for i, strides in reversed(list(enumerate(model.strides))):
@@ -325,12 +328,16 @@ def _conv(
     )
 
 
-def _dense_pair(width: int, hidden: int, model: Autoencoder) -> sl.Residual.Config:
-    """A linear map and, beside it, one with a hidden layer."""
+def _dense_pair(
+    width: int, hidden: int, model: Autoencoder, *, init_scale: float = 1.0
+) -> sl.Residual.Config:
+    """A linear map and, beside it, one with a hidden layer; `init_scale` is of those that hear."""
     dtype = jnp.dtype(model.compute_dtype)
     dense = functools.partial(sl.Dense.Config, compute_dtype=dtype)
-    layers = [dense(hidden, name="hidden"), sl.Elu.Config(), dense(width, name="output")]
-    return sl.Residual.Config(layers, [dense(width, name="linear")], name="dense_pair")
+    heard = nn.initializers.variance_scaling(init_scale, "fan_in", "truncated_normal")
+    hears = functools.partial(dense, kernel_init=heard)
+    layers = [hears(hidden, name="hidden"), sl.Elu.Config(), dense(width, name="output")]
+    return sl.Residual.Config(layers, [hears(width, name="linear")], name="dense_pair")
 
 
 def kernel_of(strides: tuple[int, int]) -> tuple[int, int]:

@@ -323,6 +323,13 @@ def _reconstruction_terms(
         "stft": lambda reconstruction: reconstruction_losses.multi_resolution_stft(
             waveform, reconstruction, mask, windows=section.stft_windows
         ),
+        "spectrum": lambda reconstruction: reconstruction_losses.compressed_spectrum(
+            waveform,
+            reconstruction,
+            mask,
+            hop_length=config.model.hop_length,
+            exponent=config.model.compression,
+        ),
         "waveform": lambda reconstruction: reconstruction_losses.waveform_l1(
             waveform, reconstruction, mask
         ),
@@ -380,7 +387,7 @@ STAGE = stage.Definition(
         "training went, and figures. Two references without any training loop stand beside it at "
         "the same number of values per second, so that ears and figures have a scale.",
         curves=dict.fromkeys(
-            ("mel", "stft", "waveform", "adversarial", "feature_matching", "discriminator"), ""
+            ("mel", "stft", "spectrum", "waveform", "adversarial", "feature_matching", "discriminator"), ""
         )
         | {"filled": "Share of the batches that is sound; the rest is padding."},
         program="evaluate",

@@ -40,6 +40,16 @@ def test_spectrostream_geometry_has_the_published_size():
     assert count("decoder") / 23.4e6 == pytest.approx(1, abs=0.1)
 
 
+def test_the_decoder_begins_with_a_twentieth_of_normalised_latents():
+    """Where its units are all but linear; see configs/README.md, "Phases"."""
+    model, variables = tiny_models.built()
+    pair = variables["params"]["decoder"]["dense_pair"]
+    latents = np.random.default_rng(0).normal(size=(1000, model.latent_dim))
+    for layer in (pair["hidden"], pair["shortcut_layer"]["linear"]):
+        heard = latents @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.05, rel=0.3)
+
+
 @pytest.mark.parametrize("num_samples", [1, 640, 641])
 def test_reconstruction_is_as_long_as_the_input(num_samples):
     model, variables = tiny_models.built()
