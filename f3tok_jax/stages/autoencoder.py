@@ -387,7 +387,16 @@ STAGE = stage.Definition(
         "training went, and figures. Two references without any training loop stand beside it at "
         "the same number of values per second, so that ears and figures have a scale.",
         curves=dict.fromkeys(
-            ("mel", "stft", "spectrum", "waveform", "adversarial", "feature_matching", "discriminator"), ""
+            (
+                "mel",
+                "stft",
+                "spectrum",
+                "waveform",
+                "adversarial",
+                "feature_matching",
+                "discriminator",
+            ),
+            "",
         )
         | {"filled": "Share of the batches that is sound; the rest is padding."},
         program="evaluate",
