@@ -59,6 +59,10 @@ class Frames:
 
     def __post_init__(self):
         gains = tuple(map(float, self.gains)) or (1.0,) * len(self.num_samples)
+        if len(gains) != len(self.num_samples):
+            raise ValueError(
+                f"gains must be one of each row, {len(self.num_samples)}, or none, got {len(gains)}"
+            )
         object.__setattr__(self, "gains", gains)
 
     @functools.cached_property

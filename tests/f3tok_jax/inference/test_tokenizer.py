@@ -346,6 +346,12 @@ def test_a_sound_of_any_level_has_the_same_latents_and_comes_back_at_its_own(tmp
         )
 
 
+def test_gains_are_one_of_each_row(tokenizer):
+    latents = tokenizer.encode(_sound())
+    with pytest.raises(ValueError, match="gains must be one of each row, 1, or none, got 2"):
+        dataclasses.replace(latents, gains=(1.0, 2.0))
+
+
 def test_a_gain_of_a_stream_is_undone(tokenizer):
     sound = _sound(7_000)[None]
     latents = list(tokenizer.encode_stream([sound], gain=0.5))
