@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Measures a run on held-out shards: what is measured follows from the run's stage.
+r"""Measures a run on held-out shards: what is measured follows from its stage.
 
     python -m f3tok_jax.evaluate --workdir=runs/autoencoder --shards=DIR/test --output=results.json
 
@@ -11,6 +11,10 @@ language_model  loss and perplexity of held-out texts, and how often it finds th
 representation  what the run writes down of speech, and its character and word error rates
 generation      sound from held-out texts beside the recordings; several values, with commas, of a
                 flag of the sampler give a row of the table each; --zero_shot: after prompts
+
+--stage=autoencoder and --stage=representation measure what a run of a later stage was trained on. A
+folder that f3tok_jax.export made, or "small", the model that comes with the package, is measured
+likewise; its autoencoder needs --fit_shards.
 
 Published judges that are installed hear some examples of every row, the recordings too: configs/
 README.md, "Published judges".
@@ -28,6 +32,7 @@ import itertools
 import sys
 
 from data_pipelines import command
+from f3tok_jax.inference import model_folder
 from f3tok_jax.runs import places
 
 _SAMPLER = ("guidance", "num_steps", "temperature", "renormalize")
@@ -47,6 +52,8 @@ def _parser() -> command.Parser:
     text = "held-out shard set, or tfds:NAME@SPLIT#FEATURE for an autoencoder"
     add("--shards", required=True, type=command.path, help=text)
     add("--output", required=True, type=command.file, help="JSON file to write")
+    text = "to measure, where the run is of a later one; default the run's own"
+    add("--stage", choices=model_folder.STAGES, help=text)
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     places.add_flag(add)
     add = parser.add_argument_group("autoencoder, representation, generation").add_argument
@@ -94,7 +101,11 @@ def _evaluate(given: argparse.Namespace) -> None:
     from f3tok_jax.runs import config as config_lib
     from f3tok_jax.stages import registry
 
-    stage = config_lib.load(given.workdir).stage
+    given.workdir = model_folder.inside(given.workdir)
+    stage = model_folder.written_stage(given.workdir) or config_lib.load(given.workdir).stage
+    if given.stage and given.stage != stage:
+        model_folder.find(given.workdir, given.stage)  # refuses runs of earlier stages
+        stage = given.stage
     measured = [name for name, known in registry.STAGES.items() if known.evaluation]
     if stage not in measured:
         raise ValueError(
@@ -103,6 +114,7 @@ def _evaluate(given: argparse.Namespace) -> None:
         )
     evaluation = importlib.import_module(f"f3tok_jax.evaluation.{registry.of(stage).evaluation}")
     options = {name: value for name, value in vars(given).items() if value is not None}
+    options.pop("stage", None)
     if "moved" in options:
         options["moved"] = dict(options["moved"])
     accepted = {*inspect.signature(evaluation.evaluate).parameters}

@@ -25,7 +25,7 @@ from f3tok_jax.evaluation import scores as scores_lib
 from f3tok_jax.evaluation import sounds_folder
 from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import codec as codec_lib
-from f3tok_jax.runs import lineage
+from f3tok_jax.inference import model_folder
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import sound as sound_lib
@@ -166,7 +166,8 @@ def evaluate(
     if wrong := [level for level in levels if not -120 <= level <= 0]:
         raise ValueError(f"--levels must be dBFS of a peak, -120 to 0, got {wrong[0]:g}")
     judges.found()
-    run = lineage.Lineage.read(workdir, step, stage="autoencoder")
+    run = model_folder.read(workdir, step, moved=moved)
+    run = run.ancestor("autoencoder") or run
     codec = codec_lib.Codec.load(run, say=say)
     rate, geometry = codec.sample_rate, run.sound
     source = sources.open_sound(shards, sample_rate=rate)
@@ -255,6 +256,11 @@ def _training_data(
     config: ml_collections.ConfigDict, workdir: str, places: places_lib.Places
 ) -> str:
     """The run's own mixture, if its folders are there."""
+    if "data" not in config:
+        raise ValueError(
+            f"the PCA reference needs sound to be fitted on, and {workdir}, which was exported, does not "
+            "say what it was trained on: give --fit_shards=DIR"
+        )
     mixture = places.mapped_mixture(config.data.train)
     names = [name for name, _ in mixtures.parse(mixture or "?")]
     folders = [name for name in names if not name.startswith(sources.TFDS_PREFIX)]

@@ -47,7 +47,7 @@ def find(given: str | None, stage: str) -> str:
         return folder
     able = STAGES[STAGES.index(stage) :]
     comes = shipped.find(shipped.DEFAULT)
-    if comes and _written_stage(comes) in able:
+    if comes and written_stage(comes) in able:
         return comes
     if (found := inside(_DEMO, stage)) != _DEMO:
         return found
@@ -156,11 +156,11 @@ def _check(folder: str, stage: str) -> None:
             f"--model must be the work folder of a run, or a bundle{known}, got {folder}, which is {got}: "
             "give the --workdir that train was given, or the --output that export was given"
         )
-    if (found := _written_stage(folder)) in STAGES[: STAGES.index(stage)]:
+    if (found := written_stage(folder)) in STAGES[: STAGES.index(stage)]:
         refuse(folder, stage, found)
 
 
-def _written_stage(folder: str) -> str:
+def written_stage(folder: str) -> str:
     """The last stage of a run or an exported folder, by its config.json; "" where it says none."""
     try:
         written = json.loads(pathlib.Path(folder, "config.json").read_bytes())

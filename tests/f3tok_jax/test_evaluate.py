@@ -16,6 +16,7 @@ from data_pipelines.reading import sources
 from data_pipelines.reading import staged
 from data_pipelines.records import sound as sound_records
 from f3tok_jax import evaluate
+from f3tok_jax import export
 from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import generation as generation_evaluation
 from f3tok_jax.evaluation import metrics
@@ -83,6 +84,30 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_evaluated(run
     assert json.loads(run.read_text())["step"] == 3
     assert "checkpoint of step 5 is refused" in said.getvalue()
     assert "step 3" in said.getvalue().splitlines()[-1]
+
+
+def test_an_exported_autoencoder_is_measured_as_its_run_was(workdir, shards, tmp_path, capsys):
+    folder, output = tmp_path / "export", tmp_path / "results.json"
+    assert export.main([f"--workdir={workdir}", f"--output={folder}", "--without=modules"]) == 0
+    arguments = [f"--workdir={folder}", f"--shards={shards}", "--num_examples=2", "--judges=none"]
+    assert evaluate.main([*arguments, f"--output={output}"]) == 1
+    assert "which was exported, does not say what it was trained on" in capsys.readouterr().err
+    arguments += [f"--fit_shards={shards}", "--listen=0", "--visqol_examples=0"]
+    found = []
+    for place in (workdir, folder):
+        arguments[0] = f"--workdir={place}"
+        assert evaluate.main([*arguments, f"--output={output}"]) == 0
+        rows = {row["name"]: row["metrics"] for row in json.loads(output.read_text())["rows"]}
+        found.append(rows["model"]["mel_distance"]["mean"])
+    assert found[0] == found[1]
+
+
+def test_a_stage_that_a_run_has_not_is_refused(workdir, shards, tmp_path, capsys):
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={tmp_path / 'r.json'}"]
+    assert evaluate.main([*arguments, "--stage=generation"]) == 1
+    assert (
+        "must be a run of the generation stage, got stage 'autoencoder'" in capsys.readouterr().err
+    )
 
 
 def test_table_has_every_row_and_column(run):
