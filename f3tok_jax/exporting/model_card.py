@@ -6,13 +6,16 @@ It is read from the run, its data and its results; what they do not say is said 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
 import importlib.metadata
 import re
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.records import manifest as manifest_lib
 from f3tok_jax.exporting import figures
+from f3tok_jax.exporting import licences as licences_lib
 from f3tok_jax.exporting import markdown
 from f3tok_jax.exporting import training_facts
 from f3tok_jax.runs import folder as run_folder
@@ -87,18 +90,20 @@ def render(
         tensors: its weights, by name.
     """
     chain = [training_facts.gather(one) for one in _chain(run)]
+    licences = _licences(chain)
     title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
-        f"# {title}": _what(run, config, tensors),
+        f"# {title}": _what(run, config, tensors, licences),
         "## How to use it": _use(run, config),
         "## What it was trained on": "\n\n".join(map(_trained, chain)),
         "## Figures": "\n\n".join(figures.of(chain)),
+        "## Licences of the sound": _asked(licences),
         "## Limits": markdown.items(_limits(chain, config)),
         "## Configuration": _configuration(run, config, tensors),
         "## Citation": _citation(),
     }
-    body = "\n\n".join(f"{head}\n\n{text}" for head, text in sections.items())
-    return f"{markdown.front_matter(_fields(chain, config))}\n\n{body}\n"
+    body = "\n\n".join(f"{head}\n\n{text}" for head, text in sections.items() if text)
+    return f"{markdown.front_matter(_fields(chain, config, licences))}\n\n{body}\n"
 
 
 def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
@@ -107,8 +112,29 @@ def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
     return [*filter(None, ancestors), run]
 
 
-def _fields(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the front matter; of a licence nothing is known."""
+def _licences(chain: Sequence[training_facts.Facts]) -> licences_lib.Licences:
+    """Of all sound that a run and those before it were trained on, as far as it is known."""
+    sets = [one.manifest for facts in chain for one in facts.sets]
+    found = licences_lib.Licences.of(sets)
+    unsaid = [facts.run.stage for facts in chain if not facts.sets]
+    return dataclasses.replace(found, unknown=(*found.unknown, *unsaid))
+
+
+def _asked(licences: licences_lib.Licences) -> str:
+    """What they ask of whoever passes the weights on; "" where there is nothing known of them."""
+    if not licences.sources:
+        return ""
+    asked = "What the weights were trained on, under which licence, and whom that asks to be named:"
+    lines = [*map(markdown.text, licences.said()), *map(markdown.text, licences.to_be_named())]
+    return f"{asked}\n\n{markdown.items(lines)}"
+
+
+def _fields(
+    chain: Sequence[training_facts.Facts],
+    config: Mapping[str, Any],
+    licences: licences_lib.Licences,
+) -> dict[str, Any]:
+    """Of the front matter."""
     stage = chain[-1].run.stage
     languages = sorted(_languages(chain) or ())
     known = all(map(_LANGUAGE.fullmatch, languages)) and languages
@@ -119,6 +145,7 @@ def _fields(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
         "pipeline_tag": _TASKS.get(stage, "feature-extraction"),
         "tags": tags + ["pytorch"] * in_torch,
         **({"language": languages} if known else {}),
+        **({"license": licences.weights.lower()} if licences.weights else {}),
         "sampling_rate": config["sampling_rate"],
     }
 
@@ -130,7 +157,10 @@ def _languages(chain: Sequence[training_facts.Facts]) -> set[str] | None:
 
 
 def _what(
-    run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+    run: lineage.Lineage,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    licences: licences_lib.Licences,
 ) -> str:
     sound = run.sound
     makes = " ".join(_MAKES[ability] for ability in _abilities(run, config)).format(
@@ -151,7 +181,7 @@ def _what(
                 *_rounded(config, tensors),
                 f"its latents carry the fingerprint {markdown.code(config['latents_fingerprint'])}",
                 f"fingerprint of the {run.stage}'s weights: {markdown.code(run.fingerprint)}",
-                "licence of the weights: unknown"
+                f"licence of the weights: {licences.weights or 'unknown'}"
                 + ("; the code beside them is under Apache-2.0" if _in_torch(config) else "")
                 + (", the language model under its own" if _reads_text(run, config) else ""),
             ]
@@ -282,9 +312,17 @@ def _set(one: training_facts.HeardSet) -> str:
         f"{name}, weight {one.weight:g}: {markdown.duration(found.seconds)} at "
         f"{found.sample_rate} Hz, {found.num_used} of {found.num_sources} recordings that were "
         f"offered, {refused} refused; from: {_origin(found.settings)}; labels: "
-        f"{', '.join(labels) or 'none'}; texts: {', '.join(texts) or 'none'}; licences: unknown, "
-        f"its manifest has none; fingerprint {markdown.code(found.fingerprint[:16])}"
+        f"{', '.join(labels) or 'none'}; texts: {', '.join(texts) or 'none'}; "
+        f"{_licensed(found)}; fingerprint {markdown.code(found.fingerprint[:16])}"
     )
+
+
+def _licensed(found: manifest_lib.Manifest) -> str:
+    licences = licences_lib.Licences.of([found])
+    if licences.unknown:
+        return "licences: unknown, its manifest has none"
+    names = sorted({one.get("licence", "unknown") for one in licences.sources.values()})
+    return f"licences: {', '.join(map(markdown.text, names)) or 'none, as it was computed'}"
 
 
 def _origin(settings: Mapping[str, Any]) -> str:
