@@ -315,7 +315,7 @@ def _slice(name: str) -> device_slices.Slice:
 def replaced(text: str, made: str) -> str:
     """The text of README.md with the tables between the marks."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END, 1)[1]}"
 
 
 def _key(one: Mapping[str, Any]) -> tuple[str, ...]:

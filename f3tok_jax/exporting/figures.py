@@ -18,14 +18,13 @@ def of(chain: Sequence[training_facts.Facts]) -> Iterator[str]:
         if facts.history is None:
             continue
         for name, result in facts.history.results.items():
-            make = _RESULTS.get(type(result))
-            if make and (made := make(result)):
+            if table := made(result):
                 head = f"{markdown.text(name)} of the {facts.run.stage}"
                 step = getattr(result, "step", None)
                 if step not in (None, facts.run.step):
                     head += f", of step {step} and not of the exported {facts.run.step}"
                 is_any = True
-                yield f"{head}; {made}"
+                yield f"{head}; {table}"
         if last := _last_evaluation(facts.history, facts.run.step):
             is_any = True
             yield (
@@ -36,16 +35,24 @@ def of(chain: Sequence[training_facts.Facts]) -> Iterator[str]:
         yield "None were measured beside the run: how good it is, is unknown."
 
 
+def made(result: results_lib.Result) -> str | None:
+    """The table of a result, with what it was measured on; None for a kind that has none."""
+    make = _RESULTS.get(type(result))
+    return make(result) if make else None
+
+
 def _reconstruction(result: results_lib.Reconstruction) -> str:
     metrics = {key: one for key, one in result.metrics.items() if key not in result.missing}
     rows = []
     for row in result.rows:
         scores = (row.metrics.get(key) for key in metrics)
         rows.append([markdown.text(row.title), *map(_score, scores)])
-    head = ["", *(_head(one) for one in metrics.values())]
+    head, silence = ["", *(_head(one) for one in metrics.values())], ""
+    if result.silence_db is not None:
+        silence = f"; silence comes out at {result.silence_db:.0f} dBFS"
     return (
         f"{result.num_examples} held-out sounds, {markdown.duration(result.seconds)}, of the set "
-        f"{markdown.code(result.shards.fingerprint[:16])}:\n\n{markdown.table(head, rows)}"
+        f"{markdown.code(result.shards.fingerprint[:16])}{silence}:\n\n{markdown.table(head, rows)}"
         f"{_judged(result.judged)}"
     )
 
@@ -86,6 +93,7 @@ def _generation(result: results_lib.Generation) -> str:
         "duration_error": "error of the length, s",
         "frechet_distance": "Fréchet distance",
         "speaker_similarity": "similarity of the voice",
+        "text_sensitivity": "another text over another noise",
     }
     shown = {
         name: title
@@ -120,9 +128,16 @@ def _probe(result: probe_results.Probe) -> str:
     return f"share that is found right:\n\n{markdown.table(head, rows)}" if rows else ""
 
 
+def _transcripts(result: results_lib.Transcripts) -> str:
+    rates = [f"{result.characters:.3f}", f"{result.words:.3f}"]
+    head = ["character error rate", "word error rate"]
+    return f"{result.num_examples} held-out sentences:\n\n{markdown.table(head, [rates])}"
+
+
 _RESULTS = {
     results_lib.Reconstruction: _reconstruction,
     results_lib.Generation: _generation,
+    results_lib.Transcripts: _transcripts,
     probe_results.Probe: _probe,
 }
 

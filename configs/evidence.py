@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+r"""Makes the tables of configs/README.md that say what models were measured to do.
+
+    python -m f3tok_jax.evaluate --workdir=RUN --shards=DIR/test --output=RUN/results.json
+    python -m configs.evidence NAME=RUN/results.json ...
+
+A results file is kept as configs/evidence/NAME.json, without sounds and without what is of a machine,
+and its table stands in README.md between "<!-- evidence: NAME -->" and "<!-- until here -->". Without
+arguments the tables alone are made anew.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import pathlib
+import re
+import sys
+
+from f3tok_jax.exporting import figures
+from f3tok_jax.runs import results
+
+FOLDER = pathlib.Path(__file__).with_name("evidence")
+README = pathlib.Path(__file__).with_name("README.md")
+_BLOCK = re.compile(r"<!-- evidence: (\w+) -->\n.*?<!-- until here -->", re.DOTALL)
+
+
+def keep(name: str, path: pathlib.Path, folder: pathlib.Path = FOLDER) -> None:
+    """Keeps a results file under a name.
+
+    Raises:
+        ValueError: where it is none, or of a kind that has no table.
+    """
+    found = results.read(path)
+    if figures.made(found) is None:
+        raise ValueError(f"{path} must be of evaluate or probe, got {type(found).__name__}")
+    results.write(folder / f"{name}.json", dataclasses.replace(found, **_without_places(found)))
+
+
+def _without_places(found: results.Result) -> dict[str, object]:
+    """The fields that say where something lay, or that nothing shows, as nothing."""
+    empty = dict(workdir="", fit_shards="", config=None, sounds=())
+    fields = {field.name for field in dataclasses.fields(found)}
+    changes = {name: value for name, value in empty.items() if name in fields}
+    if isinstance(getattr(found, "shards", None), results.ShardSet):
+        changes["shards"] = dataclasses.replace(found.shards, path="")
+    elif "shards" in fields:
+        changes["shards"] = ""
+    return changes
+
+
+def replaced(text: str, folder: pathlib.Path = FOLDER) -> str:
+    """README.md with the tables that its marks ask for.
+
+    Raises:
+        ValueError: where a mark names what is not kept.
+    """
+
+    def block(mark: re.Match) -> str:
+        name = mark[1]
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise ValueError(
+                f"README.md asks for {path.name}, which is not there: keep it by {name}=FILE"
+            )
+        return f"<!-- evidence: {name} -->\n\n{figures.made(results.read(path))}\n\n<!-- until here -->"
+
+    return _BLOCK.sub(block, text)
+
+
+def names(text: str) -> Iterator[str]:
+    """Those of the tables that a page asks for."""
+    return (mark[1] for mark in _BLOCK.finditer(text))
+
+
+def _main(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        name, found, path = argument.partition("=")
+        if not found or not re.fullmatch(r"\w+", name):
+            raise ValueError(
+                f"NAME=FILE is wanted, NAME of letters, digits and _, got {argument!r}"
+            )
+        keep(name, pathlib.Path(path))
+    README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

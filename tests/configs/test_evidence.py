@@ -1,0 +1,48 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""What configs/README.md says that models do is what results files say."""
+
+import dataclasses
+import re
+
+import pytest
+
+from configs import evidence
+from f3tok_jax.runs import results
+
+_TRANSCRIPTS = results.Transcripts(
+    shards="/home/somebody/set", num_examples=7, characters=0.25, words=0.5, examples=()
+)
+_PAGE = "Before.\n\n<!-- evidence: heard -->\n{}<!-- until here -->\n\nAfter.\n"
+
+
+def test_the_tables_are_those_of_the_results():
+    text = evidence.README.read_text(encoding="utf-8")
+    assert evidence.replaced(text) == text, "run python -m configs.evidence"
+
+
+def test_what_is_kept_is_shown_and_is_of_no_machine():
+    kept = {path.stem for path in evidence.FOLDER.glob("*.json")}
+    assert kept == set(evidence.names(evidence.README.read_text(encoding="utf-8")))
+    for path in evidence.FOLDER.glob("*.json"):
+        assert not re.search(r'"/\w+/|[A-Z]:\\', path.read_text(encoding="utf-8")), path
+
+
+def test_a_result_is_kept_without_places_and_its_table_stands_between_the_marks(tmp_path):
+    results.write(tmp_path / "transcripts.json", _TRANSCRIPTS)
+    evidence.keep("heard", tmp_path / "transcripts.json", tmp_path)
+    assert results.read(tmp_path / "heard.json") == dataclasses.replace(_TRANSCRIPTS, shards="")
+    made = evidence.replaced(_PAGE.format("old\n"), tmp_path)
+    assert "| 0.250 | 0.500 |" in made and "7 held-out sentences" in made and "old" not in made
+    assert made.startswith("Before.") and made.endswith("After.\n")
+    assert evidence.replaced(made, tmp_path) == made
+    assert [*evidence.names(made)] == ["heard"]
+
+
+def test_a_mark_of_nothing_and_a_result_without_a_table_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="asks for heard.json"):
+        evidence.replaced(_PAGE.format(""), tmp_path)
+    cost = results.Cost(topology="v5e:1x1", fits=True, figures={})
+    results.write(tmp_path / "cost.json", cost)
+    with pytest.raises(ValueError, match="must be of evaluate or probe, got Cost"):
+        evidence.keep("cost", tmp_path / "cost.json", tmp_path)
