@@ -155,6 +155,9 @@ def _base() -> ml_collections.ConfigDict:
             mel_windows=(32, 64, 128, 256, 512, 1024, 2048),  # samples; hop is a quarter [DAC]
             mel_bands=(5, 10, 20, 40, 80, 160, 320),  # per window [DAC]
             stft_windows=(2048, 512),  # samples; hop is a quarter [DAC]
+            # Hz, up to which phases are compared. [chosen: 1,600 values a second hold a waveform of
+            # 800 Hz; above, no phase is known, and nothing would be nearest to all]
+            spectrum_hz=1000.0,
             # Samples, of the crop of its sound that the discriminators hear of each example; 0 for
             # all. [chosen: half of an example, 0.64 s; DAC's are 0.38 s]
             adversarial_crop=0,

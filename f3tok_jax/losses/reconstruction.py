@@ -124,6 +124,7 @@ def compressed_spectrum(
     *,
     hop_length: int,
     exponent: float,
+    num_bins: int,
 ) -> Loss:
     """Mean square difference of spectra with their phases, magnitudes raised to `exponent`.
 
@@ -137,6 +138,8 @@ def compressed_spectrum(
         mask: [b, n], bool.
         hop_length: samples; a frame is two hops, as the autoencoder's own.
         exponent: of the magnitudes, see `stft.compress`.
+        num_bins: the lowest, that are compared: of those above, whose phases the latents cannot hold,
+            it would have silence made.
 
     Returns:
         (sum, weight); the weight is the number of valid samples.
@@ -150,9 +153,10 @@ def compressed_spectrum(
 
     def spectrum(waveform: jax.Array) -> jax.Array:
         waveform = jnp.pad(waveform, ((0, 0), (hop_length, missing)))
-        return stft.compress(stft.waveform_to_spectrum(waveform, hop_length=hop_length), exponent)
+        found = stft.waveform_to_spectrum(waveform, hop_length=hop_length)
+        return stft.compress(found[..., : 2 * num_bins], exponent)
 
-    difference = jnp.square(spectrum(target) - spectrum(output)).sum(axis=-1) / hop_length
+    difference = jnp.square(spectrum(target) - spectrum(output)).sum(axis=-1) / num_bins
     return jnp.sum(difference * _frame_weight(mask, hop_length)), jnp.sum(mask, dtype=jnp.float32)
 
 

@@ -329,12 +329,19 @@ def _reconstruction_terms(
             mask,
             hop_length=config.model.hop_length,
             exponent=config.model.compression,
+            num_bins=_num_compared(config),
         ),
         "waveform": lambda reconstruction: reconstruction_losses.waveform_l1(
             waveform, reconstruction, mask
         ),
     }
     return {name: term for name, term in terms.items() if section.weights[name] or name == "mel"}
+
+
+def _num_compared(config: ml_collections.ConfigDict) -> int:
+    """Bins of the model's spectra up to config.losses.spectrum_hz."""
+    width = config.model.sample_rate / (2 * config.model.hop_length)
+    return min(config.model.hop_length, math.ceil(config.losses.spectrum_hz / width))
 
 
 def _reconstruction_gradients(
