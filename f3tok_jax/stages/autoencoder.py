@@ -49,6 +49,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
             "config.losses.mel_bands must have one number per window of config.losses.mel_windows, "
             f"{len(losses.mel_windows)}, got {len(losses.mel_bands)} ({source})"
         )
+    if losses.spectrum_hz <= 0:
+        raise ValueError(
+            f"config.losses.spectrum_hz={losses.spectrum_hz} ({source}) must be above 0: to leave the "
+            "distance of spectra out, give config.losses.weights.spectrum=0"
+        )
     adversarial.validate(config, source)
     if config.train_only not in ("", "decoder"):
         got = f"got {config.train_only!r} ({source})"

@@ -156,6 +156,7 @@ def test_wrong_recipes(argument, message):
         (["model.decoder_lookahead=2"], r"decoder_lookahead must be one of \(0, 1\), got 2"),
         (["model.upsampling=bilinear"], "upsampling must be one of"),
         (["model.compute_dtype=float16"], "compute_dtype must be one of"),
+        (["losses.spectrum_hz=0.0"], "spectrum_hz=0.0 .* must be above 0: .*weights.spectrum=0"),
         (["losses.mel_bands=(10, 20)"], "mel_bands must have one number per window .* 5, got 2"),
         (
             ["losses.adversarial_crop=100000"],
