@@ -84,4 +84,7 @@ def _main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    try:
+        _main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"{error}")

@@ -196,7 +196,11 @@ def evaluate(
         if text_sensitivity and made.stopped is not None:
             again = functools.partial(_say_again, requests, speak, codec.decode, made.change)
             found = text_sensitivity_lib.measure(
-                waveforms, again, seed=seed, sample_rate=codec.sample_rate
+                waveforms,
+                again,
+                texts=[request.text for request in requests],
+                seed=seed,
+                sample_rate=codec.sample_rate,
             )
             row = dataclasses.replace(row, **found)
         rows.append(row)

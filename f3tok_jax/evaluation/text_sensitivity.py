@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether generated sound follows its text, or its noise alone.
 
-Every text is said again with other noise, and every noise is heard again with the text of the next
-example. Where the text decides what is heard, sounds of other texts lie further apart than sounds of
-one text; a generator that reads none has a ratio of 1. No recogniser is asked, so nothing that a
-recogniser prefers is measured.
+Every text is said again with other noise, and every noise is heard again with the next text that is
+another one. Where the text decides what is heard, sounds of other texts lie further apart than sounds
+of one text, a ratio above 1. It is about 1 where a text changes sounds no more than noise does, and 0
+where it changes nothing. No recogniser is asked, so nothing that a recogniser prefers is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,12 @@ Say = Callable[[Sequence[int], int], list[np.ndarray]]
 
 
 def measure(
-    first: Sequence[np.ndarray], generate: Say, *, seed: int, sample_rate: int
+    first: Sequence[np.ndarray],
+    generate: Say,
+    *,
+    texts: Sequence[str],
+    seed: int,
+    sample_rate: int,
 ) -> dict[str, float]:
     """Distances between sounds of one text, and between sounds of one noise.
 
@@ -27,23 +32,28 @@ def measure(
         first: [n] float32 of each example, what `generate` makes of all in order with `seed`.
         generate: (numbers of examples whose texts are said, seed of the noise) to waveforms; the
             noise is that of the place in the list.
+        texts: of each example; those that are equal are one.
         seed: of the noise of `first`.
         sample_rate: Hz.
 
     Returns:
         distance_other_seed and distance_other_text, in dB, see `aligned_distance`, on average; and
-        text_sensitivity, the second over the first. Nothing for a single example.
+        text_sensitivity, the second over the first. Nothing where all say one text.
     """
     order = np.arange(len(first))
-    if len(order) < 2:
+    if len(set(texts)) < 2:
         return {}
+    others = [
+        next(place for place in (*order[one:], *order[:one]) if texts[place] != texts[one])
+        for one in order
+    ]
 
-    def apart(others: Sequence[np.ndarray]) -> float:
-        pairs = zip(first, others, strict=True)
+    def apart(again: Sequence[np.ndarray]) -> float:
+        pairs = zip(first, again, strict=True)
         return float(np.mean([aligned_distance(*pair, sample_rate) for pair in pairs]))
 
     other_seed = apart(generate(order, seed + _OTHER_SEED))
-    other_text = apart(generate(np.roll(order, -1), seed))
+    other_text = apart(generate(others, seed))
     return {
         "distance_other_seed": other_seed,
         "distance_other_text": other_text,

@@ -17,19 +17,20 @@ class Licences:
     """Of all sound that weights were trained on.
 
     Attributes:
-        sources: what the sound comes from -> what its manifest says: "licence", "credit", "weights".
+        sources: what the sound comes from, and what a manifest says of it: "licence", "credit", "weights".
         unknown: fingerprints of sets that say nothing of licences.
     """
 
-    sources: Mapping[str, Mapping[str, str]]
+    sources: Sequence[tuple[str, Mapping[str, str]]]
     unknown: Sequence[str] = ()
 
     @classmethod
     def of(cls, manifests: Sequence[manifest_lib.Manifest]) -> "Licences":
-        """Those of several sets."""
-        sources, unknown = {}, []
+        """Those of several sets, which may have taken other sounds of one source, under other licences."""
+        sources: list[tuple[str, Mapping[str, str]]] = []
+        unknown = []
         for one in manifests:
-            sources |= one.licences
+            sources += [source for source in one.licences.items() if source not in sources]
             if not one.licences and one.settings.get("source") != _MADE_HERE:
                 unknown.append(one.fingerprint[:16])
         return cls(sources=sources, unknown=tuple(unknown))
@@ -38,17 +39,16 @@ class Licences:
     def weights(self) -> str:
         """The licence of the weights in SPDX's words, "" where none follows: all is known, and one
         alone asks for itself."""
-        asked = {
-            part for one in self.sources.values() for part in _parts(one) if _SHARE_ALIKE in part
-        }
-        is_bound = any(_MEASURING in one.get("weights", "") for one in self.sources.values())
+        asked = {part for _, one in self.sources for part in _parts(one) if _SHARE_ALIKE in part}
+        is_bound = any(_MEASURING in one.get("weights", "") for _, one in self.sources)
         return asked.pop() if len(asked) == 1 and not (self.unknown or is_bound) else ""
 
     def said(self) -> Iterator[str]:
         """Sentences about all that is not in the name of a licence."""
         if self.unknown:
             yield f"sound of unknown licences was heard: of the sets {', '.join(self.unknown)}"
-        bound = [name for name, one in self.sources.items() if _MEASURING in one.get("weights", "")]
+        measured = (name for name, one in self.sources if _MEASURING in one.get("weights", ""))
+        bound = [*dict.fromkeys(measured)]
         if bound:
             yield (
                 "these weights are for measuring and must not be passed on, as the licences of what they "
@@ -57,7 +57,7 @@ class Licences:
 
     def to_be_named(self) -> Iterator[str]:
         """A line for each source: its licence, and whom it asks to be named."""
-        for name, one in sorted(self.sources.items()):
+        for name, one in sorted(self.sources, key=lambda source: source[0]):
             version = f" {one['version']}" if "version" in one else ""
             credit = f": {one['credit']}" if one.get("credit") else ""
             yield f"{name}{version}, {one.get('licence', 'unknown')}{credit}"

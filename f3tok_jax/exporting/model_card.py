@@ -114,9 +114,9 @@ def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
 
 def _licences(chain: Sequence[training_facts.Facts]) -> licences_lib.Licences:
     """Of all sound that a run and those before it were trained on, as far as it is known."""
-    sets = [one.manifest for facts in chain for one in facts.sets]
+    sets = [one.manifest for facts in chain for one in (*facts.sets, *(facts.earlier or ()))]
     found = licences_lib.Licences.of(sets)
-    unsaid = [facts.run.stage for facts in chain if not facts.sets]
+    unsaid = [facts.run.stage for facts in chain if not facts.sets or facts.earlier is None]
     return dataclasses.replace(found, unknown=(*found.unknown, *unsaid))
 
 
@@ -279,6 +279,11 @@ def _trained(facts: training_facts.Facts) -> str:
     if weights := run.trained_on.get(run_folder.WEIGHTS):
         alone = "; its decoder alone has learnt since" if run.config.get("train_only") else ""
         lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}{alone}")
+        if facts.earlier is None:
+            lines.append("what those weights were trained on: unknown")
+        lines += (
+            f"on which those weights were trained: {_set(one)}" for one in facts.earlier or ()
+        )
     return f"The {run.stage}:\n\n{markdown.items(lines)}"
 
 
@@ -321,7 +326,7 @@ def _licensed(found: manifest_lib.Manifest) -> str:
     licences = licences_lib.Licences.of([found])
     if licences.unknown:
         return "licences: unknown, its manifest has none"
-    names = sorted({one.get("licence", "unknown") for one in licences.sources.values()})
+    names = sorted({one.get("licence", "unknown") for _, one in licences.sources})
     return f"licences: {', '.join(map(markdown.text, names)) or 'none, as it was computed'}"
 
 

@@ -16,6 +16,7 @@ from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import history as history_lib
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import registry
+from f3tok_jax.training import initialization
 from f3tok_jax.training import stage as stage_lib
 
 
@@ -36,6 +37,8 @@ class Facts:
         run: whose they are.
         sets: that it was trained on, to the last record; none where that is not known.
         why_unknown: why there are none.
+        earlier: sets that the weights which it began with were trained on, and those before them; none
+            where it began with none, None where any of it is unknown.
         seconds: of sound in its batches up to the step; None where unknown.
         is_measured: whether padding is left out of it; else it is that much at most.
         environment: of its last start: device, devices, versions; empty where unknown.
@@ -45,6 +48,7 @@ class Facts:
     run: lineage.Lineage
     sets: Sequence[HeardSet] = ()
     why_unknown: str = ""
+    earlier: Sequence[HeardSet] | None = ()
     seconds: float | None = None
     is_measured: bool = False
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,8 +56,10 @@ class Facts:
 
     def values_of(self, label: str) -> set[str] | None:
         """What a label says of the sound of all sets; None where one does not have or list it."""
-        found = [one.manifest.labels.get(label) for one in self.sets]
-        return set().union(*found) if found and all(found) else None
+        if not self.sets or self.earlier is None:
+            return None
+        found = [one.manifest.labels.get(label) for one in (*self.sets, *self.earlier)]
+        return set().union(*found) if all(found) else None
 
 
 def gather(run: lineage.Lineage) -> Facts:
@@ -70,6 +76,7 @@ def gather(run: lineage.Lineage) -> Facts:
         run=run,
         sets=() if why else _sets(run),
         why_unknown=why,
+        earlier=_earlier(run),
         seconds=_seconds(run, stage, filled),
         is_measured=filled is not None,
         environment=_environment(run.workdir),
@@ -105,6 +112,19 @@ def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
         )
         for name, weight in mixture.parse(run.places.mapped_mixture(run.config.data.train))
     )
+
+
+def _earlier(run: lineage.Lineage) -> tuple[HeardSet, ...] | None:
+    """What the weights that a run began with were trained on; None where that is not known."""
+    weights = run.trained_on.get(run_folder.WEIGHTS)
+    if not weights:
+        return ()
+    try:
+        before = gather(initialization.source(run, weights))
+    except (ValueError, OSError):  # An exported folder does not say it either.
+        return None
+    is_known = before.sets and before.earlier is not None
+    return (*before.sets, *before.earlier) if is_known else None
 
 
 def _filled(run: lineage.Lineage, history: history_lib.RunHistory | None) -> float | None:

@@ -19,14 +19,15 @@ def _tone(pitch: float, seconds: float = 0.5, noise: int = 0) -> np.ndarray:
     return (0.1 * tone + 0.01 * hiss).astype(np.float32)
 
 
-def _measure(speak) -> dict[str, float]:
-    """Of three texts said by `speak(text, noise)`."""
+def _measure(speak, texts=(0, 1, 2)) -> dict[str, float]:
+    """Of texts said by `speak(text, noise)`."""
 
     def generate(numbers, seed):
-        return [speak(number, seed + place) for place, number in enumerate(numbers)]
+        return [speak(texts[number], seed + place) for place, number in enumerate(numbers)]
 
-    first = generate(range(3), 5)
-    return text_sensitivity.measure(first, generate, seed=5, sample_rate=_RATE)
+    first = generate(range(len(texts)), 5)
+    said = dict(texts=[str(text) for text in texts], seed=5, sample_rate=_RATE)
+    return text_sensitivity.measure(first, generate, **said)
 
 
 def test_sound_that_follows_its_text_is_sensitive():
@@ -43,9 +44,18 @@ def test_sound_that_follows_its_noise_alone_is_not():
     assert both["text_sensitivity"] == pytest.approx(1, abs=0.2)
 
 
-def test_one_sound_has_no_other_text():
-    one = [_tone(200)]
-    assert text_sensitivity.measure(one, lambda *_: one, seed=0, sample_rate=_RATE) == {}
+def test_a_text_that_many_say_is_no_other_text_of_itself():
+    speak = lambda text, noise: _tone(150 * 2**text, noise=noise)
+    found = _measure(speak, (0, 0, 0, 1, 1))
+    assert found["distance_other_text"] == pytest.approx(
+        _measure(speak, (0, 1))["distance_other_text"], rel=0.1
+    )
+    assert found["text_sensitivity"] > 3
+
+
+def test_where_all_say_one_text_there_is_no_other():
+    speak = lambda text, noise: _tone(200, noise=noise)
+    assert _measure(speak, (0,)) == _measure(speak, (1, 1)) == {}
 
 
 def test_sounds_are_compared_along_their_best_alignment():

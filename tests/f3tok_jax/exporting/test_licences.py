@@ -43,6 +43,15 @@ def test_no_licence_follows_where_any_sound_is_unknown_or_for_measuring():
     assert "game" in next(bound.said())
 
 
+def test_another_choice_out_of_a_source_does_not_hide_the_licences_of_the_first():
+    part = {"game": _SHARED["prompts"] | {"version": "1"}}
+    for sets in ((_GAME, part), (part, _GAME), (_GAME, part, part)):
+        found = _of(*sets)
+        assert found.weights == "" and "must not be passed on" in next(found.said())
+        assert [*found.to_be_named()].count("game 1, CC-BY-SA-3.0: A. Smith") == 1
+        assert "game, GPL-2.0-only" in found.to_be_named()
+
+
 def test_sound_that_was_computed_is_of_nobody():
     assert _of({}, source="embedded").unknown == ()
 

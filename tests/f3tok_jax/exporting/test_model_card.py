@@ -59,17 +59,20 @@ def _evaluation(fingerprint: str, step: int = 3) -> results.Reconstruction:
 def root(tmp_path_factory) -> pathlib.Path:
     """A run of three steps on eleven tones, with results beside it, and its data."""
     root = tmp_path_factory.mktemp("root")
-    shards = sounds.labelled_set(root / "sound", num_files=11)
+    _train(root / "run", sounds.labelled_set(root / "sound", num_files=11))
+    results.write(root / "run" / "results.json", _evaluation("fingerprint of the set"))
+    results.write(root / "run" / "results_before.json", _evaluation("another", step=2))
+    return root
+
+
+def _train(folder: pathlib.Path, shards: pathlib.Path, *, init_from: str = "") -> None:
     config = tiny_models.config(strides=((4, 4),))
     config.num_steps = 3
     config.losses.update(dict(mel_windows=(256,), mel_bands=(20,)))
     config.data.update(dict(train=str(shards), heldout=str(shards)))
+    config.init_from.workdir = init_from
     config.loop.update(dict(log_every=1, eval_every=3, eval_batches=1, sample_every=1000))
-    devices = jax.devices()[:1]
-    assert run_checks.train(config, str(root / "run"), devices=devices) == session.EXIT_DONE
-    results.write(root / "run" / "results.json", _evaluation("fingerprint of the set"))
-    results.write(root / "run" / "results_before.json", _evaluation("another", step=2))
-    return root
+    assert run_checks.train(config, str(folder), devices=jax.devices()[:1]) == session.EXIT_DONE
 
 
 def _card(run: pathlib.Path, folder: pathlib.Path, *more: str) -> str:
@@ -163,6 +166,22 @@ def test_what_is_not_known_is_said_to_be(root, tmp_path):
         assert "speaker (" not in card and "recordings that were offered" not in card
         assert "last started on unknown devices" in card
         assert "None were measured beside the run" in card
+
+
+def test_what_weights_heard_before_a_run_began_with_them_counts_too(root, tmp_path):
+    shards = sounds.labelled_set(tmp_path / "sound", num_files=12)
+    licences = {"prompts": {"licence": "CC-BY-SA-3.0", "weights": "may be shipped"}}
+    seals.change(shards / "manifest.json", licences=licences)
+    before = shutil.copytree(root / "run", tmp_path / "before")
+    _train(tmp_path / "run", shards, init_from=str(before))
+    card = _card(tmp_path / "run", tmp_path / "model")
+    (line,) = (line for line in card.splitlines() if "on which those weights were trained" in line)
+    assert "11 of 11 recordings" in line and "licences: unknown" in line
+    assert "license" not in _front_matter(card) and "licence of the weights: unknown" in card
+    shutil.rmtree(before)
+    card = _card(tmp_path / "run", tmp_path / "lost")
+    assert "what those weights were trained on: unknown" in card
+    assert "license" not in _front_matter(card)
 
 
 def test_every_run_of_a_chain_is_on_the_page(tmp_path):
