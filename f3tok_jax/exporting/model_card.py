@@ -6,25 +6,19 @@ It is read from the run, its data and its results; what they do not say is said 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
 import importlib.metadata
 import re
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.records import manifest as manifest_lib
 from f3tok_jax.exporting import figures
 from f3tok_jax.exporting import licences as licences_lib
 from f3tok_jax.exporting import markdown
+from f3tok_jax.exporting import provenance
 from f3tok_jax.exporting import training_facts
-from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 
-_MAX_VALUES = 12  # of a label, that are listed
-_PEOPLE = re.compile(
-    "speaker|client|user|person|author|name"
-)  # labels whose values are only counted
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # as in ISO 639, which a model's page may state
 
 _TITLES = {
@@ -90,14 +84,14 @@ def render(
         tensors: its weights, by name.
     """
     chain = [training_facts.gather(one) for one in _chain(run)]
-    licences = _licences(chain)
+    licences = provenance.licences(chain)
     title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
         f"# {title}": _what(run, config, tensors, licences),
         "## How to use it": _use(run, config),
-        "## What it was trained on": "\n\n".join(map(_trained, chain)),
+        "## What it was trained on": "\n\n".join(map(provenance.trained, chain)),
         "## Figures": "\n\n".join(figures.of(chain)),
-        "## Licences of the sound": _asked(licences),
+        "## Licences of the sound": provenance.asked(licences),
         "## Limits": markdown.items(_limits(chain, config)),
         "## Configuration": _configuration(run, config, tensors),
         "## Citation": _citation(),
@@ -110,23 +104,6 @@ def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
     """The run and those that it was trained on, the first one first."""
     ancestors = (run.ancestor(stage) for stage in _TITLES if stage != run.stage)
     return [*filter(None, ancestors), run]
-
-
-def _licences(chain: Sequence[training_facts.Facts]) -> licences_lib.Licences:
-    """Of all sound that a run and those before it were trained on, as far as it is known."""
-    sets = [one.manifest for facts in chain for one in (*facts.sets, *(facts.earlier or ()))]
-    found = licences_lib.Licences.of(sets)
-    unsaid = [facts.run.stage for facts in chain if not facts.sets or facts.earlier is None]
-    return dataclasses.replace(found, unknown=(*found.unknown, *unsaid))
-
-
-def _asked(licences: licences_lib.Licences) -> str:
-    """What they ask of whoever passes the weights on; "" where there is nothing known of them."""
-    if not licences.sources:
-        return ""
-    asked = "What the weights were trained on, under which licence, and whom that asks to be named:"
-    lines = [*map(markdown.text, licences.said()), *map(markdown.text, licences.to_be_named())]
-    return f"{asked}\n\n{markdown.items(lines)}"
 
 
 def _fields(
@@ -168,7 +145,7 @@ def _what(
         dim=sound.latent_dim,
         ahead=1000 * config["hop_length"] / sound.sample_rate,
         late=1000 * config["decoder_lookahead"] / sound.latent_rate,
-        trained=", trained on," if _trains(run, "language_model") else "",
+        trained=", trained on," if provenance.trains(run, "language_model") else "",
     )
     return (
         f"{makes} Made after F3-Tokenizer "
@@ -196,12 +173,6 @@ def _rounded(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> It
             f"its weights are those of the run rounded to {dtype}, and are computed with in "
             f"{config['dtype']}: its latents and its sound are near those of the run, not equal"
         )
-
-
-def _trains(run: lineage.Lineage, name: str) -> bool:
-    """Whether a run trains a model on which it was begun, as a generation run may."""
-    section = run.config.get(name, {})
-    return run.stage == "generation" and section.get("train", "nothing") != "nothing"
 
 
 def _abilities(run: lineage.Lineage, config: Mapping[str, Any]) -> Sequence[str]:
@@ -250,99 +221,6 @@ def _use_in_torch(run: lineage.Lineage, config: Mapping[str, Any]) -> str:
 
 def _fenced(language: str, lines: Sequence[str]) -> str:
     return "\n".join([f"```{language}", *lines, "```"])
-
-
-def _trained(facts: training_facts.Facts) -> str:
-    """One run: how long, on which devices, on what."""
-    run = facts.run
-    amount = "an unknown amount of sound"
-    if facts.seconds is not None:
-        most = "" if facts.is_measured else "at most "
-        amount = f"{most}{markdown.duration(facts.seconds)} of sound, what came again counted again"
-    lines = [
-        f"{run.step} of {run.config.num_steps} steps, {amount}; preset "
-        f"{markdown.code(run.config.get('preset') or 'unknown')}, seed {run.config.seed}",
-        _started(facts.environment),
-        *map(_set, facts.sets),
-    ]
-    if facts.why_unknown:
-        lines.append(f"sources, speakers and licences: unknown; {markdown.text(facts.why_unknown)}")
-    below = run.frozen_fingerprints()
-    if model := run.trained_on.get("language_model"):
-        below["language_model"] = model
-    for name, fingerprint in below.items():
-        kind, after = "a frozen", ""
-        if _trains(run, name):
-            kind, after = "a", f", which it trained on ({markdown.text(run.config[name].train)})"
-        what = f"{kind} {name.replace('_', ' ')} of fingerprint {markdown.code(fingerprint)}"
-        lines.append(f"on {what}{after}")
-    if weights := run.trained_on.get(run_folder.WEIGHTS):
-        alone = "; its decoder alone has learnt since" if run.config.get("train_only") else ""
-        lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}{alone}")
-        if facts.earlier is None:
-            lines.append("what those weights were trained on: unknown")
-        lines += (
-            f"on which those weights were trained: {_set(one)}" for one in facts.earlier or ()
-        )
-    return f"The {run.stage}:\n\n{markdown.items(lines)}"
-
-
-def _started(environment: Mapping[str, Any]) -> str:
-    """On what a run was last started, as it noted then."""
-    given = {name: environment.get(name) for name in ("device", "devices")}
-    line = "last started on unknown devices"
-    if all(given.values()):
-        line = (
-            f"last started on {markdown.text(given['devices'])} x {markdown.text(given['device'])}"
-        )
-    for name, field, key in (("jax", "versions", "jax"), ("f3tok_jax's commit", "git", "commit")):
-        section = environment.get(field)
-        if isinstance(section, dict) and key in section:
-            line += f", with {name} {markdown.text(section[key])}"
-            line += " and changes to it" if section.get("dirty") else ""
-    return line
-
-
-def _set(one: training_facts.HeardSet) -> str:
-    """A set of shards in a line."""
-    found, name = one.manifest, markdown.place(one.name)
-    refused = sum(found.refused.values())
-    labels = [_label(label, values) for label, values in sorted(found.labels.items())]
-    texts = [
-        f"{markdown.text(kind)} of {counts['sounds']}"
-        for kind, counts in sorted(found.texts.items())
-        if counts.get("sounds")
-    ]
-    return (
-        f"{name}, weight {one.weight:g}: {markdown.duration(found.seconds)} at "
-        f"{found.sample_rate} Hz, {found.num_used} of {found.num_sources} recordings that were "
-        f"offered, {refused} refused; from: {_origin(found.settings)}; labels: "
-        f"{', '.join(labels) or 'none'}; texts: {', '.join(texts) or 'none'}; "
-        f"{_licensed(found)}; fingerprint {markdown.code(found.fingerprint[:16])}"
-    )
-
-
-def _licensed(found: manifest_lib.Manifest) -> str:
-    licences = licences_lib.Licences.of([found])
-    if licences.unknown:
-        return "licences: unknown, its manifest has none"
-    names = sorted({one.get("licence", "unknown") for _, one in licences.sources})
-    return f"licences: {', '.join(map(markdown.text, names)) or 'none, as it was computed'}"
-
-
-def _origin(settings: Mapping[str, Any]) -> str:
-    """Where a set comes from, as far as it was said when it was built; no path of a machine."""
-    said = [settings.get("source", "unknown"), settings.get("full_name")]
-    said += [*(settings.get("corpora") or ())]
-    return markdown.text(" ".join(str(part) for part in said if part))
-
-
-def _label(name: str, values: Sequence[str] | None) -> str:
-    if values is None:
-        return f"{markdown.text(name)} (too many values to be listed)"
-    if _PEOPLE.search(name.lower()) or len(values) > _MAX_VALUES:
-        return f"{markdown.text(name)} ({len(values)} values)"
-    return f"{markdown.text(name)} ({', '.join(map(markdown.text, values))})"
 
 
 def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) -> Iterator[str]:
