@@ -20,8 +20,9 @@ both; or a folder of runs by their stages, such as a bundle of f3tok_jax.export,
 used which knows most; or a folder that f3tok_jax.export made of one; or the name of a model that
 comes with the package: "small", if this package has it, unless a folder of that name lies here.
 Without --model it is $F3TOK_MODEL, or else small if the package has it, or else runs/demo, where
-launch/tpu_train.sh leaves such runs; info says which. What is compiled for it is kept in $JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache: the first use of a
-model takes longer.
+launch/tpu_train.sh leaves such runs; info says which. What is compiled for it is kept in
+$JAX_COMPILATION_CACHE_DIR, or else in f3tok_jax/ of the user's cache: the first use of a model takes
+longer.
 
 Exit codes: 0 finished, 1 wrong arguments, model or file, 4 a full disk; one sentence on stderr says
 which, and for each of many files that was refused.

@@ -12,7 +12,6 @@ the remainder at the end of a file is a shorter record, and whoever forms a batc
 import dataclasses
 import json
 import math
-import re
 import struct
 from typing import Any, NamedTuple
 import unicodedata
@@ -53,7 +52,12 @@ class Text:
     def words(self) -> str:
         """The text without what is not heard: case, and marks between words."""
         content = unicodedata.normalize("NFC", self.content).casefold()
-        return " ".join(re.findall(r"\w+", content))
+        return " ".join("".join(one if _is_heard(one) else " " for one in content).split())
+
+
+def _is_heard(character: str) -> bool:
+    """Whether it is of a word: vowels of Hindi or Thai are marks, of letters before them."""
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

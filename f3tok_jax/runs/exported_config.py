@@ -134,8 +134,8 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
         )
     if (version := found.get("format")) not in _READ:
         raise ValueError(
-            f"{path} must be of the format {FORMAT!r}, or of one before, got {version!r:.80}: export the run again, "
-            "or use the version of f3tok_jax that wrote it"
+            f"{path} must be of the format {FORMAT!r}, or of one before, got {version!r:.80}: export the "
+            "run again, or use the version of f3tok_jax that wrote it"
         )
     if version != FORMAT:
         found.setdefault("level_db", 0.0)

@@ -171,3 +171,17 @@ def test_texts_of_version_1_keep_their_kind(task, kind):
 
 def test_a_text_of_version_1_that_answered_nothing_still_answers_nothing():
     assert sound_records.decode(_with_header(_header(text="words", task="poem"))).texts == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    (
+        ("Don't SHOUT,  please!", "don t shout please"),
+        ("Stra\u00dfe, caf\u00e9 cafe\u0301", "strasse caf\u00e9 caf\u00e9"),
+        ("\u0915\u093f \u0915\u0940?", "\u0915\u093f \u0915\u0940"),  # Hindi, told apart by vowels
+        ("\u0e01\u0e48\u0e32", "\u0e01\u0e48\u0e32"),  # Thai, one word with its tone
+        ("... ?!", ""),
+    ),
+)
+def test_the_words_of_a_text_are_what_is_heard(content, words):
+    assert sound_records.Text(content, "transcript").words == words
