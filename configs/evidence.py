@@ -10,13 +10,14 @@ and its table stands in README.md between "<!-- evidence: NAME -->" and "<!-- un
 arguments the tables alone are made anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
 import re
 import sys
 
 from f3tok_jax.exporting import figures
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
 FOLDER = pathlib.Path(__file__).with_name("evidence")
@@ -45,7 +46,24 @@ def _without_places(found: results.Result) -> dict[str, object]:
         changes["shards"] = dataclasses.replace(found.shards, path="")
     elif "shards" in fields:
         changes["shards"] = ""
+    if "classifier" in fields:
+        changes["classifier"] = dataclasses.replace(found.classifier, shards="")
+    if isinstance(found, probe_results.Probe):
+        changes["labels"] = {
+            label: dataclasses.replace(probed, tests=_by_ends(probed.tests))
+            for label, probed in found.labels.items()
+        }
     return changes
+
+
+def _by_ends(tests: Mapping[str, probe_results.Tested]) -> dict[str, probe_results.Tested]:
+    """By the ends of the paths of test sets, which tables show."""
+    found = {"/".join(pathlib.PurePath(path).parts[-2:]): one for path, one in tests.items()}
+    if len(found) < len(tests):
+        raise ValueError(
+            f"test sets must differ in the last two names of their paths, got {', '.join(tests)}"
+        )
+    return found
 
 
 def replaced(text: str, folder: pathlib.Path = FOLDER) -> str:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from configs import evidence
+from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
 _TRANSCRIPTS = results.Transcripts(
@@ -37,6 +38,36 @@ def test_a_result_is_kept_without_places_and_its_table_stands_between_the_marks(
     assert made.startswith("Before.") and made.endswith("After.\n")
     assert evidence.replaced(made, tmp_path) == made
     assert [*evidence.names(made)] == ["heard"]
+
+
+def _probe(*tests: str) -> probe_results.Probe:
+    tested = probe_results.Tested(num_examples=2, num_unseen=0, majority=0.5)
+    label = probe_results.ProbedLabel(tests=dict.fromkeys(tests, tested))
+    said = dict(exclude=(), only=(), pooling="mean", num_seeds=1)
+    place = "/home/somebody"
+    return probe_results.Probe(workdir=place, shards=place, labels={"digit": label}, **said)
+
+
+def test_no_place_within_a_result_is_kept(tmp_path):
+    """Those of a classifier's recordings, and of the sets that probes were tested on."""
+    generation = results.Generation(
+        num_examples=1,
+        classifier=results.ClassifierSource(shards="/home/somebody/set", label="digit"),
+        sampler={},
+        max_seconds=1.0,
+        rows=(),
+        texts={},
+        sounds=(),
+    )
+    for name, one in (("made", generation), ("probed", _probe("/home/a/x/test", "/home/a/y/test"))):
+        results.write(tmp_path / "found.json", one)
+        evidence.keep(name, tmp_path / "found.json", tmp_path)
+        assert "/home" not in (tmp_path / f"{name}.json").read_text(encoding="utf-8")
+    kept = results.read(tmp_path / "probed.json")
+    assert [*kept.labels["digit"].tests] == ["x/test", "y/test"]
+    results.write(tmp_path / "found.json", _probe("/home/a/x/test", "/home/b/x/test"))
+    with pytest.raises(ValueError, match="must differ in the last two names"):
+        evidence.keep("probed", tmp_path / "found.json", tmp_path)
 
 
 def test_a_mark_of_nothing_and_a_result_without_a_table_are_refused(tmp_path):
