@@ -13,16 +13,19 @@ from f3tok_jax.runs import results as results_lib
 
 def of(chain: Sequence[training_facts.Facts]) -> Iterator[str]:
     """Tables of what was measured, each with what it was measured on."""
-    is_any = False
+    is_any, steps = False, {facts.run.stage: facts.run.step for facts in chain}
     for facts in chain:
         if facts.history is None:
             continue
         for name, result in facts.history.results.items():
             if table := made(result):
-                head = f"{markdown.text(name)} of the {facts.run.stage}"
+                # A later run may have been asked for figures of an earlier stage.
+                stage = _STAGES.get(type(result), facts.run.stage)
+                head = f"{markdown.text(name)} of the {stage}"
                 step = getattr(result, "step", None)
-                if step not in (None, facts.run.step):
-                    head += f", of step {step} and not of the exported {facts.run.step}"
+                exported = steps.get(stage, step)
+                if step not in (None, exported):
+                    head += f", of step {step} and not of the exported {exported}"
                 is_any = True
                 yield f"{head}; {table}"
         if last := _last_evaluation(facts.history, facts.run.step):
@@ -134,6 +137,11 @@ def _transcripts(result: results_lib.Transcripts) -> str:
     return f"{result.num_examples} held-out sentences:\n\n{markdown.table(head, [rates])}"
 
 
+_STAGES = {
+    results_lib.Reconstruction: "autoencoder",
+    results_lib.Transcripts: "representation",
+    results_lib.Generation: "generation",
+}
 _RESULTS = {
     results_lib.Reconstruction: _reconstruction,
     results_lib.Generation: _generation,

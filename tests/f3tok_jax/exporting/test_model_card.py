@@ -186,7 +186,11 @@ def test_what_weights_heard_before_a_run_began_with_them_counts_too(root, tmp_pa
 
 def test_every_run_of_a_chain_is_on_the_page(tmp_path):
     folders = tiny_runs.write_chain(tmp_path)
+    # As evaluate --stage=autoencoder may have written it.
+    place = pathlib.Path(folders["generation"], "results.json")
+    results.write(place, _evaluation("fingerprint of the set", step=2))
     card = _card(folders["generation"], tmp_path / "model")
+    assert "of the autoencoder, of step 2 and not of the exported 3" in card
     assert _front_matter(card)["pipeline_tag"] == "text-to-audio"
     for stage in folders:
         assert f"\nThe {stage}:\n" in card
