@@ -291,7 +291,7 @@ def _make_small(config: ml_collections.ConfigDict) -> None:
     # With phases from the first steps on. By weights, no share of theirs beside mel teaches them in
     # hundreds of steps. [measured]
     config.losses.balance = "gradients"
-    config.losses.weights.update(dict(mel=1.0, spectrum=2.0))
+    config.losses.weights.update(dict(mel=2.0, spectrum=1.0))
     config.data.update(dict(level_db=-20.0, gain_db=(-12.0, 6.0)))
     config.optimizer.generator.warmup_steps = 100
     config.optimizer.ema_decay = 0.999

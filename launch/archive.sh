@@ -19,7 +19,8 @@ sent() {
             f3tok_jax launch \( -name '.*' -o -name __pycache__ -o -name '*.egg-info' \) -prune -o \
             -type f \( -name '*.py' -o -name '*.sh' -o -name '*.md' -o -name '*.ini' -o -name '*.txt' \
             -o -name '*.toml' -o -name '*.jsonl' -o -name '*.lock' -o -name '*.jinja' -o -name '*.css' \
-            -o -name '*.js' -o -name '*.svg' -o -name '*.yaml' -o -name Dockerfile -o -name LICENSE \) -print0)
+            -o -name '*.js' -o -name '*.svg' -o -name '*.yaml' -o -name Dockerfile -o -name LICENSE \
+            -o -path '*/shipped/*' -o -path '*/evidence/*' \) -print0)
     fi
 }
 

@@ -12,13 +12,14 @@ DEMO_STEPS="${DEMO_STEPS:-170}"  # of the autoencoder; about 1 CPU-second each
 DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-130}"  # of the language model; about 0.3 CPU-seconds each
 DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-115}"  # about 0.8 CPU-seconds each
 DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-90}"  # about 0.6 CPU-seconds each
-NUM_STEPS=11
+NUM_STEPS=12
 
 main_job() {
     local python="$VENV/bin/python" started=$SECONDS
     local shards="$DEMO_DIR/shards" latents="$DEMO_DIR/latents"
     local autoencoder="$DEMO_DIR/autoencoder" representation="$DEMO_DIR/representation"
     local generation="$DEMO_DIR/generation"
+    local shipped="$DEMO_DIR/small"
     local text="$DEMO_DIR/language_model" model="$DEMO_DIR/language_model/model"
     export PYTHONUNBUFFERED=1
 
@@ -31,21 +32,27 @@ main_job() {
         --output="$shards" --sample_rate=16000 --segment_seconds=6 --holdout=0.1 \
         --holdout_by=voice,transcript --num_clips="$DEMO_CLIPS"
 
-    begin 3 "training the tiny autoencoder for $DEMO_STEPS steps on: $(find_device)"
+    begin 3 "the model that comes with the package, heard on what was held out"
+    once "$shipped/results.json" "$shards/test/manifest.json" \
+        "$python" -m f3tok_jax.evaluate --workdir="$REPO/f3tok_jax/shipped/small" \
+        --stage=autoencoder --shards="$shards/test" --fit_shards="$shards/train" \
+        --output="$shipped/results.json" --num_examples=24 --judge_examples=2
+
+    begin 4 "training the tiny autoencoder for $DEMO_STEPS steps on: $(find_device)"
     run "$python" -m f3tok_jax.train --config=configs/autoencoder.py:tiny \
         --config.data.train="$shards/train" --config.data.heldout="$shards/test" \
         --config.num_steps="$DEMO_STEPS" --workdir="$autoencoder"
 
-    begin 4 "evaluating it on the clips that were held out"
+    begin 5 "evaluating it on the clips that were held out"
     once "$autoencoder/results.json" "$autoencoder/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
         --output="$autoencoder/results.json" --num_examples=24 --judge_examples=2
 
-    begin 5 "encoding all clips into latents, once"
+    begin 6 "encoding all clips into latents, once"
     run "$python" -m f3tok_jax.encode_shards --workdir="$autoencoder" --shards="$shards" \
         --output="$latents"
 
-    begin 6 "training a small language model on the corpora's text for $DEMO_TEXT_STEPS steps"
+    begin 7 "training a small language model on the corpora's text for $DEMO_TEXT_STEPS steps"
     once "$text/tokenizer.json" "$shards/train/manifest.json" \
         "$python" -m data_pipelines.train_tokenizer --shards="$shards/train" \
         --output="$text/tokenizer.json" --vocabulary_size=512
@@ -55,34 +62,34 @@ main_job() {
     once "$model/config.json" "$text/DONE" \
         "$python" -m f3tok_jax.export --workdir="$text" --output="$model"
 
-    begin 7 "training the representation encoder for $DEMO_REPRESENTATION_STEPS steps"
+    begin 8 "training the representation encoder for $DEMO_REPRESENTATION_STEPS steps"
     run "$python" -m f3tok_jax.train --config=configs/representation.py:tiny \
         --config.autoencoder.workdir="$autoencoder" --config.language_model.folder="$model" \
         --config.data.latents=True --config.data.train="$latents/train" \
         --config.data.heldout="$latents/test" --config.num_steps="$DEMO_REPRESENTATION_STEPS" \
         --workdir="$representation"
 
-    begin 8 "probing it: language, instrument and kind of sound"
+    begin 9 "probing it: language, instrument and kind of sound"
     once "$representation/probe.json" "$representation/DONE" \
         "$python" -m f3tok_jax.probe --workdir="$representation" --shards="$shards/train" \
         --test_shards "$shards/test" --label=language,instrument,class \
         --output="$representation/probe.json"
 
-    begin 9 "training the generator for $DEMO_GENERATION_STEPS steps: text to sound"
+    begin 10 "training the generator for $DEMO_GENERATION_STEPS steps: text to sound"
     run "$python" -m f3tok_jax.train --config=configs/generation.py:tiny \
         --config.representation.workdir="$representation" --config.data.latents=True \
         --config.data.train="$latents/train" --config.data.heldout="$latents/test" \
         --config.num_steps="$DEMO_GENERATION_STEPS" --config.data.batch_size=8 \
         --workdir="$generation"
 
-    begin 10 "making sound from the texts of clips that were held out"
+    begin 11 "making sound from the texts of clips that were held out"
     once "$generation/results.json" "$generation/DONE" \
         "$python" -m f3tok_jax.evaluate --workdir="$generation" --shards="$shards/test" \
         --num_examples=4 --judge_examples=2 --output="$generation/results.json"
 
-    begin 11 "writing the report"
+    begin 12 "writing the report"
     run "$python" -m f3tok_jax.report \
-        --runs "$autoencoder" "$text" "$representation" "$generation" \
+        --runs "$shipped" "$autoencoder" "$text" "$representation" "$generation" \
         --output="$DEMO_DIR/report.html"
 
     if [[ "$DRY_RUN" == 1 ]]; then return 0; fi

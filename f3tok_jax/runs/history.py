@@ -97,9 +97,8 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
             results[path.name] = results_lib.read(path)
         except ValueError as error:
             notes.append(f"{error}.")
-    ablations = [one for one in results.values() if isinstance(one, probe_results.Ablation)]
-    if not (config or curves) and len(ablations) == len(results):
-        # The folder of an ablation, whose runs lie below it.
+    if not (config or curves) and all(_is_of_others(one, folder) for one in results.values()):
+        # The folder of an ablation, whose runs lie below it, or of figures of an exported model.
         notes = [note for note in notes if not note.startswith("No ")]
     if not (config or curves or results):
         missing = "config.json, metrics.jsonl or results*.json"
@@ -115,6 +114,14 @@ def read(folder: pathlib.Path, *, name: str) -> RunHistory:
         ledger=_read_ledger(folder, notes),
         notes=notes,
     )
+
+
+def _is_of_others(result: results_lib.Result, folder: pathlib.Path) -> bool:
+    """Whether what a result is of lies elsewhere, as it says itself."""
+    if isinstance(result, probe_results.Ablation):
+        return True
+    measured = getattr(result, "workdir", "")
+    return bool(measured) and pathlib.Path(measured).resolve() != folder
 
 
 def read_sound(path: pathlib.Path, *, root: pathlib.Path, seconds: float) -> tuple[np.ndarray, int]:

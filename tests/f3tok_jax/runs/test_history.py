@@ -12,6 +12,7 @@ import soundfile
 from data_pipelines.records import sealed
 from data_pipelines.sound import audio_files
 from f3tok_jax.runs import history
+from f3tok_jax.runs import results
 from f3tok_jax.runs import sealed_lines
 from f3tok_jax.runs import summed_folder
 
@@ -34,6 +35,16 @@ def test_a_line_that_is_not_as_it_was_written_is_left_out_and_said(tmp_path):
     assert any(
         note.startswith("1 lines of metrics.jsonl are damaged or not") for note in read.notes
     )
+
+
+def test_figures_of_a_model_that_lies_elsewhere_lack_nothing(tmp_path):
+    empty = results.ClassifierSource(shards="", label="")
+    options = dict(num_examples=0, classifier=empty, sampler={}, max_seconds=1.0, rows=(), texts={})
+    for workdir, notes in ((tmp_path / "model", 0), (tmp_path, 2)):
+        made = results.Generation(workdir=str(workdir), shards="", sounds=(), **options)
+        results.write(tmp_path / "results.json", made)
+        read = history.read(tmp_path, name="run")
+        assert len(read.notes) == notes and read.results == {"results.json": made}
 
 
 def test_metrics_that_may_not_be_read_are_a_note(tmp_path, monkeypatch):
