@@ -41,7 +41,7 @@ def latents(shards, tmp_path_factory):
 
 
 def _every_hop(waveforms):
-    return [waveform[::_HOP, None] for waveform in waveforms]
+    return [waveform[::_HOP, None] for waveform in waveforms], [1.0] * len(waveforms)
 
 
 @pytest.mark.parametrize("crop", [1_200, 4_000, 8_000, 12_000])
