@@ -34,10 +34,17 @@ PATH = pathlib.Path(__file__).with_name("costs.jsonl")
 README = pathlib.Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- made by `python -m configs.costs` -->", "<!-- until here -->"
 
-# Of which weak scaling is shown, on one host and on 1,024 chips.
-SCALED = ("autoencoder:base", "representation:base", "generation:base")
-_SCALED_TO = (("v5e:2x4", 1), ("v5e:16x16", 4))
-_SCALED_SECONDS = {"autoencoder:base": 20, "representation:base": 320, "generation:base": 640}
+# Of which weak scaling is shown: base from one host to 1,024 chips, large from 64 to 4,096.
+_SCALED_TO = {
+    "base": (("v5e:2x4", 1), ("v5e:16x16", 4)),
+    "large": (("v5p:4x4x4", 1), ("v5p:16x16x16", 1)),
+}
+SCALED = {  # to seconds of sound per chip and step
+    "autoencoder:base": 20,
+    "representation:base": 320,
+    "generation:base": 640,
+    "representation:large": 1280,
+}
 QUICK, SCALING, FULL = -1, -0.5, 0  # efforts: of all presets, of weak scaling, what training uses
 _ON_LATENTS = ("representation", "generation")
 _RECIPES = {
@@ -115,9 +122,9 @@ def commands(folder: str) -> Iterator[str]:
         for preset, targets in presets.items():
             for topology, num_slices in targets:
                 yield _command(folder, f"{stage}:{preset}", topology, num_slices, QUICK)
-    for recipe in SCALED:
-        for topology, num_slices in _SCALED_TO:
-            share = f"--seconds_per_chip={_SCALED_SECONDS[recipe]}"
+    for recipe, seconds in SCALED.items():
+        for topology, num_slices in _SCALED_TO[recipe.split(":")[1]]:
+            share = f"--seconds_per_chip={seconds}"
             yield _command(folder, recipe, topology, num_slices, SCALING, share)
 
 
