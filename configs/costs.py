@@ -21,6 +21,7 @@ import sys
 from typing import Any
 
 from configs import autoencoder
+from configs import blocks
 from configs import generation
 from configs import language_model
 from configs import page
@@ -31,8 +32,8 @@ from f3tok_jax.devices import slices as device_slices
 from f3tok_jax.runs import results
 
 PATH = pathlib.Path(__file__).with_name("costs.jsonl")
-README = pathlib.Path(__file__).with_name("README.md")
-BEGIN, END = "<!-- made by `python -m configs.costs` -->", "<!-- until here -->"
+README = blocks.README
+BEGIN = "<!-- made by `python -m configs.costs` -->"
 
 # Of which weak scaling is shown: base from one host to 1,024 chips, large from 64 to 4,096.
 _SCALED_TO = {
@@ -321,8 +322,7 @@ def _slice(name: str) -> device_slices.Slice:
 
 def replaced(text: str, made: str) -> str:
     """The text of README.md with the tables between the marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.split(END, 1)[1]}"
+    return blocks.replaced(text, re.escape(BEGIN), lambda mark: made)
 
 
 def _key(one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ import pathlib
 import re
 import sys
 
+from configs import blocks
 from f3tok_jax.exporting import figures
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
 FOLDER = pathlib.Path(__file__).with_name("evidence")
-README = pathlib.Path(__file__).with_name("README.md")
-_BLOCK = re.compile(r"<!-- evidence: (\w+) -->\n.*?<!-- until here -->", re.DOTALL)
+README = blocks.README
+_MARK = r"<!-- evidence: (\w+) -->"
 
 
 def keep(name: str, path: pathlib.Path, folder: pathlib.Path = FOLDER) -> None:
@@ -70,24 +71,24 @@ def replaced(text: str, folder: pathlib.Path = FOLDER) -> str:
     """README.md with the tables that its marks ask for.
 
     Raises:
-        ValueError: where a mark names what is not kept.
+        ValueError: where a mark names what is not kept, or has no end.
     """
 
-    def block(mark: re.Match) -> str:
+    def table(mark: re.Match) -> str:
         name = mark[1]
         path = folder / f"{name}.json"
         if not path.is_file():
             raise ValueError(
                 f"README.md asks for {path.name}, which is not there: keep it by {name}=FILE"
             )
-        return f"<!-- evidence: {name} -->\n\n{figures.made(results.read(path))}\n\n<!-- until here -->"
+        return figures.made(results.read(path))
 
-    return _BLOCK.sub(block, text)
+    return blocks.replaced(text, _MARK, table)
 
 
 def names(text: str) -> Iterator[str]:
     """Those of the tables that a page asks for."""
-    return (mark[1] for mark in _BLOCK.finditer(text))
+    return (mark[1] for mark in re.finditer(_MARK, text))
 
 
 def _main(arguments: Sequence[str]) -> None:
