@@ -292,7 +292,6 @@ def _make_small(config: ml_collections.ConfigDict) -> None:
     # hundreds of steps. [measured]
     config.losses.balance = "gradients"
     config.losses.weights.update(dict(mel=2.0, spectrum=1.0))
-    config.data.update(dict(level_db=-20.0, gain_db=(-12.0, 6.0)))
     config.optimizer.generator.warmup_steps = 100
     config.optimizer.ema_decay = 0.999
     config.checkpoint.update(dict(every_steps=250))

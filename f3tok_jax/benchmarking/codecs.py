@@ -103,8 +103,7 @@ def _in_jax(autoencoder: autoencoder_lib.Autoencoder, params: Any) -> _Made:
     codec, variables = codec_lib.Codec(autoencoder, params), {"params": params}
 
     def encode(waveform: np.ndarray) -> tuple[list[np.ndarray], list[float]]:
-        gains = codec.gains(waveform)
-        return codec.encode(list(waveform), gains=gains, batch_size=len(waveform)), gains
+        return codec.encode_with_gains(list(waveform), batch_size=len(waveform))
 
     def decode(found: tuple[list[np.ndarray], list[float]]) -> list[np.ndarray]:
         latents, gains = found

@@ -84,16 +84,15 @@ class Model:
     def silence_db(self) -> float:
         """Rms of what digital silence comes out as, dBFS."""
         silence = np.zeros(round(_SILENCE_SECONDS * self.codec.sample_rate), np.float32)
-        gains = self.codec.gains([silence])
-        (sound,) = self.codec.decode(self.codec.encode([silence], gains=gains), gains=gains)
+        latents, gains = self.codec.encode_with_gains([silence])
+        (sound,) = self.codec.decode(latents, gains=gains)
         power = float(np.mean(np.square(sound[: len(silence)], dtype=np.float64)))
         return max(10 * np.log10(power), _LEAST_DB) if power else _LEAST_DB
 
     def _encode(self, sounds: Waveforms) -> tuple[Waveforms, list[float]]:
         """Of each sound its latents, and its gain."""
-        gains = self.codec.gains(sounds)
         options = dict(batch_size=self._batch_size, expected=self._num_samples)
-        return self.codec.encode(sounds, gains=gains, **options), gains
+        return self.codec.encode_with_gains(sounds, **options)
 
     def _decode(
         self,

@@ -28,7 +28,6 @@ from f3tok_jax.exporting import forms
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import torch_weights
-from f3tok_jax.signal import level
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -254,9 +253,8 @@ class _Model:
         """Whole waveforms [b, n] to latents, each at the level of the model if it has one."""
         hop, num_samples = self._autoencoder.samples_per_latent, waveform.shape[1]
         scales = ()
-        if level_db := self._autoencoder.level_db:
-            options = dict(level_db=level_db, sample_rate=self._autoencoder.sample_rate)
-            gains = level.gains(waveform, mask, **options)
+        if self._autoencoder.level_db:
+            gains = self._autoencoder.gains(waveform, mask)
             waveform, scales = gains * waveform, (1.0 / gains[:, 0],)
         # All of a multiple of the hop that is known to be one, whatever n is.
         count = (num_samples + hop - 1) // hop

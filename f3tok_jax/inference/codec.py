@@ -132,10 +132,16 @@ class Codec:
         """
         gains = self.gains(waveforms) if gains is None else gains
         heard = [
-            waveform if gain == 1.0 else np.float32(gain) * waveform
-            for waveform, gain in zip(waveforms, gains, strict=True)
+            np.float32(gain) * waveform for waveform, gain in zip(waveforms, gains, strict=True)
         ]
         return self._encode(heard, batch_size=batch_size, expected=expected)
+
+    def encode_with_gains(
+        self, waveforms: Sequence[np.ndarray], **options: Any
+    ) -> tuple[list[np.ndarray], list[float]]:
+        """Latents of each waveform, and the gains that `decode` needs; see `encode`."""
+        gains = self.gains(waveforms)
+        return self.encode(waveforms, gains=gains, **options), gains
 
     def decode(
         self,
@@ -159,7 +165,7 @@ class Codec:
         """
         found = self._decode(latents, batch_size=batch_size, expected=expected)
         gains = np.ones(len(latents)) if gains is None else gains
-        return [_finite(_undone(one, gain)) for one, gain in zip(found, gains, strict=True)]
+        return [_finite(one / np.float32(gain)) for one, gain in zip(found, gains, strict=True)]
 
     def frames_of(self, latents: Sequence[np.ndarray], num_samples: Sequence[int], **fields: Any):
         """frames.Frames of latents that this autoencoder made."""
@@ -210,7 +216,7 @@ class Codec:
         Yields:
             [channels, k, latent_dim]: all latents of the sound padded with zeros to a whole number.
         """
-        blocks = (_multiplied(block, gain) for block in blocks)
+        blocks = (block * _by_channel(gain) for block in blocks)
         held = next(blocks, None)
         if held is None:
             return
@@ -268,22 +274,12 @@ class Codec:
                 first, held = decoded - late, held[:, chunk:]
                 decoded += chunk
                 sound = np.asarray(waveform)[:, max(0, -first) * hop : (arrived - first) * hop]
-                yield _finite(_undone(sound, gain))
+                yield _finite(sound / _by_channel(gain))
 
 
-def _multiplied(block: np.ndarray, gain: float | Sequence[float]) -> np.ndarray:
-    """A block [channels, k] by a gain, or by one for each channel."""
-    if np.all(np.equal(gain, 1.0)):
-        return block
-    return block * np.asarray(gain, np.float32).reshape(-1, 1)
-
-
-def _undone(sound: np.ndarray, gain: float | Sequence[float]) -> np.ndarray:
-    """Sound [n] without a gain, or [channels, k] without those of its channels."""
-    if np.all(np.equal(gain, 1.0)):
-        return sound
-    gain = np.asarray(gain, np.float32)
-    return sound / (gain[:, None] if gain.ndim else gain)
+def _by_channel(gain: float | Sequence[float]) -> np.ndarray:
+    """A gain, or one for each channel, for blocks [channels, k]."""
+    return np.asarray(gain, np.float32).reshape(-1, 1)
 
 
 def _finite(sound: np.ndarray) -> np.ndarray:

@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shards of sound into shards of latents."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+import functools
 import pathlib
-
-import numpy as np
 
 from data_pipelines.building import latent_writer
 from data_pipelines.reading import sources
@@ -58,12 +57,7 @@ def encode_shards(
         for name, folder in staged.sets(shards).items()
     }
     longest = max(sound.manifest.segment_length for sound in sets.values())
-
-    def encode(waveforms: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[float]]:
-        gains = codec.gains(waveforms)
-        options = dict(batch_size=batch_size, expected=longest)
-        return codec.encode(waveforms, gains=gains, **options), gains
-
+    encode = functools.partial(codec.encode_with_gains, batch_size=batch_size, expected=longest)
     written = []
     for name, sound in sets.items():
         folder = pathlib.Path(output) / name

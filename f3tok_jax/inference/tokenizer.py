@@ -150,8 +150,7 @@ class F3Tokenizer:
         rows, form = frames.split(waveform, rank=1, lengths=lengths, mask=mask)
         heard = [next(rates.resampled([row[None]], rate, self.sample_rate))[0] for row in rows]
         counts = [len(row) for row in rows]
-        gains = self.codec.gains(heard)
-        found = self.codec.encode(heard, gains=gains)
+        found, gains = self.codec.encode_with_gains(heard)
         return self.codec.frames_of(found, counts, sample_rate=rate, gains=gains, form=form)
 
     def decode(self, latents: frames.Frames | Array, **padding: Array) -> Array:

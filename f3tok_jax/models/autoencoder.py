@@ -114,6 +114,10 @@ class Autoencoder(nn.Module):
         reconstruction = self.latents_to_waveform(heard)
         return reconstruction[:, : waveform.shape[1]], latents
 
+    def gains(self, waveform: jax.Array, mask: jax.Array) -> jax.Array:
+        """[b, 1] float32: what brings each sound [b, n] to `level_db`; see level.gains."""
+        return level.gains(waveform, mask, level_db=self.level_db, sample_rate=self.sample_rate)
+
     def waveform_to_latents(self, waveform: jax.Array) -> jax.Array:
         """Clean latents of whole waveforms.
 

@@ -13,7 +13,6 @@ from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import lineage
-from f3tok_jax.signal import level
 from f3tok_jax.training import stage
 
 
@@ -133,8 +132,7 @@ class FrozenModels:
     def heard(self, batch: stage.Batch) -> jax.Array:
         """[b, n]: the waveforms of a batch as the autoencoder hears them, each crop at its level, and
         zero behind its end."""
-        options = dict(level_db=self.autoencoder.level_db, sample_rate=self.sound.sample_rate)
-        gains = level.gains(batch["waveform"], batch["mask"], **options)
+        gains = self.autoencoder.gains(batch["waveform"], batch["mask"])
         return jnp.where(batch["mask"], gains * batch["waveform"], 0.0)
 
     def frame_mask(self, batch: stage.Batch) -> jax.Array:

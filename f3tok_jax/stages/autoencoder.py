@@ -20,7 +20,6 @@ from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import lineage
-from f3tok_jax.signal import level
 from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
@@ -125,10 +124,7 @@ class Model:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The same as the model is used: it hears each crop at its level, and what comes out is
         brought back to that of the crop. In training the levels are those of config.data."""
-        options = dict(
-            level_db=self.autoencoder.level_db, sample_rate=self.config.model.sample_rate
-        )
-        gains = level.gains(batch["waveform"], batch["mask"], **options)
+        gains = self.autoencoder.gains(batch["waveform"], batch["mask"])
         heard = batch | {"waveform": gains * batch["waveform"]}
         waveform, reconstruction, latents = self.reconstruct(params, heard)
         return waveform / gains, reconstruction / gains, latents
