@@ -17,6 +17,7 @@ PRECISION = jax.lax.Precision.HIGH
 _MIN_POWER = 1e-14
 
 STFT_METHODS = ("auto", "matmul", "fft")
+MEL_SCALES = ("slaney", "htk")
 
 # From jax 0.11 on, an FFT of a CPU program that runs on one of XLA's threads waits for all of them,
 # itself included: on two cores the first step of training never ends (seen with 0.11.2). "auto" takes
@@ -204,13 +205,18 @@ def log10_mel(mel: jax.Array, *, floor: float = 1e-5) -> jax.Array:
 
 @functools.lru_cache(maxsize=64)
 def mel_filterbank(
-    sample_rate: int, n_fft: int, num_mels: int, *, unit_area: bool = True
+    sample_rate: int,
+    n_fft: int,
+    num_mels: int,
+    *,
+    unit_area: bool = True,
+    scale: str = "slaney",
 ) -> np.ndarray:
-    """Returns triangular filters, equally spaced on Slaney's mel scale.
+    """Returns triangular filters, equally spaced on a mel scale.
 
-    The scale is linear (200/3 Hz per mel) below 1 kHz and logarithmic above. With many bands and a
-    short transform some low bands lie between two bins and are zero; they add nothing to a
-    difference.
+    Slaney's is linear (200/3 Hz per mel) below 1 kHz and logarithmic above; HTK's is 2595 log10(1 +
+    Hz / 700). With many bands and a short transform some low bands lie between two bins and are zero;
+    they add nothing to a difference.
 
     Args:
         sample_rate: Hz.
@@ -218,13 +224,18 @@ def mel_filterbank(
         num_mels: bands between 0 Hz and half the sample rate.
         unit_area: True scales each triangle to area 1 over Hz (DAC); False leaves its peak at 1, so
             that a fixed floor of magnitudes lies some 40 dB lower.
+        scale: one of `MEL_SCALES`.
 
     Returns:
         [n_fft // 2 + 1, num_mels], float32, read-only.
 
-    Source: Slaney, Auditory Toolbox, 1998; with unit area the defaults of librosa.filters.mel.
+    Source: Slaney, Auditory Toolbox, 1998; with unit area the defaults of librosa.filters.mel. HTK's
+    without unit area are those of torchaudio.transforms.MelSpectrogram.
     """
-    edges = _mel_to_hz(np.linspace(0.0, hz_to_mel(sample_rate / 2), num_mels + 2))
+    if scale not in MEL_SCALES:
+        raise ValueError(f"the scale of mel filters must be one of {MEL_SCALES}, got {scale!r}")
+    to_mel, to_hz = (_hz_to_htk, _htk_to_hz) if scale == "htk" else (hz_to_mel, _mel_to_hz)
+    edges = to_hz(np.linspace(0.0, to_mel(sample_rate / 2), num_mels + 2))
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
@@ -251,6 +262,14 @@ def hz_to_mel(hz: float) -> float:
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, logarithmic)
+
+
+def _hz_to_htk(hz: float) -> float:
+    return 2595.0 * np.log10(1.0 + hz / 700.0)
+
+
+def _htk_to_hz(mel: np.ndarray) -> np.ndarray:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
 def _dft_auto(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
