@@ -117,7 +117,9 @@ def _base() -> ml_collections.ConfigDict:
         dict(
             # "folded", or "dac": the published geometry in plain convolutions, for a CPU or GPU. It
             # reads no fold; its widths are period_channels (32, 128, 512, 1024, 1024) and
-            # stft_channels 32. [chosen: folded fills the lanes of a TPU]
+            # stft_channels 32. Or "multi_frequency", X-Codec's, which has no periods and reads
+            # stft_windows (128, 256, 512, 1024, 2048, 4096) and stft_channels 512, the most of any
+            # layer. [chosen: folded fills the lanes of a TPU]
             kind="folded",
             periods=(2, 3, 5, 7, 11),  # samples [DAC]
             # Steps of a period row that become channels before the first layer. [measured: both
@@ -148,6 +150,8 @@ def _base() -> ml_collections.ConfigDict:
             # has its weight's share of a norm of 1, as in EnCodec's balancer, of every batch by
             # itself. [DAC]
             balance="weights",
+            # What the players ask of logits: "least_squares", or "hinge", as LoSATok. [DAC]
+            game="least_squares",
             # Tell adversarial and feature_matching apart in train/sound_gradient: one more pull-back
             # through the discriminators. [chosen: their sum, game, costs nothing]
             split_game=False,

@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of the two players of adversarial training, least squares, and of their features.
+"""Losses of the two players of adversarial training, in either game, and of their features.
+
+Least squares: real towards 1 and generated towards 0 (arXiv 1611.04076; DAC). Hinge: real above 1 and
+generated below -1, beyond which nothing more is asked (arXiv 1705.02894). The generator is asked for what
+real sound is said to be; by hinge as in EnCodec and X-Codec, while the original asks it for more and more.
 
 Maps [stack, *places, b, c] hold one map per entry of a stack of discriminators, or of bands of one,
 and come, as logits [stack, *places, b] do, with their valid places, bool [stack, *places, b]. An
@@ -8,7 +12,7 @@ example's loss is the mean over its valid places, map by map, so that a map's le
 padding do not count. Examples are added with `example_weights` [b], 0 for one without sound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,42 +20,52 @@ import jax.numpy as jnp
 from f3tok_jax.losses import reconstruction
 
 Maps = Sequence[Sequence[jax.Array]]  # per stack of discriminators
+GAMES = ("least_squares", "hinge")
 
 
-def lsgan_discriminator(
+def discriminator_loss(
     real_logits: Sequence[jax.Array],
     fake_logits: Sequence[jax.Array],
     valid: Sequence[jax.Array],
     example_weights: jax.Array,
+    *,
+    game: str,
 ) -> reconstruction.Loss:
-    """Least-squares loss of the discriminators: real towards 1, generated towards 0.
+    """The discriminators' loss.
 
     Args:
         real_logits: one array [stack, *places, b] per stack.
         fake_logits: the same for the generated sound.
         valid: of the same shapes.
         example_weights: [b].
+        game: one of GAMES.
 
     Returns:
         (sum, weight): means over logits, summed over discriminators and over weighted examples; the
         weight is that of all examples.
     """
     _check_lists(real_logits, fake_logits, valid)
+    of_real, of_fake = _rules(game)
     each = [
-        _logits_means(jnp.square(real.astype(jnp.float32) - 1.0), where)
-        + _logits_means(jnp.square(fake.astype(jnp.float32)), where)
+        _logits_means(of_real(real.astype(jnp.float32)), where)
+        + _logits_means(of_fake(fake.astype(jnp.float32)), where)
         for real, fake, where in zip(real_logits, fake_logits, valid)
     ]
     return _weighted(each, example_weights)
 
 
-def lsgan_generator(
-    fake_logits: Sequence[jax.Array], valid: Sequence[jax.Array], example_weights: jax.Array
+def generator_loss(
+    fake_logits: Sequence[jax.Array],
+    valid: Sequence[jax.Array],
+    example_weights: jax.Array,
+    *,
+    game: str,
 ) -> reconstruction.Loss:
-    """Least-squares loss of the generator: generated sound towards 1; arguments as above."""
+    """The generator's loss, of what they say of generated sound; arguments as above."""
     _check_lists(fake_logits, valid)
+    of_real, _ = _rules(game)
     each = [
-        _logits_means(jnp.square(fake.astype(jnp.float32) - 1.0), where)
+        _logits_means(of_real(fake.astype(jnp.float32)), where)
         for fake, where in zip(fake_logits, valid)
     ]
     return _weighted(each, example_weights)
@@ -88,6 +102,15 @@ def feature_matching(
             difference = jnp.abs(real - fake.astype(jnp.float32)).sum(axis=-1)
             each.append(weight / real.shape[-1] * _means(difference, where))
     return _weighted(each, example_weights)
+
+
+def _rules(game: str) -> tuple[Callable[[jax.Array], jax.Array], ...]:
+    """What each of the logits adds: those of real sound, and those of generated sound."""
+    if game == "least_squares":
+        return (lambda x: jnp.square(x - 1.0)), jnp.square
+    if game == "hinge":
+        return (lambda x: jax.nn.relu(1.0 - x)), (lambda x: jax.nn.relu(1.0 + x))
+    raise ValueError(f"the game must be one of {GAMES}, got {game!r}")
 
 
 def _logits_means(values: jax.Array, valid: jax.Array) -> jax.Array:

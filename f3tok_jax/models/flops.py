@@ -14,6 +14,7 @@ import math
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models.discriminators import bands as bands_lib
 from f3tok_jax.models.discriminators import dac
+from f3tok_jax.models.discriminators import frequencies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,14 @@ def decoder(model: autoencoder_lib.Autoencoder, latents: int) -> Forward:
 
 def discriminators(config, num_samples: int) -> Forward:
     """Of one sound of so many samples; `config` has the fields of Discriminators."""
-    by_kind = {"folded": (_folded_period, _folded_bands), "dac": (_dac_period, _dac_bands)}
+    by_kind = {
+        "folded": (_folded_period, _folded_bands),
+        "dac": (_dac_period, _dac_bands),
+        "multi_frequency": (None, _multi_frequency),
+    }
     of_period, of_bands = by_kind[config.kind]
-    parts = [of_period(config, period, num_samples) for period in config.periods]
+    periods = config.periods if of_period else ()
+    parts = [of_period(config, period, num_samples) for period in periods]
     parts += [of_bands(config, window, num_samples) for window in config.stft_windows]
     return Forward(2.0 * sum(first for first, _ in parts), 2.0 * sum(others for _, others in parts))
 
@@ -159,3 +165,15 @@ def _dac_bands(config, window: int, num_samples: int) -> tuple[float, float]:
             width, bins = config.stft_channels, outputs
         total += bins
     return first, others + pairs(frames, 3, 1, 1) * pairs(total, 3, 1, 1) * config.stft_channels
+
+
+def _multi_frequency(config, window: int, num_samples: int) -> tuple[float, float]:
+    sizes = [-(-num_samples * bands_lib.HOPS_PER_WINDOW // window), window // 2]
+    following = [*frequencies.widths(window, config.stft_channels), 1]
+    products, width = [], 2
+    for after, stride in zip(following, [*frequencies.STRIDES, 1]):
+        outputs = [-(-size // stride) for size in sizes]
+        met = math.prod(pairs(one, 3, stride, 1, two) for one, two in zip(outputs, sizes))
+        products.append(met * width * after)
+        width, sizes = after, outputs
+    return products[0], sum(products[1:])

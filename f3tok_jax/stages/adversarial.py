@@ -22,13 +22,14 @@ NORM = "sound_gradient/{loss}"
 
 
 def validate(config: ml_collections.ConfigDict, source: str) -> None:
-    """Refuses a kind, a balance or a floor that there cannot be."""
+    """Refuses a kind, a balance, a game or a floor that there cannot be."""
     losses = config.losses
     discriminators_lib.Discriminators(**config.discriminators).check_kind()
-    if losses.balance not in BALANCES:
-        raise ValueError(
-            f"config.losses.balance must be one of {BALANCES}, got {losses.balance!r} ({source})"
-        )
+    for name, allowed in (("balance", BALANCES), ("game", adversarial_losses.GAMES)):
+        if losses[name] not in allowed:
+            raise ValueError(
+                f"config.losses.{name} must be one of {allowed}, got {losses[name]!r} ({source})"
+            )
     if not losses.mel_floor > 0:
         raise ValueError(
             f"config.losses.mel_floor must be greater than 0, got {losses.mel_floor} ({source})"
@@ -111,8 +112,8 @@ def gradients(
     def generator_loss(fake, chosen):
         logits = [maps[-1] for maps in fake]
         terms = {
-            "adversarial": lambda: adversarial_losses.lsgan_generator(
-                logits, of_logits, example_weights
+            "adversarial": lambda: adversarial_losses.generator_loss(
+                logits, of_logits, example_weights, game=losses.game
             ),
             "feature_matching": lambda: adversarial_losses.feature_matching(
                 real, fake, valid, discriminators.map_weights, example_weights
@@ -123,8 +124,9 @@ def gradients(
         return total / num_examples, metrics
 
     def discriminator_loss(real, fake):
-        total, weight = adversarial_losses.lsgan_discriminator(
-            [maps[-1] for maps in real], [maps[-1] for maps in fake], of_logits, example_weights
+        logits = [[maps[-1] for maps in sound] for sound in (real, fake)]
+        total, weight = adversarial_losses.discriminator_loss(
+            *logits, of_logits, example_weights, game=losses.game
         )
         return total / num_examples, {"discriminator": (total, weight)}
 

@@ -64,10 +64,10 @@ class PeriodDiscriminators(nn.Module):
             first = np.arange(period)[:, None] + np.arange(x.shape[2])[None] * step_samples
             is_valid = first[None] < num_samples[:, None, None]
             x = jnp.where(is_valid[..., None], stacked_layers.leaky_relu(x), 0)
-            maps.append(_as_stack(x))
-            valid.append(_as_stack(is_valid[..., None])[..., 0])
+            maps.append(stacked_layers.as_stack(x))
+            valid.append(stacked_layers.as_stack(is_valid[..., None])[..., 0])
         x = nn.Conv(1, (3,), padding=1, name=f"{period}_logits")(x.astype(jnp.float32))
-        return [*maps, _as_stack(x)[..., 0]], [*valid, valid[-1]]
+        return [*maps, stacked_layers.as_stack(x)[..., 0]], [*valid, valid[-1]]
 
 
 class STFTDiscriminators(nn.Module):
@@ -98,7 +98,7 @@ class STFTDiscriminators(nn.Module):
 
         def stack(x):  # a map [b, frames, bins, c] and which of its places are valid
             is_valid = jnp.broadcast_to(of_sound[:, :, None, None], (*x.shape[:3], 1))
-            return _as_stack(x), _as_stack(is_valid)[..., 0]
+            return stacked_layers.as_stack(x), stacked_layers.as_stack(is_valid)[..., 0]
 
         spectrum = kept(spectrum).astype(self.compute_dtype)
         maps, last = [], []
@@ -120,8 +120,3 @@ class STFTDiscriminators(nn.Module):
         logits, is_valid = stack(nn.Conv(1, (3, 3), padding=1, name=f"{window}_logits")(x))
         maps.append((logits[..., 0], is_valid))
         return [values for values, _ in maps], [is_valid for _, is_valid in maps]
-
-
-def _as_stack(x: jax.Array) -> jax.Array:
-    """A map [b, *places, c] as a stack of one entry: [1, *places, b, c]."""
-    return jnp.moveaxis(x, 0, -2)[None]

@@ -1,15 +1,16 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The discriminators of adversarial training: multi-period and multi-band complex STFT.
+"""The discriminators of adversarial training: multi-period and multi-band complex STFT, or others.
 
-Both look at what descript-audio-codec's (DAC) look at. Kind "dac" computes it as published, with
+Two kinds look at what descript-audio-codec's (DAC) look at. Kind "dac" computes it as published, with
 plain convolutions (dac.py). Kind "folded" is for TPUs: the published ones keep 1 to 32 channels on
 long maps, a quarter or less of a TPU's 128 lanes, so here neighbouring steps of a period's row, and
 neighbouring bins and frames of a spectrum, become channels first, and fewer, wider layers follow,
 with nearly the same receptive fields. Periods, and the bands of a window, which then have equal
 shapes, are computed as one stack (stacked_layers.py): the TPU compiler takes a fraction of the time
-of a convolution per discriminator, and a CPU differentiates matrix products fast. Weight norm, which
-DAC has, is left out of both kinds.
+of a convolution per discriminator, and a CPU differentiates matrix products fast. Kind
+"multi_frequency" is X-Codec's, of magnitudes alone (frequencies.py). Weight norm, which the published
+ones have, is left out of all kinds.
 """
 
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ import jax.numpy as jnp
 
 from f3tok_jax.models.discriminators import bands as bands_lib
 from f3tok_jax.models.discriminators import dac
+from f3tok_jax.models.discriminators import frequencies
 from f3tok_jax.models.discriminators import periods as periods_lib
 
-KINDS = ("folded", "dac")
+KINDS = ("folded", "dac", "multi_frequency")
 
 _PEAK = 0.8  # that a waveform is scaled to (DAC)
 # Below this peak (-60 dBFS) a waveform is not raised further: DAC's 1e-9 would amplify silence, and
@@ -34,6 +36,8 @@ _DAC_LAYERS = 5  # of a period discriminator, and of every band of an STFT one, 
 class Discriminators(nn.Module):
     """All discriminators side by side.
 
+    Kind "multi_frequency" reads stft_windows and stft_channels alone.
+
     Attributes:
         periods: samples; one discriminator each.
         period_fold: steps of a row that become channels before the first layer; folded.
@@ -42,7 +46,8 @@ class Discriminators(nn.Module):
         stft_windows: samples; one discriminator each. The hop is a quarter.
         stft_bands: increasing edges as fractions of the Nyquist frequency, from 0 to 1.
         stft_fold: neighbouring bins that become channels before the first layer; folded.
-        stft_channels: width of the layers of an STFT discriminator; DAC's have 32.
+        stft_channels: width of the layers of an STFT discriminator; DAC's have 32. Of kind
+            "multi_frequency" the most of any, as published 512.
         compute_dtype: of the layers; preparation and STFT are float32, parameters float32.
         kind: one of KINDS.
     """
@@ -69,8 +74,11 @@ class Discriminators(nn.Module):
         """Per stack, what each map of an entry weighs in feature matching.
 
         DAC sums over layers, bands and discriminators: 5 layers of everything. The folded kind has
-        fewer, which together weigh as much: base's 60 maps as DAC's 100.
+        fewer, which together weigh as much: base's 60 maps as DAC's 100. Those of multi_frequency are
+        summed as DAC's; X-Codec takes their mean, and how LoSATok adds them is not known.
         """
+        if self.kind == "multi_frequency":
+            return [1.0] * len(self.stft_windows)
         if self.kind == "dac":
             return [1.0] * (len(self.periods) + len(self.stft_windows))
         of_periods = [_DAC_LAYERS / len(self.period_channels)] * bool(self.periods)
@@ -87,7 +95,7 @@ class Discriminators(nn.Module):
             num_samples: [b], valid samples of every example; None where all are.
 
         Returns:
-            One list per stack: the periods, then each window's bands; of kind "dac" each
+            One list per stack: the periods, then each window's bands; of the other kinds each
             discriminator is one of its own. Its feature maps [stack, *places, b, c] in the compute
             dtype, then, last, the logits [stack, *places, b] in float32. And, in the same lists,
             which places are valid: [stack, *places, b], bool. Where they are not, as where entries
@@ -108,6 +116,15 @@ class Discriminators(nn.Module):
 
     def _kinds(self) -> list[nn.Module]:
         """The period discriminators and the STFT ones, where there are any."""
+        if self.kind == "multi_frequency":
+            return [
+                frequencies.MultiFrequencyDiscriminators(
+                    windows=self.stft_windows,
+                    channels=self.stft_channels,
+                    compute_dtype=self.compute_dtype,
+                    name="stft",
+                )
+            ]
         make_periods, make_stft = dac.PeriodDiscriminators, dac.STFTDiscriminators
         fold_periods, fold_stft = {}, {}
         if self.kind == "folded":

@@ -199,6 +199,11 @@ def products(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     return jnp.einsum("s...c,scd->s...d", jnp.concatenate(seen, axis=-1), kernel)
 
 
+def as_stack(x: jax.Array) -> jax.Array:
+    """A map [b, *places, c] of one discriminator as a stack of one entry: [1, *places, b, c]."""
+    return jnp.moveaxis(x, 0, -2)[None]
+
+
 def pad_to(x: jax.Array, length: int = 0, *, axis: int, multiple: int = 1) -> jax.Array:
     """Zeros at the end of `axis` up to `length`, or up to a multiple."""
     missing = max(length - x.shape[axis], 0) or -x.shape[axis] % multiple

@@ -2,12 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses of the two players, in values by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from f3tok_jax.losses import adversarial as adversarial_losses
+
+_discriminators = functools.partial(adversarial_losses.discriminator_loss, game="least_squares")
+_generator = functools.partial(adversarial_losses.generator_loss, game="least_squares")
 
 
 def _whole(maps):
@@ -18,11 +23,40 @@ def test_least_squares_values():
     real = [jnp.full((1, 3, 4), 0.5), jnp.full((1, 2, 5, 4), 2.0)]
     fake = [jnp.full((1, 3, 4), 0.25), jnp.full((1, 2, 5, 4), 1.0)]
     valid, ones = [jnp.ones(x.shape, bool) for x in real], jnp.ones(4)
-    value, weight = adversarial_losses.lsgan_discriminator(real, fake, valid, ones)
+    value, weight = _discriminators(real, fake, valid, ones)
     assert float(value / weight) == pytest.approx(0.25 + 0.0625 + 1.0 + 1.0)
     assert weight == 4.0
-    value, weight = adversarial_losses.lsgan_generator(fake, valid, ones)
+    value, weight = _generator(fake, valid, ones)
     assert float(value / weight) == pytest.approx(0.75**2)
+
+
+def test_hinge_values():
+    rng = np.random.default_rng(0)
+    real, fake = ([rng.normal(0, 2, (2, 3, 4)), rng.normal(0, 2, (1, 5, 4))] for _ in range(2))
+    valid, ones = [np.ones(x.shape, bool) for x in real], jnp.ones(4)
+    # The mean over logits, summed over the entries of a stack.
+    mean = lambda side, rule: sum(rule(x).mean(axis=(1, 2)).sum() for x in side)
+    above = mean(real, lambda x: np.maximum(1 - x, 0))
+    value, weight = _discriminators(real, fake, valid, ones, game="hinge")
+    expected = above + mean(fake, lambda x: np.maximum(1 + x, 0))
+    assert float(value / weight) == pytest.approx(expected, rel=1e-6)
+    value, weight = _generator(fake, valid, ones, game="hinge")
+    expected = mean(fake, lambda x: np.maximum(1 - x, 0))
+    assert float(value / weight) == pytest.approx(expected, rel=1e-6)
+
+
+def test_by_hinge_who_is_told_apart_teaches_nothing_more():
+    logits, valid, ones = (
+        [jnp.array([[[-1.5, 0.5, 2.0]]])],
+        [jnp.ones((1, 1, 3), bool)],
+        jnp.ones(3),
+    )
+    gradient = jax.grad(lambda *both: _discriminators(*both, valid, ones, game="hinge")[0], (0, 1))
+    of_real, of_fake = gradient(logits, logits)
+    np.testing.assert_array_equal(of_real[0][0, 0], [-1, -1, 0])
+    np.testing.assert_array_equal(of_fake[0][0, 0], [0, 1, 1])
+    of_fake = jax.grad(lambda fake: _generator(fake, valid, ones, game="hinge")[0])(logits)
+    np.testing.assert_array_equal(of_fake[0][0, 0], [-1, -1, 0])
 
 
 def test_only_valid_places_are_judged_and_examples_weigh_as_told():
@@ -32,10 +66,10 @@ def test_only_valid_places_are_judged_and_examples_weigh_as_told():
     real = [by_example([1.5, 9, 9], [1.0, 2.0, 9], [9, 9, 9])]
     fake = [by_example([0.5, 7, 7], [0.0, 1.0, 7], [7, 7, 7])]
     weights = jnp.array([0.5, 1.0, 0.0])
-    value, weight = adversarial_losses.lsgan_discriminator(real, fake, valid, weights)
+    value, weight = _discriminators(real, fake, valid, weights)
     assert weight == 1.5
     assert float(value) == pytest.approx(0.5 * (0.25 + 0.25) + (0.5 + 0.5))
-    value, _ = adversarial_losses.lsgan_generator(fake, valid, weights)
+    value, _ = _generator(fake, valid, weights)
     assert float(value) == pytest.approx(0.5 * 0.25 + 0.5)
     real_map, fake_map = (jnp.where(valid[0], x[0], 0.0)[..., None] for x in (real, fake))
     maps = ([[real_map, real[0]]], [[fake_map, fake[0]]], [[valid[0], valid[0]]])
@@ -76,6 +110,8 @@ def test_feature_matching_leaves_out_the_logits_and_detaches_the_real_side():
 def test_discriminator_lists_must_match():
     one, valid = jnp.ones((1, 1, 1)), jnp.ones((1, 1, 1), bool)
     with pytest.raises(ValueError, match="got 1 and 2 and 1"):
-        adversarial_losses.lsgan_discriminator([one], [one] * 2, [valid], jnp.ones(1))
+        _discriminators([one], [one] * 2, [valid], jnp.ones(1))
     with pytest.raises(ValueError, match="not empty"):
-        adversarial_losses.lsgan_generator([], [], jnp.ones(1))
+        _generator([], [], jnp.ones(1))
+    with pytest.raises(ValueError, match="one of .*'hinge'.*, got 'wasserstein'"):
+        _generator([one], [valid], jnp.ones(1), game="wasserstein")

@@ -80,12 +80,14 @@ def test_an_autoencoder_needs_the_products_of_its_layers(preset):
     assert flops.decoder(model, latents).total == pytest.approx(found, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind, rel", [("dac", 1e-6), ("folded", None)])
+@pytest.mark.parametrize("kind, rel", [("dac", 1e-6), ("multi_frequency", 1e-6), ("folded", None)])
 def test_discriminators_need_the_products_of_their_layers(kind, rel):
     config = recipe.get_config("tiny").discriminators
     config.kind = kind
     if kind == "dac":
         config.update(dict(period_channels=(4, 8, 8, 8, 16), stft_channels=4))
+    if kind == "multi_frequency":
+        config.stft_channels = 64
     num_samples = 2**13
     module = discriminators_lib.Discriminators(**config)
     sound = jax.ShapeDtypeStruct((1, num_samples), jnp.float32)

@@ -176,8 +176,39 @@ def test_nothing_branches_where_the_discriminators_play_from_the_first_step_on(s
     assert sum(equation.primitive.name == "cond" for equation in program.eqns) == branches
 
 
-def test_a_choice_that_there_is_not_is_refused():
+def test_the_players_play_the_game_that_they_are_told():
+    """By discriminators whose logits are the samples, times the one weight that they have."""
+
+    def apply(variables, sound, num_samples):
+        del num_samples
+        logits = variables["params"] * sound.T[None]
+        return [[logits[..., None], logits]], [[jnp.ones(logits.shape, bool)] * 2]
+
+    module = types.SimpleNamespace(apply=apply, map_weights=[1.0])
     config = recipe.get_config("tiny")
-    config.losses.balance = "norms"
-    with pytest.raises(ValueError, match=r"balance must be one of .* got 'norms' \(here\)"):
+    config.losses.update(dict(adversarial_crop=0, split_game=True, game="hinge"))
+    real, fake = jnp.array([[0.5, 2.0]]), jnp.array([[-2.0, 0.5]])
+    at_sound, of_params, metrics = adversarial.gradients(
+        jnp.float32(1.0),
+        *(real, fake, jnp.zeros(1, jnp.int32), jnp.array([2]), jnp.int32(2)),
+        discriminators=module,
+        losses=config.losses,
+    )
+    losses = {name: float(total / weight) for name, (total, weight) in metrics.items()}
+    assert losses == {
+        "discriminator": (0.5 + 0 + 0 + 1.5) / 2,
+        "adversarial": (3 + 0.5) / 2,
+        "feature_matching": (2.5 + 1.5) / 2,
+    }
+    np.testing.assert_allclose(at_sound["adversarial"], [[-0.5, -0.5]])
+    # d/dw of max(0, 1 - 0.5 w) / 2 + max(0, 1 + 0.5 w) / 2; of the others nothing is asked.
+    assert of_params == pytest.approx(-0.25 + 0.25)
+
+
+@pytest.mark.parametrize("name, value", [("balance", "norms"), ("game", "chess")])
+def test_a_choice_that_there_is_not_is_refused(name, value):
+    config = recipe.get_config("tiny")
+    config.losses[name] = value
+    message = rf"losses.{name} must be one of .* got '{value}' \(here\)"
+    with pytest.raises(ValueError, match=message):
         adversarial.validate(config, "here")
