@@ -175,6 +175,17 @@ def test_mel_filterbank_equals_its_definition():
     )
 
 
+def test_mels_of_htk_are_equally_spaced_in_the_logarithm_of_hertz():
+    filters = spectra.mel_filterbank(16_000, 512, 64, unit_area=False, scale="htk")
+    edges = 700 * ((1 + 8000 / 700) ** (np.arange(66) / 65) - 1)
+    hz = np.arange(257) * 16_000 / 512
+    for band in (0, 20, 63):
+        expected = np.interp(hz, edges[band : band + 3], [0, 1, 0])
+        np.testing.assert_allclose(filters[:, band], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="the scale of mel filters must be one of .* got 'bark'"):
+        spectra.mel_filterbank(16_000, 512, 64, scale="bark")
+
+
 def test_mel_spectrogram_finds_a_tone():
     time = np.arange(16_000) / 16_000
     tone = jnp.asarray(np.sin(2 * np.pi * 3000 * time), jnp.float32)
