@@ -73,7 +73,7 @@ def attend(
         query: [b, h, t, d], as it leaves its projection.
         key: [b, g, t, d], likewise.
         value: [b, g, t, d].
-        preparation: norms and rotation of queries and keys.
+        preparation: norms and rotation of queries and keys, where there are any.
         segments: [b, t] int32, i sees its own segment only; None for one segment.
         kind: of attention.
 
@@ -233,7 +233,8 @@ def rows(
     epsilon = None if preparation.scales is None else preparation.epsilon
     scales = preparation.scales or (jnp.ones((width,), jnp.float32),) * 2
     shape = attention_tiles.Shape(kind.causal, kind.window, epsilon, TOTAL, interpret)
-    cosines, sines = (along(angles)[:, 0] for angles in preparation.rotation)
+    by_nothing = (jnp.ones((1, 1, length, width)), jnp.zeros((1, 1, length, width)))
+    cosines, sines = (along(angles)[:, 0] for angles in preparation.rotation or by_nothing)
     angle = ("batch" if cosines.shape[0] > 1 else None, None, None)
 
     def local(query, key, value, query_scale, key_scale, cosines, sines, segments):

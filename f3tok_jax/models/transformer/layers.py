@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of a transformer: products with gathered kernels, a norm, a rotation, and layouts."""
+"""Layers of a transformer: products with gathered kernels, norms, a rotation, and layouts."""
 
 from collections.abc import Callable
 import functools
@@ -127,6 +127,22 @@ class RMSNorm(nn.Module):
         return normalize(x, norm_scale(self, x.shape[-1], "embed"), self.epsilon)
 
 
+class LayerNorm(nn.Module):
+    """Standardises the last axis, in float32, scales and shifts."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x):
+        full = x.astype(jnp.float32)
+        centred = full - jnp.mean(full, -1, keepdims=True)
+        scale = norm_scale(self, x.shape[-1], "embed")
+        init = nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))
+        bias = self.param("bias", init, scale.shape, jnp.float32).astype(jnp.float32)
+        bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return (normalize(centred, scale, self.epsilon) + bias).astype(x.dtype)
+
+
 class HeadScale(nn.Module):
     """The scale [head_dim] of a norm over each head, for whoever computes it; an RMSNorm's."""
 
@@ -156,12 +172,12 @@ class Preparation:
     """What happens to queries and keys between their projections and attention.
 
     Attributes:
-        rotation: cosines and sines [b or 1, 1, t, head_dim] float32.
+        rotation: cosines and sines [b or 1, 1, t, head_dim] float32; None without one.
         scales: [head_dim] float32 each, of the norms of queries and keys; None without norms.
         epsilon: of the norms.
     """
 
-    rotation: tuple[jax.Array, jax.Array]
+    rotation: tuple[jax.Array, jax.Array] | None
     scales: tuple[jax.Array, jax.Array] | None
     epsilon: float = flax.struct.field(pytree_node=False)
 
@@ -170,7 +186,9 @@ class Preparation:
         if self.scales is not None:
             query = normalize(query, self.scales[0], self.epsilon)
             key = normalize(key, self.scales[1], self.epsilon)
-        return rotate(query, *self.rotation), rotate(key, *self.rotation)
+        if self.rotation is not None:
+            query, key = rotate(query, *self.rotation), rotate(key, *self.rotation)
+        return query, key
 
 
 def rotate(x: jax.Array, cosines: jax.Array, sines: jax.Array) -> jax.Array:

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The transformer of the language model, the representation encoder and the flow head.
+"""The transformer of the language model, the representation and semantic encoders and the flow head.
 
 Logical axes of its parameters: layers, embed, heads, kv_heads, hidden; of its activations: batch,
 time, embed, heads, kv_heads, hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any
@@ -20,6 +20,9 @@ from f3tok_jax.models.transformer import attention as attention_lib
 from f3tok_jax.models.transformer import cache as cache_lib
 from f3tok_jax.models.transformer import layers
 
+# "llama": RMSNorm, rotated queries and keys, SwiGLU. "vit": LayerNorm, GELU, biases everywhere; where
+# positions are is in what goes in.
+BLOCKS = ("llama", "vit")
 ATTENTIONS = ("causal", "bidirectional")
 COMPUTE_DTYPES = ("bfloat16", "float32")
 
@@ -56,7 +59,8 @@ class _Fields(nn.Module):
     num_heads: int
     num_kv_heads: int  # a divisor of num_heads
     head_dim: int
-    rope_theta: float = 10_000.0
+    block: str = "llama"  # one of BLOCKS
+    rope_theta: float = 10_000.0  # of "llama"
     norm_epsilon: float = 1e-6
     qk_norm: bool = False  # RMSNorm over each head of queries and keys (Qwen3)
     qkv_bias: bool = False  # biases of the projections before attention (Qwen2)
@@ -75,7 +79,7 @@ class _Fields(nn.Module):
 
 
 class Transformer(_Fields):
-    """RMSNorm, rotary grouped-query attention and SwiGLU, with a last RMSNorm; no embeddings.
+    """Norm, grouped-query attention, norm, feed-forward, and a last norm; no embeddings.
 
     Parameters are float32, or whatever the caller gives; products are in `compute_dtype`; norms,
     rotations and softmax in float32. Layers are scanned: every parameter has a leading axis
@@ -85,7 +89,8 @@ class Transformer(_Fields):
     Fields are those of the config below a transformer's section, in `_Fields`.
 
     Source: the blocks of Llama (arXiv 2302.13971), Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv
-    2505.09388), whose weights load.
+    2505.09388), and of the vision transformer (arXiv 2010.11929) as Dasheng (arXiv 2406.06992) has
+    them, whose weights load.
     """
 
     def setup(self):
@@ -104,7 +109,7 @@ class Transformer(_Fields):
             unroll=self.num_layers if self.unrolled else 1,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(**self.fields())
-        self.final_norm = layers.RMSNorm(self.norm_epsilon)
+        self.final_norm = _norm(self)
 
     def __call__(
         self, x: jax.Array, *, positions: jax.Array | None = None, segments: jax.Array | None = None
@@ -113,8 +118,8 @@ class Transformer(_Fields):
 
         Args:
             x: [b, t, width].
-            positions: [b, t] int32, for the rotation alone; default 0, 1, ...: only differences
-                matter, so that packed segments need none.
+            positions: [b, t] int32, for the rotation alone, where there is one; default 0, 1, ...:
+                only differences matter, so that packed segments need none.
             segments: [b, t] int32; a position attends to its own segment only. 0 is padding, whose
                 output means nothing.
 
@@ -193,8 +198,10 @@ class Transformer(_Fields):
     def _enter(self, x: jax.Array) -> jax.Array:
         return layers.in_rows(x.astype(self.compute_dtype), *_STREAM)
 
-    def _rotation(self, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _rotation(self, positions: jax.Array) -> tuple[jax.Array, jax.Array] | None:
         """Cosines and sines [b or 1, 1, t, head_dim] of the angles of `positions`, each twice."""
+        if self.block != "llama":
+            return None
         exponents = jnp.arange(0, self.head_dim, 2, dtype=jnp.float32) / self.head_dim
         frequencies = jnp.float32(self.rope_theta) ** -exponents
         angles = positions.astype(jnp.float32)[:, None, :, None] * frequencies[None, None, None]
@@ -255,6 +262,7 @@ def check_shape(model) -> None:
     if model.window < 0:
         raise ValueError(f"transformer window must be at least 0 (for all), got {model.window}")
     for name, allowed in (
+        ("block", BLOCKS),
         ("attention", ATTENTIONS),
         ("remat", REMATS),
         ("compute_dtype", COMPUTE_DTYPES),
@@ -279,7 +287,8 @@ def forward_flops(model, length: int, *, segments: int = 1) -> tuple[float, floa
             fewest that there can be.
     """
     queries, values = model.num_heads * model.head_dim, model.num_kv_heads * model.head_dim
-    weights = model.width * (2 * queries + 2 * values + 3 * model.hidden_width)
+    products = 3 if getattr(model, "block", "llama") == "llama" else 2  # with the hidden layer
+    weights = model.width * (2 * queries + 2 * values + products * model.hidden_width)
     pairs = segments * _num_pairs(model, length / segments)
     return 2.0 * model.num_layers * weights * length, 4.0 * model.num_layers * queries * pairs
 
@@ -296,11 +305,11 @@ class _Block(_Fields):
 
     @nn.compact
     def __call__(self, x, memory, shared):
-        norm = layers.RMSNorm(self.norm_epsilon, name="attention_norm")
+        norm = _norm(self, name="attention_norm")
         attention = _Attention(**self.fields(), name="attention")
         attended, memory = attention(_unfused(norm(x)), memory, shared)
         x = layers.in_rows(x + attended, *_STREAM)
-        norm = layers.RMSNorm(self.norm_epsilon, name="feed_forward_norm")
+        norm = _norm(self, name="feed_forward_norm")
         x = x + _FeedForward(**self.fields(), name="feed_forward")(_unfused(norm(x)))
         return layers.in_rows(x, *_STREAM), memory
 
@@ -340,6 +349,7 @@ class _Attention(_Fields):
         output = layers.FromHeads(
             self.width,
             axes=("heads", "embed"),
+            use_bias=self.block == "vit",
             init_scale=_residual_scale(self.num_layers),
             compute_dtype=self.compute_dtype,
             name="output",
@@ -358,7 +368,7 @@ class _Attention(_Fields):
             num_heads * self.head_dim,
             num_heads=num_heads,
             axes=("embed", axis_name),
-            use_bias=self.qkv_bias,
+            use_bias=self.qkv_bias or self.block == "vit",
             compute_dtype=self.compute_dtype,
             name=name,
         )
@@ -367,26 +377,41 @@ class _Attention(_Fields):
 
 
 class _FeedForward(_Fields):
-    """SwiGLU."""
+    """SwiGLU, or one layer of exact GELU."""
 
     @nn.compact
     def __call__(self, x):
-        dtype = self.compute_dtype
-        into = functools.partial(layers.Linear, axes=("embed", "hidden"), compute_dtype=dtype)
-        if self.has_variable("params", _name(_GATES)):
-            both = _unfused(into(2 * self.hidden_width, name=_name(_GATES))(x))
-            gate, up = jnp.split(both, 2, axis=-1)
+        dtype, use_bias = self.compute_dtype, self.block == "vit"
+        into = functools.partial(
+            layers.Linear, axes=("embed", "hidden"), compute_dtype=dtype, use_bias=use_bias
+        )
+        if self.block == "vit":
+            up = _kept(into(self.hidden_width, name="up")(x), _HIDDEN)
+            hidden = nn.gelu(up, approximate=False)
         else:
-            gate, up = (_kept(into(self.hidden_width, name=name)(x), _HIDDEN) for name in _GATES)
-        hidden = layers.constrain(nn.silu(gate) * up, "batch", "time", "hidden")
+            gate, up = self._gates(x, into)
+            hidden = nn.silu(gate) * up
+        hidden = layers.constrain(hidden, "batch", "time", "hidden")
         down = layers.Linear(
             self.width,
             axes=("hidden", "embed"),
+            use_bias=use_bias,
             init_scale=_residual_scale(self.num_layers),
             compute_dtype=dtype,
             name="down",
         )
         return down(hidden)
+
+    def _gates(self, x: jax.Array, into: Callable[..., layers.Linear]) -> tuple[jax.Array, ...]:
+        if self.has_variable("params", _name(_GATES)):
+            both = _unfused(into(2 * self.hidden_width, name=_name(_GATES))(x))
+            return tuple(jnp.split(both, 2, axis=-1))
+        return tuple(_kept(into(self.hidden_width, name=name)(x), _HIDDEN) for name in _GATES)
+
+
+def _norm(model: _Fields, name: str | None = None) -> nn.Module:
+    kind = layers.LayerNorm if model.block == "vit" else layers.RMSNorm
+    return kind(model.norm_epsilon, name=name)
 
 
 def _residual_scale(num_layers: int) -> float:

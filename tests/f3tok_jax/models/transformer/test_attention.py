@@ -112,10 +112,16 @@ def test_splash_equals_plain_with_gradients(causal, window):
 
 
 @pytest.mark.parametrize(
-    "length,causal,window,has_norms",
-    [(200, True, 0, True), (200, True, 90, False), (200, False, 50, True), (72, False, 0, True)],
+    "length,causal,window,has_norms,rotates",
+    [
+        (200, True, 0, True, True),
+        (200, True, 90, False, True),
+        (200, False, 50, True, True),
+        (72, False, 0, True, True),
+        (72, False, 0, False, False),
+    ],
 )
-def test_rows_equal_plain_with_gradients(monkeypatch, length, causal, window, has_norms):
+def test_rows_equal_plain_with_gradients(monkeypatch, length, causal, window, has_norms, rotates):
     # Rows of two tiles, with one head of queries to a step where norms are; and several short ones in
     # a step of the kernel.
     if has_norms:
@@ -123,6 +129,8 @@ def test_rows_equal_plain_with_gradients(monkeypatch, length, causal, window, ha
     batch = 1 if length > 128 else 4
     inputs, segments = _inputs(length, 128, batch=batch), _segments(length, batch=batch)
     kind, preparation = _kind(causal, window), _preparation(length, 128, has_norms=has_norms)
+    if not rotates:
+        preparation = dataclasses.replace(preparation, rotation=None)
     results = [
         _with_gradients(attend, inputs, preparation, segments)
         for attend in (

@@ -33,6 +33,13 @@ def test_heads_are_the_columns_of_one_product_and_back(use_bias):
     np.testing.assert_allclose(merged, (x @ kernel + bias) @ kernel.T, atol=1e-4)
 
 
+def test_a_layer_norm_standardises_scales_and_shifts():
+    x, scale, bias = 3.0 + _random(2, 5, 6), 1.0 + _random(6), _random(6)
+    found = layers.LayerNorm(1e-6).apply({"params": {"scale": scale, "bias": bias}}, x)
+    wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(found, wanted * scale + bias, atol=1e-5)
+
+
 def test_a_rotation_turns_complex_numbers():
     x, angles = _random(1, 2, 3, 8), _random(1, 1, 3, 4)
     both = np.concatenate([angles, angles], axis=-1)
