@@ -34,7 +34,9 @@ _EXTRAS = {
     "tensorflow": ["tensorflow>=2.21"],
     "dev": ["ruff>=0.14"],  # the formatter: ruff format
     "test": ["pytest>=8.0", "pytest-xdist>=3.7"],
-    # What our language models and exports are compared with; without it those tests are skipped.
+    # What our language models and exports are compared with; without it those tests are skipped. The
+    # semantic encoder is compared with Dasheng's own, which asks for a torchaudio that no PyTorch of
+    # these has: pip install --no-deps dasheng==0.0.9 einops.
     "parity": ["torch>=2.13", "transformers>=5.23"],
     # export --onnx: traced by PyTorch (onnxscript, 10 MB), checked (onnx, 31 MB), and run beside it
     # before it is given away (onnxruntime, 78 MB).

@@ -7,7 +7,9 @@ instructions are listed (`pickletools`) and only those are followed that put tog
 lists, numbers, texts and tensors; whatever else a program calls stands for nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
 import io
 import math
 import os
@@ -64,12 +66,15 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def read(path: str | os.PathLike, *, below: str = "") -> dict[str, np.ndarray]:
+def read(
+    path: str | os.PathLike, *, below: str = "", max_bytes: int = _MAX_BYTES
+) -> dict[str, np.ndarray]:
     """The tensors of a file.
 
     Args:
         path: written by torch.save, in the layout of today (an archive) or that before torch 1.6.
         below: key of the dictionary to read, "" for all of the file.
+        max_bytes: of a file of whose size nothing else is known.
 
     Returns:
         Keys, with "/" between those of dictionaries in dictionaries, to arrays in memory of their
@@ -78,15 +83,41 @@ def read(path: str | os.PathLike, *, below: str = "") -> dict[str, np.ndarray]:
     Raises:
         ValueError: where the file is not whole, none of torch.save, or has no tensors there.
     """
-    path = pathlib.Path(path)
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"it has more than {_MAX_BYTES} bytes")
-        content, storages = (_archive if zipfile.is_zipfile(path) else _plain)(path.read_bytes())
+    with _opened(path, below, max_bytes) as (content, storage):
         content = content[below] if below else content
-        found = {name: _array(tensor, storages) for name, tensor in _tensors(content, "")}
+        found = {name: _array(tensor, storage) for name, tensor in _tensors(content, "")}
         if not found:
             raise ValueError("it has no tensors")
+    return found
+
+
+def read_plain(
+    path: str | os.PathLike, *, below: str, max_bytes: int = _MAX_BYTES
+) -> dict[str, Any]:
+    """The numbers, texts and lists of a dictionary in a file, by key; none where it is not there.
+
+    Arguments and errors are those of `read`.
+    """
+    with _opened(path, below, max_bytes) as (content, _):
+        found = content.get(below) if isinstance(content, dict) else None
+        plain = (bool, int, float, str, list, tuple)
+        return {k: v for k, v in (found or {}).items() if isinstance(v, plain)}
+
+
+@contextlib.contextmanager
+def _opened(
+    path: str | os.PathLike, below: str, max_bytes: int
+) -> Iterator[tuple[Any, Callable[[str], bytes]]]:
+    """What the program of a file puts together, and the bytes of a storage by its key."""
+    path = pathlib.Path(path)
+    try:
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"it has more than {max_bytes} bytes")
+        with contextlib.ExitStack() as stack:
+            if zipfile.is_zipfile(path):
+                yield _archive(stack.enter_context(zipfile.ZipFile(path)), max_bytes)
+            else:
+                yield _plain(path.read_bytes())
     except FileNotFoundError:
         raise ValueError(f"there is no {path}") from None
     # What a program that is damaged does to the stack, and an archive to its reader, is of many kinds.
@@ -94,26 +125,24 @@ def read(path: str | os.PathLike, *, below: str = "") -> dict[str, np.ndarray]:
         said = f"{type(error).__name__}: {error}"[:200]
         raise ValueError(
             f"{path} must be a whole file of torch.save{f' with {below!r}' * bool(below)}, got one "
-            f"that is not ({said}): install its package again"
+            f"that is not ({said}): copy or install it again"
         ) from None
-    return found
 
 
-def _archive(content: bytes) -> tuple[Any, Mapping[str, bytes]]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = {name.partition("/")[2]: name for name in archive.namelist()}
-        sizes = sum(archive.getinfo(name).file_size for name in names.values())
-        if sizes > _MAX_BYTES:
-            raise ValueError(f"its files have more than {_MAX_BYTES} bytes")
-        storages = {
-            name.removeprefix("data/"): archive.read(full)
-            for name, full in names.items()
-            if name.startswith("data/")
-        }
-        return _obey(io.BytesIO(archive.read(names["data.pkl"]))), storages
+def _archive(archive: zipfile.ZipFile, max_bytes: int) -> tuple[Any, Callable[[str], bytes]]:
+    names = {name.partition("/")[2]: name for name in archive.namelist()}
+    if sum(archive.getinfo(name).file_size for name in names.values()) > max_bytes:
+        raise ValueError(f"its files have more than {max_bytes} bytes")
+
+    # Tensors that share their numbers follow one another: all of them at once are not held.
+    @functools.lru_cache(maxsize=2)
+    def storage(key: str) -> bytes:
+        return archive.read(names[f"data/{key}"])
+
+    return _obey(io.BytesIO(archive.read(names["data.pkl"]))), storage
 
 
-def _plain(content: bytes) -> tuple[Any, Mapping[str, bytes]]:
+def _plain(content: bytes) -> tuple[Any, Callable[[str], bytes]]:
     """Programs that leave magic, version, machine, content and keys; size and numbers of each key."""
     file = io.BytesIO(content)
     if _obey(file) != _MAGIC:
@@ -126,7 +155,7 @@ def _plain(content: bytes) -> tuple[Any, Mapping[str, bytes]]:
         if size != called[key].size:
             raise ValueError(f"the storage {key} has {size} numbers, not {called[key].size}")
         storages[key] = file.read(size * called[key].dtype.itemsize)
-    return made, storages
+    return made, storages.__getitem__
 
 
 def _obey(file: io.BytesIO, storages: dict[str, _Storage] | None = None) -> Any:
@@ -212,10 +241,10 @@ def _tensors(content: Any, name: str) -> Iterator[tuple[str, _Tensor]]:
             yield from _tensors(value, f"{name}/{key}" if name else str(key))
 
 
-def _array(tensor: _Tensor, storages: Mapping[str, bytes]) -> np.ndarray:
+def _array(tensor: _Tensor, storage_of: Callable[[str], bytes]) -> np.ndarray:
     """The numbers of a tensor; none that lie beyond its storage."""
     storage, offset, shape, strides = tensor
-    numbers = np.frombuffer(storages[storage.key], storage.dtype)
+    numbers = np.frombuffer(storage_of(storage.key), storage.dtype)
     if len(shape) != len(strides) or min((offset, *shape, *strides), default=0) < 0:
         raise ValueError(f"a tensor has the shape {shape} with strides {strides} at {offset}")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))

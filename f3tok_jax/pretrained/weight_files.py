@@ -1,6 +1,7 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The safetensors of a Hugging Face folder: one file, or parts with an index of their tensors.
+"""The safetensors of a Hugging Face folder: one file, or parts with an index of their tensors; or of
+a file alone.
 
 Every tensor comes from the file that the index assigns to it, slice by slice.
 """
@@ -24,20 +25,26 @@ _ROWS_COMPARED = 2**12  # of a table at a time: neither of two is held whole
 
 
 class WeightFiles(contextlib.ExitStack):
-    """The open weight files of a folder."""
+    """The open weight files of a folder, or a file of any name."""
 
     def __init__(self, folder: str | os.PathLike):
         """Opens them.
+
+        Args:
+            folder: of a model, or one file.
 
         Raises:
             ValueError: where there are none, one is not whole, or the index is not theirs.
         """
         super().__init__()
-        self._folder, weight_map = pathlib.Path(folder), folders.weight_map(folder)
+        self._folder = pathlib.Path(folder)
+        is_file = self._folder.is_file()
+        weight_map = None if is_file else folders.weight_map(folder)
         with contextlib.ExitStack() as opened:
-            files = {path.name: _open(opened, path) for path in folders.paths(folder)}
+            paths = [self._folder] if is_file else folders.paths(folder)
+            files = {path.name: _open(opened, path) for path in paths}
             if weight_map is None:
-                weight_map = dict.fromkeys(files[folders.SINGLE_NAME].keys(), folders.SINGLE_NAME)
+                weight_map = dict.fromkeys(files[paths[0].name].keys(), paths[0].name)
             self._file_of = {name: files[file] for name, file in weight_map.items()}
             for file, found in files.items():
                 self._check_index(weight_map, file, set(found.keys()))
@@ -64,11 +71,7 @@ class WeightFiles(contextlib.ExitStack):
         """
         found = {name for name in self.names if not name.startswith(beside)}
         for name in sorted(found):
-            if (dtype := self._slice(name).get_dtype()) not in _FLOATS:
-                raise ValueError(
-                    f"the tensor {name} in {self._folder} must be of {', '.join(_FLOATS)}, got "
-                    f"{dtype}: give the folder of the model before it was quantised"
-                )
+            self._check_float(name)
         left_over, missing = found - shapes.keys(), shapes.keys() - found
         for problem, names in (("lacks", missing), ("has", left_over)):
             if names:
@@ -78,7 +81,7 @@ class WeightFiles(contextlib.ExitStack):
                     f"{checkpoint_meta.listed(sorted(names))}"
                 )
         for name, shape in shapes.items():
-            stored = tuple(self._slice(name).get_shape())
+            stored = self.shape(name)
             if stored != shape:
                 raise ValueError(
                     f"the tensor {name} in {self._folder} must have the shape {shape} of its "
@@ -91,6 +94,19 @@ class WeightFiles(contextlib.ExitStack):
                 "remove the one that is not meant"
             )
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, as it is stored."""
+        return tuple(self._slice(name).get_shape())
+
+    def whole(self, name: str) -> np.ndarray:
+        """A tensor, float32.
+
+        Raises:
+            ValueError: for one of no floats, or of values that are not finite.
+        """
+        self._check_float(name)
+        return self.part(name, (...,), jnp.float32)
+
     def part(self, name: str, index: tuple[slice, ...], dtype: jnp.dtype) -> np.ndarray:
         """The part `index` of a tensor.
 
@@ -99,16 +115,19 @@ class WeightFiles(contextlib.ExitStack):
         """
         with np.errstate(over="ignore", invalid="ignore"):  # said below, by the tensor's name
             array = self._slice(name)[index].astype(dtype)
-        if not _is_finite(array):
-            raise ValueError(
-                f"the tensor {name} in {self._folder} must hold finite numbers, got NaN or infinity"
-                f" (as {array.dtype}): give weights that are whole"
-            )
+        check_finite(array, name, self._folder)
         return array
 
     def are_equal(self, name: str, other: str) -> bool:
         """Whether two tensors of one shape hold the same values, read some rows at a time."""
         return _are_equal(self._slice(name), self._slice(other))
+
+    def _check_float(self, name: str) -> None:
+        if (dtype := self._slice(name).get_dtype()) not in _FLOATS:
+            raise ValueError(
+                f"the tensor {name} in {self._folder} must be of {', '.join(_FLOATS)}, got "
+                f"{dtype}: give the folder of the model before it was quantised"
+            )
 
     def _slice(self, name: str):
         return self._file_of[name].get_slice(name)
@@ -155,6 +174,15 @@ def _open(stack: contextlib.ExitStack, path: pathlib.Path):
             f"{path} must be a whole safetensors file, got {path.stat().st_size} bytes that are "
             f"none ({error}): copy or download it again"
         ) from None
+
+
+def check_finite(array: np.ndarray, name: str, place: str | os.PathLike) -> None:
+    """Raises ValueError where a tensor of floats, of the weights in `place`, holds NaN or infinity."""
+    if not _is_finite(array):
+        raise ValueError(
+            f"the tensor {name} in {place} must hold finite numbers, got NaN or infinity"
+            f" (as {array.dtype}): give weights that are whole"
+        )
 
 
 def _is_finite(array: np.ndarray) -> bool:

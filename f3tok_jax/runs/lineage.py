@@ -359,10 +359,18 @@ class Lineage:
     @functools.cached_property
     def trained_on(self) -> Mapping[str, str]:
         """Name -> fingerprint of each frozen model when the run began, of its frozen.json."""
+        return self._began_with["fingerprints"]
+
+    @functools.cached_property
+    def measured(self) -> Mapping[str, Any]:
+        """What the run has measured before its first step, of its frozen.json."""
+        return self._began_with["measured"]
+
+    @property
+    def _began_with(self) -> Mapping[str, Any]:
         if not self.workdir:
-            return {}
-        digest = self.digests.get(frozen_file.NAME, "")
-        return self._files.frozen(self.workdir, digest)["fingerprints"]
+            return {"fingerprints": {}, "measured": {}}
+        return self._files.frozen(self.workdir, self.digests.get(frozen_file.NAME, ""))
 
     @property
     def normalizes_latents(self) -> bool:
@@ -389,9 +397,8 @@ class Lineage:
         run = self if self.stage == "representation" else self.ancestor("representation")
         if run is None or not run.workdir:
             return 1.0
-        digest = run.digests.get(frozen_file.NAME, "")
         # Runs older than that number have heard latents as they are.
-        return float(run._files.frozen(run.workdir, digest)["measured"].get(LATENT_RMS, 1.0))
+        return float(run.measured.get(LATENT_RMS, 1.0))
 
     def frozen_fingerprints(self, *, language_model: bool = False) -> dict[str, str]:
         """Name -> fingerprint of each frozen model as it is now.
