@@ -19,7 +19,7 @@ main_job() {
     local shards="$DEMO_DIR/shards" latents="$DEMO_DIR/latents"
     local autoencoder="$DEMO_DIR/autoencoder" representation="$DEMO_DIR/representation"
     local generation="$DEMO_DIR/generation"
-    local shipped="$DEMO_DIR/small"
+    local small="$REPO/f3tok_jax/shipped/small" shipped="$DEMO_DIR/small"
     local text="$DEMO_DIR/language_model" model="$DEMO_DIR/language_model/model"
     export PYTHONUNBUFFERED=1
 
@@ -33,8 +33,8 @@ main_job() {
         --holdout_by=voice,transcript --num_clips="$DEMO_CLIPS"
 
     begin 3 "the model that comes with the package, heard on what was held out"
-    once "$shipped/results.json" "$shards/test/manifest.json" \
-        "$python" -m f3tok_jax.evaluate --workdir="$REPO/f3tok_jax/shipped/small" \
+    once "$shipped/results.json" "$shards/test/manifest.json" "$small/model.safetensors" -- \
+        "$python" -m f3tok_jax.evaluate --workdir="$small" \
         --stage=autoencoder --shards="$shards/test" --fit_shards="$shards/train" \
         --output="$shipped/results.json" --num_examples=24 --judge_examples=2
 
@@ -44,7 +44,7 @@ main_job() {
         --config.num_steps="$DEMO_STEPS" --workdir="$autoencoder"
 
     begin 5 "evaluating it on the clips that were held out"
-    once "$autoencoder/results.json" "$autoencoder/DONE" \
+    once "$autoencoder/results.json" "$autoencoder/DONE" -- \
         "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
         --output="$autoencoder/results.json" --num_examples=24 --judge_examples=2
 
@@ -53,13 +53,13 @@ main_job() {
         --output="$latents"
 
     begin 7 "training a small language model on the corpora's text for $DEMO_TEXT_STEPS steps"
-    once "$text/tokenizer.json" "$shards/train/manifest.json" \
+    once "$text/tokenizer.json" "$shards/train/manifest.json" -- \
         "$python" -m data_pipelines.train_tokenizer --shards="$shards/train" \
         --output="$text/tokenizer.json" --vocabulary_size=512
     run "$python" -m f3tok_jax.train --config=configs/language_model.py:tiny \
         --config.tokenizer="$text/tokenizer.json" --config.data.train="$shards/train" \
         --config.data.heldout="$shards/test" --config.num_steps="$DEMO_TEXT_STEPS" --workdir="$text"
-    once "$model/config.json" "$text/DONE" \
+    once "$model/config.json" "$text/DONE" -- \
         "$python" -m f3tok_jax.export --workdir="$text" --output="$model"
 
     begin 8 "training the representation encoder for $DEMO_REPRESENTATION_STEPS steps"
@@ -70,7 +70,7 @@ main_job() {
         --workdir="$representation"
 
     begin 9 "probing it: language, instrument and kind of sound"
-    once "$representation/probe.json" "$representation/DONE" \
+    once "$representation/probe.json" "$representation/DONE" -- \
         "$python" -m f3tok_jax.probe --workdir="$representation" --shards="$shards/train" \
         --test_shards "$shards/test" --label=language,instrument,class \
         --output="$representation/probe.json"
@@ -83,7 +83,7 @@ main_job() {
         --workdir="$generation"
 
     begin 11 "making sound from the texts of clips that were held out"
-    once "$generation/results.json" "$generation/DONE" \
+    once "$generation/results.json" "$generation/DONE" -- \
         "$python" -m f3tok_jax.evaluate --workdir="$generation" --shards="$shards/test" \
         --num_examples=4 --judge_examples=2 --output="$generation/results.json"
 
@@ -109,15 +109,17 @@ begin() {
     if [[ "$DRY_RUN" == 1 ]]; then say "[$1/$NUM_STEPS] $2"; else say "[$1/$NUM_STEPS] $(minutes "$SECONDS") $2"; fi
 }
 
-# Runs a command unless its result is there already and newer than what it is made from.
+# RESULT SOURCE... -- COMMAND: runs it unless its result is there already and newer than what it is made from.
 once() {
-    local result="$1" source="$2"
-    shift 2
-    if [[ "$DRY_RUN" != 1 && -s "$result" && "$result" -nt "$source" ]]; then
-        say "already there: $result"
-    else
-        run "$@"
-    fi
+    local result="$1" is_new="$DRY_RUN"
+    shift
+    if [[ ! -s "$result" ]]; then is_new=1; fi
+    while [[ "$1" != -- ]]; do
+        if [[ ! "$result" -nt "$1" ]]; then is_new=1; fi
+        shift
+    done
+    shift
+    if [[ "$is_new" == 1 ]]; then run "$@"; else say "already there: $result"; fi
 }
 
 minutes() { printf '%d:%02d min' $(($1 / 60)) $(($1 % 60)); }

@@ -20,15 +20,15 @@ def of(
 ) -> tuple[str, ...]:
     """Returns the values of a sound: one of a label, one for each text of a kind, none if it has none.
 
+    A label that is called like a kind of texts counts beside them.
+
     Args:
         label: its name, or one of TEXTS.
         texts: of the sound.
         labels: likewise.
     """
-    if label in TEXTS:
-        words = (text.words for text in texts if text.kind in TEXTS[label])
-        return tuple(dict.fromkeys(filter(None, words)))
-    return tuple(filter(None, [labels.get(label)]))
+    words = [text.words for text in texts if text.kind in TEXTS.get(label, ())]
+    return tuple(dict.fromkeys(filter(None, [*words, labels.get(label)])))
 
 
 def find(

@@ -65,6 +65,7 @@ class Embedded:
                 for label in dict.fromkeys(itertools.chain(*says.values()))
             },
             stratum=lambda item: corpora.stratum(_corpus(item), item.index, seed=self.seed),
+            licences={"embedded corpora": {"licence": "none, as they are computed"}},
         )
 
     @contextlib.contextmanager

@@ -144,13 +144,17 @@ def is_output(names: Collection[str]) -> bool:
 
 def write(manifest: Manifest, folder: str | os.PathLike) -> None:
     """Writes the manifest of `folder`, whole or not at all."""
+    atomic.write_text(pathlib.Path(folder) / FILE_NAME, text(manifest))
+
+
+def text(manifest: Manifest) -> str:
+    """What `parse` reads."""
     fields = {"format": FORMAT, "num_records": manifest.num_records, "seconds": manifest.seconds}
     fields |= dataclasses.asdict(manifest)
     for name in ("latents", "licences", "sides"):
         if not fields[name]:
             del fields[name]
-    text = json.dumps(sealed.seal(fields), indent=1) + "\n"
-    atomic.write_text(pathlib.Path(folder) / FILE_NAME, text)
+    return json.dumps(sealed.seal(fields), indent=1) + "\n"
 
 
 def read(folder: str | os.PathLike) -> Manifest:

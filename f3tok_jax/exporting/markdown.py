@@ -22,7 +22,12 @@ def text(value: Any) -> str:
 
 def place(path: Any) -> str:
     """The end of a path: what stands before it is of a machine, and not for everybody."""
-    return text("/".join(pathlib.PurePath(str(path)).parts[-2:]))
+    return text(end_of(path))
+
+
+def end_of(path: Any) -> str:
+    """The same as it is, not as Markdown."""
+    return "/".join(pathlib.PurePath(str(path)).parts[-2:])
 
 
 def code(value: Any) -> str:

@@ -74,16 +74,19 @@ _SOFTWARE = """\
 
 
 def render(
-    run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+    chain: Sequence[training_facts.Facts],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
 ) -> str:
     """The page, in Markdown.
 
     Args:
-        run: at the step that is exported.
+        chain: of the run, at the step that is exported, and of those that it was trained on, the first one
+            first; see `gather`.
         config: config.json of the folder.
         tensors: its weights, by name.
     """
-    chain = [training_facts.gather(one) for one in _chain(run)]
+    run = chain[-1].run
     licences = provenance.licences(chain)
     title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
@@ -100,10 +103,10 @@ def render(
     return f"{markdown.front_matter(_fields(chain, config, licences))}\n\n{body}\n"
 
 
-def _chain(run: lineage.Lineage) -> Sequence[lineage.Lineage]:
-    """The run and those that it was trained on, the first one first."""
+def gather(run: lineage.Lineage) -> Sequence[training_facts.Facts]:
+    """What is known of a run and of those that it was trained on, the first one first."""
     ancestors = (run.ancestor(stage) for stage in _TITLES if stage != run.stage)
-    return [*filter(None, ancestors), run]
+    return [*map(training_facts.gather, filter(None, ancestors)), training_facts.gather(run)]
 
 
 def _fields(

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from data_pipelines.records import manifest as manifest_lib
+from f3tok_jax.exporting import heard_sets
 from f3tok_jax.exporting import licences as licences_lib
 from f3tok_jax.exporting import markdown
 from f3tok_jax.exporting import training_facts
@@ -20,8 +21,8 @@ _PEOPLE = re.compile("speaker|client|user|person|author|name")  # labels, whose 
 
 def licences(chain: Sequence[training_facts.Facts]) -> licences_lib.Licences:
     """Of all sound that a run and those before it were trained on, as far as it is known."""
-    sets = [one.manifest for facts in chain for one in (*facts.sets, *(facts.earlier or ()))]
-    found = licences_lib.Licences.of(sets)
+    heard = heard_sets.once(one for facts in chain for one in (*facts.sets, *(facts.earlier or ())))
+    found = licences_lib.Licences.of([one.manifest for one in heard])
     unsaid = [facts.run.stage for facts in chain if not facts.sets or facts.earlier is None]
     return dataclasses.replace(found, unknown=(*found.unknown, *unsaid))
 
@@ -64,9 +65,10 @@ def trained(facts: training_facts.Facts) -> str:
         lines.append(f"begun with the weights of fingerprint {markdown.code(weights)}{alone}")
         if facts.earlier is None:
             lines.append("what those weights were trained on: unknown")
-        lines += (
-            f"on which those weights were trained: {_set(one)}" for one in facts.earlier or ()
-        )
+        elif others := heard_sets.once(facts.earlier, facts.sets):
+            lines += (f"on which those weights were trained: {_set(one)}" for one in others)
+        else:
+            lines.append("those weights were trained on nothing else")
     return f"The {run.stage}:\n\n{markdown.items(lines)}"
 
 
@@ -92,7 +94,7 @@ def _started(environment: Mapping[str, Any]) -> str:
     return line
 
 
-def _set(one: training_facts.HeardSet) -> str:
+def _set(one: heard_sets.HeardSet) -> str:
     """A set of shards in a line."""
     found, name = one.manifest, markdown.place(one.name)
     refused = sum(found.refused.values())

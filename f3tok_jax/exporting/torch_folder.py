@@ -6,6 +6,7 @@ FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtr
        model.safetensors                        the averaged weights, under PyTorch's names
        modeling_f3_tokenizer.py, ...            the modules in PyTorch
        README.md                                what it is, and how it was trained
+       heard_sets.json                          the sets of sound that its autoencoder has heard, where known
        tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, where text is read or said
 """
 
@@ -21,6 +22,7 @@ from safetensors import numpy as safetensors_numpy
 from data_pipelines.reading import tasks
 from data_pipelines.records import atomic
 from f3tok_jax.exporting import forms
+from f3tok_jax.exporting import heard_sets
 from f3tok_jax.exporting import model_card
 from f3tok_jax.exporting import parts as parts_lib
 from f3tok_jax.exporting import storage
@@ -89,8 +91,11 @@ def write(
             _write_json(root / "config.json", parts.config)
         for write_form in also:
             write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
-        card = model_card.render(run.at(parts.step), parts.config, parts.tensors)
+        chain = model_card.gather(run.at(parts.step))
+        card = model_card.render(chain, parts.config, parts.tensors)
         atomic.write_text(root / "README.md", card)
+        if heard := chain[0].heard:
+            heard_sets.write(root, heard, weights=exported_models.read(str(root)).fingerprint)
     say(_sizes(folder, parts.tensors))
     return parts.step
 

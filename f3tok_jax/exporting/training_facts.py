@@ -12,6 +12,8 @@ from data_pipelines.reading import mixture
 from data_pipelines.reading import remote
 from data_pipelines.records import manifest as manifest_lib
 from data_pipelines.records import small_file
+from f3tok_jax.exporting import heard_sets
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import history as history_lib
 from f3tok_jax.runs import lineage
@@ -19,14 +21,7 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import initialization
 from f3tok_jax.training import stage as stage_lib
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeardSet:
-    """A set of shards that a run was trained on: its path, its weight, what it holds."""
-
-    name: str
-    weight: float
-    manifest: manifest_lib.Manifest
+_EXPORTED = "the folder that it was exported to does not say it of these weights"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,24 +41,34 @@ class Facts:
     """
 
     run: lineage.Lineage
-    sets: Sequence[HeardSet] = ()
+    sets: Sequence[heard_sets.HeardSet] = ()
     why_unknown: str = ""
-    earlier: Sequence[HeardSet] | None = ()
+    earlier: Sequence[heard_sets.HeardSet] | None = ()
     seconds: float | None = None
     is_measured: bool = False
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     history: history_lib.RunHistory | None = None
 
-    def values_of(self, label: str) -> set[str] | None:
-        """What a label says of the sound of all sets; None where one does not have or list it."""
+    @property
+    def heard(self) -> Sequence[heard_sets.HeardSet] | None:
+        """All sets that its weights have heard, each once; None where any of it is unknown."""
         if not self.sets or self.earlier is None:
             return None
-        found = [one.manifest.labels.get(label) for one in (*self.sets, *self.earlier)]
+        return heard_sets.once((*self.sets, *self.earlier))
+
+    def values_of(self, label: str) -> set[str] | None:
+        """What a label says of the sound of all sets; None where one does not have or list it."""
+        if self.heard is None:
+            return None
+        found = [one.manifest.labels.get(label) for one in self.heard]
         return set().union(*found) if all(found) else None
 
 
 def gather(run: lineage.Lineage) -> Facts:
     """Reads what a run and its data tell; what cannot be read is unknown, and no error."""
+    if isinstance(run, exported.Exported):
+        found = heard_sets.read(run.workdir, weights=run.fingerprint)
+        return Facts(run=run, sets=found or (), why_unknown="" if found else _EXPORTED)
     try:
         stage = registry.of(run.stage).make(run.config, run)
     except (ValueError, OSError):  # whose words have the paths of this machine
@@ -76,7 +81,7 @@ def gather(run: lineage.Lineage) -> Facts:
         run=run,
         sets=() if why else _sets(run),
         why_unknown=why,
-        earlier=_earlier(run),
+        earlier=_earlier(run, stage),
         seconds=_seconds(run, stage, filled),
         is_measured=filled is not None,
         environment=_environment(run.workdir),
@@ -103,9 +108,9 @@ def _why_unknown(run: lineage.Lineage, stage: stage_lib.Stage) -> str:
     return "" if found == bound else "other data lies now where its own was"
 
 
-def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
+def _sets(run: lineage.Lineage) -> tuple[heard_sets.HeardSet, ...]:
     return tuple(
-        HeardSet(
+        heard_sets.HeardSet(
             name=name,
             weight=weight,
             manifest=manifest_lib.read(name),
@@ -114,17 +119,18 @@ def _sets(run: lineage.Lineage) -> tuple[HeardSet, ...]:
     )
 
 
-def _earlier(run: lineage.Lineage) -> tuple[HeardSet, ...] | None:
+def _earlier(
+    run: lineage.Lineage, stage: stage_lib.Stage | None
+) -> Sequence[heard_sets.HeardSet] | None:
     """What the weights that a run began with were trained on; None where that is not known."""
     weights = run.trained_on.get(run_folder.WEIGHTS)
     if not weights:
         return ()
+    read_exported = stage.read_exported if stage else None
     try:
-        before = gather(initialization.source(run, weights))
-    except (ValueError, OSError):  # An exported folder does not say it either.
+        return gather(initialization.source(run, weights, read_exported=read_exported)).heard
+    except (ValueError, OSError):
         return None
-    is_known = before.sets and before.earlier is not None
-    return (*before.sets, *before.earlier) if is_known else None
 
 
 def _filled(run: lineage.Lineage, history: history_lib.RunHistory | None) -> float | None:

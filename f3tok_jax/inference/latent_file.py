@@ -24,6 +24,8 @@ def save(found: frames.Frames, path: str | pathlib.Path) -> None:
             f"a file of latents holds channels of one length, got {sorted(set(found.num_samples))} "
             f"samples for {path}: save each sound by itself"
         )
+    gains = np.asarray(found.gains, np.float64)
+    _check_gains(gains, f" for {path}")
     with atomic.replacing(pathlib.Path(path)) as partial, open(partial, "wb") as file:
         np.savez(
             file,
@@ -33,7 +35,7 @@ def save(found: frames.Frames, path: str | pathlib.Path) -> None:
             latent_rate=float(found.latent_rate),
             sample_rate=int(found.sample_rate),
             num_samples=int(found.num_samples[0]),
-            gains=np.asarray(found.gains, np.float64),
+            gains=gains,
             fingerprint=found.fingerprint,
             kind=found.kind,
         )
@@ -114,11 +116,15 @@ def _gains(arrays: npz.Arrays, count: int) -> list[float]:
             f"gains of {gains.dtype} {list(gains.shape)}, which must be float64 [{count}], of each "
             "channel"
         )
+    _check_gains(gains)
+    return gains.tolist()
+
+
+def _check_gains(gains: np.ndarray, of: str = "") -> None:
     if not ((gains >= 1 / _MAX_GAIN) & (gains <= _MAX_GAIN)).all():  # not so of NaN
         raise ValueError(
-            f"gains {gains.tolist()}, which must be {1 / _MAX_GAIN:g} to {_MAX_GAIN:g}"
+            f"gains {gains.tolist()}{of}, which must be {1 / _MAX_GAIN:g} to {_MAX_GAIN:g}"
         )
-    return gains.tolist()
 
 
 def _are_finite(latents: np.ndarray) -> bool:

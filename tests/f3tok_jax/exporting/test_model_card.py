@@ -184,6 +184,34 @@ def test_what_weights_heard_before_a_run_began_with_them_counts_too(root, tmp_pa
     assert "license" not in _front_matter(card)
 
 
+def test_who_trains_on_from_an_exported_folder_keeps_its_licences(root, tmp_path):
+    shards = sounds.labelled_set(tmp_path / "sound", num_files=12)
+    licences = {"prompts": {"licence": "CC-BY-SA-3.0", "weights": "may be shipped"}}
+    seals.change(shards / "manifest.json", licences=licences)
+    _train(tmp_path / "first", shards)
+    assert "licence of the weights: CC-BY-SA-3.0" in _card(
+        tmp_path / "first", tmp_path / "exported", "--dtype=float16"
+    )
+    shutil.rmtree(tmp_path / "first")
+    said = (tmp_path / "exported" / "heard_sets.json").read_text()
+    assert str(tmp_path) not in said
+    _train(tmp_path / "second", shards, init_from=str(tmp_path / "exported"))
+    card = _card(tmp_path / "second", tmp_path / "again")
+    assert "those weights were trained on nothing else" in card
+    assert "licence of the weights: CC-BY-SA-3.0" in card
+    # On other sound: both are named, and what the exported folder says counts.
+    _train(tmp_path / "third", root / "sound" / "shards", init_from=str(tmp_path / "exported"))
+    card = _card(tmp_path / "third", tmp_path / "of_both")
+    (line,) = (line for line in card.splitlines() if "on which those weights were trained" in line)
+    assert "12 of 12 recordings" in line and "licences: CC-BY-SA-3.0" in line
+    # Of other weights than those that were exported it says nothing.
+    told = tmp_path / "exported" / "heard_sets.json"
+    told.write_text(said.replace('"weights": "', '"weights": "f'))
+    card = _card(tmp_path / "second", tmp_path / "once_more")
+    assert "what those weights were trained on: unknown" in card
+    assert "licence of the weights: unknown" in card
+
+
 def test_every_run_of_a_chain_is_on_the_page(tmp_path):
     folders = tiny_runs.write_chain(tmp_path)
     # As evaluate --stage=autoencoder may have written it.

@@ -52,6 +52,13 @@ def test_round_trip(tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.parametrize("gain", [0.0, -1.0, 1e7, np.nan, np.inf])
+def test_gains_that_nothing_reads_are_not_written(tmp_path, gain):
+    with pytest.raises(ValueError, match=r"gains .* for .*a\.npz, which must be"):
+        _save(tmp_path / "a.npz", gains=[1.0, gain])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_files_of_earlier_versions_have_no_gains(tmp_path, version):
     members = {name: value for name, value in _MEMBERS.items() if name != "gains"}

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of sound that weights were trained on, and the file that says so beside exported ones.
+
+Who trains on from an exported folder has licences to keep, and no run any more to ask for them.
+"""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from data_pipelines.records import atomic
+from data_pipelines.records import manifest as manifest_lib
+from data_pipelines.records import small_file
+from f3tok_jax.exporting import markdown
+
+FILE_NAME = "heard_sets.json"
+
+_SAID = ("source", "full_name", "corpora")  # settings of a build that are not of a machine
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeardSet:
+    """A set of shards that a run was trained on: its path, its weight, what it holds."""
+
+    name: str
+    weight: float
+    manifest: manifest_lib.Manifest
+
+
+def once(sets: Iterable[HeardSet], known: Iterable[HeardSet] = ()) -> tuple[HeardSet, ...]:
+    """Each set that is not among those `known`, once."""
+    found = {one.manifest.fingerprint: one for one in known}
+    num_known = len(found)
+    for one in sets:
+        found.setdefault(one.manifest.fingerprint, one)
+    return tuple(found.values())[num_known:]
+
+
+def write(folder: pathlib.Path, sets: Sequence[HeardSet], *, weights: str) -> None:
+    """Writes what the autoencoder of an exported folder has heard.
+
+    Args:
+        folder: of the export.
+        sets: all of them.
+        weights: fingerprint of the autoencoder's weights as they are stored.
+    """
+    content = {"weights": weights, "sets": [*map(_written, sets)]}
+    atomic.write_text(folder / FILE_NAME, json.dumps(content, indent=1) + "\n")
+
+
+def _written(one: HeardSet) -> dict[str, Any]:
+    settings = {
+        name: one.manifest.settings[name] for name in _SAID if name in one.manifest.settings
+    }
+    manifest = dataclasses.replace(one.manifest, settings=settings)
+    return {
+        "name": markdown.end_of(one.name),
+        "weight": one.weight,
+        "manifest": manifest_lib.text(manifest),
+    }
+
+
+def read(folder: str, *, weights: str) -> tuple[HeardSet, ...] | None:
+    """What an exported autoencoder has heard.
+
+    Args:
+        folder: of the export.
+        weights: fingerprint of the autoencoder's weights that are there now.
+
+    Returns:
+        The sets; None where the folder does not say it, or of other weights, as after a training
+        elsewhere.
+    """
+    path = pathlib.Path(folder, FILE_NAME)
+    try:
+        content = json.loads(small_file.read_text(path))
+        if content["weights"] != weights:
+            return None
+        return tuple(
+            HeardSet(
+                name=str(one["name"]),
+                weight=float(one["weight"]),
+                manifest=manifest_lib.parse(one["manifest"].encode(), path),
+            )
+            for one in content["sets"]
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
