@@ -34,13 +34,15 @@ def keep(name: str, path: pathlib.Path, folder: pathlib.Path = FOLDER) -> None:
     """
     found = results.read(path)
     if figures.made(found) is None:
-        raise ValueError(f"{path} must be of evaluate or probe, got {type(found).__name__}")
+        raise ValueError(
+            f"{path} must be of evaluate, probe or ablation, got {type(found).__name__}"
+        )
     results.write(folder / f"{name}.json", dataclasses.replace(found, **_without_places(found)))
 
 
 def _without_places(found: results.Result) -> dict[str, object]:
     """The fields that say where something lay, or that nothing shows, as nothing."""
-    empty = dict(workdir="", fit_shards="", config=None, sounds=())
+    empty = dict(workdir="", fit_shards="", config=None, sounds=(), test_shards=None)
     fields = {field.name for field in dataclasses.fields(found)}
     changes = {name: value for name, value in empty.items() if name in fields}
     if isinstance(getattr(found, "shards", None), results.ShardSet):
@@ -54,17 +56,31 @@ def _without_places(found: results.Result) -> dict[str, object]:
             label: dataclasses.replace(probed, tests=_by_ends(probed.tests))
             for label, probed in found.labels.items()
         }
+    if isinstance(found, probe_results.Ablation):
+        changes["arms"] = {
+            name: tuple(map(_changed, of_arm)) for name, of_arm in found.arms.items()
+        }
     return changes
+
+
+def _changed(change: str) -> str:
+    """A change of an arm, of a path in it the end alone."""
+    key, equals, value = change.partition("=")
+    return f"{key}{equals}{'/'.join(_parts(value)[-2:])}" if "/" in value else change
 
 
 def _by_ends(tests: Mapping[str, probe_results.Tested]) -> dict[str, probe_results.Tested]:
     """By the ends of the paths of test sets, which tables show."""
-    found = {"/".join(pathlib.PurePath(path).parts[-2:]): one for path, one in tests.items()}
+    found = {"/".join(_parts(path)[-2:]): one for path, one in tests.items()}
     if len(found) < len(tests):
         raise ValueError(
             f"test sets must differ in the last two names of their paths, got {', '.join(tests)}"
         )
     return found
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return pathlib.PurePath(path).parts
 
 
 def replaced(text: str, folder: pathlib.Path = FOLDER) -> str:

@@ -115,20 +115,61 @@ def _probe(result: probe_results.Probe) -> str:
     rows = [
         [
             markdown.text(label),
-            markdown.place(test),
-            markdown.text(probe_results.title_of(features)),
-            _number(accuracy.linear.mean),
-            _number(accuracy.neighbours),
-            _number(accuracy.shuffled and accuracy.shuffled.mean),
+            f"{tested.num_examples} of {markdown.place(test)}",
+            markdown.text(title),
+            _spread(accuracy.linear),
+            _spread(accuracy.neighbours),
+            _spread(accuracy.shuffled),
             _number(tested.chance),
         ]
         for label, probed in result.labels.items()
         for test, tested in probed.tests.items()
-        for features, accuracy in (tested.features or {}).items()
+        for title, accuracy in _accuracies(tested)
     ]
     head = ["label", "tested on", "features", "linear probe", "nearest neighbours"]
     head += ["labels shuffled", "chance"]
-    return f"share that is found right:\n\n{markdown.table(head, rows)}" if rows else ""
+    said = f"share that is found right{_over(result)}"
+    return f"{said}:\n\n{markdown.table(head, rows)}" if rows else ""
+
+
+def _accuracies(
+    tested: probe_results.Tested,
+) -> Iterator[tuple[str, probe_results.FeatureAccuracy | probe_results.ArmAccuracy]]:
+    """Title of each kind of feature, and what is known of it."""
+    for row, accuracy in (tested.features or {}).items():
+        yield probe_results.title_of(row), accuracy
+    for accuracy in tested.rows or ():
+        yield accuracy.title, accuracy
+
+
+def _over(result: probe_results.Probe) -> str:
+    """Over what standard deviations are."""
+    if result.leave_out:
+        return (
+            f", ± standard deviation over each {markdown.text(result.leave_out)} that was left out"
+        )
+    if isinstance(result, probe_results.Ablation):
+        return f", ± standard deviation over {len(result.seeds)} seeds of the training"
+    return f", ± standard deviation over {result.num_seeds} seeds"
+
+
+def _ablation(result: probe_results.Ablation) -> str:
+    """What `_probe` says, and error rates of what was trained to transcribe."""
+    parts = [_probe(result)]
+    for name, found in (result.transcripts or {}).items():
+        head = [f"{found.num_examples} sentences of {markdown.place(name)}"]
+        head += ["character error rate", "word error rate"]
+        rows = [
+            [markdown.text(row.title), _spread(row.characters), _spread(row.words)]
+            for row in found.rows
+        ]
+        parts.append(markdown.table(head, rows))
+    arms = [
+        f"{markdown.text(name)}: {', '.join(map(markdown.code, changes)) or 'the recipe'}"
+        for name, changes in result.arms.items()
+    ]
+    said = f"{result.num_steps} steps with {len(result.seeds)} seeds each, of:"
+    return "\n\n".join([said, markdown.items(arms), *filter(None, parts)])
 
 
 def _transcripts(result: results_lib.Transcripts) -> str:
@@ -147,11 +188,18 @@ _RESULTS = {
     results_lib.Generation: _generation,
     results_lib.Transcripts: _transcripts,
     probe_results.Probe: _probe,
+    probe_results.Ablation: _ablation,
 }
 
 
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3g}"
+
+
+def _spread(value: probe_results.Spread | float | None) -> str:
+    if not isinstance(value, probe_results.Spread):
+        return _number(value)
+    return f"{value.mean:.3g} ± {value.std:.2g}"
 
 
 def _last_evaluation(history: history_lib.RunHistory, step: int) -> str:

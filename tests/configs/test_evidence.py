@@ -70,10 +70,37 @@ def test_no_place_within_a_result_is_kept(tmp_path):
         evidence.keep("probed", tmp_path / "found.json", tmp_path)
 
 
+def test_arms_and_what_they_write_down_are_a_table_with_their_spread(tmp_path):
+    spread = probe_results.Spread(mean=0.5, std=0.125, values=(0.375, 0.625))
+    row = probe_results.ArmAccuracy(name="both:mean", title="both, mean", linear=spread)
+    tested = probe_results.Tested(num_examples=20, num_unseen=0, majority=0.5, rows=(row,))
+    errors = probe_results.ArmErrors(name="both", title="both", characters=spread, words=spread)
+    ablation = probe_results.Ablation(
+        num_steps=7,
+        seeds=(0, 1),
+        arms={"both": (), "other": ("language_model.folder=/home/somebody/text/model", "a.b=1")},
+        test_shards={"unknown": "/home/somebody/set"},
+        transcripts={"read": probe_results.TranscribedSet(num_examples=3, rows=(errors,))},
+        shards="/home/somebody/set",
+        labels={"digit": probe_results.ProbedLabel(tests={"unknown": tested})},
+        **dict(exclude=(), only=(), pooling="mean", num_seeds=1),
+    )
+    results.write(tmp_path / "found.json", ablation)
+    evidence.keep("compared", tmp_path / "found.json", tmp_path)
+    assert "/home" not in (tmp_path / "compared.json").read_text(encoding="utf-8")
+    page = evidence.replaced(_PAGE.replace("heard", "compared").format(""), tmp_path)
+    assert (
+        "7 steps with 2 seeds each" in page and "other: `language_model.folder=text/model`" in page
+    )
+    assert "| digit | 20 of unknown | both, mean | 0.5 ± 0.12 |" in page
+    assert "| 3 sentences of read | character error rate |" in page
+    assert "| both | 0.5 ± 0.12 | 0.5 ± 0.12 |" in page
+
+
 def test_a_mark_of_nothing_and_a_result_without_a_table_are_refused(tmp_path):
     with pytest.raises(ValueError, match="asks for heard.json"):
         evidence.replaced(_PAGE.format(""), tmp_path)
     cost = results.Cost(topology="v5e:1x1", fits=True, figures={})
     results.write(tmp_path / "cost.json", cost)
-    with pytest.raises(ValueError, match="must be of evaluate or probe, got Cost"):
+    with pytest.raises(ValueError, match="must be of evaluate, probe or ablation, got Cost"):
         evidence.keep("cost", tmp_path / "cost.json", tmp_path)
