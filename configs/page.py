@@ -22,6 +22,7 @@ from configs import comments
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_encoder
 from configs import sources
 
 PATH = pathlib.Path(__file__).with_name("VALUES.md")
@@ -32,6 +33,7 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     language_model: ("base", "small", "tiny"),
     representation: ("base", "large", "small", "tiny"),
     generation: ("base", "large", "small", "tiny"),
+    semantic_encoder: ("base", "tiny"),
 }
 # Keys that say which recipe it is, and the recipes of other pages that one has within it.
 _LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"))

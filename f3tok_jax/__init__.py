@@ -8,8 +8,10 @@ One word per thing:
     representations    [b, t, width] of the representation encoder
     audio tokens       [b, t / patch, width of the language model], what it reads of sound
     patch              so many latents as one audio token, [patch, d]
+    mel patch          all bands of so many mel spectra, what a semantic encoder hears at a time
     run                a trained folder: config, checkpoints, metrics
-    stage              what a run trains: autoencoder, language_model, representation, generation
+    stage              what a run trains: autoencoder, language_model, representation, generation,
+                       semantic_encoder
     F3Tokenizer        a run in use
     classifier         scores generated sound; learned from recordings
     discriminator      the autoencoder's adversary in training

@@ -32,7 +32,7 @@ _PACKAGE = "configs"  # of recipes
 # model that has no place, which a run never has.
 RESUMABLE = (
     *("num_steps", "loop", "checkpoint", "mesh", "preset"),
-    *("data.max_lost", "rq.statistics_frames"),
+    *("data.max_lost", "rq.statistics_frames", "mel_norm.statistics_seconds"),
 )
 _PLACES = ("workdir", "step", "folder", "recipe")
 # So are these (folder.check_began_with), where the run has them at all.

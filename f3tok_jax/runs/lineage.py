@@ -36,6 +36,7 @@ _Found = TypeVar("_Found")
 _READ_LATER = {
     "autoencoder": ("generator/", ("",)),
     "representation": (f"{ENCODER}/", ("encoder/", "projector/")),
+    "semantic_encoder": ("semantic_encoder/", ("encoder/",)),
 }
 
 
@@ -262,6 +263,9 @@ class Lineage:
         if config.stage == "autoencoder":
             samples = config.model.hop_length * math.prod(time for time, _ in config.model.strides)
             return sound_lib.Sound(config.model.sample_rate, samples, config.model.latent_dim)
+        if config.stage == "semantic_encoder":
+            samples = config.model.hop_length * config.model.patch_frames
+            return sound_lib.Sound(config.model.sample_rate, samples, config.model.width)
         for parent in self.parents.values():
             return parent.sound
         if "representation" in config:

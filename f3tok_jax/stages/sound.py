@@ -68,17 +68,20 @@ def open_pipeline(
         sound: of its latents.
         crops: what the stage tells pipeline.Pipeline of its examples.
         check: raises ValueError where something is missing without which no batch is of use.
-        **hosts: train, process_index and process_count of mixture_pipeline.Options.
+        **hosts: train, process_index and process_count of mixture_pipeline.Options, and what is to be
+            other than the config has it.
     """
     check()
     return pipeline.Pipeline(
         names,
         mixture_pipeline.Options(
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            max_replaced=config.data.max_replaced,
-            num_threads=config.data.num_threads,
-            **hosts,
+            **{
+                "batch_size": config.data.batch_size,
+                "seed": config.seed,
+                "max_replaced": config.data.max_replaced,
+                "num_threads": config.data.num_threads,
+                **hosts,
+            }
         ),
         sample_rate=sound.sample_rate,
         crop_length=crop_length(config, sound),

@@ -11,11 +11,12 @@ from configs import costs
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_encoder
 from configs import slices
 from f3tok_jax.devices import slices as device_slices
 from f3tok_jax.runs import results
 
-_RECIPES = (autoencoder, language_model, representation, generation)
+_RECIPES = (autoencoder, language_model, representation, generation, semantic_encoder)
 
 
 def test_every_preset_is_for_slices_that_exist():
@@ -122,7 +123,7 @@ def test_every_row_has_its_command():
     assert len({line.split("--kept=")[1] for line in said}) == len(said)
     assert all(
         ("--config.data.latents=True" in line)
-        == ("autoencoder" not in line and "language_model.py" not in line)
+        == ("representation.py" in line or "generation.py" in line)
         for line in said
     )
 

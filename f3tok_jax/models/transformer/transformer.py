@@ -402,6 +402,7 @@ class _FeedForward(_Fields):
         )
         return down(hidden)
 
+    @nn.nowrap
     def _gates(self, x: jax.Array, into: Callable[..., layers.Linear]) -> tuple[jax.Array, ...]:
         if self.has_variable("params", _name(_GATES)):
             both = _unfused(into(2 * self.hidden_width, name=_name(_GATES))(x))

@@ -14,6 +14,7 @@ from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import semantic_encoder
+from f3tok_jax.pretrained import semantic_encoder as pretrained_encoder
 from f3tok_jax.pretrained import semantic_weights
 from tests.support import dasheng_package
 from tests.support import noise
@@ -132,6 +133,19 @@ def test_every_layout_gives_the_same(tmp_path):
     shapes = jax.eval_shape(read[0][0].init, jax.random.key(0), jnp.zeros((1, 1600)))
     made = jax.tree.map(lambda leaf: leaf.shape, sharding.unbox(shapes))
     assert made == jax.tree.map(lambda leaf: leaf.shape, read[0][1])
+
+
+def test_weights_are_loaded_in_the_place_of_a_run(tmp_path):
+    place = _write(tmp_path / "weights", _tensors())
+    loaded, sound = pretrained_encoder.load(place), noise.waveform(1, 1600)
+    model, apply = _ours(place)
+    assert (loaded.encoder, loaded.rate, loaded.run) == (model, 25.0, None)
+    assert loaded.origin == "published weights, weights"
+    # One program has the weights as constants, and adds in another order.
+    found, wanted = loaded.features(jnp.asarray(sound)), apply(jnp.asarray(sound))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="must be a run to have the step 3, got published weights"):
+        pretrained_encoder.load(place, step=3)
 
 
 def _changed(**changes) -> dict[str, np.ndarray]:

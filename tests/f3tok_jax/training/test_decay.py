@@ -33,6 +33,7 @@ _OF_PLAYERS = {  # what makes every player learn
     ]
     + [{"data.latents": True, "representation.train": "encoder", "language_model.train": "all"}],
     "language_model": [{}],
+    "semantic_encoder": [{}],
 }
 
 
@@ -63,6 +64,7 @@ def test_every_leaf_of_every_preset_is_decided():
         _GOLDEN.write_text(found)
     assert found == _GOLDEN.read_text()
     spared = ("bias", "scale", "norm", "gain", "boundaries", "roles")
+    spared += ("positions", "frequency_position", "mask_token")
     for line in found.splitlines()[1:]:
         assert line.startswith("decays") != line.endswith(spared), line
 
