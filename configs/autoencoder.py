@@ -105,14 +105,7 @@ def _base() -> ml_collections.ConfigDict:
             compute_dtype="bfloat16",  # of the convolutions; parameters stay float32 [chosen]
         )
     )
-    config.bottleneck = ml_collections.ConfigDict(
-        dict(
-            normalize=True,  # layer norm over channels, no affine [F3: Eq. 1]
-            perturb=True,  # noise in training [F3: Eq. 2]
-            gamma=1.0,  # alpha ~ U(0, gamma), one per example [F3]
-            epsilon=1e-5,  # added to the variance [chosen: NextStep has 1e-6]
-        )
-    )
+    config.bottleneck = sections.bottleneck()
     config.discriminators = ml_collections.ConfigDict(
         dict(
             # "folded", or "dac": the published geometry in plain convolutions, for a CPU or GPU. It

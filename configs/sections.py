@@ -44,6 +44,43 @@ def tasks() -> dict[str, float]:
     )
 
 
+def bottleneck() -> ml_collections.ConfigDict:
+    """Returns config.bottleneck: `kind` says which of the fields below it are read."""
+    return ml_collections.ConfigDict(
+        dict(
+            # "f3": the four that follow; or "kl_vae", "sigma_vae", "soft_norm": the section of that name,
+            # for comparison. [F3]
+            kind="f3",
+            normalize=True,  # layer norm over channels, no affine [F3: Eq. 1]
+            perturb=True,  # noise in training [F3: Eq. 2]
+            gamma=1.0,  # alpha ~ U(0, gamma), one per example [F3]
+            epsilon=1e-5,  # added to the variance [chosen: NextStep has 1e-6]
+            kl_vae=dict(
+                # Of the divergence from a standard normal, summed over channels, mean over frames. [LoSATok:
+                # as Semantic-VAE; 1e-4 in Stable Audio and LongCat, 5e-5 in VoxCPM]
+                weight=1e-2,
+                half=True,  # the factor 1/2 of the divergence; False: as Stable Audio [LoSATok]
+                # Nats of each value, below which nothing is asked of it: free bits; 0 for none. [LoSATok]
+                free_nats=0.0,
+                logvar_clip=12.0,  # largest magnitude of the logarithm of a variance [Semantic-VAE]
+            ),
+            sigma_vae=dict(
+                weight=1.0,  # of the mean square of the latents [chosen: VibeVoice's is not published]
+                # Deviation of s in latents + s * eps, one s per example. [VibeVoice: 0.5 / 0.8]
+                noise_std=0.625,
+            ),
+            soft_norm=dict(
+                weight=1.0,  # of what keeps channels standard normal over time [chosen]
+                channels_weight=0.4,  # of the same of frames over channels, times `weight` [Stable Audio]
+                min_variance=1e-4,  # below which a variance counts as this [Stable Audio]
+                # Deviation of the noise in training, of each channel's own over time. [Stable Audio: 5e-2
+                # in stable-audio-3]
+                noise_ratio=1e-2,
+            ),
+        )
+    )
+
+
 def decays() -> ml_collections.ConfigDict:
     """Returns config.decays: name of a leaf -> whether config.optimizer.*.weight_decay pulls at it.
 

@@ -30,6 +30,11 @@ ALL = {
     "prediction",
     "Qwen3": "Qwen3-0.6B and Qwen3-4B, their published config.json",
     "VoxCPM": "github.com/OpenBMB/VoxCPM: flow head on a language model at the rates of F3",
+    "LoSATok": "LoSATok, arXiv 2605.27840; numbers of github.com/wxyzd123/LoSATok",
+    "Semantic-VAE": "numbers of github.com/ZhikangNiu/Semantic-VAE",
+    "VibeVoice": "VibeVoice, arXiv 2508.19205; numbers of its acoustic tokenizer, "
+    "github.com/vibevoice-community/VibeVoice",
+    "Stable Audio": "numbers of github.com/Stability-AI/stable-audio-tools, `models/bottleneck.py`",
     "NextStep": "NextStep-1: Toward Autoregressive Image Generation with Continuous Tokens at Scale, "
     "arXiv 2508.10711",
     "CAM": "Continuous Autoregressive Models with Noise Augmentation Avoid Error Accumulation, arXiv "

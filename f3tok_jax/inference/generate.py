@@ -230,8 +230,8 @@ class TextToSound:
         changed = dataclasses.replace(self.sampler, **changes)
         if changed.renormalize and not self._renormalizes:
             raise ValueError(
-                "sampler must leave frames as they are for an autoencoder without "
-                "config.bottleneck.normalize, whose frames are of any scale, got renormalize=True"
+                "sampler must leave frames as they are for an autoencoder without the norm of "
+                "config.bottleneck, whose frames are of any scale, got renormalize=True"
             )
         return changed
 

@@ -5,6 +5,7 @@
 from collections.abc import Callable
 import functools
 import math
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -23,6 +24,20 @@ _ALLOWED = {
     "compute_dtype": ("bfloat16", "float32"),
 }
 SAME_KERNEL = (3, 3)  # of a stage's convolution without stride
+
+
+class Coded(NamedTuple):
+    """Sound through the autoencoder.
+
+    Attributes:
+        reconstruction: [b, n] float32.
+        latents: [b, t, latent_dim] float32, clean.
+        losses: that the bottleneck asks of them: name -> (sum, weight).
+    """
+
+    reconstruction: jax.Array
+    latents: jax.Array
+    losses: dict[str, bottleneck_lib.Loss]
 
 
 class Autoencoder(nn.Module):
@@ -93,7 +108,7 @@ class Autoencoder(nn.Module):
         *,
         mask: jax.Array | None = None,
         noise_key: jax.Array | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> Coded:
         """Reconstructs `waveform`, through perturbed latents if a `noise_key` is given.
 
         Args:
@@ -101,18 +116,23 @@ class Autoencoder(nn.Module):
             mask: [b, n] bool, samples that are sound; None for all. The decoder, which looks ahead,
                 hears no latents of what follows, as if each sound were decoded by itself.
             noise_key: key of the bottleneck's noise; None for none.
-
-        Returns:
-            The reconstruction [b, n] and the clean latents [b, t, latent_dim], float32.
         """
-        latents = self.waveform_to_latents(waveform)
-        heard = self.bottleneck.noisy(latents, noise_key)
+        encoded = self._encoded(waveform)
+        latents = heard = self.bottleneck.clean(encoded)
+        frames = jnp.ones(latents.shape[:2], bool) if mask is None else self.frame_mask(mask)
+        if noise_key is not None:
+            heard = self.bottleneck.noisy(latents, noise_key, encoded=encoded, mask=frames)
         if mask is not None:
-            missing = -mask.shape[1] % self.samples_per_latent
-            frames = jnp.pad(mask, ((0, 0), (0, missing))).reshape(*latents.shape[:2], -1)
-            heard = jnp.where(jnp.any(frames, axis=-1, keepdims=True), heard, 0.0)
-        reconstruction = self.latents_to_waveform(heard)
-        return reconstruction[:, : waveform.shape[1]], latents
+            heard = jnp.where(frames[..., None], heard, 0.0)
+        reconstruction = self.latents_to_waveform(heard)[:, : waveform.shape[1]]
+        losses = self.bottleneck.losses(latents, encoded=encoded, mask=frames)
+        return Coded(reconstruction, latents, losses)
+
+    def frame_mask(self, mask: jax.Array) -> jax.Array:
+        """[b, t] bool: latents with any sound in them, of samples that are [b, n] bool."""
+        missing = -mask.shape[1] % self.samples_per_latent
+        samples = jnp.pad(mask, ((0, 0), (0, missing)))
+        return jnp.any(samples.reshape(mask.shape[0], -1, self.samples_per_latent), axis=-1)
 
     def gains(self, waveform: jax.Array, mask: jax.Array) -> jax.Array:
         """[b, 1] float32: what brings each sound [b, n] to `level_db`; see level.gains."""
@@ -127,10 +147,13 @@ class Autoencoder(nn.Module):
         Returns:
             [b, ceil(n / samples_per_latent), latent_dim] float32.
         """
+        return self.bottleneck.clean(self._encoded(waveform))
+
+    def _encoded(self, waveform: jax.Array) -> jax.Array:
+        """What the encoder says of whole waveforms [b, n]: [b, t, encoder_dim of the bottleneck]."""
         missing = -waveform.shape[1] % self.samples_per_latent
         waveform = jnp.pad(waveform, ((0, 0), (0, missing + self.encoder_lookahead)))
-        encoded = self.encoder.layer(self._spectrum(waveform), training=False)
-        return self.bottleneck.clean(encoded.values)
+        return self.encoder.layer(self._spectrum(waveform), training=False).values
 
     def latents_to_waveform(self, latents: jax.Array) -> jax.Array:
         """Sound of whole sequences of latents [b, t, latent_dim]: [b, t * samples_per_latent]."""
@@ -258,8 +281,13 @@ def _encoder_config(model: Autoencoder) -> sl.Serial.Config:
         layers.append(sl.Residual.Config(block, shortcut, name=f"stage_{i}"))
     layers += [
         sl.Flatten.Config(),
-        _dense_pair(model.latent_dim, _bottom_width(model, widths[-1]), model),
+        _dense_pair(
+            model.bottleneck.encoder_dim(model.latent_dim), _bottom_width(model, widths[-1]), model
+        ),
     ]
+    if model.bottleneck.has_affine:  # in float32, as all that is done to latents
+        affine = _Affine.Config(shape=(model.latent_dim,), name="affine")
+        layers += [sl.Cast.Config(jnp.float32), affine]
     return sl.Serial.Config(layers, name="encoder")
 
 
@@ -342,6 +370,19 @@ def _dense_pair(
     hears = functools.partial(dense, kernel_init=heard)
     layers = [hears(hidden, name="hidden"), sl.Elu.Config(), dense(width, name="output")]
     return sl.Residual.Config(layers, [hears(width, name="linear")], name="dense_pair")
+
+
+class _Affine(sl.Affine):
+    """The layer of that name, of values [b, t, d] and one scale and shift per channel."""
+
+    class Config(sl.Affine.Config):
+        def make(self) -> "_Affine":
+            return _Affine(self, name=self.name)
+
+    def layer(self, x: sl.Sequence, *, training: bool, constants=None) -> sl.Sequence:
+        del training, constants
+        scale, bias = (leaf.reshape(1, 1, -1) for leaf in (self.scale, self.bias))
+        return x.apply_values(lambda values: values * scale + bias)
 
 
 def kernel_of(strides: tuple[int, int]) -> tuple[int, int]:

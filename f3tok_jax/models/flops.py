@@ -49,7 +49,8 @@ def encoder(model: autoencoder_lib.Autoencoder, latents: int) -> Forward:
         total += _conv((frames, bins), kernel, strides) * width * following
         total += (following != width) * frames * bins * width * following
     bottom = bins * widths[-1]
-    total += latents * _dense_pair(bottom, bottom, model.latent_dim)
+    encoded = model.bottleneck.encoder_dim(model.latent_dim)
+    total += latents * _dense_pair(bottom, bottom, encoded)
     return Forward(2.0 * stem, 2.0 * total)
 
 

@@ -35,6 +35,7 @@ _combinators, _convolution, _dense, _pooling, _simple, _types = _load(
     "combinators", "convolution", "dense", "pooling", "simple", "types"
 )
 
+Affine = _simple.Affine
 AveragePooling2D = _pooling.AveragePooling2D
 Cast = _simple.Cast
 Conv2D = _convolution.Conv2D

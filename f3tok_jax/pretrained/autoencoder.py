@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from f3tok_jax.models import autoencoder as autoencoder_lib
-from f3tok_jax.models import bottleneck
+from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.pretrained import weights
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
@@ -21,7 +21,7 @@ from f3tok_jax.runs import lineage
 def make(config: ml_collections.ConfigDict) -> autoencoder_lib.Autoencoder:
     """The autoencoder of a run's config."""
     return autoencoder_lib.Autoencoder(
-        **config.model, bottleneck=bottleneck.Bottleneck(**config.bottleneck)
+        **config.model, bottleneck=bottleneck_kinds.make(config.bottleneck)
     )
 
 

@@ -380,7 +380,10 @@ class Lineage:
     def normalizes_latents(self) -> bool:
         """Whether frames have mean 0 and rms 1 by themselves; of mere recipes it is taken so."""
         run = self if self.stage == "autoencoder" else self.ancestor("autoencoder")
-        return run is None or bool(run.config.bottleneck.normalize)
+        if run is None:
+            return True
+        section = run.config.bottleneck
+        return section.get("kind", "f3") == "f3" and bool(section.normalize)
 
     @functools.cached_property
     def level_db(self) -> float:

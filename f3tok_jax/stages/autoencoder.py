@@ -15,12 +15,14 @@ import ml_collections
 from f3tok_jax.devices import sharding
 from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.models import flops
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import lineage
 from f3tok_jax.stages import adversarial
+from f3tok_jax.stages import latent_statistics
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -41,6 +43,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     model, losses, source = config.model, config.losses, validation.source(config)
     try:
         autoencoder_lib.check_geometry(model)
+        bottleneck_kinds.make(config.bottleneck).encoder_dim(model.latent_dim)
     except ValueError as error:
         raise ValueError(f"{error} ({source})") from error
     if len(losses.mel_windows) != len(losses.mel_bands):
@@ -109,25 +112,28 @@ class Model:
 
     def reconstruct(
         self, params: Any, batch: stage.Batch, noise_key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """A batch's waveform and its reconstruction, [b, n] each, and the latents between."""
+    ) -> tuple[jax.Array, autoencoder_lib.Coded]:
+        """A batch's waveform [b, n] as it is heard, and what becomes of it."""
         if self.config.train_only:  # No gradient passes the latents, and none is computed.
             params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
-        reconstructed = self.autoencoder.apply(
-            {"params": params}, waveform, mask=batch["mask"], noise_key=noise_key
-        )
-        return waveform, *reconstructed
+        options = dict(mask=batch["mask"], noise_key=noise_key)
+        return waveform, self.autoencoder.apply({"params": params}, waveform, **options)
 
     def reconstruct_in_use(
         self, params: Any, batch: stage.Batch
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[jax.Array, autoencoder_lib.Coded]:
         """The same as the model is used: it hears each crop at its level, and what comes out is
         brought back to that of the crop. In training the levels are those of config.data."""
         gains = self.autoencoder.gains(batch["waveform"], batch["mask"])
         heard = batch | {"waveform": gains * batch["waveform"]}
-        waveform, reconstruction, latents = self.reconstruct(params, heard)
-        return waveform / gains, reconstruction / gains, latents
+        waveform, coded = self.reconstruct(params, heard)
+        return waveform / gains, coded._replace(reconstruction=coded.reconstruction / gains)
+
+    def told(self, coded: autoencoder_lib.Coded, mask: jax.Array) -> Metrics:
+        """What is told of latents in sound, whose samples are `mask` [b, n], and asked of them."""
+        frames = self.autoencoder.frame_mask(mask)
+        return latent_statistics.measure(coded.latents, frames) | coded.losses
 
 
 def make_stage(
@@ -225,13 +231,18 @@ def train_step(
     """One step of both players, from the same weights and the same generated sound.
 
     The generator's gradient meets at its output: the reconstruction losses' and, from
-    discriminators' start on, theirs. Before that step they cost nothing.
+    discriminators' start on, theirs. Before that step they cost nothing. What the bottleneck asks of
+    latents has no gradient there: it joins behind, by its weight, whatever balances the others (as
+    EnCodec does with its commitment loss).
     """
     del frozen
     config, params = model.config, sharding.gather(state.params)
     losses, accumulate = config.losses, config.optimizer.accumulate
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+    frames = model.autoencoder.frame_mask(batch["mask"])
+    num_frames = jnp.maximum(jnp.sum(frames, dtype=jnp.float32), 1.0)
+    latent_weights = model.autoencoder.bottleneck.loss_weights
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
     batch = adversarial.with_crops(batch, key_of("crop"), losses)
     play = functools.partial(
@@ -247,16 +258,17 @@ def train_step(
         mask = microbatch["mask"]
 
         def generate(p):
-            waveform, reconstruction, latents = model.reconstruct(p, microbatch, noise_key)
-            return reconstruction, (waveform, latents)
+            waveform, coded = model.reconstruct(p, microbatch, noise_key)
+            asked = {name: total for name, (total, _) in coded.losses.items()}
+            return (coded.reconstruction, asked), (waveform, coded)
 
-        reconstruction, pull_back, (waveform, latents) = jax.vjp(
+        (reconstruction, asked), pull_back, (waveform, coded) = jax.vjp(
             generate, params["generator"], has_aux=True
         )
         at_sound, metrics = _reconstruction_gradients(
             waveform, reconstruction, mask, num_samples, config=config
         )
-        result, metrics = {}, metrics | _latent_metrics(latents)
+        result, metrics = {}, metrics | model.told(coded, mask)
         if model.discriminators is not None:
             sounds = waveform, jnp.where(mask, reconstruction, 0.0)
             crops = microbatch["crop_start"], microbatch["crop_samples"]
@@ -265,7 +277,8 @@ def train_step(
             )
             at_sound, metrics = at_sound | more_at_sound, metrics | more
         output_gradient, squared_norms = adversarial.meet(at_sound, losses, accumulate)
-        (result["generator"],) = pull_back(jnp.where(mask, output_gradient, 0.0))
+        of_latents = {name: latent_weights[name] / num_frames for name in asked}
+        (result["generator"],) = pull_back((jnp.where(mask, output_gradient, 0.0), of_latents))
         return result, metrics | squared_norms
 
     grads, metrics = microbatches.accumulated(gradients, batch, accumulate)
@@ -285,14 +298,15 @@ def eval_step(
     """The reconstruction losses of the averaged weights through clean latents."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, reconstruction, latents = model.reconstruct_in_use(params, batch)
+    waveform, coded = model.reconstruct_in_use(params, batch)
     # DAC's floor, whatever is trained with: evaluations of two runs can be compared.
     terms = _reconstruction_terms(
         waveform, batch["mask"], model.config, mel_floor=reconstruction_losses.MEL_FLOOR
     )
     with jax.named_scope("losses"):
-        metrics = {name: term(reconstruction) for name, term in terms.items()}
-    return {f"eval/{name}": value for name, value in (metrics | _latent_metrics(latents)).items()}
+        metrics = {name: term(coded.reconstruction) for name, term in terms.items()}
+    metrics |= model.told(coded, batch["mask"])
+    return {f"eval/{name}": value for name, value in metrics.items()}
 
 
 def sample(
@@ -301,8 +315,8 @@ def sample(
     """The batch and its reconstruction by the averaged weights: waveforms [b, n]."""
     del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, reconstruction, _ = model.reconstruct_in_use(params, batch)
-    return {"reference": waveform, "reconstruction": reconstruction}
+    waveform, coded = model.reconstruct_in_use(params, batch)
+    return {"reference": waveform, "reconstruction": coded.reconstruction}
 
 
 def _reconstruction_terms(
@@ -360,15 +374,6 @@ def _reconstruction_gradients(
     return gradients, metrics
 
 
-def _latent_metrics(latents: jax.Array) -> Metrics:
-    """Mean and mean square over channels and time, which the bottleneck holds at 0 and 1."""
-    size = jnp.float32(latents.size)
-    return {
-        "latent_mean": (jnp.sum(latents), size),
-        "latent_mean_square": (jnp.sum(jnp.square(latents)), size),
-    }
-
-
 def _discriminators_have_won(theirs: float, generators: float) -> str:
     """Undecided, their loss is twice the generator's; once they never err, it is none of it."""
     if theirs > _WON * generators:
@@ -406,7 +411,15 @@ STAGE = stage.Definition(
             ),
             "",
         )
-        | {"filled": "Share of the batches that is sound; the rest is padding."},
+        | {
+            "kl": "Divergence of the latents from a standard normal, summed over channels, nats.",
+            "latent_square": "Mean square of the latents, which a sigma-VAE's penalty is of.",
+            "soft_norm_time": "What keeps each channel standard normal over time.",
+            "soft_norm_channels": "What keeps each frame standard normal over its channels.",
+            "latent_drift_rms": "How far a channel of the latents is from 0 on average of an example, "
+            "rms over channels.",
+            "filled": "Share of the batches that is sound; the rest is padding.",
+        },
         program="evaluate",
         results="results*.json",
     ),

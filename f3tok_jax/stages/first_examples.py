@@ -89,8 +89,8 @@ def rms(sums_of_energy: Sequence[np.ndarray]) -> float:
     total, count = sums_of_energy
     if not (count > 0 and 0 < total < np.inf):
         raise ValueError(
-            "latents must have an rms above 0 to be divided by, which an autoencoder without "
-            f"config.bottleneck.normalize leaves open, got a sum of squares of {float(total)} over "
+            "latents must have an rms above 0 to be divided by, which an autoencoder without the norm of "
+            f"config.bottleneck leaves open, got a sum of squares of {float(total)} over "
             f"{int(count)} values: look at that autoencoder and at config.data.train"
         )
     return float(np.sqrt(total / count))

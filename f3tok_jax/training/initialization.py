@@ -15,6 +15,12 @@ from f3tok_jax.runs import language_model_folder as folders
 from f3tok_jax.runs import lineage
 from f3tok_jax.training import state as train_state
 
+# Of config.bottleneck what decides how a decoder is trained, and not which latents it is given.
+_OF_TRAINING = {"perturb", "gamma", "kl_vae", "sigma_vae", "soft_norm"}
+_OF_F3 = {"normalize", "epsilon"}  # what no other kind reads
+# What earlier versions did not have is no difference, but for what they did in its place.
+_BEFORE = {"level_db": 0.0, "kind": "f3"}
+
 
 def source(
     run: lineage.Lineage,
@@ -98,7 +104,7 @@ def check(
             raise ValueError(f"config.init_from.workdir must be of the same latents: {differing}")
         say(f"note: {differing}")
     # A run's arrays tell it by their shapes alone, and what has none may be changed on purpose.
-    free = {"model": {"upsampling", "compute_dtype"}, "bottleneck": {"perturb", "gamma"}}
+    free = {"model": {"upsampling", "compute_dtype"}, "bottleneck": _of_training(config)}
     if isinstance(source, exported.Exported) and (
         differing := _differing(config, source.config, free)
     ):
@@ -124,7 +130,7 @@ def kept_latents(source: lineage.Lineage, config: ml_collections.ConfigDict) -> 
     """
     if "train_only" not in config or not config.train_only:
         return {}
-    free = {"model": {"upsampling"}, "bottleneck": {"perturb", "gamma"}}
+    free = {"model": {"upsampling"}, "bottleneck": _of_training(config)}
     if differing := _differing(config, source.config, free):
         raise ValueError(
             f"config.train_only='decoder' keeps the latents of {source.workdir}: {differing}"
@@ -135,6 +141,12 @@ def kept_latents(source: lineage.Lineage, config: ml_collections.ConfigDict) -> 
     }
 
 
+def _of_training(config: ml_collections.ConfigDict) -> set[str]:
+    """The keys of config.bottleneck, where there is one, that decide nothing about latents."""
+    kind = config.get("bottleneck", {}).get("kind", "f3")
+    return _OF_TRAINING if kind == "f3" else _OF_TRAINING | _OF_F3
+
+
 def _differing(
     config: ml_collections.ConfigDict,
     there: ml_collections.ConfigDict,
@@ -143,8 +155,7 @@ def _differing(
     """The first value that differs, but for the `free` ones of each section; "" for none."""
     for name, others in free.items():
         for key, here in config[name].items():
-            # What earlier versions did not have is no difference, but for what they did in its place.
-            before = 0.0 if key == "level_db" else here
+            before = _BEFORE.get(key, here)
             if key not in others and here != (wanted := there[name].get(key, before)):
                 return f"config.{name}.{key} must be {wanted!r}, as there, got {here!r}"
     return ""

@@ -55,6 +55,35 @@ _MATHEMATICS = [
         ),
     ),
     *_of(
+        "models/bottleneck_kinds.py",
+        "models/test_bottleneck_kinds.py",
+        (
+            "the other convention of the divergence's half",
+            "        if self.half:",
+            "        if not self.half:",
+        ),
+        (
+            "free bits are of a frame, not of each value",
+            "divergence = jnp.maximum(divergence, self.free_nats)",
+            "divergence = divergence + self.free_nats",
+        ),
+        (
+            "one deviation for the whole batch",
+            "jax.random.normal(scale_key, (latents.shape[0], 1, 1))",
+            "jax.random.normal(scale_key, (1, 1, 1))",
+        ),
+        (
+            "a biased variance",
+            "jnp.maximum(count - 1.0, 1.0)",
+            "jnp.maximum(count, 1.0)",
+        ),
+        (
+            "a mean over padding, too",
+            "return jnp.sum(jnp.where(mask, values, 0.0)), ",
+            "return jnp.sum(values), ",
+        ),
+    ),
+    *_of(
         "models/representation_encoder.py",
         "models/test_representation_encoder.py stages/test_representation.py",
         (

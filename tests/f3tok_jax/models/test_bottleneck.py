@@ -11,13 +11,15 @@ from f3tok_jax.models import bottleneck
 
 
 def _bottleneck(**changes):
-    return bottleneck.Bottleneck(
-        **(dict(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5) | changes)
-    )
+    return bottleneck.F3(**(dict(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5) | changes))
 
 
 def _encoded(shape=(4, 50, 64)):
     return 3.0 + 5.0 * jax.random.normal(jax.random.key(0), shape)
+
+
+def _noisy(kind, latents, key):
+    return kind.noisy(latents, key, encoded=latents, mask=jnp.ones(latents.shape[:2], bool))
 
 
 def test_every_frame_has_mean_0_and_rms_1():
@@ -42,7 +44,7 @@ def test_equals_dividing_by_the_deviation():
 
 def test_noise_has_one_uniform_alpha_per_example():
     latents = jnp.zeros((2000, 100, 16))
-    noise = np.asarray(_bottleneck(gamma=0.5).noisy(latents, jax.random.key(1)))
+    noise = np.asarray(_noisy(_bottleneck(gamma=0.5), latents, jax.random.key(1)))
     alphas = noise.std(axis=(1, 2))
     assert 0 <= alphas.min() < 0.01 and 0.48 < alphas.max() < 0.52
     # Uniform on [0, 0.5]: mean 0.25 with standard error 0.003.
@@ -52,18 +54,17 @@ def test_noise_has_one_uniform_alpha_per_example():
     assert np.abs(halves - 1).max() < 0.15
 
 
-def test_noise_is_off_without_key_and_by_switch():
+def test_noise_is_off_by_switch():
     latents = _bottleneck().clean(_encoded())
-    assert _bottleneck().noisy(latents, None) is latents
-    assert _bottleneck(perturb=False).noisy(latents, jax.random.key(0)) is latents
+    assert _noisy(_bottleneck(perturb=False), latents, jax.random.key(0)) is latents
 
 
 def test_without_normalization_latents_pass_unchanged():
     np.testing.assert_array_equal(_bottleneck(normalize=False).clean(_encoded()), _encoded())
 
 
-@pytest.mark.parametrize("change", [dict(gamma=-0.1), dict(epsilon=0.0)])
+@pytest.mark.parametrize("change", [dict(gamma=-0.1), dict(epsilon=0.0), dict(gamma=float("nan"))])
 def test_impossible_values_are_refused(change):
     (name,) = change
-    with pytest.raises(ValueError, match=f"bottleneck.{name}"):
+    with pytest.raises(ValueError, match=f"config.bottleneck.{name} must"):
         _bottleneck(**change)

@@ -76,7 +76,7 @@ def _autoencoder(**changes) -> autoencoder_lib.Autoencoder:
         decoder_lookahead=1,
         upsampling="auto",
         compute_dtype="float32",
-        bottleneck=bottleneck.Bottleneck(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5),
+        bottleneck=bottleneck.F3(normalize=True, perturb=True, gamma=1.0, epsilon=1e-5),
         **changes,
     )
 

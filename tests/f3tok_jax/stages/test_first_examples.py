@@ -137,7 +137,7 @@ def test_frames_are_renormalized_only_where_the_autoencoder_does_so(chains):
     np.testing.assert_allclose(np.square(chains[0.0].made).mean(axis=-1), 1.0, atol=0.01)
     generator = chains[8.0].generator
     assert not generator.sampler.renormalize
-    with pytest.raises(ValueError, match="without config.bottleneck.normalize.*renormalize=True"):
+    with pytest.raises(ValueError, match="without the norm of config.bottleneck.*renormalize=True"):
         request = generator.request("seven")
         generator.generate([request], max_patches=4, sampler=dict(renormalize=True))
 

@@ -111,12 +111,12 @@ def _autoencoder(dtype: str):
     )
 
     def loss(params, batch, totals):
-        waveform, reconstruction, _ = model.reconstruct(params, batch)
+        waveform, coded = model.reconstruct(params, batch)
         floor = config.losses.mel_floor
         terms = autoencoder_stage._reconstruction_terms(
             waveform, batch["mask"], config, mel_floor=floor
         )
-        return terms["mel"](reconstruction)[0] / totals
+        return terms["mel"](coded.reconstruction)[0] / totals
 
     def totals(batch):
         return jnp.sum(batch["mask"], dtype=jnp.float32)

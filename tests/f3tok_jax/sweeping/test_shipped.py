@@ -69,6 +69,7 @@ def _generation(folder: pathlib.Path) -> list[str]:
     "name, prepare",
     [
         ("bottleneck", _autoencoder),
+        ("bottleneck_kinds", _autoencoder),
         ("learning_rates", _autoencoder),
         ("rq_mtp", _representation),
         ("patches", _representation),
