@@ -4,9 +4,9 @@ r"""Measures a run on held-out shards: what is measured follows from its stage.
 
     python -m f3tok_jax.evaluate --workdir=runs/autoencoder --shards=DIR/test --output=results.json
 
-autoencoder     a table of metrics: the model, the model decoding latents with noise of strength alpha
-                added, principal components of raw frames, a mel spectrum with Griffin-Lim, and
-                Opus at 6, 12 and 24 kbit/s where opus-tools is installed
+autoencoder     a table of metrics: the model, the model decoding latents with noise of alpha times
+                their rms added, principal components of raw frames, a mel spectrum with Griffin-Lim,
+                and Opus at 6, 12 and 24 kbit/s where opus-tools is installed
 language_model  loss and perplexity of held-out texts, and how often it finds the answers
 representation  what the run writes down of speech, and its character and word error rates
 generation      sound from held-out texts beside the recordings; several values, with commas, of a

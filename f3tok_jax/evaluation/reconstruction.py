@@ -175,6 +175,8 @@ def evaluate(
     examples, unreadable = examples_lib.read_examples(source, num_examples)
     longest = max(len(example.waveform) for example in examples)
     model = rows_lib.Model(codec, batch_size=batch_size, num_samples=longest)
+    if not run.normalizes_latents:
+        model.measure(examples)
     say(f"fitting the PCA reference on {fit_shards}")
     rows = rows_lib.make_rows(
         model,
@@ -211,6 +213,7 @@ def evaluate(
         seconds=sum(len(example.waveform) for example in examples) / rate,
         unreadable=unreadable,
         noise_seed=rows_lib.NOISE_SEED,
+        noise_rms=model.latent_rms,
         silence_db=model.silence_db(),
         missing=missing,
         metrics=scores_lib.columns(),

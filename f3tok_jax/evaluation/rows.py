@@ -14,12 +14,13 @@ import jax
 import numpy as np
 
 from f3tok_jax.evaluation import baselines
+from f3tok_jax.evaluation import distributions
 from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import opus
 from f3tok_jax.inference import codec as codec_lib
 
 NOISE_SEED = 0
-ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents
+ALPHAS = (0.0, 0.25, 0.5, 1.0)  # rms of the noise on latents, over that of the latents
 _SILENCE_SECONDS = 2.0
 _LEAST_DB = -200.0  # dBFS, of what is nothing at all
 
@@ -48,7 +49,18 @@ class Model:
             num_samples: of the longest sound, which decides the shapes of what is compiled.
         """
         self.codec, self._batch_size, self._num_samples = codec, batch_size, num_samples
+        self.latent_rms = 1.0  # that of normalised frames
         self._heard: tuple[list[str], Waveforms, list[float]] = ([], [], [])
+
+    def measure(self, examples: Sequence[examples_lib.Example]) -> None:
+        """Takes the rms of all latents of the examples for the scale of the noise: of a bottleneck that
+        does not hold them at 1."""
+        moments = distributions.Moments(self.codec.autoencoder.latent_dim)
+        for first in range(0, len(examples), self._batch_size):
+            batch = examples[first : first + self._batch_size]
+            for latents in self._encode([example.waveform for example in batch])[0]:
+                moments.add(latents)
+        self.latent_rms = float(np.sqrt(np.mean(np.diag(moments.second_moment))))
 
     def encode(self, examples: Sequence[examples_lib.Example]) -> list[np.ndarray]:
         """Clean latents [t, d] of each sound."""
@@ -62,11 +74,12 @@ class Model:
         return self._heard[1:]
 
     def reconstruct(self, examples: Sequence[examples_lib.Example], *, alpha: float) -> Waveforms:
-        """Decodes latents + alpha * noise; an example's noise depends on its key alone."""
+        """Decodes latents + alpha * latent_rms * noise; an example's noise depends on its key alone."""
         latents, gains = self._encoded(examples)
         if alpha:
             noise = (_noise(e.key, row.shape) for e, row in zip(examples, latents))
-            latents = [row + alpha * more for row, more in zip(latents, noise)]
+            scale = alpha * self.latent_rms
+            latents = [row + scale * more for row, more in zip(latents, noise)]
         return self._decode(latents, gains, examples)
 
     def reconstruct_at(
@@ -121,10 +134,8 @@ def make_rows(
         mel: reference.
         levels_db: dBFS of the peak, at which the model hears every sound in a row each.
     """
-    noisy = (
-        "The decoder given latents with Gaussian noise of rms {:g} added, to be held against the "
-    )
-    noisy += "rms of clean latents: how much a generator may err."
+    noisy = "The decoder given latents with Gaussian noise added, whose rms is {:g} times that of clean "
+    noisy += f"latents, {model.latent_rms:.3g}: how much a generator may err."
     rows = [
         Row(
             name=f"model_alpha_{alpha:g}" if alpha else "model",

@@ -115,6 +115,7 @@ class Reconstruction:
     seconds: float
     unreadable: tuple[str, ...]  # a reason each
     noise_seed: int = 0
+    noise_rms: float = 1.0  # of the noise on latents at alpha 1: theirs
     latents: LatentStatistics
     missing: Mapping[str, str]  # metric, or a row -> why it was not measured
     metrics: Mapping[str, Metric]

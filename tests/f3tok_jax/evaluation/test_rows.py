@@ -16,7 +16,7 @@ from f3tok_jax.inference import codec
 class _Frames:
     """An autoencoder whose latents are raw frames times a weight, and that adds a hiss."""
 
-    samples_per_latent, sample_rate = 4, 100
+    samples_per_latent, sample_rate, latent_dim = 4, 100, 4
 
     def __init__(self, hiss: float = 0.0, level_db: float = 0.0):
         self._hiss, self.level_db = hiss, level_db
@@ -69,6 +69,22 @@ def test_noise_depends_on_the_key_and_grows_with_alpha():
         assert 0.1 < np.std(noise) < 1.5
         np.testing.assert_allclose(smaller - example.waveform, 0.5 * noise, atol=1e-6)
     assert np.any(np.abs((together[0] - first.waveform) - (together[1] - second.waveform)) > 0.1)
+
+
+def test_noise_is_as_loud_as_latents_that_nothing_holds_at_an_rms_of_1():
+    examples = _examples(10, 3, 9, 8)
+    model, plain = _model(), _model()
+    model.measure(examples)
+    frames = np.concatenate(model.encode(examples[:3]) + model.encode(examples[3:]))
+    assert model.latent_rms == pytest.approx(np.sqrt(np.mean(frames**2)), rel=1e-6)
+    assert model.latent_rms > 1.2 and plain.latent_rms == 1.0
+    (found,), (wanted,) = (one.reconstruct(examples[:1], alpha=0.5) for one in (model, plain))
+    sound = examples[0].waveform
+    np.testing.assert_allclose(found - sound, model.latent_rms * (wanted - sound), atol=1e-5)
+    pca = baselines.fit_pca([np.arange(40.0)], frame_length=4, latent_dim=2)
+    mel = baselines.MelCodec(sample_rate=16_000, samples_per_latent=4, latent_dim=2)
+    description = rows_lib.make_rows(model, pca, mel)[2].description
+    assert f"0.5 times that of clean latents, {model.latent_rms:.3g}" in description
 
 
 def test_every_row_is_there_in_order():
