@@ -49,6 +49,11 @@ print(text.batch_decode(answers, skip_special_tokens=True))""",
     "generation": """\
 spoken = model.generate(**model.prepare_text(text, "seven three nine"), max_seconds=3).audio""",
 }
+_BOTTLENECKS = {
+    "kl_vae": "KL-VAE: latents are the means of Gaussians",
+    "sigma_vae": "sigma-VAE: noise of a drawn deviation in training",
+    "soft_norm": "soft norm: a learned scale and shift per channel, a penalty, little noise in training",
+}
 _COMMANDS = {
     "autoencoder": (
         "f3tok encode speech.wav latents.npz --model=MODEL",
@@ -280,13 +285,14 @@ def _configuration(
     for name, array in tensors.items():
         part = name.split(".")[0]
         sizes[part] = sizes.get(part, 0) + array.size
-    sound = run.sound
+    sound, other = run.sound, config.get("bottleneck")
     rows = [
         ("latents", f"{sound.latent_dim} values at {sound.latent_rate:g} Hz"),
         ("samples per latent", f"{sound.samples_per_latent}"),
         ("samples that the encoder sees ahead", f"{config['hop_length']}"),
         ("latents that the decoder sees ahead", f"{config['decoder_lookahead']}"),
         ("latents of mean 0 and rms 1", "yes" if config["normalize"] else "no"),
+        *((("bottleneck", _BOTTLENECKS[other["kind"]]),) if other else ()),
         ("level at which whole sounds are heard", _level(config["level_db"])),
         *((f"parameters of {markdown.text(part)}", f"{size:,}") for part, size in sizes.items()),
     ]

@@ -10,6 +10,8 @@ import numpy as np
 
 from data_pipelines.reading import tasks
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import bottleneck as bottleneck_lib
+from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
@@ -113,7 +115,6 @@ def _check_language_model(run: lineage.Lineage) -> None:
 
 def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
     """config.json of an autoencoder."""
-    bottleneck = autoencoder.bottleneck
     return {
         "model_type": exported_config.MODEL_TYPE,
         "format": exported_config.FORMAT,
@@ -126,12 +127,29 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
         "parts": [],
         "sampling_rate": autoencoder.sample_rate,
         **{name: getattr(autoencoder, name) for name in _GEOMETRY},
-        "normalize": bottleneck.normalize,
-        "epsilon": bottleneck.epsilon,
-        "gamma": bottleneck.gamma if bottleneck.perturb else 0.0,
+        **describe_bottleneck(autoencoder.bottleneck),
         "level_db": float(autoencoder.level_db),
         "compute_dtype": autoencoder.compute_dtype,
     }
+
+
+def describe_bottleneck(bottleneck: bottleneck_lib.Bottleneck) -> dict[str, Any]:
+    """What of config.json says which latents an encoder makes, and by what noise a decoder is trained.
+
+    Of another kind than F3's its "bottleneck" has the name and the fields that noise depends on; what a
+    loss alone reads is no part of a model.
+    """
+    if isinstance(bottleneck, bottleneck_lib.F3):
+        gamma = bottleneck.gamma if bottleneck.perturb else 0.0
+        return {"normalize": bottleneck.normalize, "epsilon": bottleneck.epsilon, "gamma": gamma}
+    (kind,) = (name for name, one in bottleneck_kinds.KINDS.items() if type(bottleneck) is one)
+    fields = {name: getattr(bottleneck, name) for name in exported_config.NOISE[kind]}
+    plain = {
+        "normalize": False,
+        "epsilon": 1e-5,
+        "gamma": 0.0,
+    }  # what F3's would be, as good as none
+    return plain | {"bottleneck": {"kind": kind} | fields}
 
 
 def describe_transformer(module: Any) -> dict[str, Any]:

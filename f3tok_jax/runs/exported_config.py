@@ -34,6 +34,9 @@ ANSWERS = ("answer_projector", "answer_language_model", "answer_head")
 # One more of a generation run that has trained an encoder of its own.
 _KNOWN = (*sum(PARTS.values(), ()), "generation_encoder", *ANSWERS)
 
+# Kind of bottleneck, where it is another than F3's -> its fields that noise depends on, above 0 or 0.
+NOISE = {"kl_vae": ("logvar_clip",), "sigma_vae": ("noise_std",), "soft_norm": ("noise_ratio",)}
+
 _FILE_NAME = "config.json"
 
 # What a value must be: a range of whole numbers, other numbers, names, a type, or a section. Sizes beyond
@@ -104,6 +107,16 @@ _OF_LATENTS = (
     *("sampling_rate", "hop_length", "fold", "strides", "encoder_channels"),
     *("compression", "latent_dim", "normalize", "epsilon"),
 )
+_BOTTLENECK, _F3 = (
+    "bottleneck",
+    "f3",
+)  # what config.json says where it is another, and what it is else
+# What losses alone read of a bottleneck, which no folder says: nothing is asked of latents in use.
+_OF_LOSSES = {
+    "kl_vae": {"weight": 0.0, "half": True, "free_nats": 0.0},
+    "sigma_vae": {"weight": 0.0},
+    "soft_norm": {"weight": 0.0, "channels_weight": 0.0, "min_variance": 1e-4},
+}
 _LATENT_RMS = "latent_rms"  # in its representation: of the latents, not of the encoder
 
 
@@ -140,6 +153,7 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     if version != FORMAT:
         found.setdefault("level_db", 0.0)
     _check(found, _MODEL, path)
+    _check_bottleneck(found, path)
     parts = found["parts"]
     held = stages(found)
     partial = [
@@ -156,6 +170,18 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     if not {*ANSWERS}.isdisjoint(parts):
         _check_answers(found, held, path)
     return found
+
+
+def _check_bottleneck(found: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises ValueError for a bottleneck that there is none of, or that is not described."""
+    if (section := found.get(_BOTTLENECK)) is None:
+        return
+    kind = section.get("kind") if isinstance(section, dict) else None
+    if not isinstance(kind, str) or kind not in NOISE:
+        raise _wrong(path, _BOTTLENECK, section)
+    _check(section, dict.fromkeys(NOISE[kind], _AT_LEAST_0), path, f"{_BOTTLENECK}.")
+    if found["normalize"]:
+        raise _wrong(path, "normalize", True)
 
 
 def _check_answers(found: Mapping[str, Any], held: Sequence[str], path: pathlib.Path) -> None:
@@ -241,7 +267,17 @@ def _autoencoder(written: Mapping[str, Any]) -> dict[str, Any]:
         "upsampling": "auto",  # of the formulations of one function
     }
     bottleneck = {name: written[name] for name in ("normalize", "gamma", "epsilon")}
-    return {"model": model, "bottleneck": bottleneck | {"perturb": written["gamma"] > 0}}
+    bottleneck |= {"kind": _kind(written), "perturb": written["gamma"] > 0}
+    if (kind := bottleneck["kind"]) != _F3:
+        bottleneck[kind] = _OF_LOSSES[kind] | {
+            name: written[_BOTTLENECK][name] for name in NOISE[kind]
+        }
+    return {"model": model, "bottleneck": bottleneck}
+
+
+def _kind(written: Mapping[str, Any]) -> str:
+    """Of bottleneck: F3's says nothing, or that there is no other."""
+    return written[_BOTTLENECK]["kind"] if written.get(_BOTTLENECK) else _F3
 
 
 def _representation(written: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,4 +318,6 @@ def geometry(written: Mapping[str, Any]) -> str:
     """What decides beside its weights which latents an encoder makes, as JSON."""
     # A level only where there is one: what was written without has the fingerprints that it had.
     names = (*_OF_LATENTS, "level_db") if written["level_db"] else _OF_LATENTS
-    return json.dumps({name: written[name] for name in names})
+    # So, too, another bottleneck than F3's.
+    kind = {} if _kind(written) == _F3 else {_BOTTLENECK: _kind(written)}
+    return json.dumps({name: written[name] for name in names} | kind)

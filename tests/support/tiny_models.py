@@ -109,18 +109,20 @@ def write_run(
     train: str = "",
     seed: int = 0,
     latent_scale: float = 0.0,
+    bottleneck: str = "f3",
     **model,
 ) -> None:
     """Writes a run folder whose checkpoint of step 3 has random weights; `train` are its shards.
 
-    With a `latent_scale` its latents are not normalised, and so many times those of scale 1. Its config
+    With a `latent_scale` its latents are not normalised, and so many times those of scale 1; those of
+    another kind of `bottleneck` than F3's never are. Its config
     is that of `config`, without what is None in `model`.
     """
     settings = config(**{name: value for name, value in model.items() if value is not None})
     for name in model.keys() - {name for name, value in model.items() if value is not None}:
         del settings.model[name]
     settings.data.train = train
-    settings.bottleneck.normalize = not latent_scale
+    settings.bottleneck.update(dict(kind=bottleneck, normalize=not latent_scale))
     config_lib.save(settings, str(folder))
 
     def scale(path, leaf):

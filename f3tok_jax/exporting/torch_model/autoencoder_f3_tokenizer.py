@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """F3-Tokenizer's autoencoder in PyTorch: convolutions over the frames and bins of an STFT.
 
-The geometry is SpectroStream's (arXiv 2508.05207), the bottleneck F3-Tokenizer's (arXiv 2606.06357).
+The geometry is SpectroStream's (arXiv 2508.05207).
 Whatever it computes lies with channels last; with its weights so, too, by
 model.to(memory_format=torch.channels_last), a step of a stream is a fifth faster on a CPU.
 """
@@ -13,6 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .bottleneck_f3_tokenizer import Affine
+from .bottleneck_f3_tokenizer import encoder_dim
+from .bottleneck_f3_tokenizer import latents_of
 from .configuration_f3_tokenizer import F3TokConfig
 
 # What a stream's next chunk needs of those before, by the name of whoever keeps it.
@@ -166,11 +169,18 @@ class F3TokEncoder(nn.Module):
             _DownStage(channels[i], channels[i + 1], strides)
             for i, strides in enumerate(config.strides)
         )
-        self.dense_pair = _DensePair(width, width, config.latent_dim)
+        self.dense_pair = _DensePair(width, width, encoder_dim(config))
+        self.affine = Affine(config.latent_dim) if config.bottleneck_kind == "soft_norm" else None
         self.analysis = Product(_analysis_matrix(config.hop_length))
 
     def forward(self, waveform: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
         """[b, t * samples_per_latent + encoder_lookahead] float32 -> [b, t, latent_dim] float32."""
+        return self.distribution(waveform, cache)[0]
+
+    def distribution(
+        self, waveform: torch.Tensor, cache: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same, and of a KL-VAE the deviations of the latents, [b, t, latent_dim]."""
         config = self.config
         hops = waveform.unflatten(1, (-1, config.hop_length))
         frames = torch.cat([hops[:, :-1], hops[:, 1:]], dim=-1)
@@ -180,11 +190,7 @@ class F3TokEncoder(nn.Module):
         for stage in self.stages:
             x = stage(x, cache)
         x = self.dense_pair(_channels_together(x)).float()
-        if not config.normalize:
-            return x
-        centred = x - x.mean(dim=-1, keepdim=True)
-        variance = centred.square().mean(dim=-1, keepdim=True)
-        return centred * torch.rsqrt(variance + config.epsilon)
+        return latents_of(x if self.affine is None else self.affine(x), config)
 
 
 class F3TokDecoder(nn.Module):

@@ -30,6 +30,8 @@ class F3TokConfig(PreTrainedConfig):
         normalize: whether latents have mean 0 and rms 1.
         epsilon: added to their variance.
         gamma: largest rms of the noise on the latents that the decoder hears while it trains.
+        bottleneck: kind, of another than F3's norm and noise ("kl_vae", "sigma_vae", "soft_norm"), and what
+            its noise depends on: logvar_clip, noise_std, noise_ratio; None for F3's.
         level_db: dBFS of rms, at which whole sounds are heard, see F3TokModel.encode; 0 for sound as it
             comes.
         latents_fingerprint: of the weights that made the latents.
@@ -61,6 +63,7 @@ class F3TokConfig(PreTrainedConfig):
     normalize: bool = True
     epsilon: float = 1e-5
     gamma: float = 0.0
+    bottleneck: dict | None = None
     level_db: float = 0.0
     latents_fingerprint: str = ""
     mel_windows: list | tuple = (64, 128, 256, 512, 1024)
@@ -69,6 +72,10 @@ class F3TokConfig(PreTrainedConfig):
     generation: dict | None = None
     answers: dict | None = None
     eos_token_id: int | None = None
+
+    @property
+    def bottleneck_kind(self) -> str:
+        return self.bottleneck["kind"] if self.bottleneck else "f3"
 
     @property
     def samples_per_latent(self) -> int:

@@ -38,6 +38,7 @@ from .autoencoder_f3_tokenizer import Cache
 from .autoencoder_f3_tokenizer import Conv
 from .autoencoder_f3_tokenizer import TransposedConv
 from .autoencoder_f3_tokenizer import detached
+from .bottleneck_f3_tokenizer import noisy
 from .checks_f3_tokenizer import check_rows
 from .checks_f3_tokenizer import check_tensors
 from .checks_f3_tokenizer import checked_latents
@@ -76,6 +77,8 @@ class F3TokOutput(ModelOutput):
         padding_mask: of the latents [b, t] or, from decode and generate, of the samples [b, n]; True
             where valid.
         padding_cache: for the next chunk of a stream.
+        latent_deviations: [b, t, latent_dim] float32, of a KL-VAE, of which the latents are the means; None
+            of others.
         audio_scales: [b] float32, by what sound was divided before it was encoded, and is to be multiplied
             when it is decoded; None where it was not.
     """
@@ -86,6 +89,7 @@ class F3TokOutput(ModelOutput):
     representations: torch.Tensor | None = None
     padding_mask: torch.Tensor | None = None
     padding_cache: Cache | None = None
+    latent_deviations: torch.Tensor | None = None
     audio_scales: torch.Tensor | None = None
 
 
@@ -178,8 +182,8 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
                 to be the same for every chunk, and best such that sound has about config.level_db.
 
         Returns:
-            latents, their padding_mask, with use_cache the padding_cache, and the audio_scales where there
-            are any.
+            latents, their padding_mask, with use_cache the padding_cache, and the audio_scales and
+            latent_deviations where there are any.
 
         Raises:
             ValueError: for sound of several channels, in integers, not finite or far from [-1, 1], a
@@ -206,14 +210,15 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             count = (waveform.shape[1] + hop - 1) // hop  # ONNX rounds negative quotients to zero
             missing = count * hop - waveform.shape[1]
             waveform, mask = F.pad(waveform, (0, missing + ahead)), F.pad(mask, (0, missing))
-        latents = waveform.new_zeros(waveform.shape[0], 0, self.config.latent_dim)
+        latents, deviations = waveform.new_zeros(waveform.shape[0], 0, self.config.latent_dim), None
         if count:
-            latents = self.part("encoder")(waveform, cache)
+            latents, deviations = self.part("encoder").distribution(waveform, cache)
         valid = mask.unflatten(1, (count, hop)).any(dim=-1) if count else mask[:, :0]
         return F3TokOutput(
             latents=latents,
             padding_mask=valid,
             padding_cache=cache if use_cache else None,
+            latent_deviations=deviations,
             audio_scales=audio_scales,
         )
 
@@ -484,8 +489,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             )
         heard, loss = encoded.latents, None
         if self.training and return_loss:
-            alpha = self.config.gamma * torch.rand_like(heard[:, :1, :1])
-            heard = heard + alpha * torch.randn_like(heard)
+            heard = noisy(heard, encoded.padding_mask, encoded.latent_deviations, self.config)
         said = self.decode(heard, encoded.padding_mask, audio_scales=encoded.audio_scales)
         audio = said.audio[..., : input_values.shape[-1]]
         if return_loss:
@@ -496,6 +500,7 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
             audio=audio,
             latents=encoded.latents,
             padding_mask=encoded.padding_mask,
+            latent_deviations=encoded.latent_deviations,
             audio_scales=encoded.audio_scales,
         )
 
