@@ -26,6 +26,7 @@ from configs import generation
 from configs import language_model
 from configs import page
 from configs import representation
+from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import slices
 from f3tok_jax.cost import communication
@@ -55,6 +56,7 @@ _RECIPES = {
     "representation": representation,
     "generation": generation,
     "semantic_encoder": semantic_encoder,
+    "semantic_bottleneck": semantic_bottleneck,
 }
 _GIB, _DAY, _HOUR = 2**30, 24 * 3600, 3600
 _NAMED = re.compile(r"configs/(\w+)\.py:(\w+) \((\w+)\)")

@@ -22,6 +22,7 @@ from configs import comments
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import sources
 
@@ -34,9 +35,10 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     representation: ("base", "large", "small", "tiny"),
     generation: ("base", "large", "small", "tiny"),
     semantic_encoder: ("base", "tiny"),
+    semantic_bottleneck: ("base", "tiny"),
 }
 # Keys that say which recipe it is, and the recipes of other pages that one has within it.
-_LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"))
+_LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"), ("semantic_encoder", "recipe"))
 _SHARED = "In every recipe"
 _NAMED = re.compile("|".join(re.escape(name) for name in sources.ALL))
 

@@ -37,4 +37,8 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
         "tiny": [("v5e:1x1", 1)],
         "base": [("v5e:2x2", 1), ("v5e:4x4", 1)],
     },
+    "semantic_bottleneck": {
+        "tiny": [("v5e:1x1", 1)],
+        "base": [("v5e:2x2", 1), ("v5e:4x4", 1)],
+    },
 }

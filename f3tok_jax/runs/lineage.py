@@ -37,6 +37,7 @@ _READ_LATER = {
     "autoencoder": ("generator/", ("",)),
     "representation": (f"{ENCODER}/", ("encoder/", "projector/")),
     "semantic_encoder": ("semantic_encoder/", ("encoder/",)),
+    "semantic_bottleneck": ("semantic_bottleneck/", ("down/",)),
 }
 
 
@@ -270,6 +271,8 @@ class Lineage:
             return parent.sound
         if "representation" in config:
             return Lineage(config=config.representation.recipe).sound
+        if "semantic_encoder" in config:
+            return Lineage(config=config.semantic_encoder.recipe).sound
         if "autoencoder" not in config:
             raise ValueError(f"a run of the {config.stage} stage has no latents")
         return Lineage(config=config.autoencoder.recipe).sound

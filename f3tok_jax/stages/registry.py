@@ -9,13 +9,14 @@ from f3tok_jax.stages import autoencoder
 from f3tok_jax.stages import generation
 from f3tok_jax.stages import language_model
 from f3tok_jax.stages import representation
+from f3tok_jax.stages import semantic_bottleneck
 from f3tok_jax.stages import semantic_encoder
 from f3tok_jax.training import stage
 
 # In the order in which one builds on the other.
 _IN_ORDER = (
     *(autoencoder.STAGE, language_model.STAGE, representation.STAGE, generation.STAGE),
-    semantic_encoder.STAGE,
+    *(semantic_encoder.STAGE, semantic_bottleneck.STAGE),
 )
 STAGES: Mapping[str, stage.Definition] = {one.name: one for one in _IN_ORDER}
 

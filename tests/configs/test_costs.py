@@ -11,12 +11,16 @@ from configs import costs
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import slices
 from f3tok_jax.devices import slices as device_slices
 from f3tok_jax.runs import results
 
-_RECIPES = (autoencoder, language_model, representation, generation, semantic_encoder)
+_RECIPES = (
+    *(autoencoder, language_model, representation, generation),
+    *(semantic_encoder, semantic_bottleneck),
+)
 
 
 def test_every_preset_is_for_slices_that_exist():

@@ -34,6 +34,7 @@ _OF_PLAYERS = {  # what makes every player learn
     + [{"data.latents": True, "representation.train": "encoder", "language_model.train": "all"}],
     "language_model": [{}],
     "semantic_encoder": [{}],
+    "semantic_bottleneck": [{}],
 }
 
 
