@@ -38,7 +38,13 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     semantic_bottleneck: ("base", "tiny"),
 }
 # Keys that say which recipe it is, and the recipes of other pages that one has within it.
-_LEFT_OUT = (("stage",), ("preset",), ("representation", "recipe"), ("autoencoder", "recipe"), ("semantic_encoder", "recipe"))
+_LEFT_OUT = (
+    ("stage",),
+    ("preset",),
+    ("representation", "recipe"),
+    ("autoencoder", "recipe"),
+    ("semantic_encoder", "recipe"),
+)
 _SHARED = "In every recipe"
 _NAMED = re.compile("|".join(re.escape(name) for name in sources.ALL))
 

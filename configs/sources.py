@@ -41,7 +41,6 @@ ALL = {
     "2411.18447",
     "Dasheng": "Scaling up masked audio encoder learning for general audio classification, arXiv "
     "2406.06992; numbers of its package dasheng 0.0.9",
-    "LoSATok": "LoSATok, arXiv 2605.27840, and its code (wxyzd123/LoSATok)",
     "measured": "with this code; figures in `README.md` or beside the value",
     "chosen": "by this project, for the reason that is given or because something had to be; not "
     "compared with other values",
