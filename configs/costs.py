@@ -44,9 +44,11 @@ _SCALED_TO = {
 }
 SCALED = {  # to seconds of sound per chip and step
     "autoencoder:base": 20,
+    "autoencoder:large": 20,
     "representation:base": 320,
     "generation:base": 640,
     "representation:large": 1280,
+    "generation:large": 320,
 }
 QUICK, SCALING, FULL = -1, -0.5, 0  # efforts: of all presets, of weak scaling, what training uses
 _ON_LATENTS = ("representation", "generation")
