@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""FLOPs that no implementation of the autoencoder and its discriminators can do without.
+"""FLOPs that no implementation of an autoencoder and its discriminators can do without.
 
 Multiplications and additions of the products with weights, of one sound: of a kernel those taps that
 meet it, and neither padding nor the zeros by which a formulation makes its shapes equal. Spectra are
@@ -12,6 +12,8 @@ import dataclasses
 import math
 
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import semantic_autoencoder
+from f3tok_jax.models import vocos_decoder as vocos_lib
 from f3tok_jax.models.discriminators import bands as bands_lib
 from f3tok_jax.models.discriminators import dac
 from f3tok_jax.models.discriminators import frequencies
@@ -70,6 +72,27 @@ def decoder(model: autoencoder_lib.Autoencoder, latents: int) -> Forward:
     edge = autoencoder_lib.edge_kernel(model.fold)
     total += _conv((frames, bins), edge) * widths[0] * 2 * model.fold
     return Forward(2.0 * 2 * latents * model.latent_dim * bottom, 2.0 * total)
+
+
+def acoustic_half(model: semantic_autoencoder.SemanticAutoencoder, latents: int) -> Forward:
+    """Of so many latents, from the mel spectrum to what the bottleneck hears; the semantic half, which is
+    frozen, not counted."""
+    patch = latents * model.num_mels * model.patch_frames * model.feature_dim
+    if model.fusion == "features":
+        return Forward(2.0 * patch, 0.0)
+    width, said = model.latent_dim, model.bottleneck.encoder_dim(model.latent_dim)
+    return Forward(2.0 * patch, 2.0 * latents * width * (model.feature_dim + said))
+
+
+def vocos_decoder(model: semantic_autoencoder.SemanticAutoencoder, latents: int) -> Forward:
+    """Of so many latents, to the spectrum."""
+    width, hidden = model.decoder_width, model.decoder_hidden_width
+    frames = latents * model.samples_per_latent // model.decoder_hop_length
+    met = pairs(frames, vocos_lib.KERNEL, 1, vocos_lib.KERNEL // 2)
+    total = met * width * width
+    total += model.decoder_blocks * (met * width + frames * 2 * width * hidden)
+    total += frames * width * 2 * (model.decoder_frame_length // 2 + 1)
+    return Forward(2.0 * frames * model.latent_dim * width, 2.0 * total)
 
 
 def discriminators(config, num_samples: int) -> Forward:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from f3tok_jax.models import initialization
 from f3tok_jax.signal import inverse_stft
 
-_KERNEL = 7  # frames, of the first convolution and of every block's
+KERNEL = 7  # frames, of the first convolution and of every block's
 _EPSILON = 1e-6  # of the layer norms
 _MOST_MAGNITUDE = 100.0  # of a bin, of unscaled transforms
 
@@ -50,7 +50,7 @@ class VocosDecoder(nn.Module):
             mask = jnp.repeat(mask, self.frames_per_latent, axis=1)
         x = nn.Conv(
             self.width,
-            (_KERNEL,),
+            (KERNEL,),
             dtype=self.compute_dtype,
             kernel_init=initialization.VOCOS_NORMAL,
             name="embedding",
@@ -130,11 +130,11 @@ class _Depthwise(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, t, c] to the same, with zeros around it."""
         length, width = x.shape[1:]
-        kernel = self.param("kernel", initialization.VOCOS_NORMAL, (_KERNEL, width))
+        kernel = self.param("kernel", initialization.VOCOS_NORMAL, (KERNEL, width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.compute_dtype)
-        padded = jnp.pad(x, ((0, 0), (_KERNEL // 2, _KERNEL // 2), (0, 0)))
-        taps = [padded[:, i : i + length] * kernel[None, None, i] for i in range(_KERNEL)]
+        padded = jnp.pad(x, ((0, 0), (KERNEL // 2, KERNEL // 2), (0, 0)))
+        taps = [padded[:, i : i + length] * kernel[None, None, i] for i in range(KERNEL)]
         return sum(taps) + bias[None, None]
 
 

@@ -18,11 +18,14 @@ from configs import autoencoder as recipe
 from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import bottleneck
+from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import language_model
 from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import representation_encoder
+from f3tok_jax.models import semantic_autoencoder as semantic_autoencoder_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import checkpoint
@@ -53,6 +56,7 @@ LANGUAGE_MODEL = dict(
     max_position_embeddings=64,
 )
 QWEN = dict(model_type="qwen3", rms_norm_eps=1e-6, rope_theta=1e4, tie_word_embeddings=True)
+KL_VAE = bottleneck_kinds.KlVae(weight=1e-2, half=True, free_nats=0.0, logvar_clip=20.0)
 _HEAD = dict(latent_dim=4, patch=2, history=2, use_token=True, row=0)
 
 
@@ -192,6 +196,31 @@ def head_inputs(head: flow_head.FlowHead, width: int, rows: int = 1) -> tuple[ja
     patch, latent_dim = head.patch, head.latent_dim
     shapes = ((width,), (width,), (), (patch, latent_dim), (head.history * patch, latent_dim))
     return tuple(jnp.zeros((rows, *shape)) for shape in shapes)
+
+
+def semantic_autoencoder(fusion: str, **changes) -> semantic_autoencoder_lib.SemanticAutoencoder:
+    """LoSATok ("latents") or DashengTokenizer ("features") at 25 Hz, 64 samples to a latent."""
+    fields = dict(
+        sample_rate=1600,
+        frame_length=128,
+        hop_length=16,
+        num_mels=8,
+        mel_floor=1e-7,
+        patch_frames=4,
+        feature_dim=10,
+        feature_rate=25.0,
+        fusion=fusion,
+        bottleneck_dim=7,
+        latent_dim=4 if fusion == "latents" else 10,
+        decoder_width=6,
+        decoder_hidden_width=8,
+        decoder_blocks=1,
+        decoder_frame_length=128,
+        decoder_hop_length=32,
+        compute_dtype="float32",
+        bottleneck=KL_VAE if fusion == "latents" else bottleneck.Bottleneck(),
+    )
+    return semantic_autoencoder_lib.SemanticAutoencoder(**(fields | changes))
 
 
 def generator() -> tuple[generator_lib.Generator, dict]:

@@ -11,8 +11,10 @@ import pytest
 
 from configs import autoencoder as recipe
 from f3tok_jax.models import flops
+from f3tok_jax.models import semantic_autoencoder
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from tests.support import tiny_models
 
 
 def _products(function, *shapes) -> float:
@@ -78,6 +80,34 @@ def test_an_autoencoder_needs_the_products_of_its_layers(preset):
     )
     found = _products(decode, params, shorter) - spectra * frames
     assert flops.decoder(model, latents).total == pytest.approx(found, rel=1e-6)
+
+
+@pytest.mark.parametrize("fusion", semantic_autoencoder.FUSIONS)
+def test_a_semantic_autoencoder_needs_the_products_of_its_layers(fusion):
+    model = tiny_models.semantic_autoencoder(fusion)
+    latents, width = 6, model.decoder_width
+    inputs = (
+        jax.ShapeDtypeStruct((1, latents * model.samples_per_latent), jnp.float32),
+        jax.ShapeDtypeStruct((1, latents, model.feature_dim), jnp.float32),
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    method = lambda name: lambda p, *x: model.apply({"params": p}, *x, method=name)
+    # The spectrum, the mel bands of each of its frames, and SemBo's two layers.
+    spectra = 1 + latents * model.patch_frames, model.frame_length // 2 + 1
+    others = 2.0 * math.prod(spectra) * (2 * model.frame_length + model.num_mels)
+    if fusion == "latents":
+        hidden = model.feature_dim + model.latent_dim
+        others += 2.0 * latents * model.bottleneck_dim * hidden
+    found = _products(method("waveform_to_latents"), params, *inputs) - others
+    assert flops.acoustic_half(model, latents).total == pytest.approx(found, rel=1e-6)
+
+    frames = latents * model.samples_per_latent // model.decoder_hop_length
+    given = jax.ShapeDtypeStruct((1, latents, model.latent_dim), jnp.float32)
+    inverse = 2.0 * frames * 2 * (model.decoder_frame_length // 2 + 1) * model.decoder_frame_length
+    found = _products(method("latents_to_waveform"), params, given) - inverse
+    # Products of each channel by itself, which are no matrix's.
+    found += 2.0 * model.decoder_blocks * (7 * frames - 2 * (1 + 2 + 3)) * width
+    assert flops.vocos_decoder(model, latents).total == pytest.approx(found, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind, rel", [("dac", 1e-6), ("multi_frequency", 1e-6), ("folded", None)])
