@@ -53,7 +53,7 @@ def test_the_decoder_begins_with_a_twentieth_of_normalised_latents():
 @pytest.mark.parametrize("num_samples", [1, 640, 641])
 def test_reconstruction_is_as_long_as_the_input(num_samples):
     model, variables = tiny_models.built()
-    reconstruction, latents = model.apply(variables, _noise((2, num_samples)))
+    reconstruction, latents, _ = model.apply(variables, _noise((2, num_samples)))
     assert reconstruction.shape == (2, num_samples)
     assert latents.shape == (2, -(-num_samples // 640), 8)
 
