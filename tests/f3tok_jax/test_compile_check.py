@@ -53,6 +53,8 @@ _HELD = [
     ("generation:base", "v5e:1x1", 1, "patches", 4.98, 0),
     ("generation:large", "v5p:4x4x4", 1, "all", 15.76, 0),
     ("generation:large", "v5p:4x4x4", 2, "all", 8.57, 0),
+    ("semantic_encoder:base", "v5e:2x2", 1, "all", 11.94, 0),
+    ("semantic_encoder:base", "v5e:4x4", 1, "all", 3.16, 0),
 ]
 # Compiles several times faster than what training uses, to about the same roofline.
 _QUICK = "--effort=-1"

@@ -11,6 +11,7 @@ from configs import autoencoder as recipe
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_encoder
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
 from f3tok_jax.training import validation
@@ -20,7 +21,7 @@ _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
 
 _LATER_PRESETS = [
     (module.__name__.split(".")[-1], preset)
-    for module in (language_model, representation, generation)
+    for module in (language_model, representation, generation, semantic_encoder)
     for preset in module.PRESETS
 ]
 
