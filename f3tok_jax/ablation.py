@@ -64,6 +64,7 @@ def _ablate(given: argparse.Namespace) -> None:
     from f3tok_jax.probing import ablation as ablation_lib
     from f3tok_jax.probing import ablation_table
     from f3tok_jax.probing import arms
+    from f3tok_jax.sweeping import finishing
 
     moved = dict(given.moved or ())
     runs = ablation_lib.plan(
@@ -91,7 +92,7 @@ def _ablate(given: argparse.Namespace) -> None:
             moved=moved,
             say=command.say,
         )
-    except ablation_lib.TrainingStopped as error:
+    except finishing.TrainingStopped as error:
         raise command.Refused(error, max(error.code, command.EXIT_REFUSED)) from error
     print(ablation_table.format_table(results))
     print(given.output)

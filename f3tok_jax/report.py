@@ -6,7 +6,8 @@ r"""Writes one HTML page about one run or several side by side, with everything 
     python -m f3tok_jax.report --runs runs/ablation/full_0 --tables runs/ablation.json ...
 
 Reads config.json, metrics.jsonl, results*.json with their listen/ folder, probe*.json, ablation*.json,
-transcripts*.json and samples/ of each run; what probe and ablation wrote elsewhere is named by --tables.
+transcripts*.json and samples/ of each run; what probe, ablation and compare wrote elsewhere is named by
+--tables.
 What was changed or damaged since is named and left out: lines of metrics.jsonl hold a checksum ("sum"),
 JSON files a seal, and SHA256SUMS beside sounds, which sha256sum -c reads as well, has theirs.
 The page opens with sounds, whose takes (the original, reconstructions, references) are switched
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("python -m f3tok_jax.report", __doc__)
     add = parser.add_argument
     add("--runs", nargs="+", required=True, type=command.path, metavar="DIR", help="run folders")
-    text = "JSON files of probe and ablation"
+    text = "JSON files of probe, ablation and compare"
     add("--tables", nargs="+", default=[], type=command.path, metavar="FILE", help=text)
     add("--output", required=True, type=command.file, help="HTML file to write")
     return command.run(parser, _report, arguments)
@@ -40,7 +41,6 @@ def _report(given: argparse.Namespace) -> None:
     from data_pipelines.records import atomic
     from f3tok_jax.reporting import page
     from f3tok_jax.runs import history
-    from f3tok_jax.runs import probe_results
     from f3tok_jax.runs import results
 
     runs = history.read_all(given.runs)
@@ -48,8 +48,8 @@ def _report(given: argparse.Namespace) -> None:
     paths = [pathlib.Path(path).resolve() for path in given.tables]
     named = {"/".join(path.parts[-2:]): results.read(path) for path in paths if path not in inside}
     for name, result in named.items():
-        if not isinstance(result, probe_results.Probe):
-            raise ValueError(f"--tables wants files of probe and ablation, got {name}")
+        if not isinstance(result, page.Named):
+            raise ValueError(f"--tables wants files of probe, ablation and compare, got {name}")
     atomic.write_text(given.output, page.render(runs, named))
     num_bytes = given.output.stat().st_size
     print(f"{given.output}: {len(runs)} runs, {num_bytes / 1e6:.1f} MB, open it in any browser")

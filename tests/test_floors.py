@@ -33,7 +33,7 @@ _FLOORS = (
         *("f3tok_jax/probing", "f3tok_jax/evaluation", "f3tok_jax/cost", "f3tok_jax/reporting"),
         *("f3tok_jax/exporting", "f3tok_jax/serving"),
     ),
-    ("f3tok_jax/launching", "f3tok_jax/benchmarking"),
+    ("f3tok_jax/launching", "f3tok_jax/benchmarking", "f3tok_jax/comparing"),
     ("f3tok_jax",),
 )
 _LEVELS = {folder: level for level, floor in enumerate(_FLOORS) for folder in floor}

@@ -21,25 +21,12 @@ from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
-from f3tok_jax.sweeping import driver as driver_lib
-from f3tok_jax.sweeping import job
-from f3tok_jax.sweeping import places as places_lib
+from f3tok_jax.sweeping import finishing
 from f3tok_jax.sweeping import plan as plan_lib
 from f3tok_jax.sweeping import space
 
 _FULL = space.Arm("full")
 _TASK = "transcription"  # what is asked of an arm's language model
-
-
-class TrainingStopped(Exception):
-    """A run ended before its last step; `code` is train's."""
-
-    def __init__(self, workdir: str, record: job.Record):
-        super().__init__(
-            f"training in {workdir} ended with exit code {record.code} ({record.words}): mend that, "
-            "then run the same command again"
-        )
-        self.code = record.code
 
 
 def plan(
@@ -64,22 +51,6 @@ def plan(
         )
     options = dict(arms=arms, seeds=seeds, workdir=workdir, moved=moved)
     return plan_lib.runs(recipe, overrides, **options)
-
-
-def train(runs: Sequence[plan_lib.Run], workdir: str, *, say: Callable[[str], None]) -> None:
-    """Trains runs to their ends, those that are there already left out, one after the other.
-
-    Raises:
-        TrainingStopped: if one ended otherwise.
-        ValueError: where something else trains in `workdir`.
-    """
-    with driver_lib.alone(workdir):
-        ended = driver_lib.Driver(places_lib.Place(kind="local"), say=say).train(runs)
-    for run in runs:
-        if run.name in ended and ended[run.name].state != job.DONE:
-            raise TrainingStopped(run.workdir, ended[run.name])
-    if len(ended) < len(runs):
-        raise TrainingStopped(workdir, job.Record(state=job.STOPPED, code=job.LEFT[0]))
 
 
 def load_models(
@@ -236,14 +207,14 @@ def ablate(
 
     Raises:
         ValueError: if runs, data and labels do not fit together.
-        TrainingStopped: if a run ended before its last step.
+        finishing.TrainingStopped: if a run ended before its last step.
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
     if speech and not any(map(_transcribes, runs)):
         raise ValueError("--transcribe needs an arm that is trained to transcribe, got none")
     sound = lineage.Lineage(config=runs[0].config, places=places.Places(moved or {})).sound
     probes.check(shards, test_shards, sample_rate=sound.sample_rate, options=options)
-    train(runs, os.path.dirname(runs[0].workdir), say=say)
+    finishing.finish(runs, os.path.dirname(runs[0].workdir), say=say)
     models = load_models(runs, moved=moved, say=say)
     learnt, tested = probes.read_examples(shards, test_shards, models, options=options, say=say)
     measured = options.measure(learnt, tested)

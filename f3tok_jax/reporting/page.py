@@ -19,6 +19,7 @@ from f3tok_jax.reporting import curves
 from f3tok_jax.reporting import maps
 from f3tok_jax.reporting import sounds
 from f3tok_jax.reporting import tables
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import history
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
@@ -37,12 +38,15 @@ class Config(NamedTuple):
     different: Mapping[str, Sequence[str]]
 
 
-def render(runs: Sequence[history.RunHistory], named: Mapping[str, probe_results.Probe]) -> str:
+Named = probe_results.Probe | comparison_results.Comparison  # what may lie in no run's folder
+
+
+def render(runs: Sequence[history.RunHistory], named: Mapping[str, Named]) -> str:
     """Returns the page as HTML.
 
     Args:
         runs: at least one, with different names.
-        named: name -> probes or an ablation that lie in no run's folder.
+        named: name -> probes, an ablation or a comparison that lie in no run's folder.
     """
     import jinja2  # late, as matplotlib
 
@@ -60,10 +64,14 @@ def render(runs: Sequence[history.RunHistory], named: Mapping[str, probe_results
     return page.encode(errors="backslashreplace").decode()  # JSON may hold half a character
 
 
-def _context(
-    runs: Sequence[history.RunHistory], named: Mapping[str, probe_results.Probe]
-) -> dict[str, Any]:
+def _context(runs: Sequence[history.RunHistory], named: Mapping[str, Named]) -> dict[str, Any]:
     """What the template shows; an empty part has no section."""
+    comparisons = {
+        name: (one, tables.compared(one))
+        for name, one in named.items()
+        if isinstance(one, comparison_results.Comparison)
+    }
+    named = {name: one for name, one in named.items() if name not in comparisons}
     of_runs = {run.name: colors.SERIES[i % len(colors.SERIES)] for i, run in enumerate(runs)}
     shown = [run.config.get("stage") for run in runs]
     stages = [registry.words_of(name) for name in registry.STAGES if name in shown]
@@ -90,6 +98,7 @@ def _context(
             if run.config or run.curves or run.of(results.Reconstruction)
         ],
         "notes": [(run.name, note) for run in runs for note in [*run.notes, *_missing(run)]],
+        "comparisons": comparisons,
         "evaluations": [(one, curves.under_noise(one)) for one in evaluations],
         "verdicts": tables.verdicts(judged),
         "absent_judges": {name: one.absent for name, one in judged.items() if one.absent},

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from typing import NamedTuple
 
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import history
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
@@ -143,6 +144,33 @@ def heard(runs: Sequence[history.RunHistory]) -> list[tuple[str, list[float | No
 
 def _mean(curve: history.Curve | None) -> float | None:
     return sum(curve.values) / len(curve.values) if curve else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A table of a comparison: the measures of a group, and each arm's figures."""
+
+    group: str
+    measures: Mapping[str, comparison_results.Measure]
+    arms: Sequence[comparison_results.Arm]
+    best: Mapping[str, float | None]  # of the arms' means; None where none is better
+
+
+def compared(result: comparison_results.Comparison) -> list[Compared]:
+    """The tables of a comparison, one for each group."""
+    groups: dict[str, dict[str, comparison_results.Measure]] = {}
+    for name, measure in result.measures.items():
+        groups.setdefault(measure.group, {})[name] = measure
+    found = []
+    for group, measures in groups.items():
+        best = {name: _best_arm(result.arms, name, one.better) for name, one in measures.items()}
+        found.append(Compared(group, measures, result.arms, best))
+    return found
+
+
+def _best_arm(arms: Sequence[comparison_results.Arm], name: str, better: str) -> float | None:
+    means = [arm.figures[name].mean for arm in arms if name in arm.figures]
+    return {"higher": max, "lower": min}[better](means, default=None) if better else None
 
 
 class Accuracy(NamedTuple):

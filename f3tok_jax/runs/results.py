@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from data_pipelines.records import atomic
 from data_pipelines.records import sealed
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import typed_json
 
@@ -292,6 +293,7 @@ Result = (
     | probe_results.Probe
     | probe_results.Ablation
     | probe_results.Stability
+    | comparison_results.Comparison
     | Transcripts
     | Benchmark
     | Sweep

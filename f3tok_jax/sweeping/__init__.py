@@ -4,5 +4,6 @@
 
 space says what a sweep is, sweep_file reads one, plan makes its runs, places says where they are
 trained, job is the process of one, driver keeps them going, pruning names the worse ones, stopping
-ends all, status tells from the folders alone how far they are, and commands is what the program does.
+ends all, status tells from the folders alone how far they are, and commands is what the program does;
+finishing has runs trained to their ends for what is measured of them.
 """

@@ -19,6 +19,7 @@ from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
+from f3tok_jax.sweeping import finishing
 from f3tok_jax.sweeping import job
 from tests.support import sounds
 from tests.support import tiny_models
@@ -99,7 +100,7 @@ def _plan(overrides, tmp_path, **changes):
 
 
 def _train(runs):
-    ablation_lib.train(runs, str(pathlib.Path(runs[0].workdir).parent), say=print)
+    finishing.finish(runs, str(pathlib.Path(runs[0].workdir).parent), say=print)
 
 
 def test_arms_differ_in_their_losses_alone(overrides, tmp_path):

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""One chain from its first step to its last figure; what is there already is not done again."""
+
+from collections.abc import Callable, Mapping
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from data_pipelines.reading import mixture
+from f3tok_jax.comparing import measures
+from f3tok_jax.comparing import plan as plan_lib
+from f3tok_jax.evaluation import generation
+from f3tok_jax.evaluation import reconstruction
+from f3tok_jax.evaluation.judges import panel
+from f3tok_jax.inference import latent_shards
+from f3tok_jax.probing import probes
+from f3tok_jax.runs import probe_results
+from f3tok_jax.runs import results
+from f3tok_jax.sweeping import finishing
+from f3tok_jax.sweeping import plan as sweep_plan
+
+
+def follow(
+    of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None] = print
+) -> list[measures.Figure]:
+    """Trains and measures what is not yet, and returns the figures of a chain.
+
+    Raises:
+        ValueError: where data and labels do not fit together.
+        finishing.TrainingStopped: if a run ended before its last step.
+    """
+    for stage, run in chain.runs.items():
+        if stage != "autoencoder":
+            encode(of, chain, say=say)
+        finishing.finish([run], of.place(stage), say=say)
+    heard = reconstruct(of, chain, say=say)
+    known = probe(of, chain, say=say)
+    said = generate(of, chain, say=say)
+    return [
+        *measures.of_reconstruction(heard),
+        *measures.of_probe(known),
+        *measures.of_generation(said),
+    ]
+
+
+def encode(of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]) -> None:
+    """Writes the latents of all sound that later stages are trained on."""
+    sets = [
+        (str(number), name) for number, (name, _) in enumerate(mixture.parse(of.config.data.train))
+    ]
+    for place, name in (*sets, ("heldout", of.config.data.heldout)):
+        target = os.path.join(chain.latents, place)
+        latent_shards.encode_shards(chain.runs["autoencoder"].workdir, name, target, say=say)
+
+
+def reconstruct(
+    of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
+) -> results.Reconstruction:
+    """Scores of held-out sound."""
+    section = of.config.evaluation
+    asked = dict(
+        shards=of.config.data.heldout,
+        num_examples=section.num_examples,
+        judges=panel.Choice(names=section.judges.split(","), num_examples=section.judge_examples),
+        visqol_examples=0,
+    )
+    measure = functools.partial(reconstruction.evaluate, say=say)
+    return _once(chain.runs["autoencoder"], "results", asked, measure)
+
+
+def probe(
+    of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
+) -> probe_results.Probe:
+    """What latents and representations know."""
+    section, data = of.config.probe, of.config.data
+    asked = dict(
+        shards=section.train or ",".join(name for name, _ in mixture.parse(data.train)),
+        test_shards=[section.heldout or data.heldout],
+        options=probes.Options(labels=section.labels, poolings=(section.pooling,)),
+    )
+    measure = functools.partial(probes.probe, say=say)
+    return _once(chain.runs["representation"], "probe", asked, measure)
+
+
+def generate(
+    of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
+) -> results.Generation:
+    """Sound from the texts of held-out sound."""
+    asked = dict(
+        shards=of.config.data.heldout,
+        num_examples=of.config.evaluation.num_texts,
+        text_sensitivity=True,
+        judges=panel.Choice(names=(panel.NONE,)),
+    )
+    measure = functools.partial(generation.evaluate, say=say)
+    return _once(chain.runs["generation"], "results", asked, measure)
+
+
+def _once(
+    run: sweep_plan.Run, name: str, asked: Mapping[str, Any], measure: Callable[..., Any]
+) -> Any:
+    """What is measured of a run: read where it is there, in a file that is named by what was asked."""
+    told = json.dumps({**asked, "step": run.config.num_steps}, sort_keys=True, default=repr)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+    target = pathlib.Path(run.workdir, f"{name}_{digest}.json")
+    if target.is_file():
+        return results.read(target)
+    return measure(run.workdir, output=target, **asked)

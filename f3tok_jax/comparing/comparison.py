@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: The f3tok_jax authors
+# SPDX-License-Identifier: Apache-2.0
+"""All chains of a comparison, and what is written of them after each seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+import pathlib
+
+from data_pipelines.reading import sources
+from f3tok_jax.comparing import chain as chain_lib
+from f3tok_jax.comparing import measures
+from f3tok_jax.comparing import plan as plan_lib
+from f3tok_jax.runs import comparison_results
+from f3tok_jax.runs import results
+from f3tok_jax.sweeping import driver
+
+FILE_NAME = "comparison.json"
+
+
+def compare(
+    of: plan_lib.Comparison, *, say: Callable[[str], None] = print
+) -> tuple[comparison_results.Comparison, Sequence[plan_lib.Chain]]:
+    """Trains and measures what is not yet; writes comparison.json whenever a seed of all arms is done.
+
+    Returns:
+        What was written, and the chains.
+
+    Raises:
+        ValueError: if recipes, data and labels do not fit together.
+        finishing.TrainingStopped: if a run ended before its last step.
+        checkpoint.CheckpointError: where a run has no whole checkpoint.
+    """
+    chains = plan_lib.chains(of)
+    found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
+    result = None
+    with driver.alone(of.workdir):
+        for number, chain in enumerate(chains, 1):
+            say(f"{chain.name}, chain {number} of {len(chains)}")
+            found[chain.arm.name].append(chain_lib.follow(of, chain, say=say))
+            if number % len(of.arms) == 0:
+                seeds = of.config.seeds[: number // len(of.arms)]
+                result = _result(of, chain, found, seeds)
+                results.write(pathlib.Path(of.place(FILE_NAME)), result)
+    return result, chains
+
+
+def _result(
+    of: plan_lib.Comparison,
+    chain: plan_lib.Chain,
+    found: Mapping[str, Sequence[Sequence[measures.Figure]]],
+    seeds: Sequence[int],
+) -> comparison_results.Comparison:
+    arms = {arm.name: arm.changes for arm in of.arms}
+    compared, rows = measures.over_seeds(arms, found)
+    heldout = sources.open_sound(
+        of.config.data.heldout, sample_rate=chain.runs["autoencoder"].config.model.sample_rate
+    )
+    return comparison_results.Comparison(
+        recipes={stage: of.recipe(stage) for stage in plan_lib.STAGES},
+        changes={stage: tuple(of.config[stage].changes) for stage in plan_lib.STAGES},
+        num_steps={stage: run.config.num_steps for stage, run in chain.runs.items()},
+        seeds=tuple(seeds),
+        heldout=heldout.fingerprint,
+        num_examples=of.config.evaluation.num_examples,
+        measures=compared,
+        arms=rows,
+    )
