@@ -34,9 +34,9 @@ def follow(
         finishing.TrainingStopped: if a run ended before its last step.
     """
     for stage, run in chain.runs.items():
-        if stage != "autoencoder":
-            encode(of, chain, say=say)
         finishing.finish([run], of.place(stage), say=say)
+        if stage == "autoencoder":
+            encode(of, chain, say=say)
     heard = reconstruct(of, chain, say=say)
     known = probe(of, chain, say=say)
     said = generate(of, chain, say=say)
