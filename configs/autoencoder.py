@@ -96,8 +96,9 @@ def _base() -> ml_collections.ConfigDict:
             compression=0.5,
             latent_dim=64,  # values per latent [F3]
             # DBFS of rms, to which each whole sound is brought before it is encoded, and back behind the
-            # decoder; 0 for sound as it comes. [measured: hearing all levels costs more at each of
-            # them, configs/README.md; EnCodec at 48 kHz does the same]
+            # decoder, and crops of training before their gain; 0 for sound as it comes. [measured:
+            # hearing all levels costs more at each of them, configs/README.md; EnCodec at 48 kHz does
+            # the same; DAC has -16, in LUFS]
             level_db=-20.0,
             decoder_lookahead=1,  # latent frames, 0 or 1 [SpectroStream]
             # "transposed" (TPU), "subpixel" (CPU), the same function, or "auto". [measured]
@@ -171,11 +172,9 @@ def _base() -> ml_collections.ConfigDict:
             # dBFS of a crop's rms, below which another is drawn, up to seven times; 0 for none. [DAC:
             # the same in LUFS]
             salient_db=-40.0,
-            # dBFS of rms, to which crops are brought before their gain; 0 for none. [chosen: that of
-            # model.level_db, at which sound is heard; DAC has -16, in LUFS]
-            level_db=-20.0,
-            # dB, uniform random gain, limited so that nothing clips. [chosen: by how much parts of a
-            # recording are below and above its level; measured: -24 to 6 is worse at every level]
+            # dB, uniform random gain of crops that are at model.level_db, limited so that nothing clips.
+            # [chosen: by how much parts of a recording are below and above its level; measured: -24 to
+            # 6 is worse at every level]
             gain_db=(-12.0, 6.0),
             max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
             # Threads per host that prepare batches; more where reading waits for storage. [measured]

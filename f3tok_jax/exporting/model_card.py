@@ -269,7 +269,8 @@ def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
 
 def _gain(facts: training_facts.Facts) -> str:
     low, high = facts.run.config.data.get("gain_db", (0.0, 0.0))
-    level = facts.run.config.data.get("level_db", 0.0)
+    # Earlier versions had a level of their own for training.
+    level = facts.run.config.data.get("level_db", facts.run.level_db)
     brought = f" after being brought to {level:g} dBFS" if level else ""
     return f"{low:g} to {high:g} dB{brought}"
 

@@ -107,10 +107,8 @@ _OF_LATENTS = (
     *("sampling_rate", "hop_length", "fold", "strides", "encoder_channels"),
     *("compression", "latent_dim", "normalize", "epsilon"),
 )
-_BOTTLENECK, _F3 = (
-    "bottleneck",
-    "f3",
-)  # what config.json says where it is another, and what it is else
+# What config.json says of a bottleneck that is another than F3's, and the kind where it says nothing.
+_BOTTLENECK, _F3 = "bottleneck", "f3"
 # What losses alone read of a bottleneck, which no folder says: nothing is asked of latents in use.
 _OF_LOSSES = {
     "kl_vae": {"weight": 0.0, "half": True, "free_nats": 0.0},

@@ -124,7 +124,7 @@ class Model:
         self, params: Any, batch: stage.Batch
     ) -> tuple[jax.Array, autoencoder_lib.Coded]:
         """The same as the model is used: it hears each crop at its level, and what comes out is
-        brought back to that of the crop. In training the levels are those of config.data."""
+        brought back to that of the crop. In training levels differ by config.data.gain_db."""
         gains = self.autoencoder.gains(batch["waveform"], batch["mask"])
         heard = batch | {"waveform": gains * batch["waveform"]}
         waveform, coded = self.reconstruct(params, heard)
@@ -149,7 +149,8 @@ def make_stage(
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
     optimizers = players.make_players(config, names, frozen=_frozen_modules(config))
     sound = lineage.Lineage(config=config).sound
-    crops = {name: config.data[name] for name in ("gain_db", "salient_db", "level_db")}
+    crops = {name: config.data[name] for name in ("gain_db", "salient_db")}
+    crops["level_db"] = config.model.level_db
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),

@@ -184,7 +184,7 @@ def test_figures_are_spread_over_seeds_and_stand_on_one_page(arguments, done, tm
     assert found.seeds == (0, 1) and [arm.name for arm in found.arms] == ["f3", "norm only"]
     assert found.arms[1].changes == ("bottleneck.perturb=False",)
     figures = found.arms[1].figures
-    assert figures["reconstruction/mel"].values == (2.0, 2.5)
+    assert figures["reconstruction/mel"].values == [2.0, 2.5]
     assert (figures["reconstruction/mel"].mean, figures["reconstruction/mel"].std) == (2.25, 0.25)
     assert figures["reconstruction, noise 0.5/mel"].mean == 3.0
     assert figures["latents/largest mean of a channel over rms"].mean == 0.5

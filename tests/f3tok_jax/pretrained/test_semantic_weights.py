@@ -78,8 +78,7 @@ def _theirs(sound: np.ndarray) -> np.ndarray:
 
 
 def test_the_front_end_is_that_of_the_package():
-    import torch
-
+    torch = pytest.importorskip("torch")
     sound = noise.waveform(2, 16_000)
     model = semantic_encoder.SemanticEncoder(num_layers=2, width=32, num_heads=4)
     with torch.no_grad():

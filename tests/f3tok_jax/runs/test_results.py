@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 from f3tok_jax.runs import typed_json
@@ -80,6 +81,22 @@ _ALL = (
                 },
             )
         },
+    ),
+    comparison_results.Comparison(
+        recipes={"autoencoder": "configs/autoencoder.py:tiny"},
+        changes={"autoencoder": ("num_steps=600",)},
+        num_steps={"autoencoder": 600},
+        seeds=(0, 1),
+        heldout="f" * 64,
+        num_examples=48,
+        measures={"latents/rms": comparison_results.Measure(group="latents", title="rms")},
+        arms=(
+            comparison_results.Arm(
+                name="norm only",
+                changes=("bottleneck.perturb=False",),
+                figures={"latents/rms": probe_results.Spread(mean=1.0, std=0.5, values=[0.5, 1.5])},
+            ),
+        ),
     ),
     probe_results.Stability(
         workdirs=("a", "b"),

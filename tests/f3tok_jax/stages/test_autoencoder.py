@@ -16,6 +16,7 @@ from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import autoencoder as autoencoder_stage
 from f3tok_jax.training import health as health_lib
 from f3tok_jax.training import progress
+from tests.support import sounds
 from tests.support import tiny_models
 
 # Metrics of the first step of `_config()`. A change of the model, of a loss or of the recipe's random
@@ -264,3 +265,17 @@ def _leveled(level_db):
     config = _config()
     config.model.level_db = level_db
     return config
+
+
+@pytest.mark.parametrize("level_db", [0.0, -30.0])
+def test_crops_are_at_the_level_at_which_the_model_hears(level_db, tmp_path):
+    shards = sounds.labelled_set(tmp_path, num_files=8)
+    config = _leveled(level_db)
+    config.data.gain_db = (0.0, 0.0)
+    opened = autoencoder_stage.make_stage(config).open_data(
+        str(shards), train=True, process_index=0, process_count=1
+    )
+    batch = opened.local_batch(0)
+    energy = np.sum(np.square(batch["waveform"]), axis=1) / np.sum(batch["mask"], axis=1)
+    found = 10 * np.log10(energy)
+    assert np.allclose(found, level_db, atol=0.1) == bool(level_db), found
