@@ -107,7 +107,24 @@ def _base() -> ml_collections.ConfigDict:
         )
     )
     config.bottleneck = sections.bottleneck()
-    config.discriminators = ml_collections.ConfigDict(
+    config.discriminators = discriminators()
+    config.losses = losses()
+    config.data = data()
+    config.optimizer = optimizer()
+    config.decays = sections.decays()
+    config.mesh = sections.mesh(min_shard_size=2**20)
+    config.compiler = sections.compiler()
+    config.init_from = sections.init_from()
+    # "decoder": encoder and latents stay those of the run that init_from names; "": all. [yours]
+    config.train_only = ""
+    config.checkpoint = sections.checkpoint(every_steps=5000)
+    config.loop = sections.loop(eval_every=5000, sample_every=5000)
+    return config
+
+
+def discriminators() -> ml_collections.ConfigDict:
+    """Returns config.discriminators."""
+    return ml_collections.ConfigDict(
         dict(
             # "folded", or "dac": the published geometry in plain convolutions, for a CPU or GPU. It
             # reads no fold; its widths are period_channels (32, 128, 512, 1024, 1024) and
@@ -128,7 +145,11 @@ def _base() -> ml_collections.ConfigDict:
             compute_dtype="bfloat16",  # of the convolutions [chosen]
         )
     )
-    config.losses = ml_collections.ConfigDict(
+
+
+def losses() -> ml_collections.ConfigDict:
+    """Returns config.losses."""
+    return ml_collections.ConfigDict(
         dict(
             weights=dict(
                 mel=15.0,  # of the log-mel distance [DAC]
@@ -161,7 +182,11 @@ def _base() -> ml_collections.ConfigDict:
             adversarial_crop=0,
         )
     )
-    config.data = ml_collections.ConfigDict(
+
+
+def data() -> ml_collections.ConfigDict:
+    """Returns config.data."""
+    return ml_collections.ConfigDict(
         dict(
             train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
             heldout="",  # shard folders of the evaluation during training; "" for none [yours]
@@ -181,7 +206,11 @@ def _base() -> ml_collections.ConfigDict:
             num_threads=1,
         )
     )
-    config.optimizer = ml_collections.ConfigDict(
+
+
+def optimizer() -> ml_collections.ConfigDict:
+    """Returns config.optimizer, of both players."""
+    return ml_collections.ConfigDict(
         dict(
             generator=dict(
                 start=0.0,  # share of the run below 1, else step; -1: never [chosen]
@@ -219,15 +248,6 @@ def _base() -> ml_collections.ConfigDict:
             accumulate=1,  # microbatches per step [chosen]
         )
     )
-    config.decays = sections.decays()
-    config.mesh = sections.mesh(min_shard_size=2**20)
-    config.compiler = sections.compiler()
-    config.init_from = sections.init_from()
-    # "decoder": encoder and latents stay those of the run that init_from names; "": all. [yours]
-    config.train_only = ""
-    config.checkpoint = sections.checkpoint(every_steps=5000)
-    config.loop = sections.loop(eval_every=5000, sample_every=5000)
-    return config
 
 
 def _make_tiny(config: ml_collections.ConfigDict) -> None:

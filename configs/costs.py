@@ -26,6 +26,7 @@ from configs import generation
 from configs import language_model
 from configs import page
 from configs import representation
+from configs import semantic_autoencoder
 from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import slices
@@ -54,6 +55,7 @@ QUICK, SCALING, FULL = -1, -0.5, 0  # efforts: of all presets, of weak scaling, 
 _ON_LATENTS = ("representation", "generation")
 _RECIPES = {
     "autoencoder": autoencoder,
+    "semantic_autoencoder": semantic_autoencoder,
     "language_model": language_model,
     "representation": representation,
     "generation": generation,
@@ -265,7 +267,7 @@ def _plan(
     }
     lines = []
     for (recipe, topology), one in counted.items():
-        if one["unit"] != "audio_seconds" or recipe.split(":")[1].startswith("tiny"):
+        if one["unit"] != "audio_seconds" or "tiny" in recipe.split(":")[1]:
             continue
         best, worst = _bounds(one, one["roofline_seconds"])
         by_cycles: Sequence[float] = ()

@@ -22,6 +22,7 @@ from configs import comments
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_autoencoder
 from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import sources
@@ -31,6 +32,7 @@ PATH = pathlib.Path(__file__).with_name("VALUES.md")
 # The presets that have a column of their own, first the one that the others are compared with.
 _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     autoencoder: ("base", "large", "small", "tiny"),
+    semantic_autoencoder: semantic_autoencoder.PRESETS,
     language_model: ("base", "small", "tiny"),
     representation: ("base", "large", "small", "tiny"),
     generation: ("base", "large", "small", "tiny"),
@@ -40,10 +42,12 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
 # Keys that say which recipe it is, and the recipes of other pages that one has within it.
 _LEFT_OUT = (
     ("stage",),
+    ("family",),
     ("preset",),
     ("representation", "recipe"),
     ("autoencoder", "recipe"),
     ("semantic_encoder", "recipe"),
+    ("semantic_bottleneck", "recipe"),
 )
 _SHARED = "In every recipe"
 _NAMED = re.compile("|".join(re.escape(name) for name in sources.ALL))

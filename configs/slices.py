@@ -4,7 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 
-# Stage -> preset -> (topology, how many of such slices).
+# Recipe -> preset -> (topology, how many of such slices).
 ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
     "autoencoder": {
         "tiny": [("v5e:1x1", 1)],
@@ -15,6 +15,12 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
         "base_48khz": [("v5e:2x4", 1)],
         "large": [("v5p:4x4x4", 1)],
         "spectrostream": [("v5e:4x4", 1)],
+    },
+    "semantic_autoencoder": {
+        "losatok_tiny": [("v5e:1x1", 1)],
+        "dasheng_tokenizer_tiny": [("v5e:1x1", 1)],
+        "losatok": [("v5e:4x4", 1), ("v5p:4x4x4", 1)],
+        "dasheng_tokenizer": [("v5e:4x4", 1), ("v5p:4x4x4", 1)],
     },
     "language_model": {
         "tiny": [("v5e:1x1", 1)],

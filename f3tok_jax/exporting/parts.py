@@ -24,6 +24,7 @@ from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as sound_lib
 
 Say = Callable[[str], None]
 
@@ -167,6 +168,11 @@ def describe_encoder(
 
 
 def _autoencoder(run: lineage.Lineage, say: Say) -> Parts:
+    if sound_lib.is_semantic(run.config):
+        raise ValueError(
+            f"{run.workdir} must be of an autoencoder without a semantic encoder to be exported, got one of "
+            f"configs/{sound_lib.SEMANTIC}.py: use the run itself"
+        )
     autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
     losses = run.config.losses
     config = describe(autoencoder)

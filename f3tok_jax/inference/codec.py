@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import functools
 import itertools
+import sys
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import frames
-from f3tok_jax.models import autoencoder as autoencoder_lib
+from f3tok_jax.models import semantic_coder
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
@@ -20,6 +21,7 @@ from f3tok_jax.signal import level
 
 _CHUNK_LATENTS = 50  # latents per compiled step: 2 s at 25 Hz
 _WHOLE_LATENTS = 1500  # of a sound that is coded in one piece at most: a minute at 25 Hz
+_ANY_LATENTS = sys.maxsize // 2**20  # the same where there is no other way
 
 
 class Codec:
@@ -28,11 +30,14 @@ class Codec:
     It hears each sound at its level (signal.level): `encode` multiplies a sound by its gain, by which
     `decode` divides; without that, what is decoded has the model's level. Of an autoencoder that hears
     sound as it comes, all gains are 1.
+
+    One that hears through a semantic encoder knows whole sounds alone, of any length, in memory that
+    grows with it.
     """
 
     def __init__(
         self,
-        autoencoder: autoencoder_lib.Autoencoder,
+        autoencoder: pretrained_autoencoder.Autoencoder,
         params,
         *,
         step: int | None = None,
@@ -56,11 +61,12 @@ class Codec:
             for method in ("encoder_state", "decoder_state")
         )
         hop = autoencoder.samples_per_latent
+        longest = _WHOLE_LATENTS if self.can_stream else _ANY_LATENTS
         self._encode = batched.Lists(
             self._waveform_to_latents,
             params,
             stream=lambda waveform: _whole(self.encode_stream([waveform[None]])),
-            longest=_WHOLE_LATENTS * hop,
+            longest=longest * hop,
             multiple=hop,
             length_of=self.num_latents,
         )
@@ -68,7 +74,7 @@ class Codec:
             self._latents_to_waveform,
             params,
             stream=lambda latents: _whole(self.decode_stream([latents[None]])),
-            longest=_WHOLE_LATENTS,
+            longest=longest,
             length_of=lambda count: count * hop,
         )
 
@@ -95,6 +101,11 @@ class Codec:
             return self._given_fingerprint
         of_weights = fingerprints.autoencoder_fingerprint(self.params)
         return fingerprints.of_level(of_weights, self.autoencoder.level_db)
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether sound can be coded as it comes: what hears all of it at once cannot."""
+        return not isinstance(self.autoencoder, semantic_coder.SemanticCoder)
 
     @property
     def sample_rate(self) -> int:
@@ -195,12 +206,46 @@ class Codec:
                 )
 
     def _waveform_to_latents(self, params, waveform: jax.Array, mask: jax.Array) -> jax.Array:
-        del mask  # The network is causal, and silence follows.
-        return self.autoencoder.apply({"params": params}, waveform, method="waveform_to_latents")
+        # A causal network needs no mask: silence follows.
+        options = {} if self.can_stream else {"mask": mask}
+        return self.autoencoder.apply(
+            {"params": params}, waveform, method="waveform_to_latents", **options
+        )
 
     def _latents_to_waveform(self, params, latents: jax.Array, mask: jax.Array) -> jax.Array:
-        del mask  # The decoder looks ahead by a latent; zeros follow in a stream too.
-        return self.autoencoder.apply({"params": params}, latents, method="latents_to_waveform")
+        # One that looks ahead by a latent needs none: zeros follow in a stream too.
+        options = {} if self.can_stream else {"mask": mask}
+        return self.autoencoder.apply(
+            {"params": params}, latents, method="latents_to_waveform", **options
+        )
+
+    def check_stream(self) -> None:
+        """Raises ValueError where sound cannot be coded as it comes."""
+        if not self.can_stream:
+            raise ValueError(
+                "an autoencoder that hears through a semantic encoder, which hears all of a sound at once, "
+                "cannot stream, got a stream: give whole sounds"
+            )
+
+    def encode_blocks(
+        self, blocks: Iterable[np.ndarray], *, gain: float | Sequence[float] = 1.0
+    ) -> Iterator[np.ndarray]:
+        """As `encode_stream`; of what cannot, all latents at once, behind the last block."""
+        if self.can_stream:
+            yield from self.encode_stream(blocks, gain=gain)
+            return
+        for rows in _gathered(blocks):
+            yield np.stack(self.encode(rows * _by_channel(gain), gains=[1.0] * len(rows)))
+
+    def decode_blocks(
+        self, parts: Iterable[np.ndarray], *, gain: float | Sequence[float] = 1.0, **options: Any
+    ) -> Iterator[np.ndarray]:
+        """As `decode_stream`; of what cannot, all sound at once, behind the last part."""
+        if self.can_stream:
+            yield from self.decode_stream(parts, gain=gain, **options)
+            return
+        for rows in _gathered(parts):
+            yield np.stack(self.decode(rows)) / _by_channel(gain)
 
     def encode_stream(
         self, blocks: Iterable[np.ndarray], *, gain: float | Sequence[float] = 1.0
@@ -215,7 +260,11 @@ class Codec:
 
         Yields:
             [channels, k, latent_dim]: all latents of the sound padded with zeros to a whole number.
+
+        Raises:
+            ValueError: as `check_stream`.
         """
+        self.check_stream()
         blocks = (block * _by_channel(gain) for block in blocks)
         held = next(blocks, None)
         if held is None:
@@ -252,8 +301,9 @@ class Codec:
             [channels, k] at `sample_rate`; together samples_per_latent samples for each latent.
 
         Raises:
-            ValueError: where latents give no finite sound.
+            ValueError: where latents give no finite sound, and as `check_stream`.
         """
+        self.check_stream()
         parts = iter(parts)
         held = next(parts, None)
         if held is None:
@@ -294,4 +344,11 @@ def _finite(sound: np.ndarray) -> np.ndarray:
 
 def _whole(blocks: Iterable[np.ndarray]) -> np.ndarray:
     """Blocks [1, k, ...] of a stream in one piece [n, ...]."""
-    return np.concatenate(list(blocks), axis=1)[0]
+    return next(_gathered(blocks))[0]
+
+
+def _gathered(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks [channels, k, ...] in one piece, if there is anything in them."""
+    held = list(blocks)
+    if any(block.shape[1] for block in held):
+        yield np.concatenate(held, axis=1)

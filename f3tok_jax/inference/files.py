@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Sound files in and out of a tokenizer, of any rate, in bounded memory."""
+"""Sound files in and out of a tokenizer, of any rate; in bounded memory, where it can stream."""
 
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
@@ -76,7 +76,7 @@ def encode_file(
     name, heard = name or str(path), _Heard(path, channels, codec.sample_rate)
     try:
         gains = _gains(codec, heard) if codec.autoencoder.level_db else ()
-        latents = _rows(codec.encode_stream(heard.blocks(), gain=gains or 1.0))
+        latents = _rows(codec.encode_blocks(heard.blocks(), gain=gains or 1.0))
         if not latents:
             raise refusals.Refused("no_samples", "")
     except refusals.Refused as refusal:
@@ -173,7 +173,7 @@ def decode_file(codec: codec_lib.Codec, source: frames.Frames, path: str | pathl
     pieces = (
         np.stack([row[start : start + _PIECE_LATENTS] for row in source.rows]) for start in starts
     )
-    decoded = codec.decode_stream(pieces, gain=source.gains)
+    decoded = codec.decode_blocks(pieces, gain=source.gains)
     blocks = rates.resampled(decoded, codec.sample_rate, source.sample_rate)
     with sound_formats.written(
         path, source.sample_rate, channels=channels, num_samples=num_samples

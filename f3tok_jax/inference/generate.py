@@ -319,10 +319,11 @@ class TextToSound:
         return flow_head.latents_of(made.reshape(shape))
 
     def stream(self, request: Request, *, max_patches: int, **options: Any) -> Iterator[np.ndarray]:
-        """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate."""
+        """Sound of one request as it is made: blocks [k] float32 at the autoencoder's rate; one, behind
+        the last patch, where the autoencoder cannot stream."""
         chunk = options.get("chunk_patches", generator_lib.CHUNK_PATCHES) * self.generator.patch
         pieces = self.pieces([request], max_patches=max_patches, **options)
-        for block in self.codec.decode_stream((piece[0][None] for piece in pieces), chunk=chunk):
+        for block in self.codec.decode_blocks((piece[0][None] for piece in pieces), chunk=chunk):
             yield np.clip(block[0], -1.0, 1.0)
 
     def patches_for(

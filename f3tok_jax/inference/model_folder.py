@@ -18,6 +18,7 @@ from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import fingerprint
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places
+from f3tok_jax.runs import sound as sound_lib
 
 STAGES = ("autoencoder", "representation", "generation")  # each knows those before it
 
@@ -114,6 +115,9 @@ def describe(run: lineage.Lineage) -> dict[str, Any]:
         path: text for path, text in coder.prints.items() if path.startswith(_AUTOENCODER_WEIGHTS)
     }
     with config_lib.values_of(coder.workdir):
+        model, ahead, late = coder.config.model, None, None  # all of a sound
+        if not sound_lib.is_semantic(coder.config):
+            ahead, late = model.frame_length - model.hop_length, model.decoder_lookahead
         return dict(
             model=run.workdir,
             stage=run.stage,
@@ -122,9 +126,8 @@ def describe(run: lineage.Lineage) -> dict[str, Any]:
             latent_rate=run.sound.latent_rate,
             latent_dim=run.sound.latent_dim,
             samples_per_latent=run.sound.samples_per_latent,
-            encoder_lookahead_samples=coder.config.model.frame_length
-            - coder.config.model.hop_length,
-            decoder_lookahead_latents=coder.config.model.decoder_lookahead,
+            encoder_lookahead_samples=ahead,
+            decoder_lookahead_latents=late,
             level_db=run.level_db,
             parameters=sum(map(fingerprint.size_of, weights.values())),
             fingerprint=run.latents_fingerprint,

@@ -246,15 +246,18 @@ class F3Tokenizer:
         """Latents [c, k, d] of blocks of sound [c, any number of samples], as they come.
 
         The level of a stream is not known before it ends. So it is heard as it comes, or multiplied by
-        `gain`: best by one that brings it to about the level of the model, run.level_db.
+        `gain`: best by one that brings it to about the level of the model, run.level_db. An autoencoder
+        that hears through a semantic encoder cannot stream, which is refused.
         """
+        self.codec.check_stream()
         rate = self._rate(sample_rate, resample)
         heard = rates.resampled(frames.blocks(blocks), rate, self.sample_rate)
         return self.codec.encode_stream(heard, gain=_checked(gain))
 
     def decode_stream(self, parts: Iterable[Array], *, gain: float = 1.0) -> Iterator[np.ndarray]:
         """Sound [c, k] at `sample_rate` of latents [c, any number, d], as they come; divided by the
-        gain with which they were encoded."""
+        gain with which they were encoded; refused likewise."""
+        self.codec.check_stream()
         given = frames.blocks(parts, width=self.run.sound.latent_dim)
         return self.codec.decode_stream(given, gain=_checked(gain))
 

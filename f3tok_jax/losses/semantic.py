@@ -95,19 +95,29 @@ def supervision(
     Raises:
         ValueError: for other levels, and where what is asked for is not there.
     """
-    if levels not in SUPERVISIONS:
-        raise ValueError(f"supervision must be one of {SUPERVISIONS}, got {levels!r}")
-    if low is None and levels != "high":
-        raise ValueError(
-            f"supervision must be 'high' for a model whose streams are added at full width, got "
-            f"{levels!r}: there are no narrow features to supervise"
-        )
+    check_levels(levels, is_narrow=low is not None)
     found = {}
     if levels != "low":
         found["supervision_high"] = feature_distance(*high, mask)
     if levels != "high":
         found["supervision_low"] = feature_distance(*low, mask)
     return found
+
+
+def check_levels(levels: str, *, is_narrow: bool) -> None:
+    """Raises ValueError for levels that there are none of.
+
+    Args:
+        levels: as of `supervision`.
+        is_narrow: whether the model has narrow features.
+    """
+    if levels not in SUPERVISIONS:
+        raise ValueError(f"supervision must be one of {SUPERVISIONS}, got {levels!r}")
+    if not is_narrow and levels != "high":
+        raise ValueError(
+            f"supervision must be 'high' for a model whose streams are added at full width, got "
+            f"{levels!r}: there are no narrow features to supervise"
+        )
 
 
 def _direction(x: jax.Array) -> jax.Array:

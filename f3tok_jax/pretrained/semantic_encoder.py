@@ -127,6 +127,13 @@ def abstract_params(encoder: semantic_encoder.SemanticEncoder) -> Any:
     return jax.eval_shape(encoder.init, jax.random.key(0), sound)["params"]
 
 
+def abstract_variables(encoder: semantic_encoder.SemanticEncoder) -> dict[str, Any]:
+    """The same of all its variables, parameters and statistics."""
+    bands = jax.ShapeDtypeStruct((encoder.num_mels,), jnp.float32)
+    statistics = {"mean": bands, "variance": bands}
+    return {"params": abstract_params(encoder), semantic_encoder.STATISTICS: statistics}
+
+
 def statistics(measured: Any) -> dict[str, Any]:
     """The collection of statistics of what a run has measured."""
     arrays = {"mean": measured[MEAN], "variance": measured[VARIANCE]}

@@ -8,7 +8,6 @@ Its files say so, and are read without JAX.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple, TypeVar
 
 import ml_collections
@@ -262,8 +261,7 @@ class Lineage:
     def _sound(self) -> sound_lib.Sound:
         config = self.config
         if config.stage == "autoencoder":
-            samples = config.model.hop_length * math.prod(time for time, _ in config.model.strides)
-            return sound_lib.Sound(config.model.sample_rate, samples, config.model.latent_dim)
+            return sound_lib.of_autoencoder(config)
         if config.stage == "semantic_encoder":
             samples = config.model.hop_length * config.model.patch_frames
             return sound_lib.Sound(config.model.sample_rate, samples, config.model.width)

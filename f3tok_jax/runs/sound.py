@@ -3,9 +3,13 @@
 """The sound of a run: what its latents are of, and so what its batches hold."""
 
 import dataclasses
+import math
 from typing import Any
 
 import ml_collections
+
+# In config.family of an autoencoder: it hears through a frozen semantic encoder, too.
+SEMANTIC = "semantic_autoencoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +39,18 @@ class Sound:
             heard = {"waveform": jax.ShapeDtypeStruct(shape, jnp.float32)}
         shapes = {"mask": shape, "begins": shape[:1], "ends": shape[:1]}
         return heard | {name: jax.ShapeDtypeStruct(one, jnp.bool_) for name, one in shapes.items()}
+
+
+def is_semantic(config: ml_collections.ConfigDict) -> bool:
+    """Whether the config of an autoencoder is of those that hear through a semantic encoder, too."""
+    return config.get("family", "") == SEMANTIC
+
+
+def of_autoencoder(config: ml_collections.ConfigDict) -> Sound:
+    """Of the latents of an autoencoder's config."""
+    model = config.model
+    if is_semantic(config):
+        hops = model.patch_frames
+    else:
+        hops = math.prod(time for time, _ in model.strides)
+    return Sound(model.sample_rate, model.hop_length * hops, model.latent_dim)

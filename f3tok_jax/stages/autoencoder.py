@@ -17,12 +17,16 @@ from f3tok_jax.losses import reconstruction as reconstruction_losses
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.models import flops
+from f3tok_jax.models import semantic_coder
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
+from f3tok_jax.pretrained import semantic_autoencoder as pretrained_semantic_autoencoder
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as run_sound
 from f3tok_jax.stages import adversarial
 from f3tok_jax.stages import latent_statistics
+from f3tok_jax.stages import semantic_autoencoder
 from f3tok_jax.stages import sound as sound_lib
 from f3tok_jax.training import microbatches
 from f3tok_jax.training import optimizer
@@ -42,8 +46,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses a geometry that does not fit together and losses that do not fit it."""
     model, losses, source = config.model, config.losses, validation.source(config)
     try:
-        autoencoder_lib.check_geometry(model)
-        bottleneck_kinds.make(config.bottleneck).encoder_dim(model.latent_dim)
+        if run_sound.is_semantic(config):
+            semantic_autoencoder.validate(config)
+        else:
+            autoencoder_lib.check_geometry(model)
+            bottleneck_kinds.make(config.bottleneck).encoder_dim(model.latent_dim)
     except ValueError as error:
         raise ValueError(f"{error} ({source})") from error
     if len(losses.mel_windows) != len(losses.mel_bands):
@@ -77,10 +84,12 @@ def derived(
     config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
 ) -> dict[str, float]:
     """What follows from a config, by name with unit."""
-    model = config.model
+    model, derived = config.model, sound_lib.derived(config, run)
+    if run_sound.is_semantic(config):
+        return derived
     # Bins that remain after folding and every frequency stride; whole in a valid config.
     divisor = model.fold * math.prod(frequency for _, frequency in model.strides)
-    return sound_lib.derived(config, run) | {
+    return derived | {
         "num_bins": model.frame_length // 2,
         "bins_left": model.frame_length / 2 / divisor,
     }
@@ -101,33 +110,53 @@ class Model:
     """What the stage trains; no arrays.
 
     Attributes:
-        autoencoder: the player "generator".
+        autoencoder: the player "generator", and what of it is frozen, where anything is.
         discriminators: the player "discriminator"; None where the run never reaches its start.
         config: of the run.
     """
 
-    autoencoder: autoencoder_lib.Autoencoder
+    autoencoder: pretrained_autoencoder.Autoencoder
     discriminators: discriminators_lib.Discriminators | None
     config: ml_collections.ConfigDict
 
+    @property
+    def is_semantic(self) -> bool:
+        """Whether sound is heard through a frozen semantic encoder, too."""
+        return isinstance(self.autoencoder, semantic_coder.SemanticCoder)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Of what is asked of latents, and of features, by name."""
+        asked = dict(self.autoencoder.bottleneck.loss_weights)
+        return asked | (semantic_autoencoder.loss_weights(self.config) if self.is_semantic else {})
+
     def reconstruct(
-        self, params: Any, batch: stage.Batch, noise_key: jax.Array | None = None
+        self,
+        params: Any,
+        batch: stage.Batch,
+        noise_key: jax.Array | None = None,
+        *,
+        frozen: Any = None,
     ) -> tuple[jax.Array, autoencoder_lib.Coded]:
         """A batch's waveform [b, n] as it is heard, and what becomes of it."""
         if self.config.train_only:  # No gradient passes the latents, and none is computed.
             params = params | {"encoder": jax.lax.stop_gradient(params["encoder"])}
         waveform = jnp.where(batch["mask"], batch["waveform"], 0.0)
         options = dict(mask=batch["mask"], noise_key=noise_key)
-        return waveform, self.autoencoder.apply({"params": params}, waveform, **options)
+        variables = {"params": pretrained_autoencoder.joined(params, frozen)}
+        coded = self.autoencoder.apply(variables, waveform, **options)
+        if self.is_semantic:
+            coded = semantic_autoencoder.supervised(coded, self.config)
+        return waveform, coded
 
     def reconstruct_in_use(
-        self, params: Any, batch: stage.Batch
+        self, params: Any, batch: stage.Batch, *, frozen: Any = None
     ) -> tuple[jax.Array, autoencoder_lib.Coded]:
         """The same as the model is used: it hears each crop at its level, and what comes out is
         brought back to that of the crop. In training levels differ by config.data.gain_db."""
         gains = self.autoencoder.gains(batch["waveform"], batch["mask"])
         heard = batch | {"waveform": gains * batch["waveform"]}
-        waveform, coded = self.reconstruct(params, heard)
+        waveform, coded = self.reconstruct(params, heard, frozen=frozen)
         return waveform / gains, coded._replace(reconstruction=coded.reconstruction / gains)
 
     def told(self, coded: autoencoder_lib.Coded, mask: jax.Array) -> Metrics:
@@ -139,16 +168,20 @@ class Model:
 def make_stage(
     config: ml_collections.ConfigDict, run: lineage.Lineage | None = None
 ) -> stage.Stage:
-    """The autoencoder stage as the training loop sees it; it builds on no other run."""
-    del run
+    """The autoencoder stage as the training loop sees it; it builds on no other run, but where it hears
+    through a semantic encoder."""
+    run = run or lineage.Lineage(config=config)
     discriminators, names = None, ["generator"]
     if players.start_of(config, "discriminator") is not None:
         discriminators = discriminators_lib.Discriminators(**config.discriminators)
         names.append("discriminator")
-    autoencoder = pretrained_autoencoder.make(config)
+    autoencoder = pretrained_autoencoder.make(config, run)
     model = Model(autoencoder=autoencoder, discriminators=discriminators, config=config)
     optimizers = players.make_players(config, names, frozen=_frozen_modules(config))
-    sound = lineage.Lineage(config=config).sound
+    sound, frozen, check = run.sound, {}, lambda: None
+    if model.is_semantic:
+        frozen = semantic_autoencoder.frozen_fields(run, autoencoder)
+        check = functools.partial(pretrained_semantic_autoencoder.check_named, run)
     crops = {name: config.data[name] for name in ("gain_db", "salient_db")}
     crops["level_db"] = config.model.level_db
     crop = sound_lib.crop_length(config, sound)
@@ -156,8 +189,9 @@ def make_stage(
         batch_spec=sound.batch_spec(config.data),
         init_state=functools.partial(init_state, model=model, optimizers=optimizers, crop=crop),
         open_data=functools.partial(
-            sound_lib.open_pipeline, config=config, sound=sound, crops=crops
+            sound_lib.open_pipeline, config=config, sound=sound, crops=crops, check=check
         ),
+        **frozen,
         read_exported=exported.read,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
@@ -191,8 +225,12 @@ def model_flops(model: Model) -> float:
     the generated one goes back once more, to the generator.
     """
     config, latents = model.config, model.config.data.crop_frames
-    encoder = flops.encoder(model.autoencoder, latents)
-    decoder = flops.decoder(model.autoencoder, latents)
+    if model.is_semantic:
+        own = model.autoencoder.autoencoder
+        encoder, decoder = flops.acoustic_half(own, latents), flops.vocos_decoder(own, latents)
+    else:
+        encoder = flops.encoder(model.autoencoder, latents)
+        decoder = flops.decoder(model.autoencoder, latents)
     if config.train_only:
         total = encoder.total + 2.0 * decoder.first + 3.0 * decoder.others
     else:
@@ -234,16 +272,15 @@ def train_step(
     The generator's gradient meets at its output: the reconstruction losses' and, from
     discriminators' start on, theirs. Before that step they cost nothing. What the bottleneck asks of
     latents has no gradient there: it joins behind, by its weight, whatever balances the others (as
-    EnCodec does with its commitment loss).
+    EnCodec does with its commitment loss); so does what semantic features ask of acoustic ones.
     """
-    del frozen
     config, params = model.config, sharding.gather(state.params)
     losses, accumulate = config.losses, config.optimizer.accumulate
     # What the summed losses are divided by, once, over all microbatches.
     num_samples = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
     frames = model.autoencoder.frame_mask(batch["mask"])
     num_frames = jnp.maximum(jnp.sum(frames, dtype=jnp.float32), 1.0)
-    latent_weights = model.autoencoder.bottleneck.loss_weights
+    latent_weights = model.loss_weights
     key_of = functools.partial(train_state.step_key, config.seed, state.step)
     batch = adversarial.with_crops(batch, key_of("crop"), losses)
     play = functools.partial(
@@ -259,7 +296,7 @@ def train_step(
         mask = microbatch["mask"]
 
         def generate(p):
-            waveform, coded = model.reconstruct(p, microbatch, noise_key)
+            waveform, coded = model.reconstruct(p, microbatch, noise_key, frozen=frozen)
             asked = {name: total for name, (total, _) in coded.losses.items()}
             return (coded.reconstruction, asked), (waveform, coded)
 
@@ -297,9 +334,8 @@ def eval_step(
     state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, model: Model
 ) -> Metrics:
     """The reconstruction losses of the averaged weights through clean latents."""
-    del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, coded = model.reconstruct_in_use(params, batch)
+    waveform, coded = model.reconstruct_in_use(params, batch, frozen=frozen)
     # DAC's floor, whatever is trained with: evaluations of two runs can be compared.
     terms = _reconstruction_terms(
         waveform, batch["mask"], model.config, mel_floor=reconstruction_losses.MEL_FLOOR
@@ -314,9 +350,8 @@ def sample(
     state: train_state.TrainState, frozen: Any, batch: stage.Batch, *, model: Model
 ) -> dict[str, jax.Array]:
     """The batch and its reconstruction by the averaged weights: waveforms [b, n]."""
-    del frozen
     params = sharding.gather(state.ema_params["generator"])
-    waveform, coded = model.reconstruct_in_use(params, batch)
+    waveform, coded = model.reconstruct_in_use(params, batch, frozen=frozen)
     return {"reference": waveform, "reconstruction": coded.reconstruction}
 
 
@@ -391,7 +426,7 @@ STAGE = stage.Definition(
     make=make_stage,
     validate=validate,
     derived=derived,
-    scopes=("encoder", "decoder", "discriminators"),
+    scopes=("encoder", "semantic_encoder", "acoustic", "decoder", "discriminators"),
     step_parts={"generator": leave_out_discriminators},
     evaluation="reconstruction",
     words=stage.Words(
@@ -417,6 +452,8 @@ STAGE = stage.Definition(
             "latent_square": "Mean square of the latents, which a sigma-VAE's penalty is of.",
             "soft_norm_time": "What keeps each channel standard normal over time.",
             "soft_norm_channels": "What keeps each frame standard normal over its channels.",
+            "supervision_high": "Mean square distance of acoustic features from semantic ones.",
+            "supervision_low": "The same of both once they are narrow.",
             "latent_drift_rms": "How far a channel of the latents is from 0 on average of an example, "
             "rms over channels.",
             "filled": "Share of the batches that is sound; the rest is padding.",

@@ -95,7 +95,6 @@ def make_stage(
     run = run or lineage.Lineage(config=config)
     model, sound = make_model(config, run), run.sound
     optimizers = players.make_players(config, [PLAYER])
-    bands = jax.ShapeDtypeStruct((model.encoder.num_mels,), jnp.float32)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),
         init_state=functools.partial(init_state, model=model, optimizers=optimizers),
@@ -106,11 +105,9 @@ def make_stage(
             crops={},
             check=functools.partial(_check_named, config),
         ),
-        abstract_frozen={
-            "params": pretrained.abstract_params(model.encoder),
-            encoder_lib.STATISTICS: {"mean": bands, "variance": bands},
-        },
+        abstract_frozen=pretrained.abstract_variables(model.encoder),
         load_frozen=functools.partial(_load_frozen, run=run),
+        frozen_fingerprints=run.frozen_fingerprints(),
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),
         watched=(

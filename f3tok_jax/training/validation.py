@@ -62,7 +62,9 @@ def validate(config: ml_collections.ConfigDict, definition: stage_lib.Definition
 
 def source(config: ml_collections.ConfigDict) -> str:
     """Where a config came from, for messages: configs/autoencoder.py:tiny."""
-    return f"configs/{config.stage}.py" + (f":{config.preset}" if config.preset else "")
+    # A stage's recipes are in the file of its name, but for families that have one of their own.
+    name = config.get("family", config.stage)
+    return f"configs/{name}.py" + (f":{config.preset}" if config.preset else "")
 
 
 def positive(config: ml_collections.ConfigDict, *names: str) -> None:

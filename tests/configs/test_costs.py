@@ -11,6 +11,7 @@ from configs import costs
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_autoencoder
 from configs import semantic_bottleneck
 from configs import semantic_encoder
 from configs import slices
@@ -19,14 +20,14 @@ from f3tok_jax.runs import results
 
 _RECIPES = (
     *(autoencoder, language_model, representation, generation),
-    *(semantic_encoder, semantic_bottleneck),
+    *(semantic_encoder, semantic_bottleneck, semantic_autoencoder),
 )
 
 
 def test_every_preset_is_for_slices_that_exist():
     for recipe in _RECIPES:
-        stage = recipe.get_config(recipe.PRESETS[0]).stage
-        assert set(slices.ALL[stage]) == set(recipe.PRESETS)
+        name = recipe.__name__.removeprefix("configs.")
+        assert set(slices.ALL[name]) == set(recipe.PRESETS)
     for presets in slices.ALL.values():
         for targets in presets.values():
             assert targets and all(device_slices.parse(*one) for one in targets)

@@ -11,6 +11,8 @@ from configs import autoencoder as recipe
 from configs import generation
 from configs import language_model
 from configs import representation
+from configs import semantic_autoencoder
+from configs import semantic_bottleneck
 from configs import semantic_encoder
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.stages import registry
@@ -19,9 +21,10 @@ from tests.support import seals
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
 
+_LATER = (language_model, representation, generation)
 _LATER_PRESETS = [
     (module.__name__.split(".")[-1], preset)
-    for module in (language_model, representation, generation, semantic_encoder)
+    for module in (*_LATER, semantic_encoder, semantic_bottleneck, semantic_autoencoder)
     for preset in module.PRESETS
 ]
 

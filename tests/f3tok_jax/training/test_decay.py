@@ -27,6 +27,7 @@ _TITLE = (
 )
 _OF_PLAYERS = {  # what makes every player learn
     "autoencoder": [{"optimizer.discriminator.start": 0.5}],
+    "semantic_autoencoder": [{"optimizer.discriminator.start": 0.5}],
     "representation": [{"data.latents": True}, {"data.latents": True, "rq.head": "bottleneck"}],
     "generation": [
         {"data.latents": True, "language_model.train": kind} for kind in ("all", "low_rank")
@@ -38,28 +39,28 @@ _OF_PLAYERS = {  # what makes every player learn
 }
 
 
-def _rules(stage: str, preset: str, changes: dict) -> set[str]:
+def _rules(name: str, preset: str, changes: dict) -> set[str]:
     """A line for each leaf of a preset."""
-    recipe = importlib.import_module(f"configs.{stage}")
+    recipe = importlib.import_module(f"configs.{name}")
     config = recipe.get_config(preset)
     config.update_from_flattened_dict(changes)
-    made = registry.of(stage).make(config)
+    made = registry.of(config.stage).make(config)
     state = sharding.unbox(jax.eval_shape(made.init_state, jax.random.key(0)))
     lines = set()
     for player, params in state.params.items():
         rules = decay.mask(params, config.decays, player)
         for path, rule in zip(fingerprint.paths(rules), jax.tree.leaves(rules), strict=True):
             kind = "decays" if rule else "stays "
-            lines.add(f"{kind} {stage}: {player}/" + re.sub(r"\d+", "*", path))
+            lines.add(f"{kind} {name}: {player}/" + re.sub(r"\d+", "*", path))
     return lines
 
 
 def test_every_leaf_of_every_preset_is_decided():
     lines = set()
-    for stage, variants in _OF_PLAYERS.items():
-        for preset in importlib.import_module(f"configs.{stage}").PRESETS:
+    for name, variants in _OF_PLAYERS.items():
+        for preset in importlib.import_module(f"configs.{name}").PRESETS:
             for changes in variants:
-                lines |= _rules(stage, preset, changes)
+                lines |= _rules(name, preset, changes)
     found = "\n".join([_TITLE, *sorted(lines, key=lambda line: line[7:])]) + "\n"
     if os.environ.get("REWRITE_GOLDEN"):
         _GOLDEN.write_text(found)
