@@ -62,6 +62,8 @@ def _base() -> ml_collections.ConfigDict:
             # config.semantic_bottleneck was trained on, where there is that. [yours]
             workdir="",
             step=0,  # of its checkpoint; 0 for the newest [yours]
+            # Published weights of Dasheng or MiDashengLM in the place of a run, a folder or a file. [yours]
+            folder="",
             # Its config, where there is no run to read it from: compile_check needs no weights. [as
             # semantic_encoder.py]
             recipe=semantic_encoder.get_config("base"),
@@ -131,7 +133,7 @@ def _base() -> ml_collections.ConfigDict:
     config.mesh = sections.mesh(min_shard_size=2**20)
     config.compiler = sections.compiler()
     config.init_from = sections.init_from()
-    config.train_only = ""  # all parts that are not frozen [fixed: the only way]
+    config.train_only = ""  # all parts that are not frozen [chosen: the only way]
     config.checkpoint = sections.checkpoint(every_steps=5000)
     config.loop = sections.loop(eval_every=5000, sample_every=5000)
     return config

@@ -47,6 +47,8 @@ def _base(preset: str) -> ml_collections.ConfigDict:
         dict(
             workdir="",  # run of the semantic-encoder stage, whose features are the input [yours]
             step=0,  # of its checkpoint; 0 for the newest [yours]
+            # Published weights of Dasheng or MiDashengLM in the place of a run, a folder or a file. [yours]
+            folder="",
             # Its config, where there is no run to read it from: compile_check needs no weights. [as
             # semantic_encoder.py]
             recipe=semantic_encoder.get_config(preset),

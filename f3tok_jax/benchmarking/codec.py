@@ -51,9 +51,15 @@ def tables(given: argparse.Namespace) -> Iterator[tuple[str, list[results.Timing
 
     from f3tok_jax.benchmarking import codecs
     from f3tok_jax.runs import config as config_lib
+    from f3tok_jax.runs import sound
 
     torch.set_num_threads(given.threads)
     config = config_lib.read(given.config, given.overrides)
+    if sound.is_semantic(config):
+        raise ValueError(
+            f"--config must be of an autoencoder that can stream, as configs/autoencoder.py, got "
+            f"{given.config}: evaluate measures others"
+        )
     with atomic.temporary_folder() as folder:
         autoencoder, params = _autoencoder(config)
         timed = codecs.ours(autoencoder, params, folder, given.threads)

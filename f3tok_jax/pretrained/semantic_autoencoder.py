@@ -30,10 +30,9 @@ def make(run: lineage.Lineage) -> semantic_coder.SemanticCoder:
     Raises:
         ValueError: where they do not fit together.
     """
-    model, section = run.config.model, run.config.semantic_encoder
+    model = run.config.model
     autoencoder = make_autoencoder(run.config)
-    encoder = pretrained_semantic_encoder.make(_config_of(run, _ENCODER))
-    encoder = encoder.clone(compute_dtype=section.compute_dtype)
+    encoder = pretrained_semantic_encoder.of_heard(run)
     said = {
         "sample_rate": (encoder.sample_rate, "Hz of the semantic encoder"),
         "feature_dim": (encoder.width, "width of the semantic encoder's features"),
@@ -43,7 +42,8 @@ def make(run: lineage.Lineage) -> semantic_coder.SemanticCoder:
         ),
     }
     if model.fusion == "latents":
-        narrow = _config_of(run, _BOTTLENECK).model
+        named = run.parents.get(_BOTTLENECK)
+        narrow = (named.config if named else run.config[_BOTTLENECK].recipe).model
         said["bottleneck_dim"] = (narrow.hidden_dim, "width of the semantic bottleneck's layers")
         said["latent_dim"] = (narrow.latent_dim, "width of the semantic bottleneck's latents")
     for key, (wanted, what) in said.items():
@@ -75,12 +75,6 @@ def of_run(run: lineage.Lineage) -> semantic_coder.SemanticCoder:
     """
     weights.check_fields(run, semantic_autoencoder.SemanticAutoencoder, "bottleneck")
     return make(run)
-
-
-def _config_of(run: lineage.Lineage, stage: str) -> ml_collections.ConfigDict:
-    """The config of the run of a stage that a run builds on, or of the recipe that stands for one."""
-    found = run.ancestor(stage)
-    return found.config if found else run.config[stage].recipe
 
 
 def init_params(coder: semantic_coder.SemanticCoder, key: jax.Array, waveform: jax.Array) -> Any:
@@ -124,10 +118,7 @@ def load_frozen(
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     check_named(run)
-    theirs = run.ancestor(_ENCODER)
-    loaded = pretrained_semantic_encoder.load(
-        theirs.workdir, step=theirs.step, places=theirs.places, say=say
-    )
+    loaded = pretrained_semantic_encoder.load_heard(run, say=say)
     frozen = {_ENCODER: loaded.variables}
     if coder.autoencoder.fusion == "latents":
         abstract = {_BOTTLENECK: sharding.unbox(abstract_frozen(coder)[_BOTTLENECK])}
@@ -145,17 +136,12 @@ def check_named(run: lineage.Lineage) -> None:
             "config.semantic_bottleneck.workdir must name a run of the semantic_bottleneck stage, whose "
             "latents the sound's own are added to, got ''"
         )
-    if run.ancestor(_ENCODER) is None:
-        raise ValueError(
-            "config.semantic_encoder.workdir must name a run of the semantic_encoder stage, through which "
-            "sound is heard, got ''"
-        )
-    if _BOTTLENECK not in parents or _ENCODER not in parents:
+    pretrained_semantic_encoder.check_heard(run)
+    got = run.own_fingerprints.get(_ENCODER)
+    if got is None or _BOTTLENECK not in parents:
         return
-    wanted = parents[_BOTTLENECK].parents[_ENCODER].fingerprint
-    if (got := parents[_ENCODER].fingerprint) != wanted:
+    if got != (wanted := parents[_BOTTLENECK].own_fingerprints[_ENCODER]):
         raise ValueError(
-            f"config.semantic_encoder.workdir must be '', or the run {wanted} whose features "
-            f"config.semantic_bottleneck.workdir was trained on, got {parents[_ENCODER].workdir}, which is "
-            f"{got}"
+            "config.semantic_encoder must name nothing, or the encoder whose features config."
+            f"semantic_bottleneck.workdir was trained on, of fingerprint {wanted}, got one of {got}"
         )

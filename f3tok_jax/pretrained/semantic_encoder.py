@@ -108,6 +108,46 @@ def load(
     return Semantic(encoder=encoder, variables=variables, origin=origin, run=run)
 
 
+def of_heard(run: lineage.Lineage) -> semantic_encoder.SemanticEncoder:
+    """The module through which another run hears: of the run or the published weights that
+    config.semantic_encoder names, or its semantic bottleneck; or, where none is named, of the recipe.
+
+    Args:
+        run: finished, or about to begin.
+    """
+    section = run.config.semantic_encoder
+    if run.semantic_weights:
+        return semantic_weights.make(run.semantic_weights, compute_dtype=section.compute_dtype)
+    found = run.ancestor(STAGE)
+    recipe = found.config if found else section.recipe
+    return make(recipe).clone(compute_dtype=section.compute_dtype)
+
+
+def load_heard(run: lineage.Lineage, *, say: Callable[[str], None] = print) -> Semantic:
+    """What lies there, with its weights; see `load`."""
+    check_heard(run)
+    if run.semantic_weights:
+        return load(run.semantic_weights, say=say)
+    found = run.ancestor(STAGE)
+    return load(found.workdir, step=found.step, places=found.places, say=say)
+
+
+def check_heard(run: lineage.Lineage) -> None:
+    """Raises ValueError where nothing is named, which is enough for compile_check alone, or two things
+    are."""
+    section = run.config.semantic_encoder
+    if section.workdir and section.get("folder"):
+        raise ValueError(
+            f"config.semantic_encoder.folder={section.folder!r} must be '' where config.semantic_encoder."
+            f"workdir={section.workdir!r} names a run: one semantic encoder hears the sound"
+        )
+    if not run.semantic_weights and run.ancestor(STAGE) is None:
+        raise ValueError(
+            "config.semantic_encoder.workdir must name a run of the semantic_encoder stage, or config."
+            "semantic_encoder.folder published weights, through which sound is heard, got ''"
+        )
+
+
 def _holds_weights(place: pathlib.Path) -> bool:
     """Whether a place on a disk has weights: a file, or a folder that is no run."""
     if not place.exists():

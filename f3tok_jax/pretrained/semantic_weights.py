@@ -82,6 +82,14 @@ def read(
         return model, _variables(stored, model)
 
 
+def make(
+    place: str | os.PathLike, *, compute_dtype: str = "float32", remat: str = "none"
+) -> semantic_encoder.SemanticEncoder:
+    """The module alone; see `read`, which checks the weights, too."""
+    with _open(pathlib.Path(place)) as stored:
+        return _module(stored, compute_dtype=compute_dtype, remat=remat)
+
+
 @contextlib.contextmanager
 def _open(place: pathlib.Path):
     path = _torch_file_of(place)

@@ -62,10 +62,10 @@ def fingerprint(folder: str | os.PathLike, like: str = "") -> str:
         return _sampled(folder)
     paths_of_weights = sorted(paths(folder))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = list(pool.map(_digest, paths_of_weights))
+        digests = list(pool.map(file_digest, paths_of_weights))
     weights = {path.name: digest for path, digest in zip(paths_of_weights, digests)}
     found = dict(
-        config=_digest(find(folder, CONFIG_NAME)),
+        config=file_digest(find(folder, CONFIG_NAME)),
         tokenizer=tokenizer_fingerprint(find(folder, tasks.TOKENIZER_NAME)),
         weights=hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest(),
     )
@@ -80,7 +80,7 @@ def tokenizer_fingerprint(path: str | os.PathLike) -> str:
     names = [(name, key) for name, key in end_of_text.KEYS.items() if name != CONFIG_NAME]
     beside = [(path.parent / name, key) for name, key in names]
     ends = [json_object.read(file).get(key) for file, key in beside if file.is_file()]
-    said = json.dumps([_digest(path), ends], sort_keys=True)
+    said = json.dumps([file_digest(path), ends], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -96,7 +96,8 @@ def differing(before: str, now: str) -> list[str]:
     return [_PARTS[name] for name in one if other and one[name] != other[name]]
 
 
-def _digest(path: pathlib.Path) -> str:
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file, read once as long as it stays the same."""
     stat = path.stat()
     return _digest_of(str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
 

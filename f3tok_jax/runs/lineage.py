@@ -19,6 +19,7 @@ from f3tok_jax.runs import frozen_file
 from f3tok_jax.runs import language_model_folder
 from f3tok_jax.runs import pins
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.runs import published_weights
 from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import sound as sound_lib
 
@@ -344,6 +345,27 @@ class Lineage:
         return self._find("language_model", folder, fits)
 
     @functools.cached_property
+    def semantic_weights(self) -> str:
+        """Where published weights lie of the semantic encoder through which the run, or the one that made
+        its semantic bottleneck, hears; "" where that was trained by a run, or there is none."""
+        if not self._names_weights:
+            parent = self.parents.get("semantic_bottleneck")
+            return parent.semantic_weights if parent else ""
+        fits = functools.partial(
+            language_model_folder.find_kept,
+            bound=self.trained_on.get("semantic_encoder"),
+            read=lambda place: place,
+            print_of=published_weights.fingerprint,
+        )
+        return self._find("semantic_encoder", self.config.semantic_encoder.folder, fits)
+
+    @property
+    def _names_weights(self) -> bool:
+        """Whether the run's own config names such weights."""
+        section = config_lib.frozen_models(self.config).get("semantic_encoder", {})
+        return bool(section.get("folder"))
+
+    @functools.cached_property
     def tokenizer(self) -> str:
         """Where the tokenizer.json of a language model's run can be read, or a folder with one; or ""."""
         return language_model_folder.local_tokenizer(self._tokenizer)
@@ -408,6 +430,15 @@ class Lineage:
         # Runs older than that number have heard latents as they are.
         return float(run.measured.get(LATENT_RMS, 1.0))
 
+    @property
+    def own_fingerprints(self) -> dict[str, str]:
+        """Name -> fingerprint of each run, and of published weights, that the run's own config names."""
+        found = {name: parent.fingerprint for name, parent in self.parents.items()}
+        if self._names_weights:
+            weights = published_weights.fingerprint(self.semantic_weights)
+            found["semantic_encoder"] = weights
+        return found
+
     def frozen_fingerprints(self, *, language_model: bool = False) -> dict[str, str]:
         """Name -> fingerprint of each frozen model as it is now.
 
@@ -415,8 +446,9 @@ class Lineage:
             language_model: whether its folder is read too, all of it.
         """
         found = {}
-        for name, parent in self.parents.items():
-            found |= parent.frozen_fingerprints() | {name: parent.fingerprint}
+        for parent in self.parents.values():
+            found |= parent.frozen_fingerprints()
+        found |= self.own_fingerprints
         if language_model and (folder := self.language_model_folder):
             like = self.trained_on.get("language_model", "")
             found["language_model"] = language_model_folder.fingerprint(folder, like)
@@ -452,6 +484,8 @@ class Lineage:
         found = {name: parent.workdir for name, parent in self.parents.items()}
         if "supervision" in self.config and self._language_model:
             found["language_model"] = self._language_model
+        if self._names_weights:
+            found["semantic_encoder"] = self.semantic_weights
         if self._tokenizer:
             found["tokenizer"] = self._tokenizer
         return found

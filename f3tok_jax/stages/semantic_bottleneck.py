@@ -81,9 +81,7 @@ class Model:
 def make_model(config: ml_collections.ConfigDict, run: lineage.Lineage | None = None) -> Model:
     """The modules of a run: the encoder's fields are those of its own run, or of its recipe."""
     run = run or lineage.Lineage(config=config)
-    theirs = run.parents.get(pretrained.STAGE)
-    recipe = theirs.config if theirs else config.semantic_encoder.recipe
-    encoder = pretrained.make(recipe).clone(compute_dtype=config.semantic_encoder.compute_dtype)
+    encoder = pretrained.of_heard(run)
     bottleneck = bottleneck_lib.SemanticBottleneck(feature_dim=encoder.width, **config.model)
     return Model(bottleneck=bottleneck, encoder=encoder, config=config)
 
@@ -103,7 +101,7 @@ def make_stage(
             config=config,
             sound=sound,
             crops={},
-            check=functools.partial(_check_named, config),
+            check=functools.partial(pretrained.check_heard, run),
         ),
         abstract_frozen=pretrained.abstract_variables(model.encoder),
         load_frozen=functools.partial(_load_frozen, run=run),
@@ -127,22 +125,11 @@ def make_stage(
     )
 
 
-def _check_named(config: ml_collections.ConfigDict) -> None:
-    if not config.semantic_encoder.workdir:
-        raise ValueError(
-            "config.semantic_encoder.workdir must name a run of the semantic_encoder stage, whose "
-            "features the bottleneck is of, got ''"
-        )
-
-
 def _load_frozen(
     shardings: Mapping[str, Any], measured: Mapping[str, Any], *, run: lineage.Lineage
 ) -> dict[str, Any]:
     del measured
-    _check_named(run.config)
-    theirs = run.parents[pretrained.STAGE]
-    loaded = pretrained.load(theirs.workdir, step=theirs.step, places=theirs.places)
-    return jax.device_put(loaded.variables, shardings)
+    return jax.device_put(pretrained.load_heard(run).variables, shardings)
 
 
 def model_flops(model: Model) -> float:

@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs behind semantic autoencoders, of random weights and little width; and configs of those on them."""
 
+import json
 import pathlib
 
 import ml_collections
+import numpy as np
+from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax.pretrained import semantic_encoder as pretrained
 from f3tok_jax.runs import config as config_lib
@@ -60,6 +63,35 @@ def write_bottleneck(workdir: pathlib.Path, encoder: str, *changes: str) -> str:
         _read("semantic_bottleneck.py:tiny", *_BOTTLENECK, named, *changes), str(workdir)
     )
     return str(workdir)
+
+
+def tensors() -> dict[str, np.ndarray]:
+    """Random weights in Dasheng's layout, without its package."""
+    rng, width = np.random.default_rng(0), 8
+    shapes = {
+        **{
+            f"init_bn.1.{kind}": (64,) for kind in ("weight", "bias", "running_mean", "running_var")
+        },
+        **{"patch_embed.proj.weight": (width, 1, 64, 4), "patch_embed.proj.bias": (width,)},
+        **{"time_pos_embed": (1, width, 1, 12), "freq_pos_embed": (1, width, 1, 1)},
+        **{f"norm.{kind}": (width,) for kind in ("weight", "bias")},
+    }
+    for name, shape in {
+        **{"norm1": (width,), "norm2": (width,)},
+        **{"attn.qkv": (3 * width, width), "attn.proj": (width, width)},
+        **{"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)},
+    }.items():
+        shapes |= {f"blocks.0.{name}.weight": shape, f"blocks.0.{name}.bias": shape[:1]}
+    return {name: rng.uniform(0.1, 1.0, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def write_weights(folder: pathlib.Path, tensors, config=None) -> pathlib.Path:
+    """A folder of published weights; returns it."""
+    folder.mkdir(exist_ok=True)
+    safetensors_numpy.save_file(tensors, folder / "model.safetensors")
+    config = {"num_heads": 2} if config is None else config
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def named(kind: str, root: pathlib.Path) -> tuple[str, ...]:

@@ -3,14 +3,11 @@
 """Published weights of semantic encoders: parity with Dasheng's package, and what is refused."""
 
 import functools
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 
 from f3tok_jax.devices import sharding
 from f3tok_jax.models import semantic_encoder
@@ -18,6 +15,7 @@ from f3tok_jax.pretrained import semantic_encoder as pretrained_encoder
 from f3tok_jax.pretrained import semantic_weights
 from tests.support import dasheng_package
 from tests.support import noise
+from tests.support import tiny_semantic
 
 _FIELDS = dict(embed_dim=32, depth=2, num_heads=4)
 _NESTED = "init_bn.1."
@@ -26,34 +24,6 @@ _NESTED = "init_bn.1."
 @functools.lru_cache
 def _reference():
     return dasheng_package.make(**_FIELDS)
-
-
-def _tensors() -> dict[str, np.ndarray]:
-    """Random weights in Dasheng's layout, without its package."""
-    rng, width = np.random.default_rng(0), 8
-    shapes = {
-        **{
-            f"init_bn.1.{kind}": (64,) for kind in ("weight", "bias", "running_mean", "running_var")
-        },
-        **{"patch_embed.proj.weight": (width, 1, 64, 4), "patch_embed.proj.bias": (width,)},
-        **{"time_pos_embed": (1, width, 1, 12), "freq_pos_embed": (1, width, 1, 1)},
-        **{f"norm.{kind}": (width,) for kind in ("weight", "bias")},
-    }
-    for name, shape in {
-        **{"norm1": (width,), "norm2": (width,)},
-        **{"attn.qkv": (3 * width, width), "attn.proj": (width, width)},
-        **{"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)},
-    }.items():
-        shapes |= {f"blocks.0.{name}.weight": shape, f"blocks.0.{name}.bias": shape[:1]}
-    return {name: rng.uniform(0.1, 1.0, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def _write(folder: pathlib.Path, tensors, config=None) -> pathlib.Path:
-    folder.mkdir(exist_ok=True)
-    safetensors_numpy.save_file(tensors, folder / "model.safetensors")
-    config = {"num_heads": 2} if config is None else config
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def _ours(place):
@@ -113,12 +83,12 @@ def test_a_batch_of_like_loudness_is_that_of_the_package_and_a_quiet_one_is_as_i
 
 def test_every_layout_gives_the_same(tmp_path):
     torch = pytest.importorskip("torch")
-    tensors = _tensors()
-    one = _write(tmp_path / "plain", tensors)
+    tensors = tiny_semantic.tensors()
+    one = tiny_semantic.write_weights(tmp_path / "plain", tensors)
     below = {f"audio_encoder.{name.replace(_NESTED, 'init_bn.')}": a for name, a in tensors.items()}
     below |= {"decoder.model.embed_tokens.weight": np.zeros((2, 2), np.float32)}
     config = {"model_type": "midashenglm", "audio_encoder_config": {"num_heads": 2}}
-    two = _write(tmp_path / "below", below, config)
+    two = tiny_semantic.write_weights(tmp_path / "below", below, config)
     as_torch = {name: torch.tensor(array) for name, array in tensors.items()}
     as_torch["init_bn.1.num_batches_tracked"] = torch.tensor(3)
     (tmp_path / "torch").mkdir()
@@ -135,7 +105,7 @@ def test_every_layout_gives_the_same(tmp_path):
 
 
 def test_weights_are_loaded_in_the_place_of_a_run(tmp_path):
-    place = _write(tmp_path / "weights", _tensors())
+    place = tiny_semantic.write_weights(tmp_path / "weights", tiny_semantic.tensors())
     loaded, sound = pretrained_encoder.load(place), noise.waveform(1, 1600)
     model, apply = _ours(place)
     assert (loaded.encoder, loaded.rate, loaded.run) == (model, 25.0, None)
@@ -148,7 +118,7 @@ def test_weights_are_loaded_in_the_place_of_a_run(tmp_path):
 
 
 def _changed(**changes) -> dict[str, np.ndarray]:
-    tensors = _tensors()
+    tensors = tiny_semantic.tensors()
     for name, array in changes.items():
         tensors.pop(name) if array is None else tensors.update({name: array})
     return tensors
@@ -178,7 +148,7 @@ _ZEROS = np.zeros((2, 2), np.float32)
     ],
 )
 def test_other_weights_are_refused_in_one_sentence(tmp_path, changes, config, words):
-    place = _write(tmp_path / "weights", _changed(**changes), config)
+    place = tiny_semantic.write_weights(tmp_path / "weights", _changed(**changes), config)
     with pytest.raises(ValueError, match=words) as error:
         semantic_weights.read(place)
     assert "\n" not in str(error.value) and str(place) in str(error.value)

@@ -233,7 +233,7 @@ def test_mistakes_are_one_sentence(config, kind, change, words, tmp_path):
 def test_another_encoder_than_that_of_the_bottleneck_is_refused(config, tmp_path):
     other = tiny_semantic.write_encoder(tmp_path / "other", "--config.seed=1")
     made = config("losatok", f"semantic_encoder.workdir={other}")
-    with pytest.raises(ValueError, match="must be '', or the run .* was trained on, got"):
+    with pytest.raises(ValueError, match="must name nothing, or the encoder .* was trained on"):
         run_checks.train(made, str(tmp_path / "run"), devices=jax.devices()[:1])
 
 
@@ -246,3 +246,34 @@ def test_frozen_models_are_held_by_their_fingerprints(config, root, tmp_path):
     assert run.trained_on["semantic_encoder"] == theirs.fingerprint
     assert run.trained_on["semantic_bottleneck"] == run.parents["semantic_bottleneck"].fingerprint
     assert validation.source(run.config) == "configs/semantic_autoencoder.py:losatok_tiny"
+
+
+def test_published_weights_take_the_place_of_a_run_and_are_held_too(config, tmp_path):
+    weights = tiny_semantic.write_weights(tmp_path / "weights", tiny_semantic.tensors())
+    named = ("semantic_encoder.workdir=", f"semantic_encoder.folder={weights}")
+    width = ("model.feature_dim=8", "model.latent_dim=8")
+    made = config("dasheng_tokenizer", *named, *width)
+    workdir = str(tmp_path / "run")
+    tiny_runs.write(made, workdir)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir)
+    assert tokenizer.encode(np.ones(1280, np.float32)).rows[0].shape == (2, 8)
+    with pytest.raises(ValueError, match="must be '' where .* names a run"):
+        both = config("dasheng_tokenizer", named[1], *width)
+        run_checks.train(both, str(tmp_path / "both"), devices=jax.devices()[:1])
+    changed = tiny_semantic.tensors()
+    changed["norm.bias"] += 1.0
+    tiny_semantic.write_weights(weights, changed)
+    with pytest.raises(ValueError, match="was trained on semantic encoder"):
+        tokenizer_lib.F3Tokenizer.from_pretrained(workdir)
+
+
+def test_a_bottleneck_on_published_weights_brings_them_along(config, tmp_path):
+    weights = tiny_semantic.write_weights(tmp_path / "weights", tiny_semantic.tensors())
+    folder = f"--config.semantic_encoder.folder={weights}"
+    bottleneck = tiny_semantic.write_bottleneck(tmp_path / "bottleneck", "", folder)
+    made = config("losatok", f"semantic_bottleneck.workdir={bottleneck}", "model.feature_dim=8")
+    workdir = str(tmp_path / "run")
+    tiny_runs.write(made, workdir)
+    tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir)
+    assert tokenizer.encode(np.ones(1280, np.float32)).rows[0].shape == (2, 4)
+    assert tokenizer.run.semantic_weights == str(weights)
