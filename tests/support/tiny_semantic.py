@@ -31,7 +31,7 @@ _SMALL = tiny_models.overrides(
         decoder_blocks=1,
     ),
     losses=dict(mel_windows=(64, 256), mel_bands=(10, 20)),
-    discriminators=dict(stft_windows=(128,), stft_channels=4),
+    discriminators=dict(stft_windows=(256,), stft_channels=32),
     data=dict(batch_size=8, crop_frames=8),
     optimizer=dict(
         generator=dict(warmup_steps=2, learning_rate=1e-2),

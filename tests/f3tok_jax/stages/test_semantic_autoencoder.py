@@ -99,7 +99,7 @@ def _first_step(config):
 
 
 def test_supervision_is_of_the_frozen_features_by_its_weight(config):
-    made = config("dasheng_tokenizer")
+    made = config("dasheng_tokenizer", "losses.weights.mel=0.0")
     before, frozen, batch, state, metrics = _first_step(made)
     assert set(state.params["generator"]) == _TRAINED["dasheng_tokenizer"]
     run = lineage.Lineage(config=made)
@@ -113,14 +113,11 @@ def test_supervision_is_of_the_frozen_features_by_its_weight(config):
     total, weight = metrics["train/supervision_high"]
     assert weight == len(difference)
     np.testing.assert_allclose(total / weight, np.mean(np.square(difference)), rtol=1e-4)
-    # A weight of the loss is one of its gradient: that of the branch alone changes.
-    *_, plain = _first_step(config("dasheng_tokenizer", "losses.weights.supervision=0.0"))
-    norms = {
-        name: float(metrics[f"train/gradient_norm/{name}"][0]) for name in ("acoustic", "decoder")
-    }
-    without = {name: float(plain[f"train/gradient_norm/{name}"][0]) for name in norms}
-    assert norms["decoder"] == pytest.approx(without["decoder"], rel=1e-4)
-    assert norms["acoustic"] > 1.01 * without["acoustic"]
+    # It alone has a weight here, and reaches the branch alone: of its last bias the gradient is known.
+    weight = made.losses.weights.supervision
+    of_bias = 2 * weight * np.mean(difference, axis=0) / difference.shape[1]
+    norms = [float(metrics[f"train/gradient_norm/{name}"][0]) for name in ("acoustic", "decoder")]
+    assert norms[1] == 0 and norms[0] > np.linalg.norm(of_bias) > 0.1
 
 
 @pytest.mark.parametrize("preset", recipe.PRESETS)
@@ -156,8 +153,9 @@ def test_sound_goes_through_latents_and_back_whatever_it_is_batched_with(trained
     alone = tokenizer.encode(waveforms[0])
     np.testing.assert_allclose(together.rows[0], alone.rows[0], atol=1e-4)
     decoded = tokenizer.decode(together)
-    assert [len(one) for one in decoded] == [4000, 6400]
-    np.testing.assert_allclose(decoded[0], tokenizer.decode(alone), atol=1e-4)
+    assert decoded.shape == (2, 6400) and not np.any(decoded[0, 4000:])
+    np.testing.assert_allclose(decoded[0, :4000], tokenizer.decode(alone), atol=1e-4)
+    assert np.std(decoded[0, :4000]) > 1e-3
     assert tokenizer.codec.fingerprint == together.fingerprint
     told = model_folder.describe(tokenizer.run)
     assert told["latent_dim"] == 4 and told["encoder_lookahead_samples"] is None
@@ -224,7 +222,10 @@ def test_shards_of_latents_are_those_of_whole_sounds(trained, root, tmp_path):
     ],
 )
 def test_mistakes_are_one_sentence(config, kind, change, words, tmp_path):
-    made = config(kind, change)
+    # Where no run is named, sizes are those of the recipes within the recipe.
+    sizes = dict(feature_dim=96, bottleneck_dim=64, latent_dim=96 if kind != "losatok" else 16)
+    given = [f"model.{name}={size}" for name, size in sizes.items() if change.endswith("workdir=")]
+    made = config(kind, change, *given)
     with pytest.raises(ValueError, match=words) as error:
         run_checks.train(made, str(tmp_path / "run"), devices=jax.devices()[:1])
     assert "\n" not in str(error.value)
