@@ -183,7 +183,8 @@ def make_stage(
         frozen = semantic_autoencoder.frozen_fields(run, autoencoder)
         check = functools.partial(pretrained_semantic_autoencoder.check_named, run)
     crops = {name: config.data[name] for name in ("gain_db", "salient_db")}
-    crops["level_db"] = config.model.level_db
+    # Runs of earlier versions have a level of their own for crops, or none at all.
+    crops["level_db"] = config.data.get("level_db", config.model.get("level_db", 0.0))
     crop = sound_lib.crop_length(config, sound)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),
