@@ -45,7 +45,9 @@ def made(result: results_lib.Result) -> str | None:
 
 
 def _reconstruction(result: results_lib.Reconstruction) -> str:
-    metrics = {key: one for key, one in result.metrics.items() if key not in result.missing}
+    # ViSQOL, for one, may be asked of no example at all.
+    heard = {key for row in result.rows for key, one in row.metrics.items() if one.mean is not None}
+    metrics = {key: one for key, one in result.metrics.items() if key in heard}
     rows = []
     for row in result.rows:
         scores = (row.metrics.get(key) for key in metrics)
