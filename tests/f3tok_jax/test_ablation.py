@@ -138,6 +138,7 @@ def test_targets_differ_in_what_is_quantized_alone(overrides, tmp_path):
     assert [arm.name for arm in chosen[:3]] == ["leading", "full", "whitened"]
 
 
+@pytest.mark.slow
 def test_the_program_trains_every_arm_once_and_writes_a_table(
     overrides, shards, others, trained, tmp_path, capsys, monkeypatch
 ):

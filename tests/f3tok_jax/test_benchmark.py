@@ -57,6 +57,7 @@ def test_a_codec_that_is_none_is_refused_in_one_sentence(capsys):
     assert "--others must be of dac, encodec, mimi, got opus" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_train_steps_are_timed(tmp_path):
     output = tmp_path / "benchmark.json"
     arguments = [_TINY, *_small(), "--rounds=2", f"--output={output}"]
@@ -108,6 +109,7 @@ def test_flags_of_a_config_are_for_those_that_have_one(capsys):
     assert "unrecognized arguments: --config.seed=1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_programs_are_timed_from_start_to_end(tmp_path, monkeypatch):
     program = "import sys, soundfile; soundfile.read(sys.argv[1])"
     monkeypatch.setattr(start, "_others", lambda: {"another": program})

@@ -194,7 +194,7 @@ class _Echo:
 
     sample_rate, autoencoder = 16_000, types.SimpleNamespace(level_db=0.0)
 
-    def encode_stream(self, blocks, *, gain):
+    def encode_blocks(self, blocks, *, gain):
         assert gain == 1.0
         for block in blocks:
             assert block.dtype == np.float32 and np.isfinite(block).all()

@@ -109,6 +109,7 @@ def chain(tmp_path_factory) -> dict[str, str]:
     return folders
 
 
+@pytest.mark.slow
 def test_discriminators_play_against_a_decoder_alone(chain):
     runs = (chain["autoencoder"], chain["decoder"])
     before, after = (saved_states.read_meta(run)["fingerprints"] for run in runs)
@@ -130,6 +131,7 @@ def test_a_generator_of_before_is_heard_through_the_new_decoder(chain, tmp_path)
     assert not np.array_equal(heard["old"], heard["new"])
 
 
+@pytest.mark.slow
 def test_a_later_stage_is_trained_on_it_from_the_latents_of_before(chain, tmp_path):
     latents = tmp_path / "latents"
     encode = dict(say=lambda line: None)

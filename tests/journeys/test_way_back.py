@@ -99,6 +99,7 @@ def test_the_generator_gets_the_weights_and_their_averages_and_nothing_else_does
     ]
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_it_goes_on_without_it_and_knows_what_it_began_with(
     root, moved, tmp_path, capsys
 ):

@@ -146,6 +146,7 @@ def test_pytorch_computes_in_float32_what_jax_does_and_saves_what_is_the_same_mo
     assert again.latents_fingerprint == ours.fingerprint
 
 
+@pytest.mark.slow
 def test_all_that_a_generator_does_is_done_in_float16_too(tmp_path):
     run = tiny_runs.write_chain(tmp_path, scale=0.5, is_tied=False)["generation"]
     given = [f"--workdir={run}", f"--output={tmp_path}/model", "--dtype=float16"]

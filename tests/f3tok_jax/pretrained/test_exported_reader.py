@@ -31,7 +31,7 @@ _CHAINS = {
 _OWN = {"frozen": (), "with a head": ("answer_head",)}  # beside the projector, of generation
 _OWN["trained on"] = ("answer_language_model", "answer_head")
 _OWN["in bfloat16"] = ("answer_language_model",)
-_SLOW = ("frozen", "in bfloat16")  # of whose rules those of the others are most
+_SLOW = ("with a head", "frozen", "in bfloat16")  # of whose rules those of the others are most
 
 
 def _answering(folder: pathlib.Path) -> set[str]:
@@ -63,7 +63,7 @@ def copy(model, tmp_path) -> pathlib.Path:
 
 @pytest.mark.parametrize(
     "kind",
-    ["with a head", "trained on", *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW)],
+    ["trained on", *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW)],
 )
 def test_answers_of_a_generator_are_those_of_its_run(kind, tmp_path, capsys):
     more, language_model = _CHAINS[kind]

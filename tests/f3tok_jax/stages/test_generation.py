@@ -76,6 +76,7 @@ def test_two_steps_train_the_head_and_leave_what_is_frozen(one_device):
     jax.tree.map(np.testing.assert_array_equal, held, one_device.given)
 
 
+@pytest.mark.slow
 def test_eight_devices_see_the_losses_of_one(one_device):
     eight = _Device(8)
     for found, expected in zip(eight.losses, one_device.losses):
@@ -104,7 +105,7 @@ def test_the_language_model_is_trained_by_its_difference_where_it_is_to_be(kind)
         assert set(grads[_LM]) == {"transformer"}
 
 
-@pytest.mark.parametrize("language_model", ["nothing", "all"])
+@pytest.mark.parametrize("language_model", [pytest.param("nothing", marks=pytest.mark.slow), "all"])
 def test_the_encoder_and_its_projector_are_trained_by_their_difference(language_model):
     grads, metrics = tiny_generation.gradients_of_step(
         *tiny_generation.CALM, _TRAIN_ENCODER, f"--config.language_model.train={language_model}"
@@ -123,6 +124,7 @@ def _encoder_gradients(*more: str):
     return grads[_ENCODER]["encoder"]
 
 
+@pytest.mark.slow
 def test_the_flow_reaches_the_encoder_through_the_token_only_where_that_is_switched_on():
     off, on = (
         _encoder_gradients(f"--config.flow.token_gradient={value}") for value in (False, True)

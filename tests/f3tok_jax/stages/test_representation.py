@@ -135,7 +135,9 @@ def test_before_its_share_of_the_run_the_language_model_is_not_asked(folders):
     [
         ("--config.packing.examples=4",),
         ("--config.optimizer.accumulate=2",),
-        ("--config.packing.examples=2", "--config.packing.frames=48"),
+        pytest.param(
+            ("--config.packing.examples=2", "--config.packing.frames=48"), marks=pytest.mark.slow
+        ),
     ],
     ids=["packed", "accumulated", "packed into shorter rows"],
 )

@@ -69,6 +69,7 @@ def test_a_resumed_run_ends_bit_equal(whole, shards, tmp_path):
     run_checks.check_that_it_resumes_bit_equal(whole, _config(shards), tmp_path / "resumed")
 
 
+@pytest.mark.slow
 def test_the_bands_are_standardised_by_what_was_heard_first(shards, whole):
     measured = run_checks.measured(_config(shards), num_devices=2)
     stage = semantic_stage.make_stage(_config(shards))
