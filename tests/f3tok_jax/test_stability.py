@@ -68,6 +68,7 @@ def _measure(folders, tmp_path, **kinds):
     )
 
 
+@pytest.mark.slow
 def test_labels_follow_the_sound_and_nothing_else(folders, tmp_path):
     def noise(decibels):
         return lambda *heard: disturbances.noise(*heard, decibels=decibels)

@@ -120,6 +120,7 @@ def test_discriminators_play_against_a_decoder_alone(chain):
     assert [line["step"] for line in lines if "train/feature_matching" in line] == [2, 3]
 
 
+@pytest.mark.slow
 def test_a_generator_of_before_is_heard_through_the_new_decoder(chain, tmp_path):
     heard = {}
     for name, more in (("old", []), ("new", [f"--decoder={chain['decoder']}"])):

@@ -78,7 +78,7 @@ def test_a_step_tells_and_moves_what_it_asks_of_latents_and_hears_no_padding(kin
 @pytest.mark.parametrize(
     "kind, accumulate, balance",
     [
-        ("kl_vae", 1, "gradients"),
+        pytest.param("kl_vae", 1, "gradients", marks=pytest.mark.slow),
         pytest.param("sigma_vae", 2, "weights", marks=pytest.mark.slow),
         ("soft_norm", 2, "weights"),
     ],

@@ -159,6 +159,7 @@ def test_a_step_that_passes_through_the_encoder_costs_more():
     assert flops == sorted(flops) and len({*flops}) == 3
 
 
+@pytest.mark.slow
 def test_a_head_without_history_learns_from_its_condition():
     grads, metrics = tiny_generation.gradients_of_step("--config.model.history=0")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))

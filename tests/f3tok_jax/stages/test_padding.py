@@ -140,7 +140,7 @@ def _long(batch, row: int) -> int:
     [
         _autoencoder,
         _representation,
-        _generation,
+        pytest.param(_generation, marks=pytest.mark.slow),
         _language_model,
     ],
 )

@@ -155,6 +155,7 @@ def test_packing_and_accumulation_change_nothing(change, plain, folders):
     )
 
 
+@pytest.mark.slow
 def test_latents_and_sound_train_alike(plain, folders):
     _, live = _gradients(_config(folders, "--config.model.input_noise=0.0", from_latents=False))
     for name, (total, weight) in plain[1].items():
