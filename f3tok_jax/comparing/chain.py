@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -49,12 +48,10 @@ def follow(
 
 def encode(of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]) -> None:
     """Writes the latents of all sound that later stages are trained on."""
-    sets = [
-        (str(number), name) for number, (name, _) in enumerate(mixture.parse(of.config.data.train))
-    ]
-    for place, name in (*sets, ("heldout", of.config.data.heldout)):
-        target = os.path.join(chain.latents, place)
-        latent_shards.encode_shards(chain.runs["autoencoder"].workdir, name, target, say=say)
+    data, workdir = of.config.data, chain.runs["autoencoder"].workdir
+    for name, place, _ in plan_lib.latent_sets(data.train, chain.latents):
+        latent_shards.encode_shards(workdir, name, place, say=say)
+    latent_shards.encode_shards(workdir, data.heldout, plan_lib.heldout(chain.latents), say=say)
 
 
 def reconstruct(

@@ -120,7 +120,7 @@ def _chain(of: Comparison, autoencoder: plan_lib.Run) -> Chain:
     sets = [
         "data.latents=True",
         f"data.train={mixed(of.config.data.train, latents)}",
-        f"data.heldout={os.path.join(latents, 'heldout')}",
+        f"data.heldout={heldout(latents)}",
     ]
     below = {
         "representation": [
@@ -143,12 +143,22 @@ def _chain(of: Comparison, autoencoder: plan_lib.Run) -> Chain:
     return Chain(runs=runs, latents=latents)
 
 
+def heldout(latents: str) -> str:
+    """Where the latents of what is held out lie."""
+    return os.path.join(latents, "heldout")
+
+
 def mixed(train: str, latents: str) -> str:
-    """The mixture of the latents of a mixture's sets, which lie in `latents` by their numbers."""
-    parts = mixture.parse(train)
-    if len(parts) == 1:
-        return os.path.join(latents, "0")
-    return ",".join(
-        f"{os.path.join(latents, str(number))}={weight:g}"
-        for number, (_, weight) in enumerate(parts)
-    )
+    """The mixture of the latents of a mixture's sets."""
+    sets = latent_sets(train, latents)
+    if len(sets) == 1:
+        return sets[0][1]
+    return ",".join(f"{place}={weight:g}" for _, place, weight in sets)
+
+
+def latent_sets(train: str, latents: str) -> list[tuple[str, str, float]]:
+    """Of each set of a mixture: its folder, where in `latents` its latents lie, its weight."""
+    return [
+        (name, os.path.join(latents, str(number)), weight)
+        for number, (name, weight) in enumerate(mixture.parse(train))
+    ]

@@ -85,17 +85,19 @@ def write(
             if modules:
                 _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
-        if dtype != storage.DTYPES[0]:
+        chain = model_card.gather(run.at(parts.step))
+        heard, is_rounded = chain[0].heard, dtype != storage.DTYPES[0]
+        stored = exported_models.read(str(root)) if heard or is_rounded else None
+        if is_rounded:
             # Whose latents they are is what those who read the folder will find.
-            parts.config |= exported.describe(exported_models.read(str(root)), parts.config)
+            parts.config |= exported.describe(stored, parts.config)
             _write_json(root / "config.json", parts.config)
         for write_form in also:
             write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
-        chain = model_card.gather(run.at(parts.step))
         card = model_card.render(chain, parts.config, parts.tensors)
         atomic.write_text(root / "README.md", card)
-        if heard := chain[0].heard:
-            heard_sets.write(root, heard, weights=exported_models.read(str(root)).fingerprint)
+        if heard:
+            heard_sets.write(root, heard, weights=stored.fingerprint)
     say(_sizes(folder, parts.tensors))
     return parts.step
 

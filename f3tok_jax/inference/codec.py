@@ -206,17 +206,13 @@ class Codec:
                 )
 
     def _waveform_to_latents(self, params, waveform: jax.Array, mask: jax.Array) -> jax.Array:
-        # A causal network needs no mask: silence follows.
-        options = {} if self.can_stream else {"mask": mask}
         return self.autoencoder.apply(
-            {"params": params}, waveform, method="waveform_to_latents", **options
+            {"params": params}, waveform, mask=mask, method="waveform_to_latents"
         )
 
     def _latents_to_waveform(self, params, latents: jax.Array, mask: jax.Array) -> jax.Array:
-        # One that looks ahead by a latent needs none: zeros follow in a stream too.
-        options = {} if self.can_stream else {"mask": mask}
         return self.autoencoder.apply(
-            {"params": params}, latents, method="latents_to_waveform", **options
+            {"params": params}, latents, mask=mask, method="latents_to_waveform"
         )
 
     def check_stream(self) -> None:

@@ -138,15 +138,19 @@ class Autoencoder(nn.Module):
         """[b, 1] float32: what brings each sound [b, n] to `level_db`; see level.gains."""
         return level.gains(waveform, mask, level_db=self.level_db, sample_rate=self.sample_rate)
 
-    def waveform_to_latents(self, waveform: jax.Array) -> jax.Array:
+    def waveform_to_latents(
+        self, waveform: jax.Array, *, mask: jax.Array | None = None
+    ) -> jax.Array:
         """Clean latents of whole waveforms.
 
         Args:
             waveform: [b, n], in [-1, 1] or at `level_db`; zeros are appended up to a whole number of latents.
+            mask: [b, n] bool, samples that are sound; not needed by a causal network, which silence follows.
 
         Returns:
             [b, ceil(n / samples_per_latent), latent_dim] float32.
         """
+        del mask
         return self.bottleneck.clean(self._encoded(waveform))
 
     def _encoded(self, waveform: jax.Array) -> jax.Array:
@@ -155,8 +159,15 @@ class Autoencoder(nn.Module):
         waveform = jnp.pad(waveform, ((0, 0), (0, missing + self.encoder_lookahead)))
         return self.encoder.layer(self._spectrum(waveform), training=False).values
 
-    def latents_to_waveform(self, latents: jax.Array) -> jax.Array:
-        """Sound of whole sequences of latents [b, t, latent_dim]: [b, t * samples_per_latent]."""
+    def latents_to_waveform(
+        self, latents: jax.Array, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Sound of whole sequences of latents [b, t, latent_dim]: [b, t * samples_per_latent].
+
+        Which of them are of sound, `mask` [b, t], is not asked: who looks ahead hears zeros behind them,
+        as in a stream.
+        """
+        del mask
         # The network is causal. To look ahead is to start it that much early, and to drop what it
         # says before the first latent's time has come.
         latents = jnp.pad(latents, ((0, 0), (0, self.decoder_lookahead), (0, 0)))

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from f3tok_jax.devices import sharding
-from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import language_model as pretrained_language_model
@@ -124,11 +123,11 @@ class FrozenModels:
             return batch["latents"], batch["mask"]
         with jax.named_scope("autoencoder"):
             params = sharding.gather(frozen["autoencoder"])
-            # A causal one needs no mask: silence follows.
-            is_causal = isinstance(self.autoencoder, autoencoder_lib.Autoencoder)
-            options = {} if is_causal else {"mask": batch["mask"]}
             latents = self.autoencoder.apply(
-                {"params": params}, self.heard(batch), method="waveform_to_latents", **options
+                {"params": params},
+                self.heard(batch),
+                mask=batch["mask"],
+                method="waveform_to_latents",
             )
         mask = self.frame_mask(batch)
         return jax.lax.stop_gradient(jnp.where(mask[..., None], latents, 0.0)), mask

@@ -169,9 +169,15 @@ def abstract_params(encoder: semantic_encoder.SemanticEncoder) -> Any:
 
 def abstract_variables(encoder: semantic_encoder.SemanticEncoder) -> dict[str, Any]:
     """The same of all its variables, parameters and statistics."""
-    bands = jax.ShapeDtypeStruct((encoder.num_mels,), jnp.float32)
-    statistics = {"mean": bands, "variance": bands}
+    statistics = abstract_statistics(encoder)
     return {"params": abstract_params(encoder), semantic_encoder.STATISTICS: statistics}
+
+
+def abstract_statistics(encoder: semantic_encoder.SemanticEncoder) -> dict[str, Any]:
+    """The same of its statistics."""
+    return dict.fromkeys(
+        ("mean", "variance"), jax.ShapeDtypeStruct((encoder.num_mels,), jnp.float32)
+    )
 
 
 def statistics(measured: Any) -> dict[str, Any]:

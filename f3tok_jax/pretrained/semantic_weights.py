@@ -23,10 +23,10 @@ from f3tok_jax.pretrained import torch_file
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import language_model_folder as folders
+from f3tok_jax.runs import published_weights
 from f3tok_jax.signal import spectra
 
 _MAX_BYTES = 2**33  # the largest published has 4.5 GB
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _PATCH = "patch_embed.proj.weight"  # of which all have one
 _FILTERS, _WINDOW = "front_end.0.mel_scale.fb", "front_end.0.spectrogram.window"
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -34,15 +34,17 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _IGNORED = ("init_bn.1.num_batches_tracked", "init_bn.num_batches_tracked")
 # What a config may say of the front end -> what ours has.
 _FRONT_END = {
-    **{
-        "sample_rate": 16_000,
-        "n_fft": 512,
-        "n_mels": 64,
-        "f_min": 0,
-        "f_max": 8000,
-        "center": True,
-    },
-    **{"hop_size": 160, "hop_length": 160, "win_size": 512, "win_length": 512, "top_db": 120},
+    "sample_rate": 16_000,
+    "n_fft": 512,
+    "n_mels": 64,
+    "f_min": 0,
+    "f_max": 8000,
+    "center": True,
+    "hop_size": 160,
+    "hop_length": 160,
+    "win_size": 512,
+    "win_length": 512,
+    "top_db": 120,
 }
 
 
@@ -122,7 +124,7 @@ def _open(place: pathlib.Path):
 def _torch_file_of(place: pathlib.Path) -> pathlib.Path | None:
     """The file of torch.save in a place; None where there are safetensors."""
     if place.is_file():
-        return place if place.suffix in _TORCH_SUFFIXES else None
+        return place if place.suffix in published_weights.TORCH_SUFFIXES else None
     if not place.is_dir():
         raise ValueError(
             "the weights of a semantic encoder must be a folder, or a file of safetensors or torch.save, "
@@ -130,12 +132,14 @@ def _torch_file_of(place: pathlib.Path) -> pathlib.Path | None:
         )
     if any((place / name).is_file() for name in (folders.SINGLE_NAME, folders.INDEX_NAME)):
         return None
-    found = sorted(path for path in place.iterdir() if path.suffix in _TORCH_SUFFIXES)
+    found = sorted(
+        path for path in place.iterdir() if path.suffix in published_weights.TORCH_SUFFIXES
+    )
     if len(found) != 1:
         got = checkpoint_meta.listed([path.name for path in found]) if found else "neither"
         raise ValueError(
             f"{place} must hold {folders.SINGLE_NAME} (or its index and parts) or one file of torch.save "
-            f"({', '.join(_TORCH_SUFFIXES)}), got {got}"
+            f"({', '.join(published_weights.TORCH_SUFFIXES)}), got {got}"
         )
     return found[0]
 

@@ -8,7 +8,8 @@ import pathlib
 
 from f3tok_jax.runs import language_model_folder as folders
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 
 def fingerprint(place: str | os.PathLike, like: str = "") -> str:

@@ -128,7 +128,6 @@ def make_stage(
     """The stage as the training loop sees it; its one player is "semantic_encoder"."""
     run, model = run or lineage.Lineage(config=config), make_model(config)
     optimizers, sound = players.make_players(config, [PLAYER]), run.sound
-    bands = jax.ShapeDtypeStruct((config.model.num_mels,), jnp.float32)
     open_data = functools.partial(sound_lib.open_pipeline, config=config, sound=sound)
     return stage.Stage(
         batch_spec=sound.batch_spec(config.data),
@@ -146,7 +145,7 @@ def make_stage(
             sums=functools.partial(_sums, model=model),
             finish=_finish,
         ),
-        abstract_frozen={"mean": bands, "variance": bands},
+        abstract_frozen=pretrained.abstract_statistics(model.encoder),
         load_frozen=_load_frozen,
         train_step=functools.partial(train_step, model=model, optimizers=optimizers),
         eval_step=functools.partial(eval_step, model=model),

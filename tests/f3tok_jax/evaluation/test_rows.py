@@ -21,7 +21,8 @@ class _Frames:
     def __init__(self, hiss: float = 0.0, level_db: float = 0.0):
         self._hiss, self.level_db = hiss, level_db
 
-    def apply(self, variables, array, *, method):
+    def apply(self, variables, array, *, mask, method):
+        del mask
         weight = variables["params"]["weight"]
         if method == "waveform_to_latents":
             padded = jnp.pad(array, ((0, 0), (0, -array.shape[1] % 4)))
