@@ -272,6 +272,11 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
             compute_dtype="float32",
         )
     )
+    make_brief(config)
+
+
+def make_brief(config: ml_collections.ConfigDict) -> None:
+    """What an autoencoder is trained with for minutes on two CPU cores [chosen]."""
     config.losses.update(
         dict(
             mel_windows=(64, 128, 256, 512, 1024),

@@ -176,22 +176,8 @@ def _make_tiny(config: ml_collections.ConfigDict) -> None:
     config.discriminators.update(
         dict(stft_windows=(512, 1024), stft_channels=64, compute_dtype="float32")
     )
-    config.losses.update(
-        dict(mel_windows=(64, 128, 256, 512, 1024), mel_bands=(10, 20, 40, 80, 80), split_game=True)
-    )
+    autoencoder.make_brief(config)
     config.losses.adversarial_crop = 0
-    config.data.update(dict(batch_size=16, crop_frames=16, salient_db=0.0))
-    for player in ("generator", "discriminator"):
-        config.optimizer[player].update(
-            dict(
-                learning_rate=1e-3, warmup_steps=50, schedule="cosine", b1=0.9, final_fraction=0.02
-            )
-        )
-    config.optimizer.discriminator.start = -1.0
-    config.optimizer.ema_decay = 0.99
-    config.checkpoint.update(dict(every_steps=200))
-    config.loop.update(dict(log_every=10, eval_every=200, eval_batches=4, sample_every=400))
-    config.mesh.min_shard_size = 2**14
 
 
 def _make_losatok_tiny(config: ml_collections.ConfigDict) -> None:

@@ -5,11 +5,12 @@
 from collections.abc import Mapping
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
+from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import saved_states
@@ -36,6 +37,29 @@ def measured(
     with sharding.use(mesh):
         stage = registry.of(config.stage).make(config, run)
         return programs.CompiledStage(stage, config, mesh).measure(heard)
+
+
+class FirstStep(NamedTuple):
+    """The state before it, what it reads, its batch, and the state and the metrics after it."""
+
+    before: Any
+    frozen: Any
+    batch: Mapping[str, Any]
+    after: Any
+    metrics: Mapping[str, Any]
+
+
+def first_step(config: ml_collections.ConfigDict) -> FirstStep:
+    """The first step of a run, compiled for one device."""
+    stage = registry.of(config.stage).make(config)
+    before = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, sharding.unbox(stage.abstract_frozen))
+    frozen = stage.load_frozen(shardings, {})
+    data = stage.open_data(config.data.train, train=True, process_index=0, process_count=1)
+    batch = data.local_batch(0)
+    state, metrics = jax.jit(stage.train_step)(before, frozen, batch)
+    return FirstStep(before, frozen, batch, jax.device_get(state), jax.device_get(metrics))
 
 
 def check_that_it_resumes_bit_equal(

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from configs import semantic_autoencoder as recipe
-from f3tok_jax.devices import compilation
 from f3tok_jax.devices import sharding
 from f3tok_jax.exporting import parts
 from f3tok_jax.inference import latent_shards
@@ -20,7 +19,6 @@ from f3tok_jax.inference import model_folder
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.runs import lineage
-from f3tok_jax.stages import autoencoder as autoencoder_stage
 from f3tok_jax.stages import registry
 from f3tok_jax.training import session
 from f3tok_jax.training import validation
@@ -85,22 +83,9 @@ def test_it_learns_and_ends_as_a_run_that_was_broken_off(trained, root, tmp_path
     run_checks.check_that_it_resumes_bit_equal(workdir, made, tmp_path / "resumed")
 
 
-def _first_step(config):
-    """The state before the first step, what that reads, and what it made of them."""
-    stage = autoencoder_stage.make_stage(config)
-    before = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shardings = jax.tree.map(lambda _: device, sharding.unbox(stage.abstract_frozen))
-    frozen = stage.load_frozen(shardings, {})
-    data = stage.open_data(config.data.train, train=True, process_index=0, process_count=1)
-    batch = data.local_batch(0)
-    state, metrics = jax.jit(stage.train_step)(before, frozen, batch)
-    return before, frozen, batch, jax.device_get(state), jax.device_get(metrics)
-
-
 def test_supervision_is_of_the_frozen_features_by_its_weight(config):
     made = config("dasheng_tokenizer", "losses.weights.mel=0.0")
-    before, frozen, batch, state, metrics = _first_step(made)
+    before, frozen, batch, state, metrics = run_checks.first_step(made)
     assert set(state.params["generator"]) == _TRAINED["dasheng_tokenizer"]
     run = lineage.Lineage(config=made)
     coder = pretrained_autoencoder.make(made, run)

@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-from f3tok_jax.devices import compilation
-from f3tok_jax.devices import sharding
 from f3tok_jax.pretrained import semantic_encoder as pretrained
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import lineage
@@ -74,19 +72,6 @@ def config(shards, encoder):
     return read
 
 
-def _first_step(config):
-    """Parameters before the first step, its batch, and what it made of them."""
-    stage = bottleneck_stage.make_stage(config)
-    before = sharding.unbox(compilation.run_once(stage.init_state, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shardings = jax.tree.map(lambda _: device, sharding.unbox(stage.abstract_frozen))
-    frozen = stage.load_frozen(shardings, {})
-    data = stage.open_data(config.data.train, train=True, process_index=0, process_count=1)
-    batch = data.local_batch(0)
-    state, metrics = jax.jit(stage.train_step)(before, frozen, batch)
-    return before.params, batch, jax.device_get(state), jax.device_get(metrics)
-
-
 def test_it_learns_and_ends_as_a_run_that_was_broken_off(config, encoder, tmp_path):
     workdir = str(tmp_path / "whole")
     assert run_checks.train(config(), workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
@@ -104,7 +89,7 @@ def test_it_learns_and_ends_as_a_run_that_was_broken_off(config, encoder, tmp_pa
 
 
 def test_losses_are_of_the_frozen_encoders_features(config, encoder):
-    before, batch, state, metrics = _first_step(config())
+    before, _, batch, state, metrics = run_checks.first_step(config())
     assert set(state.params) == {"semantic_bottleneck"}
     assert set(state.params["semantic_bottleneck"]) == {"down", "up"}
     theirs = pretrained.load(encoder)
@@ -114,14 +99,14 @@ def test_losses_are_of_the_frozen_encoders_features(config, encoder):
     assert metrics["train/feature_reconstruction"][1] == counts.sum() < mask.size
     assert metrics["train/time_relation"][1] == np.square(counts).sum()
     model = bottleneck_stage.make_model(config())
-    expected = model.losses(before["semantic_bottleneck"], features, mask)
+    expected = model.losses(before.params["semantic_bottleneck"], features, mask)
     for name, (total, _) in expected.items():
         assert float(metrics[f"train/{name}"][0]) == pytest.approx(float(total), rel=1e-4)
 
 
 def test_accumulation_changes_nothing(config):
     (*_, plain, of_plain), (*_, cut, of_cut) = map(
-        _first_step, (config(), config("optimizer.accumulate=2"))
+        run_checks.first_step, (config(), config("optimizer.accumulate=2"))
     )
     for name, pair in of_plain.items():
         np.testing.assert_allclose(of_cut[name], pair, rtol=1e-4, err_msg=name)
