@@ -6,6 +6,7 @@ FOLDER/config.json  preprocessor_config.json    of AutoModel and AutoFeatureExtr
        model.safetensors                        the averaged weights, under PyTorch's names
        modeling_f3_tokenizer.py, ...            the modules in PyTorch
        README.md                                what it is, and how it was trained
+       fingerprints.json                        of the autoencoder's weights, while the files are these
        heard_sets.json                          the sets of sound that its autoencoder has heard, where known
        tokenizer.json  tokenizer_config.json    of PreTrainedTokenizerFast, where text is read or said
 """
@@ -30,6 +31,7 @@ from f3tok_jax.pretrained import exported as exported_models
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import exported_config
+from f3tok_jax.runs import exported_fingerprints
 from f3tok_jax.runs import lineage
 
 _MODEL = pathlib.Path(__file__).with_name("torch_model")
@@ -85,18 +87,17 @@ def write(
             if modules:
                 _write_json(root / "tokenizer_config.json", _TOKENIZER)
         _write_weights(root / "model.safetensors", parts.tensors)
-        chain = model_card.gather(run.at(parts.step))
-        heard, is_rounded = chain[0].heard, dtype != storage.DTYPES[0]
-        stored = exported_models.read(str(root)) if heard or is_rounded else None
-        if is_rounded:
+        chain, stored = model_card.gather(run.at(parts.step)), exported_models.read(str(root))
+        if dtype != storage.DTYPES[0]:
             # Whose latents they are is what those who read the folder will find.
             parts.config |= exported.describe(stored, parts.config)
             _write_json(root / "config.json", parts.config)
+        exported_fingerprints.write(root, stored.prints)
         for write_form in also:
             write_form(root, parts.autoencoder, parts.config["latents_fingerprint"])
         card = model_card.render(chain, parts.config, parts.tensors)
         atomic.write_text(root / "README.md", card)
-        if heard:
+        if heard := chain[0].heard:
             heard_sets.write(root, heard, weights=stored.fingerprint)
     say(_sizes(folder, parts.tensors))
     return parts.step

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which run, or exported folder, a command uses, and what it is: by its files alone.
 
-JAX is not imported, but for an exported folder's fingerprint: its weights are read for that.
+JAX is not imported, but for an exported folder whose files were changed since: its weights are read.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import pathlib
 from typing import Any
 
 from f3tok_jax.inference import shipped
+from f3tok_jax.pretrained import exported
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import fingerprint
@@ -77,7 +78,7 @@ def read(
 ) -> lineage.Lineage:
     """The run of a folder, or the one that knows most in a folder of runs, or that was exported.
 
-    A run's weights are not read; those of an exported folder are.
+    A run's weights are not read; those of an exported folder are where its files were changed.
 
     Args:
         folder: local or a bucket; or the name of a model that comes with the package.
@@ -103,8 +104,6 @@ def read(
 def _open(folder: str, step: int | None, found: places.Places) -> lineage.Lineage:
     if not exported_config.is_folder(folder):
         return lineage.Lineage.read(folder, step, places=found)
-    from f3tok_jax.pretrained import exported  # late: it imports JAX
-
     return exported.open_run(folder).at(step)
 
 

@@ -15,8 +15,8 @@ from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models import projector as projector_lib
 from f3tok_jax.models import sampler as sampler_lib
-from f3tok_jax.pretrained import exported as exported_models
 from f3tok_jax.pretrained import exported_language_model
+from f3tok_jax.pretrained import exported_weights
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import config as config_lib
@@ -50,7 +50,7 @@ def load(run: exported.Exported) -> tuple[Generation, dict[str, Any]]:
     """
     with config_lib.values_of(run.workdir):
         fields, encoder_run = (
-            run.written[exported_models.GENERATION],
+            run.written[exported_weights.GENERATION],
             run.ancestor("representation"),
         )
         kinds = dict(compute_dtype=fields["compute_dtype"], remat="none")
@@ -88,7 +88,7 @@ def _generator_weights(model: Generation, fields: Mapping[str, Any]) -> dict[str
     if "generation_encoder" not in run.written["parts"]:
         encoder = {"encoder": shapes.pop("encoder")}
         found = run.load({lineage.ENCODER: encoder})[lineage.ENCODER]
-    found |= run.load({exported_models.GENERATION: shapes})[exported_models.GENERATION]
+    found |= run.load({exported_weights.GENERATION: shapes})[exported_weights.GENERATION]
     dtype = jnp.dtype(fields["compute_dtype"])
     language_model = generator.language_model
     found["language_model"] = exported_language_model.load(

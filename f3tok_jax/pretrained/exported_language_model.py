@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from f3tok_jax.models import language_model as language_model_lib
-from f3tok_jax.pretrained import exported as exported_models
+from f3tok_jax.pretrained import exported_weights
 from f3tok_jax.pretrained import language_model as pretrained_language_model
 from f3tok_jax.runs import exported
 
@@ -47,7 +47,7 @@ def load(
     names = {name: _name(name, part, head) for name in stored}
     shapes = {names[name]: shape for name, shape in stored.items()}
     parts = [one for one in (part, head) if one]
-    found = exported_models.tensors(run.workdir, run.written, shapes, parts, dtype)
+    found = exported_weights.tensors(run.workdir, run.written, shapes, parts, dtype)
     arrays: Mapping[str, np.ndarray] = {name: found[names[name]] for name in stored}
     return jax.tree.map(jnp.asarray, pretrained_language_model.from_tensors(model, arrays))
 

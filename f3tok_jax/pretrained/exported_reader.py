@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from f3tok_jax.models import language_model as language_model_lib
-from f3tok_jax.pretrained import exported as exported_models
 from f3tok_jax.pretrained import exported_language_model
+from f3tok_jax.pretrained import exported_weights
 from f3tok_jax.pretrained import reader as reader_lib
 from f3tok_jax.pretrained import representation as pretrained_representation
 from f3tok_jax.runs import config as config_lib
@@ -38,7 +38,7 @@ def load(run: exported.Exported) -> tuple[reader_lib.Reader, dict[str, Any]]:
         del abstract["encoder"]
         text = reader_lib.text_tasks(supervision, run.workdir)
         dtype = jnp.dtype(fields["compute_dtype"])
-    params = run.load({exported_models.ANSWERS: abstract})[exported_models.ANSWERS]
+    params = run.load({exported_weights.ANSWERS: abstract})[exported_weights.ANSWERS]
     _, part, *head = exported_config.answering_parts(run.written)
     params["language_model"] = exported_language_model.load(run, model, part, *head, dtype=dtype)
     reader = reader_lib.Reader(

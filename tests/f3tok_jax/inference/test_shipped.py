@@ -112,7 +112,14 @@ def test_what_it_cannot_do_the_demos_runs_may(tmp_path, monkeypatch):
 
 def test_a_folder_without_modules_says_nothing_of_pytorch(folder):
     names = {path.name for path in pathlib.Path(folder).iterdir()}
-    assert names == {"config.json", "model.safetensors", "README.md", "tokenizer.json"}
+    written = {
+        "config.json",
+        "fingerprints.json",
+        "model.safetensors",
+        "README.md",
+        "tokenizer.json",
+    }
+    assert names == written
     card = pathlib.Path(folder, "README.md").read_text(encoding="utf-8")
     assert "torch" not in card.lower() and "transformers" not in card
     assert "f3tok transcribe speech.wav" in card

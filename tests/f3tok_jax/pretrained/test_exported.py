@@ -5,6 +5,8 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import ml_dtypes
@@ -15,6 +17,7 @@ import soundfile
 
 from f3tok_jax import cli
 from f3tok_jax.exporting import torch_folder
+from f3tok_jax.inference import model_folder
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported
@@ -87,10 +90,27 @@ def test_weights_come_back_bit_for_bit_with_all_their_fingerprints(run, model):
     assert after.bound(before.fingerprint) is after
 
 
-def test_one_of_several_processes_finds_the_same_fingerprint(model, monkeypatch):
-    alone = exported.read(str(model)).fingerprint
+def test_what_nobody_changed_is_known_without_jax(model):
+    program = (
+        "import sys; from f3tok_jax import cli\n"
+        f"code = cli.main(['info', '--model={model}'])\n"
+        "sys.exit(code or 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    (model / "fingerprints.json").rename(model / "put_aside")
+    try:
+        assert model_folder.describe(exported.read(str(model))) == said
+    finally:
+        (model / "put_aside").rename(model / "fingerprints.json")
+
+
+def test_one_of_several_processes_finds_the_same_fingerprint(copy, monkeypatch):
+    alone = exported.read(str(copy)).fingerprint
+    (copy / "fingerprints.json").unlink()  # The weights themselves are to be read.
     monkeypatch.setattr(jax, "process_count", lambda: 2)  # Each of them reads all of it.
-    assert exported.read(str(model)).fingerprint == alone
+    assert exported.read(str(copy)).fingerprint == alone
 
 
 def test_what_the_run_codes_the_export_codes_too_and_back(run, model):
