@@ -7,7 +7,7 @@
 
 Presets:
     tiny    16 kHz, an hour of a CPU core for each arm and seed
-    base    24 kHz, the same arms at the size of base
+    base    16 kHz, which semantic encoders hear, the same arms at the size of base
 """
 
 import ml_collections
@@ -33,9 +33,28 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
     )
     # Hugging Face folder of a qwen2, qwen3 or llama model, frozen [yours]
     config.language_model = ml_collections.ConfigDict(dict(folder=""))
+    # Autoencoders of other recipes, arms beside those: by name the recipe, as seen from this file, and
+    # what is changed of it, as "key=value". Data, steps and loop are those of `autoencoder`.
+    own = "_tiny" if preset == "tiny" else ""
+    config.rivals = ml_collections.ConfigDict(
+        dict(
+            losatok=_stage(f"semantic_autoencoder.py:losatok{own}"),
+            dasheng_tokenizer=_stage(f"semantic_autoencoder.py:dasheng_tokenizer{own}"),
+        )
+    )
+    # What else rivals have as `autoencoder` has it: ("discriminators.",) for the same adversaries, where
+    # their own recipes have others.
+    config.alike = ()
+    # Frozen models through which rivals hear, trained with each seed, for all of them, before the first;
+    # or a finished run, or published weights, in the place of that.
+    config.semantic_encoder = _stage(f"semantic_encoder.py:{preset}")
+    config.semantic_encoder.workdir = ""  # run of that stage [yours]
+    config.semantic_encoder.folder = ""  # of weights of Dasheng or MiDashengLM [yours]
+    config.semantic_bottleneck = _stage(f"semantic_bottleneck.py:{preset}")
+    config.semantic_bottleneck.workdir = ""  # run of that stage, on that encoder [yours]
     # Stages that are trained for every arm and seed, each on the one before: the recipe, as seen from
     # this file, and what is changed of it, as "key=value".
-    config.autoencoder = _stage(f"autoencoder.py:{preset}")
+    config.autoencoder = _stage("autoencoder.py:" + ("base_16khz" if preset == "base" else preset))
     config.representation = _stage(f"representation.py:{preset}")
     config.generation = _stage(f"generation.py:{preset}")
     config.evaluation = ml_collections.ConfigDict(
@@ -54,6 +73,10 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
             pooling="mean_std",  # of frames over time
         )
     )
+    if preset == "base":
+        # Dasheng's 0.6B, whose features both rivals are made for. [LoSATok]
+        sizes = ("model.num_layers=32", "model.width=1280", "model.num_heads=16")
+        config.semantic_encoder.changes = sizes
     if preset == "tiny":
         config.autoencoder.changes = ("num_steps=600",)
         config.representation.changes = ("num_steps=300",)

@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-r"""Compares autoencoders that differ in one thing: equal data, steps and seeds, equal measures.
+r"""Compares autoencoders of many kinds: equal data, steps and seeds, equal measures.
 
     python -m f3tok_jax.compare --config=configs/comparison.py:tiny --config.data.train=DIR/train \
         --config.data.heldout=DIR/test --config.language_model.folder=MODEL --workdir=runs/comparison
 
-For every arm and seed an autoencoder is trained, and on its latents a representation encoder and a
-flow head, each an ordinary run of f3tok_jax.train below --workdir; sound that none of them has heard is
-scored as it is and under noise on its latents, labels are read off latents and representations, and
-held-out texts are said. All of it is written to comparison.json and comparison.html in --workdir, means
-and standard deviations over the seeds; after each seed, too. The same command goes on where it was
-stopped, and does nothing twice.
+For every arm and seed an autoencoder is trained, behind the frozen models through which it hears, where
+there are any, which arms share; on its latents a representation encoder and a flow head. Each is an
+ordinary run of f3tok_jax.train below --workdir. Sound that none of them has heard is scored as it is and
+under noise on its latents, labels are read off latents and representations, and held-out texts are said.
+All of it is written to comparison.json and comparison.html in --workdir, means and standard deviations
+over the seeds; after each seed, too. The same command goes on where it was stopped, and does nothing
+twice.
 
-Arms are those of the sweep that config.arms names, config.only some of them by name.
+Arms are those of the sweep that config.arms names and those of config.rivals, whose autoencoders have
+recipes of their own; config.only some of them by name.
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder (one sentence on stderr says which),
 4 a full disk, others as f3tok_jax.train gave them.

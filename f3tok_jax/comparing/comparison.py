@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pathlib
 
 from data_pipelines.reading import sources
+from f3tok_jax.comparing import autoencoders
 from f3tok_jax.comparing import chain as chain_lib
 from f3tok_jax.comparing import measures
 from f3tok_jax.comparing import plan as plan_lib
@@ -29,7 +30,7 @@ def compare(
         finishing.TrainingStopped: if a run ended before its last step.
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
-    chains = plan_lib.chains(of)
+    chains = chains_of(of)
     found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
     result = None
     with driver.alone(of.workdir):
@@ -38,26 +39,45 @@ def compare(
             found[chain.arm.name].append(chain_lib.follow(of, chain, say=say))
             if number % len(of.arms) == 0:
                 seeds = of.config.seeds[: number // len(of.arms)]
-                result = _result(of, chain, found, seeds)
+                result = _result(of, chains, found, seeds)
                 results.write(pathlib.Path(of.place(FILE_NAME)), result)
     return result, chains
 
 
+def chains_of(of: plan_lib.Comparison) -> list[plan_lib.Chain]:
+    """A chain for each seed and arm, all checked: all arms with the first seed come first.
+
+    Raises:
+        ValueError: if a config cannot be, arms or seeds are alike, or a folder holds another run.
+    """
+    seeds = of.config.seeds
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise ValueError(f"config.seeds must be different numbers, got {list(seeds)}")
+    chains = [
+        plan_lib.chain(of, run, frozen)
+        for seed in seeds
+        for run, frozen in autoencoders.of_seed(of, seed)
+    ]
+    for chain in chains[: len(of.arms)]:  # those of other seeds are as these
+        autoencoders.check(of, chain)
+    return chains
+
+
 def _result(
     of: plan_lib.Comparison,
-    chain: plan_lib.Chain,
+    chains: Sequence[plan_lib.Chain],
     found: Mapping[str, Sequence[Sequence[measures.Figure]]],
     seeds: Sequence[int],
 ) -> comparison_results.Comparison:
-    arms = {arm.name: arm.changes for arm in of.arms}
-    compared, rows = measures.over_seeds(arms, found)
-    heldout = sources.open_sound(
-        of.config.data.heldout, sample_rate=chain.runs["autoencoder"].config.model.sample_rate
-    )
+    compared, rows = measures.over_seeds(of.arms, found)
+    runs = {stage: run for chain in chains for stage, run in chain.runs.items()}
+    stages = [stage for stage in (*plan_lib.FROZEN, *plan_lib.STAGES) if stage in runs]
+    sample_rate = runs["autoencoder"].config.model.sample_rate
+    heldout = sources.open_sound(of.config.data.heldout, sample_rate=sample_rate)
     return comparison_results.Comparison(
-        recipes={stage: of.recipe(stage) for stage in plan_lib.STAGES},
-        changes={stage: tuple(of.config[stage].changes) for stage in plan_lib.STAGES},
-        num_steps={stage: run.config.num_steps for stage, run in chain.runs.items()},
+        recipes={stage: of.recipe(stage) for stage in stages},
+        changes={stage: tuple(of.config[stage].changes) for stage in stages},
+        num_steps={stage: runs[stage].config.num_steps for stage in stages},
         seeds=tuple(seeds),
         heldout=heldout.fingerprint,
         num_examples=of.config.evaluation.num_examples,

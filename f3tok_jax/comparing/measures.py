@@ -10,6 +10,7 @@ from f3tok_jax.probing import measurement
 from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
+from f3tok_jax.sweeping import space
 
 # Name, what it says, and its value.
 Figure = tuple[str, comparison_results.Measure, float]
@@ -77,21 +78,26 @@ def _figure(group: str, title: str, value: float, unit: str = "", better: str = 
 
 
 def over_seeds(
-    arms: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[Sequence[Figure]]]
+    arms: Sequence[space.Arm], found: Mapping[str, Sequence[Sequence[Figure]]]
 ) -> tuple[dict[str, comparison_results.Measure], tuple[comparison_results.Arm, ...]]:
     """The measures of all arms, and each arm with its figures' spread over seeds.
 
     Args:
-        arms: name -> what it changes.
-        found: name -> the figures of each seed.
+        arms: what each changes, and of which recipe.
+        found: name of each -> the figures of each seed.
     """
     measures, rows = {}, []
-    for arm, of_arm in found.items():
+    for arm in arms:
         values: dict[str, list[float]] = {}
-        for name, measure, value in (figure for of_seed in of_arm for figure in of_seed):
+        for name, measure, value in (figure for of_seed in found[arm.name] for figure in of_seed):
             measures[name] = measure
             values.setdefault(name, []).append(value)
-        figures = {name: measurement.spread(of_name) for name, of_name in values.items()}
-        row = comparison_results.Arm(name=arm, changes=tuple(arms[arm]), figures=figures)
-        rows.append(row)
+        rows.append(
+            comparison_results.Arm(
+                name=arm.name,
+                recipe=getattr(arm, "recipe", ""),
+                changes=tuple(arm.changes),
+                figures={name: measurement.spread(of_name) for name, of_name in values.items()},
+            )
+        )
     return measures, tuple(rows)

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a comparison trains: chains of stages, one for each arm and seed, all checked before the first."""
+"""What a comparison trains: its arms, and the chain of stages of each with a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -16,7 +16,15 @@ from f3tok_jax.sweeping import space
 from f3tok_jax.sweeping import sweep_file
 
 STAGES = ("autoencoder", "representation", "generation")
-_ALIKE = ("seed=", "num_steps=", "data.", "loop.")  # what no arm may change
+FROZEN = ("semantic_encoder", "semantic_bottleneck")  # below autoencoders that hear through them
+ALIKE = ("num_steps", "data.", "loop.")  # what no arm may have otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Rival(space.Arm):
+    """An arm whose autoencoder has a recipe of its own, file and preset."""
+
+    recipe: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +33,7 @@ class Comparison:
 
     Attributes:
         config: of the comparison.
-        arms: of the autoencoder.
+        arms: of the autoencoder, those of the sweep first, then the rivals.
         folder: of the recipe, which the others are named from.
         workdir: of the comparison.
     """
@@ -49,7 +57,8 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The runs of one arm and seed, by stage, and where the latents of its autoencoder are."""
+    """The runs of one arm and seed, by stage, those first that others build on, and where the latents of
+    its autoencoder are. Frozen runs are those of all chains of a seed."""
 
     runs: dict[str, plan_lib.Run]
     latents: str
@@ -77,12 +86,12 @@ def read(recipe: str, overrides: Sequence[str], workdir: str) -> Comparison:
         raise ValueError(
             f"--workdir must be a local folder, got {workdir}: results are written there"
         )
-    sweep = sweep_file.read(str(folder / config.arms))
-    arms = {arm.name: arm for arm in sweep.arms}
+    arms = _arms(config, folder)
     for name in config.only:
         if name not in arms:
             raise ValueError(
-                f"config.only must name arms of {config.arms}, {', '.join(arms)}, got {name!r}"
+                f"config.only must name arms of {config.arms} or config.rivals, {', '.join(arms)}, got "
+                f"{name!r}"
             )
     for key, value in (
         ("data.train", config.data.train),
@@ -91,32 +100,47 @@ def read(recipe: str, overrides: Sequence[str], workdir: str) -> Comparison:
     ):
         if not value:
             raise ValueError(f"config.{key} must name a folder, got '': give --config.{key}")
-    for arm in arms.values():
-        unlike = [change for change in arm.changes if change.startswith(_ALIKE)]
-        if unlike:
-            raise ValueError(
-                f"arms must have the same data, steps and seeds, got {unlike[0]} in {arm.name!r}"
-            )
     chosen = [arm for name, arm in arms.items() if not config.only or name in config.only]
     return Comparison(config=config, arms=chosen, folder=folder, workdir=workdir)
 
 
-def chains(of: Comparison) -> list[Chain]:
-    """A chain for each seed and arm: all arms with the first seed come first.
+def _arms(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, space.Arm]:
+    """Name -> arm, of the sweep and of config.rivals."""
+    arms = {arm.name: arm for arm in sweep_file.read(str(folder / config.arms)).arms}
+    for name, section in config.rivals.items():
+        if name in arms:
+            raise ValueError(
+                f"config.rivals must have other names than the arms of {config.arms}, got {name!r}"
+            )
+        arms[name] = Rival(name, tuple(section.changes), str(folder / section.recipe))
+    for arm in arms.values():
+        for change in arm.changes:
+            key = change.partition("=")[0]
+            if key == "seed" or key.startswith(ALIKE):
+                raise ValueError(
+                    f"arms must have the same data, steps and seeds, got {change} in {arm.name!r}"
+                )
+            if (stage := key.partition(".")[0]) in FROZEN:
+                raise ValueError(
+                    f"arms must hear through the same frozen models, got {change} in {arm.name!r}: give "
+                    f"config.{stage} of the comparison"
+                )
+    return arms
+
+
+def chain(of: Comparison, autoencoder: plan_lib.Run, frozen: Mapping[str, plan_lib.Run]) -> Chain:
+    """The chain of an autoencoder.
+
+    Args:
+        of: the comparison.
+        autoencoder: of one arm and seed.
+        frozen: stage -> run of it that the comparison trains, on which the autoencoder is trained.
 
     Raises:
-        ValueError: if a config cannot be, arms are alike, or a folder holds another run.
+        ValueError: if a config cannot be, or a folder holds another run.
     """
-    data = of.config.data
-    options = dict(arms=of.arms, seeds=of.config.seeds, workdir=of.place("autoencoder"))
-    own = [f"--config.data.train={data.train}", f"--config.data.heldout={data.heldout}"]
-    runs = plan_lib.runs(of.recipe("autoencoder"), [*of.changes("autoencoder"), *own], **options)
-    order = {seed: index for index, seed in enumerate(of.config.seeds)}
-    return [_chain(of, run) for run in sorted(runs, key=lambda run: order[run.seed])]
-
-
-def _chain(of: Comparison, autoencoder: plan_lib.Run) -> Chain:
-    runs, latents = {"autoencoder": autoencoder}, of.place("latents", autoencoder.name)
+    runs = {**frozen, "autoencoder": autoencoder}
+    latents = of.place("latents", autoencoder.name)
     sets = [
         "data.latents=True",
         f"data.train={mixed(of.config.data.train, latents)}",

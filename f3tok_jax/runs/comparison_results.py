@@ -24,6 +24,7 @@ class Arm:
     """One kind of autoencoder: what it changes of the recipe, and its figures over the seeds."""
 
     name: str
+    recipe: str = ""  # file and preset, where it is not that of the comparison
     changes: tuple[str, ...] = ()
     figures: Mapping[str, probe_results.Spread]
 

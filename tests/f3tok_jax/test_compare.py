@@ -9,6 +9,7 @@ import types
 import pytest
 
 from f3tok_jax import compare
+from f3tok_jax.comparing import comparison
 from f3tok_jax.comparing import plan
 from f3tok_jax.evaluation import generation
 from f3tok_jax.evaluation import reconstruction
@@ -21,6 +22,7 @@ from f3tok_jax.runs import results
 from f3tok_jax.sweeping import driver
 from f3tok_jax.sweeping import job
 from tests.support import sounds
+from tests.support import tiny_semantic
 
 _RECIPE = str(pathlib.Path(__file__).parents[2] / "configs" / "comparison.py") + ":tiny"
 _SWEEP = """
@@ -44,6 +46,7 @@ def arguments(tmp_path, heldout):
     sweep.write_text(_SWEEP.format(more=""))
     values = {
         "arms": sweep,
+        "only": "('f3','norm only')",
         "seeds": "(0,1)",
         "data.train": f"{heldout}=0.7,{tmp_path / 'other'}=0.3",
         "data.heldout": heldout,
@@ -213,6 +216,85 @@ def test_what_was_stopped_goes_on_and_nothing_is_done_twice(arguments, done, tmp
     assert len(done.trained) == len(done.measured) == 12 and target.read_bytes() == table
 
 
+def _of_rivals(arguments, *more):
+    """Of one seed; what is given twice would be added up."""
+    own = [one for one in arguments if not one.startswith(("--config.only=", "--config.seeds="))]
+    return [
+        *own,
+        "--config.only=('f3','losatok','dasheng_tokenizer')",
+        "--config.seeds=(3,)",
+        *more,
+    ]
+
+
+def test_rivals_stand_on_frozen_runs_that_are_trained_once_for_each_seed(arguments, done, tmp_path):
+    done.fails.add("autoencoder/losatok_3")
+    assert compare.main(_of_rivals(arguments)) == 3
+    done.fails.clear()
+    assert compare.main(_of_rivals(arguments)) == 0
+    rest = ("autoencoder", "representation", "generation")
+    assert done.trained == [
+        *(f"{stage}/f3_3" for stage in rest),
+        "semantic_encoder/shared_3",
+        *(f"{stage}/dasheng_tokenizer_3" for stage in rest),
+        "semantic_bottleneck/shared_3",
+        *(f"{stage}/losatok_3" for stage in rest),
+    ]
+    root = tmp_path / "compared"
+    configs = {name: config_lib.load(str(root / name)) for name in done.trained}
+    losatok, f3 = configs["autoencoder/losatok_3"], configs["autoencoder/f3_3"]
+    bottleneck = configs["semantic_bottleneck/shared_3"]
+    assert losatok.semantic_bottleneck.workdir == str(root / "semantic_bottleneck/shared_3")
+    for one in (losatok, bottleneck, configs["autoencoder/dasheng_tokenizer_3"]):
+        assert one.semantic_encoder.workdir == str(root / "semantic_encoder/shared_3")
+    assert losatok.data == f3.data and losatok.loop == f3.loop and losatok.seed == f3.seed == 3
+    assert losatok.num_steps == f3.num_steps == 600 != bottleneck.num_steps
+    assert bottleneck.data.train == configs["semantic_encoder/shared_3"].data.train == f3.data.train
+    found = results.read(root / "comparison.json")
+    assert found.num_steps["semantic_bottleneck"] == bottleneck.num_steps
+    assert [arm.recipe.rpartition(":")[2] for arm in found.arms] == [
+        *("", "dasheng_tokenizer_tiny", "losatok_tiny")
+    ]
+    assert f"<code>{found.arms[2].recipe}</code>" in (root / "comparison.html").read_text()
+
+
+def test_frozen_models_can_be_given_and_rivals_made_more_alike(arguments, tmp_path):
+    root = tmp_path / "frozen"
+    encoder = tiny_semantic.write_encoder(root / "semantic_encoder")
+    bottleneck = tiny_semantic.write_bottleneck(root / "semantic_bottleneck", encoder)
+    narrow = tuple(
+        f"model.{key}={value}"
+        for key, value in dict(
+            feature_dim=tiny_semantic.WIDTH, bottleneck_dim=8, latent_dim=4
+        ).items()
+    )
+    given = [
+        f"--config.rivals.losatok.changes={narrow}",
+        f"--config.rivals.dasheng_tokenizer.changes={(narrow[0], 'model.latent_dim=16')}",
+        "--config.alike=('discriminators.',)",
+        f"--config.semantic_bottleneck.workdir={bottleneck}",
+    ]
+    on = f"--config.semantic_encoder.workdir={encoder}"
+    chains = comparison.chains_of(_plan(_of_rivals(arguments, *given, on)))
+    assert not any({*plan.FROZEN} & {*chain.runs} for chain in chains)
+    f3, dasheng, losatok = (chain.runs["autoencoder"].config for chain in chains)
+    assert losatok.semantic_bottleneck.workdir == bottleneck
+    assert dasheng.semantic_encoder.workdir == losatok.semantic_encoder.workdir == encoder
+    assert losatok.discriminators == f3.discriminators
+    on = "--config.semantic_encoder.workdir=" + tiny_semantic.write_encoder(
+        root / "other", "--config.seed=1"
+    )
+    with pytest.raises(
+        ValueError, match="or the encoder whose features config.semantic_bottleneck"
+    ):
+        comparison.chains_of(_plan(_of_rivals(arguments, *given, on)))
+
+
+def _plan(arguments):
+    recipe, folder = (argument.partition("=")[2] for argument in arguments[:2])
+    return plan.read(recipe, arguments[2:], folder)
+
+
 def test_what_is_asked_otherwise_is_measured_anew(arguments, done):
     assert compare.main(arguments) == 0
     done.measured.clear()
@@ -225,7 +307,10 @@ def test_what_is_asked_otherwise_is_measured_anew(arguments, done):
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
-        ("--config.only=('f4',)", "config.only must name arms of .*, f3, norm only, got 'f4'"),
+        (
+            "--config.only=('f4',)",
+            "config.only must name arms of .*, f3, norm only, .*losatok, got 'f4'",
+        ),
         ("--config.data.heldout=", "config.data.heldout must name a folder, got ''"),
         ("--config.language_model.folder=", "config.language_model.folder must name a folder"),
         ("--config.generation.changes=('num_stepps=3',)", "did you mean --config.num_steps"),
@@ -238,6 +323,48 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     arguments, done, capsys, argument, told
 ):
     assert compare.main([*arguments, argument]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(told, line), line
+    assert not done.trained
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("--config.semantic_encoder.recipe=", "config.semantic_encoder must have a recipe"),
+        ("--config.semantic_encoder.workdir=nowhere", "dasheng_tokenizer_3 cannot be .*nowhere"),
+        ("--config.semantic_bottleneck.workdir=any", "must name the encoder .*'any'"),
+        (
+            "--config.semantic_encoder.changes=('model.patch_frames=2',)",
+            "config.model.feature_rate must be 50, the Hz of the semantic encoder's .* got 25",
+        ),
+        (
+            "--config.semantic_bottleneck.changes=('model.latent_dim=8',)",
+            "losatok_3 cannot be trained: config.model.latent_dim must be 8, the width of the semantic",
+        ),
+        (
+            "--config.autoencoder.recipe=autoencoder.py:tiny_24khz",
+            "16000 Hz and 640 samples .* got 24000|24000 Hz and 960 .* got 16000",
+        ),
+        (
+            "--config.rivals.losatok.recipe=representation.py:tiny",
+            "config.rivals.losatok.recipe must be of the autoencoder stage",
+        ),
+        (
+            "--config.rivals.losatok.changes=('data.batch_size=3',)",
+            "the same data, steps and seeds",
+        ),
+        (
+            "--config.rivals.losatok.changes=('semantic_encoder.folder=any',)",
+            "must hear through the same frozen models.*give config.semantic_encoder",
+        ),
+        ("--config.alike=('optimizer.',)", "has no optimizer.generator.modules.encoder"),
+    ],
+)
+def test_rivals_that_cannot_be_are_refused_before_anything_is_trained(
+    arguments, done, capsys, argument, told
+):
+    assert compare.main(_of_rivals(arguments, argument)) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(told, line), line
     assert not done.trained
