@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first stage: the autoencoder and its discriminators, in one compiled step."""
 
-from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -25,6 +24,7 @@ from f3tok_jax.pretrained import semantic_autoencoder as pretrained_semantic_aut
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import sound as run_sound
 from f3tok_jax.stages import adversarial
+from f3tok_jax.stages import autoencoder_loss
 from f3tok_jax.stages import latent_statistics
 from f3tok_jax.stages import semantic_autoencoder
 from f3tok_jax.stages import sound as sound_lib
@@ -304,7 +304,7 @@ def train_step(
         (reconstruction, asked), pull_back, (waveform, coded) = jax.vjp(
             generate, params["generator"], has_aux=True
         )
-        at_sound, metrics = _reconstruction_gradients(
+        at_sound, metrics = autoencoder_loss.gradients(
             waveform, reconstruction, mask, num_samples, config=config
         )
         result, metrics = {}, metrics | model.told(coded, mask)
@@ -338,7 +338,7 @@ def eval_step(
     params = sharding.gather(state.ema_params["generator"])
     waveform, coded = model.reconstruct_in_use(params, batch, frozen=frozen)
     # DAC's floor, whatever is trained with: evaluations of two runs can be compared.
-    terms = _reconstruction_terms(
+    terms = autoencoder_loss.terms(
         waveform, batch["mask"], model.config, mel_floor=reconstruction_losses.MEL_FLOOR
     )
     with jax.named_scope("losses"):
@@ -354,61 +354,6 @@ def sample(
     params = sharding.gather(state.ema_params["generator"])
     waveform, coded = model.reconstruct_in_use(params, batch, frozen=frozen)
     return {"reference": waveform, "reconstruction": coded.reconstruction}
-
-
-def _reconstruction_terms(
-    waveform: jax.Array, mask: jax.Array, config: ml_collections.ConfigDict, *, mel_floor: float
-) -> dict[str, Callable[[jax.Array], reconstruction_losses.Loss]]:
-    """The losses of a reconstruction that need no discriminator; one without weight is left out,
-    but the mel distance is always measured."""
-    section = config.losses
-    terms = {
-        "mel": lambda reconstruction: reconstruction_losses.multi_scale_mel(
-            waveform,
-            reconstruction,
-            mask,
-            sample_rate=config.model.sample_rate,
-            windows=section.mel_windows,
-            bands=section.mel_bands,
-            floor=mel_floor,
-        ),
-        "stft": lambda reconstruction: reconstruction_losses.multi_resolution_stft(
-            waveform, reconstruction, mask, windows=section.stft_windows
-        ),
-        "spectrum": lambda reconstruction: reconstruction_losses.compressed_spectrum(
-            waveform,
-            reconstruction,
-            mask,
-            hop_length=config.model.hop_length,
-            exponent=config.model.compression,
-            num_bins=_num_compared(config),
-        ),
-        "waveform": lambda reconstruction: reconstruction_losses.waveform_l1(
-            waveform, reconstruction, mask
-        ),
-    }
-    return {name: term for name, term in terms.items() if section.weights[name] or name == "mel"}
-
-
-def _num_compared(config: ml_collections.ConfigDict) -> int:
-    """Bins of the model's spectra up to config.losses.spectrum_hz."""
-    width = config.model.sample_rate / (2 * config.model.hop_length)
-    return min(config.model.hop_length, math.ceil(config.losses.spectrum_hz / width))
-
-
-def _reconstruction_gradients(
-    waveform, reconstruction, mask, num_samples, *, config: ml_collections.ConfigDict
-) -> tuple[dict[str, jax.Array], Metrics]:
-    """Of each loss that needs no discriminator, over `num_samples`, the gradient at the
-    reconstruction, and the loss as a metric."""
-    gradients, metrics = {}, {}
-    with jax.named_scope("losses"):
-        terms = _reconstruction_terms(waveform, mask, config, mel_floor=config.losses.mel_floor)
-        for name, term in terms.items():
-            (total, weight), pull_back = jax.vjp(term, reconstruction)
-            metrics[name] = total, weight
-            (gradients[name],) = pull_back((1.0 / num_samples, jnp.float32(0.0)))
-    return gradients, metrics
 
 
 def _discriminators_have_won(theirs: float, generators: float) -> str:

@@ -19,6 +19,7 @@ import pytest
 from f3tok_jax.losses import flow as flow_loss
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.stages import autoencoder as autoencoder_stage
+from f3tok_jax.stages import autoencoder_loss
 from f3tok_jax.stages import generation as generation_stage
 from f3tok_jax.stages import generation_loss
 from f3tok_jax.stages import language_model as language_model_stage
@@ -113,9 +114,7 @@ def _autoencoder(dtype: str):
     def loss(params, batch, totals):
         waveform, coded = model.reconstruct(params, batch)
         floor = config.losses.mel_floor
-        terms = autoencoder_stage._reconstruction_terms(
-            waveform, batch["mask"], config, mel_floor=floor
-        )
+        terms = autoencoder_loss.terms(waveform, batch["mask"], config, mel_floor=floor)
         return terms["mel"](coded.reconstruction)[0] / totals
 
     def totals(batch):
