@@ -110,7 +110,8 @@ def _evaluate(given: argparse.Namespace) -> None:
     if stage not in measured:
         raise ValueError(
             f"--workdir must be a run of one of the stages {', '.join(measured)}, got "
-            f"{given.workdir} of the stage {stage!r}"
+            f"{given.workdir} of the stage {stage!r}: its losses on held-out data are in its "
+            "metrics.jsonl, which f3tok_jax.report shows; measure what is trained on it"
         )
     evaluation = importlib.import_module(f"f3tok_jax.evaluation.{registry.of(stage).evaluation}")
     options = {name: value for name, value in vars(given).items() if value is not None}

@@ -32,14 +32,16 @@ def compare(
     """
     chains = chains_of(of)
     found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
-    result = None
+    hear_through, result = {}, None
     with driver.alone(of.workdir):
         for number, chain in enumerate(chains, 1):
             say(f"{chain.name}, chain {number} of {len(chains)}")
             found[chain.arm.name].append(chain_lib.follow(of, chain, say=say))
+            heard = chain_lib.reconstruct(of, chain, say=say)  # once more, from its file
+            hear_through[chain.arm.name] = heard.semantic_encoder
             if number % len(of.arms) == 0:
                 seeds = of.config.seeds[: number // len(of.arms)]
-                result = _result(of, chains, found, seeds)
+                result = _result(of, chains, found, hear_through, seeds)
                 results.write(pathlib.Path(of.place(FILE_NAME)), result)
     return result, chains
 
@@ -67,9 +69,10 @@ def _result(
     of: plan_lib.Comparison,
     chains: Sequence[plan_lib.Chain],
     found: Mapping[str, Sequence[Sequence[measures.Figure]]],
+    hear_through: Mapping[str, str],
     seeds: Sequence[int],
 ) -> comparison_results.Comparison:
-    compared, rows = measures.over_seeds(of.arms, found)
+    compared, rows = measures.over_seeds(of.arms, found, hear_through)
     runs = {stage: run for chain in chains for stage, run in chain.runs.items()}
     stages = [stage for stage in (*plan_lib.FROZEN, *plan_lib.STAGES) if stage in runs]
     sample_rate = runs["autoencoder"].config.model.sample_rate

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from f3tok_jax.devices import slices
 from f3tok_jax.probing import measurement
 from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
@@ -23,11 +24,13 @@ _GENERATED = {
     "duration_error": ("error of the length", "s", "lower"),
 }
 _GENERATED_ROW = "generated_0"  # by the run's own sampler
+_CHIP = "v5e"  # whose peak says how long products would take at the least
+_EXPLAINED = 0.9  # of the variance of latents, by as many directions as it takes
 _MODEL = "model"  # the row of the run itself, and the beginning of those of disturbed latents
 
 
 def of_reconstruction(result: results.Reconstruction) -> Iterator[Figure]:
-    """Scores of the model, of it under noise on its latents, and its latents' statistics."""
+    """Scores of the model, of it under noise on its latents, its latents' statistics, and its cost."""
     for row in result.rows:
         if row.name.startswith(_MODEL):
             noisy = row.title.removeprefix(_MODEL)
@@ -35,14 +38,41 @@ def of_reconstruction(result: results.Reconstruction) -> Iterator[Figure]:
     for row in result.judged.rows if result.judged else ():
         if row.name == _MODEL:
             yield from _scores("reconstruction, published judges", row, result.judged.metrics)
-    latents = result.latents
-    drift = float(np.max(np.abs(latents.channel_mean)) / max(latents.rms, 1e-12))
-    for title, value in (
-        ("rms", latents.rms),
-        (f"effective rank of {latents.dim}", latents.effective_rank),
-        ("largest mean of a channel over rms", drift),
-    ):
+    yield from _of_latents(result.latents)
+    if result.flops_per_second:
+        yield from _of_cost(result.flops_per_second)
+
+
+def _of_latents(latents: results.LatentStatistics) -> Iterator[Figure]:
+    largest = float(np.max(np.abs(latents.channel_mean)))
+    told = {
+        "values per second": latents.dim * latents.rate,
+        "width": latents.dim,
+        "rms": latents.rms,
+        "largest mean of a channel over rms": largest / max(latents.rms, 1e-12),
+        "effective rank": latents.effective_rank,
+    }
+    if latents.drift_rms is not None:
+        told["drift: mean of a channel over a sound, over rms"] = latents.drift_rms / max(
+            latents.rms, 1e-12
+        )
+    if latents.spectrum:
+        told["largest share of the variance in a direction"] = latents.spectrum[0]
+        # As far as it adds up to that: rounding may leave the last a little below.
+        needed = int(np.sum(np.cumsum(latents.spectrum) < _EXPLAINED)) + 1
+        told[f"directions of {_EXPLAINED:.0%} of the variance"] = min(needed, latents.dim)
+    for title, value in told.items():
         yield _figure("latents", title, value)
+
+
+def _of_cost(flops: results.Flops) -> Iterator[Figure]:
+    """By formula, not compiled: what no implementation can do without."""
+    group, seconds = "products with weights, per second of sound", flops.encode + flops.decode
+    seconds /= slices.CHIPS[_CHIP].peak_flops
+    yield _figure(group, "encoding, frozen models included", flops.encode / 1e9, "GFLOP", "lower")
+    yield _figure(group, "decoding", flops.decode / 1e9, "GFLOP", "lower")
+    title = f"both at the peak of a {_CHIP} chip, by formula"
+    yield _figure(group, title, 1e6 * seconds, "µs", "lower")
 
 
 def _scores(
@@ -78,13 +108,16 @@ def _figure(group: str, title: str, value: float, unit: str = "", better: str = 
 
 
 def over_seeds(
-    arms: Sequence[space.Arm], found: Mapping[str, Sequence[Sequence[Figure]]]
+    arms: Sequence[space.Arm],
+    found: Mapping[str, Sequence[Sequence[Figure]]],
+    semantic_encoders: Mapping[str, str],
 ) -> tuple[dict[str, comparison_results.Measure], tuple[comparison_results.Arm, ...]]:
     """The measures of all arms, and each arm with its figures' spread over seeds.
 
     Args:
         arms: what each changes, and of which recipe.
         found: name of each -> the figures of each seed.
+        semantic_encoders: likewise, whose weights those are through which it hears; "" for none.
     """
     measures, rows = {}, []
     for arm in arms:
@@ -97,6 +130,7 @@ def over_seeds(
                 name=arm.name,
                 recipe=getattr(arm, "recipe", ""),
                 changes=tuple(arm.changes),
+                semantic_encoder=semantic_encoders[arm.name],
                 figures={name: measurement.spread(of_name) for name, of_name in values.items()},
             )
         )

@@ -26,11 +26,15 @@ from f3tok_jax.evaluation import sounds_folder
 from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import model_folder
+from f3tok_jax.models import flops
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
+from f3tok_jax.pretrained import semantic_encoder
 from f3tok_jax.runs import places as places_lib
 from f3tok_jax.runs import results as results_lib
 from f3tok_jax.runs import sound as sound_lib
 
 _ORIGINAL = "original"
+_COUNTED_SECONDS = 10.0  # of sound whose products are counted
 _MAX_FIT_SECONDS = 3600.0  # of sound for the principal components: they settle long before
 
 
@@ -77,7 +81,8 @@ def score(
         distance of its spectra.
     """
     autoencoder, sample_rate = model.codec.autoencoder, model.codec.sample_rate
-    scores, latents = scores_lib.Scores(), distributions.Moments(autoencoder.latent_dim)
+    scores = scores_lib.Scores()
+    latents, means = (distributions.Moments(autoencoder.latent_dim) for _ in range(2))
     spectra: dict[str, distributions.Moments] = {}
     names = tuple(name for name in metrics.METRICS if name not in metrics.missing())
     start = time.monotonic()
@@ -95,6 +100,7 @@ def score(
             batch = examples[first : first + batch_size]
             for frames in model.encode(batch):
                 latents.add(frames)
+                means.add(frames.mean(axis=0, keepdims=True))
             for example in batch:
                 add_spectrum(_ORIGINAL, example.waveform)
             for row in rows:
@@ -109,7 +115,7 @@ def score(
     truth = spectra.pop(_ORIGINAL)
     distances = {name: distributions.frechet_distance(m, truth) for name, m in spectra.items()}
     return dict(
-        latents=scores_lib.latent_statistics(latents, rate=autoencoder.latent_rate),
+        latents=scores_lib.latent_statistics(latents, means, rate=autoencoder.latent_rate),
         rows=[scores.scored(r.name, r.title, r.description, figures=names) for r in rows],
         spectral_frechet_distance=distances,
     )
@@ -203,6 +209,7 @@ def evaluate(
         on_sound=on_sound,
         visqol_keys=_visqol_keys(examples, visqol_examples, rate),
     )
+    origin = semantic_encoder.origin_of_heard(run) if sound_lib.is_semantic(run.config) else ""
     results = results_lib.Reconstruction(
         workdir=str(workdir),
         step=codec.step,
@@ -215,6 +222,8 @@ def evaluate(
         noise_seed=rows_lib.NOISE_SEED,
         noise_rms=model.latent_rms,
         silence_db=model.silence_db(),
+        flops_per_second=_flops_per_second(codec.autoencoder),
+        semantic_encoder=origin,
         missing=missing,
         metrics=scores_lib.columns(),
         judged=jury.close({row.name: row.title for row in rows}),
@@ -233,6 +242,7 @@ def format_table(results: results_lib.Reconstruction) -> str:
         scores_lib.format_table(results),
         f"latents: {latents.dim} values at {latents.rate:g} Hz, rms {latents.rms:.3f}, effective "
         f"rank {latents.effective_rank:.1f}, over {latents.num_frames} frames",
+        *([f"semantic encoder: {results.semantic_encoder}"] if results.semantic_encoder else []),
         "Frechet distance of log spectra (lower): "
         + ", ".join(f"{titles[name]} {value:.2f}" for name, value in distances),
         f"silence comes out at {results.silence_db:.0f} dBFS",
@@ -241,6 +251,16 @@ def format_table(results: results_lib.Reconstruction) -> str:
         f"{results.num_examples} examples, {results.seconds:.1f} s of sound",
     ]
     return "\n".join(lines)
+
+
+def _flops_per_second(autoencoder: pretrained_autoencoder.Autoencoder) -> results_lib.Flops:
+    """Of sound as long as _COUNTED_SECONDS: what attends to all of it has more of a longer one."""
+    latents = round(_COUNTED_SECONDS * autoencoder.latent_rate)
+    encoder, decoder = flops.halves(autoencoder, latents)
+    encode = encoder.total + flops.frozen(autoencoder, latents)
+    return results_lib.Flops(
+        encode=encode / _COUNTED_SECONDS, decode=decoder.total / _COUNTED_SECONDS
+    )
 
 
 def _described(

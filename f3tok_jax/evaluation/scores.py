@@ -12,9 +12,18 @@ from f3tok_jax.evaluation import metrics
 from f3tok_jax.runs import results
 
 
-def latent_statistics(moments: distributions.Moments, *, rate: float) -> results.LatentStatistics:
-    """Mean and rms per channel of latent frames at `rate` Hz, and their effective rank, centred."""
+def latent_statistics(
+    moments: distributions.Moments, means: distributions.Moments, *, rate: float
+) -> results.LatentStatistics:
+    """Mean and rms per channel of latent frames at `rate` Hz, and their directions, centred.
+
+    Args:
+        moments: of all frames.
+        means: of the mean frame of each sound.
+        rate: Hz.
+    """
     power = np.diag(moments.second_moment)
+    variances = np.maximum(np.linalg.eigvalsh(moments.covariance)[::-1], 0.0)
     return results.LatentStatistics(
         rate=rate,
         dim=len(power),
@@ -23,6 +32,8 @@ def latent_statistics(moments: distributions.Moments, *, rate: float) -> results
         channel_rms=np.sqrt(power).tolist(),
         rms=float(np.sqrt(np.mean(power))),
         effective_rank=metrics.effective_rank(moments.covariance),
+        drift_rms=float(np.sqrt(np.mean(np.diag(means.second_moment)))),
+        spectrum=(variances / max(variances.sum(), np.finfo(float).tiny)).tolist(),
     )
 
 

@@ -13,10 +13,13 @@ import math
 
 from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import semantic_autoencoder
+from f3tok_jax.models import semantic_coder
+from f3tok_jax.models import semantic_encoder
 from f3tok_jax.models import vocos_decoder as vocos_lib
 from f3tok_jax.models.discriminators import bands as bands_lib
 from f3tok_jax.models.discriminators import dac
 from f3tok_jax.models.discriminators import frequencies
+from f3tok_jax.models.transformer import transformer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,38 @@ class Forward:
     @property
     def total(self) -> float:
         return self.first + self.others
+
+
+def halves(
+    model: autoencoder_lib.Autoencoder | semantic_coder.SemanticCoder, latents: int
+) -> tuple[Forward, Forward]:
+    """Of so many latents, encoder and decoder, without what is frozen."""
+    if isinstance(model, semantic_coder.SemanticCoder):
+        return acoustic_half(model.autoencoder, latents), vocos_decoder(model.autoencoder, latents)
+    return encoder(model, latents), decoder(model, latents)
+
+
+def frozen(
+    model: autoencoder_lib.Autoencoder | semantic_coder.SemanticCoder, latents: int
+) -> float:
+    """Of so many latents, of one sound, through what is frozen: all that the semantic half is of."""
+    if not isinstance(model, semantic_coder.SemanticCoder):
+        return 0.0
+    own, total = model.autoencoder, 0.0
+    if own.fusion == "latents":
+        total += 2.0 * latents * own.bottleneck_dim * (own.feature_dim + own.latent_dim)
+    features = -(-latents * model.samples_per_latent // model.encoder.samples_per_feature)
+    return total + _features(model.encoder, features)
+
+
+def _features(model: semantic_encoder.SemanticEncoder, features: int) -> float:
+    """Of so many features, which see those of their chunk."""
+    names = ("num_layers", "width", "num_heads", "remat", "compute_dtype")
+    blocks = semantic_encoder.make_transformer(**{name: getattr(model, name) for name in names})
+    whole, rest = divmod(features, model.max_patches)
+    total = 2.0 * features * model.num_mels * model.patch_frames * model.width
+    total += whole * sum(transformer.forward_flops(blocks, model.max_patches))
+    return total + (sum(transformer.forward_flops(blocks, rest)) if rest else 0.0)
 
 
 def encoder(model: autoencoder_lib.Autoencoder, latents: int) -> Forward:

@@ -94,7 +94,7 @@ def load(
                 f"{place} must be a run to have the step {step}, got published weights"
             )
         encoder, variables = semantic_weights.read(place, compute_dtype=compute_dtype or "float32")
-        origin = f"published weights, {pathlib.Path(place).name}"
+        origin = _origin_of_weights(place)
         return Semantic(encoder=encoder, variables=jax.device_put(variables), origin=origin)
     run = lineage.Lineage.read(place, step, stage=STAGE, places=places)
     with config_lib.values_of(run.workdir):
@@ -104,8 +104,24 @@ def load(
     if compute_dtype:
         encoder = encoder.clone(compute_dtype=compute_dtype)
     variables = {"params": params[STAGE]["encoder"], **statistics(run.measured)}
-    origin = f"trained by this project, {run.step:,} steps"
+    origin = _origin_of_run(run)
     return Semantic(encoder=encoder, variables=variables, origin=origin, run=run)
+
+
+def origin_of_heard(run: lineage.Lineage) -> str:
+    """Whose weights those are through which a finished run hears, in words, for tables."""
+    if run.semantic_weights:
+        return _origin_of_weights(run.semantic_weights)
+    found = run.ancestor(STAGE)
+    return _origin_of_run(found) if found else "of an export, which does not say whose it is"
+
+
+def _origin_of_weights(place: str) -> str:
+    return f"published weights, {pathlib.Path(place).name}"
+
+
+def _origin_of_run(run: lineage.Lineage) -> str:
+    return f"trained by this project, {run.step:,} steps"
 
 
 def of_heard(run: lineage.Lineage) -> semantic_encoder.SemanticEncoder:

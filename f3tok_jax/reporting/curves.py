@@ -110,13 +110,14 @@ def _ends(series: Sequence[charts.Series]) -> str:
 
 
 def channels(name: str, color: str, latents: results.LatentStatistics) -> list[Chart]:
-    """Mean and rms of every channel of latents; `name` is the run's."""
+    """Mean and rms of every channel of latents, and their spectrum; `name` is the run's."""
+    drawn = {
+        "mean per channel": (latents.channel_mean, "channel"),
+        "rms per channel": (latents.channel_rms, "channel"),
+        "spectrum: share of the variance per direction": (latents.spectrum, "direction"),
+    }
     return [
-        Chart(
-            f"{title} per channel",
-            charts.bar_chart(getattr(latents, key), x_title="channel", color=color),
-            name,
-        )
-        for title, key in (("mean", "channel_mean"), ("rms", "channel_rms"))
-        if getattr(latents, key)
+        Chart(title, charts.bar_chart(values, x_title=axis, color=color), name)
+        for title, (values, axis) in drawn.items()
+        if values
     ]

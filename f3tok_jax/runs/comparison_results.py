@@ -26,6 +26,9 @@ class Arm:
     name: str
     recipe: str = ""  # file and preset, where it is not that of the comparison
     changes: tuple[str, ...] = ()
+    semantic_encoder: str = (
+        ""  # whose weights those are through which it hears, in words; "" for none
+    )
     figures: Mapping[str, probe_results.Spread]
 
 

@@ -100,6 +100,17 @@ class LatentStatistics:
     channel_rms: tuple[float, ...]
     rms: float
     effective_rank: float
+    drift_rms: float | None = None  # of what a channel is on average of a sound
+    spectrum: tuple[float, ...] | None = None  # shares of the variance by direction, largest first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flops:
+    """Multiplications and additions of products with weights for a second of sound, as
+    models.flops counts them."""
+
+    encode: float  # what is frozen included
+    decode: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,6 +129,8 @@ class Reconstruction:
     noise_seed: int = 0
     noise_rms: float = 1.0  # of the noise on latents at alpha 1: theirs
     latents: LatentStatistics
+    flops_per_second: Flops | None = None
+    semantic_encoder: str = ""  # whose weights those are through which sound is heard; "" for none
     missing: Mapping[str, str]  # metric, or a row -> why it was not measured
     metrics: Mapping[str, Metric]
     rows: tuple[ScoredRow, ...]

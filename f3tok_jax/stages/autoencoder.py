@@ -226,12 +226,7 @@ def model_flops(model: Model) -> float:
     the generated one goes back once more, to the generator.
     """
     config, latents = model.config, model.config.data.crop_frames
-    if model.is_semantic:
-        own = model.autoencoder.autoencoder
-        encoder, decoder = flops.acoustic_half(own, latents), flops.vocos_decoder(own, latents)
-    else:
-        encoder = flops.encoder(model.autoencoder, latents)
-        decoder = flops.decoder(model.autoencoder, latents)
+    encoder, decoder = flops.halves(model.autoencoder, latents)
     if config.train_only:
         total = encoder.total + 2.0 * decoder.first + 3.0 * decoder.others
     else:

@@ -121,6 +121,8 @@ def _reconstruction(workdir: str) -> results.Reconstruction:
         row("pca", "PCA", 3.0),
     ]
     moments = dict(channel_mean=(0.0, -0.5), channel_rms=(1.0, 1.0), rms=1.0, effective_rank=1.5)
+    moments |= dict(drift_rms=0.5, spectrum=(0.875, 0.125))
+    is_rival = "losatok" in workdir or "dasheng" in workdir
     return results.Reconstruction(
         step=600,
         shards=results.ShardSet(path="set", fingerprint="f" * 64, sample_rate=16_000),
@@ -128,6 +130,8 @@ def _reconstruction(workdir: str) -> results.Reconstruction:
         seconds=1.0,
         unreadable=(),
         latents=results.LatentStatistics(rate=25.0, dim=2, num_frames=9, **moments),
+        flops_per_second=results.Flops(encode=1.97e9, decode=1e9),
+        semantic_encoder="trained by this project, 9 steps" if is_rival else "",
         missing={},
         metrics={"mel": mel},
         rows=tuple(rows),
@@ -191,6 +195,12 @@ def test_figures_are_spread_over_seeds_and_stand_on_one_page(arguments, done, tm
     assert (figures["reconstruction/mel"].mean, figures["reconstruction/mel"].std) == (2.25, 0.25)
     assert figures["reconstruction, noise 0.5/mel"].mean == 3.0
     assert figures["latents/largest mean of a channel over rms"].mean == 0.5
+    assert figures["latents/drift: mean of a channel over a sound, over rms"].mean == 0.5
+    assert figures["latents/directions of 90% of the variance"].mean == 2.0
+    cost = "products with weights, per second of sound/"
+    assert figures[f"{cost}decoding"].mean == 1.0
+    chip = figures[f"{cost}both at the peak of a v5e chip, by formula"]
+    assert chip.mean == pytest.approx(2.97e9 / 197e12 * 1e6)
     assert figures["what features know/language, raw latents, mean"].mean == 0.5
     assert figures["sound from text/Fréchet distance of representations"].mean == 4.0
     assert not any("PCA" in name for name in figures)
@@ -250,12 +260,17 @@ def test_rivals_stand_on_frozen_runs_that_are_trained_once_for_each_seed(argumen
     assert losatok.data == f3.data and losatok.loop == f3.loop and losatok.seed == f3.seed == 3
     assert losatok.num_steps == f3.num_steps == 600 != bottleneck.num_steps
     assert bottleneck.data.train == configs["semantic_encoder/shared_3"].data.train == f3.data.train
-    found = results.read(root / "comparison.json")
+    found, made = results.read(root / "comparison.json"), "trained by this project, 9 steps"
     assert found.num_steps["semantic_bottleneck"] == bottleneck.num_steps
     assert [arm.recipe.rpartition(":")[2] for arm in found.arms] == [
         *("", "dasheng_tokenizer_tiny", "losatok_tiny")
     ]
-    assert f"<code>{found.arms[2].recipe}</code>" in (root / "comparison.html").read_text()
+    assert [arm.semantic_encoder for arm in found.arms] == ["", *[made] * 2]
+    page = (root / "comparison.html").read_text()
+    assert f"<code>{found.arms[2].recipe}</code>" in page
+    # In each table, and beside each evaluation.
+    num_tables = len({one.group for one in found.measures.values()})
+    assert page.count(f"hears through a semantic encoder: {made}") == 2 * (num_tables + 1)
 
 
 def test_frozen_models_can_be_given_and_rivals_made_more_alike(arguments, tmp_path):

@@ -26,9 +26,12 @@ from f3tok_jax.evaluation import scores
 from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import places as places_lib
+from f3tok_jax.runs import results as results_lib
 from tests.support import judges
 from tests.support import sounds
 from tests.support import tiny_models
+from tests.support import tiny_runs
+from tests.support import tiny_semantic
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,22 @@ def test_an_exported_autoencoder_is_measured_as_its_run_was(workdir, shards, tmp
         rows = {row["name"]: row["metrics"] for row in json.loads(output.read_text())["rows"]}
         found.append(rows["model"]["mel_distance"]["mean"])
     assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_semantic_autoencoder_says_through_whose_encoder_it_hears(tmp_path, shards, capsys):
+    tiny_semantic.write_encoder(tmp_path / "semantic_encoder")
+    workdir, output = str(tmp_path / "run"), tmp_path / "results.json"
+    named = (*tiny_semantic.named("dasheng_tokenizer", tmp_path), f"data.train={shards}")
+    tiny_runs.write(tiny_semantic.read("dasheng_tokenizer", *named), workdir)
+    few = ["--num_examples=2", "--listen=0", "--judges=none", "--visqol_examples=0"]
+    arguments = [f"--workdir={workdir}", f"--shards={shards}", f"--output={output}"]
+    assert evaluate.main([*arguments, *few]) == 0
+    found = results_lib.read(output)
+    assert found.semantic_encoder == "trained by this project, 3 steps"
+    assert "semantic encoder: trained by this project, 3 steps" in capsys.readouterr().out
+    assert found.flops_per_second.decode > found.flops_per_second.encode > 0
+    assert len(found.latents.spectrum) == found.latents.dim == tiny_semantic.WIDTH
 
 
 def test_a_stage_that_a_run_has_not_is_refused(workdir, shards, tmp_path, capsys):
@@ -227,7 +246,8 @@ def test_a_stage_that_nothing_measures_is_refused(tmp_path, capsys):
     assert evaluate.main(arguments) == 1
     said = capsys.readouterr().err
     assert "autoencoder, language_model, representation, generation, got" in said
-    assert f"{tmp_path} of the stage 'fifth'" in said and said.count("\n") == 1
+    assert f"{tmp_path} of the stage 'fifth': its losses on held-out data are in" in said
+    assert said.count("\n") == 1
 
 
 def test_values_of_the_sampler_are_combined(tmp_path, monkeypatch, capsys):

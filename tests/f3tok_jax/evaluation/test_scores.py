@@ -35,12 +35,17 @@ def test_latent_moments_equal_numpy():
     moments = distributions.Moments(3)
     moments.add(frames[:20])
     moments.add(frames[20:])
-    summary = scores.latent_statistics(moments, rate=25.0)
+    sounds = np.stack([frames[:20].mean(axis=0), frames[20:].mean(axis=0)])
+    means = distributions.moments_of(sounds)
+    summary = scores.latent_statistics(moments, means, rate=25.0)
     np.testing.assert_allclose(summary.channel_mean, frames.mean(axis=0), atol=1e-12)
     np.testing.assert_allclose(summary.channel_rms, np.sqrt((frames**2).mean(axis=0)))
     expected = metrics.effective_rank(np.cov(frames.T, bias=True))
     assert summary.effective_rank == pytest.approx(expected, abs=1e-3)
     assert summary.num_frames == 50
+    assert summary.drift_rms == pytest.approx(np.sqrt(np.mean(sounds**2)))
+    singular = np.linalg.svd(frames - frames.mean(axis=0), compute_uv=False) ** 2
+    np.testing.assert_allclose(summary.spectrum, singular / singular.sum(), atol=1e-12)
 
 
 def test_text_table_says_all(monkeypatch):

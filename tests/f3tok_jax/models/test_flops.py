@@ -12,6 +12,8 @@ import pytest
 from configs import autoencoder as recipe
 from f3tok_jax.models import flops
 from f3tok_jax.models import semantic_autoencoder
+from f3tok_jax.models import semantic_coder
+from f3tok_jax.models import semantic_encoder
 from f3tok_jax.models.discriminators import discriminators as discriminators_lib
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from tests.support import tiny_models
@@ -108,6 +110,26 @@ def test_a_semantic_autoencoder_needs_the_products_of_its_layers(fusion):
     # Products of each channel by itself, which are no matrix's.
     found += 2.0 * model.decoder_blocks * (7 * frames - 2 * (1 + 2 + 3)) * width
     assert flops.vocos_decoder(model, latents).total == pytest.approx(found, rel=1e-6)
+
+    encoder = semantic_encoder.SemanticEncoder(
+        num_layers=1, width=model.feature_dim, num_heads=1, hop_length=model.hop_length
+    )
+    coder = semantic_coder.SemanticCoder(encoder=encoder, autoencoder=model)
+    of_bottleneck = flops.frozen(coder, latents) - _of_features(encoder, latents)
+    narrow = 2.0 * latents * model.bottleneck_dim * (model.feature_dim + model.latent_dim)
+    assert of_bottleneck == pytest.approx(narrow if fusion == "latents" else 0.0)
+    # What sees its own chunk alone.
+    short = coder.clone(encoder=encoder.clone(max_patches=4))
+    chunks = sum(_of_features(encoder, count) for count in (4, latents - 4))
+    assert flops.frozen(short, latents) - of_bottleneck == pytest.approx(chunks)
+
+
+def _of_features(encoder, count):
+    """Products of a semantic encoder for so many features, from its patches on."""
+    patches = jax.ShapeDtypeStruct((1, count, encoder.num_mels, encoder.patch_frames), jnp.float32)
+    hear = lambda module, x: module.encode(module.embed(x))
+    variables = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, method=hear), patches)
+    return _products(lambda v, x: encoder.apply(v, x, method=hear), variables, patches)
 
 
 @pytest.mark.parametrize("kind, rel", [("dac", 1e-6), ("multi_frequency", 1e-6), ("folded", None)])
