@@ -108,8 +108,14 @@ def _alike(
     model: ml_collections.ConfigDict,
 ) -> list[str]:
     """What a rival's recipe has otherwise than the comparison's, and may not, as arguments."""
-    had, changes = config_lib.flatten(own), []
-    for key, value in config_lib.flatten(model).items():
+    had, wanted, changes = config_lib.flatten(own), config_lib.flatten(model), []
+    for name in of.config.alike:
+        if not any(key.startswith(name) for key in wanted):
+            raise ValueError(
+                f"config.alike must name sections or keys of {of.recipe('autoencoder')}, such as "
+                f"'discriminators.', got {name!r}"
+            )
+    for key, value in wanted.items():
         if not key.startswith((*plan_lib.ALIKE, *of.config.alike)) or had.get(key) == value:
             continue
         if key not in had:

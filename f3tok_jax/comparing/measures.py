@@ -44,23 +44,20 @@ def of_reconstruction(result: results.Reconstruction) -> Iterator[Figure]:
 
 
 def _of_latents(latents: results.LatentStatistics) -> Iterator[Figure]:
-    largest = float(np.max(np.abs(latents.channel_mean)))
+    largest, rms = float(np.max(np.abs(latents.channel_mean))), max(latents.rms, 1e-12)
     told = {
-        "values per second": latents.dim * latents.rate,
         "width": latents.dim,
+        "values per second": latents.dim * latents.rate,
         "rms": latents.rms,
-        "largest mean of a channel over rms": largest / max(latents.rms, 1e-12),
+        "largest mean of a channel over rms": largest / rms,
         "effective rank": latents.effective_rank,
     }
     if latents.drift_rms is not None:
-        told["drift: mean of a channel over a sound, over rms"] = latents.drift_rms / max(
-            latents.rms, 1e-12
-        )
+        told["drift: mean of a channel over a sound, over rms"] = latents.drift_rms / rms
     if latents.spectrum:
         told["largest share of the variance in a direction"] = latents.spectrum[0]
-        # As far as it adds up to that: rounding may leave the last a little below.
-        needed = int(np.sum(np.cumsum(latents.spectrum) < _EXPLAINED)) + 1
-        told[f"directions of {_EXPLAINED:.0%} of the variance"] = min(needed, latents.dim)
+        needed = 1 + int(np.sum(np.cumsum(latents.spectrum)[:-1] < _EXPLAINED))
+        told[f"directions of {_EXPLAINED:.0%} of the variance"] = needed
     for title, value in told.items():
         yield _figure("latents", title, value)
 

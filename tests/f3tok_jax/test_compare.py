@@ -373,6 +373,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
             "--config.rivals.losatok.changes=('semantic_encoder.folder=any',)",
             "must hear through the same frozen models.*give config.semantic_encoder",
         ),
+        ("--config.alike=('discriminator.',)", "config.alike must name .*, got 'discriminator.'"),
         ("--config.alike=('optimizer.',)", "has no optimizer.generator.modules.encoder"),
     ],
 )

@@ -32,7 +32,11 @@ _ALL = (
             channel_rms=(1.0, 1.0),
             rms=1.0,
             effective_rank=1.5,
+            drift_rms=0.5,
+            spectrum=(0.75, 0.25),
         ),
+        flops_per_second=results.Flops(encode=2.0, decode=1.0),
+        semantic_encoder="trained by this project, 9 steps",
         missing={"pesq": "not installed"},
         metrics={
             "stoi": results.Metric(title="STOI", unit="", explanation="x", higher_is_better=True)
@@ -93,6 +97,8 @@ _ALL = (
         arms=(
             comparison_results.Arm(
                 name="norm only",
+                recipe="configs/semantic_autoencoder.py:losatok_tiny",
+                semantic_encoder="published weights, dasheng",
                 changes=("bottleneck.perturb=False",),
                 figures={"latents/rms": probe_results.Spread(mean=1.0, std=0.5, values=[0.5, 1.5])},
             ),
