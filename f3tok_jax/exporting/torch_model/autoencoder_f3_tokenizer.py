@@ -17,6 +17,7 @@ from .bottleneck_f3_tokenizer import Affine
 from .bottleneck_f3_tokenizer import encoder_dim
 from .bottleneck_f3_tokenizer import latents_of
 from .configuration_f3_tokenizer import F3TokConfig
+from .product_f3_tokenizer import Product
 
 # What a stream's next chunk needs of those before, by the name of whoever keeps it.
 Cache = dict[str, torch.Tensor]
@@ -131,29 +132,6 @@ class _UpStage(nn.Module):
         # A sum with what is repeated, without repeating it in memory.
         x = x.unflatten(3, (-1, self.strides[1])).unflatten(2, (-1, self.strides[0]))
         return (x + beside[:, :, :, None, :, None]).flatten(4).flatten(2, 3)
-
-
-class Product(nn.Module):
-    """A product with a matrix that is no parameter: it follows from the config.
-
-    In float32 always, under autocast too: in bfloat16 a spectrum is off by 0.4 %, which can be heard.
-    """
-
-    def __init__(self, matrix: torch.Tensor):
-        super().__init__()
-        self._matrix = matrix
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self._matrix.device != x.device:  # as where transformers has placed the weights
-            self._matrix = self._matrix.to(x.device)
-        with torch.autocast(x.device.type, enabled=False):
-            return x @ self._matrix
-
-    def _apply(self, fn, recurse: bool = True):
-        device = fn(torch.empty(0)).device  # Where the model moves to; its dtype is not ours.
-        if device.type != "meta":
-            self._matrix = self._matrix.to(device)
-        return super()._apply(fn, recurse)
 
 
 class F3TokEncoder(nn.Module):

@@ -96,6 +96,15 @@ def opened(
     return dict(padding_cache)
 
 
+def check_whole(padding_cache: Mapping[str, torch.Tensor] | None, use_cache: bool) -> None:
+    """Raises ValueError for a stream, of a model that hears all of a sound at once."""
+    if use_cache or padding_cache is not None:
+        raise ValueError(
+            "a model that hears through a semantic encoder, which hears all of a sound at once, cannot "
+            "stream, got use_cache or a padding_cache: give whole sounds"
+        )
+
+
 def check_rows(batch_size: int, **given: torch.Tensor | None) -> None:
     """Raises ValueError for what has other rows than the text."""
     for name, array in given.items():

@@ -32,6 +32,13 @@ class F3TokConfig(PreTrainedConfig):
         gamma: largest rms of the noise on the latents that the decoder hears while it trains.
         bottleneck: kind, of another than F3's norm and noise ("kl_vae", "sigma_vae", "soft_norm"), and what
             its noise depends on: logvar_clip, noise_std, noise_ratio; None for F3's.
+        semantic_autoencoder: of an autoencoder that hears through a frozen semantic encoder, too, in the
+            place of hop_length to decoder_lookahead but for latent_dim: frame_length, hop_length, num_mels,
+            mel_floor, patch_frames of its acoustic branch, feature_dim, feature_rate (Hz), fusion ("latents"
+            or "features"), bottleneck_dim, decoder_width, decoder_hidden_width, decoder_blocks,
+            decoder_frame_length, decoder_hop_length; semantic_encoder: num_layers, width, num_heads,
+            sample_rate, frame_length, hop_length, num_mels, patch_frames, max_patches, and its origin, in
+            words. None of others.
         level_db: dBFS of rms, at which whole sounds are heard, see F3TokModel.encode; 0 for sound as it
             comes.
         latents_fingerprint: of the weights that made the latents.
@@ -64,6 +71,7 @@ class F3TokConfig(PreTrainedConfig):
     epsilon: float = 1e-5
     gamma: float = 0.0
     bottleneck: dict | None = None
+    semantic_autoencoder: dict | None = None
     level_db: float = 0.0
     latents_fingerprint: str = ""
     mel_windows: list | tuple = (64, 128, 256, 512, 1024)
@@ -78,7 +86,14 @@ class F3TokConfig(PreTrainedConfig):
         return self.bottleneck["kind"] if self.bottleneck else "f3"
 
     @property
+    def can_stream(self) -> bool:
+        """Whether sound can be coded as it comes: a semantic encoder hears all of it at once."""
+        return not self.semantic_autoencoder
+
+    @property
     def samples_per_latent(self) -> int:
+        if fields := self.semantic_autoencoder:
+            return fields["hop_length"] * fields["patch_frames"]
         return self.hop_length * math.prod([time for time, _ in self.strides])
 
     @property

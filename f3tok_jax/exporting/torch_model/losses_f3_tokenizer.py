@@ -3,21 +3,21 @@
 """How far a reconstruction is from its sound: the log-mel distance that the decoder is trained by.
 
 Source: descript-audio-codec's MelSpectrogramLoss (windows, bands, floor 1e-5, power 1), with zeros
-around the sound and with a mask; mel scale and triangles of Slaney's Auditory Toolbox (1998).
+around the sound and with a mask.
 """
 
 from collections.abc import Sequence
-import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .autoencoder_f3_tokenizer import Product
+from .mel_f3_tokenizer import SLANEY
+from .mel_f3_tokenizer import mel_filters
+from .product_f3_tokenizer import Product
 
 _FLOOR = 1e-5  # of mel magnitudes
 _LEAST = 1e-14  # of squared magnitudes: below, no gradient
-_HZ_PER_MEL, _BREAK_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, math.log(6.4) / 27.0
 
 
 class MelDistance(nn.Module):
@@ -28,7 +28,7 @@ class MelDistance(nn.Module):
         super().__init__()
         self.windows = tuple(windows)
         self.filters = nn.ModuleList(
-            Product(_filters(sampling_rate, window, num_bands))
+            Product(mel_filters(sampling_rate, window, num_bands, SLANEY))
             for window, num_bands in zip(windows, bands, strict=True)
         )
 
@@ -59,18 +59,3 @@ def _log_mel(waveform: torch.Tensor, window: int, filters: Product) -> torch.Ten
     spectrum = torch.fft.rfft(frames * torch.hann_window(window, device=frames.device))
     energy = spectrum.real.square() + spectrum.imag.square()
     return filters(energy.clamp(min=_LEAST).sqrt()).clamp(min=_FLOOR).log10()
-
-
-def _filters(sampling_rate: int, window: int, num_bands: int) -> torch.Tensor:
-    """[window // 2 + 1, bands] on the host: triangles of area 1 over Hz, equally spaced in mel."""
-    exact = {"dtype": torch.float64, "device": "cpu"}
-    break_mel, highest = _BREAK_HZ / _HZ_PER_MEL, sampling_rate / 2 / _HZ_PER_MEL
-    if highest >= break_mel:
-        highest = break_mel + math.log(sampling_rate / 2 / _BREAK_HZ) / _LOG_STEP
-    mel = torch.linspace(0, 1, num_bands + 2, **exact) * highest
-    above = _BREAK_HZ * (_LOG_STEP * (mel.clamp(min=break_mel) - break_mel)).exp()
-    edges = torch.where(mel < break_mel, mel * _HZ_PER_MEL, above)
-    bins = torch.arange(window // 2 + 1, **exact)[:, None] * sampling_rate / window
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
-    return (triangles.clamp(min=0) * 2 / (high - low)).float()

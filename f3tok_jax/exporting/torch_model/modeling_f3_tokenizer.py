@@ -18,23 +18,18 @@ last with use_cache=False. No gradient passes from chunk to chunk.
 A model has the parts that its run knew; from_pretrained(FOLDER, parts=["decoder"]) loads these alone.
 PyTorch and transformers 5 are all that is needed. In float32 it computes what f3tok_jax does with
 compute_dtype float32, within rounding; the geometry is SpectroStream's (arXiv 2508.05207), the rest
-F3-Tokenizer's (arXiv 2606.06357).
+F3-Tokenizer's (arXiv 2606.06357). One with config.semantic_autoencoder is LoSATok (arXiv 2605.27840) or
+DashengTokenizer (arXiv 2602.23765), which hears whole sounds alone, and streams none.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import math
 import pathlib
 import shutil
 
 import torch
-from torch import nn
-from torch.nn import functional as F
-from transformers.modeling_utils import PreTrainedAudioTokenizerBase
-from transformers.utils import ModelOutput
 
 from .answers_f3_tokenizer import Reader
-from .autoencoder_f3_tokenizer import Cache
 from .autoencoder_f3_tokenizer import Conv
 from .autoencoder_f3_tokenizer import TransposedConv
 from .autoencoder_f3_tokenizer import detached
@@ -43,9 +38,10 @@ from .checks_f3_tokenizer import check_rows
 from .checks_f3_tokenizer import check_tensors
 from .checks_f3_tokenizer import checked_latents
 from .checks_f3_tokenizer import checked_mask
-from .checks_f3_tokenizer import checked_scales
 from .checks_f3_tokenizer import checked_sound
 from .checks_f3_tokenizer import opened
+from .codec_f3_tokenizer import F3TokCodec
+from .codec_f3_tokenizer import F3TokOutput
 from .configuration_f3_tokenizer import ANSWERS
 from .configuration_f3_tokenizer import AUTOENCODER
 from .configuration_f3_tokenizer import GENERATOR
@@ -53,7 +49,6 @@ from .configuration_f3_tokenizer import F3TokConfig
 from .generation_f3_tokenizer import Generator
 from .generation_f3_tokenizer import Sampling
 from .generation_f3_tokenizer import whole_patches
-from .level_f3_tokenizer import scales_of
 from .losses_f3_tokenizer import MelDistance
 from .parts_f3_tokenizer import makers
 from .text_f3_tokenizer import text_rows
@@ -65,35 +60,7 @@ _BESIDE = (
 )
 
 
-@dataclasses.dataclass
-class F3TokOutput(ModelOutput):
-    """What every method returns, as far as it knows it.
-
-    Attributes:
-        loss: scalar.
-        audio: [b, 1, n] float32.
-        latents: [b, t, latent_dim] float32.
-        representations: [b, t, width].
-        padding_mask: of the latents [b, t] or, from decode and generate, of the samples [b, n]; True
-            where valid.
-        padding_cache: for the next chunk of a stream.
-        latent_deviations: [b, t, latent_dim] float32, of a KL-VAE, of which the latents are the means; None
-            of others.
-        audio_scales: [b] float32, by what sound was divided before it was encoded, and is to be multiplied
-            when it is decoded; None where it was not.
-    """
-
-    loss: torch.Tensor | None = None
-    audio: torch.Tensor | None = None
-    latents: torch.Tensor | None = None
-    representations: torch.Tensor | None = None
-    padding_mask: torch.Tensor | None = None
-    padding_cache: Cache | None = None
-    latent_deviations: torch.Tensor | None = None
-    audio_scales: torch.Tensor | None = None
-
-
-class F3TokModel(PreTrainedAudioTokenizerBase):
+class F3TokModel(F3TokCodec):
     """Sound to latents and back, to representations and text, and from text; as far as its parts go.
 
     It is no F3TokenizerModel: what transformers saves as code under such a name it takes for a text
@@ -136,141 +103,6 @@ class F3TokModel(PreTrainedAudioTokenizerBase):
         for name in _BESIDE:
             if (source / name).is_file() and source.resolve() != target.resolve():
                 shutil.copyfile(source / name, target / name)
-
-    def part(self, name: str) -> nn.Module:
-        """One of the parts.
-
-        Raises:
-            ValueError: where it was not loaded, or the run had none.
-        """
-        if name not in self.config.parts:
-            raise ValueError(
-                f"this needs the part {name!r}, got a model of {', '.join(self.config.parts)}: load it "
-                "with that part, or export a run that has it"
-            )
-        return getattr(self, name)
-
-    def audio_scales(
-        self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None
-    ) -> torch.Tensor | None:
-        """[b] float32: by what `encode` divides whole sounds, so that each has the level at which the
-        model hears; None of a model that hears sound as it comes. Arguments are those of `encode`."""
-        if not self.config.level_db:
-            return None
-        waveform, mask = checked_sound(input_values, padding_mask)
-        return scales_of(waveform, mask, self.config.level_db, self.config.sampling_rate)
-
-    def encode(
-        self,
-        input_values: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        padding_cache: Mapping[str, torch.Tensor] | None = None,
-        use_cache: bool = False,
-        audio_scales: torch.Tensor | None = None,
-    ) -> F3TokOutput:
-        """Latents of sound.
-
-        Args:
-            input_values: [b, 1, n] or [b, n], float in [-1, 1] at config.sampling_rate. Zeros are
-                appended up to a whole number of latents; in a stream what is left waits for the next
-                chunk.
-            padding_mask: [b, n], True or 1 where valid, which comes first; None for all.
-            padding_cache: of the chunk before; None for a whole sound, or for the first chunk.
-            use_cache: more will follow.
-            audio_scales: [b], by what sound is divided; default those of `audio_scales`. The level of a
-                stream is not known before it ends: it is heard as it comes where none are given, which are
-                to be the same for every chunk, and best such that sound has about config.level_db.
-
-        Returns:
-            latents, their padding_mask, with use_cache the padding_cache, and the audio_scales and
-            latent_deviations where there are any.
-
-        Raises:
-            ValueError: for sound of several channels, in integers, not finite or far from [-1, 1], a
-                mask of another shape or with padding before what is valid, or a cache of decode or of
-                another batch.
-        """
-        waveform, mask = checked_sound(input_values, padding_mask)
-        if audio_scales is None and not use_cache and padding_cache is None:
-            audio_scales = self.audio_scales(waveform, mask)
-        if audio_scales is not None:
-            audio_scales = checked_scales(audio_scales, waveform)
-            waveform = waveform / audio_scales[:, None]
-        cache = opened(padding_cache, use_cache, "waveform", waveform.shape[0])
-        if padding_cache is not None:
-            waveform = torch.cat([padding_cache["waveform"], waveform], dim=1)
-            mask = torch.cat([padding_cache["mask"], mask], dim=1)
-        hop, ahead = self.config.samples_per_latent, self.config.encoder_lookahead
-        if use_cache:
-            count = max(0, (waveform.shape[1] - ahead) // hop)
-            cache["waveform"] = detached(waveform[:, count * hop :])
-            cache["mask"] = detached(mask[:, count * hop :])
-            waveform, mask = waveform[:, : count * hop + ahead], mask[:, : count * hop]
-        else:
-            count = (waveform.shape[1] + hop - 1) // hop  # ONNX rounds negative quotients to zero
-            missing = count * hop - waveform.shape[1]
-            waveform, mask = F.pad(waveform, (0, missing + ahead)), F.pad(mask, (0, missing))
-        latents, deviations = waveform.new_zeros(waveform.shape[0], 0, self.config.latent_dim), None
-        if count:
-            latents, deviations = self.part("encoder").distribution(waveform, cache)
-        valid = mask.unflatten(1, (count, hop)).any(dim=-1) if count else mask[:, :0]
-        return F3TokOutput(
-            latents=latents,
-            padding_mask=valid,
-            padding_cache=cache if use_cache else None,
-            latent_deviations=deviations,
-            audio_scales=audio_scales,
-        )
-
-    def decode(
-        self,
-        latents: torch.Tensor,
-        padding_mask: torch.Tensor | None = None,
-        padding_cache: Mapping[str, torch.Tensor] | None = None,
-        use_cache: bool = False,
-        audio_scales: torch.Tensor | None = None,
-    ) -> F3TokOutput:
-        """Sound of latents.
-
-        Args:
-            latents: [b, t, latent_dim].
-            padding_mask: [b, t], True or 1 where valid, which comes first; None for all.
-            padding_cache: of the chunk before; None for a whole sequence, or for the first chunk.
-            use_cache: more will follow. The sound of a chunk comes decoder_lookahead latents late.
-            audio_scales: [b] that `encode` gave, by which the sound is multiplied; None for sound at the
-                model's level.
-
-        Returns:
-            audio [b, 1, t * samples_per_latent], its padding_mask, and with use_cache the
-            padding_cache.
-
-        Raises:
-            ValueError: for latents of another width, a mask of another shape, or a cache of encode or
-                of another batch.
-        """
-        latents, mask = checked_latents(latents, self.config.latent_dim, padding_mask)
-        cache = opened(padding_cache, use_cache, "late", latents.shape[0])
-        hop, ahead = self.config.samples_per_latent, self.config.decoder_lookahead
-        begins = not cache or "tail" not in cache
-        if padding_cache is not None:
-            mask = torch.cat([padding_cache["late"], mask], dim=1)
-        if use_cache:  # Whether what is not heard yet is valid.
-            cache["late"] = detached(mask[:, max(0, mask.shape[1] - ahead) :])
-            mask = mask[:, : max(0, mask.shape[1] - ahead)]
-        else:
-            latents = F.pad(latents, (0, 0, 0, ahead))
-        audio = latents.new_zeros(latents.shape[0], 0, dtype=torch.float32)
-        if latents.shape[1]:
-            audio = self.part("decoder")(latents, cache)
-        if begins:
-            audio = audio[:, ahead * hop :]
-        if audio_scales is not None:
-            audio = audio * checked_scales(audio_scales, audio)[:, None]
-        return F3TokOutput(
-            audio=audio[:, None],
-            padding_mask=mask.repeat_interleave(hop, dim=1),
-            padding_cache=cache if use_cache else None,
-        )
 
     def represent(
         self,

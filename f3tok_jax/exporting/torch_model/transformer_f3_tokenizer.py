@@ -3,7 +3,9 @@
 """The transformer of F3-Tokenizer's later stages in PyTorch, and the representation encoder.
 
 Blocks of RMSNorm, rotary grouped-query attention and SwiGLU, as of Llama (arXiv 2302.13971) and Qwen3
-(arXiv 2505.09388). Norms and rotations are in float32, whatever dtype the weights have.
+(arXiv 2505.09388); or of LayerNorm, GELU and biases everywhere, as of the vision transformer (arXiv
+2010.11929), for the semantic encoder. Norms and rotations are in float32, whatever dtype the weights
+have.
 """
 
 from collections.abc import Mapping
@@ -21,15 +23,17 @@ class Transformer(nn.Module):
     """A stack of blocks with a last norm; causal ones can go on from what they have read.
 
     `fields` are num_layers, width, hidden_width, num_heads, num_kv_heads, head_dim, rope_theta,
-    norm_epsilon, qk_norm, and window: positions that attention spans, itself included, 0 for all.
+    norm_epsilon, qk_norm, and window: positions that attention spans, itself included, 0 for all; block
+    is "llama" or "vit", which has neither a rotation nor qk_norm.
     """
 
     def __init__(self, fields: Mapping, *, causal: bool = True, name: str = "transformer"):
         super().__init__()
         self.causal, self.window, self.name = causal, fields.get("window", 0), name
-        self.head_dim, self.rope_theta = fields["head_dim"], fields["rope_theta"]
+        self.head_dim = fields["head_dim"]
+        self.rope_theta = None if _is_vit(fields) else fields["rope_theta"]
         self.layers = nn.ModuleList(_Block(fields) for _ in range(fields["num_layers"]))
-        self.final_norm = _RMSNorm(fields["width"], fields["norm_epsilon"])
+        self.final_norm = _norm(fields)
 
     def forward(
         self, x: torch.Tensor, cache: Cache | None = None, mask: torch.Tensor | None = None
@@ -40,7 +44,7 @@ class Transformer(nn.Module):
             x: [b, t, width].
             cache: empty, or of the positions before; None for whole sequences.
             mask: [b, t] bool, False for padding, which may stand before all that is valid; what is
-                behind it needs none. None for none.
+                behind it needs none, but where each position sees all others. None for none.
 
         Returns:
             [b, t, width].
@@ -57,7 +61,12 @@ class Transformer(nn.Module):
         # Of whole sequences without a window nothing is asked that a kernel does not know by itself:
         # no table of all pairs is made.
         is_plain = not (self.window or before.shape[1]) and mask is None
-        allowed = self._allowed(own, valid) if self.causal and not is_plain else None
+        allowed = None
+        if not self.causal:
+            # Padding sees padding: a softmax of nothing would be NaN.
+            allowed = None if mask is None else (mask[:, :, None] == mask[:, None])[:, None]
+        elif not is_plain:
+            allowed = self._allowed(own, valid)
         seen = allowed, self.causal and is_plain
         kept = min(valid.shape[1], self.window - 1) if self.window else valid.shape[1]
         for index, layer in enumerate(self.layers):
@@ -79,8 +88,10 @@ class Transformer(nn.Module):
         # Padding sees itself: a softmax of nothing would be NaN.
         return ((seen & valid[:, None]) | (back == 0))[:, None]
 
-    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _rotation(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Cosines and sines [t, head_dim] of the angles at `positions`, each twice, float32."""
+        if self.rope_theta is None:
+            return None
         steps = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=torch.float32)
         angles = positions.float()[:, None] * self.rope_theta ** (-steps / self.head_dim)
         angles = torch.cat([angles, angles], dim=-1)
@@ -113,6 +124,28 @@ class F3TokRepresentationEncoder(nn.Module):
         return torch.cat([self.transformer(self.input(x), cache, mask) for x, mask in pieces], 1)
 
 
+def _is_vit(fields: Mapping) -> bool:
+    return fields.get("block") == "vit"
+
+
+def _norm(fields: Mapping) -> nn.Module:
+    kind = LayerNorm if _is_vit(fields) else _RMSNorm
+    return kind(fields["width"], fields["norm_epsilon"])
+
+
+class LayerNorm(nn.Module):
+    """Standardises the last axis, in float32, scales and shifts."""
+
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.epsilon, self.weight = epsilon, nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        learned = self.weight.float(), self.bias.float()
+        return F.layer_norm(x.float(), self.weight.shape, *learned, self.epsilon).to(x.dtype)
+
+
 class _RMSNorm(nn.Module):
     """Divides by the root of the mean square over the last axis, in float32, and scales."""
 
@@ -131,10 +164,10 @@ class _Block(nn.Module):
 
     def __init__(self, fields: Mapping):
         super().__init__()
-        self.attention_norm = _RMSNorm(fields["width"], fields["norm_epsilon"])
+        self.attention_norm = _norm(fields)
         self.attention = _Attention(fields)
-        self.feed_forward_norm = _RMSNorm(fields["width"], fields["norm_epsilon"])
-        self.feed_forward = _FeedForward(fields)
+        self.feed_forward_norm = _norm(fields)
+        self.feed_forward = _GeluFeedForward(fields) if _is_vit(fields) else _FeedForward(fields)
 
     def forward(self, x, rotation, seen, past):
         attended, key, value = self.attention(self.attention_norm(x), rotation, seen, past)
@@ -145,12 +178,12 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     def __init__(self, fields: Mapping):
         super().__init__()
-        width, size = fields["width"], fields["head_dim"]
+        width, size, bias = fields["width"], fields["head_dim"], _is_vit(fields)
         self.head_dim = size
-        self.query = nn.Linear(width, fields["num_heads"] * size, bias=False)
-        self.key = nn.Linear(width, fields["num_kv_heads"] * size, bias=False)
-        self.value = nn.Linear(width, fields["num_kv_heads"] * size, bias=False)
-        self.output = nn.Linear(fields["num_heads"] * size, width, bias=False)
+        self.query = nn.Linear(width, fields["num_heads"] * size, bias=bias)
+        self.key = nn.Linear(width, fields["num_kv_heads"] * size, bias=bias)
+        self.value = nn.Linear(width, fields["num_kv_heads"] * size, bias=bias)
+        self.output = nn.Linear(fields["num_heads"] * size, width, bias=bias)
         norms = [_RMSNorm(size, fields["norm_epsilon"]) for _ in range(2)]
         self.query_norm, self.key_norm = norms if fields["qk_norm"] else (None, None)
 
@@ -162,7 +195,8 @@ class _Attention(nn.Module):
         )
         if self.query_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key = _rotate(query, *rotation), _rotate(key, *rotation)
+        if rotation is not None:
+            query, key = _rotate(query, *rotation), _rotate(key, *rotation)
         if past[0] is not None:
             key, value = torch.cat([past[0], key], dim=2), torch.cat([past[1], value], dim=2)
         groups = query.shape[1] // key.shape[1]
@@ -185,6 +219,18 @@ class _FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class _GeluFeedForward(nn.Module):
+    """One hidden layer of exact GELU."""
+
+    def __init__(self, fields: Mapping):
+        super().__init__()
+        self.up = nn.Linear(fields["width"], fields["hidden_width"])
+        self.down = nn.Linear(fields["hidden_width"], fields["width"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(F.gelu(self.up(x)))
 
 
 def _rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
