@@ -15,9 +15,12 @@ import numpy as np
 from f3tok_jax.exporting import figures
 from f3tok_jax.exporting import licences as licences_lib
 from f3tok_jax.exporting import markdown
+from f3tok_jax.exporting import methods
 from f3tok_jax.exporting import provenance
 from f3tok_jax.exporting import training_facts
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import lineage
+from f3tok_jax.runs import sound as sound_lib
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # as in ISO 639, which a model's page may state
 
@@ -28,8 +31,6 @@ _TITLES = {
 }
 _TASKS = {"generation": "text-to-audio"}
 _MAKES = {
-    "autoencoder": "Sound becomes {rate:g} latents of {dim} values per second, and sound again, in a "
-    "stream, too: the encoder sees {ahead:g} ms ahead and the decoder {late:g}.",
     "representation": "A causal transformer makes a representation of every latent.",
     "answers": "A frozen language model reads representations and answers in text.",
     "generation": "A language model{trained} and a flow head make latents, and so sound, of text.",
@@ -63,14 +64,6 @@ _COMMANDS = {
     "answers": ("f3tok transcribe speech.wav --task={task} --model=MODEL",),
     "generation": ('f3tok generate --text="seven three nine" --output=out.wav --model=MODEL',),
 }
-_PAPER = """\
-@misc{zhou2026f3tokenizer,
-  title = {{F3-Tokenizer}},
-  author = {Zhou, Dinghao and Song, Xingchen and Wu, Di and Cheng, Pengyu and Shen, Shengfan and
-            Lv, Sixiang},
-  year = {2026}, eprint = {2606.06357}, archivePrefix = {arXiv}
-}"""
-
 _SOFTWARE = """\
 @software{{f3tok_jax,
   title = {{{{f3tok_jax: F3-Tokenizer in JAX}}}}, author = {{{{The f3tok_jax authors}}}},
@@ -93,16 +86,17 @@ def render(
     """
     run = chain[-1].run
     licences = provenance.licences(chain)
-    title = f"F3-Tokenizer: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
+    name = methods.of(config).name
+    title = f"{name}: {_TITLES[run.stage]}, {config['sampling_rate'] / 1000:g} kHz"
     sections = {
         f"# {title}": _what(run, config, tensors, licences),
         "## How to use it": _use(run, config),
-        "## What it was trained on": "\n\n".join(map(provenance.trained, chain)),
+        "## What it was trained on": "\n\n".join(map(provenance.trained, provenance.every(chain))),
         "## Figures": "\n\n".join(figures.of(chain)),
         "## Licences of the sound": provenance.asked(licences),
         "## Limits": markdown.items(_limits(chain, config)),
         "## Configuration": _configuration(run, config, tensors),
-        "## Citation": _citation(),
+        "## Citation": _citation(config),
     }
     body = "\n\n".join(f"{head}\n\n{text}" for head, text in sections.items() if text)
     return f"{markdown.front_matter(_fields(chain, config, licences))}\n\n{body}\n"
@@ -124,7 +118,7 @@ def _fields(
     languages = sorted(_languages(chain) or ())
     known = all(map(_LANGUAGE.fullmatch, languages)) and languages
     in_torch = _in_torch(config)
-    tags = ["audio", "audio-tokenizer", "f3-tokenizer", f"f3tok-{stage}", "jax"]
+    tags = ["audio", "audio-tokenizer", methods.of(config).tag, f"f3tok-{stage}", "jax"]
     return {
         "library_name": "transformers" if in_torch else "f3tok_jax",
         "pipeline_tag": _TASKS.get(stage, "feature-extraction"),
@@ -147,18 +141,15 @@ def _what(
     tensors: Mapping[str, np.ndarray],
     licences: licences_lib.Licences,
 ) -> str:
-    sound = run.sound
-    makes = " ".join(_MAKES[ability] for ability in _abilities(run, config)).format(
-        rate=sound.latent_rate,
-        dim=sound.latent_dim,
-        ahead=1000 * config["hop_length"] / sound.sample_rate,
-        late=1000 * config["decoder_lookahead"] / sound.latent_rate,
-        trained=", trained on," if provenance.trains(run, "language_model") else "",
+    after = " and, beyond its latents, ".join(one.linked for one in methods.followed(config))
+    _, *later = _abilities(run, config)
+    trained = ", trained on," if provenance.trains(run, "language_model") else ""
+    makes = " ".join(
+        [methods.codes(config, run.sound), *(_MAKES[one].format(trained=trained) for one in later)]
     )
     return (
-        f"{makes} Made after F3-Tokenizer "
-        "([arXiv 2606.06357](https://arxiv.org/abs/2606.06357)) by f3tok_jax, an independent "
-        "implementation in JAX, and exported from a run of it.\n\n"
+        f"{makes} Made after {after} by f3tok_jax, an independent implementation in JAX, and exported from "
+        "a run of it.\n\n"
         + markdown.items(
             [
                 f"stage {run.stage}, step {run.step}",
@@ -245,9 +236,10 @@ def _limits(chain: Sequence[training_facts.Facts], config: Mapping[str, Any]) ->
         loud = "How loud its recordings were is unknown"
     yield f"{loud}; it has heard them with a gain of {_gain(first)}."
     if level_db := config["level_db"]:
+        streamed = "; a stream is heard as it comes, which is best near that level"
         yield (
-            f"Every whole sound is heard at {level_db:g} dBFS and decoded at its own level; a stream is "
-            "heard as it comes, which is best near that level."
+            f"Every whole sound is heard at {level_db:g} dBFS and decoded at its own level"
+            f"{'' if exported_config.is_semantic(config) else streamed}."
         )
     languages = _languages(chain)
     if languages:
@@ -282,20 +274,20 @@ def _level(level_db: float) -> str:
 def _configuration(
     run: lineage.Lineage, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
 ) -> str:
-    sizes: dict[str, int] = {}
-    for name, array in tensors.items():
-        part = name.split(".")[0]
-        sizes[part] = sizes.get(part, 0) + array.size
+    sizes = dict.fromkeys(config["parts"], 0)
+    learned = {name: one.size for name, one in tensors.items() if ".statistics." not in name}
+    for name, size in learned.items():
+        sizes[name.split(".")[0]] += size
     sound, other = run.sound, config.get("bottleneck")
     rows = [
         ("latents", f"{sound.latent_dim} values at {sound.latent_rate:g} Hz"),
         ("samples per latent", f"{sound.samples_per_latent}"),
-        ("samples that the encoder sees ahead", f"{config['hop_length']}"),
-        ("latents that the decoder sees ahead", f"{config['decoder_lookahead']}"),
+        *_ahead(config),
         ("latents of mean 0 and rms 1", "yes" if config["normalize"] else "no"),
         *((("bottleneck", _BOTTLENECKS[other["kind"]]),) if other else ()),
         ("level at which whole sounds are heard", _level(config["level_db"])),
         *((f"parameters of {markdown.text(part)}", f"{size:,}") for part, size in sizes.items()),
+        *_heard_through(config, learned),
     ]
     if fields := config.get("representation"):
         shape = f"{fields['num_layers']} layers of width {fields['width']}"
@@ -303,10 +295,31 @@ def _configuration(
     return f"{markdown.table(['', ''], rows)}\n\n`config.json` has all of it."
 
 
-def _citation() -> str:
+def _ahead(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows of what is heard before it is coded."""
+    if exported_config.is_semantic(config):
+        yield "of a sound, the encoder and the decoder hear", "all, at once"
+    else:
+        yield "samples that the encoder sees ahead", f"{config['hop_length']}"
+        yield "latents that the decoder sees ahead", f"{config['decoder_lookahead']}"
+
+
+def _heard_through(
+    config: Mapping[str, Any], learned: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """A row of the semantic encoder, where there is one, of sizes by name."""
+    if exported_config.is_semantic(config):
+        fields = config[sound_lib.SEMANTIC]["semantic_encoder"]
+        own = sum(size for name, size in learned.items() if ".semantic_encoder." in name)
+        shape = f"{fields['num_layers']} layers of width {fields['width']}"
+        yield "parameters of the frozen semantic encoder in the encoder", f"{own:,}, {shape}"
+
+
+def _citation(config: Mapping[str, Any]) -> str:
     try:
         version = importlib.metadata.version("f3tok_jax")
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
-    lines = [_PAPER, _SOFTWARE.format(version=version)]
+    cited = [one.cited for one in methods.followed(config)]
+    lines = [*cited, _SOFTWARE.format(version=version)]
     return f"The method, and the software that trained this model:\n\n{_fenced('bibtex', lines)}"

@@ -2,27 +2,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a run as its module in PyTorch knows them: config.json, and tensors by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.reading import tasks
-from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import bottleneck as bottleneck_lib
 from f3tok_jax.models import bottleneck_kinds
 from f3tok_jax.models import flow_head
 from f3tok_jax.models import language_model as language_model_lib
 from f3tok_jax.models import representation_encoder as encoder_lib
+from f3tok_jax.models import semantic_coder
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported_language_model
+from f3tok_jax.pretrained import exported_weights
 from f3tok_jax.pretrained import generation as pretrained_generation
 from f3tok_jax.pretrained import reader as reader_lib
 from f3tok_jax.pretrained import representation as pretrained_representation
+from f3tok_jax.pretrained import semantic_encoder
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import exported_config
+from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import sound as sound_lib
 
@@ -31,6 +34,8 @@ Say = Callable[[str], None]
 _MODULE = "modeling_f3_tokenizer"
 _CONFIGURATION = "configuration_f3_tokenizer"
 
+# Stages of which nothing is used but by an autoencoder.
+_WITHIN = (semantic_coder.ENCODER, semantic_coder.BOTTLENECK)
 # Of the autoencoder in JAX and of the config alike.
 _GEOMETRY = (
     *("hop_length", "fold", "strides", "encoder_channels", "decoder_channels"),
@@ -48,14 +53,14 @@ class Parts:
     """What an exported folder holds.
 
     Attributes:
-        autoencoder: whose latents all others read.
+        autoencoder: whose latents all others read, of either family.
         config: of config.json.
         tensors: by name.
         step: of the run, after which they were saved.
         tokenizer: folder of the text tokenizer; "" where no text is read.
     """
 
-    autoencoder: autoencoder_lib.Autoencoder
+    autoencoder: pretrained_autoencoder.Autoencoder
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
     step: int
@@ -89,6 +94,12 @@ def load(run: lineage.Lineage, *, answers: bool = True, say: Say = print) -> Par
         ValueError: where a run is of another version, or not the one that was trained on.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
+    if run.stage in _WITHIN:
+        raise ValueError(
+            f"{run.workdir} must be of the autoencoder stage or of a later one to be exported, got stage "
+            f"{run.stage!r}, which is exported within the autoencoder that is trained on it: give a run of "
+            f"configs/{sound_lib.SEMANTIC}.py"
+        )
     if run.stage == "autoencoder":
         return _autoencoder(run, say)
     represents = run if run.stage == "representation" else run.ancestor("representation")
@@ -114,8 +125,15 @@ def _check_language_model(run: lineage.Lineage) -> None:
         raise ValueError(f"{error}; or leave out what answers: --without=answers") from None
 
 
-def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
+def describe(autoencoder: pretrained_autoencoder.Autoencoder) -> dict[str, Any]:
     """config.json of an autoencoder."""
+    if isinstance(autoencoder, semantic_coder.SemanticCoder):
+        own, encoder = autoencoder.autoencoder, autoencoder.encoder
+        hears = {"semantic_encoder": _fields(encoder, exported_config.SEMANTIC_ENCODER)}
+        section = _fields(own, exported_config.SEMANTIC_AUTOENCODER) | hears
+        geometry = {"latent_dim": own.latent_dim, sound_lib.SEMANTIC: section}
+    else:
+        own, geometry = autoencoder, _fields(autoencoder, _GEOMETRY)
     return {
         "model_type": exported_config.MODEL_TYPE,
         "format": exported_config.FORMAT,
@@ -127,11 +145,15 @@ def describe(autoencoder: autoencoder_lib.Autoencoder) -> dict[str, Any]:
         "dtype": "float32",
         "parts": [],
         "sampling_rate": autoencoder.sample_rate,
-        **{name: getattr(autoencoder, name) for name in _GEOMETRY},
+        **geometry,
         **describe_bottleneck(autoencoder.bottleneck),
         "level_db": float(autoencoder.level_db),
-        "compute_dtype": autoencoder.compute_dtype,
+        "compute_dtype": own.compute_dtype,
     }
+
+
+def _fields(module: Any, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in names}
 
 
 def describe_bottleneck(bottleneck: bottleneck_lib.Bottleneck) -> dict[str, Any]:
@@ -144,7 +166,7 @@ def describe_bottleneck(bottleneck: bottleneck_lib.Bottleneck) -> dict[str, Any]
         gamma = bottleneck.gamma if bottleneck.perturb else 0.0
         return {"normalize": bottleneck.normalize, "epsilon": bottleneck.epsilon, "gamma": gamma}
     (kind,) = (name for name, one in bottleneck_kinds.KINDS.items() if type(bottleneck) is one)
-    fields = {name: getattr(bottleneck, name) for name in exported_config.NOISE[kind]}
+    fields = _fields(bottleneck, exported_config.NOISE[kind])
     plain = {
         "normalize": False,
         "epsilon": 1e-5,
@@ -155,7 +177,7 @@ def describe_bottleneck(bottleneck: bottleneck_lib.Bottleneck) -> dict[str, Any]
 
 def describe_transformer(module: Any) -> dict[str, Any]:
     """The fields of a transformer that are among those of a module."""
-    return {name: getattr(module, name) for name in _TRANSFORMER}
+    return _fields(module, _TRANSFORMER)
 
 
 def describe_encoder(
@@ -167,23 +189,34 @@ def describe_encoder(
     return describe_transformer(encoder) | more
 
 
+def autoencoder_tensors(
+    autoencoder: pretrained_autoencoder.Autoencoder, params: Any
+) -> dict[str, np.ndarray]:
+    """The tensors of an autoencoder by name, of what was frozen while it was trained, too."""
+    found = {}
+    for player, tree in exported_weights.players(autoencoder, params).items():
+        found |= torch_weights.tensors(exported_weights.parts_of(player, tree))
+    return found
+
+
 def _autoencoder(run: lineage.Lineage, say: Say) -> Parts:
-    if sound_lib.is_semantic(run.config):
-        raise ValueError(
-            f"{run.workdir} must be of an autoencoder without a semantic encoder to be exported, got one of "
-            f"configs/{sound_lib.SEMANTIC}.py: use the run itself"
-        )
     autoencoder, params, run = pretrained_autoencoder.load(run, say=say)
+    frozen = exported_weights.players(autoencoder, params)
+    del frozen[exported_weights.GENERATOR]
+    # What makes latents is what was frozen, too.
+    prints, _ = fingerprints.of({"ema_params": frozen})
+    run = dataclasses.replace(run, prints={**run.prints, **prints})
     losses = run.config.losses
     config = describe(autoencoder)
     config |= exported.describe(run, config) | {
         "mel_windows": losses.mel_windows,
         "mel_bands": losses.mel_bands,
+        "parts": [*exported_config.PARTS["autoencoder"]],
     }
-    parts = Parts(autoencoder, config, {}, run.step)
-    for name in exported_config.PARTS["autoencoder"]:
-        parts.add(name, params[name])
-    return parts
+    if exported_config.is_semantic(config):
+        said = config[sound_lib.SEMANTIC]["semantic_encoder"]
+        said[exported_config.ORIGIN] = semantic_encoder.origin_of_heard(run)
+    return Parts(autoencoder, config, autoencoder_tensors(autoencoder, params), run.step)
 
 
 def _add_representation(parts: Parts, run: lineage.Lineage, say: Say) -> int:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a model's page says of the sound that it was trained on: which, how long, under which licences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import re
 from typing import Any
@@ -12,6 +12,8 @@ from f3tok_jax.exporting import heard_sets
 from f3tok_jax.exporting import licences as licences_lib
 from f3tok_jax.exporting import markdown
 from f3tok_jax.exporting import training_facts
+from f3tok_jax.models import semantic_coder
+from f3tok_jax.pretrained import semantic_encoder
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import lineage
 
@@ -19,11 +21,21 @@ _MAX_VALUES = 12  # of a label, that are listed
 _PEOPLE = re.compile("speaker|client|user|person|author|name")  # labels, whose values are counted
 
 
+def every(chain: Sequence[training_facts.Facts]) -> Iterator[training_facts.Facts]:
+    """Of the runs of a chain, and before each that of the frozen weights that are among its own."""
+    for facts in chain:
+        if facts.hears_through:
+            yield from every([facts.hears_through])
+        yield facts
+
+
 def licences(chain: Sequence[training_facts.Facts]) -> licences_lib.Licences:
     """Of all sound that a run and those before it were trained on, as far as it is known."""
-    heard = heard_sets.once(one for facts in chain for one in (*facts.sets, *(facts.earlier or ())))
+    known = [*every(chain)]
+    heard = heard_sets.once(one for facts in known for one in (*facts.sets, *(facts.earlier or ())))
     found = licences_lib.Licences.of([one.manifest for one in heard])
-    unsaid = [facts.run.stage for facts in chain if not facts.sets or facts.earlier is None]
+    unsaid = [facts.run.stage for facts in known if not facts.sets or facts.earlier is None]
+    unsaid += {facts.published for facts in known} - {""}
     return dataclasses.replace(found, unknown=(*found.unknown, *unsaid))
 
 
@@ -58,6 +70,8 @@ def trained(facts: training_facts.Facts) -> str:
         kind, after = "a frozen", ""
         if trains(run, name):
             kind, after = "a", f", which it trained on ({markdown.text(run.config[name].train)})"
+        if name == semantic_coder.ENCODER:
+            after = f", {markdown.text(semantic_encoder.origin_of_heard(run))}"
         what = f"{kind} {name.replace('_', ' ')} of fingerprint {markdown.code(fingerprint)}"
         lines.append(f"on {what}{after}")
     if weights := run.trained_on.get(run_folder.WEIGHTS):

@@ -65,12 +65,17 @@ def write(
         The step that was written.
 
     Raises:
-        ValueError: where the folder is there, the run is of another version, or a weight is beyond what
-            the dtype holds.
+        ValueError: where the folder is there, the run is of another version or stage, a weight is beyond
+            what the dtype holds, or there is no further form of the autoencoder.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     target = atomic.absent(folder)
     parts = parts_lib.load(run, answers=answers, say=say)
+    if also and exported_config.is_semantic(parts.config):
+        raise ValueError(
+            f"--onnx and --stablehlo must be of an autoencoder that streams, got {run.workdir}, which hears "
+            "through a semantic encoder: leave them out"
+        )
     parts.tensors = storage.stored(parts.tensors, dtype)
     parts.config["step"] = parts.step
     if not modules:

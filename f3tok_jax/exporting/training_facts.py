@@ -13,6 +13,7 @@ from data_pipelines.reading import remote
 from data_pipelines.records import manifest as manifest_lib
 from data_pipelines.records import small_file
 from f3tok_jax.exporting import heard_sets
+from f3tok_jax.models import semantic_coder
 from f3tok_jax.runs import exported
 from f3tok_jax.runs import folder as run_folder
 from f3tok_jax.runs import history as history_lib
@@ -21,6 +22,9 @@ from f3tok_jax.stages import registry
 from f3tok_jax.training import initialization
 from f3tok_jax.training import stage as stage_lib
 
+# Stages of which a run is a part of an autoencoder; the first was itself trained on the second.
+_HEARD_THROUGH = (semantic_coder.BOTTLENECK, semantic_coder.ENCODER)
+_PUBLISHED = "published weights of a semantic encoder"
 _EXPORTED = "the folder that it was exported to does not say it of these weights"
 
 
@@ -38,6 +42,9 @@ class Facts:
         is_measured: whether padding is left out of it; else it is that much at most.
         environment: of its last start: device, devices, versions; empty where unknown.
         history: curves and results; None where unknown.
+        hears_through: of the run whose frozen weights are among its own, of a semantic bottleneck or a
+            semantic encoder; None where there is none.
+        published: the weights of others that are, in words; "" for none.
     """
 
     run: lineage.Lineage
@@ -48,13 +55,16 @@ class Facts:
     is_measured: bool = False
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     history: history_lib.RunHistory | None = None
+    hears_through: "Facts | None" = None
+    published: str = ""
 
     @property
     def heard(self) -> Sequence[heard_sets.HeardSet] | None:
         """All sets that its weights have heard, each once; None where any of it is unknown."""
-        if not self.sets or self.earlier is None:
+        frozen = self.hears_through.heard if self.hears_through else ()
+        if not self.sets or self.earlier is None or frozen is None or self.published:
             return None
-        return heard_sets.once((*self.sets, *self.earlier))
+        return heard_sets.once((*self.sets, *self.earlier, *frozen))
 
     def values_of(self, label: str) -> set[str] | None:
         """What a label says of the sound of all sets; None where one does not have or list it."""
@@ -75,6 +85,7 @@ def gather(run: lineage.Lineage) -> Facts:
         stage, why = None, "a model that it was trained on is not where it was"
     else:
         why = _why_unknown(run, stage)
+    heard = next(filter(None, map(run.parents.get, _HEARD_THROUGH)), None)
     history = _history(run.workdir)
     filled = _filled(run, history)
     return Facts(
@@ -86,6 +97,8 @@ def gather(run: lineage.Lineage) -> Facts:
         is_measured=filled is not None,
         environment=_environment(run.workdir),
         history=history,
+        hears_through=gather(heard) if heard else None,
+        published=_PUBLISHED if run.semantic_weights else "",
     )
 
 

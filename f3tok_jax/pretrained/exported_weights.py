@@ -9,15 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from f3tok_jax.devices import sharding
+from f3tok_jax.models import semantic_coder
+from f3tok_jax.models import semantic_encoder
 from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import torch_weights
 from f3tok_jax.pretrained import weight_files
 from f3tok_jax.runs import config as config_lib
 from f3tok_jax.runs import exported
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import fingerprint as fingerprints
 from f3tok_jax.runs import lineage
 
-_GENERATOR = "generator"  # the autoencoder as a player of its run
+GENERATOR = "generator"  # the autoencoder as a player of its run
 GENERATION = "generation"  # what a generation run samples with, likewise
 ANSWERS = "answers"  # what reads representations, likewise
 
@@ -30,7 +34,8 @@ def fingerprints_of(run: exported.Exported) -> dict[str, str]:
     """
     with config_lib.values_of(run.workdir):
         autoencoder = pretrained_autoencoder.of_run(run)
-        abstract = {_GENERATOR: pretrained_autoencoder.abstract_params(autoencoder)}
+        frozen = sharding.unbox(pretrained_autoencoder.abstract_frozen(autoencoder))
+        abstract = {GENERATOR: pretrained_autoencoder.abstract_trained(autoencoder), **frozen}
     found = _arrays(run.workdir, run.written, abstract)
     return fingerprints.of_whole({"ema_params": found})
 
@@ -44,12 +49,25 @@ def _arrays(folder: str, written: Mapping[str, Any], abstract: Mapping[str, Any]
     """The same on the host."""
     found = {}
     for player, tree in abstract.items():
-        names = _NAMES[player]
-        parts = {names.get(module, module): params for module, params in tree.items()}
+        parts = parts_of(player, tree)
         stored = tensors(folder, written, torch_weights.shapes(parts), parts)
         arrays = torch_weights.from_tensors(stored, parts)
-        found[player] = {module: arrays[names.get(module, module)] for module in tree}
+        found[player] = {module: arrays[name] for module, name in zip(tree, parts, strict=True)}
     return found
+
+
+def players(autoencoder: pretrained_autoencoder.Autoencoder, params: Any) -> dict[str, Any]:
+    """The parameters of an autoencoder by whose they are: its run's own player, and what was frozen."""
+    frozen = {}
+    if isinstance(autoencoder, semantic_coder.SemanticCoder):
+        params, frozen = semantic_coder.parted(params)
+    return {GENERATOR: params, **frozen}
+
+
+def parts_of(player: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The modules of a player by the names of parts of a model in PyTorch, or of what these are of."""
+    names = _NAMES[player]
+    return {names.get(module, module): params for module, params in tree.items()}
 
 
 def tensors(
@@ -65,13 +83,18 @@ def tensors(
         folder: of the export.
         written: what its config.json says.
         shapes: by name, of all tensors that these parts have.
-        parts: whose they are.
+        parts: whose they are, or of which parts of these.
         dtype: of the arrays.
 
     Raises:
         ValueError: for tensors that are missing, left over, of another shape or not finite.
     """
-    others = tuple(f"{part}." for part in written["parts"] if part not in parts)
+    own = tuple(f"{part}." for part in parts)
+    others = tuple(
+        f"{piece}."
+        for piece in exported_config.pieces(written)
+        if not any(name.startswith(f"{piece}.") for name in own)
+    )
     with weight_files.WeightFiles(folder) as files:
         files.check(shapes, beside=others)
         return {
@@ -82,7 +105,12 @@ def tensors(
 
 # Player -> which of its modules have another name there.
 _NAMES = {
-    _GENERATOR: {},
+    GENERATOR: {name: f"encoder.{name}" for name in ("acoustic", "acoustic_output", "output")},
+    semantic_coder.BOTTLENECK: {"down": "encoder.semantic_bottleneck.down"},
+    semantic_coder.ENCODER: {
+        "params": "encoder.semantic_encoder",
+        semantic_encoder.STATISTICS: "encoder.semantic_encoder.statistics",
+    },
     lineage.ENCODER: {"encoder": "representation_encoder"},
     GENERATION: {"encoder": "generation_encoder", "head": "flow_head"},
     ANSWERS: {"projector": "answer_projector"},

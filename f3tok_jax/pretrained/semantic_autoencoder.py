@@ -19,6 +19,7 @@ from f3tok_jax.models import semantic_autoencoder
 from f3tok_jax.models import semantic_coder
 from f3tok_jax.pretrained import semantic_encoder as pretrained_semantic_encoder
 from f3tok_jax.pretrained import weights
+from f3tok_jax.runs import exported
 from f3tok_jax.runs import lineage
 
 _ENCODER, _BOTTLENECK = semantic_coder.ENCODER, semantic_coder.BOTTLENECK  # stages, too
@@ -105,7 +106,7 @@ def load_frozen(
     *,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """The arrays of `abstract_frozen`, of the runs that a run names.
+    """The arrays of `abstract_frozen`, of the runs that a run names, or of the exported folder of it.
 
     Args:
         run: finished, or about to begin.
@@ -117,13 +118,16 @@ def load_frozen(
         ValueError: where a run is not named.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
-    check_named(run)
-    loaded = pretrained_semantic_encoder.load_heard(run, say=say)
-    frozen = {_ENCODER: loaded.variables}
-    if coder.autoencoder.fusion == "latents":
-        abstract = {_BOTTLENECK: sharding.unbox(abstract_frozen(coder)[_BOTTLENECK])}
-        found, _ = weights.restore(run.parents[_BOTTLENECK], abstract, say=say)
-        frozen[_BOTTLENECK] = found[_BOTTLENECK]
+    abstract = sharding.unbox(abstract_frozen(coder))
+    if isinstance(run, exported.Exported):
+        frozen = run.load(abstract)
+    else:
+        check_named(run)
+        frozen = {_ENCODER: pretrained_semantic_encoder.load_heard(run, say=say).variables}
+        if coder.autoencoder.fusion == "latents":
+            narrow = {_BOTTLENECK: abstract[_BOTTLENECK]}
+            found, _ = weights.restore(run.parents[_BOTTLENECK], narrow, say=say)
+            frozen[_BOTTLENECK] = found[_BOTTLENECK]
     return frozen if shardings is None else jax.device_put(frozen, shardings)
 
 

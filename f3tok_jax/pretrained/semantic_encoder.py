@@ -20,6 +20,8 @@ from f3tok_jax.models import semantic_encoder
 from f3tok_jax.pretrained import semantic_weights
 from f3tok_jax.pretrained import weights
 from f3tok_jax.runs import config as config_lib
+from f3tok_jax.runs import exported
+from f3tok_jax.runs import exported_config
 from f3tok_jax.runs import language_model_folder as folders
 from f3tok_jax.runs import lineage
 from f3tok_jax.runs import places as places_lib
@@ -110,10 +112,11 @@ def load(
 
 def origin_of_heard(run: lineage.Lineage) -> str:
     """Whose weights those are through which a finished run hears, in words, for tables."""
+    if isinstance(run, exported.Exported):
+        return exported_config.origin_of_semantic_encoder(run.written)
     if run.semantic_weights:
         return _origin_of_weights(run.semantic_weights)
-    found = run.ancestor(STAGE)
-    return _origin_of_run(found) if found else "of an export, which does not say whose it is"
+    return _origin_of_run(run.ancestor(STAGE))
 
 
 def _origin_of_weights(place: str) -> str:

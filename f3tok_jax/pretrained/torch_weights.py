@@ -3,13 +3,15 @@
 """Parameters under PyTorch's names and in its layout, and back, bit for bit.
 
     decoder/stage_0/shortcut_layer/shortcut/kernel  decoder.stages.0.shortcut.weight
+    decoder/block_0/depthwise/kernel                decoder.blocks.0.depthwise.weight
     transformer/layers/attention/query/kernel       transformer.layers.0.attention.query.weight, ...
 
-Matrices are [out, in] there, convolutions [out, in, time, frequency], and each layer of a transformer
-has tensors of its own.
+Matrices are [out, in] there, convolutions [out, in, time] or [out, in, time, frequency], and each layer
+of a transformer has tensors of its own.
 """
 
 from collections.abc import Iterator, Mapping
+import re
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from f3tok_jax.runs import checkpoint_meta
 from f3tok_jax.runs import fingerprint as fingerprints
 
 _LAYERS = "transformer/layers/"  # below which leaves are stacked, layer by layer
+_NUMBERED = re.compile(r"(stage|block)_(?=\d+$)")  # one of several
 _OUTPUTS_FIRST = (3, 2, 0, 1)  # [time, frequency, in, out] -> [out, in, time, frequency]
 _INPUTS_FIRST = (2, 3, 0, 1)  # of transposed convolutions
 
@@ -90,7 +93,7 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
 def _parts(path: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Names and values of the tensors that a parameter becomes, in JAX's layout."""
     names = {"shortcut_layer": None, "kernel": "weight", "scale": "weight"}
-    words = (names.get(word, word.replace("stage_", "stages.")) for word in path.split("/"))
+    words = (names.get(word, _NUMBERED.sub(r"\1s.", word)) for word in path.split("/"))
     name = ".".join(filter(None, words))
     if not _is_stacked(path):
         yield name, array

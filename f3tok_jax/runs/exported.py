@@ -61,6 +61,8 @@ class Exported(lineage.Lineage):
         if self.parent:
             return self.parent.latents_fingerprint
         new = {"weights": self.fingerprint, "geometry": exported_config.geometry(self.written)}
+        if exported_config.is_semantic(self.written):
+            new["encoder"] = self.encoder_fingerprint  # of what its run did not train, too
         return self.trained_on.get(lineage.LATENTS) or fingerprint.digest_of(new)
 
     @property

@@ -16,6 +16,7 @@ from typing import Any
 import ml_collections
 
 from data_pipelines.records import json_object
+from f3tok_jax.runs import sound as sound_lib
 
 MODEL_TYPE = "f3_tokenizer"
 FORMAT = "f3tok export 3"  # another for other names, layouts or meanings
@@ -31,6 +32,8 @@ PARTS = {
 # What reads representations and answers. The language model is generation's where that is the same one,
 # and the head is the table where the language model has none of its own.
 ANSWERS = ("answer_projector", "answer_language_model", "answer_head")
+# Of the encoder that hears through a semantic encoder, whose tensors are those of up to three runs.
+_PIECES = ("acoustic", "acoustic_output", "output", "semantic_bottleneck", "semantic_encoder")
 # One more of a generation run that has trained an encoder of its own.
 _KNOWN = (*sum(PARTS.values(), ()), "generation_encoder", *ANSWERS)
 
@@ -42,7 +45,7 @@ _FILE_NAME = "config.json"
 # What a value must be: a range of whole numbers, other numbers, names, a type, or a section. Sizes beyond
 # these are mistakes, and their memory would be asked for before a weight is looked at.
 _ABOVE_0, _AT_LEAST_0, _AT_MOST_0, _NAMES = "above 0", "at least 0", "at most 0", "names"
-_SIZE, _LAYERS = range(1, 2**24), range(1, 2**12)
+_SIZE, _LAYERS, _FRAME = range(1, 2**24), range(1, 2**12), range(1, 2**13)
 _TRANSFORMER = {
     "num_layers": _LAYERS,
     **dict.fromkeys(("width", "hidden_width", "num_heads", "num_kv_heads"), _SIZE),
@@ -55,15 +58,36 @@ _MODEL = {
     "parts": _NAMES,
     "step": range(2**62),
     **dict.fromkeys(("latents_fingerprint", "encoder_fingerprint", "compute_dtype"), str),
-    **dict.fromkeys(("sampling_rate", "hop_length", "fold", "latent_dim"), _SIZE),
-    **dict.fromkeys(("strides", "encoder_channels", "decoder_channels"), list),
-    "compression": _ABOVE_0,
-    "decoder_lookahead": range(2**12),
+    **dict.fromkeys(("sampling_rate", "latent_dim"), _SIZE),
     "normalize": bool,
     "epsilon": _ABOVE_0,
     "gamma": _AT_LEAST_0,
     "level_db": _AT_MOST_0,
 }
+# Of an autoencoder that streams.
+_CAUSAL = {
+    **dict.fromkeys(("hop_length", "fold"), _SIZE),
+    **dict.fromkeys(("strides", "encoder_channels", "decoder_channels"), list),
+    "compression": _ABOVE_0,
+    "decoder_lookahead": range(2**12),
+}
+# Of one that hears through a semantic encoder, too: what the modules have as fields.
+SEMANTIC_AUTOENCODER = {
+    **dict.fromkeys(("frame_length", "num_mels", "patch_frames"), _FRAME),
+    **dict.fromkeys(("hop_length", "feature_dim", "bottleneck_dim"), _SIZE),
+    **dict.fromkeys(("mel_floor", "feature_rate"), _ABOVE_0),
+    "fusion": str,
+    **dict.fromkeys(("decoder_width", "decoder_hidden_width"), _SIZE),
+    "decoder_blocks": range(1, 2**8),
+    **dict.fromkeys(("decoder_frame_length", "decoder_hop_length"), _FRAME),
+}
+SEMANTIC_ENCODER = {
+    "num_layers": _LAYERS,
+    **dict.fromkeys(("width", "num_heads", "sample_rate", "hop_length", "max_patches"), _SIZE),
+    **dict.fromkeys(("frame_length", "num_mels", "patch_frames"), _FRAME),
+    "compute_dtype": str,
+}
+ORIGIN = "origin"  # whose weights that has, in words
 _SECTIONS = {
     "autoencoder": {},
     "representation": {
@@ -102,11 +126,12 @@ _ANSWERS = {
         "max_tokens": range(2, 2**20),
     }
 }
-# What decides, with its weights, which latents an encoder makes.
+# What decides, with its weights, which latents an encoder makes: of one that streams, and of the other.
 _OF_LATENTS = (
     *("sampling_rate", "hop_length", "fold", "strides", "encoder_channels"),
     *("compression", "latent_dim", "normalize", "epsilon"),
 )
+_OF_SEMANTIC_LATENTS = ("sampling_rate", "latent_dim", "normalize", "epsilon")
 # What config.json says of a bottleneck that is another than F3's, and the kind where it says nothing.
 _BOTTLENECK, _F3 = "bottleneck", "f3"
 # What losses alone read of a bottleneck, which no folder says: nothing is asked of latents in use.
@@ -115,6 +140,7 @@ _OF_LOSSES = {
     "sigma_vae": {"weight": 0.0},
     "soft_norm": {"weight": 0.0, "channels_weight": 0.0, "min_variance": 1e-4},
 }
+_SEMANTIC = sound_lib.SEMANTIC  # what it says of an autoencoder of that family
 _LATENT_RMS = "latent_rms"  # in its representation: of the latents, not of the encoder
 
 
@@ -151,6 +177,8 @@ def read(folder: str | os.PathLike) -> dict[str, Any]:
     if version != FORMAT:
         found.setdefault("level_db", 0.0)
     _check(found, _MODEL, path)
+    fields = SEMANTIC_AUTOENCODER | {"semantic_encoder": SEMANTIC_ENCODER | {ORIGIN: str}}
+    _check(found, {_SEMANTIC: fields} if is_semantic(found) else _CAUSAL, path)
     _check_bottleneck(found, path)
     parts = found["parts"]
     held = stages(found)
@@ -192,6 +220,25 @@ def _check_answers(found: Mapping[str, Any], held: Sequence[str], path: pathlib.
             f"{', '.join(wanted)}, or with none of {', '.join(ANSWERS)}, got the parts "
             f"{found['parts']!r:.200}: save it with all its parts"
         )
+
+
+def is_semantic(written: Mapping[str, Any]) -> bool:
+    """Whether the autoencoder of a folder hears through a semantic encoder, too."""
+    return written.get(_SEMANTIC) is not None
+
+
+def origin_of_semantic_encoder(written: Mapping[str, Any]) -> str:
+    """Whose weights the semantic encoder of such a folder has, in words."""
+    return written[_SEMANTIC]["semantic_encoder"][ORIGIN]
+
+
+def pieces(written: Mapping[str, Any]) -> list[str]:
+    """How the names of tensors begin, up to a dot, that belong together: the parts, or what they are of."""
+    encoder, found = PARTS["autoencoder"][0], []
+    for part in written["parts"]:
+        is_several = part == encoder and is_semantic(written)
+        found += [f"{part}.{piece}" for piece in _PIECES] if is_several else [part]
+    return found
 
 
 def answers(written: Mapping[str, Any]) -> bool:
@@ -255,22 +302,56 @@ def config_of(written: Mapping[str, Any], stage: str) -> ml_collections.ConfigDi
 
 
 def _autoencoder(written: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("hop_length", "fold", "compression", "latent_dim", "decoder_lookahead", "level_db")
-    model = {name: written[name] for name in (*names, "compute_dtype")} | {
-        "sample_rate": written["sampling_rate"],
+    found = _semantic(written) if is_semantic(written) else _causal(written)
+    names = ("latent_dim", "level_db", "compute_dtype")
+    found["model"] |= {name: written[name] for name in names}
+    found["model"]["sample_rate"] = written["sampling_rate"]
+    return found | {"bottleneck": _bottleneck(written)}
+
+
+def _causal(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of an autoencoder that streams, as far as it is of that kind alone."""
+    names = ("hop_length", "fold", "compression", "decoder_lookahead")
+    model = {name: written[name] for name in names} | {
         "frame_length": 2 * written["hop_length"],
         "strides": tuple(map(tuple, written["strides"])),
         "encoder_channels": tuple(written["encoder_channels"]),
         "decoder_channels": tuple(written["decoder_channels"]),
         "upsampling": "auto",  # of the formulations of one function
     }
+    return {"model": model}
+
+
+def _semantic(written: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of one that hears through a semantic encoder: its frozen models lie in the folder, and
+    are named as recipes."""
+    fields = written[_SEMANTIC]
+    encoder = {name: fields["semantic_encoder"][name] for name in SEMANTIC_ENCODER}
+    nowhere = {"workdir": "", "step": 0}
+    found = {
+        "family": sound_lib.SEMANTIC,
+        "model": {name: fields[name] for name in SEMANTIC_AUTOENCODER},
+        "semantic_encoder": {
+            **nowhere,
+            "folder": "",
+            "recipe": {"model": encoder},
+            "compute_dtype": encoder["compute_dtype"],
+        },
+    }
+    if fields["fusion"] == "latents":
+        sizes = {"hidden_dim": fields["bottleneck_dim"], "latent_dim": written["latent_dim"]}
+        found["semantic_bottleneck"] = {**nowhere, "recipe": {"model": sizes}}
+    return found
+
+
+def _bottleneck(written: Mapping[str, Any]) -> dict[str, Any]:
     bottleneck = {name: written[name] for name in ("normalize", "gamma", "epsilon")}
     bottleneck |= {"kind": _kind(written), "perturb": written["gamma"] > 0}
     if (kind := bottleneck["kind"]) != _F3:
         bottleneck[kind] = _OF_LOSSES[kind] | {
             name: written[_BOTTLENECK][name] for name in NOISE[kind]
         }
-    return {"model": model, "bottleneck": bottleneck}
+    return bottleneck
 
 
 def _kind(written: Mapping[str, Any]) -> str:
@@ -314,8 +395,16 @@ def latent_rms(written: Mapping[str, Any]) -> float:
 
 def geometry(written: Mapping[str, Any]) -> str:
     """What decides beside its weights which latents an encoder makes, as JSON."""
+    names, more = _OF_LATENTS, {}
+    if is_semantic(written):
+        fields, names = written[_SEMANTIC], _OF_SEMANTIC_LATENTS
+        more = {name: fields[name] for name in SEMANTIC_AUTOENCODER if name[:7] != "decoder"}
+        encoder = fields["semantic_encoder"]
+        more["semantic_encoder"] = [
+            encoder[name] for name in SEMANTIC_ENCODER if name != "compute_dtype"
+        ]
     # A level only where there is one: what was written without has the fingerprints that it had.
-    names = (*_OF_LATENTS, "level_db") if written["level_db"] else _OF_LATENTS
+    names = (*names, "level_db") if written["level_db"] else names
     # So, too, another bottleneck than F3's.
     kind = {} if _kind(written) == _F3 else {_BOTTLENECK: _kind(written)}
-    return json.dumps({name: written[name] for name in names} | kind)
+    return json.dumps({name: written[name] for name in names} | kind | more)

@@ -291,10 +291,11 @@ class Lineage:
 
     @functools.cached_property
     def encoder_fingerprint(self) -> str:
-        """Of the averaged weights of an autoencoder's encoder."""
-        prefix = "ema_params/generator/encoder/"
+        """Of the averaged weights that make an autoencoder's latents: all but its decoder's."""
+        prefix, decoder = "ema_params/", "ema_params/generator/decoder/"
+        own = {path: value for path, value in self.prints.items() if path.startswith(prefix)}
         return fingerprint.digest_of(
-            {path: value for path, value in self.prints.items() if path.startswith(prefix)}
+            {path: value for path, value in own.items() if not path.startswith(decoder)}
         )
 
     @functools.cached_property

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from f3tok_jax.exporting import parts
-from f3tok_jax.models import autoencoder as autoencoder_lib
 from f3tok_jax.models import generator as generator_lib
 from f3tok_jax.models import language_model
 from f3tok_jax.models import projector
 from f3tok_jax.models import sampler as sampler_lib
+from f3tok_jax.pretrained import autoencoder as pretrained_autoencoder
 from f3tok_jax.pretrained import exported_language_model
 from f3tok_jax.pretrained import torch_weights
 from tests.support import tiny_models
@@ -39,11 +39,18 @@ def made(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]):
 
 
 def autoencoder_in_torch(
-    autoencoder: autoencoder_lib.Autoencoder, variables: Mapping[str, Any], **changes: Any
+    autoencoder: pretrained_autoencoder.Autoencoder, variables: Mapping[str, Any], **changes: Any
 ):
     """PyTorch, and an autoencoder; `changes` of its config.json."""
     config = parts.describe(autoencoder) | {"parts": ["encoder", "decoder"]} | changes
-    return made(config, torch_weights.tensors(variables["params"]))
+    return made(config, parts.autoencoder_tensors(autoencoder, variables["params"]))
+
+
+def check_close(found, expected) -> None:
+    """Raises AssertionError unless numbers differ by at most 1e-4 of their rms: sums in another order."""
+    expected = np.asarray(expected)
+    scale = np.sqrt(np.mean(np.square(expected)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * scale)
 
 
 def describe(latent_dim: int, encoder, latent_rms: float = 1.0):

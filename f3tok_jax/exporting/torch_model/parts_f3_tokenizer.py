@@ -15,7 +15,9 @@ from .configuration_f3_tokenizer import ANSWERS
 from .configuration_f3_tokenizer import F3TokConfig
 from .generation_f3_tokenizer import F3TokFlowHead
 from .generation_f3_tokenizer import F3TokProjector
+from .semantic_autoencoder_f3_tokenizer import F3TokFusedEncoder
 from .transformer_f3_tokenizer import F3TokRepresentationEncoder
+from .vocos_f3_tokenizer import F3TokVocosDecoder
 
 
 def makers(config: F3TokConfig) -> dict[str, Callable[[], nn.Module]]:
@@ -23,10 +25,11 @@ def makers(config: F3TokConfig) -> dict[str, Callable[[], nn.Module]]:
     encoder = functools.partial(
         F3TokRepresentationEncoder, config.latent_dim, config.representation
     )
-    found = {
-        "encoder": lambda: F3TokEncoder(config),
-        "decoder": lambda: F3TokDecoder(config),
-    }
+    is_semantic = bool(config.semantic_autoencoder)
+    hears, says = (
+        (F3TokFusedEncoder, F3TokVocosDecoder) if is_semantic else (F3TokEncoder, F3TokDecoder)
+    )
+    found = {"encoder": lambda: hears(config), "decoder": lambda: says(config)}
     if config.representation:
         found["representation_encoder"] = encoder
     if config.generation:

@@ -35,7 +35,10 @@ class F3TokXaresEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         scales = self.model.audio_scales(audio)  # Of the whole: pieces have levels of their own.
-        pieces = audio.split(_PIECE * self.sampling_rate, dim=-1)
+        length = _PIECE * self.sampling_rate
+        if not self.model.config.can_stream:
+            length = max(1, audio.shape[-1])
+        pieces = audio.split(length, dim=-1)
         found, latents, read = [], None, None
         for index, piece in enumerate(pieces, start=1):
             more = {"use_cache": index < len(pieces)}

@@ -24,7 +24,6 @@ from tests.support import tiny_models
 from tests.support import torch_models
 
 _KINDS = ("kl_vae", "sigma_vae", "soft_norm")
-_ATOL = 1e-4  # of latents over their rms, and of sound over its rms: sums in another order
 
 
 def _built(kind):
@@ -41,12 +40,6 @@ def _sound(*shape):
     return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def _close(found, expected):
-    expected = np.asarray(expected)
-    scale = np.sqrt(np.mean(np.square(expected)))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=_ATOL * scale)
-
-
 @pytest.mark.parametrize("kind", _KINDS)
 def test_latents_and_sound_in_pytorch_are_those_of_jax(kind):
     autoencoder, variables = _built(kind)
@@ -55,15 +48,15 @@ def test_latents_and_sound_in_pytorch_are_those_of_jax(kind):
     latents = autoencoder.apply(variables, waveform, method="waveform_to_latents")
     assert latents.shape == (2, 6, 8)
     encoded = model.encode(torch.from_numpy(waveform))
-    _close(encoded.latents, latents)
+    torch_models.check_close(encoded.latents, latents)
     sound = autoencoder.apply(variables, latents, method="latents_to_waveform")
-    _close(model.decode(encoded.latents).audio[:, 0].numpy(), sound)
+    torch_models.check_close(model.decode(encoded.latents).audio[:, 0].numpy(), sound)
     if kind != "kl_vae":
         assert encoded.latent_deviations is None
         return
     said = autoencoder.apply(variables, waveform, method="_encoded")[..., 8:]
     assert (np.abs(said) > 0.5).any() and (np.abs(said) < 0.5).any()
-    _close(encoded.latent_deviations, np.exp(0.5 * np.clip(said, -0.5, 0.5)))
+    torch_models.check_close(encoded.latent_deviations, np.exp(0.5 * np.clip(said, -0.5, 0.5)))
 
 
 @pytest.mark.parametrize("kind", _KINDS)
@@ -199,6 +192,8 @@ def test_stablehlo_and_onnx_give_the_same_latents(kind, tmp_path):
     waveform = _sound(2, 3 * autoencoder.samples_per_latent + 5)
     mask = np.ones(waveform.shape, bool)
     expected = autoencoder.apply(variables, waveform, method="waveform_to_latents")
-    _close(stablehlo_folder.load(tmp_path, "encode")(waveform, mask)[0], expected)
+    torch_models.check_close(stablehlo_folder.load(tmp_path, "encode")(waveform, mask)[0], expected)
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "encode.onnx")
-    _close(session.run(None, {"waveform": waveform, "waveform_mask": mask})[0], expected)
+    torch_models.check_close(
+        session.run(None, {"waveform": waveform, "waveform_mask": mask})[0], expected
+    )

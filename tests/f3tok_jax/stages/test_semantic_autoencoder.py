@@ -13,7 +13,6 @@ import soundfile
 
 from configs import semantic_autoencoder as recipe
 from f3tok_jax.devices import sharding
-from f3tok_jax.exporting import parts
 from f3tok_jax.inference import latent_shards
 from f3tok_jax.inference import model_folder
 from f3tok_jax.inference import tokenizer as tokenizer_lib
@@ -159,8 +158,6 @@ def test_files_are_coded_whole_and_streams_are_refused(trained, tmp_path):
         tokenizer.encode_stream([np.zeros((1, 640), np.float32)])
     with pytest.raises(ValueError, match="cannot stream"):
         tokenizer.decode_stream([latents.rows[0][None]])
-    with pytest.raises(ValueError, match="without a semantic encoder to be exported"):
-        parts.load(tokenizer.run)
 
 
 def test_shards_of_latents_are_those_of_whole_sounds(trained, root, tmp_path):
