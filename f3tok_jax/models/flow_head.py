@@ -121,11 +121,7 @@ class FlowHead(nn.Module):
     def time_token(self, time: jax.Array) -> jax.Array:
         """[n, width] of times [n] float32 in [0, 1]."""
         with jax.named_scope("flow_head"):
-            half = _TIME_FEATURES // 2
-            exponents = jnp.arange(half, dtype=jnp.float32) / half
-            angles = _TIME_SCALE * time[:, None] * (10_000.0**-exponents)[None]
-            features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-            return self.time_out(nn.silu(self.time_hidden(features)))
+            return self.time_out(nn.silu(self.time_hidden(time_features(time))))
 
     def flow(
         self, condition: jax.Array, time_token: jax.Array, noisy: jax.Array, history: jax.Array
@@ -191,6 +187,14 @@ class FlowHead(nn.Module):
             init=init or nn.initializers.lecun_normal(),
             use_bias=use_bias,
         )
+
+
+def time_features(time: jax.Array) -> jax.Array:
+    """Sinusoids [n, k] float32 of times [n] float32 in [0, 1]."""
+    half = _TIME_FEATURES // 2
+    exponents = jnp.arange(half, dtype=jnp.float32) / half
+    angles = _TIME_SCALE * time[:, None] * (10_000.0**-exponents)[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def log_survival(stop_logits: jax.Array) -> jax.Array:

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How noise becomes latents along a velocity: times, solvers, guidance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How noise is carried to a patch; part of a compiled program.
+    """How noise is carried to a patch, or to all of a sound; part of a compiled program.
 
     Attributes:
         num_steps: of the solver.
@@ -98,6 +99,12 @@ class Sampler:
         return bottleneck.normalize(x, epsilon=_EPSILON) if self.renormalize else x
 
 
+def make(fields: Mapping[str, Any], *, normalizes: bool) -> Sampler:
+    """The sampler of config.sampling; frames are brought to rms 1 only where the autoencoder
+    `normalizes` them: those that were of any mean and rms in training must stay so."""
+    return Sampler(**{**fields, "renormalize": fields["renormalize"] and normalizes})
+
+
 def guided(
     velocity: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     condition: jax.Array,
@@ -106,9 +113,9 @@ def guided(
     """A velocity under guidance: of (condition, time, x), both branches in one batch.
 
     Args:
-        velocity: (condition [n, w], time [n, ...], x [n, p, d]) -> [n, p, d], for any n that is a
+        velocity: (condition [n, ...], time [n, ...], x [n, p, d]) -> [n, p, d], for any n that is a
             multiple of the rows of `condition`.
-        condition: [n, w].
+        condition: [n, ...], of which zeros are none.
         guidance: w of u + w (c - u).
     """
 

@@ -79,10 +79,7 @@ class Model:
                 latent_dim=run.sound.latent_dim, patch=supervision.patch, **config.model
             ),
         )
-        sampling = dict(config.sampling)
-        # Frames that were of any mean and rms in training must stay so.
-        sampling["renormalize"] = config.sampling.renormalize and run.normalizes_latents
-        self.sampler = sampler_lib.Sampler(**sampling)
+        self.sampler = sampler_lib.make(config.sampling, normalizes=run.normalizes_latents)
 
     def text_tasks(self) -> tasks.TextTasks:
         """The text that the run was trained on, with its tokenizer.

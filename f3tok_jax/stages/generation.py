@@ -27,8 +27,6 @@ from f3tok_jax.training import stage
 from f3tok_jax.training import state as train_state
 from f3tok_jax.training import validation
 
-_NORM = "gradient_norm/{player}"
-
 
 def validate(config: ml_collections.ConfigDict) -> None:
     """Refuses shares, noises and weights that are none, and what has nothing to learn."""
@@ -76,7 +74,7 @@ def make_stage(
             stage.Watched(
                 metric="train/flow_loss", lever="lower config.optimizer.head.learning_rate"
             ),
-            *(optimizer.watched_norm(player, _NORM) for player in optimizers),
+            *(optimizer.watched_norm(player, generation_loss.NORM) for player in optimizers),
         ),
         signs=generation_loss.signs(config),
         best_metric="eval/flow_loss",
@@ -155,7 +153,7 @@ def train_step(
         metrics,
         optimizers=optimizers,
         ema_decay=config.optimizer.ema_decay,
-        norm_name=_NORM,
+        norm_name=generation_loss.NORM,
     )
 
 

@@ -22,7 +22,8 @@ from f3tok_jax.training import state as train_state
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, weight)
 
-_NUM_TIME_BINS = 4  # of the flow loss by time
+NORM = "gradient_norm/{player}"  # metric
+
 # What a collapse looks like, in many more steps in a row than a head needs to leave its fresh
 # weights, which predict a velocity of 0 and no end; chosen.
 _LEAST_VELOCITY, _STEPS_STILL = 0.05, 500
@@ -185,20 +186,8 @@ def _flow_loss(
     )
     drawn = flow_loss.draw(key, target)
     velocity = head.velocity(condition, drawn.time, drawn.noisy, history)
-    error = jnp.mean(jnp.square(velocity - drawn.velocity), axis=(1, 2))
-    error = jnp.where(mask, error, 0.0)
-    weight = jnp.sum(mask, dtype=jnp.float32)
-    speed = jnp.where(mask, jnp.mean(jnp.square(velocity), axis=(1, 2)), 0.0)
-    metrics = {
-        "flow_loss": (jnp.sum(error), weight),
-        "velocity_mean_square": (jnp.sum(speed), weight),
-    }
-    bins = jnp.minimum((drawn.time * _NUM_TIME_BINS).astype(jnp.int32), _NUM_TIME_BINS - 1)
-    for index in range(_NUM_TIME_BINS):
-        inside, name = mask & (bins == index), f"flow_loss/t{index / _NUM_TIME_BINS:g}"
-        total = jnp.sum(jnp.where(inside, error, 0.0))
-        metrics[name] = total, jnp.sum(inside, dtype=jnp.float32)
-    return jnp.sum(error) / (draws * totals["patches"]), metrics
+    error, metrics = flow_loss.measure(velocity, drawn, mask)
+    return error / (draws * totals["patches"]), metrics
 
 
 def _stop_loss(
@@ -266,19 +255,24 @@ def batch_totals(batch: stage.Batch, model: pretrained_generation.Model) -> dict
 
 def signs(config: ml_collections.ConfigDict) -> tuple[stage.Sign, ...]:
     """What the metrics of `total_loss` look like when the head has collapsed."""
-    still = stage.Sign(metrics=("train/velocity_rms",), shows=_stands_still, steps=_STEPS_STILL)
+    still = stands_still("flow head", pretrained_generation.HEAD)
     endless = stage.Sign(metrics=("train/stop_missed",), shows=_never_ends, steps=_STEPS_ENDLESS)
     return (still, endless) if config.flow.stop_weight else (still,)
 
 
-def _stands_still(velocity_rms: float) -> str:
-    if velocity_rms > _LEAST_VELOCITY:
-        return ""
-    return (
-        f"the flow head predicts a velocity of {velocity_rms:.2g} where noise alone has 1: it has "
-        "collapsed; raise config.optimizer.head.learning_rate, or lower it where gradient_norm is "
-        "large, and look at gradient_norm/head"
-    )
+def stands_still(model: str, player: str) -> stage.Sign:
+    """Of a model, as a user calls it, that predicts no velocity."""
+
+    def shows(velocity_rms: float) -> str:
+        if velocity_rms > _LEAST_VELOCITY:
+            return ""
+        return (
+            f"the {model} predicts a velocity of {velocity_rms:.2g} where noise alone has 1: it has "
+            f"collapsed; raise config.optimizer.{player}.learning_rate, or lower it where "
+            f"gradient_norm is large, and look at {NORM.format(player=player)}"
+        )
+
+    return stage.Sign(metrics=("train/velocity_rms",), shows=shows, steps=_STEPS_STILL)
 
 
 def _never_ends(missed: float) -> str:

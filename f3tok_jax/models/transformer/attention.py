@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""Grouped-query attention: whole sequences, plain or by kernels for TPUs, and from a cache.
+"""Grouped-query attention: whole sequences, plain or by kernels for TPUs, from a cache, and across.
 
 Heads stand before positions, [b, h, t, d]: that is how the kernel tiles, and a product that writes
 them so costs a TPU nothing, while changing places afterwards does.
@@ -159,6 +159,22 @@ def attend_cached(
     old, new = _softmax([_scores(query, cached_key, seen), _scores(query, key, seen_now)])
     summed = _weighted_sum(old, cached_value, query.dtype)
     return summed + _weighted_sum(new, value, query.dtype)
+
+
+def attend_across(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+    """Attends from one sequence to all of another.
+
+    Args:
+        query: [b, h, t, d].
+        key: [b, g, s, d], of the other one.
+        value: [b, g, s, d], likewise.
+        mask: [b, s] bool, what of it is seen. Where nothing is, all of it is, evenly.
+
+    Returns:
+        [b, h, t, d] in the query's dtype; softmax in float32.
+    """
+    (weights,) = _softmax([_scores(query, key, mask[:, None])])
+    return _weighted_sum(weights, value, query.dtype)
 
 
 def seen(positions: jax.Array, key_positions: jax.Array, *, window: int) -> jax.Array:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The f3tok_jax authors
 # SPDX-License-Identifier: Apache-2.0
-"""The transformer of the language model, the representation and semantic encoders and the flow head.
+"""The transformer of all models: of language, of representations, of patches and of whole sounds.
 
 Logical axes of its parameters: layers, embed, heads, kv_heads, hidden; of its activations: batch,
 time, embed, heads, kv_heads, hidden.
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from f3tok_jax.models.transformer import attention as attention_lib
 from f3tok_jax.models.transformer import cache as cache_lib
+from f3tok_jax.models.transformer import conditioning
 from f3tok_jax.models.transformer import layers
 
 # "llama": RMSNorm, rotated queries and keys, SwiGLU. "vit": LayerNorm, GELU, biases everywhere; where
@@ -66,6 +67,7 @@ class _Fields(nn.Module):
     qkv_bias: bool = False  # biases of the projections before attention (Qwen2)
     attention: str = "causal"  # or "bidirectional"
     window: int = 0  # positions that attention spans, itself included; 0 for all
+    modulation_rank: int = 0  # of what a block adds to its modulation by a condition; 0 without one
     remat: str = "none"  # one of REMATS
     compute_dtype: str = "float32"
     attention_implementation: str = "auto"  # one of attention.IMPLEMENTATIONS
@@ -112,7 +114,12 @@ class Transformer(_Fields):
         self.final_norm = _norm(self)
 
     def __call__(
-        self, x: jax.Array, *, positions: jax.Array | None = None, segments: jax.Array | None = None
+        self,
+        x: jax.Array,
+        *,
+        positions: jax.Array | None = None,
+        segments: jax.Array | None = None,
+        condition: conditioning.Condition | None = None,
     ) -> jax.Array:
         """Runs over whole sequences.
 
@@ -122,14 +129,24 @@ class Transformer(_Fields):
                 only differences matter, so that packed segments need none.
             segments: [b, t] int32; a position attends to its own segment only. 0 is padding, whose
                 output means nothing.
+            condition: by which blocks are modulated, and what they attend to beside `x`; where there
+                is a modulation_rank.
 
         Returns:
             [b, t, width] in the compute dtype.
         """
         self._check_width(x)
+        if (condition is None) == bool(self.modulation_rank):
+            given = "none" if condition is None else "one"
+            wanted = f"a condition where there is a modulation_rank, got {given}"
+            raise ValueError(f"a transformer needs {wanted} with {self.modulation_rank}")
         if positions is None:
             positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
-        shared = {"rotation": self._rotation(positions), "segments": segments}
+        shared = {
+            "rotation": self._rotation(positions),
+            "segments": segments,
+            "condition": condition,
+        }
         x, _ = self.layers(self._enter(x), None, shared)
         return self.final_norm(x)
 
@@ -172,8 +189,9 @@ class Transformer(_Fields):
             was read, with one because of padding after it.
         """
         self._check_width(x)
-        if self.attention != "causal":
-            raise ValueError(f"a cache needs attention='causal', got {self.attention!r}")
+        if self.attention != "causal" or self.modulation_rank:
+            got = f"got {self.attention!r} and {self.modulation_rank}"
+            raise ValueError(f"a cache needs attention='causal' and modulation_rank=0, {got}")
         count = x.shape[1]
         if mask is None:
             mask = jnp.ones(x.shape[:2], jnp.bool_)
@@ -259,8 +277,9 @@ def check_shape(model) -> None:
     if model.head_dim % 2 or model.head_dim > _MAX_HEAD_DIM:
         limits = f"even and at most {_MAX_HEAD_DIM}"
         raise ValueError(f"transformer head_dim must be {limits}, got {model.head_dim}")
-    if model.window < 0:
-        raise ValueError(f"transformer window must be at least 0 (for all), got {model.window}")
+    for name, what in (("window", "for all"), ("modulation_rank", "without a condition")):
+        if (value := getattr(model, name, 0)) < 0:
+            raise ValueError(f"transformer {name} must be at least 0 ({what}), got {value}")
     for name, allowed in (
         ("block", BLOCKS),
         ("attention", ATTENTIONS),
@@ -301,17 +320,37 @@ def _num_pairs(model, length: float) -> float:
 
 
 class _Block(_Fields):
-    """Attention and feed-forward layer, each on the norm of what it is added to."""
+    """Attention and feed-forward layer, each on the norm of what it is added to; between them, where
+    there is a condition, attention to its context."""
 
     @nn.compact
     def __call__(self, x, memory, shared):
-        norm = _norm(self, name="attention_norm")
         attention = _Attention(**self.fields(), name="attention")
-        attended, memory = attention(_unfused(norm(x)), memory, shared)
-        x = layers.in_rows(x + attended, *_STREAM)
-        norm = _norm(self, name="feed_forward_norm")
-        x = x + _FeedForward(**self.fields(), name="feed_forward")(_unfused(norm(x)))
-        return layers.in_rows(x, *_STREAM), memory
+        feed_forward = _FeedForward(**self.fields(), name="feed_forward")
+        first, second = _norm(self, "attention_norm"), _norm(self, "feed_forward_norm")
+        if not self.modulation_rank:
+            attended, memory = attention(_unfused(first(x)), memory, shared)
+            x = layers.in_rows(x + attended, *_STREAM)
+            x = x + feed_forward(_unfused(second(x)))
+            return layers.in_rows(x, *_STREAM), memory
+        condition = shared["condition"]
+        own = conditioning.Modulation(
+            self.width, self.modulation_rank, self.compute_dtype, name="modulation"
+        )
+        of_attention, of_feed_forward = own(condition)
+        attended, memory = attention(_unfused(of_attention.of(first(x))), memory, shared)
+        x = layers.in_rows(x + of_attention.gated(attended, bounded=True), *_STREAM)
+        normed = _norm(self, "cross_attention_norm")(x)
+        x = layers.in_rows(x + self._across()(_unfused(normed), condition), *_STREAM)
+        made = feed_forward(_unfused(of_feed_forward.of(second(x))))
+        return layers.in_rows(x + of_feed_forward.gated(made), *_STREAM), memory
+
+    @nn.nowrap
+    def _across(self) -> conditioning.CrossAttention:
+        names = "width num_heads num_kv_heads head_dim qk_norm norm_epsilon compute_dtype".split()
+        own = {name: getattr(self, name) for name in names}
+        scale = _residual_scale(self.num_layers)
+        return conditioning.CrossAttention(init_scale=scale, **own, name="cross_attention")
 
 
 class _Attention(_Fields):
