@@ -22,6 +22,7 @@ from typing import Any
 
 from configs import autoencoder
 from configs import blocks
+from configs import diffusion_transformer
 from configs import generation
 from configs import language_model
 from configs import page
@@ -52,13 +53,14 @@ SCALED = {  # to seconds of sound per chip and step
     "generation:large": 320,
 }
 QUICK, SCALING, FULL = -1, -0.5, 0  # efforts: of all presets, of weak scaling, what training uses
-_ON_LATENTS = ("representation", "generation")
+_ON_LATENTS = ("representation", "generation", "diffusion_transformer")
 _RECIPES = {
     "autoencoder": autoencoder,
     "semantic_autoencoder": semantic_autoencoder,
     "language_model": language_model,
     "representation": representation,
     "generation": generation,
+    "diffusion_transformer": diffusion_transformer,
     "semantic_encoder": semantic_encoder,
     "semantic_bottleneck": semantic_bottleneck,
 }

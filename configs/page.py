@@ -19,6 +19,7 @@ import ml_collections
 
 from configs import autoencoder
 from configs import comments
+from configs import diffusion_transformer
 from configs import generation
 from configs import language_model
 from configs import representation
@@ -36,6 +37,7 @@ _RECIPES: Mapping[types.ModuleType, Sequence[str]] = {
     language_model: ("base", "small", "tiny"),
     representation: ("base", "large", "small", "tiny"),
     generation: ("base", "large", "small", "tiny"),
+    diffusion_transformer: ("base", "tiny"),
     semantic_encoder: ("base", "tiny"),
     semantic_bottleneck: ("base", "tiny"),
 }

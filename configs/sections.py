@@ -29,6 +29,33 @@ SMALL_LANGUAGE_MODEL = TINY_LANGUAGE_MODEL | dict(
 )
 
 
+def frozen_language_model(*, remat: str) -> ml_collections.ConfigDict:
+    """Returns config.language_model of a stage that reads one and never trains it."""
+    return ml_collections.ConfigDict(
+        dict(
+            folder="",  # Hugging Face folder of a qwen2, qwen3 or llama model, frozen [yours]
+            # Its config.json, where there is no folder: compile_check needs no weights. [Qwen3: 0.6B]
+            shape=dict(
+                model_type="qwen3",
+                hidden_size=1024,
+                intermediate_size=3072,
+                num_hidden_layers=28,
+                num_attention_heads=16,
+                num_key_value_heads=8,
+                head_dim=128,
+                vocab_size=151_936,
+                max_position_embeddings=40_960,
+                rms_norm_eps=1e-6,
+                rope_theta=1e6,
+                tie_word_embeddings=True,
+            ),
+            compute_dtype="bfloat16",  # of its weights and products; its loss is float32 [chosen]
+            # What the backward pass computes again: "none", "dots", "attention" or "block". [chosen]
+            remat=remat,
+        )
+    )
+
+
 def tasks() -> dict[str, float]:
     """Returns the weight of every task of data_pipelines.reading.tasks, 0 for those that are off."""
     # Transcripts bring most to speech, captions to all else. [chosen]

@@ -39,6 +39,10 @@ ALL: Mapping[str, Mapping[str, Sequence[tuple[str, int]]]] = {
         "base": [("v5e:4x4", 1), ("v5e:4x4", 2), ("v5p:2x2x1", 1)],
         "large": [("v5p:4x4x4", 1), ("v5p:4x4x4", 2)],
     },
+    "diffusion_transformer": {
+        "tiny": [("v5e:1x1", 1)],
+        "base": [("v5e:4x4", 1), ("v5p:4x4x4", 1)],
+    },
     "semantic_encoder": {
         "tiny": [("v5e:1x1", 1)],
         "base": [("v5e:2x2", 1), ("v5e:4x4", 1)],

@@ -31,6 +31,8 @@ ALL = {
     "Qwen3": "Qwen3-0.6B and Qwen3-4B, their published config.json",
     "VoxCPM": "github.com/OpenBMB/VoxCPM: flow head on a language model at the rates of F3",
     "LoSATok": "LoSATok, arXiv 2605.27840; numbers of github.com/wxyzd123/LoSATok",
+    "UniFlow-Audio": "numbers of github.com/wsntxxn/UniFlow-Audio, the generator by which LoSATok and "
+    "DashengTokenizer are measured",
     "Semantic-VAE": "numbers of github.com/ZhikangNiu/Semantic-VAE",
     "VibeVoice": "VibeVoice, arXiv 2508.19205; numbers of its acoustic tokenizer, "
     "github.com/vibevoice-community/VibeVoice",

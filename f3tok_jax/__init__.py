@@ -11,7 +11,7 @@ One word per thing:
     mel patch          all bands of so many mel spectra, what a semantic encoder hears at a time
     run                a trained folder: config, checkpoints, metrics
     stage              what a run trains: autoencoder, language_model, representation, generation,
-                       semantic_encoder, semantic_bottleneck
+                       diffusion_transformer, semantic_encoder, semantic_bottleneck
     F3Tokenizer        a run in use
     classifier         scores generated sound; learned from recordings
     discriminator      the autoencoder's adversary in training

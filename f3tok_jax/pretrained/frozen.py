@@ -17,13 +17,13 @@ from f3tok_jax.training import stage
 
 
 class FrozenModels:
-    """What a representation run is trained on: shapes at once, weights when they are asked for.
+    """What a run on latents is trained on: shapes at once, weights when they are asked for.
 
     Attributes:
-        run: the representation run, finished or about to begin.
+        run: whose own config names the models, finished or about to begin.
         sound: of its latents.
         autoencoder: module.
-        language_model: module, None without supervision.
+        language_model: module, None where the run reads none.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class FrozenModels:
         """Makes the modules.
 
         Args:
-            run: of the representation stage.
+            run: of the representation stage, or another one whose config has its sections.
             reads_latents: whether batches hold latents, so that the autoencoder is not needed.
             compute_dtype: of the language model.
             remat: likewise.
@@ -47,7 +47,7 @@ class FrozenModels:
             self._autoencoder_run or lineage.Lineage(config=run.config.autoencoder.recipe)
         )
         self.language_model = None
-        if run.config.supervision.weight:
+        if run.reads_language_model:
             fields = dict(compute_dtype=compute_dtype, remat=remat)
             section = run.config.language_model
             if section.folder:
@@ -152,10 +152,11 @@ class FrozenModels:
                 "config.autoencoder.workdir must name a run of the autoencoder stage, got ''"
             )
         if self.language_model is not None and not self.run.config.language_model.folder:
+            without = "; or set config.supervision.weight=0"
             raise ValueError(
                 "config.language_model.folder must name a Hugging Face folder of a "
-                f"{' or '.join(language_model_lib.MODEL_TYPES)} model, got ''; or set "
-                "config.supervision.weight=0"
+                f"{' or '.join(language_model_lib.MODEL_TYPES)} model, got ''"
+                f"{without if 'supervision' in self.run.config else ''}"
             )
 
 

@@ -24,7 +24,8 @@ from f3tok_jax.runs import saved_states
 from f3tok_jax.runs import sound as sound_lib
 
 ENCODER = "encoder"  # the representation stage's only player: its encoder, heads and projector
-LATENT_RMS = "latent_rms"  # among what a representation run has measured
+LATENT_RMS = "latent_rms"  # among what a run has measured that is trained on latents
+_MEASURE_LATENTS = ("representation", "diffusion_transformer")  # stages of such runs
 
 # In frozen.json of an autoencoder whose decoder alone was trained: the fingerprint that latents of its
 # encoder carry, and that of the encoder's weights.
@@ -321,21 +322,32 @@ class Lineage:
 
     @functools.cached_property
     def language_model_folder(self) -> str:
-        """Where the frozen language model can be read that the run, or its parent, was supervised by.
+        """Where the frozen language model can be read that the run, or its parent, was trained with.
 
         "" for none. It is the one that the run was trained on, to the last bit; of one on a bucket,
         its copy on this host.
         """
-        if "supervision" in self.config:
+        if self._names_language_model:
             return language_model_folder.local(self._language_model)
         parent = self.parents.get("representation")
         return parent.language_model_folder if parent else ""
+
+    @property
+    def _names_language_model(self) -> bool:
+        """Whether it is the run's own config that says where that is."""
+        return "folder" in self.config.get("language_model", {})
+
+    @property
+    def reads_language_model(self) -> bool:
+        """Whether the run's own config asks for a frozen language model, wherever that is."""
+        is_left_out = "supervision" in self.config and not self.config.supervision.weight
+        return self._names_language_model and not is_left_out
 
     @functools.cached_property
     def _language_model(self) -> str:
         """Where the run's own frozen language model lies; "" for none."""
         folder = self.config.language_model.folder
-        if not folder or not self.config.supervision.weight:
+        if not folder or not self.reads_language_model:
             return ""
         fits = functools.partial(
             language_model_folder.find_kept,
@@ -421,11 +433,11 @@ class Lineage:
 
     @functools.cached_property
     def latent_rms(self) -> float:
-        """By which latents are divided before anything reads them: as its representation run has
-        measured them, 1 where they have that by themselves."""
+        """By which latents are divided before anything reads them: as it, or its representation run,
+        has measured them, 1 where they have that by themselves."""
         if self.normalizes_latents:
             return 1.0
-        run = self if self.stage == "representation" else self.ancestor("representation")
+        run = self if self.stage in _MEASURE_LATENTS else self.ancestor("representation")
         if run is None or not run.workdir:
             return 1.0
         # Runs older than that number have heard latents as they are.
@@ -483,7 +495,7 @@ class Lineage:
     def named(self) -> dict[str, str]:
         """Name -> where it lies now, of each run, folder or file that the run itself builds on."""
         found = {name: parent.workdir for name, parent in self.parents.items()}
-        if "supervision" in self.config and self._language_model:
+        if self._names_language_model and self._language_model:
             found["language_model"] = self._language_model
         if self._names_weights:
             found["semantic_encoder"] = self.semantic_weights

@@ -28,20 +28,23 @@ def statistics(
     frozen: frozen_lib.FrozenModels,
     sums: Sums,
     finish: Callable[[Sequence[np.ndarray]], Mapping[str, Any]],
+    *,
+    num_frames: int,
 ) -> stage.Statistics:
-    """Statistics of config.rq.statistics_frames frames, or a few more, in whole examples.
+    """Statistics of so many frames, or a few more, in whole examples.
 
     Padding is among them.
 
     Args:
-        config: of a representation run.
+        config: of a run on latents.
         frozen: the models that it hears with.
         sums: that are added over examples.
         finish: as in stage.Statistics.
+        num_frames: at least.
     """
     spec = frozen.sound.batch_spec(config.data)
     return stage.Statistics(
-        num_examples=-(-config.rq.statistics_frames // config.data.crop_frames),
+        num_examples=-(-num_frames // config.data.crop_frames),
         example={
             name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in spec.items()
         },

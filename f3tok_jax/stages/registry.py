@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from f3tok_jax.stages import autoencoder
+from f3tok_jax.stages import diffusion_transformer
 from f3tok_jax.stages import generation
 from f3tok_jax.stages import language_model
 from f3tok_jax.stages import representation
@@ -16,6 +17,7 @@ from f3tok_jax.training import stage
 # In the order in which one builds on the other.
 _IN_ORDER = (
     *(autoencoder.STAGE, language_model.STAGE, representation.STAGE, generation.STAGE),
+    diffusion_transformer.STAGE,
     *(semantic_encoder.STAGE, semantic_bottleneck.STAGE),
 )
 STAGES: Mapping[str, stage.Definition] = {one.name: one for one in _IN_ORDER}

@@ -127,7 +127,8 @@ def _statistics(model: representation_loss.Model) -> stage.Statistics | None:
         measured = targets.finish(others) if targets else {}
         return measured | ({lineage.LATENT_RMS: first_examples.rms(energy)} if is_scaled else {})
 
-    return first_examples.statistics(model.config, frozen, sums, finish)
+    num_frames = model.config.rq.statistics_frames
+    return first_examples.statistics(model.config, frozen, sums, finish, num_frames=num_frames)
 
 
 def row_needs(num_frames: int, num_tokens: int, *, patch: int) -> dict[str, int]:

@@ -127,7 +127,7 @@ def of_latents(
     config: ml_collections.ConfigDict,
     run: lineage.Lineage,
     text: tasks.TextTasks | None,
-    rows: arrangement.Rows,
+    rows: arrangement.Rows | None,
     check: Callable[[], None],
 ) -> dict[str, Any]:
     """Fields of stage.Stage that stages on latents have alike.
@@ -136,7 +136,7 @@ def of_latents(
         config: of the stage.
         run: the run of it that is about to begin.
         text: what each record is asked.
-        rows: that examples share.
+        rows: that examples share; None where each has its own.
         check: as in `open_pipeline`.
     """
     sound, fingerprints = run.sound, run.frozen_fingerprints(language_model=True)
@@ -152,10 +152,10 @@ def of_latents(
     }
 
 
-def _bound(config: ml_collections.ConfigDict, rows: arrangement.Rows) -> suitability.Bound:
+def _bound(config: ml_collections.ConfigDict, rows: arrangement.Rows | None) -> suitability.Bound:
     """How much of a corpus may be lost, by the keys of a config that say so."""
     section = "supervision" if "supervision" in config else "text"
-    keys = {name: f"packing.{name}" for name in ("examples", *rows.room)}
+    keys = {name: f"packing.{name}" for name in (("examples", *rows.room) if rows else ())}
     keys |= {"max_lost": "data.max_lost", "crop_length": "data.crop_frames"}
     keys |= {"max_tokens": f"{section}.max_tokens"}
     names = {name: f"config.{key}" for name, key in keys.items()}

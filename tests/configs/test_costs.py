@@ -8,6 +8,7 @@ import pytest
 
 from configs import autoencoder
 from configs import costs
+from configs import diffusion_transformer
 from configs import generation
 from configs import language_model
 from configs import representation
@@ -19,7 +20,7 @@ from f3tok_jax.devices import slices as device_slices
 from f3tok_jax.runs import results
 
 _RECIPES = (
-    *(autoencoder, language_model, representation, generation),
+    *(autoencoder, language_model, representation, generation, diffusion_transformer),
     *(semantic_encoder, semantic_bottleneck, semantic_autoencoder),
 )
 
@@ -126,9 +127,9 @@ def test_every_row_has_its_command():
     rows = sum(len(targets) for presets in slices.ALL.values() for targets in presets.values())
     assert len({*said}) == len(said) == rows + 2 * len(costs.SCALED)
     assert len({line.split("--kept=")[1] for line in said}) == len(said)
+    of_latents = ("representation.py", "generation.py", "diffusion_transformer.py")
     assert all(
-        ("--config.data.latents=True" in line)
-        == ("representation.py" in line or "generation.py" in line)
+        ("--config.data.latents=True" in line) == any(name in line for name in of_latents)
         for line in said
     )
 

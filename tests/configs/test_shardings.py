@@ -18,7 +18,11 @@ from tests.support import shardings
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _GOLDEN = _ROOT / "tests" / "golden" / "shardings"
-_OF_LATENTS = ("representation", "generation")  # there is no run to make them of sound
+_OF_LATENTS = (
+    "representation",
+    "generation",
+    "diffusion_transformer",
+)  # there is no run to make them of sound
 
 
 _QUICK = (("language_model", "base"), ("representation", "base"), ("generation", "base"))

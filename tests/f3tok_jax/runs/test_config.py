@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from configs import autoencoder as recipe
+from configs import diffusion_transformer
 from configs import generation
 from configs import language_model
 from configs import representation
@@ -21,7 +22,7 @@ from tests.support import seals
 
 _RECIPE = str(pathlib.Path(__file__).parents[3] / "configs" / "autoencoder.py")
 
-_LATER = (language_model, representation, generation)
+_LATER = (language_model, representation, generation, diffusion_transformer)
 _LATER_PRESETS = [
     (module.__name__.split(".")[-1], preset)
     for module in (*_LATER, semantic_encoder, semantic_bottleneck, semantic_autoencoder)

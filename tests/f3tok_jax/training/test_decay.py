@@ -37,6 +37,7 @@ _OF_PLAYERS = {  # what makes every player learn
     ]
     + [{"data.latents": True, "representation.train": "encoder", "language_model.train": "all"}],
     "language_model": [{}],
+    "diffusion_transformer": [{"data.latents": True}],
     "semantic_encoder": [{}],
     "semantic_bottleneck": [{}],
 }
