@@ -11,6 +11,8 @@ language_model  loss and perplexity of held-out texts, and how often it finds th
 representation  what the run writes down of speech, and its character and word error rates
 generation      sound from held-out texts beside the recordings; several values, with commas, of a
                 flag of the sampler give a row of the table each; --zero_shot: after prompts
+diffusion_transformer  by the same table, each sound as long as the recording of its text; the Frechet
+                distance needs --representation
 
 --stage=autoencoder and --stage=representation measure what a run of a later stage was trained on. A
 folder that f3tok_jax.export made, or "small", the model that comes with the package, is measured
@@ -56,10 +58,13 @@ def _parser() -> command.Parser:
     add("--stage", choices=model_folder.STAGES, help=text)
     add("--step", type=int, help="of the checkpoint; the newest whole one if absent")
     places.add_flag(add)
-    add = parser.add_argument_group("autoencoder, representation, generation").add_argument
+    add = parser.add_argument_group("all but language_model").add_argument
     text = "evenly spaced; 0 for all, of an autoencoder; default 200, of speech to transcribe 100"
     add("--num_examples", type=int, help=text)
-    add = parser.add_argument_group("autoencoder, generation").add_argument
+    add = parser.add_argument_group("diffusion_transformer").add_argument
+    text = "run on the same autoencoder, of whose representations the Frechet distance is"
+    add("--representation", type=command.path, metavar="RUN", help=text)
+    add = parser.add_argument_group("all that make sound").add_argument
     text = "examples of which sounds are written; default 4"
     add("--listen", "--num_listen", dest="num_listen", type=int, help=text)
     text = "published judges: all, none, or names with commas; default those that are installed"
@@ -76,7 +81,7 @@ def _parser() -> command.Parser:
     add("--visqol_examples", type=int, help=text)
     text = "dBFS of the peak with commas, -40 to 0 for example: at each the model hears every sound"
     add("--levels", type=command.values(float), metavar="DB", help=text)
-    add = parser.add_argument_group("generation").add_argument
+    add = parser.add_argument_group("generation, diffusion_transformer").add_argument
     text = "recordings that a classifier of generated sound is trained on"
     names = ("--classifier_shards", "--judge_shards")
     add(*names, dest="classifier_shards", type=command.path, metavar="DIR", help=text)

@@ -5,18 +5,37 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from data_pipelines.reading import sources
+from data_pipelines.reading import tasks
 from f3tok_jax.evaluation import examples as examples_lib
 from f3tok_jax.evaluation import zero_shot as zero_shot_lib
+from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.inference import generate
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 
 _LONGER = 2.0  # than the longest recording, generated sound may be
-_BATCH = 32  # examples at a time, at most
+BATCH = 32  # examples at a time, at most
+
+
+class Sayer(Protocol):
+    """A generator in use, of any kind: what is known of it before anything is said."""
+
+    codec: codec_lib.Codec
+    text: tasks.TextTasks
+
+
+class Speak(Protocol):
+    """Makes latents of texts."""
+
+    def __call__(
+        self, change: dict[str, Any], *, seed: int, numbers: Sequence[int] | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Latents made of the texts, those of `numbers` alone where given, in these places; and
+        which ended by themselves, None where their lengths were given."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,22 +43,29 @@ class Asked:
     """Held-out recordings, and what is asked of a generator in their place.
 
     Attributes:
-        tokenizer: the run in use.
+        codec: the autoencoder in use.
         examples: the recordings with their texts.
         pairs: of each the prompt, too; empty without prompts.
         gains: [1] of each recording, as its autoencoder hears it.
         truth: latents [t, d] of each recording.
-        requests: what the generator is asked for, one for each.
-        max_patches: at which what does not end is cut.
+        max_seconds: at which what does not end is cut; the longest that is asked for.
+        gives_lengths: whether each is to be as long as its recording.
+        speak: the generator.
+        follow: seed -> latents of which each patch is made after the true ones before it; None for
+            a generator of whole sounds.
+        represent: latents to representations; None where nothing represents them.
     """
 
-    tokenizer: tokenizer_lib.F3Tokenizer
+    codec: codec_lib.Codec
     examples: Sequence[examples_lib.Example]
-    pairs: Sequence[zero_shot_lib.Pair]
+    pairs: Sequence[zero_shot_lib.Pair] = ()
     gains: Sequence[np.ndarray]
     truth: Sequence[np.ndarray]
-    requests: Sequence[generate.Request]
-    max_patches: int
+    max_seconds: float
+    gives_lengths: bool = False
+    speak: Speak
+    follow: Callable[[int], list[np.ndarray]] | None = None
+    represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]] | None = None
 
     @property
     def recordings(self) -> list[np.ndarray]:
@@ -49,40 +75,15 @@ class Asked:
     def prompts(self) -> list[np.ndarray]:
         return [pair.prompt.waveform for pair in self.pairs]
 
-    @property
-    def max_seconds(self) -> float:
-        return self.max_patches / self.tokenizer.text_to_sound.patches_per_second
-
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Latents of sounds that are as long as these at most, or as what is generated."""
-        return _encode(self.tokenizer, self.recordings, waveforms)
-
-    def represent(self, latents: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return self.tokenizer.representer.represent(latents, batch_size=_size(self.examples))
+        return encode(self.codec, self.recordings, waveforms)
 
     def decode(
         self, latents: Sequence[np.ndarray], gains: Sequence[np.ndarray] | None = None
     ) -> list[np.ndarray]:
         """Their sound: at the recordings' level with `gains`, at the model's without."""
-        return self.tokenizer.codec.decode(latents, gains=gains, batch_size=_size(latents))
-
-    def follow(self, seed: int) -> list[np.ndarray]:
-        """Latents of which each patch is made after the true ones before it."""
-        generator = self.tokenizer.text_to_sound
-        return generator.follow(self.requests, self.truth, seed=seed, batch_size=_BATCH)
-
-    def speak(
-        self, change: dict[str, Any], *, seed: int, numbers: Sequence[int] | None = None
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Latents made of the texts, those of `numbers` alone where given, and which ended by themselves."""
-        wanted = range(len(self.requests)) if numbers is None else numbers
-        return self.tokenizer.text_to_sound.generate(
-            [self.requests[number] for number in wanted],
-            seed=seed,
-            sampler=change,
-            max_patches=self.max_patches,
-            batch_size=_BATCH,
-        )
+        return self.codec.decode(latents, gains=gains, batch_size=_size(latents))
 
 
 def ask(
@@ -117,7 +118,7 @@ def ask(
     else:
         examples = read_examples(shards, generator, **options)
     recordings = [example.waveform for example in examples]
-    heard = functools.partial(_encode, tokenizer, recordings)
+    heard = functools.partial(encode, codec, recordings)
     requests = _requests(generator, examples, pairs, heard)
     patch_samples = generator.generator.patch * codec.autoencoder.samples_per_latent
     max_patches = int(_LONGER * -(-max(map(len, recordings)) // patch_samples))
@@ -126,29 +127,47 @@ def ask(
         seconds = max_patches / generator.patches_per_second
         max_patches = generator.patches_for(longest, seconds, say=say)
     gains = codec.gains(recordings)
+    truth = heard(recordings, gains=gains)
+
+    def speak(change, *, seed, numbers=None):
+        wanted = range(len(requests)) if numbers is None else numbers
+        options = dict(max_patches=max_patches, batch_size=BATCH, seed=seed, sampler=change)
+        return generator.generate([requests[number] for number in wanted], **options)
+
+    def represent(latents):
+        return tokenizer.representer.represent(latents, batch_size=_size(examples))
+
     return Asked(
-        tokenizer=tokenizer,
+        codec=codec,
         examples=examples,
         pairs=pairs,
         gains=gains,
-        truth=heard(recordings, gains=gains),
-        requests=requests,
-        max_patches=max_patches,
+        truth=truth,
+        max_seconds=max_patches / generator.patches_per_second,
+        speak=speak,
+        follow=lambda seed: generator.follow(requests, truth, seed=seed, batch_size=BATCH),
+        represent=represent,
     )
 
 
-def _encode(tokenizer, recordings, waveforms, **options) -> list[np.ndarray]:
+def encode(
+    codec: codec_lib.Codec,
+    recordings: Sequence[np.ndarray],
+    waveforms: Sequence[np.ndarray],
+    **options: Any,
+) -> list[np.ndarray]:
+    """Latents of sounds that are as long as recordings at most, or as what is generated."""
     longest = int(_LONGER * max(map(len, recordings)))
     size = _size(recordings)
-    return tokenizer.codec.encode(waveforms, batch_size=size, expected=longest, **options)
+    return codec.encode(waveforms, batch_size=size, expected=longest, **options)
 
 
 def _size(rows: Sequence[Any]) -> int:
-    return min(_BATCH, len(rows))
+    return min(BATCH, len(rows))
 
 
 def read_examples(
-    shards: str, generator: generate.TextToSound, *, num_examples: int, label: str
+    shards: str, generator: Sayer, *, num_examples: int, label: str
 ) -> list[examples_lib.Example]:
     """Recordings with a text that the run can say, evenly spaced over a set.
 
@@ -171,9 +190,7 @@ def read_examples(
     return examples
 
 
-def _text_of(
-    source: Any, generator: generate.TextToSound, label: str
-) -> Callable[[Any], tuple[str, str] | None]:
+def _text_of(source: Any, generator: Sayer, label: str) -> Callable[[Any], tuple[str, str] | None]:
     """Record -> the task of the greatest weight that it can answer, and its first text."""
     weights = generator.text.weights
 

@@ -21,6 +21,9 @@ from f3tok_jax.evaluation.judges import panel
 from f3tok_jax.inference import tokenizer as tokenizer_lib
 from f3tok_jax.runs import results as results_lib
 
+# Name of a figure -> waveforms to how much of the texts or labels is heard in them.
+Recognized = dict[str, Callable[[Sequence[np.ndarray]], float]]
+
 
 def evaluate(
     workdir: str,
@@ -71,22 +74,73 @@ def evaluate(
     Raises:
         ValueError: if the run, the data or the numbers do not fit together.
     """
-    if bool(classifier_shards) != bool(classifier_label):
-        raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
+    check_classifier(classifier_shards, classifier_label)
     if text_sensitivity and zero_shot:
         raise ValueError("--text_sensitivity is of texts without prompts, got --zero_shot, too")
     judges.found()
     tokenizer = tokenizer_lib.F3Tokenizer.from_pretrained(workdir, step, moved=moved, say=say)
     options = dict(num_examples=num_examples, label=classifier_label, zero_shot=zero_shot)
     asked = asked_lib.ask(tokenizer, shards, **options, say=say)
-    recognized = _recognized(
-        asked, classifier_shards, classifier_label, transcribe=transcribe, say=say
+    recognized = learn_classifier(asked, classifier_shards, classifier_label, say=say)
+    if transcribe:
+        rate = functools.partial(_character_error_rate, asked, tokenizer)
+        recognized["character_error_rate"] = rate
+    found = measure(
+        asked,
+        output,
+        recognized=recognized,
+        text_sensitivity=text_sensitivity,
+        changes=changes,
+        seed=seed,
+        num_listen=num_listen,
+        judges=judges,
+        say=say,
     )
-    rate = tokenizer.codec.sample_rate
+    results = results_lib.Generation(
+        workdir=str(workdir),
+        step=tokenizer.text_to_sound.step,
+        shards=shards,
+        classifier=results_lib.ClassifierSource(shards=classifier_shards, label=classifier_label),
+        sampler=dataclasses.asdict(tokenizer.text_to_sound.sampler),
+        zero_shot=zero_shot_lib.told(asked.pairs, recognized) if asked.pairs else None,
+        **found,
+    )
+    results_lib.write(output, results)
+    return results
+
+
+def measure(
+    asked: asked_lib.Asked,
+    output: pathlib.Path,
+    *,
+    recognized: Recognized,
+    text_sensitivity: bool,
+    changes: Sequence[dict[str, Any]],
+    seed: int,
+    num_listen: int,
+    judges: panel.Choice,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Has the generator say all that is asked and measures it; writes sounds beside `output`.
+
+    Args:
+        asked: of the generator.
+        recognized: what is measured of every row.
+        text_sensitivity: as in `evaluate`, and all that follow.
+        changes: likewise.
+        seed: likewise.
+        num_listen: likewise.
+        judges: likewise.
+        say: likewise.
+
+    Returns:
+        The fields of results.Generation that are of any generator.
+    """
+    rate = asked.codec.sample_rate
     scores = generation_scores.GenerationScores(
         truth=asked.truth,
         represent=asked.represent,
-        seconds_per_latent=1 / tokenizer.codec.autoencoder.latent_rate,
+        seconds_per_latent=1 / asked.codec.autoencoder.latent_rate,
         recognition=recognized | _voices(asked),
     )
     sounds = sounds_folder.SoundsFolder(
@@ -104,52 +158,40 @@ def evaluate(
         if text_sensitivity and not made.is_of_recording:
             row = dataclasses.replace(row, **_sensitivity(asked, made, waveforms, seed=seed))
         rows.append(row)
-    results = results_lib.Generation(
-        workdir=str(workdir),
-        step=tokenizer.text_to_sound.step,
-        shards=shards,
+    return dict(
         num_examples=len(asked.examples),
-        classifier=results_lib.ClassifierSource(shards=classifier_shards, label=classifier_label),
-        sampler=dataclasses.asdict(tokenizer.text_to_sound.sampler),
         max_seconds=asked.max_seconds,
-        rows=[*rows, *_strangers(asked)],
+        gives_lengths=asked.gives_lengths,
+        rows=tuple([*rows, *_strangers(asked)]),
         texts={example.key: example.text for example in asked.examples},
-        zero_shot=zero_shot_lib.told(asked.pairs, recognized) if asked.pairs else None,
         judged=jury.close({row.name: row.title for row in rows}),
         sounds=sounds.close(),
     )
-    results_lib.write(output, results)
-    return results
 
 
-def _recognized(
-    asked: asked_lib.Asked,
-    classifier_shards: str,
-    label: str,
-    *,
-    transcribe: bool,
-    say: Callable[[str], None],
-) -> dict[str, Callable[[Sequence[np.ndarray]], float]]:
-    """Name of a figure -> waveforms to how much of the texts or labels is heard in them."""
-    found: dict[str, Callable[[Sequence[np.ndarray]], float]] = {}
-    if label:
-        found["classifier_accuracy"] = recognition.LabelAccuracy.learn(
-            classifier_shards,
-            label,
-            [example.labels[label] for example in asked.examples],
-            sample_rate=asked.tokenizer.codec.sample_rate,
-            say=say,
-        )
-    if transcribe:
-        found["character_error_rate"] = functools.partial(_character_error_rate, asked)
-    return found
+def check_classifier(shards: str, label: str) -> None:
+    """Raises ValueError where there is one without the other."""
+    if bool(shards) != bool(label):
+        raise ValueError("--classifier_shards and --classifier_label go together, got one of them")
 
 
-def _voices(asked: asked_lib.Asked) -> dict[str, Callable[[Sequence[np.ndarray]], float]]:
+def learn_classifier(
+    asked: asked_lib.Asked, shards: str, label: str, *, say: Callable[[str], None]
+) -> Recognized:
+    """classifier_accuracy of a classifier that has learnt from recordings; {} without a label."""
+    if not label:
+        return {}
+    wanted = [example.labels[label] for example in asked.examples]
+    options = dict(sample_rate=asked.codec.sample_rate, say=say)
+    learn = recognition.LabelAccuracy.learn
+    return {"classifier_accuracy": learn(shards, label, wanted, **options)}
+
+
+def _voices(asked: asked_lib.Asked) -> Recognized:
     """Name of a figure -> how alike waveforms are to the prompts, in voice; {} without prompts."""
     if not asked.pairs:
         return {}
-    sample_rate = asked.tokenizer.codec.sample_rate
+    sample_rate = asked.codec.sample_rate
     similarity = zero_shot_lib.VoiceSimilarity(
         prompts=asked.prompts,
         recordings=asked.recordings,
@@ -166,9 +208,13 @@ def _strangers(asked: asked_lib.Asked) -> Iterator[results_lib.GeneratedRow]:
         yield results_lib.GeneratedRow(name="others", title=title, speaker_similarity=similarity)
 
 
-def _character_error_rate(asked: asked_lib.Asked, waveforms: Sequence[np.ndarray]) -> float:
+def _character_error_rate(
+    asked: asked_lib.Asked,
+    tokenizer: tokenizer_lib.F3Tokenizer,
+    waveforms: Sequence[np.ndarray],
+) -> float:
     """Of the project's own transcription: it knows the same autoencoder, no independent witness."""
-    answer = asked.tokenizer.transcriber.answer
+    answer = tokenizer.transcriber.answer
     heard = zip(asked.represent(asked.encode(waveforms)), asked.examples, strict=True)
     pairs = ((example.text, answer(row, task=example.task)) for row, example in heard)
     return error_rates.rate(error_rates.characters(*pair) for pair in pairs)
@@ -176,18 +222,17 @@ def _character_error_rate(asked: asked_lib.Asked, waveforms: Sequence[np.ndarray
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Made:
-    """A row of the table: which ended by themselves, if they could, and how it was sampled."""
+    """A row of the table: which ended by themselves, if they could, and how it was sampled.
+
+    What is of recordings has their levels; what is made of texts has the model's.
+    """
 
     name: str
     title: str
     latents: Sequence[np.ndarray]
+    is_of_recording: bool = True
     stopped: np.ndarray | None = None
     change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def is_of_recording(self) -> bool:
-        """Recordings have a level and a length; what is made of texts has the model's."""
-        return self.stopped is None
 
 
 def _made(
@@ -199,15 +244,15 @@ def _made(
 ) -> Iterator[_Made]:
     """The rows of the table, but for that of the recordings."""
     yield _Made(name="reconstruction", title="reconstruction", latents=asked.truth)
-    if not asked.pairs:
+    if asked.follow and not asked.pairs:
         title = "patches after true ones"
         yield _Made(name="after_true", title=title, latents=asked.follow(seed))
     for number, change in enumerate(changes):
         title = ", ".join(["generated", *(f"{name} {value}" for name, value in change.items())])
-        say(f"{title}: {len(asked.requests)} sounds")
+        say(f"{title}: {len(asked.examples)} sounds")
         latents, stopped = asked.speak(change, seed=seed)
-        name = f"generated_{number}"
-        yield _Made(name=name, title=title, latents=latents, stopped=stopped, change=change)
+        made = _Made(name=f"generated_{number}", title=title, latents=latents, change=change)
+        yield dataclasses.replace(made, stopped=stopped, is_of_recording=False)
 
 
 def _sensitivity(
@@ -223,9 +268,9 @@ def _sensitivity(
     return text_sensitivity_lib.measure(
         waveforms,
         again,
-        texts=[request.text for request in asked.requests],
+        texts=[example.text for example in asked.examples],
         seed=seed,
-        sample_rate=asked.tokenizer.codec.sample_rate,
+        sample_rate=asked.codec.sample_rate,
     )
 
 
@@ -242,13 +287,16 @@ def format_table(results: results_lib.Generation) -> str:
         "frechet_distance": "Frechet",
         "text_sensitivity": "text / noise",
     }
+    told = lambda name: any(getattr(row, name) is not None for row in results.rows)
+    columns = {name: head for name, head in columns.items() if told(name)}
     width = max(len(row.title) for row in results.rows)
     lines = [" " * width + "".join(f"{head:>15}" for head in columns.values())]
     for row in results.rows:
         found = [getattr(row, name) for name in columns]
         cells = [" " * 15 if value is None else f"{value:15.3f}" for value in found]
         lines.append(f"{row.title:{width}}" + "".join(cells))
-    lines.append(f"{results.num_examples} examples")
+    lengths = ", each as long as the recording of its text" if results.gives_lengths else ""
+    lines.append(f"{results.num_examples} examples{lengths}")
     if results.zero_shot:
         said = f"words: {results.zero_shot.words}; voices: {results.zero_shot.voices}"
         lines.append(f"each after a prompt of its speaker; {said}")

@@ -23,13 +23,13 @@ class GenerationScores:
 
     Attributes:
         truth: latents [t, d] of each recording.
-        represent: lists of latents to lists of representations [t, width].
+        represent: lists of latents to lists of representations [t, width]; None where nothing does.
         seconds_per_latent: of sound.
         recognition: name of a figure -> waveforms to that figure; see `recognition`.
     """
 
     truth: Sequence[np.ndarray]
-    represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    represent: Callable[[Sequence[np.ndarray]], list[np.ndarray]] | None
     seconds_per_latent: float
     recognition: Mapping[str, Callable[[Sequence[np.ndarray]], float]] = dataclasses.field(
         default_factory=dict
@@ -53,7 +53,7 @@ class GenerationScores:
             stopped: [n] bool, which ended by themselves; None where the length was given.
 
         Returns:
-            Those of `recognition`; frechet_distance of single representations; latents, see
+            Those of `recognition`; frechet_distance of single representations, if any; latents, see
             `latent_figures`; and of generated sound the shares never_stopped and stopped_at_once
             (within a quarter of the recording's length), seconds on average, and duration_error,
             the mean difference from the recording, seconds.
@@ -61,11 +61,12 @@ class GenerationScores:
         figures: dict[str, Any] = {
             figure: measure(waveforms) for figure, measure in self.recognition.items()
         }
-        found, wanted = (
-            distributions.moments_of(np.concatenate(self.represent(rows)))
-            for rows in (latents, self.truth)
-        )
-        figures["frechet_distance"] = distributions.frechet_distance(found, wanted)
+        if self.represent:
+            found, wanted = (
+                distributions.moments_of(np.concatenate(self.represent(rows)))
+                for rows in (latents, self.truth)
+            )
+            figures["frechet_distance"] = distributions.frechet_distance(found, wanted)
         figures["latents"] = latent_figures(latents, self.truth)
         if stopped is not None:
             lengths = np.array([len(row) for row in latents])

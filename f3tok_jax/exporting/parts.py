@@ -91,7 +91,7 @@ def load(run: lineage.Lineage, *, answers: bool = True, say: Say = print) -> Par
         say: where messages to the user go: which steps are damaged.
 
     Raises:
-        ValueError: where a run is of another version, or not the one that was trained on.
+        ValueError: where a run is of another version or stage, or not the one that was trained on.
         checkpoint.CheckpointError: where no checkpoint that may be used is whole.
     """
     if run.stage in _WITHIN:
@@ -103,6 +103,11 @@ def load(run: lineage.Lineage, *, answers: bool = True, say: Say = print) -> Par
     if run.stage == "autoencoder":
         return _autoencoder(run, say)
     represents = run if run.stage == "representation" else run.ancestor("representation")
+    if represents is None:
+        raise ValueError(
+            f"{run.workdir} must be a run of the autoencoder, representation, generation or "
+            f"language_model stage, of which there are exports, got stage {run.stage!r}"
+        )
     answers = answers and bool(represents.config.supervision.weight)
     run.check(language_model=run is not represents)
     if answers:

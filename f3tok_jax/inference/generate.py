@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.reading import tasks
 from f3tok_jax.inference import batched
 from f3tok_jax.inference import codec as codec_lib
 from f3tok_jax.models import flow_head
@@ -28,6 +29,8 @@ _ROOM = 64  # caches have room for a power of two of so many patches or more
 # Patches that caches have room for at first: longer sounds double it when they get there, so that
 # what is read for a patch grows with what has been said, and not with what might be.
 _FIRST_ROOM = 256
+
+_Asked = TypeVar("_Asked")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,8 +191,8 @@ class TextToSound:
             ValueError: where a text has characters that the tokenizer lacks or does not fit, or
                 text, prompt and sound are together longer than the language model's window.
         """
-        changed = self._sampler(sampler or {})
-        text, text_mask = self._text_rows(requests)
+        changed = changed_sampler(self.sampler, sampler or {}, normalizes=self._renormalizes)
+        text, text_mask = text_rows(self.text, requests)
         prompt, prompt_mask = self._prompt_rows(requests)
         total = prompt.shape[1] + max_patches
         if total > self.max_patches:
@@ -222,19 +225,6 @@ class TextToSound:
             counts = np.asarray(mask).sum(axis=1) * self.generator.patch
             yield [row[:count] for row, count in zip(latents, counts)]
 
-    def _sampler(self, changes: Mapping[str, Any]) -> sampler_lib.Sampler:
-        """The run's with what a call changes."""
-        if unknown := changes.keys() - vars(self.sampler).keys():
-            known = ", ".join(vars(self.sampler))
-            raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
-        changed = dataclasses.replace(self.sampler, **changes)
-        if changed.renormalize and not self._renormalizes:
-            raise ValueError(
-                "sampler must leave frames as they are for an autoencoder without the norm of "
-                "config.bottleneck, whose frames are of any scale, got renormalize=True"
-            )
-        return changed
-
     def generate(
         self,
         requests: Sequence[Request],
@@ -257,7 +247,7 @@ class TextToSound:
             Latents [t, latent_dim] of each request, and [n] bool: which stopped by themselves.
         """
         latents: list[np.ndarray] = []
-        for start, batch in _batches(requests, batch_size):
+        for start, batch in batches(requests, batch_size):
             number = start // len(batch)
             found = list(self.pieces(batch, max_patches=max_patches, seed=seed + number, **options))
             latents += [np.concatenate(parts) for parts in zip(*found)]
@@ -287,9 +277,9 @@ class TextToSound:
         patch = self.generator.patch
         length = patch * -(-max(len(row) for row in latents) // patch)
         made: list[np.ndarray] = []
-        for start, batch in _batches(requests, batch_size):
+        for start, batch in batches(requests, batch_size):
             true = [row / self._latent_rms for row in latents[start : start + len(batch)]]
-            text, text_mask = self._text_rows(batch)
+            text, text_mask = text_rows(self.text, batch)
             rows = self._follow(
                 self.weights,
                 *batched.padded(true, len(batch), length),
@@ -370,27 +360,6 @@ class TextToSound:
                 f"{self.trained_seconds - heard:.1f} s is longer than any example of training"
             )
 
-    def _text_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
-        limit = self.config.text.max_tokens
-        rows = np.zeros((len(requests), limit), np.int32)
-        mask = np.zeros((len(requests), limit), bool)
-        for row, request in enumerate(requests):
-            text = request.spoken
-            if not text and request.prompt is None:
-                raise ValueError("text must say something where there is no prompt, got ''")
-            if not text:
-                continue
-            self.text.instruction(request.task)
-            ids, start = self.text.tokens(request.task, text, key="of the request")
-            heard = self.text.decode(ids[start:]).strip()
-            if heard != text:
-                raise ValueError(
-                    f"text must be of characters that the tokenizer knows, got {text!r}, of which "
-                    f"it keeps {heard!r}"
-                )
-            rows[row, : len(ids)], mask[row, : len(ids)] = ids, True
-        return rows, mask
-
     def _prompt_rows(self, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
         """Patches [b, n, p, d] of the prompts and their mask, n a multiple of _ROOM or 0."""
         patch, latent_dim = self.generator.patch, self.codec.autoencoder.latent_dim
@@ -404,7 +373,59 @@ class TextToSound:
         return rows, np.arange(num)[None] < np.array(counts)[:, None]
 
 
-def _batches(requests: Sequence[Request], batch_size: int) -> Iterator[tuple[int, list[Request]]]:
+def text_rows(text: tasks.TextTasks, requests: Sequence[Request]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids [b, s] int32 of requests, and their mask [b, s] bool.
+
+    Raises:
+        ValueError: where a text has characters that the tokenizer lacks, does not fit, or is empty
+            without a prompt.
+    """
+    rows = np.zeros((len(requests), text.max_tokens), np.int32)
+    mask = np.zeros((len(requests), text.max_tokens), bool)
+    for row, request in enumerate(requests):
+        said = request.spoken
+        if not said and request.prompt is None:
+            raise ValueError("text must say something where there is no prompt, got ''")
+        if not said:
+            continue
+        text.instruction(request.task)
+        ids, start = text.tokens(request.task, said, key="of the request")
+        heard = text.decode(ids[start:]).strip()
+        if heard != said:
+            raise ValueError(
+                f"text must be of characters that the tokenizer knows, got {said!r}, of which it "
+                f"keeps {heard!r}"
+            )
+        rows[row, : len(ids)], mask[row, : len(ids)] = ids, True
+    return rows, mask
+
+
+def changed_sampler(
+    sampler: sampler_lib.Sampler, changes: Mapping[str, Any], *, normalizes: bool
+) -> sampler_lib.Sampler:
+    """A run's sampler with what a call changes.
+
+    Args:
+        sampler: of the run.
+        changes: name of a field -> its value.
+        normalizes: whether the autoencoder brings every frame to mean 0 and rms 1.
+
+    Raises:
+        ValueError: for another name, or a norm of frames that have none.
+    """
+    if unknown := changes.keys() - vars(sampler).keys():
+        known = ", ".join(vars(sampler))
+        raise ValueError(f"sampler must give {known}, or some of them, got {min(unknown)!r}")
+    found = dataclasses.replace(sampler, **changes)
+    if found.renormalize and not normalizes:
+        raise ValueError(
+            "sampler must leave frames as they are for an autoencoder without the norm of "
+            "config.bottleneck, whose frames are of any scale, got renormalize=True"
+        )
+    return found
+
+
+def batches(requests: Sequence[_Asked], batch_size: int) -> Iterator[tuple[int, list[_Asked]]]:
     """Where batches of one size start, and their requests; the last is filled with its first."""
     size = min(batch_size, len(requests))
     for start in range(0, len(requests), size):

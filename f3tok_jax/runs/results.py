@@ -189,6 +189,7 @@ class Generation:
     classifier: ClassifierSource = typed_json.named("judge")
     sampler: Mapping[str, Any]
     max_seconds: float
+    gives_lengths: bool = False  # each is as long as the recording of its text
     rows: tuple[GeneratedRow, ...]
     texts: Mapping[str, str]  # key -> text
     zero_shot: ZeroShot | None = None

@@ -245,7 +245,8 @@ def test_a_stage_that_nothing_measures_is_refused(tmp_path, capsys):
     arguments = [f"--workdir={tmp_path}", "--shards=DIR", f"--output={tmp_path / 'r.json'}"]
     assert evaluate.main(arguments) == 1
     said = capsys.readouterr().err
-    assert "autoencoder, language_model, representation, generation, got" in said
+    measured = "autoencoder, language_model, representation, generation, diffusion_transformer"
+    assert f"{measured}, got" in said
     assert f"{tmp_path} of the stage 'fifth': its losses on held-out data are in" in said
     assert said.count("\n") == 1
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of every stage that sound goes through, of random weights: small, and nothing is trained."""
 
+from collections.abc import Mapping
 import functools
 import pathlib
 from typing import Any
@@ -68,6 +69,25 @@ def write_chain(root: pathlib.Path, *more: str, **language_model: Any) -> dict[s
     )
     write(generation, folders["generation"])
     return folders
+
+
+def write_diffusion_transformer(chain: Mapping[str, str], workdir: str) -> str:
+    """Writes a run on the autoencoder and the language model of a chain, which transcribes; returns
+    where it lies."""
+    model = lineage.Lineage.read(chain["representation"]).named["language_model"]
+    config = config_lib.read(
+        f"{CONFIGS}/diffusion_transformer.py:tiny",
+        [
+            *SMALL,
+            f"--config.autoencoder.workdir={chain['autoencoder']}",
+            f"--config.language_model.folder={model}",
+            "--config.sampling.num_steps=2",
+            "--config.text.max_tokens=24",
+            *(f"--config.text.tasks.{name}=0.0" for name in _TASKS),
+        ],
+    )
+    write(config, workdir)
+    return workdir
 
 
 def read_whole(folder: str, **options) -> lineage.Lineage:

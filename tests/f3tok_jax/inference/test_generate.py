@@ -156,8 +156,8 @@ def test_long_lists_go_in_batches_of_one_size(generator, generated):
 
 def test_a_prompt_with_its_text_is_one_text_with_what_follows(generator):
     request = generator.request("eight", "digit", _prompt(3), "  one two ")
-    rows, mask = generator._text_rows([request])
-    whole, _ = generator._text_rows(_requests("one two eight"))
+    rows, mask = generate.text_rows(generator.text, [request])
+    whole, _ = generate.text_rows(generator.text, _requests("one two eight"))
     np.testing.assert_array_equal(rows, whole)
     ids, start = generator.text.tokens("digit", "one two eight", key="")
     assert rows[0, mask[0]].tolist() == ids
@@ -200,7 +200,7 @@ def test_rows_of_prompts_are_padded_to_a_common_length(generator):
 
 
 def test_text_is_written_as_in_training(generator):
-    rows, mask = generator._text_rows(_requests(" seven ", "", prompt=_prompt(1)))
+    rows, mask = generate.text_rows(generator.text, _requests(" seven ", "", prompt=_prompt(1)))
     ids, _ = generator.text.tokens("digit", "seven", key="")
     assert rows[0, : len(ids)].tolist() == ids and mask.sum(axis=1).tolist() == [len(ids), 0]
     assert rows.shape == mask.shape == (2, _MAX_TOKENS)
