@@ -57,6 +57,8 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
     config.autoencoder = _stage("autoencoder.py:" + ("base_16khz" if preset == "base" else preset))
     config.representation = _stage(f"representation.py:{preset}")
     config.generation = _stage(f"generation.py:{preset}")
+    # On the autoencoder alone: another generator beside the flow head.
+    config.diffusion_transformer = _stage(f"diffusion_transformer.py:{preset}")
     config.evaluation = ml_collections.ConfigDict(
         dict(
             num_examples=48,  # of held-out sound, of which reconstructions are scored
@@ -81,6 +83,7 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
         config.autoencoder.changes = ("num_steps=600",)
         config.representation.changes = ("num_steps=300",)
         config.generation.changes = ("num_steps=300",)
+        config.diffusion_transformer.changes = ("num_steps=300",)
     return config
 
 

@@ -6,8 +6,8 @@ r"""Compares autoencoders of many kinds: equal data, steps and seeds, equal meas
         --config.data.heldout=DIR/test --config.language_model.folder=MODEL --workdir=runs/comparison
 
 For every arm and seed an autoencoder is trained, behind the frozen models through which it hears, where
-there are any, which arms share; on its latents a representation encoder and a flow head. Each is an
-ordinary run of f3tok_jax.train below --workdir. Sound that none of them has heard is scored as it is and
+there are any, which arms share; on its latents a representation encoder, a flow head and a diffusion
+transformer. Each is an ordinary run of f3tok_jax.train below --workdir. Sound that none of them has heard is scored as it is and
 under noise on its latents, labels are read off latents and representations, and held-out texts are said.
 All of it is written to comparison.json and comparison.html in --workdir, means and standard deviations
 over the seeds; after each seed, too. The same command goes on where it was stopped, and does nothing

@@ -12,6 +12,7 @@ from typing import Any
 from data_pipelines.reading import mixture
 from f3tok_jax.comparing import measures
 from f3tok_jax.comparing import plan as plan_lib
+from f3tok_jax.evaluation import diffusion_transformer
 from f3tok_jax.evaluation import generation
 from f3tok_jax.evaluation import reconstruction
 from f3tok_jax.evaluation.judges import panel
@@ -38,7 +39,10 @@ def follow(
             encode(of, chain, say=say)
     heard = reconstruct(of, chain, say=say)
     known = probe(of, chain, say=say)
-    said = generate(of, chain, say=say)
+    said = {
+        "flow head": generate(of, chain, say=say),
+        "diffusion transformer": diffuse(of, chain, say=say),
+    }
     return [
         *measures.of_reconstruction(heard),
         *measures.of_probe(known),
@@ -86,15 +90,30 @@ def probe(
 def generate(
     of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
 ) -> results.Generation:
-    """Sound from the texts of held-out sound."""
-    asked = dict(
+    """Sound from the texts of held-out sound, by the flow head."""
+    measure = functools.partial(generation.evaluate, say=say)
+    return _once(chain.runs["generation"], "results", _texts(of), measure)
+
+
+def diffuse(
+    of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
+) -> results.Generation:
+    """The same by the diffusion transformer, in the representations of the same run."""
+    representation = chain.runs["representation"].workdir
+    measure = functools.partial(
+        diffusion_transformer.evaluate, representation=representation, say=say
+    )
+    return _once(chain.runs["diffusion_transformer"], "results", _texts(of), measure)
+
+
+def _texts(of: plan_lib.Comparison) -> dict[str, Any]:
+    """What every generator is asked."""
+    return dict(
         shards=of.config.data.heldout,
         num_examples=of.config.evaluation.num_texts,
         text_sensitivity=True,
         judges=panel.Choice(names=(panel.NONE,)),
     )
-    measure = functools.partial(generation.evaluate, say=say)
-    return _once(chain.runs["generation"], "results", asked, measure)
 
 
 def _once(

@@ -90,13 +90,17 @@ def of_probe(result: probe_results.Probe) -> Iterator[Figure]:
                 yield _figure("what features know", title, accuracy.linear.mean, better="higher")
 
 
-def of_generation(result: results.Generation) -> Iterator[Figure]:
-    """Of what is generated from texts by the run's own sampler."""
-    row = next(row for row in result.rows if row.name == _GENERATED_ROW)
+def of_generation(said: Mapping[str, results.Generation]) -> Iterator[Figure]:
+    """Of what generators, by name, make of texts by their own samplers, beside one another."""
+    rows = {
+        name: next(row for row in result.rows if row.name == _GENERATED_ROW)
+        for name, result in said.items()
+    }
     for field, (title, unit, better) in _GENERATED.items():
-        value = getattr(row, field)
-        if value is not None:
-            yield _figure("sound from text", title, value, unit, better)
+        for name, row in rows.items():
+            value = getattr(row, field)
+            if value is not None:
+                yield _figure("sound from text", f"{title}, {name}", value, unit, better)
 
 
 def _figure(group: str, title: str, value: float, unit: str = "", better: str = "") -> Figure:

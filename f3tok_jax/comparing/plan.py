@@ -15,7 +15,7 @@ from f3tok_jax.sweeping import plan as plan_lib
 from f3tok_jax.sweeping import space
 from f3tok_jax.sweeping import sweep_file
 
-STAGES = ("autoencoder", "representation", "generation")
+STAGES = ("autoencoder", "representation", "generation", "diffusion_transformer")
 FROZEN = ("semantic_encoder", "semantic_bottleneck")  # below autoencoders that hear through them
 ALIKE = ("num_steps", "data.", "loop.")  # what no arm may have otherwise
 
@@ -146,14 +146,16 @@ def chain(of: Comparison, autoencoder: plan_lib.Run, frozen: Mapping[str, plan_l
         f"data.train={mixed(of.config.data.train, latents)}",
         f"data.heldout={heldout(latents)}",
     ]
+    models = [
+        f"autoencoder.workdir={autoencoder.workdir}",
+        f"language_model.folder={of.config.language_model.folder}",
+    ]
     below = {
-        "representation": [
-            f"autoencoder.workdir={autoencoder.workdir}",
-            f"language_model.folder={of.config.language_model.folder}",
-        ],
+        "representation": models,
         "generation": [
             f"representation.workdir={of.place('representation', autoencoder.name)}",
         ],
+        "diffusion_transformer": models,
     }
     for stage, named in below.items():
         given = [f"--config.{change}" for change in (*sets, *named)]

@@ -11,6 +11,7 @@ import pytest
 from f3tok_jax import compare
 from f3tok_jax.comparing import comparison
 from f3tok_jax.comparing import plan
+from f3tok_jax.evaluation import diffusion_transformer
 from f3tok_jax.evaluation import generation
 from f3tok_jax.evaluation import reconstruction
 from f3tok_jax.inference import latent_shards
@@ -98,6 +99,7 @@ def done(monkeypatch):
         (reconstruction, "evaluate", _reconstruction),
         (probes, "probe", _probe),
         (generation, "evaluate", _generation),
+        (diffusion_transformer, "evaluate", _diffusion_transformer),
     ):
         monkeypatch.setattr(module, name, measured(make))
     return done
@@ -148,10 +150,15 @@ def _probe(workdir: str) -> probe_results.Probe:
     return probe_results.Probe(labels={"language": label}, **said)
 
 
-def _generation(workdir: str) -> results.Generation:
+def _diffusion_transformer(workdir: str) -> results.Generation:
+    return _generation(workdir, frechet_distance=3.0)
+
+
+def _generation(workdir: str, *, frechet_distance: float = 4.0) -> results.Generation:
+    made = dict(name="generated_0", title="generated", frechet_distance=frechet_distance)
     rows = (
         results.GeneratedRow(name="recording", title="recording", frechet_distance=0.0),
-        results.GeneratedRow(name="generated_0", title="generated", frechet_distance=4.0),
+        results.GeneratedRow(**made),
     )
     return results.Generation(
         num_examples=2,
@@ -166,7 +173,7 @@ def _generation(workdir: str) -> results.Generation:
 
 def test_every_arm_has_the_same_seeds_data_and_steps_and_its_own_latents(arguments, done, tmp_path):
     assert compare.main(arguments) == 0
-    stages = ("autoencoder", "representation", "generation")
+    stages = ("autoencoder", "representation", "generation", "diffusion_transformer")
     names = ("f3_0", "norm_only_0", "f3_1", "norm_only_1")
     assert done.trained == [f"{stage}/{name}" for name in names for stage in stages]
     configs = {
@@ -202,7 +209,9 @@ def test_figures_are_spread_over_seeds_and_stand_on_one_page(arguments, done, tm
     chip = figures[f"{cost}both at the peak of a v5e chip, by formula"]
     assert chip.mean == pytest.approx(2.97e9 / 197e12 * 1e6)
     assert figures["what features know/language, raw latents, mean"].mean == 0.5
-    assert figures["sound from text/Fréchet distance of representations"].mean == 4.0
+    distance = "sound from text/Fréchet distance of representations"
+    assert figures[f"{distance}, flow head"].mean == 4.0
+    assert figures[f"{distance}, diffusion transformer"].mean == 3.0
     assert not any("PCA" in name for name in figures)
     page = (tmp_path / "compared" / "comparison.html").read_text()
     assert "What was compared" in page and "<code>bottleneck.perturb=False</code>" in page
@@ -218,12 +227,12 @@ def test_what_was_stopped_goes_on_and_nothing_is_done_twice(arguments, done, tmp
     assert results.read(target).seeds == (0,)
     done.fails.clear()
     assert compare.main(arguments) == 0
-    assert len(done.trained) == len({*done.trained}) == 12
+    assert len(done.trained) == len({*done.trained}) == 16
     made = [(name, kind) for name, kind, _ in done.measured]
-    assert len(made) == len({*made}) == 12
+    assert len(made) == len({*made}) == 16
     table = target.read_bytes()
     assert compare.main(arguments) == 0
-    assert len(done.trained) == len(done.measured) == 12 and target.read_bytes() == table
+    assert len(done.trained) == len(done.measured) == 16 and target.read_bytes() == table
 
 
 def _of_rivals(arguments, *more):
@@ -242,7 +251,7 @@ def test_rivals_stand_on_frozen_runs_that_are_trained_once_for_each_seed(argumen
     assert compare.main(_of_rivals(arguments)) == 3
     done.fails.clear()
     assert compare.main(_of_rivals(arguments)) == 0
-    rest = ("autoencoder", "representation", "generation")
+    rest = ("autoencoder", "representation", "generation", "diffusion_transformer")
     assert done.trained == [
         *(f"{stage}/f3_3" for stage in rest),
         "semantic_encoder/shared_3",
@@ -316,7 +325,7 @@ def test_what_is_asked_otherwise_is_measured_anew(arguments, done):
     assert compare.main([*arguments, "--config.evaluation.num_examples=3"]) == 0
     assert [kind for _, kind, _ in done.measured] == ["_reconstruction"] * 4
     assert done.measured[0][2]["num_examples"] == 3
-    assert len(done.trained) == 12
+    assert len(done.trained) == 16
 
 
 @pytest.mark.parametrize(
