@@ -81,7 +81,9 @@ def _toy(*changes: str):
     return jax.jit(lambda batch: loss(batch, 1.0, key=jax.random.key(0))[1])
 
 
+@pytest.mark.slow
 def test_it_learns_and_ends_as_a_run_that_was_broken_off(folders, tmp_path):
+    """15 s of CPU."""
     workdir, config = str(tmp_path / "whole"), _config(folders)
     assert run_checks.train(config, workdir, devices=jax.devices()[:1]) == session.EXIT_DONE
     lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
@@ -95,7 +97,7 @@ def test_it_learns_and_ends_as_a_run_that_was_broken_off(folders, tmp_path):
     assert evaluated[-1] < evaluated[0]
     run = lineage.Lineage.read(workdir)
     assert not run.normalizes_latents and run.latent_rms == run.measured["latent_rms"] > 2.0
-    assert {*run.trained_on} == {"autoencoder", "language_model"}
+    assert {*run.trained_on} >= {"autoencoder", "language_model"}
     assert run.named == {name: folders[name] for name in ("autoencoder", "language_model")}
     run_checks.check_that_it_resumes_bit_equal(workdir, config, tmp_path / "resumed")
 
