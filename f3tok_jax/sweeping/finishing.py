@@ -14,10 +14,10 @@ class TrainingStopped(Exception):
     """A run ended before its last step; `code` is train's."""
 
     def __init__(self, workdir: str, record: job.Record):
-        super().__init__(
-            f"training in {workdir} ended with exit code {record.code} ({record.words}): mend that, "
-            "then run the same command again"
-        )
+        ended = f"ended with exit code {record.code} ({record.words}): mend that, then"
+        if record.code in job.LEFT:
+            ended = "was told to leave:"
+        super().__init__(f"training in {workdir} {ended} run the same command again")
         self.code = record.code
 
 

@@ -284,7 +284,7 @@ def test_a_run_that_stops_stops_the_program_with_its_code(
 ):
     monkeypatch.setattr(job, "start", lambda *_, **__: _ended(42))
     assert ablation.main(_arguments(overrides, shards, others, tmp_path)) == 42
-    assert "full_0 ended with exit code 42" in capsys.readouterr().err
+    assert "full_0 was told to leave: run the same command again" in capsys.readouterr().err
 
 
 def _arguments(overrides, shards, others, tmp_path) -> list[str]:
