@@ -275,6 +275,7 @@ def test_generated_sound_is_measured(run, folders, tmp_path, capsys):
     assert all((tmp_path / path).is_file() for path in files.values())
 
 
+@pytest.mark.slow  # evaluation/test_zero_shot.py stands for it
 def test_speech_after_prompts_is_measured(run, folders, tmp_path, capsys, monkeypatch):
     output = tmp_path / "results.json"
     arguments = [f"--workdir={run}", f"--shards={folders['shards']}", f"--output={output}"]

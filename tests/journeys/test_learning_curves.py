@@ -160,7 +160,7 @@ def _differences(found, expected) -> dict[str, float]:
     }
 
 
-_LONG = ("autoencoder", "generation")
+_LONG = ("autoencoder", "generation", "representation")
 
 
 @pytest.mark.reliability("R32")

@@ -134,7 +134,7 @@ def test_before_its_share_of_the_run_the_language_model_is_not_asked(folders):
     "change",
     [
         ("--config.packing.examples=4",),
-        ("--config.optimizer.accumulate=2",),
+        pytest.param(("--config.optimizer.accumulate=2",), marks=pytest.mark.slow),
         pytest.param(
             ("--config.packing.examples=2", "--config.packing.frames=48"), marks=pytest.mark.slow
         ),
