@@ -240,6 +240,14 @@ class Lineage:
             is_known=bool(bound),
         )
 
+    def _find_kept(
+        self, name: str, given: str, read: Callable[[str], str], print_of: Callable[[str, str], str]
+    ) -> str:
+        """Where a model lies that no run of ours has trained, such as a language model's folder."""
+        options = dict(bound=self.trained_on.get(name), read=read, print_of=print_of)
+        fits = functools.partial(language_model_folder.find_kept, **options)
+        return self._find(name, given, fits)
+
     def ancestor(self, stage: str) -> "Lineage | None":
         """The parent of that stage, or the nearest one of a parent."""
         if stage in self.parents:
@@ -349,13 +357,8 @@ class Lineage:
         folder = self.config.language_model.folder
         if not folder or not self.reads_language_model:
             return ""
-        fits = functools.partial(
-            language_model_folder.find_kept,
-            bound=self.trained_on.get("language_model"),
-            read=language_model_folder.read_model,
-            print_of=language_model_folder.fingerprint,
-        )
-        return self._find("language_model", folder, fits)
+        read, print_of = language_model_folder.read_model, language_model_folder.fingerprint
+        return self._find_kept("language_model", folder, read, print_of)
 
     @functools.cached_property
     def semantic_weights(self) -> str:
@@ -364,13 +367,9 @@ class Lineage:
         if not self._names_weights:
             parent = self.parents.get("semantic_bottleneck")
             return parent.semantic_weights if parent else ""
-        fits = functools.partial(
-            language_model_folder.find_kept,
-            bound=self.trained_on.get("semantic_encoder"),
-            read=lambda place: place,
-            print_of=published_weights.fingerprint,
-        )
-        return self._find("semantic_encoder", self.config.semantic_encoder.folder, fits)
+        read, print_of = (lambda place: place), published_weights.fingerprint
+        given = self.config.semantic_encoder.folder
+        return self._find_kept("semantic_encoder", given, read, print_of)
 
     @property
     def _names_weights(self) -> bool:
@@ -388,13 +387,9 @@ class Lineage:
         """Where it lies."""
         if not self.config.get("tokenizer"):
             return ""
-        fits = functools.partial(
-            language_model_folder.find_kept,
-            bound=self.trained_on.get("tokenizer"),
-            read=language_model_folder.read_tokenizer,
-            print_of=lambda path, like: language_model_folder.tokenizer_fingerprint(path),
-        )
-        return self._find("tokenizer", self.config.tokenizer, fits)
+        read = language_model_folder.read_tokenizer
+        print_of = lambda path, like: language_model_folder.tokenizer_fingerprint(path)
+        return self._find_kept("tokenizer", self.config.tokenizer, read, print_of)
 
     @functools.cached_property
     def trained_on(self) -> Mapping[str, str]:
