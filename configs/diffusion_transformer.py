@@ -104,25 +104,11 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             tasks={**sections.tasks(), "language": 0.0, "instrument": 0.0, "event": 0.0},
         )
     )
-    config.data = ml_collections.ConfigDict(
-        dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
-            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
-            latents=False,
-            batch_size=256,  # examples over the whole mesh [chosen: UniFlow-Audio has 24 a device]
-            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
-            # Of which the rms of latents that have no norm is measured, about. [chosen: as
-            # representation.py]
-            statistics_frames=500_000,
-            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Share of the transcripts that may be cut with their sound, and of texts with more than
-            # max_tokens, each; above it no run begins. [chosen]
-            max_lost=0.05,
-            # Threads per host that prepare batches; more where reading waits for storage. [measured]
-            num_threads=1,
-        )
+    config.data = sections.data_of_latents(
+        batch_size=256,  # examples over the whole mesh [chosen: UniFlow-Audio has 24 a device]
     )
+    # Of which the rms of latents that have no norm is measured, about. [chosen: as representation.py]
+    config.data.statistics_frames = 500_000
     config.optimizer = ml_collections.ConfigDict(
         dict(
             diffusion_transformer=sections.transformer_optimizer(

@@ -145,23 +145,10 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             positions=1024,
         )
     )
-    config.data = ml_collections.ConfigDict(
-        dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
-            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
-            latents=False,
-            # Examples over the whole mesh, 10,240 s at most. [chosen: as the representation stage;
-            # with the language model trained 2,000 s, 128, do: VoxCPM's tuning reads 655 s]
-            batch_size=512,
-            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
-            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Share of the transcripts that may be cut with their sound, of texts with more than
-            # max_tokens, and of what no row has room for, each; above it no run begins. [chosen]
-            max_lost=0.05,
-            # Threads per host that prepare batches; more where reading waits for storage. [measured]
-            num_threads=1,
-        )
+    config.data = sections.data_of_latents(
+        # Examples over the whole mesh, 10,240 s at most. [chosen: as the representation stage; with
+        # the language model trained 2,000 s, 128, do: VoxCPM's tuning reads 655 s]
+        batch_size=512,
     )
     optimizers = {
         "head": sections.transformer_optimizer(

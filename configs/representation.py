@@ -132,21 +132,8 @@ def _base(preset: str) -> ml_collections.ConfigDict:
             positions=1024,
         )
     )
-    config.data = ml_collections.ConfigDict(
-        dict(
-            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
-            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
-            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
-            latents=False,
-            batch_size=512,  # examples over the whole mesh, 10,240 s at most [chosen]
-            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
-            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
-            # Share of the transcripts that may be cut with their sound, of texts with more than
-            # max_tokens, and of what no row has room for, each; above it no run begins. [chosen]
-            max_lost=0.05,
-            # Threads per host that prepare batches; more where reading waits for storage. [measured]
-            num_threads=1,
-        )
+    config.data = sections.data_of_latents(
+        batch_size=512,  # examples over the whole mesh, 10,240 s at most [chosen]
     )
     config.optimizer = ml_collections.ConfigDict(
         dict(

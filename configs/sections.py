@@ -147,6 +147,27 @@ def module_table(*names: str) -> dict[str, dict[str, float]]:
     }
 
 
+def data_of_latents(*, batch_size: int) -> ml_collections.ConfigDict:
+    """Returns config.data of stages that learn from latents and texts."""
+    return ml_collections.ConfigDict(
+        dict(
+            train="",  # shard folders, "DIR" or "DIR=weight,DIR=weight" [yours]
+            heldout="",  # shard folders of the evaluation during training; "" for none [yours]
+            # True: shards of latents, written by f3tok_jax.encode_shards. [yours]
+            latents=False,
+            batch_size=batch_size,  # examples over the whole mesh [chosen]
+            crop_frames=500,  # latents per example, 20 s; longer records are cut there [chosen]
+            max_replaced=1000,  # unreadable records replaced before the run stops [chosen]
+            # Share of the transcripts that may be cut with their sound, of texts with more than
+            # max_tokens, and of what no row has room for, where rows are packed, each; above it no run
+            # begins. [chosen]
+            max_lost=0.05,
+            # Threads per host that prepare batches; more where reading waits for storage. [measured]
+            num_threads=1,
+        )
+    )
+
+
 def transformer_optimizer(
     *, learning_rate: float, warmup_steps: int, final_fraction: float, modules: tuple[str, ...] = ()
 ) -> dict[str, object]:
