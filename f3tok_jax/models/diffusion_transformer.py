@@ -43,15 +43,9 @@ class DiffusionTransformer(nn.Module):
     compute_dtype: str  # one of transformer.COMPUTE_DTYPES
     unrolled: bool = False  # as a transformer's
 
-    @property
-    def window(self) -> int:
-        """0: every position sees all others; for transformer.forward_flops."""
-        return 0
-
-    @property
-    def attention(self) -> str:
-        """As `window`."""
-        return "bidirectional"
+    # No fields: every position sees all others; for transformer.forward_flops, too.
+    window = 0
+    attention = "bidirectional"
 
     def setup(self):
         if self.latent_dim < 1 or self.modulation_rank < 1:

@@ -32,10 +32,7 @@ class RepresentationEncoder(nn.Module):
     remat: str  # one of transformer.REMATS
     compute_dtype: str  # one of transformer.COMPUTE_DTYPES
 
-    @property
-    def attention(self) -> str:
-        """For transformer.forward_flops."""
-        return "causal"
+    attention = "causal"  # no field; for transformer.forward_flops
 
     def setup(self):
         if self.latent_dim < 1:

@@ -329,7 +329,7 @@ def _semantic(written: Mapping[str, Any]) -> dict[str, Any]:
     encoder = {name: fields["semantic_encoder"][name] for name in SEMANTIC_ENCODER}
     nowhere = {"workdir": "", "step": 0}
     found = {
-        "family": sound_lib.SEMANTIC,
+        "family": _SEMANTIC,
         "model": {name: fields[name] for name in SEMANTIC_AUTOENCODER},
         "semantic_encoder": {
             **nowhere,
@@ -398,7 +398,9 @@ def geometry(written: Mapping[str, Any]) -> str:
     names, more = _OF_LATENTS, {}
     if is_semantic(written):
         fields, names = written[_SEMANTIC], _OF_SEMANTIC_LATENTS
-        more = {name: fields[name] for name in SEMANTIC_AUTOENCODER if name[:7] != "decoder"}
+        more = {
+            name: fields[name] for name in SEMANTIC_AUTOENCODER if not name.startswith("decoder")
+        }
         encoder = fields["semantic_encoder"]
         more["semantic_encoder"] = [
             encoder[name] for name in SEMANTIC_ENCODER if name != "compute_dtype"

@@ -103,10 +103,7 @@ class CrossAttention(nn.Module):
         key, value = (
             self._heads(name, self.num_kv_heads, "kv_heads", context) for name in ("key", "value")
         )
-        scales = None
-        if self.qk_norm:
-            names = ("query_norm", "key_norm")
-            scales = tuple(layers.HeadScale(self.head_dim, name=name)() for name in names)
+        scales = layers.head_scales(self.head_dim) if self.qk_norm else None
         query, key = layers.Preparation(None, scales, self.norm_epsilon)(query, key)
         attended = attention_lib.attend_across(query, key, value, condition.mask)
         output = layers.FromHeads(
@@ -126,4 +123,4 @@ class CrossAttention(nn.Module):
             compute_dtype=self.compute_dtype,
             name=name,
         )
-        return layers.in_rows(linear(x), "batch", axis_name, "time", None)
+        return linear(x)

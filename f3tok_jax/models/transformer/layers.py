@@ -48,13 +48,17 @@ class Linear(nn.Module):
 
 
 class IntoHeads(Linear):
-    """[b, t, in] -> [b, num_heads, t, features / num_heads]."""
+    """[b, t, in] -> [b, num_heads, t, features / num_heads], in rows."""
 
     num_heads: int = 1
 
     @nn.compact
     def __call__(self, x):
         kernel, bias = self._weights(x.shape[-1])
+        return in_rows(self._product(x, kernel, bias), "batch", self.axes[1], "time", None)
+
+    @nn.nowrap
+    def _product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         if _are_few(x.shape[:2], kernel):
             flat = jax.lax.optimization_barrier(x @ kernel) + bias[None, None]
             return flat.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
@@ -151,6 +155,11 @@ class HeadScale(nn.Module):
     @nn.compact
     def __call__(self):
         return norm_scale(self, self.head_dim, None)
+
+
+def head_scales(head_dim: int) -> tuple[jax.Array, jax.Array]:
+    """The scales of norms over each head of queries and of keys; to be called within a module."""
+    return tuple(HeadScale(head_dim, name=name)() for name in ("query_norm", "key_norm"))
 
 
 def norm_scale(module: nn.Module, width: int, axis_name: str | None) -> jax.Array:

@@ -365,7 +365,8 @@ class _Attention(_Fields):
             query, key, value = (
                 self._heads(name, count, axis, x) for name, count, axis in zip(_HEADS, counts, axes)
             )
-        preparation = layers.Preparation(shared["rotation"], self._scales(), self.norm_epsilon)
+        scales = layers.head_scales(self.head_dim) if self.qk_norm else None
+        preparation = layers.Preparation(shared["rotation"], scales, self.norm_epsilon)
         if memory is None:
             kind = attention_lib.Kind(
                 self.attention == "causal", self.window, self.attention_implementation
@@ -395,12 +396,6 @@ class _Attention(_Fields):
         )
         return _kept(output(_unfused(_kept(attended)))), memory
 
-    def _scales(self) -> tuple[jax.Array, jax.Array] | None:
-        if not self.qk_norm:
-            return None
-        names = ("query_norm", "key_norm")
-        return tuple(layers.HeadScale(self.head_dim, name=name)() for name in names)
-
     def _heads(self, name: str, num_heads: int, axis_name: str, x: jax.Array) -> jax.Array:
         """[b, num_heads, t, head_dim]"""
         linear = layers.IntoHeads(
@@ -411,8 +406,7 @@ class _Attention(_Fields):
             compute_dtype=self.compute_dtype,
             name=name,
         )
-        heads = layers.in_rows(linear(x), "batch", axis_name, "time", None)
-        return _unfused(_kept(heads))
+        return _unfused(_kept(linear(x)))
 
 
 class _FeedForward(_Fields):
