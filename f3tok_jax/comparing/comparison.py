@@ -32,16 +32,17 @@ def compare(
     """
     chains = chains_of(of)
     found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
-    hear_through, result = {}, None
+    hear_through, references, result = {}, {}, None
     with driver.alone(of.workdir):
         for number, chain in enumerate(chains, 1):
             say(f"{chain.name}, chain {number} of {len(chains)}")
             found[chain.arm.name].append(chain_lib.follow(of, chain, say=say))
             heard = chain_lib.reconstruct(of, chain, say=say)  # once more, from its file
             hear_through[chain.arm.name] = heard.semantic_encoder
+            references = references or measures.of_references(heard)
             if number % len(of.arms) == 0:
                 seeds = of.config.seeds[: number // len(of.arms)]
-                result = _result(of, chains, found, hear_through, seeds)
+                result = _result(of, chains, found, hear_through, references, seeds)
                 results.write(pathlib.Path(of.place(FILE_NAME)), result)
     return result, chains
 
@@ -70,6 +71,7 @@ def _result(
     chains: Sequence[plan_lib.Chain],
     found: Mapping[str, Sequence[Sequence[measures.Figure]]],
     hear_through: Mapping[str, str],
+    references: Mapping[str, Mapping[str, float]],
     seeds: Sequence[int],
 ) -> comparison_results.Comparison:
     compared, rows = measures.over_seeds(of.arms, found, hear_through)
@@ -86,4 +88,5 @@ def _result(
         num_examples=of.config.evaluation.num_examples,
         measures=compared,
         arms=rows,
+        references=references,
     )

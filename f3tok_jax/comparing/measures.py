@@ -27,6 +27,7 @@ _GENERATED_ROW = "generated_0"  # by the run's own sampler
 _CHIP = "v5e"  # whose peak says how long products would take at the least
 _EXPLAINED = 0.9  # of the variance of latents, by as many directions as it takes
 _MODEL = "model"  # the row of the run itself, and the beginning of those of disturbed latents
+_SCORED, _JUDGED = "reconstruction", "reconstruction, published judges"  # groups of measures
 
 
 def of_reconstruction(result: results.Reconstruction) -> Iterator[Figure]:
@@ -34,13 +35,24 @@ def of_reconstruction(result: results.Reconstruction) -> Iterator[Figure]:
     for row in result.rows:
         if row.name.startswith(_MODEL):
             noisy = row.title.removeprefix(_MODEL)
-            yield from _scores(f"reconstruction{noisy}", row, result.metrics)
+            yield from _scores(f"{_SCORED}{noisy}", row, result.metrics)
     for row in result.judged.rows if result.judged else ():
         if row.name == _MODEL:
-            yield from _scores("reconstruction, published judges", row, result.judged.metrics)
+            yield from _scores(_JUDGED, row, result.judged.metrics)
     yield from _of_latents(result.latents)
     if result.flops_per_second:
         yield from _of_cost(result.flops_per_second)
+
+
+def of_references(result: results.Reconstruction) -> dict[str, dict[str, float]]:
+    """Figures of what no model made of the same sound, and judges' of the recordings, by title."""
+    found: dict[str, dict[str, float]] = {}
+    for group, table in ((_SCORED, result), (_JUDGED, result.judged)):
+        for row in table.rows if table else ():
+            if not row.name.startswith(_MODEL):
+                figures = {name: value for name, _, value in _scores(group, row, table.metrics)}
+                found.setdefault(row.title, {}).update(figures)
+    return found
 
 
 def _of_latents(latents: results.LatentStatistics) -> Iterator[Figure]:

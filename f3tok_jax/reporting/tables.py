@@ -154,6 +154,7 @@ class Compared:
     measures: Mapping[str, comparison_results.Measure]
     arms: Sequence[comparison_results.Arm]
     best: Mapping[str, float | None]  # of the arms' means; None where none is better
+    references: Mapping[str, Mapping[str, float]]  # those that have any of them
 
 
 def compared(result: comparison_results.Comparison) -> list[Compared]:
@@ -164,7 +165,12 @@ def compared(result: comparison_results.Comparison) -> list[Compared]:
     found = []
     for group, measures in groups.items():
         best = {name: _best_arm(result.arms, name, one.better) for name, one in measures.items()}
-        found.append(Compared(group, measures, result.arms, best))
+        references = {
+            title: figures
+            for title, figures in result.references.items()
+            if not measures.keys().isdisjoint(figures)
+        }
+        found.append(Compared(group, measures, result.arms, best, references))
     return found
 
 

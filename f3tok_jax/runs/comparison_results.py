@@ -45,3 +45,5 @@ class Comparison:
     num_examples: int  # of it, at most
     measures: Mapping[str, Measure]
     arms: tuple[Arm, ...]
+    # What no model made of the same sound, by its title: its figures, of the latents' size of the first arm.
+    references: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)

@@ -213,9 +213,11 @@ def test_figures_are_spread_over_seeds_and_stand_on_one_page(arguments, done, tm
     assert figures[f"{distance}, flow head"].mean == 4.0
     assert figures[f"{distance}, diffusion transformer"].mean == 3.0
     assert not any("PCA" in name for name in figures)
+    assert found.references == {"PCA": {"reconstruction/mel": 3.0}}
     page = (tmp_path / "compared" / "comparison.html").read_text()
     assert "What was compared" in page and "<code>bottleneck.perturb=False</code>" in page
     assert '<td class="best">1.250<small>± 0.250</small></td>' in page
+    assert page.count('<th scope="row">PCA</th>\n<td>3.000</td>') == 1
 
 
 def test_what_was_stopped_goes_on_and_nothing_is_done_twice(arguments, done, tmp_path, capsys):
