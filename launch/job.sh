@@ -63,12 +63,13 @@ running() { [[ ! -f "$file.exit" && -n "$(members)" ]]; }
 
 # Prints running, absent or exit=CODE, with the time of the end where that is known.
 answer() {
-    local code
+    local code runs=0
+    if running; then runs=1; fi # asked first: what ends meanwhile has left its code
     if [[ -f "$file.exit" ]]; then
         code="$(cat "$file.exit")"
         [[ "$code" =~ ^[0-9]{1,3}$ ]] || code=unreadable
         echo "exit=$code $(stat -c %Y "$file.exit")"
-    elif running; then
+    elif ((runs)); then
         echo running
     elif [[ -f "$file.stopped" ]]; then
         echo exit=43
