@@ -85,6 +85,8 @@ class Notes:
 
 
 def _fits(path: Path, pattern: Path) -> bool:
+    if "*" not in pattern:
+        return path == pattern
     return len(path) == len(pattern) and all(
         there in (here, "*") for here, there in zip(path, pattern)
     )
