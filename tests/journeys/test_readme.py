@@ -23,8 +23,10 @@ _SMALL = {
     "--output=data/shards": "'--label_pattern=(?P<speaker>tone|hum)_'",
     "configs/autoencoder.py:tiny_24khz": (
         "--config.num_steps=4 --config.optimizer.generator.warmup_steps=2 --config.data.batch_size=4 "
-        "'--config.model.encoder_channels=(8,8,8,8)' '--config.model.decoder_channels=(8,8,8,8)' "
-        "'--config.losses.mel_windows=(256,)' '--config.losses.mel_bands=(20,)'"
+        "'--config.model.strides=((2,2),(2,3))' '--config.model.encoder_channels=(8,8)' "
+        "'--config.model.decoder_channels=(8,8)' '--config.losses.mel_windows=(256,)' "
+        "'--config.losses.mel_bands=(20,)' '--config.discriminators.periods=(2,)' "
+        "'--config.discriminators.stft_windows=(256,)'"
     ),
     "configs/representation.py:base": (
         "--config.num_steps=4 --config.optimizer.encoder.warmup_steps=2 --config.data.batch_size=4 "
@@ -47,7 +49,8 @@ _SMALL = {
         "--config.model.head_dim=16 --config.text.tasks.transcription=0.0 "
         "--config.text.tasks.caption=0.0 --config.text.tasks.voice=1.0"
     ),
-    "f3tok_jax.evaluate": "--num_examples=2 --judges=none",
+    "evaluate --workdir=runs/autoencoder": "--num_examples=2 --judges=none --visqol_examples=0",
+    "evaluate --workdir=runs/generation": "--num_examples=2 --judges=none",
     "transcribe": "--task=voice",
 }
 

@@ -123,7 +123,7 @@ def _on_a_small_disk(place: pathlib.Path, size: str) -> str:
 
 
 @pytest.mark.reliability("R08")
-@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_a_disk_that_others_fill_ends_a_run_with_4(step, namespace, shards, cache, tmp_path):
     place = tmp_path / "disk"
     command = _toy(shards, place / "run", cache, "--config.loop.sample_every=2")
