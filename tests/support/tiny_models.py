@@ -107,6 +107,12 @@ def built(preset: str = "tiny", **model) -> tuple[autoencoder_lib.Autoencoder, d
     return autoencoder, {"params": params}
 
 
+@functools.cache
+def compiled(module) -> Callable[..., Any]:
+    """The `apply` of a module; its `method` is a name. Without it each product is a program of its own."""
+    return jax.jit(module.apply, static_argnames="method")
+
+
 def write_run(
     folder: str | os.PathLike,
     *,

@@ -45,16 +45,17 @@ def test_latents_and_sound_in_pytorch_are_those_of_jax(kind):
     autoencoder, variables = _built(kind)
     torch, model = torch_models.autoencoder_in_torch(autoencoder, variables)
     waveform = _sound(2, 5 * autoencoder.samples_per_latent + 33)
-    latents = autoencoder.apply(variables, waveform, method="waveform_to_latents")
+    apply = tiny_models.compiled(autoencoder)
+    latents = apply(variables, waveform, method="waveform_to_latents")
     assert latents.shape == (2, 6, 8)
     encoded = model.encode(torch.from_numpy(waveform))
     torch_models.check_close(encoded.latents, latents)
-    sound = autoencoder.apply(variables, latents, method="latents_to_waveform")
+    sound = apply(variables, latents, method="latents_to_waveform")
     torch_models.check_close(model.decode(encoded.latents).audio[:, 0].numpy(), sound)
     if kind != "kl_vae":
         assert encoded.latent_deviations is None
         return
-    said = autoencoder.apply(variables, waveform, method="_encoded")[..., 8:]
+    said = apply(variables, waveform, method="_encoded")[..., 8:]
     assert (np.abs(said) > 0.5).any() and (np.abs(said) < 0.5).any()
     torch_models.check_close(encoded.latent_deviations, np.exp(0.5 * np.clip(said, -0.5, 0.5)))
 
@@ -191,7 +192,8 @@ def test_stablehlo_and_onnx_give_the_same_latents(kind, tmp_path):
     onnx_folder.write(tmp_path, autoencoder, "of the latents")
     waveform = _sound(2, 3 * autoencoder.samples_per_latent + 5)
     mask = np.ones(waveform.shape, bool)
-    expected = autoencoder.apply(variables, waveform, method="waveform_to_latents")
+    apply = tiny_models.compiled(autoencoder)
+    expected = apply(variables, waveform, method="waveform_to_latents")
     torch_models.check_close(stablehlo_folder.load(tmp_path, "encode")(waveform, mask)[0], expected)
     session = onnxruntime.InferenceSession(tmp_path / "onnx" / "encode.onnx")
     torch_models.check_close(

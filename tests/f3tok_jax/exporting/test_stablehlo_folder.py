@@ -5,7 +5,6 @@
 import functools
 import json
 
-import jax
 from jax import export as jax_export
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ def test_whole_sounds_of_any_length_are_those_of_the_module(made, rows, hops, od
     autoencoder, variables, root = made
     encode, decode = (stablehlo_folder.load(root, name) for name in ("encode", "decode"))
     waveform = exported_forms.sound(rows, hops * autoencoder.samples_per_latent + odd)
-    apply = jax.jit(autoencoder.apply, static_argnames="method")
+    apply = tiny_models.compiled(autoencoder)
     expected = apply(variables, waveform, method="waveform_to_latents")
     latents, mask = encode(waveform, np.ones(waveform.shape, bool))
     np.testing.assert_allclose(latents, expected, atol=exported_forms.LATENT_ATOL)
@@ -78,7 +77,7 @@ def test_a_model_with_a_level_hears_all_sounds_at_it(tmp_path):
 @pytest.mark.parametrize("rows, chunk", [(3, 1), pytest.param(1, 5, marks=pytest.mark.slow)])
 def test_a_stream_is_the_whole(made, rows, chunk):
     autoencoder, variables, root = made
-    apply = jax.jit(autoencoder.apply, static_argnames="method")
+    apply = tiny_models.compiled(autoencoder)
 
     def whole(waveform):
         latents = apply(variables, waveform, method="waveform_to_latents")

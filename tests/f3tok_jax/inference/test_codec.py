@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The autoencoder in use: streams and lists are equal to the whole, also with what is padded."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -20,19 +22,26 @@ def _sound(num_samples, channels=1):
     return 0.1 * np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+@functools.cache
+def _whole(num_samples):
+    """Latents of a sound and the sound that is made of them, each in one piece."""
+    autoencoder, variables = tiny_models.built()
+    apply = tiny_models.compiled(autoencoder)
+    latents = apply(variables, _sound(num_samples).T, method="waveform_to_latents")
+    return latents, apply(variables, latents, method="latents_to_waveform")
+
+
 @pytest.mark.parametrize("block", [1000, 32_160, 100_000])
 @pytest.mark.parametrize("num_samples", [1, 640, 32_000, 32_100, 32_160, 64_161])
 def test_streamed_blocks_equal_whole(model, num_samples, block):
     waveform = _sound(num_samples).T
     blocks = [waveform[:, i : i + block] for i in range(0, num_samples, block)]
     latents = np.concatenate(list(model.encode_stream(blocks)), axis=1)
-    autoencoder, variables = tiny_models.built()
-    whole = autoencoder.apply(variables, waveform, method="waveform_to_latents")
+    whole, expected = _whole(num_samples)
     assert latents.shape == whole.shape
     # Float32 sums in another order; the latents have rms 1.
     np.testing.assert_allclose(latents, whole, atol=1e-4)
     sound = np.concatenate(list(model.decode_stream([latents])), axis=1)
-    expected = autoencoder.apply(variables, whole, method="latents_to_waveform")
     np.testing.assert_allclose(sound, expected, atol=1e-4)
 
 
@@ -41,14 +50,13 @@ def test_a_list_gives_each_sound_as_if_it_were_alone(whole_latents, monkeypatch)
     monkeypatch.setattr(codec, "_WHOLE_LATENTS", whole_latents)  # longer ones are streamed
     autoencoder, variables = tiny_models.built()
     model = codec.Codec(autoencoder, variables["params"])
-    waveforms = [_sound(n)[:, 0] for n in (32_100, 1, 640, 5_000, 641)]
-    latents = model.encode(waveforms)
+    lengths = (32_100, 1, 640, 5_000, 641)
+    latents = model.encode([_sound(n)[:, 0] for n in lengths])
     sounds = model.decode(latents, batch_size=2)
     assert [len(row) for row in latents] == [51, 1, 1, 8, 2]
-    for waveform, row, sound in zip(waveforms, latents, sounds, strict=True):
-        (alone,) = autoencoder.apply(variables, waveform[None], method="waveform_to_latents")
+    for length, row, sound in zip(lengths, latents, sounds, strict=True):
+        (alone,), (expected,) = _whole(length)
         np.testing.assert_allclose(row, alone, atol=1e-4)
-        (expected,) = autoencoder.apply(variables, alone[None], method="latents_to_waveform")
         assert sound.shape == expected.shape == (640 * len(row),)
         np.testing.assert_allclose(sound, expected, atol=1e-4)
 

@@ -53,7 +53,7 @@ def test_the_decoder_begins_with_a_twentieth_of_normalised_latents():
 @pytest.mark.parametrize("num_samples", [1, 640, 641])
 def test_reconstruction_is_as_long_as_the_input(num_samples):
     model, variables = tiny_models.built()
-    reconstruction, latents, _ = model.apply(variables, _noise((2, num_samples)))
+    reconstruction, latents, _ = jax.eval_shape(model.apply, variables, _noise((2, num_samples)))
     assert reconstruction.shape == (2, num_samples)
     assert latents.shape == (2, -(-num_samples // 640), 8)
 
@@ -106,34 +106,30 @@ def _streamed(model, variables, waveform, chunk):
     hop, lookahead = model.samples_per_latent, model.encoder_lookahead
     num_latents = -(-waveform.shape[1] // hop)
     padded = np.pad(waveform, ((0, 0), (0, num_latents * hop + lookahead - waveform.shape[1])))
-    encode = jax.jit(lambda s, x: model.apply(variables, s, x, method="encode_step"))
-    decode = jax.jit(lambda s, z: model.apply(variables, s, z, method="decode_step"))
-    state, latents = model.apply(variables, waveform.shape[0], method="encoder_state"), []
+    apply = tiny_models.compiled(model)
+    state, latents = model.apply({}, waveform.shape[0], method="encoder_state"), []
     for start in range(0, num_latents, chunk):
         stop = min(start + chunk, num_latents)
-        state, part = encode(state, padded[:, start * hop : stop * hop + lookahead])
+        heard = padded[:, start * hop : stop * hop + lookahead]
+        state, part = apply(variables, state, heard, method="encode_step")
         latents.append(part)
     latents = np.concatenate(latents, axis=1)
     late = model.decoder_lookahead
-    state, sound = model.apply(variables, waveform.shape[0], method="decoder_state"), []
+    state, sound = model.apply({}, waveform.shape[0], method="decoder_state"), []
     fed = np.pad(latents, ((0, 0), (0, late), (0, 0)))
     for start in range(0, fed.shape[1], chunk):
-        state, part = decode(state, fed[:, start : start + chunk])
+        state, part = apply(variables, state, fed[:, start : start + chunk], method="decode_step")
         sound.append(part)
     return latents, np.concatenate(sound, axis=1)[:, late * hop :][:, : waveform.shape[1]]
 
 
-@pytest.mark.parametrize(
-    "num_samples, chunk", [(1, 1), (239, 3), (240, 50), (24_000, 1), (24_000, 50), (100_001, 3)]
-)
+@pytest.mark.parametrize("num_samples, chunk", [(1, 1), (24_000, 1), (24_000, 50), (100_001, 3)])
 def test_stream_equals_whole(num_samples, chunk):
     model, variables = tiny_models.built("tiny_24khz")
-    waveform = _noise((1, num_samples))
+    waveform, apply = _noise((1, num_samples)), tiny_models.compiled(model)
     latents, sound = _streamed(model, variables, waveform, chunk)
-    whole_latents = model.apply(variables, waveform, method="waveform_to_latents")
-    whole_sound = model.apply(variables, whole_latents, method="latents_to_waveform")[
-        :, :num_samples
-    ]
+    whole_latents = apply(variables, waveform, method="waveform_to_latents")
+    whole_sound = apply(variables, whole_latents, method="latents_to_waveform")[:, :num_samples]
     assert sound.shape == (1, num_samples)
     # Float32 sums in another order; the latents have rms 1.
     np.testing.assert_allclose(latents, whole_latents, atol=1e-4)
@@ -144,9 +140,8 @@ def test_formulations_give_the_same_sound():
     model, variables = tiny_models.built(upsampling="subpixel")
     other, _ = tiny_models.built(upsampling="transposed")
     waveform = _noise((2, 5 * 640))
-    np.testing.assert_allclose(
-        model.apply(variables, waveform)[0], other.apply(variables, waveform)[0], atol=1e-5
-    )
+    one, two = (tiny_models.compiled(one)(variables, waveform)[0] for one in (model, other))
+    np.testing.assert_allclose(one, two, atol=1e-5)
 
 
 @pytest.mark.parametrize(

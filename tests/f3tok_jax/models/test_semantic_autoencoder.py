@@ -103,7 +103,8 @@ def test_streams_are_added_narrow_or_wide():
     narrow = streams.semantic_latents + streams.acoustic_latents
     np.testing.assert_allclose(streams.encoded, linear("output", narrow), atol=1e-5)
     assert streams.encoded.shape[-1] == 8  # means, then logarithms of variances
-    latents = model.apply({"params": params}, waveform, features, method="waveform_to_latents")
+    apply = tiny_models.compiled(model)
+    latents = apply({"params": params}, waveform, features, method="waveform_to_latents")
     np.testing.assert_allclose(latents, streams.encoded[..., :4], atol=1e-6)
 
 
@@ -114,12 +115,13 @@ def test_streams_are_added_narrow_or_wide():
 def test_the_reconstruction_is_as_long_as_the_sound(fusion, samples, frames, latents):
     model, params = _built(fusion)
     waveform, features = noise.waveform(2, samples), _features(2, frames, 10)
-    coded = jax.jit(model.apply)({"params": params}, waveform, features)
+    apply = tiny_models.compiled(model)
+    coded = apply({"params": params}, waveform, features)
     assert coded.reconstruction.shape == (2, samples)
     assert coded.latents.shape == (2, latents, model.latent_dim)
     assert np.all(np.any(coded.reconstruction[:, : min(samples, latents * 64)], axis=0))
     assert not np.any(coded.reconstruction[:, latents * 64 :])
-    decoded = model.apply({"params": params}, coded.latents, method="latents_to_waveform")
+    decoded = apply({"params": params}, coded.latents, method="latents_to_waveform")
     kept = min(samples, latents * 64)
     np.testing.assert_allclose(decoded[:, :kept], coded.reconstruction[:, :kept], atol=1e-5)
 

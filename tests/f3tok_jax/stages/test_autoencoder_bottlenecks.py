@@ -177,13 +177,14 @@ def test_a_stream_of_latents_is_that_of_the_whole(kind):
     params = tiny_models.random_weights(pretrained_autoencoder.abstract_params(autoencoder))
     hop, ahead = autoencoder.samples_per_latent, autoencoder.encoder_lookahead
     waveform = 0.1 * np.random.default_rng(1).normal(size=(1, 3 * hop)).astype(np.float32)
-    whole = autoencoder.apply({"params": params}, waveform, method="waveform_to_latents")
+    apply = tiny_models.compiled(autoencoder)
+    whole = apply({"params": params}, waveform, method="waveform_to_latents")
     assert whole.shape == (1, 3, 8)
     state = autoencoder.apply({"params": params}, 1, method="encoder_state")
     padded, parts = np.pad(waveform, ((0, 0), (0, ahead))), []
     for start in range(0, 3 * hop, hop):
         chunk = jnp.asarray(padded[:, start : start + hop + ahead])
-        state, part = autoencoder.apply({"params": params}, state, chunk, method="encode_step")
+        state, part = apply({"params": params}, state, chunk, method="encode_step")
         parts.append(part)
     scale = np.abs(whole).max()
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5 * max(scale, 1.0))

@@ -200,9 +200,10 @@ def test_sound_that_packing_cuts_does_not_end_there():
     weights = pretrained_generation.generator_weights(
         tiny_generation.random_state(stage).params, frozen
     )
-    teaching = model.generator.teach(
+    teach = functools.partial(model.generator.teach, examples_per_row=4, length=12)
+    teaching = jax.jit(teach)(
         weights, batch["latents"], batch["mask"], batch["text"], batch["text_mask"],
-        batch["answer"], examples_per_row=4, length=12,
+        batch["answer"],
     )  # fmt: skip
     _, metrics = generation_loss._stop_loss(weights, teaching, batch["ends"], model=model)
     kept = np.asarray(teaching.mask).sum(axis=1)

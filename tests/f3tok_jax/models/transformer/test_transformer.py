@@ -58,10 +58,11 @@ def test_segments_never_see_each_other_and_equal_their_own_runs():
     reach = _reach(model, variables, segments)
     assert not reach[segments[0][:, None] != segments[0][None, :]].any()
     x = _input(batch=1)
-    packed = model.apply(variables, x, segments=segments)
+    run = jax.jit(model.apply)
+    packed = run(variables, x, segments=segments)
     # The rotation of the second starts at position 5, which must not matter beyond rounding.
     for part in (slice(0, 5), slice(5, 9)):
-        np.testing.assert_allclose(packed[:, part], model.apply(variables, x[:, part]), atol=2e-5)
+        np.testing.assert_allclose(packed[:, part], run(variables, x[:, part]), atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,8 @@ def test_one_row_of_one_position_equals_the_whole():
     for start in range(4):
         y, cache = step(variables, x[:, start : start + 1], cache)
         outputs.append(y)
-    np.testing.assert_allclose(np.concatenate(outputs, 1), model.apply(variables, x), atol=2e-5)
+    whole = jax.jit(model.apply)(variables, x)
+    np.testing.assert_allclose(np.concatenate(outputs, 1), whole, atol=2e-5)
     assert cache.lengths.tolist() == [4] and (cache.positions[0] >= 0).sum() == 4
 
 
@@ -198,9 +200,9 @@ def test_a_mesh_changes_no_number_and_gathers_one_layer_at_a_time(fsdp, tensor):
 def test_bfloat16_computes_in_bfloat16_and_norms_in_float32():
     model, variables = _make(compute_dtype="bfloat16")
     large = 300.0 * _input()  # squares beyond 65504, fine; their sums need float32
-    y = model.apply(variables, large)
+    y = jax.jit(model.apply)(variables, large)
     assert y.dtype == jnp.bfloat16
-    reference = transformer.Transformer(**_FIELDS).apply(variables, large)
+    reference = jax.jit(transformer.Transformer(**_FIELDS).apply)(variables, large)
     # bfloat16 has 8 bits; errors of some steps add up over three layers.
     assert np.abs(y.astype(np.float32) - reference).max() < 0.15
 
