@@ -309,7 +309,8 @@ def test_arranged_batches_do_not_depend_on_the_number_of_hosts(
     mixture = f"{shards}=0.7,{more_shards}=0.3"
     options = dict(batch_size=16, rows=_shared(), train=train, **_ARRANGED)
     for step in (0, 1, 63, 64, 10**9):
-        hashes = {_global_hash(mixture, step, hosts, **options) for hosts in (1, 2, 4, 8, 16)}
+        # Each with some of four rows, and with a part of one.
+        hashes = {_global_hash(mixture, step, hosts, **options) for hosts in (1, 2, 16)}
         assert len(hashes) == 1
 
 

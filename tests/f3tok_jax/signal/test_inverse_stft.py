@@ -11,6 +11,9 @@ from f3tok_jax.signal import inverse_stft
 from f3tok_jax.signal import spectra
 
 _RNG = np.random.default_rng(0)
+_inverted = jax.jit(
+    inverse_stft.spectra_to_waveform, static_argnames=("frame_length", "hop_length")
+)
 
 
 def _spectra(frames: int, length: int) -> np.ndarray:
@@ -29,9 +32,7 @@ def test_equals_its_definition(frames, length, hop):
         total[:, i * hop : i * hop + length] += window * frame
         weight[i * hop : i * hop + length] += window**2
     cut = slice((length - hop) // 2, (length - hop) // 2 + frames * hop)
-    found = inverse_stft.spectra_to_waveform(
-        values.real, values.imag, frame_length=length, hop_length=hop
-    )
+    found = _inverted(values.real, values.imag, frame_length=length, hop_length=hop)
     assert found.shape == (2, frames * hop) and found.dtype == jnp.float32
     np.testing.assert_allclose(found, total[:, cut] / weight[cut], atol=1e-5)
 
@@ -46,7 +47,7 @@ def test_undoes_centred_spectra():
 def test_a_shorter_sound_of_a_batch_is_what_it_is_alone():
     values, sizes = _spectra(6, 64), dict(frame_length=64, hop_length=16)
     mask = np.arange(6)[None] < np.array([[6], [4]])
-    invert = lambda x, mask=None: inverse_stft.spectra_to_waveform(x.real, x.imag, mask, **sizes)
+    invert = lambda x, mask=None: _inverted(x.real, x.imag, mask, **sizes)
     together = np.array(invert(np.where(mask[..., None], values, np.nan), mask))
     np.testing.assert_allclose(together[0], invert(values)[0], atol=1e-6)
     np.testing.assert_allclose(together[1, : 4 * 16], invert(values[:, :4])[1], atol=1e-6)
