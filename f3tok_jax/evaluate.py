@@ -21,6 +21,9 @@ likewise; its autoencoder needs --fit_shards.
 Published judges that are installed hear some examples of every row, the recordings too: configs/
 README.md, "Published judges".
 
+Where manifests tell that the model was trained on the sound that it is measured on, or on clips of an
+embedded corpus that may be the same, a line says so.
+
 Results are JSON; sounds are written to listen/ beside it.
 
 Exit codes: 0 finished, 1 wrong arguments, data or work folder, 4 a full disk; stderr says which.
@@ -140,9 +143,25 @@ def _evaluate(given: argparse.Namespace) -> None:
         from f3tok_jax.evaluation.judges import panel
 
         options["judges"] = panel.Choice(**judging)
+    _say_what_was_heard(given)
     results = evaluation.evaluate(**options, say=command.say)
     print(evaluation.format_table(results))
     print(f"{given.workdir}, step {results.step}: {given.output}")
+
+
+def _say_what_was_heard(given: argparse.Namespace) -> None:
+    """One line where the model was trained on what it is measured on, as far as manifests tell."""
+    from data_pipelines.records import manifest
+    from f3tok_jax.exporting import heard_sets
+    from f3tok_jax.exporting import training_facts
+
+    try:
+        run = model_folder.read(given.workdir, given.step, moved=dict(given.moved or ()))
+        why = heard_sets.why_heard(training_facts.named(run), manifest.read(given.shards))
+    except (ValueError, OSError):
+        return  # refused in its own words by what reads it next, or no folder of shards
+    if why:
+        command.say(f"{given.shards} is not held out from {given.workdir}: {why}")
 
 
 def _truth(value: str) -> bool:

@@ -18,7 +18,8 @@ from f3tok_jax.exporting import markdown
 
 FILE_NAME = "heard_sets.json"
 
-_SAID = ("source", "full_name", "corpora")  # settings of a build that are not of a machine
+_SAID = ("source", "full_name")  # settings of a build that are not of a machine
+_EMBEDDED = "embedded"  # the source none of whose settings is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,32 @@ def once(sets: Iterable[HeardSet], known: Iterable[HeardSet] = ()) -> tuple[Hear
     return tuple(found.values())[num_known:]
 
 
+def why_heard(sets: Iterable[HeardSet], measured: manifest_lib.Manifest) -> str:
+    """Says why sound that is measured was heard in training, or may have been.
+
+    Args:
+        sets: that weights were trained on.
+        measured: manifest of the sound.
+
+    Returns:
+        One sentence; "" where no manifest tells of it.
+    """
+    asked = measured.settings
+    for one in sets:
+        told, latents = one.manifest.settings, one.manifest.latents
+        if measured.fingerprint in (one.manifest.fingerprint, latents and latents.sound):
+            return f"this is what {one.name} holds, on which it was trained"
+        same = [name for name in told.get("corpora", ()) if name in asked.get("corpora", ())]
+        # Of one build its parts have the same settings, and share nothing.
+        if same and told.get("seed", 0) == asked.get("seed", 0) and told != asked:
+            return (
+                f"{one.name}, on which it was trained, has clips of the embedded corpora "
+                f"{', '.join(same)} with the same seed, of which some may be here: others come by "
+                "another --seed of build_shards"
+            )
+    return ""
+
+
 def write(folder: pathlib.Path, sets: Sequence[HeardSet], *, weights: str) -> None:
     """Writes what the autoencoder of an exported folder has heard.
 
@@ -52,9 +79,9 @@ def write(folder: pathlib.Path, sets: Sequence[HeardSet], *, weights: str) -> No
 
 
 def _written(one: HeardSet) -> dict[str, Any]:
-    settings = {
-        name: one.manifest.settings[name] for name in _SAID if name in one.manifest.settings
-    }
+    settings = one.manifest.settings
+    if settings.get("source") != _EMBEDDED:
+        settings = {name: settings[name] for name in _SAID if name in settings}
     manifest = dataclasses.replace(one.manifest, settings=settings)
     return {
         "name": markdown.end_of(one.name),

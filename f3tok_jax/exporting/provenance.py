@@ -139,6 +139,7 @@ def _origin(settings: Mapping[str, Any]) -> str:
     """Where a set comes from, as far as it was said when it was built; no path of a machine."""
     said = [settings.get("source", "unknown"), settings.get("full_name")]
     said += [*(settings.get("corpora") or ())]
+    said += [f"seed {settings['seed']}" if "seed" in settings else None]
     return markdown.text(" ".join(str(part) for part in said if part))
 
 

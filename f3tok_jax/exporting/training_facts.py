@@ -102,6 +102,17 @@ def gather(run: lineage.Lineage) -> Facts:
     )
 
 
+def named(run: lineage.Lineage) -> Sequence[heard_sets.HeardSet]:
+    """Sets that a run and its parents name as their data, as they lie now: quick, and less sure than `gather`."""
+    if isinstance(run, exported.Exported):
+        return heard_sets.read(run.workdir, weights=run.fingerprint) or ()
+    before = [one for parent in run.parents.values() for one in named(parent)]
+    try:
+        return [*before, *_sets(run)]
+    except (ValueError, OSError):
+        return before
+
+
 def _why_unknown(run: lineage.Lineage, stage: stage_lib.Stage) -> str:
     """Why what lies where the run's data lay cannot be said to be it; "" where it is.
 

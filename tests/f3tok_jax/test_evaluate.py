@@ -129,6 +129,11 @@ def test_a_stage_that_a_run_has_not_is_refused(workdir, shards, tmp_path, capsys
     )
 
 
+def test_what_was_heard_in_training_is_said(run, workdir, shards, said):
+    words = f"{shards} is not held out from {workdir}: this is what {shards} holds, on which it was trained"
+    assert words in said.getvalue()
+
+
 def test_table_has_every_row_and_column(run):
     results = json.loads(run.read_text())
     assert [row["name"] for row in results["rows"]] == [

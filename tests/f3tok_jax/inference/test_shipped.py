@@ -5,6 +5,7 @@
 import ast
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -154,6 +155,16 @@ def test_what_is_shipped_is_whole_small_and_described(whose, root):
     for path in files:
         inside = path.relative_to(ours.parents[1])
         assert any(inside.match(pattern) for pattern in patterns), inside
+
+
+def test_what_is_shipped_has_not_heard_what_the_main_job_lets_it_hear():
+    card = (_OURS / "README.md").read_text(encoding="utf-8")
+    heard = re.findall(r"from: embedded ([a-z ]*)(?:seed (\d+))?;", card)
+    (of_main_job,) = re.findall(
+        r"^DEMO_SEED=(\d+) ", (_ROOT / "launch" / "local.sh").read_text(), re.M
+    )
+    # Cards said no seed before 2026-11-28; that of build_shards without --seed is 0.
+    assert heard and of_main_job not in {seed or "0" for _, seed in heard}
 
 
 def test_it_is_in_a_wheel_and_in_what_wheels_are_built_of(root, tmp_path):
