@@ -9,10 +9,10 @@
 DEMO_DIR="${DEMO_DIR:-$REPO/runs/demo}"
 DEMO_CLIPS="${DEMO_CLIPS:-140}"  # of each embedded corpus: speech, music, sound events
 DEMO_SEED=2  # of these: clips that the model which comes with the package has not heard
-DEMO_STEPS="${DEMO_STEPS:-170}"  # of the autoencoder; about 1 CPU-second each
-DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-130}"  # of the language model; about 0.3 CPU-seconds each
-DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-115}"  # about 0.8 CPU-seconds each
-DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-90}"  # about 0.6 CPU-seconds each
+DEMO_STEPS="${DEMO_STEPS:-130}"  # of the autoencoder; about 1 CPU-second each
+DEMO_TEXT_STEPS="${DEMO_TEXT_STEPS:-120}"  # of the language model; about 0.3 CPU-seconds each
+DEMO_REPRESENTATION_STEPS="${DEMO_REPRESENTATION_STEPS:-105}"  # about 0.8 CPU-seconds each
+DEMO_GENERATION_STEPS="${DEMO_GENERATION_STEPS:-80}"  # about 0.6 CPU-seconds each
 NUM_STEPS=12
 
 main_job() {
@@ -37,7 +37,7 @@ main_job() {
     once "$shipped/results.json" "$shards/test/manifest.json" "$small/model.safetensors" -- \
         "$python" -m f3tok_jax.evaluate --workdir="$small" \
         --stage=autoencoder --shards="$shards/test" --fit_shards="$shards/train" \
-        --output="$shipped/results.json" --num_examples=24 --judge_examples=2
+        --output="$shipped/results.json" --num_examples=16 --judge_examples=2
 
     begin 4 "training the tiny autoencoder for $DEMO_STEPS steps on: $(find_device)"
     run "$python" -m f3tok_jax.train --config=configs/autoencoder.py:tiny \
@@ -47,7 +47,7 @@ main_job() {
     begin 5 "evaluating it on the clips that were held out"
     once "$autoencoder/results.json" "$autoencoder/DONE" -- \
         "$python" -m f3tok_jax.evaluate --workdir="$autoencoder" --shards="$shards/test" \
-        --output="$autoencoder/results.json" --num_examples=24 --judge_examples=2
+        --output="$autoencoder/results.json" --num_examples=16 --judge_examples=2
 
     begin 6 "encoding all clips into latents, once"
     run "$python" -m f3tok_jax.encode_shards --workdir="$autoencoder" --shards="$shards" \
