@@ -40,13 +40,13 @@ def test_shapes_and_parameter_counts_of_the_presets(preset, samples, parameters)
 @pytest.fixture(scope="module", params=discriminators.KINDS)
 def small(request):
     """A few of every sort: their function, their parameters and the module."""
-    is_of_frequencies = request.param == "multi_frequency"
+    is_of_frequencies, is_folded = (request.param == k for k in ("multi_frequency", "folded"))
     module = discriminators.Discriminators(
         kind=request.param,
         periods=(2, 3),
         period_fold=3,
-        period_channels=(8, 8) if request.param == "folded" else (2, 4, 8, 8, 8),
-        stft_windows=(64,) if is_of_frequencies else (64, 32),
+        period_channels=(8, 8) if is_folded else (2, 4, 8, 8, 8),
+        stft_windows=(64, 32) if is_folded else (64,),
         stft_bands=(0.0, 0.25, 1.0),
         stft_fold=4,
         stft_channels=64 if is_of_frequencies else 8,
@@ -191,7 +191,8 @@ def test_the_same_difference_weighs_the_same_in_every_band(small):
     found = jax.lax.map(losses, 0.5 * jnp.eye(len(places)))  # a rise of one map at a time
     np.testing.assert_allclose(found, [0.5 * module.map_weights[i] for i, *_ in places], rtol=1e-5)
     # Of DAC 5 maps per period, and per band of a window, each with weight 1; of X-Codec 6 per window.
-    count = 6 if module.kind == "multi_frequency" else 2 * 5 + 2 * 2 * 5
+    windows = len(module.stft_windows)
+    count = 6 * windows if module.kind == "multi_frequency" else 2 * 5 + windows * 2 * 5
     assert float(jnp.sum(found)) == pytest.approx(0.5 * count, rel=1e-5)
 
 
