@@ -140,8 +140,8 @@ def test_microbatches_add_up_to_the_batch():
 
 @pytest.mark.parametrize("start", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_gradients_norms_at_the_sound_are_logged_of_every_loss_that_has_one(start):
-    weights = {"weights": dict(mel=15.0, stft=1.0, waveform=1.0, adversarial=1.0)}
-    config = _config(start=start, **weights)
+    weights = dict(mel=15.0, stft=1.0, waveform=1.0, adversarial=1.0)
+    config = _config(start=start, weights=weights, mel_windows=(256,), mel_bands=(20,))
     stage = autoencoder_stage.make_stage(config)
     state = compilation.run_once(stage.init_state, jax.random.key(0))
     ratios = _ratios(jax.jit(stage.train_step)(state, {}, _batch(stage))[1])
@@ -176,7 +176,7 @@ def test_balanced_by_gradients_a_loss_weighs_the_same_whatever_its_size():
 
 
 def test_a_step_balanced_by_gradients_moves_both_players():
-    config = _config(start=0, balance="gradients")
+    config = _config(start=0, balance="gradients", mel_windows=(256,), mel_bands=(20,))
     stage = autoencoder_stage.make_stage(config)
     state = compilation.run_once(stage.init_state, jax.random.key(0))
     after, metrics = jax.jit(stage.train_step)(state, {}, _batch(stage))
@@ -217,9 +217,23 @@ def test_run_of_another_stage_is_refused(tmp_path):
 
 
 @pytest.mark.reliability("R22")
-@pytest.mark.parametrize(
-    "factor, wins", [pytest.param(1.0, False, marks=pytest.mark.slow), (100.0, True)]
-)
+def test_discriminators_that_have_won_are_named_once_they_have_for_long():
+    stage = autoencoder_stage.make_stage(_config(start=0))
+    health = health_lib.Health(stage.watched, stage.signs)
+
+    def said(theirs, steps):
+        losses = {"train/discriminator": theirs, "train/adversarial": 1.0}
+        return [line for step in steps for line in health.look(step, losses).sentences]
+
+    assert not said(2.0, range(1, 300)) and not said(0.05, range(300, 400))
+    first, *_ = said(0.05, range(400, 600))
+    assert "the discriminators have won" in first
+    assert "lower config.optimizer.discriminator.learning_rate" in first
+
+
+@pytest.mark.slow  # hundreds of steps; the sign itself is shown above
+@pytest.mark.reliability("R22")
+@pytest.mark.parametrize("factor, wins", [(1.0, False), (100.0, True)])
 def test_discriminators_that_win_are_named_with_their_learning_rate(factor, wins):
     config = _config(start=0)
     config.num_steps = 1000
