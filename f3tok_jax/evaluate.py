@@ -156,7 +156,8 @@ def _say_what_was_heard(given: argparse.Namespace) -> None:
     from f3tok_jax.exporting import training_facts
 
     try:
-        run = model_folder.read(given.workdir, given.step, moved=dict(given.moved or ()))
+        found = places.Places(dict(given.moved or ()))
+        run = model_folder.open_run(given.workdir, given.step, found)
         why = heard_sets.why_heard(training_facts.named(run), manifest.read(given.shards))
     except (ValueError, OSError):
         return  # refused in its own words by what reads it next, or no folder of shards

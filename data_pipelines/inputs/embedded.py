@@ -12,6 +12,7 @@ from data_pipelines.inputs import listing
 from data_pipelines.records import sound as sound_records
 from data_pipelines.sound import audio_files
 
+SOURCE = "embedded"  # what manifests call it: sound that is computed, and of nobody
 _CLIPS_MEASURED = 16  # of each corpus, to learn how long its clips are
 
 
@@ -33,7 +34,7 @@ class Embedded:
 
     def settings(self) -> dict:
         """Returns what identifies this input in a manifest."""
-        return {"source": "embedded", **dataclasses.asdict(self)}
+        return {"source": SOURCE, **dataclasses.asdict(self)}
 
     def listed(self) -> listing.Listing:
         """Lists the clips of one corpus after the other.

@@ -11,6 +11,7 @@ import json
 import pathlib
 from typing import Any
 
+from data_pipelines.inputs import embedded
 from data_pipelines.records import atomic
 from data_pipelines.records import manifest as manifest_lib
 from data_pipelines.records import small_file
@@ -19,7 +20,6 @@ from f3tok_jax.exporting import markdown
 FILE_NAME = "heard_sets.json"
 
 _SAID = ("source", "full_name")  # settings of a build that are not of a machine
-_EMBEDDED = "embedded"  # the source none of whose settings is
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def write(folder: pathlib.Path, sets: Sequence[HeardSet], *, weights: str) -> No
 
 def _written(one: HeardSet) -> dict[str, Any]:
     settings = one.manifest.settings
-    if settings.get("source") != _EMBEDDED:
+    if settings.get("source") != embedded.SOURCE:  # none of whose settings is
         settings = {name: settings[name] for name in _SAID if name in settings}
     manifest = dataclasses.replace(one.manifest, settings=settings)
     return {

@@ -5,9 +5,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 
+from data_pipelines.inputs import embedded
 from data_pipelines.records import manifest as manifest_lib
 
-_MADE_HERE = "embedded"  # a source of sound that is computed and of nobody
 _SHARE_ALIKE = "-SA-"
 _MEASURING = "for measuring only"
 
@@ -31,7 +31,7 @@ class Licences:
         unknown = []
         for one in manifests:
             sources += [source for source in one.licences.items() if source not in sources]
-            if not one.licences and one.settings.get("source") != _MADE_HERE:
+            if not one.licences and one.settings.get("source") != embedded.SOURCE:
                 unknown.append(one.fingerprint[:16])
         return cls(sources=sources, unknown=tuple(unknown))
 

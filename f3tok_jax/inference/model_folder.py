@@ -91,7 +91,7 @@ def read(
         checkpoint_meta.CheckpointError: where no checkpoint asked for says what it holds.
     """
     folder = inside(folder)
-    found = _open(folder, step, places.Places(moved or {}))
+    found = open_run(folder, step, places.Places(moved or {}))
     if found.stage not in STAGES:
         raise ValueError(
             f"{folder} must be a run of the {', '.join(STAGES[:-1])} or {STAGES[-1]} stage, got "
@@ -101,7 +101,8 @@ def read(
     return found
 
 
-def _open(folder: str, step: int | None, found: places.Places) -> lineage.Lineage:
+def open_run(folder: str, step: int | None, found: places.Places) -> lineage.Lineage:
+    """The run of a folder, of any stage, or the one that was exported; raises as `read` does."""
     if not exported_config.is_folder(folder):
         return lineage.Lineage.read(folder, step, places=found)
     return exported.open_run(folder).at(step)

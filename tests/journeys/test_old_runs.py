@@ -36,7 +36,7 @@ _STAGES = ("autoencoder", "language_model", "representation", "generation")
 def runs(tmp_path, monkeypatch) -> pathlib.Path:
     """The folder of the runs, which is the current one."""
     with tarfile.open(_RUNS) as archive:
-        # Python 3.11.4 and later know filters, and 3.12 and 3.13 warn of none.
+        # Filters came with Python 3.11.4; 3.12 and 3.13 warn where none is named.
         known = dict(filter="data") if hasattr(tarfile, "data_filter") else {}
         archive.extractall(tmp_path, **known)
     monkeypatch.chdir(tmp_path)

@@ -167,6 +167,7 @@ def test_evaluate_gives_what_the_run_saw_on_the_same_texts(files, run, tmp_path,
     arguments = [f"--workdir={run}", f"--shards={files[0]}", f"--output={output}"]
     assert evaluate.main(arguments) == 0
     said = capsys.readouterr().out
+    assert f"{files[0]} is not held out from {run}" in said
     assert "perplexity" in said and said.endswith(f"{run}, step 6: {output}\n")
     results = json.loads(output.read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
