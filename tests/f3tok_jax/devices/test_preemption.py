@@ -15,6 +15,9 @@ from f3tok_jax.devices import multihost
 from f3tok_jax.devices import preemption
 from tests.support import heeding
 
+# Threads that leave here end by an exception.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
