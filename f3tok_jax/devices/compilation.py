@@ -28,7 +28,7 @@ def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] |
     """Returns what jax's `compile(compiler_options=)` takes.
 
     Args:
-        options: config.compiler, for each platform "name=value,name=value" or "".
+        options: config.compiler, for each platform "name=value,name=value" or ""; a value may be "".
         platform: "cpu", "gpu" or "tpu"; one that `options` lacks has none.
 
     Raises:
@@ -36,8 +36,8 @@ def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] |
     """
     parsed = {}
     for entry in filter(None, options.get(platform, "").split(",")):
-        name, _, value = (part.strip() for part in entry.partition("="))
-        if not name or not value:
+        name, equals, value = (part.strip() for part in entry.partition("="))
+        if not name or not equals:
             wanted = f"config.compiler.{platform} must be name=value,name=value"
             raise ValueError(f"{wanted}, got {entry!r}")
         parsed[name] = value

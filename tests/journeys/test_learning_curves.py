@@ -36,7 +36,8 @@ _KEPT = {
     "generation": ("train/flow_loss", "train/stop_loss", "eval/flow_loss"),
 }
 # Of every value, relative. Two devices instead of one, SSE4.2 instead of AVX-512 and other emitters of
-# XLA's move one by 5e-6 at most; the faults below move some value of every stage by 2.4e-2 at least.
+# XLA's move one by 5e-6 at most, another library for convolutions one of the autoencoder's by 3e-3; the
+# faults below move some value of every stage by 2.4e-2 at least.
 _BAND = 1e-3
 
 _COMMON = dict(
