@@ -18,6 +18,7 @@ import sys
 
 from configs import blocks
 from f3tok_jax.exporting import figures
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
@@ -35,7 +36,7 @@ def keep(name: str, path: pathlib.Path, folder: pathlib.Path = FOLDER) -> None:
     found = results.read(path)
     if figures.made(found) is None:
         raise ValueError(
-            f"{path} must be of evaluate, probe or ablation, got {type(found).__name__}"
+            f"{path} must be of evaluate, probe, ablation or compare, got {type(found).__name__}"
         )
     results.write(folder / f"{name}.json", dataclasses.replace(found, **_without_places(found)))
 
@@ -57,10 +58,14 @@ def _without_places(found: results.Result) -> dict[str, object]:
             for label, probed in found.labels.items()
         }
     if isinstance(found, probe_results.Ablation):
-        changes["arms"] = {
-            name: tuple(map(_changed, of_arm)) for name, of_arm in found.arms.items()
-        }
+        changes["arms"] = _without_paths(found.arms)
+    if isinstance(found, comparison_results.Comparison):
+        changes["changes"] = _without_paths(found.changes)
     return changes
+
+
+def _without_paths(changes: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(map(_changed, of_name)) for name, of_name in changes.items()}
 
 
 def _changed(change: str) -> str:

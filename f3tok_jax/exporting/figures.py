@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from f3tok_jax.exporting import markdown
 from f3tok_jax.exporting import training_facts
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import history as history_lib
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results as results_lib
@@ -78,9 +79,12 @@ def _judged(judged: results_lib.Judged | None) -> str:
 
 
 def _head(metric: results_lib.Metric) -> str:
-    better = "higher" if metric.higher_is_better else "lower"
-    unit = f", {markdown.text(metric.unit)}" if metric.unit else ""
-    return f"{markdown.text(metric.title)}{unit} ({better} is better)"
+    return _titled(metric.title, metric.unit, "higher" if metric.higher_is_better else "lower")
+
+
+def _titled(title: str, unit: str, better: str) -> str:
+    said = f", {markdown.text(unit)}" if unit else ""
+    return f"{markdown.text(title)}{said}{f' ({better} is better)' if better else ''}"
 
 
 def _score(score: results_lib.Score | None) -> str:
@@ -166,10 +170,7 @@ def _ablation(result: probe_results.Ablation) -> str:
             for row in found.rows
         ]
         parts.append(markdown.table(head, rows))
-    arms = [
-        f"{markdown.text(name)}: {', '.join(map(markdown.code, changes)) or 'the recipe'}"
-        for name, changes in result.arms.items()
-    ]
+    arms = [f"{markdown.text(name)}: {_changed(changes)}" for name, changes in result.arms.items()]
     said = f"{result.num_steps} steps with {len(result.seeds)} seeds each, of:"
     return "\n\n".join([said, markdown.items(arms), *filter(None, parts)])
 
@@ -178,6 +179,46 @@ def _transcripts(result: results_lib.Transcripts) -> str:
     rates = [f"{result.characters:.3f}", f"{result.words:.3f}"]
     head = ["character error rate", "word error rate"]
     return f"{result.num_examples} held-out sentences:\n\n{markdown.table(head, [rates])}"
+
+
+def _comparison(result: comparison_results.Comparison) -> str:
+    """A table of each group of measures: a line for each, a column for each arm."""
+    stages = [
+        f"{markdown.text(stage)}, {markdown.code(recipe)}: "
+        + _changed(result.changes[stage], f"{result.num_steps[stage]} steps")
+        for stage, recipe in result.recipes.items()
+    ]
+    said = (
+        f"{len(result.seeds)} seeds, ± standard deviation over them; held-out sound of the set "
+        f"{markdown.code(result.heldout[:16])}, at most {result.num_examples} examples. Every arm has:"
+    )
+    parts = [said, markdown.items(stages), "The arms:", markdown.items(map(_arm, result.arms))]
+    for group, measures in result.groups.items():
+        references = result.references_of(measures)
+        rows = [
+            [
+                _titled(measure.title, measure.unit, measure.better),
+                *(_spread(arm.figures.get(name)) for arm in result.arms),
+                *(_number(figures.get(name)) for figures in references.values()),
+            ]
+            for name, measure in measures.items()
+        ]
+        head = [group, *(arm.name for arm in result.arms), *references]
+        parts.append(markdown.table([*map(markdown.text, head)], rows))
+    return "\n\n".join(parts)
+
+
+def _arm(arm: comparison_results.Arm) -> str:
+    recipe = markdown.code(arm.recipe) if arm.recipe else ""
+    said = f"{markdown.text(arm.name)}: {_changed(arm.changes, recipe)}"
+    if arm.semantic_encoder:
+        said += f"; it hears through {markdown.text(arm.semantic_encoder)}"
+    return said
+
+
+def _changed(changes: Sequence[str], first: str = "") -> str:
+    """What differs from a recipe."""
+    return ", ".join(filter(None, [first, *map(markdown.code, changes)])) or "the recipe"
 
 
 _STAGES = {
@@ -191,6 +232,7 @@ _RESULTS = {
     results_lib.Transcripts: _transcripts,
     probe_results.Probe: _probe,
     probe_results.Ablation: _ablation,
+    comparison_results.Comparison: _comparison,
 }
 
 

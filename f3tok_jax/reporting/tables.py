@@ -159,17 +159,10 @@ class Compared:
 
 def compared(result: comparison_results.Comparison) -> list[Compared]:
     """The tables of a comparison, one for each group."""
-    groups: dict[str, dict[str, comparison_results.Measure]] = {}
-    for name, measure in result.measures.items():
-        groups.setdefault(measure.group, {})[name] = measure
     found = []
-    for group, measures in groups.items():
+    for group, measures in result.groups.items():
         best = {name: _best_arm(result.arms, name, one.better) for name, one in measures.items()}
-        references = {
-            title: figures
-            for title, figures in result.references.items()
-            if not measures.keys().isdisjoint(figures)
-        }
+        references = result.references_of(measures)
         found.append(Compared(group, measures, result.arms, best, references))
     return found
 

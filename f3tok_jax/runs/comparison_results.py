@@ -47,3 +47,19 @@ class Comparison:
     arms: tuple[Arm, ...]
     # What no model made of the same sound, by its title: its figures, of the latents' size of the first arm.
     references: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Measure]]:
+        """The measures of each group, by name."""
+        found: dict[str, dict[str, Measure]] = {}
+        for name, measure in self.measures.items():
+            found.setdefault(measure.group, {})[name] = measure
+        return found
+
+    def references_of(self, measures: Mapping[str, Measure]) -> Mapping[str, Mapping[str, float]]:
+        """Those that have any of some measures."""
+        return {
+            title: figures
+            for title, figures in self.references.items()
+            if not measures.keys().isdisjoint(figures)
+        }

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from configs import evidence
+from f3tok_jax.runs import comparison_results
 from f3tok_jax.runs import probe_results
 from f3tok_jax.runs import results
 
@@ -97,10 +98,50 @@ def test_arms_and_what_they_write_down_are_a_table_with_their_spread(tmp_path):
     assert "| both | 0.5 ± 0.12 | 0.5 ± 0.12 |" in page
 
 
+def test_a_comparison_is_a_table_of_each_group_with_a_column_for_each_arm(tmp_path):
+    spread = probe_results.Spread(mean=0.5, std=0.125, values=(0.375, 0.625))
+    arms = {"f3": (), "neither": ("bottleneck.normalize=False",), "losatok": ()}
+    heard = dict(losatok=dict(recipe="semantic.py:tiny", semantic_encoder="its own"))
+    comparison = comparison_results.Comparison(
+        recipes={"autoencoder": "autoencoder.py:tiny"},
+        changes={"autoencoder": ("data.train=/home/somebody/a/train",)},
+        num_steps={"autoencoder": 7},
+        seeds=(0, 1),
+        heldout="a" * 64,
+        num_examples=3,
+        measures={
+            "a/mel": comparison_results.Measure(group="a", title="mel", unit="dB", better="lower"),
+            "b/rms": comparison_results.Measure(group="b", title="rms"),
+        },
+        arms=tuple(
+            comparison_results.Arm(
+                name=name,
+                changes=changes,
+                figures={"a/mel": spread} | ({"b/rms": spread} if name == "f3" else {}),
+                **heard.get(name, {}),
+            )
+            for name, changes in arms.items()
+        ),
+        references={"PCA": {"a/mel": 0.25}},
+    )
+    results.write(tmp_path / "found.json", comparison)
+    evidence.keep("heard", tmp_path / "found.json", tmp_path)
+    page = evidence.replaced(_PAGE.format(""), tmp_path)
+    assert "- autoencoder, `autoencoder.py:tiny`: 7 steps, `data.train=a/train`" in page
+    assert "- f3: the recipe\n- neither: `bottleneck.normalize=False`" in page
+    assert "- losatok: `semantic.py:tiny`; it hears through its own" in page
+    assert "| a | f3 | neither | losatok | PCA |" in page
+    both = "0.5 ± 0.12"
+    assert f"| mel, dB (lower is better) | {both} | {both} | {both} | 0.25 |" in page
+    assert f"| b | f3 | neither | losatok |\n| --- | --- | --- | --- |\n| rms | {both} |" in page
+
+
 def test_a_mark_of_nothing_and_a_result_without_a_table_are_refused(tmp_path):
     with pytest.raises(ValueError, match="asks for heard.json"):
         evidence.replaced(_PAGE.format(""), tmp_path)
     cost = results.Cost(topology="v5e:1x1", fits=True, figures={})
     results.write(tmp_path / "cost.json", cost)
-    with pytest.raises(ValueError, match="must be of evaluate, probe or ablation, got Cost"):
+    with pytest.raises(
+        ValueError, match="must be of evaluate, probe, ablation or compare, got Cost"
+    ):
         evidence.keep("cost", tmp_path / "cost.json", tmp_path)
