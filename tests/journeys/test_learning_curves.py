@@ -34,6 +34,7 @@ _KEPT = {
     "language_model": ("train/loss", "train/context_loss", "eval/loss"),
     "representation": ("train/rq_loss/k1", "train/answer_loss", "eval/rq_loss/k1"),
     "generation": ("train/flow_loss", "train/stop_loss", "eval/flow_loss"),
+    "diffusion_transformer": ("train/flow_loss", "eval/flow_loss"),
 }
 # Of every value, relative. Two devices instead of one, SSE4.2 instead of AVX-512 and other emitters of
 # XLA's move one by 5e-6 at most, another library for convolutions one of the autoencoder's by 3e-3; the
@@ -101,7 +102,15 @@ _SMALL = {
         packing=dict(examples=2, patches=0, positions=0),
         optimizer=dict(head=dict(warmup_steps=5), language_model=dict(warmup_steps=5)),
     ),
+    "diffusion_transformer": dict(
+        model=_SHAPE,
+        text=dict(max_tokens=24, tasks=_OTHER_TASKS | dict(digit=1.0)),
+        data=dict(latents=True, batch_size=8, crop_frames=25, max_lost=1.0),
+        optimizer=dict(diffusion_transformer=dict(learning_rate=2e-3, warmup_steps=5)),
+    ),
 }
+# Stages that learn from latents.
+_OF_LATENTS = ("representation", "generation", "diffusion_transformer")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +134,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
 
 
 def _config(stage: str, folders: dict[str, str], *more: str):
-    data = folders["latents" if stage in ("representation", "generation") else "shards"]
+    data = folders["latents" if stage in _OF_LATENTS else "shards"]
     below = {
         "autoencoder": dict(),
         "language_model": dict(tokenizer=folders["tokenizer"]),
@@ -134,6 +143,10 @@ def _config(stage: str, folders: dict[str, str], *more: str):
             language_model=dict(folder=folders["model"]),
         ),
         "generation": dict(representation=dict(workdir=folders["representation"])),
+        "diffusion_transformer": dict(
+            autoencoder=dict(workdir=folders["autoencoder"]),
+            language_model=dict(folder=folders["model"]),
+        ),
     }[stage]
     sections = (_COMMON, _SMALL[stage], below, dict(data=dict(train=data, heldout=data)))
     given = [argument for section in sections for argument in tiny_models.overrides(**section)]
@@ -161,7 +174,7 @@ def _differences(found, expected) -> dict[str, float]:
     }
 
 
-_LONG = ("autoencoder", "generation", "representation")
+_LONG = ("autoencoder", *_OF_LATENTS)
 
 
 @pytest.mark.reliability("R32")
