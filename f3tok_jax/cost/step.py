@@ -174,7 +174,7 @@ def _compile_program(
     (device,) = slices.devices(target)
     program = registry.of(config.stage).programs[part](config, device)
     options = compilation.parse_options(config.compiler, device.platform)
-    return program.lowered.compile(compiler_options=options), program
+    return compilation.compiled(program.lowered, options), program
 
 
 def measure(

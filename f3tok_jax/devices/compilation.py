@@ -14,12 +14,15 @@ import warnings
 
 from etils import epath
 import jax
+import jaxlib
 
 from data_pipelines.records import user_cache
 
 _LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"  # that a program to be kept took
 _PROGRAMS = "compilation"  # the folder of compiled programs in the user's cache
 _MOST_BYTES = 2**30  # of what `keep_programs` lets lie in the user's cache
+# XLA's words about an option that it does not know, or a value that it does not take.
+_REFUSED = re.compile(r"No such compile option.*|While setting option.*")
 # JAX's only words about an entry that it cannot read or write.
 _BROKEN = re.compile(r"Error (\w+) persistent compilation cache entry for '([^']*)': (.*)")
 
@@ -42,6 +45,23 @@ def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] |
             raise ValueError(f"{wanted}, got {entry!r}")
         parsed[name] = value
     return parsed or None
+
+
+def compiled(lowered: jax.stages.Lowered, options: Mapping[str, str] | None) -> jax.stages.Compiled:
+    """Compiles with options, of `parse_options`.
+
+    Raises:
+        ValueError: where the compiler has no such option, or the option no such value.
+    """
+    try:
+        return lowered.compile(compiler_options=dict(options) if options else None)
+    except jax.errors.JaxRuntimeError as error:
+        if refused := _REFUSED.search(str(error)):
+            raise ValueError(
+                f"config.compiler must have options of this compiler, jaxlib {jaxlib.__version__}, got "
+                f"{','.join('='.join(pair) for pair in (options or {}).items())}: {refused[0]}"
+            ) from error
+        raise
 
 
 def run_once(function: Callable[..., Any], *args: Any, out_shardings: Any = None) -> Any:

@@ -136,7 +136,7 @@ class CompiledStage:
         """Compiles the program `name` and sets the attribute, unless that was done before."""
         if getattr(self, name) is None:
             lowered = self._programs[name].lower(*self._inputs(name))
-            setattr(self, name, lowered.compile(compiler_options=self._options))
+            setattr(self, name, compilation.compiled(lowered, self._options))
 
     def _train_step(
         self, state: Any, frozen: Any, batch: stage_lib.Batch

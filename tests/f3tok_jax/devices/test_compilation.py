@@ -272,3 +272,23 @@ def test_a_platform_without_options_has_none(options):
 def test_an_entry_that_is_no_pair_is_refused(entry):
     with pytest.raises(ValueError, match=r"config\.compiler\.tpu must be name=value"):
         compilation.parse_options({"tpu": f"b=2,{entry}"}, "tpu")
+
+
+@pytest.mark.parametrize("option", ["xla_nonsense=1", "xla_cpu_experimental_ynn_fusion_type=NONE"])
+def test_an_option_that_the_compiler_does_not_take_is_refused_by_name(option):
+    lowered, (name, _, value) = jax.jit(lambda x: x + 1).lower(1.0), option.partition("=")
+    with pytest.raises(ValueError, match=rf"config\.compiler must have .* got {option}: .*{name}"):
+        compilation.compiled(lowered, {name: value})
+
+
+def test_options_are_those_that_are_compiled_with():
+    """Convolutions of a CPU by another library than the default's."""
+    convolve = jax.jit(
+        lambda x, k: jax.lax.conv_general_dilated(
+            x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )
+    lowered = convolve.lower(np.ones((4, 32, 32, 32), "f4"), np.ones((3, 3, 32, 32), "f4"))
+    option = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    assert "ynn" in compilation.compiled(lowered, None).as_text()
+    assert "ynn" not in compilation.compiled(lowered, option).as_text()
