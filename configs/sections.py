@@ -209,10 +209,11 @@ def compiler() -> ml_collections.ConfigDict:
             # 0.0.42) 1.0, the compiler's own value, searches 43 s of CPU, 0.98 searches 10 s and
             # costs 0.6 % more cycles, 0.9 searches 6 s and costs 48 % more. [measured]
             tpu="xla_jf_convolution_performance_target=0.98",
-            # Without the library that computes convolutions and products of matrices by default: of a
-            # step of jaxlib 0.10.2 (one core with AVX-512) autoencoder:small takes 1.59 s instead of
-            # 2.27, most of it in gradients of kernels, generation:small 1.82 instead of 2.19,
-            # representation:small 1.57 instead of 1.72. [measured]
+            # Without the library that computes convolutions and products of matrices by default: a step
+            # of autoencoder:small takes 0.78 of the time (0.74 to 0.81, in turn; one core with AVX-512,
+            # jaxlib 0.10.2), most of it gained in gradients of kernels. CPU time of a step of
+            # generation:small, one after the other: 1.82 s for 2.19, of representation:small 1.57 for
+            # 1.72. [measured]
             cpu="xla_cpu_experimental_ynn_fusion_type=",
         )
     )
