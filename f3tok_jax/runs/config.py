@@ -25,13 +25,13 @@ from data_pipelines.records import small_file
 _FILE_NAME = "config.json"
 _PACKAGE = "configs"  # of recipes
 
-# What a resumed run may change: these decide when it ends, what it reports and where it lives, not
-# which numbers it computes. A name covers all keys below it. What is measured before the first step
-# is kept by the run: how much was heard for it decides nothing later. So do the places of frozen
-# models, which are held to the run by their fingerprints wherever they lie, and what stands for a
-# model that has no place, which a run never has.
+# What a resumed run may change: these decide when it ends, what it reports, where it lives and how fast
+# it is, not which numbers it computes, but for their rounding. A name covers all keys below it. What is
+# measured before the first step is kept by the run: how much was heard for it decides nothing later. So
+# do the places of frozen models, which are held to the run by their fingerprints wherever they lie, and
+# what stands for a model that has no place, which a run never has.
 RESUMABLE = (
-    *("num_steps", "loop", "checkpoint", "mesh", "preset"),
+    *("num_steps", "loop", "checkpoint", "mesh", "compiler", "preset"),
     *("data.max_lost", "rq.statistics_frames", "mel_norm.statistics_seconds"),
 )
 _PLACES = ("workdir", "step", "folder", "recipe")

@@ -192,6 +192,14 @@ def test_a_folder_of_another_config_is_refused_by_key(tmp_path):
     assert "num_steps" not in text
 
 
+def test_a_run_of_before_the_recipe_had_an_option_of_the_compiler_goes_on(tmp_path):
+    before = _read()
+    with before.unlocked():
+        del before.compiler.cpu
+    config_lib.save(before, str(tmp_path))
+    config_lib.check_same_run(_read("compiler.tpu=a=1"), str(tmp_path))
+
+
 def test_a_resumed_run_may_find_its_frozen_models_elsewhere(tmp_path):
     recipe = str(pathlib.Path(_RECIPE).with_name("generation.py")) + ":tiny"
     config_lib.save(config_lib.read(recipe), str(tmp_path))
