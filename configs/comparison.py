@@ -61,10 +61,13 @@ def get_config(preset: str = "tiny") -> ml_collections.ConfigDict:
     config.diffusion_transformer = _stage(f"diffusion_transformer.py:{preset}")
     config.evaluation = ml_collections.ConfigDict(
         dict(
-            num_examples=48,  # of held-out sound, of which reconstructions are scored
+            # A shard folder of sound that is scored, of other speakers and packages, say; "" for
+            # data.heldout, whose texts are said [yours]
+            heldout="",
+            num_examples=48,  # of it, of which reconstructions are scored
             judges="none",  # published judges: "all", "none", or names with commas
             judge_examples=8,  # that they hear in every row
-            num_texts=24,  # of held-out sound, that are said
+            num_texts=24,  # of data.heldout, that are said
         )
     )
     config.probe = ml_collections.ConfigDict(

@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 from data_pipelines.reading import mixture
+from data_pipelines.reading import sources
 from f3tok_jax.comparing import measures
 from f3tok_jax.comparing import plan as plan_lib
 from f3tok_jax.evaluation import diffusion_transformer
@@ -50,6 +51,17 @@ def follow(
     ]
 
 
+def check(of: plan_lib.Comparison, *, sample_rate: int) -> None:
+    """Refuses sets of which nothing can be measured, before anything is trained.
+
+    Raises:
+        ValueError: where one is no set of sound at that rate, or has not the labels of probes.
+    """
+    sources.open_sound(of.scored, sample_rate=sample_rate)
+    shards, test, options = _probed(of)
+    probes.check(shards, {test: test}, sample_rate=sample_rate, options=options)
+
+
 def encode(of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]) -> None:
     """Writes the latents of all sound that later stages are trained on."""
     data, workdir = of.config.data, chain.runs["autoencoder"].workdir
@@ -64,7 +76,7 @@ def reconstruct(
     """Scores of held-out sound."""
     section = of.config.evaluation
     asked = dict(
-        shards=of.config.data.heldout,
+        shards=of.scored,
         num_examples=section.num_examples,
         judges=panel.Choice(names=section.judges.split(","), num_examples=section.judge_examples),
         visqol_examples=0,
@@ -77,14 +89,18 @@ def probe(
     of: plan_lib.Comparison, chain: plan_lib.Chain, *, say: Callable[[str], None]
 ) -> probe_results.Probe:
     """What latents and representations know."""
-    section, data = of.config.probe, of.config.data
-    asked = dict(
-        shards=section.train or ",".join(name for name, _ in mixture.parse(data.train)),
-        test_shards=[section.heldout or data.heldout],
-        options=probes.Options(labels=section.labels, poolings=(section.pooling,)),
-    )
+    shards, test, options = _probed(of)
+    asked = dict(shards=shards, test_shards=[test], options=options)
     measure = functools.partial(probes.probe, say=say)
     return _once(chain.runs["representation"], "probe", asked, measure)
+
+
+def _probed(of: plan_lib.Comparison) -> tuple[str, str, probes.Options]:
+    """What probes learn from, what they are tested on, and of what."""
+    section, data = of.config.probe, of.config.data
+    shards = section.train or ",".join(name for name, _ in mixture.parse(data.train))
+    options = probes.Options(labels=section.labels, poolings=(section.pooling,))
+    return shards, section.heldout or data.heldout, options
 
 
 def generate(

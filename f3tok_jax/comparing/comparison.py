@@ -31,6 +31,8 @@ def compare(
         checkpoint.CheckpointError: where a run has no whole checkpoint.
     """
     chains = chains_of(of)
+    sample_rate = chains[0].runs["autoencoder"].config.model.sample_rate
+    chain_lib.check(of, sample_rate=sample_rate)
     found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
     hear_through, references, result = {}, {}, None
     with driver.alone(of.workdir):
@@ -42,7 +44,8 @@ def compare(
             references = references or measures.of_references(heard)
             if number % len(of.arms) == 0:
                 seeds = of.config.seeds[: number // len(of.arms)]
-                result = _result(of, chains, found, hear_through, references, seeds)
+                scored = sources.open_sound(of.scored, sample_rate=sample_rate).fingerprint
+                result = _result(of, chains, found, hear_through, references, seeds, scored)
                 results.write(pathlib.Path(of.place(FILE_NAME)), result)
     return result, chains
 
@@ -73,18 +76,17 @@ def _result(
     hear_through: Mapping[str, str],
     references: Mapping[str, Mapping[str, float]],
     seeds: Sequence[int],
+    scored: str,
 ) -> comparison_results.Comparison:
     compared, rows = measures.over_seeds(of.arms, found, hear_through)
     runs = {stage: run for chain in chains for stage, run in chain.runs.items()}
     stages = [stage for stage in (*plan_lib.FROZEN, *plan_lib.STAGES) if stage in runs]
-    sample_rate = runs["autoencoder"].config.model.sample_rate
-    heldout = sources.open_sound(of.config.data.heldout, sample_rate=sample_rate)
     return comparison_results.Comparison(
         recipes={stage: of.recipe(stage) for stage in stages},
         changes={stage: tuple(of.config[stage].changes) for stage in stages},
         num_steps={stage: runs[stage].config.num_steps for stage in stages},
         seeds=tuple(seeds),
-        heldout=heldout.fingerprint,
+        heldout=scored,
         num_examples=of.config.evaluation.num_examples,
         measures=compared,
         arms=rows,

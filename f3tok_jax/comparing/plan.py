@@ -50,6 +50,11 @@ class Comparison:
         """Of the recipe of a stage, for all arms."""
         return [f"--config.{change}" for change in self.config[stage].changes]
 
+    @property
+    def scored(self) -> str:
+        """The set whose sound is scored."""
+        return self.config.evaluation.heldout or self.config.data.heldout
+
     def place(self, *parts: str) -> str:
         """Below the work folder."""
         return os.path.join(self.workdir, *parts)

@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from data_pipelines.reading import sources
 from f3tok_jax import compare
 from f3tok_jax.comparing import comparison
 from f3tok_jax.comparing import plan
@@ -41,17 +42,24 @@ def heldout(tmp_path_factory):
     return str(sounds.labelled_set(tmp_path_factory.mktemp("sound"), num_files=2))
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return str(sounds.labelled_set(tmp_path_factory.mktemp("other"), num_files=4, first=2))
+
+
 @pytest.fixture
-def arguments(tmp_path, heldout):
+def arguments(tmp_path, heldout, other):
     sweep = tmp_path / "arms.py"
     sweep.write_text(_SWEEP.format(more=""))
     values = {
         "arms": sweep,
         "only": "('f3','norm only')",
         "seeds": "(0,1)",
-        "data.train": f"{heldout}=0.7,{tmp_path / 'other'}=0.3",
+        "data.train": f"{heldout}=0.7,{other}=0.3",
         "data.heldout": heldout,
         "language_model.folder": tmp_path / "text",
+        "probe.train": other,
+        "probe.labels": "('digit',)",
     }
     named = [f"--config.{key}={value}" for key, value in values.items()]
     return [f"--config={_RECIPE}", f"--workdir={tmp_path / 'compared'}", *named]
@@ -82,7 +90,8 @@ def done(monkeypatch):
 
     def measured(make):
         def measure(workdir, shards, output, **options):
-            done.measured.append((pathlib.Path(workdir).name, make.__name__, options))
+            asked = options | {"shards": shards}
+            done.measured.append((pathlib.Path(workdir).name, make.__name__, asked))
             results.write(output, make(workdir))
             return results.read(output)
 
@@ -321,12 +330,17 @@ def _plan(arguments):
     return plan.read(recipe, arguments[2:], folder)
 
 
-def test_what_is_asked_otherwise_is_measured_anew(arguments, done):
+def test_what_is_asked_otherwise_is_measured_anew(arguments, done, heldout, other, tmp_path):
     assert compare.main(arguments) == 0
+    found = results.read(tmp_path / "compared" / "comparison.json")
     done.measured.clear()
-    assert compare.main([*arguments, "--config.evaluation.num_examples=3"]) == 0
+    asked = ["--config.evaluation.num_examples=3", f"--config.evaluation.heldout={other}"]
+    assert compare.main([*arguments, *asked]) == 0
     assert [kind for _, kind, _ in done.measured] == ["_reconstruction"] * 4
-    assert done.measured[0][2]["num_examples"] == 3
+    assert done.measured[0][2]["num_examples"] == 3 and done.measured[0][2]["shards"] == other
+    now = results.read(tmp_path / "compared" / "comparison.json")
+    assert found.heldout == sources.open_sound(heldout, sample_rate=None).fingerprint
+    assert now.heldout == sources.open_sound(other, sample_rate=None).fingerprint
     assert len(done.trained) == 16
 
 
@@ -338,6 +352,9 @@ def test_what_is_asked_otherwise_is_measured_anew(arguments, done):
             "config.only must name arms of .*, f3, norm only, .*losatok, got 'f4'",
         ),
         ("--config.data.heldout=", "config.data.heldout must name a folder, got ''"),
+        ("--config.evaluation.heldout=/nowhere", "/nowhere is not a finished shard set"),
+        ("--config.probe.train=/nowhere", "/nowhere is not a finished shard set"),
+        ("--config.probe.labels=('accent',)", "accent"),
         ("--config.language_model.folder=", "config.language_model.folder must name a folder"),
         ("--config.generation.changes=('num_stepps=3',)", "did you mean --config.num_steps"),
         ("--config.seeds=(1,1)", "must be different numbers"),
