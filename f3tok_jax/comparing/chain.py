@@ -10,7 +10,6 @@ import pathlib
 from typing import Any
 
 from data_pipelines.reading import mixture
-from data_pipelines.reading import sources
 from f3tok_jax.comparing import measures
 from f3tok_jax.comparing import plan as plan_lib
 from f3tok_jax.evaluation import diffusion_transformer
@@ -51,13 +50,12 @@ def follow(
     ]
 
 
-def check(of: plan_lib.Comparison, *, sample_rate: int) -> None:
-    """Refuses sets of which nothing can be measured, before anything is trained.
+def check_probed(of: plan_lib.Comparison, *, sample_rate: int) -> None:
+    """Refuses sets that probes cannot learn from or be tested on, before anything is trained.
 
     Raises:
-        ValueError: where one is no set of sound at that rate, or has not the labels of probes.
+        ValueError: where one is no set of sound at that rate, or has not the labels.
     """
-    sources.open_sound(of.scored, sample_rate=sample_rate)
     shards, test, options = _probed(of)
     probes.check(shards, {test: test}, sample_rate=sample_rate, options=options)
 

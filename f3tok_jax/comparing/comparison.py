@@ -32,7 +32,8 @@ def compare(
     """
     chains = chains_of(of)
     sample_rate = chains[0].runs["autoencoder"].config.model.sample_rate
-    chain_lib.check(of, sample_rate=sample_rate)
+    scored = sources.open_sound(of.scored, sample_rate=sample_rate).fingerprint
+    chain_lib.check_probed(of, sample_rate=sample_rate)
     found: dict[str, list[Sequence[measures.Figure]]] = {arm.name: [] for arm in of.arms}
     hear_through, references, result = {}, {}, None
     with driver.alone(of.workdir):
@@ -44,7 +45,6 @@ def compare(
             references = references or measures.of_references(heard)
             if number % len(of.arms) == 0:
                 seeds = of.config.seeds[: number // len(of.arms)]
-                scored = sources.open_sound(of.scored, sample_rate=sample_rate).fingerprint
                 result = _result(of, chains, found, hear_through, references, seeds, scored)
                 results.write(pathlib.Path(of.place(FILE_NAME)), result)
     return result, chains

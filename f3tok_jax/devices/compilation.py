@@ -47,19 +47,19 @@ def parse_options(options: Mapping[str, str], platform: str) -> dict[str, str] |
     return parsed or None
 
 
-def compiled(lowered: jax.stages.Lowered, options: Mapping[str, str] | None) -> jax.stages.Compiled:
+def compiled(lowered: jax.stages.Lowered, options: dict[str, str] | None) -> jax.stages.Compiled:
     """Compiles with options, of `parse_options`.
 
     Raises:
         ValueError: where the compiler has no such option, or the option no such value.
     """
     try:
-        return lowered.compile(compiler_options=dict(options) if options else None)
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
-        if refused := _REFUSED.search(str(error)):
+        if options and (refused := _REFUSED.search(str(error))):
             raise ValueError(
                 f"config.compiler must have options of this compiler, jaxlib {jaxlib.__version__}, got "
-                f"{','.join('='.join(pair) for pair in (options or {}).items())}: {refused[0]}"
+                f"{','.join('='.join(pair) for pair in options.items())}: {refused[0]}"
             ) from error
         raise
 
